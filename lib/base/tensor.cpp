@@ -1,0 +1,424 @@
+#include "lib/base/tensor.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "lib/base/error.h"
+#include "lib/base/strided_copy.h"
+
+namespace moelora {
+namespace {
+
+int64_t product(std::span<const int64_t> extents) {
+  return std::accumulate(extents.begin(), extents.end(), int64_t{1}, std::multiplies<>());
+}
+
+std::vector<int64_t> row_major_steps(std::span<const int64_t> extents) {
+  std::vector<int64_t> steps(extents.size(), 1);
+  for (size_t a = extents.size(); a-- > 1;) steps[a - 1] = steps[a] * extents[a];
+  return steps;
+}
+
+[[noreturn]] void refuse(const std::string& what) { throw Error("tensor", what); }
+
+// The axes of a tensor and the boxes over them, while they are being cut and joined.
+struct Recipe {
+  std::vector<int64_t> axes;
+  std::vector<Piece> pieces;
+
+  // Axis a of extent n becomes axes a, a+1 of extents n/inner, inner.
+  void split(size_t a, int64_t inner) {
+    const int64_t outer = axes[a] / inner;
+    std::vector<Piece> out;
+    out.reserve(pieces.size());
+    for (const Piece& p : pieces) {
+      const int64_t lo = p.start[a], hi = lo + p.count[a], step = p.stride[a];
+      const auto add = [&](int64_t row, int64_t rows, int64_t col, int64_t cols) {
+        Piece q = p;
+        q.offset += (row * inner + col - lo) * step;
+        const auto at = static_cast<std::ptrdiff_t>(a);
+        q.start[a] = row, q.count[a] = rows, q.stride[a] = step * inner;
+        q.start.insert(q.start.begin() + at + 1, col);
+        q.count.insert(q.count.begin() + at + 1, cols);
+        q.stride.insert(q.stride.begin() + at + 1, step);
+        out.push_back(std::move(q));
+      };
+      const int64_t first_row = lo / inner, last_row = (hi - 1) / inner;
+      if (first_row == last_row) {
+        add(first_row, 1, lo % inner, hi - lo);
+        continue;
+      }
+      const int64_t full_lo = (lo + inner - 1) / inner, full_hi = hi / inner;
+      if (lo % inner != 0) add(first_row, 1, lo % inner, inner - lo % inner);
+      if (full_hi > full_lo) add(full_lo, full_hi - full_lo, 0, inner);
+      if (hi % inner != 0) add(last_row, 1, 0, hi % inner);
+    }
+    pieces = std::move(out);
+    axes[a] = outer;
+    axes.insert(axes.begin() + static_cast<std::ptrdiff_t>(a) + 1, inner);
+  }
+
+  // Axes a, a+1 become one. A box that is no straight line over both is cut into its rows.
+  void merge(size_t a) {
+    const int64_t inner = axes[a + 1];
+    std::vector<Piece> out;
+    out.reserve(pieces.size());
+    for (const Piece& p : pieces) {
+      const bool whole_rows = p.count[a + 1] == inner;
+      const bool straight =
+          p.count[a] == 1 || (whole_rows && p.stride[a] == p.stride[a + 1] * inner);
+      const bool unit_inner = inner == 1;
+      const int64_t rows = straight || unit_inner ? 1 : p.count[a];
+      for (int64_t row = 0; row < rows; ++row) {
+        Piece q = p;
+        const auto at = static_cast<std::ptrdiff_t>(a) + 1;
+        q.offset += row * p.stride[a];
+        q.start[a] = (p.start[a] + row) * inner + p.start[a + 1];
+        q.count[a] = rows == 1 ? p.count[a] * p.count[a + 1] : p.count[a + 1];
+        q.stride[a] = unit_inner ? p.stride[a] : p.stride[a + 1];
+        q.start.erase(q.start.begin() + at);
+        q.count.erase(q.count.begin() + at);
+        q.stride.erase(q.stride.begin() + at);
+        out.push_back(std::move(q));
+      }
+    }
+    pieces = std::move(out);
+    axes[a] *= inner;
+    axes.erase(axes.begin() + static_cast<std::ptrdiff_t>(a) + 1);
+  }
+
+  void insert_unit(size_t a) {
+    const auto at = static_cast<std::ptrdiff_t>(a);
+    axes.insert(axes.begin() + at, 1);
+    for (Piece& p : pieces) {
+      p.start.insert(p.start.begin() + at, 0);
+      p.count.insert(p.count.begin() + at, 1);
+      p.stride.insert(p.stride.begin() + at, 0);
+    }
+  }
+
+  void erase(size_t a) {
+    const auto at = static_cast<std::ptrdiff_t>(a);
+    axes.erase(axes.begin() + at);
+    for (Piece& p : pieces) {
+      p.start.erase(p.start.begin() + at);
+      p.count.erase(p.count.begin() + at);
+      p.stride.erase(p.stride.begin() + at);
+    }
+  }
+
+  void erase_units() {
+    for (size_t a = axes.size(); a-- > 0;)
+      if (axes[a] == 1) erase(a);
+  }
+
+  // Cuts the axes so that each extent of `shape` is a run of whole axes; returns the run lengths.
+  // REQUIRES: no unit axes, equal products, no zero extent.
+  std::vector<int> cut(const Shape& shape) {
+    std::vector<int> runs(shape.size());
+    size_t end = axes.size();
+    for (size_t d = shape.size(); d-- > 0;) {
+      int64_t have = 1;
+      size_t begin = end;
+      while (have < shape[d]) {
+        const int64_t n = axes[begin - 1];
+        const int64_t need = shape[d] / have;
+        const bool clean = shape[d] % have == 0;
+        if (clean && n <= need && need % n == 0) {
+          --begin;
+          have *= n;
+        } else if (clean && n > need && n % need == 0) {
+          split(begin - 1, need);
+          have = shape[d];
+          ++end;
+        } else {
+          while (axes.size() > 1) merge(axes.size() - 2);
+          return cut(shape);
+        }
+      }
+      runs[d] = static_cast<int>(end - begin);
+      end = begin;
+    }
+    return runs;
+  }
+};
+
+}  // namespace
+
+std::string to_string(const Shape& shape) {
+  std::string out = "[";
+  for (size_t i = 0; i < shape.size(); ++i)
+    out += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  return out + "]";
+}
+
+Tensor::Tensor(SourcePtr source, Shape shape)
+    : dtype_(source->dtype()), shape_(std::move(shape)), axes_(shape_) {
+  axes_of_dim_.assign(shape_.size(), 1);
+  if (elements() != source->elements())
+    refuse("shape " + to_string(shape_) + " does not hold " + std::to_string(source->elements()) +
+           " elements");
+  if (elements() == 0) return;
+  Piece piece;
+  piece.source = std::move(source);
+  piece.start.assign(axes_.size(), 0);
+  piece.count = axes_;
+  piece.stride = row_major_steps(axes_);
+  pieces_.push_back(std::move(piece));
+}
+
+Tensor Tensor::zeros(DType dtype, const Shape& shape) {
+  Tensor out;
+  out.dtype_ = dtype;
+  out.shape_ = out.axes_ = shape;
+  out.axes_of_dim_.assign(shape.size(), 1);
+  return out;
+}
+
+Tensor Tensor::of_f32(const Shape& shape, std::span<const float> values) {
+  std::vector<std::byte> bytes(values.size_bytes());
+  if (!bytes.empty()) std::memcpy(bytes.data(), values.data(), bytes.size());
+  return Tensor(std::make_shared<MemorySource>(DType::F32, std::move(bytes)), shape);
+}
+
+int64_t Tensor::elements() const { return product(shape_); }
+
+uint64_t Tensor::bytes() const {
+  return static_cast<uint64_t>(elements()) * static_cast<uint64_t>(dtype_bits(dtype_)) / 8;
+}
+
+size_t Tensor::axis_begin(int d) const {
+  return static_cast<size_t>(
+      std::accumulate(axes_of_dim_.begin(), axes_of_dim_.begin() + d, 0));
+}
+
+Tensor Tensor::reshape(const Shape& shape) const {
+  if (product(shape) != elements())
+    refuse("cannot view " + to_string(shape_) + " as " + to_string(shape));
+  Tensor out;
+  out.dtype_ = dtype_;
+  out.shape_ = shape;
+  if (elements() == 0) {
+    out.axes_ = shape;
+    out.axes_of_dim_.assign(shape.size(), 1);
+    return out;
+  }
+  Recipe recipe{axes_, pieces_};
+  recipe.erase_units();
+  out.axes_of_dim_ = recipe.cut(shape);
+  for (size_t d = 0, a = 0; d < shape.size(); ++d) {
+    if (out.axes_of_dim_[d] == 0) {
+      recipe.insert_unit(a);
+      out.axes_of_dim_[d] = 1;
+    }
+    a += static_cast<size_t>(out.axes_of_dim_[d]);
+  }
+  out.axes_ = std::move(recipe.axes);
+  out.pieces_ = std::move(recipe.pieces);
+  return out;
+}
+
+Tensor Tensor::permute(const std::vector<int>& order) const {
+  Tensor out = zeros(dtype_, {});
+  std::vector<size_t> from;  // axis a of the result is axis from[a] of this
+  for (int d : order) {
+    out.shape_.push_back(dim(d));
+    out.axes_of_dim_.push_back(axes_of_dim_[static_cast<size_t>(d)]);
+    for (int i = 0; i < out.axes_of_dim_.back(); ++i)
+      from.push_back(axis_begin(d) + static_cast<size_t>(i));
+  }
+  const auto reordered = [&](const std::vector<int64_t>& v) {
+    std::vector<int64_t> r;
+    for (size_t a : from) r.push_back(v[a]);
+    return r;
+  };
+  out.axes_ = reordered(axes_);
+  for (const Piece& p : pieces_)
+    out.pieces_.push_back(
+        {p.source, p.offset, reordered(p.start), reordered(p.count), reordered(p.stride)});
+  return out;
+}
+
+Tensor Tensor::transpose(int a, int b) const {
+  std::vector<int> order(static_cast<size_t>(rank()));
+  std::iota(order.begin(), order.end(), 0);
+  std::swap(order[static_cast<size_t>(a)], order[static_cast<size_t>(b)]);
+  return permute(order);
+}
+
+Tensor Tensor::with_single_axis(int d) const {
+  Recipe recipe{axes_, pieces_};
+  for (int i = axes_of_dim_[static_cast<size_t>(d)]; i > 1; --i)
+    recipe.merge(axis_begin(d) + static_cast<size_t>(i) - 2);
+  Tensor out = *this;
+  out.axes_ = std::move(recipe.axes);
+  out.pieces_ = std::move(recipe.pieces);
+  out.axes_of_dim_[static_cast<size_t>(d)] = 1;
+  return out;
+}
+
+Tensor Tensor::slice(int d, int64_t first, int64_t count) const {
+  if (first < 0 || count < 0 || first + count > dim(d))
+    refuse("rows " + std::to_string(first) + ".." + std::to_string(first + count) + " of dim " +
+           std::to_string(d) + " of " + to_string(shape_));
+  Tensor out = with_single_axis(d);
+  const size_t a = out.axis_begin(d);
+  out.shape_[static_cast<size_t>(d)] = out.axes_[a] = count;
+  std::vector<Piece> kept;
+  for (Piece& p : out.pieces_) {
+    const int64_t lo = std::max(p.start[a], first);
+    const int64_t hi = std::min(p.start[a] + p.count[a], first + count);
+    if (hi <= lo) continue;
+    p.offset += (lo - p.start[a]) * p.stride[a];
+    p.start[a] = lo - first;
+    p.count[a] = hi - lo;
+    kept.push_back(std::move(p));
+  }
+  out.pieces_ = std::move(kept);
+  if (out.elements() == 0) out.pieces_.clear();
+  return out;
+}
+
+Tensor Tensor::select(int d, int64_t index) const {
+  if (index < 0 || index >= dim(d))
+    refuse("index " + std::to_string(index) + " of dim " + std::to_string(d) + " of " +
+           to_string(shape_));
+  Recipe recipe{axes_, pieces_};
+  const size_t begin = axis_begin(d);
+  for (int i = axes_of_dim_[static_cast<size_t>(d)]; i-- > 0;) {
+    const size_t a = begin + static_cast<size_t>(i);
+    const int64_t at = index % recipe.axes[a];
+    index /= recipe.axes[a];
+    std::erase_if(recipe.pieces, [&](const Piece& p) {
+      return at < p.start[a] || at >= p.start[a] + p.count[a];
+    });
+    for (Piece& p : recipe.pieces) p.offset += (at - p.start[a]) * p.stride[a];
+    recipe.erase(a);
+  }
+  Tensor out = *this;
+  out.shape_.erase(out.shape_.begin() + d);
+  out.axes_of_dim_.erase(out.axes_of_dim_.begin() + d);
+  out.axes_ = std::move(recipe.axes);
+  out.pieces_ = std::move(recipe.pieces);
+  return out;
+}
+
+Tensor Tensor::unsqueeze(int d) const {
+  Tensor out = *this;
+  Recipe recipe{axes_, pieces_};
+  recipe.insert_unit(axis_begin(d));
+  out.shape_.insert(out.shape_.begin() + d, 1);
+  out.axes_of_dim_.insert(out.axes_of_dim_.begin() + d, 1);
+  out.axes_ = std::move(recipe.axes);
+  out.pieces_ = std::move(recipe.pieces);
+  return out;
+}
+
+Tensor Tensor::broadcast(int d, int64_t count) const {
+  if (dim(d) != 1) refuse("cannot broadcast dim " + std::to_string(d) + " of " + to_string(shape_));
+  Tensor out = with_single_axis(d);
+  const size_t a = out.axis_begin(d);
+  out.shape_[static_cast<size_t>(d)] = out.axes_[a] = count;
+  for (Piece& p : out.pieces_) p.start[a] = 0, p.count[a] = count, p.stride[a] = 0;
+  if (out.elements() == 0) out.pieces_.clear();
+  return out;
+}
+
+Tensor Tensor::concat(int d, std::span<const Tensor> parts) {
+  if (parts.empty()) refuse("nothing to concatenate");
+  if (parts.size() == 1) return parts.front();
+  const Tensor& model = parts.front();
+  std::vector<Tensor> aligned;
+  bool same_axes = true;
+  int64_t extent = 0;
+  for (const Tensor& part : parts) {
+    Shape expected = part.shape_;
+    if (part.rank() == model.rank())
+      expected[static_cast<size_t>(d)] = model.dim(d);
+    if (expected != model.shape_ || part.dtype_ != model.dtype_)
+      refuse("cannot concatenate " + std::string(dtype_name(part.dtype_)) + " " +
+             to_string(part.shape_) + " with " + std::string(dtype_name(model.dtype_)) + " " +
+             to_string(model.shape_) + " along dim " + std::to_string(d));
+    extent += part.dim(d);
+    if (part.elements() == 0) continue;
+    aligned.push_back(part.with_single_axis(d));
+    same_axes = same_axes && aligned.back().axes_of_dim_ == aligned.front().axes_of_dim_;
+    for (size_t a = 0; same_axes && a < aligned.back().axes_.size(); ++a)
+      same_axes = a == aligned.back().axis_begin(d) ||
+                  aligned.back().axes_[a] == aligned.front().axes_[a];
+  }
+  if (aligned.empty()) {
+    Shape shape = model.shape_;
+    shape[static_cast<size_t>(d)] = extent;
+    return zeros(model.dtype_, shape);
+  }
+  if (!same_axes)
+    for (Tensor& part : aligned)
+      for (int other = 0; other < part.rank(); ++other) part = part.with_single_axis(other);
+  Tensor out = aligned.front();
+  const size_t a = out.axis_begin(d);
+  out.shape_[static_cast<size_t>(d)] = out.axes_[a] = extent;
+  out.pieces_.clear();
+  int64_t at = 0;
+  for (Tensor& part : aligned) {
+    for (Piece& p : part.pieces_) {
+      p.start[a] += at;
+      out.pieces_.push_back(std::move(p));
+    }
+    at += part.dim(d);
+  }
+  return out;
+}
+
+Tensor Tensor::stack(std::span<const Tensor> parts) {
+  std::vector<Tensor> rows;
+  rows.reserve(parts.size());
+  for (const Tensor& part : parts) rows.push_back(part.unsqueeze(0));
+  return concat(0, rows);
+}
+
+bool Tensor::same_recipe(const Tensor& other) const {
+  const auto same = [](const Piece& a, const Piece& b) {
+    return a.source == b.source && a.offset == b.offset && a.start == b.start &&
+           a.count == b.count && a.stride == b.stride;
+  };
+  return dtype_ == other.dtype_ && shape_ == other.shape_ && axes_ == other.axes_ &&
+         std::equal(pieces_.begin(), pieces_.end(), other.pieces_.begin(), other.pieces_.end(),
+                    same);
+}
+
+void Tensor::read(std::byte* out) const {
+  std::memset(out, 0, bytes());
+  if (dtype_bits(dtype_) % 8 != 0) {  // passed through whole
+    for (const Piece& p : pieces_) p.source->read(0, p.source->elements(), out);
+    return;
+  }
+  const int width = dtype_bytes(dtype_);
+  const std::vector<int64_t> dst_step = row_major_steps(axes_);
+  std::vector<std::byte> held;
+  for (const Piece& p : pieces_) {
+    int64_t lo = p.offset, hi = p.offset, at = 0;
+    std::vector<CopyAxis> loops;
+    for (size_t a = 0; a < axes_.size(); ++a) {
+      const int64_t reach = (p.count[a] - 1) * p.stride[a];
+      (reach < 0 ? lo : hi) += reach;
+      at += p.start[a] * dst_step[a];
+      loops.push_back({p.count[a], p.stride[a], dst_step[a]});
+    }
+    const int64_t granule = p.source->granule();
+    lo -= lo % granule;
+    hi = std::min(p.source->elements(), (hi / granule + 1) * granule);
+    held.resize(static_cast<size_t>((hi - lo) * width));
+    p.source->read(lo, hi - lo, held.data());
+    strided_copy(width, loops, held.data() + (p.offset - lo) * width, out + at * width);
+  }
+}
+
+std::vector<std::byte> Tensor::read() const {
+  std::vector<std::byte> out(bytes());
+  read(out.data());
+  return out;
+}
+
+}  // namespace moelora

@@ -1,0 +1,97 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lib/base/dtype.h"
+#include "lib/base/source.h"
+
+namespace moelora {
+
+using Shape = std::vector<int64_t>;
+
+std::string to_string(const Shape& shape);  // "[32, 2880, 16]"
+
+// One box of a tensor's index space and the strided view of a source that fills it.
+// The index space is the tensor's axes: its dims, each split into as many factors as its
+// reshapes needed, outermost first. Element (i0, i1, ..) of the box is element
+// offset + sum((i_a - start_a) * stride_a) of the source.
+struct Piece {
+  SourcePtr source;
+  int64_t offset = 0;
+  std::vector<int64_t> start, count, stride;  // one entry an axis
+};
+
+// A lazy tensor: dtype, shape and a recipe. Slicing, transposing, reshaping, stacking and
+// broadcasting only rewrite the recipe; no byte is read before read() or the writer asks.
+// Boxes never overlap; what no box covers is zero. Data movement never changes a bit: whatever
+// does (cast, decode) is a Source, which says so in change().
+// Sub-byte dtypes (F4, F6) can be passed through whole and reshaped, nothing else.
+// Operations throw Error when shapes do not allow them.
+class Tensor {
+ public:
+  Tensor() = default;
+  Tensor(SourcePtr source, Shape shape);  // REQUIRES: source->elements() == product(shape)
+  static Tensor zeros(DType dtype, const Shape& shape);
+  static Tensor of_f32(const Shape& shape, std::span<const float> values);
+
+  DType dtype() const { return dtype_; }
+  const Shape& shape() const { return shape_; }
+  int rank() const { return static_cast<int>(shape_.size()); }
+  int64_t dim(int d) const { return shape_[static_cast<size_t>(d)]; }
+  int64_t elements() const;
+  uint64_t bytes() const;
+
+  Tensor reshape(const Shape& shape) const;
+  Tensor permute(const std::vector<int>& order) const;  // result dim d is this dim order[d]
+  Tensor transpose(int a, int b) const;
+  Tensor slice(int dim, int64_t first, int64_t count) const;
+  Tensor select(int dim, int64_t index) const;       // one index; the dim disappears
+  Tensor unsqueeze(int dim) const;                   // a new dim of extent 1 before `dim`
+  Tensor broadcast(int dim, int64_t count) const;    // REQUIRES: dim(dim) == 1
+  static Tensor concat(int dim, std::span<const Tensor> parts);
+  static Tensor stack(std::span<const Tensor> parts);  // along a new dim 0
+
+  // The same tensor with every source replaced; `f` is called once for each distinct source and
+  // must keep the element count. This is how a cast is put under a tensor.
+  template <class F>
+  Tensor map_sources(DType dtype, F&& f) const {
+    Tensor out = *this;
+    out.dtype_ = dtype;
+    for (Piece& p : out.pieces_) p.source = f(p.source);
+    return out;
+  }
+
+  // True when both have the same shape and the same recipe, hence the same bytes. False decides
+  // nothing: use identical() of tensor_compare.h to look at the bytes.
+  bool same_recipe(const Tensor& other) const;
+
+  // Evaluates the whole tensor, row-major, into bytes() bytes. For small tensors and tests; the
+  // writer plans many tensors together (lib/io/tensor_writer.h).
+  void read(std::byte* out) const;
+  std::vector<std::byte> read() const;
+
+  // The recipe, for the writer and the report. `axes()` are the axis extents, outermost first;
+  // their product is elements(). Dim d is the axes [axis_begin(d), axis_begin(d+1)).
+  const std::vector<int64_t>& axes() const { return axes_; }
+  const std::vector<Piece>& pieces() const { return pieces_; }
+
+ private:
+  size_t axis_begin(int d) const;
+  Tensor with_single_axis(int d) const;
+
+  DType dtype_ = DType::F32;
+  Shape shape_;
+  std::vector<int64_t> axes_;
+  std::vector<int> axes_of_dim_;  // how many axes each dim has; at least one
+  std::vector<Piece> pieces_;
+};
+
+// Sorted by name, hence deterministic.
+using TensorMap = std::map<std::string, Tensor>;
+
+}  // namespace moelora

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lib/io/file.h"
+
+namespace moelora {
+
+struct OutputOptions {
+  bool force = false;     // replace an existing output
+  bool durable = true;    // fsync files and folder before the final name appears
+};
+
+// A file of an output folder while it is being written: preallocated, written by pwrite from any
+// thread. Every short or failed write throws Error.
+class OutputFile {
+ public:
+  virtual ~OutputFile() = default;
+  virtual void write(uint64_t offset, std::span<const std::byte> bytes) = 0;
+  virtual const std::string& path() const = 0;  // final path, for messages
+};
+
+// An output folder that appears complete or not at all. Files are written into a temporary folder
+// beside the target; commit() flushes them, syncs and renames it into place (RENAME_NOREPLACE, or
+// an exchange with --force). The destructor, SIGINT, SIGTERM and SIGHUP remove the temporary folder;
+// a signal is re-raised afterwards. Files get mode 0666 & ~umask.
+class OutputFolder {
+ public:
+  // Throws Error when `path` exists and force is off, when it is, holds, or lies on one of
+  // `inputs` (by device and inode, hence through links), or when its parent cannot be written.
+  OutputFolder(std::string path, std::vector<FilePtr> inputs, OutputOptions options);
+  ~OutputFolder();
+  OutputFolder(const OutputFolder&) = delete;
+  OutputFolder& operator=(const OutputFolder&) = delete;
+
+  // A file of `size` bytes, space reserved at once (no space is an Error before any work).
+  std::unique_ptr<OutputFile> create(const std::string& name, uint64_t size);
+  void write_text(const std::string& name, std::string_view text);
+  void copy_file(const std::string& name, const std::string& from);  // tokenizer files and such
+
+  // Re-checks the inputs (File::check_unchanged), writes `last_name` (the config by which servers
+  // discover an adapter) last, and publishes.
+  void commit(const std::string& last_name, std::string_view last_text);
+
+  const std::string& path() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Call once at the start of main: SIGINT, SIGTERM and SIGHUP remove every open OutputFolder's
+// temporary files and re-raise; SIGPIPE and SIGXFSZ become errors of write.
+void install_signal_handlers();
+
+}  // namespace moelora

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "lib/base/tensor.h"
+#include "lib/io/output.h"
+
+namespace moelora {
+
+struct WriteOptions {
+  uint64_t max_shard_size = 0;                // 0: one file, unless its header would pass 25 MB
+  int threads = 0;                            // 0: all cores
+  uint64_t memory = 192u << 20;               // bytes of buffers in flight, all threads together
+  bool digests = true;                        // XXH3-128 of every tensor
+  std::map<std::string, std::string> metadata = {{"format", "pt"}};
+};
+
+struct WrittenTensor {
+  std::string file;    // "adapter_model.safetensors" or the shard's name
+  std::string digest;  // XXH3-128 of the tensor's bytes, 32 hex digits; "" without digests
+};
+
+struct WrittenWeights {
+  std::vector<std::string> files;                // in shard order, index last when there is one
+  std::map<std::string, WrittenTensor> tensors;  // by name
+  uint64_t bytes = 0;                            // tensor bytes written
+};
+
+// The canonical safetensors header (as Python's safetensors writes it: tensors by dtype
+// descending, then name; no spaces; padded to a multiple of 8), and where each tensor goes.
+struct SafetensorsPlan {
+  std::string header;                     // the 8 length bytes included
+  std::map<std::string, uint64_t> begin;  // absolute offset of each tensor
+  uint64_t file_size = 0;
+};
+SafetensorsPlan plan_safetensors(const TensorMap& tensors,
+                                 const std::map<std::string, std::string>& metadata);
+
+// Writes `tensors` as STEM.safetensors (or shards STEM-00001-of-0000N.safetensors and
+// STEM.safetensors.index.json) into the folder. Streaming: sizes are final before the first byte;
+// outputs that share source bytes are produced together, so each source byte is read once; memory
+// stays within options.memory whatever the tensors' sizes. Same tensors, same bytes, whatever the
+// number of threads. A tensor named "__metadata__" is refused.
+WrittenWeights write_weights(OutputFolder& out, const std::string& stem, const TensorMap& tensors,
+                             const WriteOptions& options);
+
+}  // namespace moelora

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lib/io/safetensors.h"
+
+namespace moelora {
+
+// The tensors of an adapter or a model folder, from one file or from shards.
+struct Weights {
+  std::vector<SafetensorsFile> files;  // in shard order; keeps the sources alive
+  TensorMap tensors;                   // of all files together
+  std::string index_path;              // "" when unsharded
+  std::vector<std::string> warnings;   // unreferenced file, total_size differs ...
+};
+
+// Opens `path`: a .safetensors file, an *.index.json, or a folder that holds (in this order of
+// preference) STEM.safetensors or STEM.safetensors.index.json for one of `stems`
+// ({"adapter_model"} or {"model", ...}); a folder with exactly one index or one .safetensors file
+// of another stem is accepted too. Checks the full rule set for indexes (facts: weight_map is
+// string to string; no path that leaves the folder, Windows spellings included; same extension;
+// every shard present, regular and sound; every tensor where the index says; no tensor in two
+// shards). Throws Error; a folder with .bin/.pt only gets an Error that says how to re-save.
+Weights open_weights(const std::string& path, const std::vector<std::string>& stems);
+
+}  // namespace moelora

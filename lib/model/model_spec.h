@@ -1,0 +1,129 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lib/base/tensor.h"
+#include "lib/io/json.h"
+#include "lib/model/projection.h"
+
+namespace moelora {
+
+// Where names and shapes are looked at: as the hub file spells them (what transformers 4 used and
+// every version saves), or as transformers 5 holds them in memory (what PEFT wraps today).
+enum class Form : uint8_t { hub, memory };
+
+// Order of the 2I rows (or columns) of a fused gate_up: [gate; up], or g0,u0,g1,u1 (gpt-oss).
+enum class GateUpOrder : uint8_t { halves, interleaved };
+
+// Axes of a batched expert parameter after the expert axis: [E, in, out] or [E, out, in].
+enum class ExpertAxes : uint8_t { in_out, out_in };
+
+enum class Role : uint8_t {
+  attention,         // q/k/v/o and MLA projections
+  mixer,             // linear attention, mamba, short convolution projections
+  dense_mlp,         // MLP of a dense layer, or one alongside the experts
+  shared_expert,     // MLP every token passes in a MoE layer
+  shared_expert_gate,
+  router,
+  lm_head,
+  embedding,
+};
+std::string_view role_name(Role role);
+
+// A 2-D weight that an adapter can target: y = W x with W [out, in].
+struct LinearSpec {
+  std::string hub, memory;  // module paths, e.g. "model.layers.0.self_attn.q_proj"
+  Role role;
+  int layer;                // -1 outside the layers
+  int64_t in, out;
+  bool bias;
+  bool hub_linear, memory_linear;  // an nn.Linear there (else a bare Parameter `weight`)
+};
+
+// How the routed experts of a family are stored in one form.
+struct ExpertStorage {
+  bool numbered;       // experts.{e}.w1.weight (a 2-D weight each) rather than one batched tensor
+  std::string stem;    // with "{layer}": "model.layers.{layer}.mlp.experts"
+  // Names below the stem. numbered: "w1"/"w3"/"w2" in {stem}.{e}.NAME.weight; batched: the
+  // parameter {stem}.NAME. `gate` is empty for non-gated experts and for a fused gate_up.
+  std::string gate, up, gate_up, down;
+  ExpertAxes axes;     // of the batched tensors
+};
+
+// Family data x one config.json: everything a conversion or a check must know of a base model.
+// The only place that knows how configs spell their keys.
+class ModelSpec {
+ public:
+  std::string family;        // "gpt_oss": the file name in schemas/models
+  std::string model_type;    // as the config says
+  std::string architecture;  // architectures[0], "" when absent
+  int64_t layers = 0, hidden = 0, vocab = 0;
+  bool tied_embeddings = false;
+
+  // Routed experts. `experts` is E, `expert_in` the input width (hidden, or the latent size of a
+  // latent MoE), `intermediate` is I.
+  int64_t experts = 0, top_k = 0, expert_in = 0, intermediate = 0;
+  bool gated = true;
+  bool expert_bias = false;  // gate_up_proj_bias, down_proj_bias (gpt-oss)
+  GateUpOrder gate_up_order = GateUpOrder::halves;
+  std::string activation;    // "silu", "gpt_oss_swiglu", "gelu", "relu2"
+  std::vector<bool> moe_layers;  // one entry a layer
+  ExpertStorage hub, memory;
+  bool hub_mxfp4 = false;    // quantization_config says the hub experts are MXFP4
+
+  std::vector<LinearSpec> linears;  // every targetable 2-D module, in layer order
+
+  bool is_moe(int layer) const {
+    return layer >= 0 && layer < static_cast<int>(moe_layers.size()) &&
+           moe_layers[static_cast<size_t>(layer)];
+  }
+  const ExpertStorage& storage(Form form) const { return form == Form::hub ? hub : memory; }
+  std::string expert_stem(Form form, int layer) const;  // "model.layers.3.mlp.experts"
+
+  // Rows x columns of one expert's weight: gate/up [I, in], gate_up [2I, in], down [in, I].
+  int64_t out_dim(Projection p) const;
+  int64_t in_dim(Projection p) const;
+
+  // The Linear at this module path, in either form; null when there is none.
+  const LinearSpec* find_linear(std::string_view module) const;
+
+  // Trainers' other names for this family's modules: ".attn." for ".self_attn." and
+  // "unembed_tokens" for "lm_head". Returns the in-memory spelling; unknown names unchanged.
+  std::string normalised(std::string module) const;
+
+  // Every Linear's and every expert tensor's name and shape in one form, as a checkpoint or a
+  // state dict lists them ("....weight", biases of both included).
+  std::vector<std::pair<std::string, Shape>> tensors(Form form) const;
+};
+
+// Builds the spec for a config.json. `families` are additional family descriptions
+// (--model-spec), which win over the embedded ones. Throws Error naming the config key that is
+// missing or wrong, or the families that are known when model_type is none of them.
+ModelSpec make_model_spec(const Json& config, const std::string& where,
+                          const std::vector<Json>& families = {});
+
+// Family names, in order; built-in model names (what --base takes without a file).
+std::vector<std::string> family_names();
+std::vector<std::string> builtin_models();
+
+// A base model as --base names it.
+struct BaseModel {
+  ModelSpec spec;
+  Json config;
+  std::string origin;  // "built-in config of openai/gpt-oss-20b", "base/config.json", ...
+  std::string folder;  // where its weights may be; "" for a built-in or a lone config.json
+};
+
+// `base`: a model folder, its config.json, a built-in name, or a hub name found in the local hub
+// cache ($HF_HUB_CACHE, $HF_HOME/hub, ~/.cache/huggingface/hub; refs/main's snapshot).
+// `model_specs` are --model-spec paths. Throws Error that lists what was tried.
+BaseModel open_base(const std::string& base, const std::vector<std::string>& model_specs = {});
+
+// As open_base for a name that is only a hint (base_model_name_or_path): a built-in or cached hub
+// name, never a path; nullopt-like empty origin when unknown.
+BaseModel find_base_by_name(const std::string& name, const std::vector<std::string>& model_specs = {});
+
+}  // namespace moelora
