@@ -1,0 +1,92 @@
+#include "lib/io/file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+
+#include "lib/base/error.h"
+
+namespace moelora {
+namespace {
+
+// Linux moves at most 2 GiB - 4 KiB a call; a smaller window bounds what a signal can undo.
+constexpr uint64_t kWindow = uint64_t{1} << 28;
+
+std::string system_text(int code) { return std::generic_category().message(code); }
+
+int64_t mtime_ns(const struct stat& s) {
+  return static_cast<int64_t>(s.st_mtim.tv_sec) * 1'000'000'000 + s.st_mtim.tv_nsec;
+}
+
+std::string_view kind_of(mode_t mode) {
+  if (S_ISDIR(mode)) return "a folder";
+  if (S_ISFIFO(mode)) return "a FIFO";
+  if (S_ISSOCK(mode)) return "a socket";
+  return "a device";
+}
+
+}  // namespace
+
+FilePtr File::open(const std::string& path) {
+  const std::shared_ptr<File> file(new File);
+  file->path_ = path;
+  // O_NONBLOCK: the open of a FIFO without a writer would wait for ever.
+  file->fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (file->fd_ < 0) throw Error(path, "cannot open: " + system_text(errno));
+  struct stat s {};
+  if (::fstat(file->fd_, &s) != 0) throw Error(path, "cannot stat: " + system_text(errno));
+  if (!S_ISREG(s.st_mode))
+    throw Error(path, fmt::format("is {}, expected a regular file", kind_of(s.st_mode)));
+  file->size_ = static_cast<uint64_t>(s.st_size);
+  file->device_ = s.st_dev;
+  file->inode_ = s.st_ino;
+  file->mtime_ns_ = mtime_ns(s);
+  return file;
+}
+
+File::~File() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+void File::read(uint64_t offset, uint64_t count, std::byte* out) const {
+  if (offset > size_ || count > size_ - offset)
+    throw Error(path_, fmt::format("cannot read {} bytes at offset {}: the file has {} bytes",
+                                   count, offset, size_));
+  while (count > 0) {
+    const ssize_t got = ::pread(fd_, out, std::min(count, kWindow), static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0)
+      throw Error(path_, fmt::format("cannot read {} bytes at offset {}: {}", count, offset,
+                                     system_text(errno)));
+    if (got == 0)
+      throw Error(path_,
+                  fmt::format("ends at offset {}, had {} bytes when it was opened", offset, size_),
+                  "Something shortened the file while it was read; run again when it is still.");
+    offset += static_cast<uint64_t>(got);
+    count -= static_cast<uint64_t>(got);
+    out += got;
+  }
+}
+
+void File::check_unchanged() const {
+  struct stat s {};
+  if (::stat(path_.c_str(), &s) != 0)
+    throw Error(path_, "was removed while it was read: " + system_text(errno));
+  const bool same = s.st_dev == device_ && s.st_ino == inode_ &&
+                    static_cast<uint64_t>(s.st_size) == size_ && mtime_ns(s) == mtime_ns_;
+  if (!same)
+    throw Error(path_, "was changed or replaced while it was read",
+                "Run again when nothing writes to it.");
+}
+
+bool File::is_same_file(const std::string& path) const {
+  struct stat s {};
+  return ::stat(path.c_str(), &s) == 0 && s.st_dev == device_ && s.st_ino == inode_;
+}
+
+}  // namespace moelora

@@ -1,0 +1,198 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "lib/io/json.h"
+
+namespace moelora {
+namespace {
+
+std::string python_repr(double value) {
+  if (std::isnan(value)) return "NaN";
+  if (std::isinf(value)) return value < 0 ? "-Infinity" : "Infinity";
+  std::string text = fmt::format("{}", value);
+  if (text.find_first_of(".e") == std::string::npos) text += ".0";
+  return text;
+}
+
+void dump_string(std::string_view text, std::string& out) {
+  static constexpr std::string_view kPlain = "\"\\\b\f\n\r\t", kShort = "\"\\bfnrt";
+  out += '"';
+  for (const char c : text) {
+    if (const size_t i = kPlain.find(c); i != std::string_view::npos)
+      (out += '\\') += kShort[i];
+    else if (static_cast<unsigned char>(c) < 0x20)
+      out += fmt::format("\\u{:04x}", c);
+    else
+      out += c;
+  }
+  out += '"';
+}
+
+// Writes what json.dumps writes; `indent` < 0 is its indent=None.
+class Dumper {
+ public:
+  Dumper(int indent, std::string& out) : indent_(indent), out_(out) {}
+
+  void value(const Json& json) {
+    switch (json.kind()) {
+      case Json::Kind::null:
+        out_ += "null";
+        return;
+      case Json::Kind::boolean:
+        out_ += json.as_bool() ? "true" : "false";
+        return;
+      case Json::Kind::integer:
+      case Json::Kind::real:
+        out_ += json.as_string();
+        return;
+      case Json::Kind::string:
+        dump_string(json.as_string(), out_);
+        return;
+      case Json::Kind::array:
+        return list('[', ']', json.items(), [&](const Json& item) { value(item); });
+      case Json::Kind::object:
+        return list('{', '}', json.members(), [&](const Json::Members::value_type& member) {
+          dump_string(member.first, out_);
+          out_ += ": ";
+          value(member.second);
+        });
+    }
+  }
+
+ private:
+  template <class List, class F>
+  void list(char open, char close, const List& list, F&& write) {
+    out_ += open;
+    ++depth_;
+    bool first = true;
+    for (const auto& entry : list) {
+      if (!first) out_ += indent_ < 0 ? ", " : ",";
+      first = false;
+      new_line();
+      write(entry);
+    }
+    --depth_;
+    if (!list.empty()) new_line();
+    out_ += close;
+  }
+
+  void new_line() {
+    if (indent_ < 0) return;
+    out_ += '\n';
+    out_.append(static_cast<size_t>(depth_) * static_cast<size_t>(indent_), ' ');
+  }
+
+  int indent_, depth_ = 0;
+  std::string& out_;
+};
+
+std::vector<const Json::Members::value_type*> by_key(const Json::Members& members) {
+  std::vector<const Json::Members::value_type*> out;
+  out.reserve(members.size());
+  for (const auto& member : members) out.push_back(&member);
+  std::sort(out.begin(), out.end(), [](auto* a, auto* b) { return a->first < b->first; });
+  return out;
+}
+
+bool same_members(const Json::Members& a, const Json::Members& b) {
+  if (a.size() != b.size()) return false;
+  const auto left = by_key(a), right = by_key(b);
+  return std::equal(left.begin(), left.end(), right.begin(),
+                    [](auto* x, auto* y) { return *x == *y; });
+}
+
+}  // namespace
+
+Json::Json(bool value) : kind_(Kind::boolean), boolean_(value) {}
+Json::Json(int64_t value)
+    : kind_(Kind::integer), integer_(value), text_(fmt::format("{}", value)) {}
+Json::Json(double value) : kind_(Kind::real), real_(value), text_(python_repr(value)) {}
+Json::Json(std::string value) : kind_(Kind::string), text_(std::move(value)) {}
+
+Json Json::array(std::vector<Json> items) {
+  Json out;
+  out.kind_ = Kind::array;
+  out.items_ = std::move(items);
+  return out;
+}
+
+Json Json::object(Members members) {
+  Json out;
+  out.kind_ = Kind::object;
+  out.members_ = std::move(members);
+  return out;
+}
+
+Json Json::strings(const std::vector<std::string>& items) {
+  return array({items.begin(), items.end()});
+}
+
+std::string_view Json::kind_name() const {
+  switch (kind_) {
+    case Kind::null:
+      return "null";
+    case Kind::boolean:
+      return "a boolean";
+    case Kind::integer:
+      return "an integer";
+    case Kind::real:
+      return "a number";
+    case Kind::string:
+      return "a string";
+    case Kind::array:
+      return "an array";
+    case Kind::object:
+      return "an object";
+  }
+  return "nothing";
+}
+
+double Json::as_double() const { return is(Kind::integer) ? static_cast<double>(integer_) : real_; }
+
+const Json* Json::find(std::string_view key) const {
+  const auto it = std::find_if(members_.begin(), members_.end(),
+                               [&](const auto& member) { return member.first == key; });
+  return it == members_.end() ? nullptr : &it->second;
+}
+
+Json* Json::find(std::string_view key) { return const_cast<Json*>(std::as_const(*this).find(key)); }
+
+void Json::set(std::string_view key, Json value) {
+  if (Json* old = find(key))
+    *old = std::move(value);
+  else
+    members_.emplace_back(key, std::move(value));
+}
+
+void Json::erase(std::string_view key) {
+  std::erase_if(members_, [&](const auto& member) { return member.first == key; });
+}
+
+std::string Json::dump(int indent) const {
+  std::string out;
+  Dumper(indent, out).value(*this);
+  return out;
+}
+
+bool operator==(const Json& a, const Json& b) {
+  if (a.is_number() && b.is_number())
+    return a.is(Json::Kind::integer) && b.is(Json::Kind::integer) ? a.as_int() == b.as_int()
+                                                                  : a.as_double() == b.as_double();
+  if (a.kind() != b.kind()) return false;
+  switch (a.kind()) {
+    case Json::Kind::boolean:
+      return a.as_bool() == b.as_bool();
+    case Json::Kind::string:
+      return a.as_string() == b.as_string();
+    case Json::Kind::array:
+      return a.items() == b.items();
+    case Json::Kind::object:
+      return same_members(a.members(), b.members());
+    default:
+      return true;
+  }
+}
+
+}  // namespace moelora

@@ -1,0 +1,109 @@
+#include "lib/io/safetensors.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cstring>
+#include <numeric>
+
+#include "lib/base/checked.h"
+#include "lib/base/error.h"
+#include "lib/io/sniff.h"
+#include "lib/io/utf8.h"
+
+namespace moelora {
+namespace {
+
+class FileSource final : public Source {
+ public:
+  FileSource(FilePtr file, uint64_t begin, DType dtype, int64_t elements, std::string name)
+      : Source(dtype, elements),
+        file_(std::move(file)),
+        range_{file_.get(), begin},
+        name_(std::move(name)) {}
+
+  void read(int64_t first, int64_t count, std::byte* out) const override {
+    file_->read(range_.begin + bytes(first), bytes(first + count) - bytes(first), out);
+  }
+
+  int64_t granule() const override { return 8 / std::gcd(8, dtype_bits(dtype())); }
+  std::string where() const override { return file_->path() + ": " + printable(name_); }
+  std::vector<std::string> inputs() const override { return {name_}; }
+  const FileRange& range() const { return range_; }
+
+ private:
+  uint64_t bytes(int64_t elements) const {
+    const auto n = static_cast<uint64_t>(elements);
+    const auto bits = static_cast<uint64_t>(dtype_bits(dtype()));
+    return n / 8 * bits + n % 8 * bits / 8;
+  }
+
+  FilePtr file_;
+  FileRange range_;
+  std::string name_;
+};
+
+uint64_t header_length(const File& file) {
+  if (file.size() < 8)
+    throw Error(file.path(),
+                fmt::format("has {} bytes, a safetensors file has at least 8", file.size()));
+  std::array<std::byte, 8> bytes;
+  file.read(0, bytes.size(), bytes.data());
+  uint64_t length = 0;
+  for (size_t i = 8; i-- > 0;) length = length << 8U | static_cast<uint64_t>(bytes[i]);
+  return length;
+}
+
+[[noreturn]] void refuse_length(const File& file, const std::string& what) {
+  const FileKind kind = sniff(file);
+  if (kind == FileKind::unknown)
+    throw Error(file.path(), what, "The file is damaged or is no safetensors file.");
+  throw Error(file.path(), fmt::format("is {}, no safetensors file", describe(kind)), mend(kind));
+}
+
+std::string read_header(const File& file) {
+  const uint64_t length = header_length(file);
+  if (length > kMaxHeaderBytes)
+    refuse_length(file, fmt::format("its header is said to have {} bytes, at most {} are read",
+                                    length, kMaxHeaderBytes));
+  if (length > file.size() - 8)
+    refuse_length(file, fmt::format("its header is said to have {} bytes, the file has {} after "
+                                    "the length",
+                                    length, file.size() - 8));
+  std::string header(length, '\0');
+  file.read(8, length, reinterpret_cast<std::byte*>(header.data()));
+  return header;
+}
+
+Tensor lazy_tensor(const FilePtr& file, uint64_t data_begin, const TensorEntry& entry) {
+  const auto bits = static_cast<uint64_t>(dtype_bits(entry.dtype));
+  const uint64_t bytes = entry.end - entry.begin;
+  const uint64_t elements = bytes / bits * 8 + bytes % bits * 8 / bits;
+  return Tensor(file_source(file, data_begin + entry.begin, entry.dtype,
+                            static_cast<int64_t>(elements), entry.name),
+                Shape(entry.shape.begin(), entry.shape.end()));
+}
+
+}  // namespace
+
+SafetensorsFile open_safetensors(const std::string& path) {
+  SafetensorsFile out;
+  out.file = File::open(path);
+  out.header = parse_safetensors_header(read_header(*out.file), out.file->size(), path);
+  for (const TensorEntry& entry : out.header.tensors)
+    out.tensors.emplace_hint(out.tensors.end(), entry.name,
+                             lazy_tensor(out.file, out.header.data_begin, entry));
+  return out;
+}
+
+SourcePtr file_source(FilePtr file, uint64_t begin, DType dtype, int64_t elements,
+                      std::string name) {
+  return std::make_shared<FileSource>(std::move(file), begin, dtype, elements, std::move(name));
+}
+
+const FileRange* file_range(const Source& source) {
+  const auto* const plain = dynamic_cast<const FileSource*>(&source);
+  return plain == nullptr ? nullptr : &plain->range();
+}
+
+}  // namespace moelora

@@ -1,0 +1,292 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+
+#include "lib/base/checked.h"
+#include "lib/base/error.h"
+#include "lib/io/json_scan.h"
+#include "lib/io/safetensors.h"
+#include "lib/io/utf8.h"
+
+namespace moelora {
+namespace {
+
+constexpr size_t kMaxTensors = 1'000'000;
+constexpr int kMaxDepth = 128;  // the reference's; a sound header needs 3
+
+std::string shape_text(const std::vector<uint64_t>& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+// Turns the tokens of a header into entries: the grammar of one, nothing about sizes.
+class HeaderReader final : public JsonHandler {
+ public:
+  HeaderReader(const std::string& where, SafetensorsHeader& header)
+      : where_(where), header_(header) {}
+
+  void on(JsonToken& token) override {
+    switch (state_) {
+      case State::root:
+        return on_root(token);
+      case State::names:
+        return on_names(token);
+      case State::entry:
+        return on_entry(token);
+      case State::dtype:
+        return on_dtype(token);
+      case State::shape:
+        return on_list(token, "shape");
+      case State::offsets:
+        return on_list(token, "data_offsets");
+      case State::metadata:
+        return on_metadata(token);
+    }
+  }
+
+  Error error_at(uint64_t offset, std::string what, std::string hint) const override {
+    return {where_, fmt::format("header byte {}: {}", offset, what), std::move(hint)};
+  }
+
+ private:
+  using Kind = JsonToken::Kind;
+  enum class State : uint8_t { root, names, entry, dtype, shape, offsets, metadata };
+
+  void on_root(const JsonToken& token) {
+    if (token.kind != Kind::begin_object)
+      throw error_at(token.offset,
+                     fmt::format("the header is {}, expected an object", kind_name(token.kind)),
+                     {});
+    state_ = State::names;
+  }
+
+  void on_names(JsonToken& token) {
+    if (token.kind == Kind::end_object) return;
+    if (token.kind == Kind::key) {
+      name_ = std::move(token.text);
+      return;
+    }
+    const bool is_metadata = name_ == "__metadata__";
+    if (token.kind != Kind::begin_object)
+      refuse(fmt::format("is {}, expected an object{}", kind_name(token.kind),
+                         is_metadata ? " of strings" : " with dtype, shape and data_offsets"));
+    is_metadata ? begin_metadata() : begin_entry();
+  }
+
+  void begin_metadata() {
+    if (header_.has_metadata) refuse("stands twice in the header");
+    header_.has_metadata = true;
+    state_ = State::metadata;
+  }
+
+  void begin_entry() {
+    if (header_.tensors.size() == kMaxTensors)
+      refuse(fmt::format("is tensor number {}, no more than {} are read", kMaxTensors + 1,
+                         kMaxTensors));
+    header_.tensors.push_back({name_, {}, {}, 0, 0});
+    has_dtype_ = has_shape_ = has_offsets_ = false;
+    state_ = State::entry;
+  }
+
+  void on_entry(const JsonToken& token) {
+    if (token.kind == Kind::end_object) return end_entry();
+    if (token.text == "dtype") return begin_field(State::dtype, has_dtype_);
+    if (token.text == "shape") return begin_field(State::shape, has_shape_);
+    if (token.text == "data_offsets") return begin_field(State::offsets, has_offsets_);
+    refuse(fmt::format("has the unknown field \"{}\", expected dtype, shape and data_offsets",
+                       printable(token.text)));
+  }
+
+  void begin_field(State state, bool& seen) {
+    if (seen) refuse(fmt::format("has the field {} twice", field_name(state)));
+    seen = true;
+    state_ = state;
+    numbers_.reset();
+  }
+
+  static std::string_view field_name(State state) {
+    return state == State::dtype ? "dtype" : state == State::shape ? "shape" : "data_offsets";
+  }
+
+  void end_entry() {
+    for (const auto& [seen, field] :
+         {std::pair(has_dtype_, "dtype"), std::pair(has_shape_, "shape"),
+          std::pair(has_offsets_, "data_offsets")})
+      if (!seen) refuse(fmt::format("has no {}", field));
+    state_ = State::names;
+  }
+
+  void on_dtype(const JsonToken& token) {
+    if (token.kind != Kind::string)
+      refuse(fmt::format("has {} as dtype, expected a string", kind_name(token.kind)));
+    const auto dtype = dtype_from_name(token.text);
+    if (!dtype) refuse(fmt::format("has the unknown dtype \"{}\"", printable(token.text)));
+    header_.tensors.back().dtype = *dtype;
+    state_ = State::entry;
+  }
+
+  void on_list(const JsonToken& token, std::string_view field) {
+    if (!numbers_) {
+      if (token.kind != Kind::begin_array)
+        refuse(fmt::format("has {} as {}, expected an array", kind_name(token.kind), field));
+      numbers_.emplace();
+    } else if (token.kind == Kind::end_array) {
+      end_list();
+    } else {
+      numbers_->push_back(unsigned_number(token, field));
+      if (state_ == State::shape && numbers_->size() > static_cast<size_t>(kMaxTensorRank))
+        refuse(fmt::format("has more than {} dimensions", kMaxTensorRank));
+    }
+  }
+
+  void end_list() {
+    TensorEntry& entry = header_.tensors.back();
+    if (state_ == State::shape) {
+      entry.shape = std::move(*numbers_);
+    } else {
+      if (numbers_->size() != 2)
+        refuse(fmt::format("has {} numbers in data_offsets, expected 2", numbers_->size()));
+      entry.begin = (*numbers_)[0];
+      entry.end = (*numbers_)[1];
+    }
+    state_ = State::entry;
+  }
+
+  uint64_t unsigned_number(const JsonToken& token, std::string_view field) const {
+    if (token.kind != Kind::number)
+      refuse(fmt::format("has {} in {}, expected integers", kind_name(token.kind), field));
+    uint64_t value = 0;
+    const char* const end = token.text.data() + token.text.size();
+    const auto parsed = std::from_chars(token.text.data(), end, value);
+    if (parsed.ec != std::errc() || parsed.ptr != end)
+      refuse(fmt::format("has {} in {}, expected integers from 0 to 2^64-1",
+                         printable(token.text, 24), field));
+    return value;
+  }
+
+  void on_metadata(JsonToken& token) {
+    if (token.kind == Kind::end_object) {
+      state_ = State::names;
+    } else if (token.kind == Kind::key) {
+      key_ = std::move(token.text);
+    } else if (token.kind != Kind::string) {
+      refuse(fmt::format("has {} as the value of \"{}\", expected a string", kind_name(token.kind),
+                         printable(key_)));
+    } else if (!header_.metadata.try_emplace(key_, std::move(token.text)).second) {
+      refuse(fmt::format("has the key \"{}\" twice", printable(key_)));
+    }
+  }
+
+  [[noreturn]] void refuse(const std::string& what) const {
+    throw Error(where_ + ": " + printable(name_), what);
+  }
+
+  const std::string& where_;
+  SafetensorsHeader& header_;
+  State state_ = State::root;
+  std::string name_, key_;
+  std::optional<std::vector<uint64_t>> numbers_;
+  bool has_dtype_ = false, has_shape_ = false, has_offsets_ = false;
+};
+
+// The rules about sizes, one function each.
+class LayoutCheck {
+ public:
+  LayoutCheck(const std::string& where, const SafetensorsHeader& header, uint64_t file_size)
+      : where_(where), header_(header), file_size_(file_size) {}
+
+  void run() const {
+    check_names();
+    const TensorEntry* previous = nullptr;
+    for (const TensorEntry& entry : header_.tensors) {
+      check_contiguous(entry, previous);
+      check_size(entry);
+      previous = &entry;
+    }
+    check_end();
+  }
+
+ private:
+  void check_names() const {
+    std::vector<const TensorEntry*> sorted;
+    sorted.reserve(header_.tensors.size());
+    for (const TensorEntry& entry : header_.tensors) sorted.push_back(&entry);
+    std::sort(sorted.begin(), sorted.end(), [](auto* a, auto* b) { return a->name < b->name; });
+    const auto twin = std::adjacent_find(sorted.begin(), sorted.end(),
+                                         [](auto* a, auto* b) { return a->name == b->name; });
+    if (twin != sorted.end()) refuse(**twin, "stands twice in the header");
+  }
+
+  void check_contiguous(const TensorEntry& entry, const TensorEntry* previous) const {
+    if (entry.end < entry.begin)
+      refuse(entry,
+             fmt::format("has data_offsets [{}, {}], which run backwards", entry.begin, entry.end));
+    const uint64_t expected = previous == nullptr ? 0 : previous->end;
+    if (entry.begin == expected) return;
+    const std::string neighbour =
+        previous == nullptr ? "the data section begins"
+                            : fmt::format("tensor \"{}\" ends", printable(previous->name));
+    refuse(entry, fmt::format("begins at offset {}, {} at {}: {}", entry.begin, neighbour, expected,
+                              entry.begin > expected ? "the bytes between belong to no tensor"
+                                                     : "the two overlap"));
+  }
+
+  void check_size(const TensorEntry& entry) const {
+    std::optional<uint64_t> count = 1;
+    for (const uint64_t dim : entry.shape)
+      if (count) count = checked_mul(*count, dim);
+    const auto bits = static_cast<uint64_t>(dtype_bits(entry.dtype));
+    const auto total = count ? checked_mul(*count, bits) : std::nullopt;
+    if (!total)
+      refuse(entry, fmt::format("has shape {} of {}: its size does not fit 64 bits",
+                                shape_text(entry.shape), dtype_name(entry.dtype)));
+    if (*total % 8 != 0)
+      refuse(entry, fmt::format("has shape {} of {}: {} bits are no whole number of bytes",
+                                shape_text(entry.shape), dtype_name(entry.dtype), *total));
+    if (*total / 8 != entry.end - entry.begin)
+      refuse(entry, fmt::format("has shape {} of {}, which takes {} bytes, but data_offsets "
+                                "[{}, {}] hold {}",
+                                shape_text(entry.shape), dtype_name(entry.dtype), *total / 8,
+                                entry.begin, entry.end, entry.end - entry.begin));
+  }
+
+  void check_end() const {
+    const uint64_t end = header_.tensors.empty() ? 0 : header_.tensors.back().end;
+    const auto expected = checked_add(header_.data_begin, end);
+    if (expected && *expected == file_size_) return;
+    const bool truncated = !expected || *expected > file_size_;
+    throw Error(where_,
+                fmt::format("has {} bytes of data, its header describes {}: {}",
+                            file_size_ - header_.data_begin, end,
+                            truncated ? "it was cut short" : "the rest belongs to no tensor"),
+                truncated ? "Download or copy the file again." : "");
+  }
+
+  [[noreturn]] void refuse(const TensorEntry& entry, const std::string& what) const {
+    throw Error(where_ + ": " + printable(entry.name), what);
+  }
+
+  const std::string& where_;
+  const SafetensorsHeader& header_;
+  uint64_t file_size_;
+};
+
+bool in_file_order(const TensorEntry& a, const TensorEntry& b) {
+  return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
+}
+
+}  // namespace
+
+SafetensorsHeader parse_safetensors_header(std::string_view header, uint64_t file_size,
+                                           const std::string& where) {
+  SafetensorsHeader out;
+  out.data_begin = 8 + header.size();
+  HeaderReader reader(where, out);
+  scan_json(header, kMaxDepth, reader);
+  std::sort(out.tensors.begin(), out.tensors.end(), in_file_order);
+  LayoutCheck(where, out, file_size).run();
+  return out;
+}
+
+}  // namespace moelora

@@ -1,0 +1,82 @@
+#include "lib/io/utf8.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+
+namespace moelora {
+namespace {
+
+struct Decoded {
+  uint32_t code_point;
+  size_t length;  // 0 when the bytes are no UTF-8
+};
+
+bool is_continuation(unsigned char byte) { return (byte & 0xC0U) == 0x80U; }
+
+// REQUIRES: text is not empty.
+Decoded decode(std::string_view text) {
+  const auto lead = static_cast<unsigned char>(text[0]);
+  if (lead < 0x80) return {lead, 1};
+  const size_t length = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
+  if (lead < 0xC2 || lead > 0xF4 || text.size() < length) return {0, 0};
+  uint32_t code_point = lead & (0x7FU >> length);
+  for (size_t i = 1; i < length; ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    if (!is_continuation(byte)) return {0, 0};
+    code_point = code_point << 6U | (byte & 0x3FU);
+  }
+  const bool overlong =
+      (length == 3 && code_point < 0x800) || (length == 4 && code_point < 0x10000);
+  const bool surrogate = code_point >= 0xD800 && code_point <= 0xDFFF;
+  return {code_point, overlong || surrogate || code_point > 0x10FFFF ? 0 : length};
+}
+
+bool eight_ascii_bytes(std::string_view text) {
+  uint64_t word = 0;
+  if (text.size() < sizeof word) return false;
+  std::memcpy(&word, text.data(), sizeof word);
+  return (word & 0x8080808080808080U) == 0;
+}
+
+// Controls (C0, DEL, C1) and the marks that change the order of what is shown around them.
+bool is_unsafe_on_a_terminal(uint32_t c) {
+  return c < 0x20 || (c >= 0x7F && c < 0xA0) || c == 0x061C || c == 0x200E || c == 0x200F ||
+         (c >= 0x2028 && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069) || c == 0xFEFF;
+}
+
+}  // namespace
+
+std::optional<uint64_t> find_invalid_utf8(std::string_view text) {
+  size_t at = 0;
+  while (at < text.size()) {
+    if (eight_ascii_bytes(text.substr(at))) {
+      at += sizeof(uint64_t);
+      continue;
+    }
+    const size_t length = decode(text.substr(at)).length;
+    if (length == 0) return at;
+    at += length;
+  }
+  return std::nullopt;
+}
+
+std::string printable(std::string_view name, size_t limit) {
+  std::string out;
+  while (!name.empty()) {
+    if (out.size() >= limit) return out + "...";
+    const Decoded c = decode(name);
+    const size_t length = c.length == 0 ? 1 : c.length;
+    if (c.length == 0)
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(name[0]));
+    else if (is_unsafe_on_a_terminal(c.code_point))
+      out += c.code_point < 0x80 ? fmt::format("\\x{:02x}", c.code_point)
+                                 : fmt::format("\\u{{{:x}}}", c.code_point);
+    else
+      out += name.substr(0, length);
+    name.remove_prefix(length);
+  }
+  return out;
+}
+
+}  // namespace moelora
