@@ -389,6 +389,7 @@ bool Tensor::same_recipe(const Tensor& other) const {
 }
 
 void Tensor::read(std::byte* out) const {
+  if (elements() == 0) return;  // `out` may be null
   std::memset(out, 0, bytes());
   if (dtype_bits(dtype_) % 8 != 0) {  // passed through whole
     for (const Piece& p : pieces_) p.source->read(0, p.source->elements(), out);
