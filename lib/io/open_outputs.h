@@ -1,0 +1,39 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <mutex>
+#include <set>
+#include <string>
+
+namespace moelora {
+
+// The temporary folders of this process, so that a signal can remove them. One mutex orders three
+// things: making an entry in a temporary folder, publishing it, and removing it. Hence a signal
+// sees an output either unpublished, and leaves nothing, or published, and leaves it whole.
+class OpenOutputs {
+ public:
+  // Makes the folder ".NAME.tmp.PID.RANDOM" beside `target` and returns its path.
+  std::string make_temporary(const std::filesystem::path& target);
+  void remove_temporary(const std::string& path);
+
+  // Runs `f` while no signal can remove anything.
+  template <class F>
+  auto guarded(F&& f) {
+    const std::lock_guard lock(mutex_);
+    return f();
+  }
+  // Publishing: `f` renames `path` away; it is no temporary folder any more when f returns.
+  void hand_over(const std::string& path, const std::function<void()>& f);
+
+  // For the signal thread: removes all, and lets nobody make or publish anything any more.
+  void remove_all_forever();
+
+ private:
+  std::mutex mutex_;
+  std::set<std::string> paths_;
+};
+
+OpenOutputs& open_outputs();
+
+}  // namespace moelora

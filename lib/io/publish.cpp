@@ -1,0 +1,119 @@
+#include "lib/io/publish.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+#include <system_error>
+
+#include "lib/base/error.h"
+#include "lib/io/open_outputs.h"
+
+namespace moelora {
+namespace fs = std::filesystem;
+namespace {
+
+enum class Rename : unsigned { no_replace = RENAME_NOREPLACE, exchange = RENAME_EXCHANGE };
+
+bool exists(const std::string& path) {
+  struct stat ignored {};
+  return lstat(path.c_str(), &ignored) == 0;
+}
+
+bool unsupported(int error) { return error == EINVAL || error == ENOSYS || error == ENOTSUP; }
+
+// Where the file system knows no flags: a folder never replaces a non-empty folder, so the window
+// between the test and the rename can cost no data.
+int rename_new(const std::string& from, const std::string& to) {
+  if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return 0;
+  if (!unsupported(errno)) return errno;
+  if (exists(to)) return EEXIST;
+  return rename(from.c_str(), to.c_str()) == 0 ? 0 : errno;
+}
+
+int exchange(const std::string& a, const std::string& b) {
+  if (renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0) return 0;
+  if (!unsupported(errno)) return errno;
+  const std::string aside = a + ".old";
+  if (rename(b.c_str(), aside.c_str()) != 0) return errno;
+  if (rename(a.c_str(), b.c_str()) != 0) {
+    const int error = errno;
+    rename(aside.c_str(), b.c_str());
+    return error;
+  }
+  return rename(aside.c_str(), a.c_str()) == 0 ? 0 : errno;
+}
+
+[[noreturn]] void fail(const std::string& where, const std::string& what, int error) {
+  if (error == EEXIST)
+    throw Error(where, "appeared while the output was being made, and was left alone",
+                "pass --force to replace it, or name another output");
+  throw Error(where, what + ": " + std::generic_category().message(error));
+}
+
+void sync_parent(const std::string& target, const std::string& where) {
+  sync_folder(fs::path(target).parent_path().string(), where);
+}
+
+void publish_new(const std::string& temporary, const std::string& target, const std::string& where,
+                 bool durable) {
+  if (const int error = rename_new(temporary, target))
+    fail(where, "cannot be renamed into place", error);
+  try {
+    if (durable) sync_parent(target, where);
+  } catch (const Error&) {
+    rename(target.c_str(), temporary.c_str());
+    throw;
+  }
+}
+
+void publish_exchanged(const std::string& temporary, const std::string& target,
+                       const std::string& where, bool durable) {
+  if (const int error = exchange(temporary, target)) fail(where, "cannot be replaced", error);
+  try {
+    if (durable) sync_parent(target, where);
+  } catch (const Error&) {
+    exchange(temporary, target);
+    throw;
+  }
+}
+
+void remove_replaced(const std::string& temporary, const std::string& where) {
+  std::error_code failed;
+  fs::remove_all(temporary, failed);
+  if (failed)
+    throw Error(
+        where,
+        "is complete, but the folder it replaced is left as " + temporary + ": " + failed.message(),
+        "remove that folder");
+}
+
+}  // namespace
+
+void sync_folder(const std::string& path, const std::string& where) {
+  const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const int opened = fd < 0 ? errno : 0;
+  const int synced = fd >= 0 && fsync(fd) != 0 ? errno : 0;
+  const int closed = fd >= 0 && close(fd) != 0 ? errno : 0;
+  for (const int error : {opened, synced, closed})
+    if (error != 0)
+      throw Error(where, "cannot be made durable: " + std::generic_category().message(error));
+}
+
+void publish(const std::string& temporary, const std::string& target, const std::string& where,
+             const OutputOptions& options) {
+  bool replaced = false;
+  open_outputs().hand_over(temporary, [&] {
+    replaced = options.force && exists(target);
+    if (replaced)
+      publish_exchanged(temporary, target, where, options.durable);
+    else
+      publish_new(temporary, target, where, options.durable);
+  });
+  if (replaced) remove_replaced(temporary, where);
+}
+
+}  // namespace moelora
