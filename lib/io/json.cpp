@@ -8,6 +8,7 @@
 #include "lib/base/error.h"
 #include "lib/io/file.h"
 #include "lib/io/json_scan.h"
+#include "lib/io/text_position.h"
 #include "lib/io/utf8.h"
 
 namespace moelora {
@@ -15,46 +16,6 @@ namespace {
 
 // Copies, comparison and dump() recurse, so no limit may ask for more.
 constexpr int kDeepest = 256;
-
-std::string_view line_of(std::string_view text, uint64_t offset) {
-  const size_t newline = offset == 0 ? std::string_view::npos : text.rfind('\n', offset - 1);
-  const size_t begin = newline == std::string_view::npos ? 0 : newline + 1;
-  return text.substr(begin, offset - begin);
-}
-
-int count_lines(std::string_view text) {
-  return static_cast<int>(std::count(text.begin(), text.end(), '\n'));
-}
-
-// Characters, not bytes: what an editor shows.
-int count_characters(std::string_view text) {
-  return static_cast<int>(std::count_if(text.begin(), text.end(), [](char c) {
-    return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U;
-  }));
-}
-
-// Line and column of offsets that only grow, in one pass over the text.
-class LineCounter {
- public:
-  explicit LineCounter(std::string_view text) : text_(text) {}
-
-  void advance(uint64_t offset) {
-    const std::string_view passed = text_.substr(at_, offset - at_);
-    const int lines = count_lines(passed);
-    line_ += lines;
-    column_ = lines == 0 ? column_ + count_characters(passed)
-                         : 1 + count_characters(line_of(text_, offset));
-    at_ = offset;
-  }
-
-  int line() const { return line_; }
-  int column() const { return column_; }
-
- private:
-  std::string_view text_;
-  uint64_t at_ = 0;
-  int line_ = 1, column_ = 1;
-};
 
 // Index of a member whose key stands before it too; -1 when there is none.
 int64_t find_duplicate(const Json::Members& members) {
@@ -76,11 +37,11 @@ int64_t find_duplicate(const Json::Members& members) {
 class JsonBuilder final : public JsonHandler {
  public:
   JsonBuilder(std::string_view text, const std::string& where)
-      : text_(text), where_(where), lines_(text) {}
+      : text_(text), where_(where), position_(text) {}
 
   void on(JsonToken& token) override {
     using Kind = JsonToken::Kind;
-    lines_.advance(token.offset);
+    position_.advance(token.offset);
     switch (token.kind) {
       case Kind::null:
         return add(Json());
@@ -103,10 +64,7 @@ class JsonBuilder final : public JsonHandler {
   }
 
   Error error_at(uint64_t offset, std::string what, std::string hint) const override {
-    LineCounter lines(text_);
-    lines.advance(std::min<uint64_t>(offset, text_.size()));
-    return {fmt::format("{}:{}:{}", where_, lines.line(), lines.column()), std::move(what),
-            std::move(hint)};
+    return {place_in(text_, offset, where_), std::move(what), std::move(hint)};
   }
 
   Json take() { return std::move(root_); }
@@ -137,8 +95,8 @@ class JsonBuilder final : public JsonHandler {
   }
 
   void stamp(Json& value) const {
-    value.line_ = lines_.line();
-    value.column_ = lines_.column();
+    value.line_ = position_.line();
+    value.column_ = position_.column();
   }
 
   void add(Json value) {
@@ -167,14 +125,14 @@ class JsonBuilder final : public JsonHandler {
 
   Error duplicate(const Open& object, size_t i) const {
     return error_at(object.key_offsets[i],
-                    fmt::format("the key \"{}\" stands twice in this object",
-                                printable(object.value.members_[i].first)),
+                    fmt::format("the key {} stands twice in this object",
+                                quoted(object.value.members_[i].first)),
                     "Readers disagree on which one counts; delete one of them.");
   }
 
   std::string_view text_;
   const std::string& where_;
-  LineCounter lines_;
+  TextPosition position_;
   std::vector<Open> open_;
   Json root_;
 };

@@ -35,10 +35,6 @@ struct TrackingIterator {
 
 bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 bool is_between_tokens(char c) { return is_space(c) || c == ',' || c == ':'; }
-bool is_number_char(char c) {
-  return (c >= '0' && c <= '9') || c == '+' || c == '-' || c == '.' || c == 'e' || c == 'E';
-}
-
 // nlohmann's SAX events, given their place in the text, as tokens.
 class Sax {
  public:
@@ -46,6 +42,7 @@ class Sax {
       : text_(text), max_depth_(max_depth), handler_(handler), reached_(text.data()) {}
 
   void run() {
+    if (next_token() == text_.size()) throw handler_.error_at(0, "is empty, expected a JSON value");
     const char* const end = text_.data() + text_.size();
     nlohmann::json::sax_parse(TrackingIterator{text_.data(), &reached_},
                               TrackingIterator{end, &reached_}, this);
@@ -98,14 +95,17 @@ class Sax {
     return true;
   }
 
+  std::string_view number_at(uint64_t offset) const {
+    const std::string_view rest = text_.substr(offset);
+    return rest.substr(0, rest.find_first_not_of("+-.0123456789Ee"));
+  }
+
   // The lexer has read one byte past a number: its text ends where its characters do.
   bool number() {
     token_.kind = Kind::number;
     token_.offset = next_token();
-    const auto from = text_.begin() + static_cast<std::ptrdiff_t>(token_.offset);
-    const auto to = std::find_if_not(from, text_.end(), is_number_char);
-    token_.text.assign(from, to);
-    done_ = static_cast<uint64_t>(to - text_.begin());
+    token_.text = number_at(token_.offset);
+    done_ = token_.offset + token_.text.size();
     handler_.on(token_);
     return true;
   }

@@ -75,13 +75,28 @@ std::string read_header(const File& file) {
   return header;
 }
 
+// A dim above 2^63-1 can stand beside a 0 only; it is kept bit for bit and read by nobody. What
+// comes before the 0 must still fit, as everyone who multiplies from the left relies on it.
+Shape to_shape(const TensorEntry& entry, const std::string& path) {
+  int64_t product = 1;
+  Shape out;
+  for (const uint64_t dim : entry.shape) {
+    out.push_back(static_cast<int64_t>(dim));
+    if (__builtin_mul_overflow(product, out.back(), &product))
+      throw Error(path + ": " + printable(entry.name),
+                  fmt::format("has shape [{}], whose size does not fit 63 bits",
+                              fmt::join(entry.shape, ", ")));
+  }
+  return out;
+}
+
 Tensor lazy_tensor(const FilePtr& file, uint64_t data_begin, const TensorEntry& entry) {
   const auto bits = static_cast<uint64_t>(dtype_bits(entry.dtype));
   const uint64_t bytes = entry.end - entry.begin;
   const uint64_t elements = bytes / bits * 8 + bytes % bits * 8 / bits;
   return Tensor(file_source(file, data_begin + entry.begin, entry.dtype,
                             static_cast<int64_t>(elements), entry.name),
-                Shape(entry.shape.begin(), entry.shape.end()));
+                to_shape(entry, file->path()));
 }
 
 }  // namespace
@@ -90,6 +105,7 @@ SafetensorsFile open_safetensors(const std::string& path) {
   SafetensorsFile out;
   out.file = File::open(path);
   out.header = parse_safetensors_header(read_header(*out.file), out.file->size(), path);
+  // A writer that sorts by name makes the hint right for nearly every tensor.
   for (const TensorEntry& entry : out.header.tensors)
     out.tensors.emplace_hint(out.tensors.end(), entry.name,
                              lazy_tensor(out.file, out.header.data_begin, entry));

@@ -94,8 +94,8 @@ class HeaderReader final : public JsonHandler {
     if (token.text == "dtype") return begin_field(State::dtype, has_dtype_);
     if (token.text == "shape") return begin_field(State::shape, has_shape_);
     if (token.text == "data_offsets") return begin_field(State::offsets, has_offsets_);
-    refuse(fmt::format("has the unknown field \"{}\", expected dtype, shape and data_offsets",
-                       printable(token.text)));
+    refuse(fmt::format("has the unknown field {}, expected dtype, shape and data_offsets",
+                       quoted(token.text)));
   }
 
   void begin_field(State state, bool& seen) {
@@ -121,7 +121,7 @@ class HeaderReader final : public JsonHandler {
     if (token.kind != Kind::string)
       refuse(fmt::format("has {} as dtype, expected a string", kind_name(token.kind)));
     const auto dtype = dtype_from_name(token.text);
-    if (!dtype) refuse(fmt::format("has the unknown dtype \"{}\"", printable(token.text)));
+    if (!dtype) refuse(fmt::format("has the unknown dtype {}", quoted(token.text)));
     header_.tensors.back().dtype = *dtype;
     state_ = State::entry;
   }
@@ -171,10 +171,10 @@ class HeaderReader final : public JsonHandler {
     } else if (token.kind == Kind::key) {
       key_ = std::move(token.text);
     } else if (token.kind != Kind::string) {
-      refuse(fmt::format("has {} as the value of \"{}\", expected a string", kind_name(token.kind),
-                         printable(key_)));
+      refuse(fmt::format("has {} as the value of {}, expected a string", kind_name(token.kind),
+                         quoted(key_)));
     } else if (!header_.metadata.try_emplace(key_, std::move(token.text)).second) {
-      refuse(fmt::format("has the key \"{}\" twice", printable(key_)));
+      refuse(fmt::format("has the key {} twice", quoted(key_)));
     }
   }
 
@@ -224,9 +224,9 @@ class LayoutCheck {
              fmt::format("has data_offsets [{}, {}], which run backwards", entry.begin, entry.end));
     const uint64_t expected = previous == nullptr ? 0 : previous->end;
     if (entry.begin == expected) return;
-    const std::string neighbour =
-        previous == nullptr ? "the data section begins"
-                            : fmt::format("tensor \"{}\" ends", printable(previous->name));
+    const std::string neighbour = previous == nullptr
+                                      ? "the data section begins"
+                                      : fmt::format("tensor {} ends", quoted(previous->name));
     refuse(entry, fmt::format("begins at offset {}, {} at {}: {}", entry.begin, neighbour, expected,
                               entry.begin > expected ? "the bytes between belong to no tensor"
                                                      : "the two overlap"));

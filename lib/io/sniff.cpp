@@ -1,14 +1,12 @@
 #include "lib/io/sniff.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 
 namespace moelora {
 namespace {
-
-constexpr std::string_view kResave =
-    "Load it where it came from and save it again: safetensors.torch.save_file(torch.load(FILE, "
-    "weights_only=True), \"adapter_model.safetensors\", metadata={\"format\": \"pt\"}).";
 
 struct Magic {
   std::string_view bytes;
@@ -23,6 +21,13 @@ constexpr std::array kMagic = {
     Magic{"<!DOCTYPE", FileKind::html}, Magic{"<!doctype", FileKind::html},
     Magic{"<html", FileKind::html},     Magic{"{", FileKind::json},
 };
+
+// A hint may be pasted into a shell, and a file's name is not ours.
+std::string_view safe_to_paste(std::string_view name) {
+  constexpr std::string_view kSafe =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+  return name.find_first_not_of(kSafe) == std::string_view::npos ? name : "FILE";
+}
 
 }  // namespace
 
@@ -62,7 +67,7 @@ std::string mend(FileKind kind) {
   switch (kind) {
     case FileKind::zip:
     case FileKind::pickle:
-      return std::string(kResave);
+      return resave_hint("FILE", "adapter_model.safetensors");
     case FileKind::lfs_pointer:
       return "Fetch the file itself: git lfs pull.";
     case FileKind::html:
@@ -70,6 +75,13 @@ std::string mend(FileKind kind) {
     default:
       return {};
   }
+}
+
+std::string resave_hint(std::string_view from, std::string_view to) {
+  return fmt::format(
+      "Save them as safetensors: python3 -c 'import torch, safetensors.torch as st; "
+      "st.save_file(torch.load(\"{}\", weights_only=True), \"{}\", {{\"format\": \"pt\"}})'",
+      safe_to_paste(from), safe_to_paste(to));
 }
 
 }  // namespace moelora

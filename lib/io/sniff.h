@@ -16,4 +16,7 @@ FileKind sniff(const File& file);
 std::string_view describe(FileKind kind);  // "a Python pickle (torch.save)" ...
 std::string mend(FileKind kind);           // what to do about it, as an instruction
 
+// The command that saves the pickled weights `from` as safetensors `to`.
+std::string resave_hint(std::string_view from, std::string_view to);
+
 }  // namespace moelora

@@ -45,6 +45,24 @@ bool is_unsafe_on_a_terminal(uint32_t c) {
          (c >= 0x2028 && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069) || c == 0xFEFF;
 }
 
+std::string escaped(std::string_view name, size_t limit) {
+  std::string out;
+  while (!name.empty()) {
+    if (out.size() >= limit) return out + "...";
+    const Decoded c = decode(name);
+    const size_t length = c.length == 0 ? 1 : c.length;
+    if (c.length == 0)
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(name[0]));
+    else if (is_unsafe_on_a_terminal(c.code_point))
+      out += c.code_point < 0x80 ? fmt::format("\\x{:02x}", c.code_point)
+                                 : fmt::format("\\u{{{:x}}}", c.code_point);
+    else
+      out += name.substr(0, length);
+    name.remove_prefix(length);
+  }
+  return out;
+}
+
 }  // namespace
 
 std::optional<uint64_t> find_invalid_utf8(std::string_view text) {
@@ -62,21 +80,9 @@ std::optional<uint64_t> find_invalid_utf8(std::string_view text) {
 }
 
 std::string printable(std::string_view name, size_t limit) {
-  std::string out;
-  while (!name.empty()) {
-    if (out.size() >= limit) return out + "...";
-    const Decoded c = decode(name);
-    const size_t length = c.length == 0 ? 1 : c.length;
-    if (c.length == 0)
-      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(name[0]));
-    else if (is_unsafe_on_a_terminal(c.code_point))
-      out += c.code_point < 0x80 ? fmt::format("\\x{:02x}", c.code_point)
-                                 : fmt::format("\\u{{{:x}}}", c.code_point);
-    else
-      out += name.substr(0, length);
-    name.remove_prefix(length);
-  }
-  return out;
+  return name.empty() ? "\"\"" : escaped(name, limit);
 }
+
+std::string quoted(std::string_view name, size_t limit) { return '"' + escaped(name, limit) + '"'; }
 
 }  // namespace moelora

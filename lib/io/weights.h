@@ -9,7 +9,7 @@ namespace moelora {
 
 // The tensors of an adapter or a model folder, from one file or from shards.
 struct Weights {
-  std::vector<SafetensorsFile> files;  // in shard order; keeps the sources alive
+  std::vector<SafetensorsFile> files;  // in shard order; their tensors have moved to the next line
   TensorMap tensors;                   // of all files together
   std::string index_path;              // "" when unsharded
   std::vector<std::string> warnings;   // unreferenced file, total_size differs ...

@@ -1,0 +1,202 @@
+#include "lib/io/shard_index.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <set>
+
+#include "lib/base/error.h"
+#include "lib/io/json_scan.h"
+#include "lib/io/text_position.h"
+#include "lib/io/utf8.h"
+
+namespace moelora {
+namespace {
+
+constexpr std::string_view kExtension = ".safetensors";
+constexpr int kMaxDepth = 16;
+constexpr size_t kMaxTensors = 1'000'000;
+
+// Why a name may not be opened beside the index, with the rules of Windows on every system: an
+// index is made to be copied. Empty when it may.
+std::string_view fault_of_name(std::string_view name) {
+  if (name.empty()) return "is empty";
+  if (name.find_first_of("/\\") != std::string_view::npos) return "leads to another folder";
+  if (name.find(':') != std::string_view::npos) return "names a drive";
+  if (std::any_of(name.begin(), name.end(), [](char c) { return c >= 0 && c < 0x20; }))
+    return "holds a control character";
+  if (!name.ends_with(kExtension) || name == kExtension) return "is no .safetensors file";
+  return {};
+}
+
+class IndexReader final : public JsonHandler {
+ public:
+  IndexReader(std::string_view text, const std::string& where, ShardIndex& index)
+      : text_(text), where_(where), index_(index) {}
+
+  void on(JsonToken& token) override {
+    const bool closes = token.kind == Kind::end_object || token.kind == Kind::end_array;
+    if (closes) --depth_;
+    if (depth_ == 0)
+      on_root(token);
+    else if (depth_ == 1)
+      on_section(token);
+    else if (section_ == "weight_map" && !closes)
+      on_weight(token);
+    else if (section_ == "metadata" && depth_ == 2)
+      on_metadata(token);
+    if (token.kind == Kind::begin_object || token.kind == Kind::begin_array) ++depth_;
+  }
+
+  Error error_at(uint64_t offset, std::string what, std::string hint) const override {
+    return {place_in(text_, offset, where_), std::move(what), std::move(hint)};
+  }
+
+  void finish() const {
+    if (index_.weight_map.empty()) throw Error(where_, "names no tensor: it has no weight_map");
+  }
+
+ private:
+  using Kind = JsonToken::Kind;
+
+  void on_root(const JsonToken& token) const {
+    if (token.kind != Kind::begin_object && token.kind != Kind::end_object)
+      throw error_at(token.offset,
+                     fmt::format("the index is {}, expected an object", kind_name(token.kind)), {});
+  }
+
+  void on_section(JsonToken& token) {
+    if (token.kind == Kind::key) {
+      section_ = token.text;
+      if (!sections_.insert(section_).second)
+        throw error_at(token.offset,
+                       fmt::format("the key {} stands twice in this object", quoted(section_)), {});
+      if (section_ != "weight_map" && section_ != "metadata")
+        index_.warnings.push_back(fmt::format("{}: unknown key {}", where_, quoted(section_)));
+    } else if (section_ == "weight_map" && token.kind != Kind::begin_object &&
+               token.kind != Kind::end_object) {
+      throw error_at(
+          token.offset,
+          fmt::format("weight_map is {}, expected an object of strings", kind_name(token.kind)),
+          {});
+    }
+  }
+
+  void on_weight(JsonToken& token) {
+    if (token.kind == Kind::key) return read_tensor_name(token);
+    if (token.kind != Kind::string)
+      throw error_at(token.offset,
+                     fmt::format("the file of tensor {} is {}, expected a string",
+                                 quoted(tensor_->first), kind_name(token.kind)),
+                     {});
+    if (const auto fault = fault_of_name(token.text); !fault.empty())
+      throw error_at(token.offset,
+                     fmt::format("the file {} of tensor {} {}", quoted(token.text),
+                                 quoted(tensor_->first), fault),
+                     "A shard lies beside its index and has a bare *.safetensors name.");
+    tensor_->second = std::move(token.text);
+  }
+
+  void read_tensor_name(JsonToken& token) {
+    if (index_.weight_map.size() == kMaxTensors)
+      throw error_at(token.offset, fmt::format("names more than {} tensors", kMaxTensors), {});
+    bool is_new = false;
+    std::tie(tensor_, is_new) = index_.weight_map.try_emplace(std::move(token.text));
+    if (!is_new)
+      throw error_at(
+          token.offset,
+          fmt::format("the tensor {} stands twice in weight_map", quoted(tensor_->first)), {});
+  }
+
+  void on_metadata(const JsonToken& token) {
+    if (token.kind == Kind::key) {
+      is_total_size_ = token.text == "total_size";
+    } else if (is_total_size_) {
+      is_total_size_ = false;
+      read_total_size(token);
+    }
+  }
+
+  void read_total_size(const JsonToken& token) {
+    uint64_t value = 0;
+    const char* const end = token.text.data() + token.text.size();
+    const auto parsed = std::from_chars(token.text.data(), end, value);
+    if (token.kind == Kind::number && parsed.ec == std::errc() && parsed.ptr == end)
+      index_.total_size = value;
+    else
+      index_.warnings.push_back(fmt::format("{}: total_size is no whole number of bytes",
+                                            place_in(text_, token.offset, where_)));
+  }
+
+  std::string_view text_;
+  const std::string& where_;
+  ShardIndex& index_;
+  int depth_ = 0;
+  std::string section_;
+  std::set<std::string> sections_;
+  std::map<std::string, std::string>::iterator tensor_;
+  bool is_total_size_ = false;
+};
+
+// STEM-NUMBER-of-COUNT.safetensors, both numbers of the same number of digits.
+struct NumberedName {
+  std::string_view stem, number, count;
+
+  static std::optional<NumberedName> parse(std::string_view name) {
+    if (!name.ends_with(kExtension)) return std::nullopt;
+    name.remove_suffix(kExtension.size());
+    const auto digits_at_end = [&] {
+      const size_t last = name.find_last_not_of("0123456789");
+      const std::string_view digits = name.substr(last + 1);
+      name.remove_suffix(digits.size());
+      return digits;
+    };
+    NumberedName out;
+    out.count = digits_at_end();
+    if (!name.ends_with("-of-")) return std::nullopt;
+    name.remove_suffix(4);
+    out.number = digits_at_end();
+    if (!name.ends_with("-") || out.number.empty() || out.number.size() != out.count.size() ||
+        out.number.size() > 6)
+      return std::nullopt;
+    out.stem = name;
+    return out;
+  }
+};
+
+}  // namespace
+
+std::vector<std::string> ShardIndex::files() const {
+  std::set<std::string> names;
+  for (const auto& [tensor, file] : weight_map) names.insert(file);
+  return {names.begin(), names.end()};
+}
+
+ShardIndex parse_shard_index(std::string_view text, const std::string& where) {
+  ShardIndex out;
+  IndexReader reader(text, where, out);
+  scan_json(text, kMaxDepth, reader);
+  reader.finish();
+  return out;
+}
+
+std::vector<std::string> missing_numbers(const std::vector<std::string>& files) {
+  constexpr size_t kEnough = 5;
+  std::vector<std::string> out;
+  const std::set<std::string_view> present(files.begin(), files.end());
+  std::set<std::pair<std::string_view, std::string_view>> series;
+  for (const std::string& file : files) {
+    const auto name = NumberedName::parse(file);
+    if (!name || !series.insert({name->stem, name->count}).second) continue;
+    const int count = std::stoi(std::string(name->count));
+    for (int i = 1; i <= count && out.size() < kEnough; ++i) {
+      const std::string expected = fmt::format("{}{:0{}}-of-{}{}", name->stem, i,
+                                               name->count.size(), name->count, kExtension);
+      if (!present.contains(expected)) out.push_back(expected);
+    }
+  }
+  return out;
+}
+
+}  // namespace moelora
