@@ -13,6 +13,8 @@ namespace {
 
 using Kind = JsonToken::Kind;
 
+constexpr int kOutOfRange = 406;  // nlohmann's id for a number that is no finite double
+
 // Walks the text and tells how far nlohmann has read.
 struct TrackingIterator {
   using iterator_category = std::input_iterator_tag;
@@ -48,7 +50,7 @@ class Sax {
                               TrackingIterator{end, &reached_}, this);
     const auto rest =
         std::find_if_not(text_.begin() + static_cast<std::ptrdiff_t>(done_), text_.end(), is_space);
-    if (rest != text_.end()) fail_trailing(static_cast<uint64_t>(rest - text_.begin()));
+    if (rest != text_.end()) throw trailing(static_cast<uint64_t>(rest - text_.begin()));
   }
 
   bool null() { return emit(Kind::null); }
@@ -74,8 +76,7 @@ class Sax {
   bool end_array() { return end(Kind::end_array); }
 
   bool parse_error(size_t, const std::string&, const nlohmann::json::exception& ex) {
-    explain(ex);
-    return false;
+    throw explained(ex);
   }
 
  private:
@@ -100,11 +101,13 @@ class Sax {
     return rest.substr(0, rest.find_first_not_of("+-.0123456789Ee"));
   }
 
-  // The lexer has read one byte past a number: its text ends where its characters do.
+  // The lexer ends a number by reading one byte more, or the end of the text.
   bool number() {
     token_.kind = Kind::number;
     token_.offset = next_token();
-    token_.text = number_at(token_.offset);
+    token_.text = reached() == text_.size()
+                      ? number_at(token_.offset)
+                      : text_.substr(token_.offset, reached() - 1 - token_.offset);
     done_ = token_.offset + token_.text.size();
     handler_.on(token_);
     return true;
@@ -126,37 +129,44 @@ class Sax {
     return text_.substr(offset).starts_with(word);
   }
 
-  [[noreturn]] void fail_trailing(uint64_t at) const {
-    throw handler_.error_at(at, fmt::format("unexpected text after the JSON value: '{}'",
-                                            printable(text_.substr(at), 20)));
+  Error trailing(uint64_t at) const {
+    return handler_.error_at(
+        at, fmt::format("unexpected text after the JSON value: {}", quoted(text_.substr(at), 20)));
   }
 
-  [[noreturn]] void explain(const nlohmann::json::exception& ex) const {
+  Error explained(const nlohmann::json::exception& ex) const {
     const uint64_t at = next_token();
     for (const std::string_view word : {"NaN", "Infinity", "-Infinity"})
-      if (stands_at(at, word))
-        throw handler_.error_at(at, fmt::format("{} is not JSON", word),
-                                "Python's json.dump writes it; put a number or null in its place.");
-    if (ex.id == 406)
-      throw handler_.error_at(
-          at, fmt::format("the number {} is out of range", printable(text_.substr(at, 30), 24)));
-    explain_syntax(at, ex.what());
+      if (text_.substr(at).starts_with(word))
+        return handler_.error_at(
+            at, fmt::format("{} is not JSON", word),
+            "Python's json.dump writes it; put a number or null in its place.");
+    if (ex.id == kOutOfRange)
+      return handler_.error_at(
+          at, fmt::format("the number {} is out of range", printable(number_at(at), 24)));
+    const std::string fault = core_of(ex.what());
+    const uint64_t place = place_of(fault);
+    if (fault.ends_with("expected end of input")) return trailing(place);
+    if (place < text_.size() && text_[place] == '\0')
+      return handler_.error_at(place, "a NUL byte between values");
+    return handler_.error_at(place, fault);
   }
 
-  // nlohmann's text without its prefix, and without the quoted input it may end in.
-  [[noreturn]] void explain_syntax(uint64_t at, std::string what) const {
-    const bool by_token = what.find(" - unexpected ") != std::string::npos;
-    if (by_token && what.find("expected end of input") != std::string::npos) fail_trailing(at);
-    if (const size_t prefix = what.find("syntax error"); prefix != std::string::npos)
-      what.erase(0, prefix);
-    if (const size_t quoted = what.find("; last read: '"); quoted != std::string::npos) {
-      const size_t expected = what.rfind("; expected ");
-      const bool tail = expected != std::string::npos && expected > quoted;
-      what.erase(quoted, tail ? expected - quoted : std::string::npos);
-    }
-    if (by_token && at < text_.size() && text_[at] == '\0') what = "a NUL byte between values";
-    const uint64_t last_read = reached() == 0 ? 0 : reached() - 1;
-    throw handler_.error_at(by_token || at > last_read ? at : last_read, printable(what, 300));
+  // "[json.exception.parse_error.101] parse error at line 1, column 5: syntax error while parsing
+  // value - FAULT; last read: 'INPUT'; expected TOKEN", without what surrounds FAULT and TOKEN.
+  static std::string core_of(std::string what) {
+    if (const size_t dash = what.find(" - "); dash != std::string::npos) what.erase(0, dash + 3);
+    what.erase(std::min(what.find("; last read: '"), what.size()));
+    if (const size_t expected = what.find("; expected"); expected != std::string::npos)
+      what[expected] = ',';
+    return what;
+  }
+
+  // A wrong byte is the last one read; a token that does not belong or never ends is named by its
+  // first.
+  uint64_t place_of(std::string_view fault) const {
+    const bool within_string = fault.starts_with("invalid string") && reached() < text_.size();
+    return within_string || fault.starts_with("unexpected '") ? reached() - 1 : next_token();
   }
 
   std::string_view text_;
