@@ -1,13 +1,16 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "lib/base/tensor.h"
 #include "lib/io/json.h"
 #include "lib/model/projection.h"
+#include "lib/model/rename.h"
 
 namespace moelora {
 
@@ -22,10 +25,10 @@ enum class GateUpOrder : uint8_t { halves, interleaved };
 enum class ExpertAxes : uint8_t { in_out, out_in };
 
 enum class Role : uint8_t {
-  attention,         // q/k/v/o and MLA projections
-  mixer,             // linear attention, mamba, short convolution projections
-  dense_mlp,         // MLP of a dense layer, or one alongside the experts
-  shared_expert,     // MLP every token passes in a MoE layer
+  attention,      // q/k/v/o and MLA projections
+  mixer,          // linear attention, mamba, short convolution projections
+  dense_mlp,      // MLP of a dense layer, or one alongside the experts
+  shared_expert,  // MLP every token passes in a MoE layer
   shared_expert_gate,
   router,
   lm_head,
@@ -33,11 +36,12 @@ enum class Role : uint8_t {
 };
 std::string_view role_name(Role role);
 
-// A 2-D weight that an adapter can target: y = W x with W [out, in].
+// A 2-D weight that an adapter can target: y = W x with W [out, in]. The embedding is one with
+// in = vocab and out = hidden, whose weight is stored the other way round, [in, out].
 struct LinearSpec {
   std::string hub, memory;  // module paths, e.g. "model.layers.0.self_attn.q_proj"
   Role role;
-  int layer;                // -1 outside the layers
+  int layer;  // -1 outside the layers
   int64_t in, out;
   bool bias;
   bool hub_linear, memory_linear;  // an nn.Linear there (else a bare Parameter `weight`)
@@ -45,12 +49,12 @@ struct LinearSpec {
 
 // How the routed experts of a family are stored in one form.
 struct ExpertStorage {
-  bool numbered;       // experts.{e}.w1.weight (a 2-D weight each) rather than one batched tensor
-  std::string stem;    // with "{layer}": "model.layers.{layer}.mlp.experts"
+  bool numbered;     // experts.{e}.w1.weight (a 2-D weight each) rather than one batched tensor
+  std::string stem;  // with "{layer}": "model.layers.{layer}.mlp.experts"
   // Names below the stem. numbered: "w1"/"w3"/"w2" in {stem}.{e}.NAME.weight; batched: the
   // parameter {stem}.NAME. `gate` is empty for non-gated experts and for a fused gate_up.
   std::string gate, up, gate_up, down;
-  ExpertAxes axes;     // of the batched tensors
+  ExpertAxes axes;  // of the batched tensors
 };
 
 // Family data x one config.json: everything a conversion or a check must know of a base model.
@@ -69,12 +73,15 @@ class ModelSpec {
   bool gated = true;
   bool expert_bias = false;  // gate_up_proj_bias, down_proj_bias (gpt-oss)
   GateUpOrder gate_up_order = GateUpOrder::halves;
-  std::string activation;    // "silu", "gpt_oss_swiglu", "gelu", "relu2"
+  std::string activation;        // "silu", "gpt_oss_swiglu", "gelu", "relu2"
   std::vector<bool> moe_layers;  // one entry a layer
   ExpertStorage hub, memory;
-  bool hub_mxfp4 = false;    // quantization_config says the hub experts are MXFP4
+  bool hub_mxfp4 = false;  // quantization_config says the hub experts are MXFP4
 
-  std::vector<LinearSpec> linears;  // every targetable 2-D module, in layer order
+  // Every targetable 2-D module: the embedding, the layers in order, lm_head.
+  std::vector<LinearSpec> linears;
+
+  Renames aliases;  // of normalised(), in order, at component boundaries
 
   bool is_moe(int layer) const {
     return layer >= 0 && layer < static_cast<int>(moe_layers.size()) &&
@@ -97,6 +104,12 @@ class ModelSpec {
   // Every Linear's and every expert tensor's name and shape in one form, as a checkpoint or a
   // state dict lists them ("....weight", biases of both included).
   std::vector<std::pair<std::string, Shape>> tensors(Form form) const;
+
+  // Makes find_linear() fast; call after changing `linears`.
+  void index_linears();
+
+ private:
+  std::map<std::string, size_t, std::less<>> by_module_;
 };
 
 // Builds the spec for a config.json. `families` are additional family descriptions
@@ -124,6 +137,7 @@ BaseModel open_base(const std::string& base, const std::vector<std::string>& mod
 
 // As open_base for a name that is only a hint (base_model_name_or_path): a built-in or cached hub
 // name, never a path; nullopt-like empty origin when unknown.
-BaseModel find_base_by_name(const std::string& name, const std::vector<std::string>& model_specs = {});
+BaseModel find_base_by_name(const std::string& name,
+                            const std::vector<std::string>& model_specs = {});
 
 }  // namespace moelora

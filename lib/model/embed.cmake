@@ -1,0 +1,20 @@
+# moelora_embed(HEADER FUNCTION FILES...): a header with every file as a (name, text) pair, so that
+# the tools need no data folder at run time. NAME is the file name without its ending.
+function(moelora_embed header function)
+  set(entries "")
+  foreach(file ${ARGN})
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
+    get_filename_component(name ${file} NAME_WLE)
+    file(READ ${file} text)
+    string(APPEND entries "      {\"${name}\", R\"~json~(${text})~json~\"},\n")
+  endforeach()
+  set(content "// Made by lib/model/embed.cmake.\n#pragma once\n\n#include \"lib/model/embedded.h\"\n\n")
+  string(APPEND content "namespace moelora {\n\ninline std::vector<EmbeddedFile> ${function}() {\n  return {\n")
+  string(APPEND content "${entries}  };\n}\n\n}  // namespace moelora\n")
+  file(GENERATE OUTPUT ${header} CONTENT "${content}")
+endfunction()
+
+file(GLOB model_families CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/schemas/models/*.json)
+file(GLOB builtin_models CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/schemas/builtin_models/*.json)
+moelora_embed(${CMAKE_CURRENT_BINARY_DIR}/generated/lib/model/embedded_families.h embedded_family_files ${model_families})
+moelora_embed(${CMAKE_CURRENT_BINARY_DIR}/generated/lib/model/embedded_builtins.h embedded_builtin_files ${builtin_models})

@@ -1,0 +1,218 @@
+#include "lib/model/family.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <set>
+
+#include "lib/base/error.h"
+#include "lib/model/value_functions.h"
+
+namespace moelora {
+namespace {
+
+Dimension parse_dimension(const JsonView& json) {
+  if (json.json().is(Json::Kind::boolean)) return Dimension(json.boolean() ? 1 : 0);
+  if (json.json().is(Json::Kind::integer)) return Dimension(json.integer());
+  if (!json.json().is(Json::Kind::string))
+    json.fail_kind("an expression such as \"2 * heads * head_dim\"");
+  return Dimension::parse(json.string(), json.where());
+}
+
+Dimension dimension_or_zero(const JsonView& json, std::string_view key) {
+  const auto found = json.find(key);
+  return found ? parse_dimension(*found) : Dimension();
+}
+
+std::string string_or_empty(const JsonView& json, std::string_view key) {
+  const auto found = json.find(key);
+  return found ? found->string() : std::string();
+}
+
+Renames parse_renames(const JsonView& json, std::string_view key) {
+  Renames out;
+  const auto found = json.find(key);
+  if (!found) return out;
+  for (const auto& [from, to] : found->members()) out.emplace_back(from, to.string());
+  return out;
+}
+
+ValueRule parse_value(const std::string& name, const JsonView& json) {
+  ValueRule rule;
+  rule.name = name;
+  if (!json.json().is(Json::Kind::object)) {
+    rule.keys = json.one_or_more_strings();
+    return rule;
+  }
+  json.allow_only({"keys", "length", "default", "function"});
+  if (const auto keys = json.find("keys")) rule.keys = keys->one_or_more_strings();
+  if (const auto lengths = json.find("length")) rule.lengths = lengths->one_or_more_strings();
+  if (const auto otherwise = json.find("default")) rule.otherwise = parse_dimension(*otherwise);
+  rule.function = string_or_empty(json, "function");
+  if (!rule.function.empty() && !is_value_function(rule.function)) {
+    json.at("function").fail(fmt::format("no function is called \"{}\"", rule.function));
+  }
+  return rule;
+}
+
+Role parse_role(const JsonView& json) {
+  // In the order of the enum.
+  return static_cast<Role>(json.one_of({"attention", "mixer", "dense_mlp", "shared_expert",
+                                        "shared_expert_gate", "router", "lm_head", "embedding"}));
+}
+
+void parse_linear_in(const JsonView& json, ModuleBlock& block) {
+  const auto found = json.find("linear_in");
+  if (!found) return;
+  block.hub_linear = block.memory_linear = false;
+  for (const JsonView& form : found->items()) {
+    (form.one_of({"hub", "memory"}) == 0 ? block.hub_linear : block.memory_linear) = true;
+  }
+}
+
+ModuleBlock::Linear parse_linear(const std::string& name, const JsonView& json) {
+  const auto dims = json.items();
+  if (dims.size() != 2)
+    json.fail(fmt::format("found {} dimensions, expected [out, in]", dims.size()));
+  return {name, parse_dimension(dims[0]), parse_dimension(dims[1])};
+}
+
+ModuleBlock parse_block(const JsonView& json) {
+  json.allow_only({"path", "role", "layers", "if", "unless", "bias", "linear_in", "linears"});
+  ModuleBlock block;
+  block.path = json.at("path").string();
+  block.role = parse_role(json.at("role"));
+  block.layers = string_or_empty(json, "layers");
+  if (block.layers.rfind("not ", 0) == 0) {
+    block.other_layers = true;
+    block.layers.erase(0, 4);
+  }
+  block.only_if = string_or_empty(json, "if");
+  block.unless = string_or_empty(json, "unless");
+  block.bias = dimension_or_zero(json, "bias");
+  parse_linear_in(json, block);
+  for (const auto& [name, dims] : json.at("linears").members())
+    block.linears.push_back(parse_linear(name, dims));
+  return block;
+}
+
+ExpertStorage parse_storage(const JsonView& json) {
+  json.allow_only({"path", "numbered", "batched", "axes"});
+  ExpertStorage out = {};
+  out.stem = json.at("path").string();
+  const auto numbered = json.find("numbered");
+  const JsonView names = numbered ? *numbered : json.at("batched");
+  if (numbered && json.find("batched")) json.fail("has both \"numbered\" and \"batched\"");
+  out.numbered = numbered.has_value();
+  names.allow_only({"gate", "up", "gate_up", "down"});
+  out.gate = string_or_empty(names, "gate");
+  out.up = string_or_empty(names, "up");
+  out.gate_up = string_or_empty(names, "gate_up");
+  out.down = names.at("down").string();
+  if (out.up.empty() == out.gate_up.empty()) names.fail("expected either \"up\" or \"gate_up\"");
+  out.axes = out.numbered || json.at("axes").one_of({"in_out", "out_in"}) == 1 ? ExpertAxes::out_in
+                                                                               : ExpertAxes::in_out;
+  return out;
+}
+
+void parse_experts(const JsonView& json, Family& family) {
+  json.allow_only({"activation", "gated", "bias", "gate_up_order", "hub", "memory"});
+  const JsonView activation = json.at("activation");
+  if (activation.json().is(Json::Kind::object)) {
+    activation.allow_only({"keys", "default"});
+    family.activation_keys = activation.at("keys").one_or_more_strings();
+    family.activation = activation.at("default").string();
+  } else {
+    family.activation = activation.string();
+  }
+  if (const auto gated = json.find("gated")) family.gated = gated->boolean();
+  family.expert_bias = dimension_or_zero(json, "bias");
+  if (const auto order = json.find("gate_up_order")) {
+    family.gate_up_order = order->one_of({"halves", "interleaved"}) == 0 ? GateUpOrder::halves
+                                                                         : GateUpOrder::interleaved;
+  }
+  family.memory_experts = parse_storage(json.at("memory"));
+  const auto hub = json.find("hub");
+  family.hub_experts = hub ? parse_storage(*hub) : family.memory_experts;
+}
+
+Variant parse_variant(const std::string& model_type, const JsonView& json) {
+  json.allow_only({"config", "prefixes", "hub_experts"});
+  Variant out = {model_type, string_or_empty(json, "config"), parse_renames(json, "prefixes"),
+                 std::nullopt};
+  if (const auto hub = json.find("hub_experts")) out.hub_experts = parse_storage(*hub);
+  return out;
+}
+
+void check_names(const JsonView& json, const std::vector<std::string>& used,
+                 const std::set<std::string>& known) {
+  for (const std::string& name : used) {
+    if (known.count(name) == 0)
+      json.fail(fmt::format("no value is called \"{}\"", name), "define it under \"values\"");
+  }
+}
+
+void check_block(const JsonView& json, const ModuleBlock& block, const Family& family,
+                 const std::set<std::string>& values) {
+  if (!block.layers.empty() && family.layers.count(block.layers) == 0) {
+    json.at("layers").fail(fmt::format("no layer choice is called \"{}\"", block.layers));
+  }
+  for (const std::string& name : {block.only_if, block.unless}) {
+    if (!name.empty()) check_names(json, {name}, values);
+  }
+  check_names(json, block.bias.names(), values);
+  for (const auto& linear : block.linears) {
+    check_names(json.at("linears").at(linear.name), linear.out.names(), values);
+    check_names(json.at("linears").at(linear.name), linear.in.names(), values);
+  }
+}
+
+void check_references(const JsonView& json, const Family& family) {
+  std::set<std::string> values;
+  for (const ValueRule& rule : family.values) {
+    if (rule.otherwise)
+      check_names(json.at("values").at(rule.name), rule.otherwise->names(), values);
+    if (!rule.function.empty()) check_names(json.at("values").at(rule.name), {"hidden"}, values);
+    values.insert(rule.name);
+  }
+  check_names(json.at("values"), {"hidden", "layers", "vocab", "experts", "top_k", "intermediate"},
+              values);
+  for (const auto& [name, choice] : family.layers)
+    check_names(json.at("layers").at(name), choice.value_names(), values);
+  if (family.layers.count("moe") == 0) json.at("layers").fail("the choice \"moe\" is missing");
+  const auto blocks = json.at("modules").items();
+  for (size_t i = 0; i < blocks.size(); ++i)
+    check_block(blocks[i], family.blocks[i], family, values);
+}
+
+}  // namespace
+
+Family parse_family(const Json& document, const std::string& where) {
+  const JsonView json(document, where);
+  json.allow_only({"$schema", "family", "note", "model_types", "values", "layers", "layer",
+                   "embedding", "lm_head", "lm_head_bias", "modules", "experts", "hub_names",
+                   "aliases"});
+  Family family;
+  family.where = where;
+  family.name = json.at("family").string();
+  for (const auto& [type, variant] : json.at("model_types").members())
+    family.variants.push_back(parse_variant(type, variant));
+  for (const auto& [name, value] : json.at("values").members())
+    family.values.push_back(parse_value(name, value));
+  for (const auto& [name, choice] : json.at("layers").members())
+    family.layers.emplace(name, LayerChoice::parse(choice));
+  family.layer_path = json.at("layer").string();
+  family.embedding = json.at("embedding").string();
+  family.lm_head = json.at("lm_head").string();
+  family.lm_head_bias = dimension_or_zero(json, "lm_head_bias");
+  for (const JsonView& block : json.at("modules").items())
+    family.blocks.push_back(parse_block(block));
+  parse_experts(json.at("experts"), family);
+  family.hub_names = parse_renames(json, "hub_names");
+  family.aliases = parse_renames(json, "aliases");
+  check_references(json, family);
+  return family;
+}
+
+}  // namespace moelora

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "lib/model/layer_choice.h"
+#include "lib/model/model_spec.h"
+#include "lib/model/rename.h"
+
+namespace moelora {
+
+// schemas/models/*.json as read: what is the same for every model of a family. The keys are
+// explained in schemas/model_spec.schema.json; evaluating them against a config is
+// model_builder.h.
+
+// How one value is found in a config: the first of `keys` that is there, else the length of the
+// first of `lengths` that is there, else `otherwise`, else the named function (value_functions.h).
+struct ValueRule {
+  std::string name;
+  std::vector<std::string> keys, lengths;
+  std::optional<Dimension> otherwise;
+  std::string function;
+};
+
+// A layer's modules below one path.
+struct ModuleBlock {
+  struct Linear {
+    std::string name;  // below `path`; "" when the path itself is the module
+    Dimension out, in;
+  };
+  std::string path;
+  Role role = Role::attention;
+  std::string layers;           // a layer choice's name; "" for all
+  bool other_layers = false;    // "not NAME"
+  std::string only_if, unless;  // value names: the block is there when non-zero, when zero
+  Dimension bias;               // non-zero: with bias
+  bool hub_linear = true, memory_linear = true;
+  std::vector<Linear> linears;
+};
+
+// One model_type: where its keys are and what its module paths begin with.
+struct Variant {
+  std::string model_type;
+  std::string config;  // "text_config"; "" for the config itself
+  Renames prefixes;    // {"model", "model.language_model"}
+  std::optional<ExpertStorage> hub_experts;
+};
+
+struct Family {
+  std::string name, where;  // where: the file, for messages
+  std::vector<Variant> variants;
+  std::vector<ValueRule> values;
+  std::map<std::string, LayerChoice> layers;
+  std::string layer_path, embedding, lm_head;  // "model.layers.{layer}"
+  Dimension lm_head_bias;
+  std::vector<ModuleBlock> blocks;
+
+  std::string activation;                    // fixed, or ""
+  std::vector<std::string> activation_keys;  // config keys to look at
+  bool gated = true;
+  Dimension expert_bias;
+  GateUpOrder gate_up_order = GateUpOrder::halves;
+  ExpertStorage hub_experts, memory_experts;  // stems are paths below a layer
+
+  Renames hub_names;  // in-memory path components and how the hub spells them
+  Renames aliases;    // trainers' spellings and the in-memory one
+};
+
+// Throws Error that names the place in the document (path, line, column) and what was expected.
+Family parse_family(const Json& json, const std::string& where);
+
+}  // namespace moelora

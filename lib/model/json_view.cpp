@@ -1,0 +1,102 @@
+#include "lib/model/json_view.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "lib/base/error.h"
+
+namespace moelora {
+
+JsonView::JsonView(const Json& json, std::string file, std::string path)
+    : json_(&json), file_(std::move(file)), path_(std::move(path)) {}
+
+JsonView JsonView::child(const Json& json, std::string_view step) const {
+  return JsonView(json, file_, fmt::format("{}/{}", path_, step));
+}
+
+std::optional<JsonView> JsonView::find(std::string_view key) const {
+  if (!json_->is(Json::Kind::object)) fail_kind("an object");
+  const Json* found = json_->find(key);
+  if (found == nullptr || found->is(Json::Kind::null)) return std::nullopt;
+  return child(*found, key);
+}
+
+JsonView JsonView::at(std::string_view key) const {
+  if (auto found = find(key)) return *found;
+  fail(fmt::format("the key \"{}\" is missing", key));
+}
+
+std::vector<JsonView> JsonView::items() const {
+  if (!json_->is(Json::Kind::array)) fail_kind("an array");
+  std::vector<JsonView> out;
+  for (size_t i = 0; i < json_->items().size(); ++i) {
+    out.push_back(child(json_->items()[i], std::to_string(i)));
+  }
+  return out;
+}
+
+std::vector<std::pair<std::string, JsonView>> JsonView::members() const {
+  if (!json_->is(Json::Kind::object)) fail_kind("an object");
+  std::vector<std::pair<std::string, JsonView>> out;
+  for (const auto& [key, value] : json_->members()) out.emplace_back(key, child(value, key));
+  return out;
+}
+
+const std::string& JsonView::string() const {
+  if (!json_->is(Json::Kind::string)) fail_kind("a string");
+  return json_->as_string();
+}
+
+int64_t JsonView::integer() const {
+  if (!json_->is(Json::Kind::integer)) fail_kind("an integer");
+  return json_->as_int();
+}
+
+bool JsonView::boolean() const {
+  if (!json_->is(Json::Kind::boolean)) fail_kind("true or false");
+  return json_->as_bool();
+}
+
+std::vector<std::string> JsonView::strings() const {
+  std::vector<std::string> out;
+  for (const JsonView& item : items()) out.push_back(item.string());
+  return out;
+}
+
+std::vector<std::string> JsonView::one_or_more_strings() const {
+  if (json_->is(Json::Kind::string)) return {json_->as_string()};
+  if (!json_->is(Json::Kind::array)) fail_kind("a string or an array of strings");
+  return strings();
+}
+
+size_t JsonView::one_of(std::initializer_list<std::string_view> choices) const {
+  const auto found = std::find(choices.begin(), choices.end(), std::string_view(string()));
+  if (found == choices.end()) {
+    fail(fmt::format("found \"{}\", expected one of: {}", string(), fmt::join(choices, ", ")));
+  }
+  return static_cast<size_t>(found - choices.begin());
+}
+
+void JsonView::allow_only(std::initializer_list<std::string_view> keys) const {
+  for (const auto& [key, value] : members()) {
+    if (std::find(keys.begin(), keys.end(), std::string_view(key)) != keys.end()) continue;
+    value.fail(fmt::format("unknown key, expected one of: {}", fmt::join(keys, ", ")));
+  }
+}
+
+std::string JsonView::where() const {
+  if (json_->line() == 0) return file_;
+  return fmt::format("{}:{}:{}", file_, json_->line(), json_->column());
+}
+
+void JsonView::fail(const std::string& what, const std::string& hint) const {
+  throw Error(where(), path_.empty() ? what : path_ + ": " + what, hint);
+}
+
+void JsonView::fail_kind(std::string_view expected) const {
+  fail(fmt::format("found {}, expected {}", json_->kind_name(), expected));
+}
+
+}  // namespace moelora

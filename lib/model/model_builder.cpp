@@ -1,0 +1,195 @@
+#include "lib/model/model_builder.h"
+
+#include <fmt/format.h>
+
+#include "lib/base/error.h"
+#include "lib/model/model_config.h"
+
+namespace moelora {
+namespace {
+
+// Bounds against a config that would make us list forever; ten times what exists.
+constexpr int64_t kMaxLayers = 2000, kMaxExperts = 16384;
+
+class ModelBuilder {
+ public:
+  ModelBuilder(const Json& config, const std::string& where, const Family& family,
+               const Variant& variant)
+      : family_(family), variant_(variant), config_(config, where, variant.config), where_(where) {}
+
+  ModelSpec build() {
+    values_ = config_.values(family_.values, family_.name);
+    set_dimensions();
+    for (const auto& [name, choice] : family_.layers) {
+      layers_[name] = choice.layers(spec_.layers, values_, config_.finder(), family_.where);
+    }
+    set_experts();
+    add_embedding();
+    for (int layer = 0; layer < spec_.layers; ++layer) add_layer(layer);
+    add_lm_head();
+    set_aliases();
+    spec_.index_linears();
+    return std::move(spec_);
+  }
+
+ private:
+  int64_t number(const std::string& name, int64_t least, int64_t most) const {
+    const int64_t value = values_.at(name);
+    if (value >= least && value <= most) return value;
+    config_.find("")->fail(
+        fmt::format("{} is {}, expected {} to {}", key_of(name), value, least, most));
+  }
+
+  std::string key_of(const std::string& name) const {
+    for (const ValueRule& rule : family_.values) {
+      if (rule.name == name && !rule.keys.empty()) return rule.keys.front();
+    }
+    return name;
+  }
+
+  int64_t optional(const std::string& name, int64_t otherwise) const {
+    const auto found = values_.find(name);
+    return found == values_.end() ? otherwise : found->second;
+  }
+
+  void set_dimensions() {
+    constexpr int64_t kMaxWidth = int64_t{1} << 31;
+    spec_.family = family_.name;
+    spec_.model_type = variant_.model_type;
+    spec_.layers = number("layers", 1, kMaxLayers);
+    spec_.hidden = number("hidden", 1, kMaxWidth);
+    spec_.vocab = number("vocab", 1, kMaxWidth);
+    spec_.experts = number("experts", 1, kMaxExperts);
+    spec_.top_k = number("top_k", 1, spec_.experts);
+    spec_.intermediate = number("intermediate", 1, kMaxWidth);
+    spec_.expert_in = optional("expert_in", spec_.hidden);
+    spec_.tied_embeddings = optional("tied", 0) != 0;
+    if (const auto architectures = config_.find("architectures")) {
+      const auto names = architectures->strings();
+      if (!names.empty()) spec_.architecture = names.front();
+    }
+  }
+
+  ExpertStorage storage_of(ExpertStorage storage, bool hub) const {
+    storage.stem = path_of(family_.layer_path + "." + storage.stem, hub);
+    return storage;
+  }
+
+  void set_experts() {
+    spec_.gated = family_.gated;
+    spec_.expert_bias = family_.expert_bias.value(values_, family_.where) != 0;
+    spec_.gate_up_order = family_.gate_up_order;
+    spec_.activation = config_.string(family_.activation_keys, family_.activation);
+    spec_.moe_layers = layers_.at("moe");
+    spec_.hub = storage_of(variant_.hub_experts.value_or(family_.hub_experts), true);
+    spec_.memory = storage_of(family_.memory_experts, false);
+    const auto quantization = config_.find("quantization_config");
+    const auto method = quantization ? quantization->find("quant_method") : std::nullopt;
+    spec_.hub_mxfp4 = method && method->string() == "mxfp4";
+  }
+
+  // A module path as this variant has it; the family file spells paths as they are in memory.
+  std::string path_of(const std::string& path, bool hub) const {
+    return prefix_renamed(hub ? renamed(path, family_.hub_names) : path, variant_.prefixes);
+  }
+
+  void add_linear(const std::string& path, Role role, int layer, int64_t out, int64_t in, bool bias,
+                  bool hub_linear, bool memory_linear) {
+    if (in < 1 || out < 1) {
+      throw Error(where_, fmt::format("{} would be [{}, {}]", path, out, in),
+                  fmt::format("check the config against {}", family_.where));
+    }
+    spec_.linears.push_back({path_of(path, true), path_of(path, false), role, layer, in, out, bias,
+                             hub_linear, memory_linear});
+  }
+
+  void add_embedding() {
+    add_linear(family_.embedding, Role::embedding, -1, spec_.hidden, spec_.vocab, false, false,
+               false);
+  }
+
+  void add_lm_head() {
+    const bool bias = family_.lm_head_bias.value(values_, family_.where) != 0;
+    add_linear(family_.lm_head, Role::lm_head, -1, spec_.vocab, spec_.hidden, bias, true, true);
+  }
+
+  bool is_present(const ModuleBlock& block, int layer) const {
+    if (!block.layers.empty() &&
+        layers_.at(block.layers)[static_cast<size_t>(layer)] == block.other_layers)
+      return false;
+    if (!block.only_if.empty() && values_.at(block.only_if) == 0) return false;
+    return block.unless.empty() || values_.at(block.unless) == 0;
+  }
+
+  void add_layer(int layer) {
+    const std::string stem = with_layer(family_.layer_path, layer);
+    for (const ModuleBlock& block : family_.blocks) {
+      if (!is_present(block, layer)) continue;
+      const bool bias = block.bias.value(values_, family_.where) != 0;
+      for (const auto& linear : block.linears) {
+        const std::string path =
+            fmt::format("{}.{}{}{}", stem, block.path, linear.name.empty() ? "" : ".", linear.name);
+        add_linear(path, block.role, layer, linear.out.value(values_, where_),
+                   linear.in.value(values_, where_), bias, block.hub_linear, block.memory_linear);
+      }
+    }
+  }
+
+  void set_aliases() {
+    const std::string head = path_of(family_.lm_head, false);
+    for (const char* name : {"model.unembed_tokens", "unembed_tokens"})
+      spec_.aliases.emplace_back(name, head);
+    for (const auto& alias : family_.aliases) spec_.aliases.push_back(alias);
+    for (const auto& alias : inverse(family_.hub_names)) spec_.aliases.push_back(alias);
+  }
+
+  const Family& family_;
+  const Variant& variant_;
+  ModelConfig config_;
+  std::string where_;
+  Values values_;
+  std::map<std::string, std::vector<bool>> layers_;
+  ModelSpec spec_;
+};
+
+const Variant* find_variant(const Family& family, const std::string& model_type) {
+  for (const Variant& variant : family.variants) {
+    if (variant.model_type == model_type) return &variant;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+ModelSpec build_model_spec(const Json& config, const std::string& where, const Family& family) {
+  const std::string& model_type = JsonView(config, where).at("model_type").string();
+  const Variant* variant = find_variant(family, model_type);
+  if (variant == nullptr) {
+    throw Error(where,
+                fmt::format("model_type \"{}\" is none of family {}", model_type, family.name));
+  }
+  return ModelBuilder(config, where, family, *variant).build();
+}
+
+const Family& family_of(const Json& config, const std::string& where,
+                        const std::vector<Family>& extra) {
+  const JsonView view(config, where);
+  const std::string& model_type = view.at("model_type").string();
+  for (auto it = extra.rbegin(); it != extra.rend(); ++it) {
+    if (find_variant(*it, model_type) != nullptr) return *it;
+  }
+  std::string known;
+  for (const std::vector<Family>* families : {&extra, &embedded_families()}) {
+    for (const Family& family : *families) {
+      if (find_variant(family, model_type) != nullptr) return family;
+      for (const Variant& variant : family.variants)
+        known += (known.empty() ? "" : ", ") + variant.model_type;
+    }
+  }
+  view.at("model_type")
+      .fail(fmt::format("\"{}\" is no known model type; known are: {}", model_type, known),
+            "describe the family in a file like those of schemas/models and pass it with "
+            "--model-spec FILE");
+}
+
+}  // namespace moelora

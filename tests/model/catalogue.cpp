@@ -1,0 +1,43 @@
+#include "tests/model/catalogue.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "lib/io/json.h"
+
+namespace {
+
+using moelora::Json;
+
+moelora::Shape shape_of(const Json& json) {
+  moelora::Shape out;
+  for (const Json& item : json.items()) out.push_back(item.as_int());
+  return out;
+}
+
+}  // namespace
+
+std::vector<std::string> catalogue_families() {
+  std::vector<std::string> out;
+  for (const auto& entry : std::filesystem::directory_iterator(MOELORA_TEST_DATA "/catalogue")) {
+    out.push_back(entry.path().filename().string());
+  }
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+CatalogueEntry catalogue_entry(const std::string& family) {
+  const std::string folder = MOELORA_TEST_DATA "/catalogue/" + family;
+  CatalogueEntry out;
+  out.config = folder + "/config.json";
+  const Json names = moelora::read_json_file(folder + "/names.json");
+  for (const auto& [name, value] : names.find("saved")->members())
+    out.saved[name] = shape_of(value.items()[1]);
+  for (const auto& [name, value] : names.find("memory")->members())
+    out.memory[name] = shape_of(value);
+  for (const Json& item : names.find("linear_modules")->items())
+    out.linear_names.push_back(item.as_string());
+  for (const auto& [name, value] : names.find("module_classes")->members())
+    out.classes[name] = value.as_string();
+  return out;
+}
