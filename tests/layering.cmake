@@ -1,0 +1,21 @@
+# The layering test, and the proof that it sees each kind of fault: a tree of one file with one bad line.
+set(script ${CMAKE_CURRENT_LIST_DIR}/layering_test.cmake)
+add_test(NAME layering COMMAND ${CMAKE_COMMAND} -DROOT=${PROJECT_SOURCE_DIR} -P ${script})
+
+function(layering_sees name file include complaint)
+  set(root ${PROJECT_BINARY_DIR}/layering/${name})
+  file(REMOVE_RECURSE ${root})
+  file(CONFIGURE OUTPUT ${root}/${file} CONTENT "#include ${include}\n")
+  add_test(NAME layering.sees.${name} COMMAND ${CMAKE_COMMAND} -DROOT=${root} -P ${script})
+  set_tests_properties(layering.sees.${name} PROPERTIES PASS_REGULAR_EXPRESSION "${file}: .*${complaint}")
+endfunction()
+
+layering_sees(an_upward_include lib/io/a.h "\"lib/model/model_spec.h\"" "lib/io lies below lib/model")
+layering_sees(a_tool_in_lib lib/diff/a.cpp "\"tools/tool.h\"" "nothing includes tools/")
+layering_sees(lib_in_kernels kernels/a.cu "\"lib/base/error.h\"" "kernels/ includes nothing of lib")
+layering_sees(kernels_in_adapter lib/adapter/a.cpp "\"kernels/moe_lora.h\"" "only lib/numeric")
+layering_sees(a_new_floor lib/attic/a.cpp "<vector>" "lies on no floor")
+layering_sees(a_relative_include lib/io/a.cpp "\"json.h\"" "is not spelled from the root")
+layering_sees(json_in_model lib/model/a.cpp "<nlohmann/json.hpp>" "in lib/io only")
+layering_sees(json_in_tools tools/a.cpp "<nlohmann/json.hpp>" "in lib/io only")
+layering_sees(cli11_in_lib lib/base/a.h "<CLI/CLI.hpp>" "in tools only")
