@@ -137,7 +137,7 @@ class ModelBuilder {
 
   void set_aliases() {
     const std::string head = path_of(family_.lm_head, false);
-    for (const char* name : {"model.unembed_tokens", "unembed_tokens"})
+    for (const char* name : {"model.unembed_tokens", "unembed_tokens", "model.lm_head"})
       spec_.aliases.emplace_back(name, head);
     for (const auto& alias : family_.aliases) spec_.aliases.push_back(alias);
     for (const auto& alias : inverse(family_.hub_names)) spec_.aliases.push_back(alias);
