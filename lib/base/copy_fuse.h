@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "lib/base/strided_copy.h"
+
+namespace moelora {
+
+// Boxes of equal axes, copied together. Member m goes from src[m] to dst[m].
+struct Bundle {
+  enum class Kind : uint8_t {
+    loose,  // nothing more is known
+    split,  // src[m + 1] is one element after src[m]: neighbours are spread over the members
+    join,   // dst[m + 1] is one element after dst[m]: neighbours come from the members
+  };
+  Kind kind = Kind::loose;
+  std::vector<const std::byte*> src;
+  std::vector<std::byte*> dst;
+  std::vector<CopyAxis> axes;  // as simplified() leaves them
+};
+
+// The same loops with steps in bytes, slowest destination step first, without axes of extent 1,
+// neighbours that are one straight line joined. An empty box (extent 0) gives one axis of extent 0.
+std::vector<CopyAxis> simplified(int element_bytes, std::vector<CopyAxis> axes);
+
+// All of `boxes`, bundled. Boxes of extent 0 are dropped.
+std::vector<Bundle> fuse_boxes(int element_bytes, std::vector<CopyBox> boxes);
+
+}  // namespace moelora
