@@ -1,0 +1,74 @@
+#include "lib/adapter/adapter.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "lib/base/error.h"
+
+namespace moelora {
+
+char side_letter(Side side) { return side == Side::A ? 'A' : 'B'; }
+
+std::string_view extra_kind_name(ExtraKind kind) {
+  switch (kind) {
+    case ExtraKind::embedding_factor: return "embedding factor";
+    case ExtraKind::base_weight: return "base weight";
+    case ExtraKind::saved_module: return "saved module";
+    case ExtraKind::lora_bias: return "LoRA bias";
+    case ExtraKind::magnitude: return "DoRA magnitude";
+    case ExtraKind::other: return "other";
+  }
+  return "";
+}
+
+std::string layer_path(const std::string& stem, int layer) {
+  const size_t hole = stem.find("{layer}");
+  if (hole == std::string::npos) return stem;
+  return stem.substr(0, hole) + std::to_string(layer) + stem.substr(hole + 7);
+}
+
+std::string Adapter::stem(int layer) const { return layer_path(expert_stem, layer); }
+
+int64_t factor_rank(const Tensor& part, Side side) { return part.dim(side == Side::A ? 0 : 1); }
+
+int64_t max_rank(const ExpertPair& pair) {
+  int64_t rank = 0;
+  for (const Tensor& part : pair.a.parts)
+    if (part.rank() != 0) rank = std::max(rank, factor_rank(part, Side::A));
+  return rank;
+}
+
+namespace {
+
+Tensor padded(const Tensor& part, Side side, int64_t rank) {
+  const int dim = side == Side::A ? 0 : 1;
+  if (part.dim(dim) == rank) return part;
+  Shape rest = part.shape();
+  rest[static_cast<size_t>(dim)] = rank - part.dim(dim);
+  return Tensor::concat(dim, std::vector{part, Tensor::zeros(part.dtype(), rest)});
+}
+
+const Tensor& first_present(const Factor& factor) {
+  for (const Tensor& part : factor.parts)
+    if (part.rank() != 0) return part;
+  throw Error("factor", "no expert has one");
+}
+
+}  // namespace
+
+Tensor stack_experts(const Factor& factor, Side side, int64_t experts, int64_t rank) {
+  if (factor.shared)
+    return padded(factor.parts.front(), side, rank).unsqueeze(0).broadcast(0, experts);
+  const Tensor& model = first_present(factor);
+  Shape shape = model.shape();
+  shape[side == Side::A ? 0 : 1] = rank;
+  const Tensor absent = Tensor::zeros(model.dtype(), shape);
+  std::vector<Tensor> parts;
+  parts.reserve(static_cast<size_t>(experts));
+  for (int64_t e = 0; e < experts; ++e)
+    parts.push_back(factor.has(e) ? padded(factor.at(e), side, rank) : absent);
+  return Tensor::stack(parts);
+}
+
+}  // namespace moelora

@@ -1,0 +1,96 @@
+#pragma once
+
+#include <compare>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lib/adapter/adapter_config.h"
+#include "lib/adapter/scaling.h"
+#include "lib/base/tensor.h"
+#include "lib/model/model_spec.h"
+
+namespace moelora {
+
+// The canonical form in the middle of every conversion. Shapes: A [rank, in], B [out, rank],
+// delta W [out, in] = scale * B A.
+
+enum class Side : uint8_t { A, B };
+char side_letter(Side side);
+
+// A or B of one projection for all experts of a layer. A shared outer factor (one matrix for every
+// expert) is stored once. An expert without LoRA has an empty part (rank() == 0).
+struct Factor {
+  std::vector<Tensor> parts;  // one entry an expert, or a single one when shared
+  bool shared = false;
+
+  const Tensor& at(int64_t expert) const { return parts[shared ? 0 : static_cast<size_t>(expert)]; }
+  bool has(int64_t expert) const { return at(expert).rank() != 0; }
+};
+
+struct DensePair {
+  Tensor a, b;
+  Scaling scaling;
+  bool parameter = false;  // a bare Parameter (target_parameters), e.g. the router of gpt-oss
+};
+
+struct ExpertPair {
+  Factor a, b;
+  std::vector<Scaling> scaling;  // one an expert, or a single one when all are equal
+
+  const Scaling& scaling_of(int64_t expert) const {
+    return scaling[scaling.size() == 1 ? 0 : static_cast<size_t>(expert)];
+  }
+};
+
+struct ExpertKey {
+  int layer;
+  Projection projection;
+  friend auto operator<=>(const ExpertKey&, const ExpertKey&) = default;
+};
+
+// What an adapter file holds besides low-rank pairs.
+enum class ExtraKind : uint8_t {
+  embedding_factor,  // lora_embedding_A [r, V], lora_embedding_B [H, r]
+  base_weight,       // base_layer.weight saved with a resized or targeted embedding
+  saved_module,      // modules_to_save: replaces the module
+  lora_bias,         // lora_B.bias [out]
+  magnitude,         // DoRA's lora_magnitude_vector [out]
+  other,
+};
+std::string_view extra_kind_name(ExtraKind kind);
+
+struct Extra {
+  ExtraKind kind;
+  Tensor tensor;
+};
+
+struct Adapter {
+  AdapterConfig config;
+  std::map<std::string, DensePair> dense;       // by module path: "model.layers.0.self_attn.q_proj"
+  std::map<ExpertKey, ExpertPair> experts;
+  std::map<std::string, Extra> extras;          // by name without "base_model.model."
+
+  int64_t expert_count = 0;                     // E, 0 without expert factors
+  std::string expert_stem;                      // as found, with "{layer}": "model.layers.{layer}.mlp.experts"
+  // Row order of Projection::gate_up factors; unknown for PEFT's parameters without a base model.
+  std::optional<GateUpOrder> gate_up_order;
+
+  std::string stem(int layer) const;
+};
+
+// "model.layers.{layer}.mlp.experts" with its hole filled.
+std::string layer_path(const std::string& stem, int layer);
+
+// Rank of one factor part: rows of A, columns of B.
+int64_t factor_rank(const Tensor& part, Side side);
+
+// All experts of a factor as one tensor [E, ..]: shared ones repeated, absent ones zero, lower ranks
+// padded with zeros to `rank`.
+Tensor stack_experts(const Factor& factor, Side side, int64_t experts, int64_t rank);
+
+// The largest rank of any expert of the pair.
+int64_t max_rank(const ExpertPair& pair);
+
+}  // namespace moelora

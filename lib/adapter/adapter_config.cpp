@@ -1,0 +1,222 @@
+#include "lib/adapter/adapter_config.h"
+
+#include <cmath>
+#include <regex>
+
+#include <fmt/format.h>
+
+#include "lib/base/error.h"
+
+namespace moelora {
+namespace {
+
+std::string at(const std::string& where, const Json& value) {
+  return value.line() > 0 ? fmt::format("{}:{}:{}", where, value.line(), value.column()) : where;
+}
+
+// Typed access to one config file; every mismatch names line, key, found and expected.
+class Reader {
+ public:
+  Reader(const Json& json, const std::string& where) : json_(json), where_(where) {}
+
+  const Json* get(std::string_view key) const {
+    const Json* value = json_.find(key);
+    return value == nullptr || value->is(Json::Kind::null) ? nullptr : value;
+  }
+
+  [[noreturn]] void mistyped(std::string_view key, const Json& value, std::string_view expected) const {
+    throw Error(at(where_, value),
+                fmt::format("\"{}\" is {}, expected {}", key, value.kind_name(), expected));
+  }
+
+  const Json& required(std::string_view key) const {
+    if (const Json* value = get(key)) return *value;
+    throw Error(where_, fmt::format("\"{}\" is missing", key),
+                fmt::format("add \"{}\" as the trainer used it", key));
+  }
+
+  bool boolean(std::string_view key) const {
+    const Json* value = get(key);
+    if (value == nullptr) return false;
+    if (!value->is(Json::Kind::boolean)) mistyped(key, *value, "true or false");
+    return value->as_bool();
+  }
+
+  std::string string(std::string_view key) const {
+    const Json* value = get(key);
+    if (value == nullptr) return {};
+    if (!value->is(Json::Kind::string)) mistyped(key, *value, "a string");
+    return value->as_string();
+  }
+
+  std::vector<std::string> strings(std::string_view key) const {
+    const Json* value = get(key);
+    if (value == nullptr) return {};
+    if (!value->is(Json::Kind::array)) mistyped(key, *value, "an array of strings");
+    std::vector<std::string> out;
+    for (const Json& item : value->items()) {
+      if (!item.is(Json::Kind::string)) mistyped(key, item, "a string");
+      out.push_back(item.as_string());
+    }
+    return out;
+  }
+
+  int64_t positive_int(std::string_view key, const Json& value) const {
+    if (!value.is(Json::Kind::integer)) mistyped(key, value, "an integer");
+    if (value.as_int() <= 0)
+      throw Error(at(where_, value),
+                  fmt::format("\"{}\" is {}, expected a positive integer", key, value.as_int()));
+    return value.as_int();
+  }
+
+  double number(std::string_view key, const Json& value) const {
+    if (!value.is_number()) mistyped(key, value, "a number");
+    return value.as_double();
+  }
+
+  const Json::Members& pattern(std::string_view key) const {
+    static const Json::Members kNone;
+    const Json* value = get(key);
+    if (value == nullptr) return kNone;
+    if (!value->is(Json::Kind::object)) mistyped(key, *value, "an object");
+    return value->members();
+  }
+
+ private:
+  const Json& json_;
+  const std::string& where_;
+};
+
+void read_targets(const Reader& reader, AdapterConfig& config) {
+  const Json* targets = reader.get("target_modules");
+  if (targets != nullptr && targets->is(Json::Kind::string))
+    config.target_regex = targets->as_string();
+  else
+    config.target_modules = reader.strings("target_modules");
+  config.target_parameters = reader.strings("target_parameters");
+  config.modules_to_save = reader.strings("modules_to_save");
+}
+
+void read_patterns(const Reader& reader, AdapterConfig& config) {
+  for (const auto& [key, value] : reader.pattern("rank_pattern"))
+    config.rank_pattern.emplace_back(key, reader.positive_int("rank_pattern", value));
+  for (const auto& [key, value] : reader.pattern("alpha_pattern"))
+    config.alpha_pattern.emplace_back(key, reader.number("alpha_pattern", value));
+}
+
+template <class T>
+T marked(const Json& value, const std::string& where, std::string_view key, const std::optional<T>& parsed,
+         std::string_view expected) {
+  if (parsed) return *parsed;
+  throw Error(at(where, value), fmt::format("\"{}\" is {}, expected {}", key, value.dump(-1), expected));
+}
+
+std::optional<BOrder> parse_unsloth_order(const std::string& text) {
+  if (text == "rank_major") return BOrder::rank_major;
+  if (text == "grouped_by_expert") return BOrder::expert_major;
+  return std::nullopt;
+}
+
+void read_markers(const Reader& reader, AdapterConfig& config) {
+  if (const Json* marker = reader.get("lora_B_layout"))
+    config.b_order = marked(*marker, config.where, "lora_B_layout",
+                            parse_unsloth_order(reader.string("lora_B_layout")),
+                            "\"rank_major\" or \"grouped_by_expert\"");
+  const Json* ours = reader.get("moelora");
+  if (ours == nullptr) return;
+  if (!ours->is(Json::Kind::object)) reader.mistyped("moelora", *ours, "an object");
+  const Reader mine(*ours, config.where);
+  config.layout = mine.string("layout");
+  config.gate_up_order = mine.string("gate_up_order");
+  if (const Json* value = mine.get("b_order"))
+    config.b_order = marked(*value, config.where, "moelora.b_order", parse_b_order(mine.string("b_order")),
+                            "\"rank-major\" or \"expert-major\"");
+  if (const Json* value = mine.get("roles"))
+    config.roles = marked(*value, config.where, "moelora.roles", parse_roles(mine.string("roles")),
+                          "\"natural\" or \"swapped\"");
+}
+
+// A key without regex syntax needs no engine: '.' matches any character, as in a regex.
+bool literal_suffix(const std::string& key, const std::string& path) {
+  if (key.size() > path.size()) return false;
+  const size_t from = path.size() - key.size();
+  if (from > 0 && path[from - 1] != '.') return false;
+  for (size_t i = 0; i < key.size(); ++i)
+    if (key[i] != '.' && key[i] != path[from + i]) return false;
+  return true;
+}
+
+template <class T>
+const T* first_match(const std::vector<std::pair<std::string, T>>& patterns, const std::string& path) {
+  for (const auto& pattern : patterns)
+    if (pattern_matches(pattern.first, path)) return &pattern.second;
+  return nullptr;
+}
+
+}  // namespace
+
+std::string_view b_order_name(BOrder order) {
+  return order == BOrder::rank_major ? "rank-major" : "expert-major";
+}
+
+std::string_view roles_name(Roles roles) { return roles == Roles::natural ? "natural" : "swapped"; }
+
+std::optional<BOrder> parse_b_order(std::string_view text) {
+  if (text == "rank-major") return BOrder::rank_major;
+  if (text == "expert-major") return BOrder::expert_major;
+  return std::nullopt;
+}
+
+std::optional<Roles> parse_roles(std::string_view text) {
+  if (text == "natural") return Roles::natural;
+  if (text == "swapped") return Roles::swapped;
+  return std::nullopt;
+}
+
+bool pattern_matches(const std::string& key, const std::string& path) {
+  if (key.find_first_of("\\*+?()[]{}|^$") == std::string::npos) return literal_suffix(key, path);
+  try {
+    return std::regex_match(path, std::regex("(.*\\.)?(" + key + ")", std::regex::ECMAScript));
+  } catch (const std::regex_error&) {
+    throw Error(key, "this pattern key is no regular expression that can be read here",
+                "write it with the module path's own characters, or with . * + ? ( ) [ ] | only");
+  }
+}
+
+Scaling AdapterConfig::scaling(const std::string& path) const {
+  const int64_t* rank = first_match(rank_pattern, path);
+  const double* alpha = first_match(alpha_pattern, path);
+  return {rank != nullptr ? *rank : r, alpha != nullptr ? *alpha : lora_alpha, use_rslora};
+}
+
+AdapterConfig parse_adapter_config(Json json, const std::string& where) {
+  if (!json.is(Json::Kind::object))
+    throw Error(at(where, json), fmt::format("is {}, expected an object", json.kind_name()));
+  AdapterConfig config;
+  config.json = std::move(json);
+  config.where = where;
+  const Reader reader(config.json, config.where);
+  if (const std::string type = reader.string("peft_type"); !type.empty() && type != "LORA")
+    throw Error(at(where, *reader.get("peft_type")),
+                fmt::format("\"peft_type\" is \"{}\", expected \"LORA\"", type));
+  config.r = reader.positive_int("r", reader.required("r"));
+  config.lora_alpha = reader.number("lora_alpha", reader.required("lora_alpha"));
+  config.use_rslora = reader.boolean("use_rslora");
+  config.use_dora = reader.boolean("use_dora");
+  config.lora_bias = reader.boolean("lora_bias");
+  config.fan_in_fan_out = reader.boolean("fan_in_fan_out");
+  config.base_model = reader.string("base_model_name_or_path");
+  config.peft_version = reader.string("peft_version");
+  if (const Json* init = reader.get("init_lora_weights"); init != nullptr && init->is(Json::Kind::string))
+    config.init_lora_weights = init->as_string();
+  read_targets(reader, config);
+  read_patterns(reader, config);
+  read_markers(reader, config);
+  return config;
+}
+
+AdapterConfig read_adapter_config(const std::string& path) {
+  return parse_adapter_config(read_json_file(path), path);
+}
+
+}  // namespace moelora

@@ -1,0 +1,190 @@
+#include "lib/adapter/adapter_file.h"
+
+#include <filesystem>
+#include <map>
+
+#include <fmt/format.h>
+
+#include "lib/base/error.h"
+
+namespace moelora {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kConfigName = "adapter_config.json";
+
+std::string plain_normalised(std::string module) {
+  if (module == "model.unembed_tokens" || module == "unembed_tokens" || module == "model.lm_head")
+    return "lm_head";
+  return module;
+}
+
+ExtraKind extra_kind(TensorPart part, const std::string& module, const AdapterConfig& config) {
+  switch (part) {
+    case TensorPart::embedding_a:
+    case TensorPart::embedding_b: return ExtraKind::embedding_factor;
+    case TensorPart::lora_bias: return ExtraKind::lora_bias;
+    case TensorPart::magnitude: return ExtraKind::magnitude;
+    case TensorPart::base_weight: return ExtraKind::base_weight;
+    default: break;
+  }
+  for (const std::string& saved : config.modules_to_save)
+    if (module.find(saved + ".") != std::string::npos) return ExtraKind::saved_module;
+  return ExtraKind::other;
+}
+
+bool is_parameter(const AdapterConfig& config, const std::string& module) {
+  const std::string path = module + ".weight";
+  for (const std::string& target : config.target_parameters)
+    if (path == target || path.ends_with("." + target)) return true;
+  return false;
+}
+
+// Everything that is no routed-expert factor: pairs by module, and extras.
+class DenseReader {
+ public:
+  DenseReader(const ModelSpec* spec, Adapter& adapter) : spec_(spec), adapter_(adapter) {}
+
+  void add(const std::string& name, const TensorName& parsed, const Tensor& tensor) {
+    if (parsed.part == TensorPart::lora_a || parsed.part == TensorPart::lora_b) {
+      add_factor(name, normalised(parsed.module), parsed.part == TensorPart::lora_a ? Side::A : Side::B,
+                 tensor);
+      return;
+    }
+    if (parse_expert_path(parsed.module))
+      throw Error(name, "belongs to a routed expert and is no lora_A or lora_B: no layout can hold it",
+                  "train without lora_bias, DoRA and saved modules on the experts");
+    const std::string_view prefix = kPeftPrefix;
+    const std::string bare(name.starts_with(prefix) ? name.substr(prefix.size()) : name);
+    adapter_.extras.emplace(bare, Extra{extra_kind(parsed.part, bare, adapter_.config), tensor});
+  }
+
+  void finish() {
+    for (auto& [module, names] : names_) {
+      DensePair& pair = adapter_.dense[module];
+      for (Side side : {Side::A, Side::B})
+        if (names[static_cast<size_t>(side)].empty())
+          throw Error(names[1 - static_cast<size_t>(side)],
+                      fmt::format("has no lora_{} beside it", side_letter(side)),
+                      "the file is incomplete: save the adapter again");
+      check(module, names, pair);
+    }
+  }
+
+ private:
+  std::string normalised(const std::string& module) const {
+    return spec_ != nullptr ? spec_->normalised(module) : plain_normalised(module);
+  }
+
+  void add_factor(const std::string& name, const std::string& module, Side side, const Tensor& tensor) {
+    if (tensor.rank() != 2)
+      throw Error(name, fmt::format("has shape {}, expected two dims", to_string(tensor.shape())),
+                  tensor.elements() == 0 ? "an empty factor is what an ungathered ZeRO-3 or FSDP save leaves"
+                                         : "");
+    std::string& seen = names_[module][static_cast<size_t>(side)];
+    if (!seen.empty())
+      throw Error(name, fmt::format("names the same factor as {}", seen), "keep one of them");
+    seen = name;
+    (side == Side::A ? adapter_.dense[module].a : adapter_.dense[module].b) = tensor;
+  }
+
+  void check(const std::string& module, const std::array<std::string, 2>& names, DensePair& pair) {
+    if (pair.a.dim(0) != pair.b.dim(1))
+      throw Error(names[0], fmt::format("rank {} of lora_A {} differs from rank {} of lora_B {}", pair.a.dim(0),
+                                        to_string(pair.a.shape()), pair.b.dim(1), to_string(pair.b.shape())));
+    pair.parameter = is_parameter(adapter_.config, module);
+    pair.scaling = adapter_.config.scaling(pair.parameter ? module + ".weight" : module);
+    if (pair.scaling.rank != pair.a.dim(0))
+      throw Error(names[0], fmt::format("has rank {}, but adapter_config.json says {}", pair.a.dim(0),
+                                        pair.scaling.rank),
+                  fmt::format("set \"r\" or a rank_pattern entry to {}: the scale alpha/r depends on it",
+                              pair.a.dim(0)));
+    const LinearSpec* linear = spec_ != nullptr ? spec_->find_linear(module) : nullptr;
+    if (linear != nullptr && (linear->in != pair.a.dim(1) || linear->out != pair.b.dim(0)))
+      throw Error(names[0], fmt::format("adapts {} -> {}, but {} of this base model is {} -> {}",
+                                        pair.a.dim(1), pair.b.dim(0), module, linear->in, linear->out),
+                  "check that --base names the model this adapter was trained on");
+  }
+
+  const ModelSpec* spec_;
+  Adapter& adapter_;
+  std::map<std::string, std::array<std::string, 2>> names_;  // by module: names of A and B
+};
+
+void note_config(const AdapterConfig& config, std::vector<std::string>& notes) {
+  const std::string& init = config.init_lora_weights;
+  for (const char* mutating : {"pissa", "olora", "corda", "loftq", "lora_ga"})
+    if (init.starts_with(mutating))
+      notes.push_back(fmt::format("init_lora_weights is \"{}\": B·A is no delta to the hub base, whose weights "
+                                  "that training changed; the conversion keeps the factors as they are",
+                                  init));
+}
+
+}  // namespace
+
+AdapterFiles open_adapter(const std::string& path) {
+  AdapterFiles out;
+  std::error_code ignored;
+  if (!fs::exists(path, ignored)) throw Error(path, "does not exist", "name a folder with adapter_config.json");
+  const bool folder = fs::is_directory(path, ignored);
+  out.folder = folder ? path : fs::path(path).parent_path().string();
+  if (out.folder.empty()) out.folder = ".";
+  const fs::path config = fs::path(out.folder) / kConfigName;
+  if (!fs::exists(config, ignored))
+    throw Error(out.folder, "has no adapter_config.json",
+                "an adapter is a folder with adapter_config.json and adapter_model.safetensors");
+  out.config = read_adapter_config(config.string());
+  out.weights = open_weights(path, {"adapter_model"});
+  if (out.weights.tensors.empty()) throw Error(path, "holds no tensor", "the training saved no LoRA weights");
+  return out;
+}
+
+std::optional<BaseModel> base_for(const AdapterConfig& config, const LoadOptions& options,
+                                  std::vector<std::string>& notes) {
+  if (!options.base.empty()) return open_base(options.base, options.model_specs);
+  if (config.base_model.empty()) return std::nullopt;
+  BaseModel found = find_base_by_name(config.base_model, options.model_specs);
+  if (found.origin.empty()) return std::nullopt;
+  notes.push_back(fmt::format("base model: {} (from base_model_name_or_path)", found.origin));
+  return found;
+}
+
+LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> base, const std::string& from,
+                                const ReadOptions& read) {
+  LoadedAdapter out;
+  out.files = std::move(files);
+  out.base = std::move(base);
+  const ModelSpec* spec = out.base ? &out.base->spec : nullptr;
+  out.adapter.config = out.files.config;
+  note_config(out.adapter.config, out.notes);
+
+  const std::vector<ExpertTensor> experts = expert_tensors(out.files.weights.tensors);
+  DenseReader dense(spec, out.adapter);
+  for (const auto& [name, tensor] : out.files.weights.tensors) {
+    const TensorName parsed = parse_tensor_name(name);
+    const bool factor = parsed.part == TensorPart::lora_a || parsed.part == TensorPart::lora_b;
+    if (!factor || !parse_expert_path(parsed.module)) dense.add(name, parsed, tensor);
+  }
+  dense.finish();
+  if (experts.empty()) return out;
+
+  out.layout = from.empty() ? detect_layout(experts) : &layout_by_id(from);
+  for (const ExpertTensor& t : experts)
+    if (out.layout->claim(t) == Claim::no)
+      throw Error(t.name + " " + to_string(t.tensor.shape()),
+                  fmt::format("is no tensor of the layout {}", out.layout->id), "leave --from out to detect it");
+  out.layout->read(experts, {spec, out.adapter.config, read, out.notes}, out.adapter);
+  return out;
+}
+
+LoadedAdapter load_adapter(const std::string& path, const LoadOptions& options) {
+  AdapterFiles files = open_adapter(path);
+  std::vector<std::string> notes;
+  std::optional<BaseModel> base = base_for(files.config, options, notes);
+  LoadedAdapter out = interpret_adapter(std::move(files), std::move(base), options.from, options.read);
+  out.notes.insert(out.notes.begin(), notes.begin(), notes.end());
+  return out;
+}
+
+}  // namespace moelora

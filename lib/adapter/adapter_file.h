@@ -1,0 +1,55 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lib/adapter/layout.h"
+#include "lib/io/weights.h"
+
+namespace moelora {
+
+struct LoadOptions {
+  std::string from;                      // layout id; "" to detect
+  std::string base;                      // --base; "" to look at base_model_name_or_path
+  std::vector<std::string> model_specs;  // --model-spec
+  ReadOptions read;
+};
+
+// An adapter as it lies on disk, before anything is made of its names.
+struct AdapterFiles {
+  AdapterConfig config;
+  Weights weights;
+  std::string folder;
+};
+
+struct LoadedAdapter {
+  AdapterFiles files;
+  Adapter adapter;
+  const Layout* layout = nullptr;  // null: no routed-expert factors
+  std::optional<BaseModel> base;
+  std::vector<std::string> notes;  // what was assumed, for people
+};
+
+// `path`: a folder with adapter_config.json, or a weights file beside one. Throws Error.
+AdapterFiles open_adapter(const std::string& path);
+
+// The base model to read an adapter with: options.base, else base_model_name_or_path where that is a
+// known hub name (never a path: it is a hint of another machine), else none.
+std::optional<BaseModel> base_for(const AdapterConfig& config, const LoadOptions& options,
+                                  std::vector<std::string>& notes);
+
+// The layout all of these tensors belong to; null when there are none. Throws Error that names tensors
+// of both sides when a file mixes layouts, or the names that belong to none.
+const Layout* detect_layout(std::span<const ExpertTensor> tensors);
+
+// The routed-expert tensors of a file.
+std::vector<ExpertTensor> expert_tensors(const TensorMap& tensors);
+
+// Makes the canonical adapter of opened files. `from` is a layout id, "" to detect it.
+LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> base, const std::string& from,
+                                const ReadOptions& read);
+
+LoadedAdapter load_adapter(const std::string& path, const LoadOptions& options);
+
+}  // namespace moelora

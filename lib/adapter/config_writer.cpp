@@ -1,0 +1,189 @@
+#include "lib/adapter/config_writer.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "lib/adapter/config_patterns.h"
+#include "lib/base/version.h"
+
+namespace moelora {
+namespace {
+
+using Names = std::vector<std::string>;
+
+bool names_module(const std::string& entry, const std::string& path) {
+  return path == entry || path.ends_with("." + entry);
+}
+
+bool any_names(const Names& entries, const std::string& path) {
+  return std::any_of(entries.begin(), entries.end(),
+                     [&](const std::string& entry) { return names_module(entry, path); });
+}
+
+std::string leaf(const std::string& path) { return path.substr(path.rfind('.') + 1); }
+
+// "mlp.experts.gate_up_proj" of "model.layers.3.mlp.experts.gate_up_proj".
+std::string below_layer(const std::string& path) {
+  const size_t layers = path.find("layers.");
+  const size_t dot = layers == std::string::npos ? layers : path.find('.', layers + 7);
+  return dot == std::string::npos ? path : path.substr(dot + 1);
+}
+
+void add_unique(Names& names, const std::string& name) {
+  if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+}
+
+int64_t moe_layer_count(const ModelSpec& spec) {
+  return std::count(spec.moe_layers.begin(), spec.moe_layers.end(), true);
+}
+
+// How many modules or parameters of this name a whole model has, for expert targets: a name that is not
+// targeted everywhere must be written with its full path.
+bool everywhere(const WrittenConfig& in, const std::string& name, int64_t found) {
+  if (in.spec == nullptr) return true;
+  const bool numbered = in.layout->id == "peft-linear" || in.layout->id == "linear-fused";
+  (void)name;
+  return found == moe_layer_count(*in.spec) * (numbered ? in.spec->experts : 1);
+}
+
+// Expert names as short as they can be: the leaf (modules) or the path below the layer (parameters)
+// where every layer has it, else full paths.
+Names expert_names(const WrittenConfig& in, bool parameters) {
+  std::map<std::string, Names> by_short;
+  Names order;
+  for (const ExpertTarget& t : in.experts) {
+    if (t.parameter != parameters) continue;
+    const std::string name = parameters ? below_layer(t.path) : leaf(t.path);
+    by_short[name].push_back(t.path);
+    add_unique(order, name);
+  }
+  Names out;
+  for (const std::string& name : order) {
+    const Names& paths = by_short[name];
+    if (everywhere(in, name, static_cast<int64_t>(paths.size())))
+      out.push_back(name);
+    else
+      out.insert(out.end(), paths.begin(), paths.end());
+  }
+  return out;
+}
+
+Names dense_modules(const WrittenConfig& in) {
+  Names out;
+  for (const ExpertTarget& t : in.dense)
+    if (!t.parameter) out.push_back(t.path);
+  return out;
+}
+
+// The original entries that still name a dense module, then leaves for the modules no entry names.
+Names kept_modules(const WrittenConfig& in) {
+  const Names modules = dense_modules(in);
+  Names out;
+  for (const std::string& entry : in.original.target_modules)
+    if (std::any_of(modules.begin(), modules.end(),
+                    [&](const std::string& module) { return names_module(entry, module); }))
+      add_unique(out, entry);
+  std::set<std::string> missing;
+  for (const std::string& module : modules)
+    if (!any_names(out, module)) missing.insert(leaf(module));
+  out.insert(out.end(), missing.begin(), missing.end());
+  return out;
+}
+
+// Modules of the base that the new list names although they hold no factor, and the old one did not.
+Names overmatched(const WrittenConfig& in, const Names& targets) {
+  Names out;
+  if (in.spec == nullptr) return out;
+  const Names modules = dense_modules(in);
+  const std::set<std::string> adapted(modules.begin(), modules.end());
+  const Form form = in.layout != nullptr ? in.layout->form : Form::memory;
+  for (const LinearSpec& linear : in.spec->linears) {
+    const std::string& path = form == Form::hub ? linear.hub : linear.memory;
+    if (adapted.count(path) != 0 || !any_names(targets, path)) continue;
+    if (any_names(in.original.target_modules, path)) continue;
+    out.push_back(path);
+  }
+  return out;
+}
+
+void exclude(Json& config, const Names& paths) {
+  if (paths.empty()) return;
+  const Json* old = config.find("exclude_modules");
+  if (old != nullptr && old->is(Json::Kind::string)) {
+    std::string regex = "(" + old->as_string() + ")";
+    for (const std::string& path : paths) regex += "|" + path;
+    config.set("exclude_modules", regex);
+    return;
+  }
+  std::vector<Json> items = old != nullptr ? old->items() : std::vector<Json>{};
+  for (const std::string& path : paths) items.emplace_back(path);
+  config.set("exclude_modules", Json::array(std::move(items)));
+}
+
+void set_names(Json& config, std::string_view key, const Names& names) {
+  if (!names.empty())
+    config.set(key, Json::strings(names));
+  else if (config.find(key) != nullptr)
+    config.set(key, Json());
+}
+
+void set_targets(const WrittenConfig& in, Json& config) {
+  const bool by_layer = config.find("layers_to_transform") != nullptr &&
+                        !config.find("layers_to_transform")->is(Json::Kind::null);
+  Names modules = by_layer ? dense_modules(in) : kept_modules(in);
+  if (by_layer) {  // full paths say which layers; PEFT would apply the choice to the experts too
+    config.set("layers_to_transform", Json());
+    if (config.find("layers_pattern") != nullptr) config.set("layers_pattern", Json());
+  }
+  for (const std::string& name : expert_names(in, false)) add_unique(modules, name);
+  set_names(config, "target_modules", modules);
+  exclude(config, overmatched(in, modules));
+
+  Names parameters;
+  for (const std::string& entry : in.original.target_parameters)
+    for (const ExpertTarget& t : in.dense)
+      if (t.parameter && names_module(entry, t.path)) add_unique(parameters, entry);
+  for (const std::string& name : expert_names(in, true)) add_unique(parameters, name);
+  set_names(config, "target_parameters", parameters);
+}
+
+void set_markers(const WrittenConfig& in, Json& config) {
+  const bool params = in.layout->id == "peft-params";
+  if (params)
+    config.set("lora_B_layout",
+               in.options.b_order == BOrder::rank_major ? "rank_major" : "grouped_by_expert");
+  else
+    config.erase("lora_B_layout");
+  Json::Members marker{{"layout", Json(std::string(in.layout->id))}};
+  if (params) {
+    marker.emplace_back("roles", Json(std::string(roles_name(in.options.roles))));
+    marker.emplace_back("b_order", Json(std::string(b_order_name(in.options.b_order))));
+  }
+  if (in.layout->fused && in.gate_up_order)
+    marker.emplace_back("gate_up_order",
+                        *in.gate_up_order == GateUpOrder::halves ? "halves" : "interleaved");
+  marker.emplace_back("version", Json(std::string(version())));
+  config.set("moelora", Json::object(std::move(marker)));
+}
+
+}  // namespace
+
+Json write_config(const WrittenConfig& in) {
+  Json config = in.original.json;
+  if (config.find("peft_type") == nullptr) config.set("peft_type", "LORA");
+  if (in.layout != nullptr) {
+    set_targets(in, config);
+    set_markers(in, config);
+  } else if (in.original.target_modules.empty() && in.original.target_regex.empty()) {
+    set_names(config, "target_modules", kept_modules(in));
+  }
+  std::vector<ExpertTarget> all(in.dense.begin(), in.dense.end());
+  all.insert(all.end(), in.experts.begin(), in.experts.end());
+  if (in.layout != nullptr) set_scales(config, in.original, all);
+  return config;
+}
+
+}  // namespace moelora

@@ -1,0 +1,108 @@
+#include "lib/adapter/convert.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "lib/adapter/config_writer.h"
+#include "lib/adapter/gate_up.h"
+#include "lib/base/cast.h"
+#include "lib/base/error.h"
+
+namespace moelora {
+namespace {
+
+bool has(const Adapter& adapter, Projection projection) {
+  return std::any_of(adapter.experts.begin(), adapter.experts.end(),
+                     [&](const auto& entry) { return entry.first.projection == projection; });
+}
+
+bool gated(const Conversion& c, const ModelSpec* spec) {
+  return spec != nullptr ? spec->gated : has(c.adapter, Projection::gate) || has(c.adapter, Projection::gate_up);
+}
+
+void fuse_for(Conversion& c, const ModelSpec* spec) {
+  if (!gated(c, spec)) {
+    if (has(c.adapter, Projection::up) && c.to->id != "peft-params")
+      throw Error(std::string(c.to->id), "cannot hold experts without a gate: there is no gate_up_proj",
+                  "use --to peft-linear, stacked or peft-params");
+    return;
+  }
+  const bool separate = has(c.adapter, Projection::gate) || has(c.adapter, Projection::up);
+  if (c.to->gate_up_order) return fuse_gate_up(c.adapter, *c.to->gate_up_order);
+  if (spec != nullptr) return fuse_gate_up(c.adapter, spec->gate_up_order);
+  if (!separate && !c.adapter.gate_up_order) return;  // PEFT's form in and out: the order stays as it is
+  if (separate || c.adapter.gate_up_order)
+    throw Error(std::string(c.to->id),
+                "whether gate and up rows are halves or interleaved in the base parameter depends on the "
+                "model family, and no base model is known",
+                "name it with --base");
+}
+
+std::string printed_module(const std::string& module, const ModelSpec* spec, const Layout* to) {
+  const LinearSpec* linear = spec != nullptr && to != nullptr ? spec->find_linear(module) : nullptr;
+  if (linear == nullptr) return module;
+  return to->form == Form::hub && spec->hub.numbered ? linear->hub : linear->memory;
+}
+
+std::vector<ExpertTarget> write_dense(const Conversion& c, const ModelSpec* spec, TensorMap& tensors) {
+  std::vector<ExpertTarget> targets;
+  for (const auto& [module, pair] : c.adapter.dense) {
+    const std::string printed = printed_module(module, spec, c.to);
+    tensors[lora_name(printed, Side::A)] = pair.a;
+    tensors[lora_name(printed, Side::B)] = pair.b;
+    targets.push_back({pair.parameter ? printed + ".weight" : printed, pair.parameter, pair.scaling});
+  }
+  for (const auto& entry : c.adapter.extras)
+    tensors[std::string(kPeftPrefix) + entry.first] = entry.second.tensor;
+  return targets;
+}
+
+void note_ranks(Conversion& c) {
+  for (const auto& [key, pair] : c.adapter.experts) {
+    if (key.projection != Projection::gate_up) continue;
+    const auto gate = c.input.adapter.experts.find({key.layer, Projection::gate});
+    if (gate == c.input.adapter.experts.end() || max_rank(pair) <= max_rank(gate->second)) continue;
+    c.notes.push_back(fmt::format("gate and up have A factors of their own: fused block-diagonally, rank {} "
+                                  "becomes {} for gate_up, scale unchanged",
+                                  max_rank(gate->second), max_rank(pair)));
+    return;
+  }
+}
+
+}  // namespace
+
+Conversion plan_conversion(const std::string& in, const ConvertOptions& options) {
+  Conversion c;
+  AdapterFiles files = open_adapter(in);
+  if (options.dtype) {
+    files.weights.tensors = cast_tensors(files.weights.tensors, *options.dtype);
+    c.notes.push_back(fmt::format("factors are cast to {}", dtype_name(*options.dtype)));
+  }
+  std::optional<BaseModel> base = base_for(files.config, options.load, c.notes);
+  c.input = interpret_adapter(std::move(files), std::move(base), options.load.from, options.load.read);
+  c.notes.insert(c.notes.end(), c.input.notes.begin(), c.input.notes.end());
+  c.adapter = c.input.adapter;
+  const ModelSpec* spec = c.input.base ? &c.input.base->spec : nullptr;
+  if (c.input.layout != nullptr) c.to = &layout_by_id(options.to);
+
+  const std::vector<ExpertTarget> dense = write_dense(c, spec, c.tensors);
+  WrittenExperts experts;
+  if (c.to != nullptr) {
+    if (c.to->fused)
+      fuse_for(c, spec);
+    else
+      split_gate_up(c.adapter);
+    note_ranks(c);
+    experts = c.to->write({c.adapter, spec, options.layout});
+  } else {
+    (void)layout_by_id(options.to);
+    c.notes.push_back("no routed-expert factors: every layout writes the same");
+  }
+  for (auto& [name, tensor] : experts.tensors) c.tensors[name] = std::move(tensor);
+  c.config = write_config({c.input.adapter.config, spec, c.to, options.layout, c.adapter.gate_up_order, dense,
+                           experts.targets});
+  return c;
+}
+
+}  // namespace moelora

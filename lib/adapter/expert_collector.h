@@ -1,0 +1,45 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+
+#include "lib/adapter/layout.h"
+
+namespace moelora {
+
+// Gathers the A and B parts of expert pairs while a layout reads, then checks them together: both
+// sides present, ranks equal to each other and to the config's, shapes equal to the base model's.
+class ExpertCollector {
+ public:
+  explicit ExpertCollector(const ReadContext& context) : context_(context) {}
+
+  // One expert's factor. `path` is what PEFT's patterns are matched with.
+  void add(const ExpertTensor& from, Projection projection, int64_t expert, Tensor part, std::string path);
+  // All experts of a layer at once: parts.size() experts, or one part when `shared`.
+  void add_all(const ExpertTensor& from, Projection projection, std::vector<Tensor> parts, bool shared,
+               std::string path);
+
+  void finish(Adapter& adapter);
+
+ private:
+  struct Slot {
+    Factor factor;
+    std::string name;  // of one tensor, for messages
+    std::string stem;
+  };
+  struct Pair {
+    Slot side[2];
+    std::map<int64_t, std::string> path;  // by expert; -1 for all
+  };
+
+  Pair& pair(const ExpertTensor& from, Projection projection);
+  void check(const ExpertKey& key, Pair& pair, int64_t experts) const;
+  ExpertPair finished(Pair& pair, int64_t experts) const;
+
+  const ReadContext& context_;
+  std::map<ExpertKey, Pair> pairs_;
+  std::string stem_;
+};
+
+}  // namespace moelora

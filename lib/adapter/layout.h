@@ -1,0 +1,90 @@
+#pragma once
+
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lib/adapter/adapter.h"
+#include "lib/adapter/tensor_name.h"
+#include "lib/model/model_spec.h"
+
+namespace moelora {
+
+// One routed-expert tensor of an adapter file, its name taken apart.
+struct ExpertTensor {
+  std::string name;  // as in the file
+  ExpertPath path;
+  Side side;
+  Tensor tensor;
+};
+
+// Whether a tensor can belong to a layout: no; possible, as in others too (a numbered down_proj is the
+// same in peft-linear and linear-fused); sure, it decides.
+enum class Claim : uint8_t { no, possible, sure };
+
+// What the user said of the input. Unset: markers, shapes and defaults decide (design.md, decision 5).
+struct ReadOptions {
+  std::optional<BOrder> b_order;
+  std::optional<Roles> roles;
+};
+
+struct ReadContext {
+  const ModelSpec* spec;  // null without a base model
+  const AdapterConfig& config;
+  ReadOptions options;
+  std::vector<std::string>& notes;  // what was assumed, for people
+};
+
+// How the routed experts are to be written.
+struct LayoutWriteOptions {
+  BOrder b_order = BOrder::rank_major;
+  Roles roles = Roles::natural;
+  bool canonical_names = false;  // gate/up/down where the family says w1/w3/w2
+};
+
+struct WriteContext {
+  const Adapter& adapter;
+  const ModelSpec* spec;
+  LayoutWriteOptions options;
+};
+
+// Something PEFT must target for the written tensors to have a place.
+struct ExpertTarget {
+  std::string path;   // module or parameter path: what PEFT's patterns are matched with
+  bool parameter;     // target_parameters, else target_modules
+  Scaling scaling;
+};
+
+struct WrittenExperts {
+  TensorMap tensors;  // full names
+  std::vector<ExpertTarget> targets;
+};
+
+// An on-disk form of routed-expert factors. Every layout is one file in layouts/ that defines one
+// `const Layout`; the folder is the registry.
+struct Layout {
+  std::string_view id;       // "peft-linear"
+  std::string_view summary;  // one line for the README table
+  std::string_view names;    // names below "...experts", for the table
+  std::string_view shapes;   // for the table
+  std::string_view sources;  // upstream code these names and shapes were read from
+  bool fused;                // gate and up are one matrix
+  Form form;                 // whose module names dense tensors take
+  // Row order of fused factors; nullopt: the family's own, as its base parameter has it.
+  std::optional<GateUpOrder> gate_up_order;
+
+  Claim (*claim)(const ExpertTensor& tensor);
+  void (*read)(std::span<const ExpertTensor> tensors, const ReadContext& context, Adapter& adapter);
+  WrittenExperts (*write)(const WriteContext& context);
+};
+
+std::span<const Layout* const> all_layouts();
+const Layout& layout_by_id(std::string_view id);  // throws Error that lists the ids
+
+// The stem of the written tensors: the base's spelling in the layout's form, or as found.
+std::string written_stem(const WriteContext& context, Form form, int layer);
+
+}  // namespace moelora

@@ -1,0 +1,169 @@
+// PEFT target_parameters: two 2-D tensors a parameter, experts and rank on one axis. A row e*r + k;
+// B column k*E + e (PEFT) or e*r + k (Unsloth before 2026-09-17). The outermost parameter of a module
+// is "experts", the one wrapped before it "experts.base_layer".
+
+#include <fmt/format.h>
+
+#include "lib/adapter/expert_collector.h"
+#include "lib/adapter/stacked_pairs.h"
+#include "lib/base/error.h"
+
+namespace moelora {
+namespace {
+
+Claim claim(const ExpertTensor& t) {
+  std::string_view rest = t.path.rest;
+  while (rest.starts_with("base_layer")) {
+    rest.remove_prefix(10);
+    if (rest.starts_with('.')) rest.remove_prefix(1);
+  }
+  return rest.empty() && t.tensor.rank() == 2 ? Claim::sure : Claim::no;
+}
+
+std::string_view parameter_name(const ModelSpec* spec, Projection projection) {
+  if (spec == nullptr || spec->memory.numbered) return projection_name(projection);
+  const ExpertStorage& s = spec->memory;
+  const std::string& name = projection == Projection::gate_up ? s.gate_up
+                            : projection == Projection::up    ? s.up
+                                                              : s.down;
+  return name.empty() ? projection_name(projection) : std::string_view(name);
+}
+
+BOrder input_order(const ReadContext& context, int64_t experts, int64_t rank) {
+  if (context.options.b_order) return *context.options.b_order;
+  if (context.config.b_order) return *context.config.b_order;
+  if (experts == 1 || rank == 1) return BOrder::rank_major;
+  const std::string hint = "say --b-order rank-major (PEFT, and Unsloth since 2026-09-17) or "
+                           "--b-order expert-major (Unsloth before that)";
+  if (context.config.base_model.find("unsloth/") != std::string::npos)
+    throw Error(context.config.where,
+                fmt::format("the base model is \"{}\" and there is no \"lora_B_layout\": Unsloth wrote the columns "
+                            "of a stacked lora_B in either order, and nothing in the file tells which",
+                            context.config.base_model),
+                hint);
+  return BOrder::rank_major;
+}
+
+// [E, a_dim side..]: A as [E, r, a_dim], B as [E, b_dim, r].
+Tensor split_a(const Tensor& a, int64_t experts) { return a.reshape({experts, a.dim(0) / experts, a.dim(1)}); }
+
+Tensor split_b(const Tensor& b, int64_t experts, BOrder order) {
+  const int64_t rank = b.dim(1) / experts;
+  return order == BOrder::rank_major ? b.reshape({b.dim(0), rank, experts}).permute({2, 0, 1})
+                                     : b.reshape({b.dim(0), experts, rank}).permute({1, 0, 2});
+}
+
+Tensor join_a(const Tensor& a) { return a.reshape({a.dim(0) * a.dim(1), a.dim(2)}); }
+
+Tensor join_b(const Tensor& b, BOrder order) {
+  const Tensor columns = order == BOrder::rank_major ? b.permute({1, 2, 0}) : b.permute({1, 0, 2});
+  return columns.reshape({b.dim(1), b.dim(0) * b.dim(2)});
+}
+
+std::vector<Tensor> experts_of(const Tensor& stacked, bool transposed) {
+  std::vector<Tensor> out;
+  out.reserve(static_cast<size_t>(stacked.dim(0)));
+  for (int64_t e = 0; e < stacked.dim(0); ++e)
+    out.push_back(transposed ? stacked.select(0, e).transpose(0, 1) : stacked.select(0, e));
+  return out;
+}
+
+int64_t expert_count(const StackedPair& pair, const std::string& path, const ReadContext& context) {
+  const int64_t rows = pair.a->tensor.dim(0);
+  const int64_t rank = context.config.scaling(path).rank;
+  const int64_t experts = context.spec != nullptr ? context.spec->experts : rows / rank;
+  if (experts <= 0 || rows % experts != 0 || (context.spec == nullptr && rows % rank != 0))
+    throw Error(pair.a->name,
+                fmt::format("has {} rows, not a multiple of {}", rows,
+                            context.spec != nullptr ? fmt::format("the {} experts of the base model", experts)
+                                                    : fmt::format("the rank {}", rank)),
+                "an expert-parallel rank's part saved as the whole? check r and --base");
+  return experts;
+}
+
+void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Adapter& adapter) {
+  const std::vector<StackedPair> pairs = pair_up(tensors);
+  const StackedReading reading = read_stacked_pairs(pairs, context);
+  const bool swapped = reading.roles == Roles::swapped;
+  ExpertCollector collector(context);
+  std::optional<BOrder> order;
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    const StackedPair& pair = pairs[i];
+    const std::string path = fmt::format("{}.{}", layer_path(pair.a->path.stem, pair.layer),
+                                         parameter_name(context.spec, reading.projection[i]));
+    const int64_t experts = expert_count(pair, path, context);
+    if (!order) order = input_order(context, experts, pair.a->tensor.dim(0) / experts);
+    const Tensor a = split_a(pair.a->tensor, experts), b = split_b(pair.b->tensor, experts, *order);
+    ExpertTensor as_a = *pair.a, as_b = *pair.b;
+    collector.add_all(as_a, reading.projection[i], experts_of(swapped ? b : a, swapped), false, path);
+    collector.add_all(as_b, reading.projection[i], experts_of(swapped ? a : b, swapped), false, path);
+  }
+  collector.finish(adapter);
+  if (context.spec != nullptr) adapter.gate_up_order = context.spec->gate_up_order;
+  if (!context.options.b_order && !context.config.b_order)
+    context.notes.push_back(
+        "the order of the columns of lora_B is not marked: read as PEFT writes it, rank-major "
+        "(--b-order expert-major reads Unsloth adapters from before 2026-09-17)");
+  if (swapped)
+    context.notes.push_back("lora_A lies on the output side (swapped roles, as PEFT 0.18 and older save it)");
+}
+
+struct Stacks {
+  Tensor a, b;
+};
+
+Stacks stack_pair(const ExpertPair& pair, int64_t experts, const LayoutWriteOptions& options) {
+  const int64_t rank = max_rank(pair);
+  const Tensor a = stack_experts(pair.a, Side::A, experts, rank);  // [E, r, in]
+  const Tensor b = stack_experts(pair.b, Side::B, experts, rank);  // [E, out, r]
+  if (options.roles == Roles::natural) return {join_a(a), join_b(b, options.b_order)};
+  return {join_a(b.transpose(1, 2)), join_b(a.transpose(1, 2), options.b_order)};
+}
+
+Scaling uniform_scaling(const ExpertKey& key, const ExpertPair& pair, int64_t experts) {
+  for (int64_t e = 1; e < experts; ++e)
+    if (pair.a.has(e) && pair.scaling_of(e).value() != pair.scaling_of(0).value())
+      throw Error(fmt::format("layer {} {}", key.layer, projection_name(key.projection)),
+                  fmt::format("experts 0 and {} have the scales {} and {}; one parameter has one", e,
+                              pair.scaling_of(0).value(), pair.scaling_of(e).value()),
+                  "use --to peft-linear");
+  return pair.scaling_of(0).with_rank(max_rank(pair));
+}
+
+WrittenExperts write(const WriteContext& context) {
+  WrittenExperts out;
+  const Adapter& adapter = context.adapter;
+  for (const auto& [key, pair] : adapter.experts) {
+    if (key.projection == Projection::up && (context.spec == nullptr || context.spec->gated))
+      throw Error(fmt::format("layer {} up_proj", key.layer), "a gated model's up is part of gate_up_proj");
+    const std::string stem = written_stem(context, Form::memory, key.layer);
+    const bool wrapped_again = key.projection != Projection::down &&
+                               adapter.experts.count({key.layer, Projection::down}) != 0;
+    const std::string module = wrapped_again ? stem + ".base_layer" : stem;
+    const Stacks stacks = stack_pair(pair, adapter.expert_count, context.options);
+    out.tensors[lora_name(module, Side::A)] = stacks.a;
+    out.tensors[lora_name(module, Side::B)] = stacks.b;
+    out.targets.push_back({fmt::format("{}.{}", stem, parameter_name(context.spec, key.projection)), true,
+                           uniform_scaling(key, pair, adapter.expert_count)});
+  }
+  return out;
+}
+
+}  // namespace
+
+extern const Layout peft_params;
+const Layout peft_params = {
+    .id = "peft-params",
+    .summary = "PEFT target_parameters: experts and rank on one axis",
+    .names = "base_layer (gate_up) and the bare stem (down)",
+    .shapes = "A [E*r, in] row e*r+k, B [out, r*E] column k*E+e",
+    .sources = "PEFT >= 0.17 ParamWrapper, vLLM 3-D, Unsloth, prime-rl",
+    .fused = true,
+    .form = Form::memory,
+    .gate_up_order = std::nullopt,
+    .claim = claim,
+    .read = read,
+    .write = write,
+};
+
+}  // namespace moelora

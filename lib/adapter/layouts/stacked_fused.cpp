@@ -1,0 +1,46 @@
+// One 3-D tensor a side, experts first, gate and up in one matrix: rows [gate; up] for every family,
+// gpt-oss included, since SGLang cuts lora_B in halves and interleaves itself (facts: layers.py).
+
+#include "lib/adapter/layout.h"
+#include "lib/adapter/stacked_factors.h"
+
+namespace moelora {
+namespace {
+
+const NamePattern& names() {
+  static const NamePattern kNames(
+      "{proj}", {{Projection::gate_up, "gate_up_proj"}, {Projection::down, "down_proj"}});
+  return kNames;
+}
+
+Claim claim(const ExpertTensor& t) {
+  const auto at = names().match(t.path.rest);
+  if (!at || t.tensor.rank() != 3) return Claim::no;
+  return at->projection == Projection::gate_up ? Claim::sure : Claim::possible;
+}
+
+void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Adapter& adapter) {
+  read_stacked(names(), tensors, context, adapter);
+  adapter.gate_up_order = GateUpOrder::halves;
+}
+
+WrittenExperts write(const WriteContext& context) { return write_stacked(names(), context, false); }
+
+}  // namespace
+
+extern const Layout stacked_fused;
+const Layout stacked_fused = {
+    .id = "stacked-fused",
+    .summary = "3-D tensors, gate and up in one matrix",
+    .names = "{gate_up_proj|down_proj}",
+    .shapes = "A [E, r, in], B [E, 2I, r]: gate rows, then up rows",
+    .sources = "SGLang packed experts, Megatron-Bridge stream for fused bases",
+    .fused = true,
+    .form = Form::hub,
+    .gate_up_order = GateUpOrder::halves,
+    .claim = claim,
+    .read = read,
+    .write = write,
+};
+
+}  // namespace moelora

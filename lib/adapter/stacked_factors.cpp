@@ -1,0 +1,88 @@
+#include "lib/adapter/stacked_factors.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "lib/adapter/expert_collector.h"
+#include "lib/adapter/identical.h"
+#include "lib/base/error.h"
+
+namespace moelora {
+namespace {
+
+bool is_outer(Projection projection, Side side) {
+  return projection == Projection::down ? side == Side::B : side == Side::A;
+}
+
+// Nemotron-like trainers save up as w1 and an empty w3: without a gate, w1 is up.
+bool gate_is_up(std::span<const ExpertTensor> tensors, const ReadContext& context) {
+  if (context.spec != nullptr) return !context.spec->gated;
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [](const ExpertTensor& t) { return t.path.rest == "w3" && t.tensor.elements() == 0; });
+}
+
+const Tensor& outer_part(const ExpertKey& key, const Factor& factor, Side side, int64_t experts) {
+  if (factor.shared) return factor.parts.front();
+  for (int64_t e = 0; e < experts; ++e)
+    if (!factor.has(e) || !factor.has(0) || !identical(factor.at(0), factor.at(e)))
+      throw Error(fmt::format("layer {} {} lora_{}", key.layer, projection_name(key.projection),
+                              side_letter(side)),
+                  fmt::format("differs between experts 0 and {}; shared-outer holds one for all", e),
+                  "use --to stacked, which holds one an expert");
+  return factor.parts.front();
+}
+
+int64_t uniform_rank(const ExpertKey& key, const ExpertPair& pair, int64_t experts) {
+  const int64_t rank = max_rank(pair);
+  const Scaling& first = pair.scaling_of(0);
+  for (int64_t e = 1; e < experts; ++e)
+    if (pair.a.has(e) && pair.scaling_of(e).value() != first.value())
+      throw Error(fmt::format("layer {} {}", key.layer, projection_name(key.projection)),
+                  fmt::format("experts 0 and {} have the scales {} and {}; a stacked tensor has one", e,
+                              first.value(), pair.scaling_of(e).value()),
+                  "use --to peft-linear");
+  return rank;
+}
+
+}  // namespace
+
+void read_stacked(const NamePattern& names, std::span<const ExpertTensor> tensors,
+                  const ReadContext& context, Adapter& adapter) {
+  ExpertCollector collector(context);
+  const bool no_gate = gate_is_up(tensors, context);
+  for (const ExpertTensor& t : tensors) {
+    if (t.tensor.elements() == 0) continue;
+    auto at = *names.match(t.path.rest);
+    if (no_gate && at.projection == Projection::gate) at.projection = Projection::up;
+    const bool shared = t.tensor.dim(0) == 1;
+    std::vector<Tensor> parts;
+    for (int64_t e = 0; e < t.tensor.dim(0); ++e) parts.push_back(t.tensor.select(0, e));
+    collector.add_all(t, at.projection, std::move(parts), shared,
+                      layer_path(t.path.stem, t.path.layer) + "." +
+                          std::string(projection_name(at.projection)));
+  }
+  collector.finish(adapter);
+}
+
+WrittenExperts write_stacked(const NamePattern& names, const WriteContext& context, bool outer) {
+  WrittenExperts out;
+  const int64_t experts = context.adapter.expert_count;
+  for (const auto& [key, pair] : context.adapter.experts) {
+    const std::string stem = written_stem(context, Form::hub, key.layer);
+    const int64_t rank = uniform_rank(key, pair, experts);
+    const std::string module = stem + "." + names.format(0, names.word(key.projection));
+    for (Side side : {Side::A, Side::B}) {
+      const Factor& factor = side == Side::A ? pair.a : pair.b;
+      out.tensors[lora_name(module, side)] =
+          outer && is_outer(key.projection, side)
+              ? outer_part(key, factor, side, experts).unsqueeze(0)
+              : stack_experts(factor, side, experts, rank);
+    }
+    out.targets.push_back({stem + "." + std::string(projection_name(key.projection)), false,
+                           pair.scaling_of(0).with_rank(rank)});
+  }
+  return out;
+}
+
+}  // namespace moelora

@@ -1,0 +1,139 @@
+#include "lib/adapter/tensor_name.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+
+#include <fmt/format.h>
+
+namespace moelora {
+namespace {
+
+constexpr std::string_view kExpertHole = "{expert}";
+constexpr std::string_view kProjHole = "{proj}";
+
+bool strip_suffix(std::string_view& text, std::string_view suffix) {
+  if (!text.ends_with(suffix)) return false;
+  text.remove_suffix(suffix.size());
+  return true;
+}
+
+std::string_view take_component(std::string_view& text) {
+  const size_t dot = text.find('.');
+  const std::string_view head = text.substr(0, dot);
+  text = dot == std::string_view::npos ? std::string_view{} : text.substr(dot + 1);
+  return head;
+}
+
+// MODULE.lora_A.weight, MODULE.lora_A, MODULE.lora_A.ADAPTER.weight: leaves MODULE in `name`.
+bool strip_factor(std::string_view& name, std::string_view factor) {
+  const std::string marker = fmt::format(".{}", factor);
+  if (strip_suffix(name, marker)) return true;
+  std::string_view rest = name;
+  if (!strip_suffix(rest, ".weight")) return false;
+  const size_t at = rest.rfind(marker);
+  if (at == std::string_view::npos) return false;
+  const std::string_view tail = rest.substr(at + marker.size());
+  const bool plain = tail.empty();
+  const bool adapter = tail.size() > 1 && tail[0] == '.' && tail.find('.', 1) == std::string_view::npos;
+  if (!plain && !adapter) return false;
+  name = rest.substr(0, at);
+  return true;
+}
+
+}  // namespace
+
+std::optional<int64_t> parse_index(std::string_view text) {
+  if (text.empty() || text.size() > 9 || (text.size() > 1 && text[0] == '0')) return std::nullopt;
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || text[0] == '-') return std::nullopt;
+  return value;
+}
+
+TensorName parse_tensor_name(std::string_view name) {
+  while (name.starts_with(kPeftPrefix)) name.remove_prefix(kPeftPrefix.size());
+  const std::string_view whole = name;
+  struct Row {
+    std::string_view factor;
+    TensorPart part;
+  };
+  constexpr std::array<Row, 4> kFactors = {{{"lora_A", TensorPart::lora_a},
+                                            {"lora_B", TensorPart::lora_b},
+                                            {"lora_embedding_A", TensorPart::embedding_a},
+                                            {"lora_embedding_B", TensorPart::embedding_b}}};
+  if (strip_suffix(name, ".lora_B.bias")) return {std::string(name), TensorPart::lora_bias};
+  if (strip_suffix(name, ".lora_magnitude_vector") || strip_factor(name, "lora_magnitude_vector"))
+    return {std::string(name), TensorPart::magnitude};
+  if (strip_suffix(name, ".base_layer.weight")) return {std::string(name), TensorPart::base_weight};
+  for (const Row& row : kFactors)
+    if (strip_factor(name, row.factor)) return {std::string(name), row.part};
+  return {std::string(whole), TensorPart::other};
+}
+
+std::string lora_name(std::string_view module, Side side) {
+  return fmt::format("{}{}.lora_{}.weight", kPeftPrefix, module, side_letter(side));
+}
+
+std::optional<ExpertPath> parse_expert_path(std::string_view module) {
+  size_t layers = module.starts_with("layers.") ? 0 : module.find(".layers.");
+  if (layers == std::string_view::npos) return std::nullopt;
+  if (layers > 0) ++layers;
+  const size_t digits = layers + 7;
+  const size_t dot = module.find('.', digits);
+  if (dot == std::string_view::npos) return std::nullopt;
+  const auto layer = parse_index(module.substr(digits, dot - digits));
+  if (!layer) return std::nullopt;
+  for (size_t at = dot; at != std::string_view::npos; at = module.find('.', at + 1)) {
+    const std::string_view here = module.substr(at + 1);
+    if (here != "experts" && !here.starts_with("experts.")) continue;
+    const size_t end = at + 1 + 7;
+    return ExpertPath{fmt::format("{}{{layer}}{}", module.substr(0, digits), module.substr(dot, end - dot)),
+                      static_cast<int>(*layer),
+                      std::string(end < module.size() ? module.substr(end + 1) : std::string_view{})};
+  }
+  return std::nullopt;
+}
+
+std::optional<NamePattern::At> NamePattern::match(std::string_view rest) const {
+  At at{std::nullopt, Projection::down, {}};
+  std::string_view pattern = pattern_;
+  while (true) {
+    const std::string_view hole = take_component(pattern), text = take_component(rest);
+    if (hole == kExpertHole) {
+      at.expert = parse_index(text);
+      if (!at.expert) return std::nullopt;
+    } else {
+      const auto row = std::find_if(spelling_.begin(), spelling_.end(),
+                                    [&](const auto& entry) { return entry.second == text; });
+      if (row == spelling_.end()) return std::nullopt;
+      at.projection = row->first;
+      at.word = row->second;
+    }
+    if (pattern.empty() || rest.empty()) break;
+  }
+  if (!pattern.empty() || !rest.empty()) return std::nullopt;
+  return at;
+}
+
+std::string NamePattern::format(int64_t expert, std::string_view word) const {
+  std::string out(pattern_);
+  if (const size_t at = out.find(kExpertHole); at != std::string::npos)
+    out.replace(at, kExpertHole.size(), std::to_string(expert));
+  return out.replace(out.find(kProjHole), kProjHole.size(), word);
+}
+
+std::string_view NamePattern::word(Projection projection) const {
+  for (const auto& [p, word] : spelling_)
+    if (p == projection) return word;
+  return {};
+}
+
+std::string NamePattern::text() const {
+  std::string words;
+  for (const auto& row : spelling_) words += (words.empty() ? "" : "|") + std::string(row.second);
+  std::string out(pattern_);
+  return out.replace(out.find(kProjHole), kProjHole.size(), "{" + words + "}");
+}
+
+}  // namespace moelora

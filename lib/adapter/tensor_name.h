@@ -1,0 +1,75 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "lib/adapter/adapter.h"
+#include "lib/model/projection.h"
+
+namespace moelora {
+
+inline constexpr std::string_view kPeftPrefix = "base_model.model.";
+
+// What a tensor of an adapter file is, by its last components.
+enum class TensorPart : uint8_t {
+  lora_a, lora_b,                  // MODULE.lora_A.weight, also MODULE.lora_A and .lora_A.ADAPTER.weight
+  embedding_a, embedding_b,        // MODULE.lora_embedding_A
+  lora_bias,                       // MODULE.lora_B.bias
+  magnitude,                       // MODULE.lora_magnitude_vector
+  base_weight,                     // MODULE.base_layer.weight
+  other,                           // a saved module's own tensor, or anything else
+};
+
+// A tensor name taken apart: "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" is
+// module "model.layers.0.self_attn.q_proj", part lora_a. For `other`, module is the whole name without
+// the PEFT prefix.
+struct TensorName {
+  std::string module;
+  TensorPart part;
+};
+TensorName parse_tensor_name(std::string_view name);
+
+// "base_model.model.MODULE.lora_A.weight".
+std::string lora_name(std::string_view module, Side side);
+
+// The place of an expert tensor: "model.layers.3.mlp.experts.7.gate_proj" is stem
+// "model.layers.{layer}.mlp.experts", layer 3, rest "7.gate_proj". The rest is empty for PEFT's
+// outermost parameter. nullopt for a module that is not under routed experts.
+struct ExpertPath {
+  std::string stem;
+  int layer;
+  std::string rest;
+};
+std::optional<ExpertPath> parse_expert_path(std::string_view module);
+
+// The part of an expert tensor's name below the stem, with holes: "{expert}.{proj}", "{proj}". One object both parses and prints, so that reader and writer cannot disagree.
+// `spelling` lists how {proj} may be written; printing takes the first row of a projection.
+class NamePattern {
+ public:
+  using Spelling = std::vector<std::pair<Projection, std::string_view>>;
+  struct At {
+    std::optional<int64_t> expert;
+    Projection projection;
+    std::string_view word;  // as spelled
+  };
+
+  NamePattern(std::string_view pattern, Spelling spelling)
+      : pattern_(pattern), spelling_(std::move(spelling)) {}
+
+  std::optional<At> match(std::string_view rest) const;
+  std::string format(int64_t expert, std::string_view word) const;
+  std::string_view word(Projection projection) const;  // first spelling
+  std::string text() const;                            // for help: "{expert}.{gate_proj|w1|..}"
+
+ private:
+  std::string_view pattern_;
+  Spelling spelling_;
+};
+
+// A decimal number without sign or leading zeros, at most 9 digits.
+std::optional<int64_t> parse_index(std::string_view text);
+
+}  // namespace moelora

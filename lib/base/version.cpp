@@ -1,0 +1,7 @@
+#include "lib/base/version.h"
+
+namespace moelora {
+
+std::string_view version() { return MOELORA_VERSION; }
+
+}  // namespace moelora

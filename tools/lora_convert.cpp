@@ -1,0 +1,176 @@
+// lora-convert: adapters (and batched base experts) between the layouts of trainers and servers.
+
+#include <fmt/format.h>
+
+#include "lib/adapter/convert.h"
+#include "lib/adapter/inspect.h"
+#include "lib/adapter/summary.h"
+#include "lib/base/error.h"
+#include "tools/sizes.h"
+#include "tools/tool.h"
+
+namespace moelora {
+namespace {
+
+constexpr const char* kTool = "lora-convert";
+
+template <class T>
+T parsed(const std::string& flag, const std::string& text, std::optional<T> (*parse)(std::string_view),
+         const std::string& choices) {
+  if (const auto value = parse(text)) return *value;
+  throw Error(flag, fmt::format("\"{}\" is none of {}", text, choices));
+}
+
+// --b-order and --roles: what the user says of a stacked side.
+struct StackedFlags {
+  std::string b_order, roles;
+
+  std::optional<BOrder> order(const std::string& flag) const {
+    if (b_order.empty()) return std::nullopt;
+    return parsed(flag, b_order, parse_b_order, "rank-major, expert-major");
+  }
+  std::optional<Roles> role(const std::string& flag) const {
+    if (roles.empty()) return std::nullopt;
+    return parsed(flag, roles, parse_roles, "natural, swapped");
+  }
+};
+
+struct LoadFlags {
+  std::string path, from, base;
+  std::vector<std::string> model_specs;
+  StackedFlags in;
+
+  LoadOptions options() const {
+    return {from, base, model_specs, {in.order("--b-order"), in.role("--roles")}};
+  }
+};
+
+void add_load_options(CLI::App& app, LoadFlags& flags) {
+  app.add_option("--from", flags.from, "Layout of the input (default: detected)")->type_name("LAYOUT");
+  app.add_option("--base", flags.base, "Base model: folder, config.json or hub name")->type_name("BASE");
+  app.add_option("--model-spec", flags.model_specs, "A model family to add (schemas/model_spec.schema.json)")
+      ->type_name("FILE");
+  app.add_option("--b-order", flags.in.b_order, "Columns of a stacked lora_B: rank-major (PEFT) or expert-major")
+      ->type_name("ORDER");
+  app.add_option("--roles", flags.in.roles, "Side of a stacked lora_A: natural (input) or swapped (output)")
+      ->type_name("ROLES");
+}
+
+// ---- inspect ---------------------------------------------------------------------------------
+
+struct Inspect {
+  CommonOptions common;
+  LoadFlags load;
+  std::string format = "text";
+
+  CLI::App* add(CLI::App& app) {
+    CLI::App* sub = app.add_subcommand("inspect", "What is this: layout, modules, ranks, scales, what is ambiguous");
+    sub->add_option("PATH", load.path, "Adapter folder, weights file, model folder")->required();
+    add_load_options(*sub, load);
+    sub->add_option("--format", format, "text or json")->check(CLI::IsMember({"text", "json"}));
+    add_common_options(*sub, common);
+    return sub;
+  }
+
+  int run() const {
+    print_data(common, inspect(load.path, load.options(),
+                               format == "json" ? InspectFormat::json : InspectFormat::text));
+    return kClean;
+  }
+};
+
+// ---- adapter ---------------------------------------------------------------------------------
+
+struct AdapterCommand {
+  CommonOptions common;
+  LoadFlags load;
+  StackedFlags out_side;
+  std::string out, to, names = "family", dtype = "keep", max_shard_size;
+  bool verify = false, dry_run = false, force = false, no_sync = false;
+
+  CLI::App* add(CLI::App& app) {
+    CLI::App* sub = app.add_subcommand("adapter", "Rewrite an adapter in another layout");
+    sub->add_option("IN", load.path, "Adapter folder or weights file")->required();
+    sub->add_option("OUT", out, "Output folder; appears complete or not at all")->required();
+    sub->add_option("--to", to, "Layout to write")->type_name("LAYOUT")->required();
+    add_load_options(*sub, load);
+    sub->add_option("--out-b-order", out_side.b_order, "Columns of the written stacked lora_B")->type_name("ORDER");
+    sub->add_option("--out-roles", out_side.roles, "Side of the written stacked lora_A")->type_name("ROLES");
+    sub->add_option("--names", names, "family: w1/w3/w2 where the base says so; canonical: gate/up/down")
+        ->check(CLI::IsMember({"family", "canonical"}));
+    sub->add_option("--dtype", dtype, "keep, f32, f16 or bf16")->check(CLI::IsMember({"keep", "f32", "f16", "bf16"}));
+    sub->add_option("--max-shard-size", max_shard_size, "Split the weights: 5GB, 500MB (PEFT reads one file only)")
+        ->type_name("SIZE");
+    sub->add_flag("--verify", verify, "Read the output back and compare every factor");
+    sub->add_flag("--dry-run", dry_run, "Say what would be written");
+    sub->add_flag("--force", force, "Replace an existing output folder");
+    sub->add_flag("--no-sync", no_sync, "Do not wait for the disk (no fsync)");
+    add_common_options(*sub, common);
+    return sub;
+  }
+
+  ConvertOptions options() const {
+    ConvertOptions o;
+    o.to = to;
+    o.load = load.options();
+    o.layout.canonical_names = names == "canonical";
+    o.layout.b_order = out_side.order("--out-b-order").value_or(BOrder::rank_major);
+    o.layout.roles = out_side.role("--out-roles").value_or(Roles::natural);
+    if (dtype != "keep") o.dtype = dtype == "f32" ? DType::F32 : dtype == "f16" ? DType::F16 : DType::BF16;
+    return o;
+  }
+
+  std::string table(const Conversion& c) const {
+    return module_table(module_rows(c.adapter), c.to != nullptr ? c.to->id : "dense");
+  }
+
+  std::string plan_text(const Conversion& c) const {
+    uint64_t bytes = 0;
+    for (const auto& entry : c.tensors) bytes += entry.second.bytes();
+    std::string text = fmt::format("would write {}: {} tensors, {}\n", out, c.tensors.size(), size_text(bytes));
+    for (const auto& [name, tensor] : c.tensors)
+      text += fmt::format("  {} {} {}\n", name, dtype_name(tensor.dtype()), to_string(tensor.shape()));
+    return text + "\n" + table(c) + "\nadapter_config.json:\n" + c.config.dump() + "\n";
+  }
+
+  int run() const {
+    const Conversion c = plan_conversion(load.path, options());
+    for (const std::string& note : c.notes) print_note(common, kTool, note);
+    if (dry_run) {
+      print_data(common, plan_text(c));
+      return kClean;
+    }
+    WriteFolderOptions folder;
+    folder.output = {force, !no_sync};
+    folder.weights.threads = common.threads;
+    if (!max_shard_size.empty()) folder.weights.max_shard_size = parse_size("--max-shard-size", max_shard_size);
+    const WrittenWeights written = write_conversion(c, out, folder);
+    std::string text = table(c);
+    if (verify)
+      text += fmt::format("verified: {} factors identical\n", verify_conversion(c, out, common.threads));
+    text += fmt::format("wrote {}: {} tensors, {}\n", out, written.tensors.size(), size_text(written.bytes));
+    print_data(common, text);
+    return kClean;
+  }
+};
+
+}  // namespace
+
+int main_(int argc, char** argv) {
+  CLI::App app("Rewrites MoE LoRA adapters between the layouts of trainers and servers", kTool);
+  app.set_version_flag("--version", version_line(kTool));
+  app.require_subcommand(1);
+  Inspect inspect_command;
+  AdapterCommand adapter_command;
+  CLI::App* inspect_app = inspect_command.add(app);
+  CLI::App* adapter_app = adapter_command.add(app);
+  return run_tool(app, argc, argv, [&] {
+    if (inspect_app->parsed()) return inspect_command.run();
+    if (adapter_app->parsed()) return adapter_command.run();
+    return kFailed;
+  });
+}
+
+}  // namespace moelora
+
+int main(int argc, char** argv) { return moelora::main_(argc, argv); }
