@@ -26,8 +26,8 @@ struct SafetensorsHeader {
   bool has_metadata = false;
 };
 
-inline constexpr uint64_t kMaxHeaderBytes = 100'000'000;   // the reference's limit
-inline constexpr uint64_t kHubHeaderBytes = 25'000'000;    // what hub tools still read
+inline constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the reference's limit
+inline constexpr uint64_t kHubHeaderBytes = 25'000'000;   // what hub tools still read
 inline constexpr int kMaxTensorRank = 16;
 
 // Parses and checks a header: all rules of the reference reader 0.8.0 and the stricter ones of
