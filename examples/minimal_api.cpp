@@ -2,6 +2,7 @@
 //   minimal_api ADAPTER BASE OUT
 
 #include <cstdio>
+#include <string>
 
 #include "lib/adapter/convert.h"
 #include "lib/base/error.h"
@@ -9,11 +10,13 @@
 namespace {
 
 void print_experts(const moelora::Adapter& adapter) {
+  using moelora::to_string;
   for (const auto& [key, pair] : adapter.experts) {
     const std::string name(projection_name(key.projection));
+    const std::string a = to_string(pair.a.at(0).shape()), b = to_string(pair.b.at(0).shape());
     std::printf("layer %d %s: expert 0 has A %s and B %s, scale %g%s\n", key.layer, name.c_str(),
-                to_string(pair.a.at(0).shape()).c_str(), to_string(pair.b.at(0).shape()).c_str(),
-                pair.scaling_of(0).value(), pair.a.shared ? ", A shared by all experts" : "");
+                a.c_str(), b.c_str(), pair.scaling_of(0).value(),
+                pair.a.shared ? ", A shared by all experts" : "");
   }
 }
 

@@ -1,6 +1,6 @@
 # Installs BUILD into a fresh prefix, builds examples/ against it as an outside project would, and runs
 # what came of it on the bundled adapter.
-#   cmake -DBUILD=.. -DSOURCE=.. -DWORK=.. -DCOMPILER=.. [-DFLAGS=..] -P install_test.cmake
+#   cmake -DBUILD=.. -DSOURCE=.. -DWORK=.. -DGENERATOR=.. -DCOMPILER=.. [-DFLAGS=..] -P install_test.cmake
 cmake_minimum_required(VERSION 3.25)
 
 function(run)
@@ -20,7 +20,7 @@ endfunction()
 
 file(REMOVE_RECURSE ${WORK})
 run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${WORK}/prefix)
-run(${CMAKE_COMMAND} -S ${SOURCE}/examples -B ${WORK}/build -DCMAKE_PREFIX_PATH=${WORK}/prefix
+run(${CMAKE_COMMAND} -S ${SOURCE}/examples -B ${WORK}/build -G ${GENERATOR} -DCMAKE_PREFIX_PATH=${WORK}/prefix
     -DCMAKE_CXX_COMPILER=${COMPILER} -DCMAKE_CXX_FLAGS=${FLAGS})
 run(${CMAKE_COMMAND} --build ${WORK}/build)
 

@@ -3,7 +3,7 @@
 # time 0, plain modes, no access lists. The build unpacks every archive here into test_data/.
 #   tests/data/pack.sh PARENT NAME [EXCLUDE...]     packs PARENT/NAME
 set -eu
-here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
+here=$(CDPATH="" cd -- "$(dirname -- "$0")" && pwd)
 parent=$1 name=$2
 shift 2
 excludes=
