@@ -5,7 +5,7 @@
 #include "lib/base/digest.h"
 #include "lib/base/parallel.h"
 #include "lib/io/json.h"
-#include "lib/io/shards.h"
+#include "lib/io/shard_split.h"
 
 namespace moelora {
 namespace {
