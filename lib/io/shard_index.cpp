@@ -7,6 +7,7 @@
 #include <set>
 
 #include "lib/base/error.h"
+#include "lib/io/folder_listing.h"
 #include "lib/io/json_scan.h"
 #include "lib/io/text_position.h"
 #include "lib/io/utf8.h"
@@ -14,7 +15,6 @@
 namespace moelora {
 namespace {
 
-constexpr std::string_view kExtension = ".safetensors";
 constexpr int kMaxDepth = 16;
 constexpr size_t kMaxTensors = 1'000'000;
 
@@ -26,7 +26,8 @@ std::string_view fault_of_name(std::string_view name) {
   if (name.find(':') != std::string_view::npos) return "names a drive";
   if (std::any_of(name.begin(), name.end(), [](char c) { return c >= 0 && c < 0x20; }))
     return "holds a control character";
-  if (!name.ends_with(kExtension) || name == kExtension) return "is no .safetensors file";
+  if (!name.ends_with(kSafetensorsEnding) || name == kSafetensorsEnding)
+    return "is no .safetensors file";
   return {};
 }
 
@@ -54,7 +55,10 @@ class IndexReader final : public JsonHandler {
   }
 
   void finish() const {
-    if (index_.weight_map.empty()) throw Error(where_, "names no tensor: it has no weight_map");
+    if (index_.weight_map.empty())
+      throw Error(where_, sections_.contains("weight_map")
+                              ? "names no tensor: its weight_map is empty"
+                              : "names no tensor: it has no weight_map");
   }
 
  private:
@@ -144,8 +148,8 @@ struct NumberedName {
   std::string_view stem, number, count;
 
   static std::optional<NumberedName> parse(std::string_view name) {
-    if (!name.ends_with(kExtension)) return std::nullopt;
-    name.remove_suffix(kExtension.size());
+    if (!name.ends_with(kSafetensorsEnding)) return std::nullopt;
+    name.remove_suffix(kSafetensorsEnding.size());
     const auto digits_at_end = [&] {
       const size_t last = name.find_last_not_of("0123456789");
       const std::string_view digits = name.substr(last + 1);
@@ -192,7 +196,7 @@ std::vector<std::string> missing_numbers(const std::vector<std::string>& files) 
     const int count = std::stoi(std::string(name->count));
     for (int i = 1; i <= count && out.size() < kEnough; ++i) {
       const std::string expected = fmt::format("{}{:0{}}-of-{}{}", name->stem, i,
-                                               name->count.size(), name->count, kExtension);
+                                               name->count.size(), name->count, kSafetensorsEnding);
       if (!present.contains(expected)) out.push_back(expected);
     }
   }

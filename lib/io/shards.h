@@ -1,22 +1,14 @@
 #pragma once
 
-#include <cstdint>
 #include <string>
-#include <vector>
 
-#include "lib/base/tensor.h"
+#include "lib/io/weights.h"
 
 namespace moelora {
 
-struct Shard {
-  std::string file;  // "model.safetensors", or "model-00001-of-00003.safetensors"
-  TensorMap tensors;
-};
-
-// Cuts `tensors` into shards as huggingface does: in name order, a new shard where the next tensor
-// would pass `max_bytes` (0: no limit); a tensor above the limit gets a shard of its own. A shard
-// also ends where its header would pass kHubHeaderBytes. No tensors give one empty shard.
-std::vector<Shard> split_shards(const std::string& stem, const TensorMap& tensors,
-                                uint64_t max_bytes);
+// The weights that the index at `index_path` describes. Refuses an index that is malformed or lies
+// about its shards; what is only odd (total_size, names of files and tensors it leaves out) becomes
+// a warning. Shards may be symbolic links to anywhere, as in the hub's cache. Throws Error.
+Weights open_shards(const std::string& index_path);
 
 }  // namespace moelora
