@@ -1,0 +1,180 @@
+#include "lib/model/base_convert.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <set>
+
+#include "lib/base/cast.h"
+#include "lib/base/error.h"
+#include "lib/io/tensor_writer.h"
+#include "lib/io/weights.h"
+#include "lib/model/base_files.h"
+#include "lib/model/base_verify.h"
+#include "lib/model/expert_tensors.h"
+
+namespace moelora {
+namespace {
+
+std::string_view form_name(ExpertForm form) {
+  return form == ExpertForm::per_expert ? "per-expert" : "fused";
+}
+
+std::string found_form(const ExpertLayer& experts) {
+  if (experts.mxfp4) return "MXFP4";
+  return experts.numbered ? "per expert" : "batched";
+}
+
+// "model.layers.{layer}" of "model.layers.{layer}.mlp.experts".
+std::string layer_stem(const ModelSpec& spec) {
+  return spec.hub.stem.substr(0, spec.hub.stem.find("{layer}") + 7);
+}
+
+class Converter {
+ public:
+  explicit Converter(const BaseConversion& options)
+      : options_(options), base_(open_base(options.in, options.model_specs)), weights_(open()) {}
+
+  BaseConversionReport run() {
+    SplitExperts split = split_experts(weights_.tensors, base_.spec, base_.folder);
+    if (split.experts.empty()) throw Error(base_.folder, "no tensor of routed experts was found");
+    keep_layers(split);
+    describe(split);
+    const TensorMap tensors = output(split);
+    refuse_no_change(tensors);
+    const std::vector<CarriedFile> files = other_files(base_.folder, report_.left_out);
+    if (!options_.dry_run) write(tensors, files);
+    if (!options_.dry_run && options_.verify) verify();
+    return std::move(report_);
+  }
+
+ private:
+  Weights open() const {
+    if (base_.folder.empty()) {
+      throw Error(options_.in,
+                  fmt::format("found {} only, expected a folder with weights", base_.origin),
+                  "name the folder that holds config.json and the .safetensors files");
+    }
+    return open_weights(base_.folder, {"model"});
+  }
+
+  bool keeps(int layer) const {
+    return layer < 0 || !options_.layers ||
+           (layer >= options_.layers->first && layer <= options_.layers->second);
+  }
+
+  void keep_layers(SplitExperts& split) const {
+    if (!options_.layers) return;
+    const auto [first, last] = *options_.layers;
+    if (first < 0 || first > last || last >= base_.spec.layers) {
+      throw Error("--layers", fmt::format("{}-{} is no range of the model's layers 0-{}", first,
+                                          last, base_.spec.layers - 1));
+    }
+    const std::string stem = layer_stem(base_.spec);
+    std::erase_if(split.rest,
+                  [&](const auto& entry) { return !keeps(split_stem(entry.first, stem).first); });
+    std::erase_if(split.experts, [&](const ExpertLayer& experts) { return !keeps(experts.layer); });
+  }
+
+  void describe(const SplitExperts& split) {
+    std::set<std::string> forms;
+    for (const ExpertLayer& experts : split.experts) forms.insert(found_form(experts));
+    report_.family = base_.spec.family;
+    report_.from = fmt::format("{}", fmt::join(forms, ", "));
+    report_.to = form_name(options_.to);
+    report_.expert_layers = static_cast<int64_t>(split.experts.size());
+    decodes_ = forms.count("MXFP4") != 0;
+  }
+
+  TensorMap output(const SplitExperts& split) {
+    const ExpertStorage storage = options_.to == ExpertForm::per_expert
+                                      ? per_expert_storage(base_.spec)
+                                      : fused_storage(base_.spec);
+    TensorMap out = split.rest;
+    for (const ExpertLayer& experts : split.experts) add_experts(experts, base_.spec, storage, out);
+    if (options_.to_bf16) cast(out);
+    std::set<std::string> changes;
+    for (const auto& [name, tensor] : out) {
+      report_.bytes += tensor.bytes();
+      for (const Piece& piece : tensor.pieces()) changes.insert(piece.source->change());
+    }
+    changes.erase("");
+    report_.changes.assign(changes.begin(), changes.end());
+    report_.tensors = static_cast<int64_t>(out.size());
+    return out;
+  }
+
+  static void cast(TensorMap& tensors) {
+    TensorMap kept;
+    for (auto it = tensors.begin(); it != tensors.end();) {
+      auto next = std::next(it);
+      if (stays_as_it_is(it->first)) kept.insert(tensors.extract(it));
+      it = next;
+    }
+    tensors = cast_tensors(tensors, DType::BF16);
+    tensors.merge(kept);
+  }
+
+  void refuse_no_change(const TensorMap& out) const {
+    const auto same = [](const auto& a, const auto& b) {
+      return a.first == b.first && a.second.dtype() == b.second.dtype() &&
+             a.second.shape() == b.second.shape();
+    };
+    const TensorMap& in = weights_.tensors;
+    if (!std::equal(in.begin(), in.end(), out.begin(), out.end(), same)) return;
+    throw Error(base_.folder,
+                fmt::format("the experts are {} already: there is nothing to convert", report_.to));
+  }
+
+  Json config() const {
+    Json out = base_.config;
+    if (decodes_) out.erase("quantization_config");
+    if (decodes_ || options_.to_bf16) {
+      for (const char* key : {"dtype", "torch_dtype"}) {
+        if (out.find(key) != nullptr) out.set(key, "bfloat16");
+      }
+    }
+    Json about = Json::object({{"experts", std::string(form_name(options_.to))}});
+    if (options_.layers)
+      about.set("layers", Json::array({options_.layers->first, options_.layers->second}));
+    out.set("moelora", std::move(about));
+    return out;
+  }
+
+  void write(const TensorMap& tensors, const std::vector<CarriedFile>& files) {
+    std::vector<FilePtr> inputs;
+    for (const SafetensorsFile& file : weights_.files) inputs.push_back(file.file);
+    OutputFolder folder(options_.out, inputs, {options_.force, options_.durable});
+    WriteOptions write_options;
+    write_options.max_shard_size = options_.max_shard_size;
+    write_options.threads = options_.threads;
+    report_.files = write_weights(folder, "model", tensors, write_options).files;
+    for (const CarriedFile& file : files) {
+      folder.copy_file(file.name, file.path);
+      report_.files.push_back(file.name);
+    }
+    folder.commit("config.json", config().dump() + "\n");
+    report_.files.push_back("config.json");
+  }
+
+  void verify() {
+    const Weights written = open_weights(options_.out, {"model"});
+    report_.verified =
+        verify_base(weights_.tensors, written.tensors, base_.spec, options_.threads, options_.out);
+  }
+
+  const BaseConversion& options_;
+  BaseModel base_;
+  Weights weights_;
+  BaseConversionReport report_;
+  bool decodes_ = false;
+};
+
+}  // namespace
+
+BaseConversionReport convert_base(const BaseConversion& conversion) {
+  return Converter(conversion).run();
+}
+
+}  // namespace moelora

@@ -1,0 +1,253 @@
+#include "lib/model/expert_tensors.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <set>
+
+#include "lib/base/error.h"
+#include "lib/model/mxfp4.h"
+#include "lib/model/rename.h"
+
+namespace moelora {
+namespace {
+
+struct Named {
+  Projection projection;
+  std::string name;
+};
+
+std::vector<Named> stored_projections(const ExpertStorage& s) {
+  std::vector<Named> out;
+  for (const Named& p : {Named{Projection::gate, s.gate}, Named{Projection::up, s.up},
+                         Named{Projection::gate_up, s.gate_up}, Named{Projection::down, s.down}}) {
+    if (!p.name.empty()) out.push_back(p);
+  }
+  return out;
+}
+
+// [E, 2I, ...] of gate and up apart.
+Tensor half_of(const Tensor& gate_up, Projection half, GateUpOrder order) {
+  const int64_t index = half == Projection::gate ? 0 : 1, rows = gate_up.dim(1) / 2;
+  if (order == GateUpOrder::halves) return gate_up.slice(1, index * rows, rows);
+  Shape apart = gate_up.shape();
+  apart[1] = rows;
+  apart.insert(apart.begin() + 2, 2);
+  return gate_up.reshape(apart).select(2, index);
+}
+
+Tensor together(const Tensor& gate, const Tensor& up, GateUpOrder order) {
+  const bool halves = order == GateUpOrder::halves;
+  const Tensor parts[] = {halves ? gate : gate.unsqueeze(2), halves ? up : up.unsqueeze(2)};
+  Shape shape = gate.shape();
+  shape[1] *= 2;
+  return Tensor::concat(halves ? 1 : 2, parts).reshape(shape);
+}
+
+class ExpertReader {
+ public:
+  ExpertReader(const TensorMap& tensors, const ModelSpec& spec, const std::string& where)
+      : tensors_(tensors), spec_(spec), where_(where) {}
+
+  SplitExperts split() {
+    SplitExperts out;
+    for (const ExpertStorage& storage : {spec_.hub, spec_.memory, per_expert_storage(spec_)}) {
+      for (const int layer : layers_of(storage)) {
+        if (read_layers_.insert(layer).second) out.experts.push_back(read(storage, layer));
+      }
+    }
+    std::sort(out.experts.begin(), out.experts.end(),
+              [](const ExpertLayer& a, const ExpertLayer& b) { return a.layer < b.layer; });
+    for (const auto& [name, tensor] : tensors_) {
+      if (used_.count(name) != 0) continue;
+      refuse_expert(name);
+      out.rest.emplace(name, tensor);
+    }
+    return out;
+  }
+
+ private:
+  static bool starts_with(const std::string& text, const std::string& start) {
+    return text.rfind(start, 0) == 0;
+  }
+
+  static bool is_of(const ExpertStorage& storage, const std::string& rest) {
+    if (rest.empty()) return false;
+    if (storage.numbered) return std::isdigit(static_cast<unsigned char>(rest[0])) != 0;
+    for (const Named& p : stored_projections(storage)) {
+      if (starts_with(rest, p.name.substr(0, p.name.find('.')))) return true;
+    }
+    return false;
+  }
+
+  std::set<int> layers_of(const ExpertStorage& storage) const {
+    std::set<int> out;
+    for (const auto& [name, tensor] : tensors_) {
+      const auto [layer, rest] = split_stem(name, storage.stem);
+      if (layer >= 0 && is_of(storage, rest)) out.insert(layer);
+    }
+    return out;
+  }
+
+  ExpertLayer read(const ExpertStorage& storage, int layer) {
+    ExpertLayer out;
+    out.layer = layer;
+    out.numbered = storage.numbered;
+    const std::string stem = with_layer(storage.stem, layer);
+    for (const Named& p : stored_projections(storage)) {
+      const Tensor weight = storage.numbered ? numbered(stem, p, "weight")
+                                             : batched(stem, p, storage.axes, out.mxfp4);
+      add(out.weights, p.projection, weight);
+      if (spec_.expert_bias)
+        add(out.biases, p.projection,
+            storage.numbered ? numbered(stem, p, "bias") : batched_bias(stem, p));
+    }
+    return out;
+  }
+
+  void add(std::map<Projection, Tensor>& out, Projection projection, const Tensor& tensor) const {
+    if (projection != Projection::gate_up) {
+      out[projection] = tensor;
+      return;
+    }
+    for (const Projection half : {Projection::gate, Projection::up})
+      out[half] = half_of(tensor, half, spec_.gate_up_order);
+  }
+
+  Tensor numbered(const std::string& stem, const Named& p, const std::string& what) {
+    const Shape shape = what == "bias"
+                            ? Shape{spec_.out_dim(p.projection)}
+                            : Shape{spec_.out_dim(p.projection), spec_.in_dim(p.projection)};
+    std::vector<Tensor> parts;
+    for (int64_t e = 0; e < spec_.experts; ++e) {
+      parts.push_back(take(fmt::format("{}.{}.{}.{}", stem, e, p.name, what), shape));
+      if (parts.back().dtype() != parts.front().dtype()) {
+        throw Error(where_ + ": " + fmt::format("{}.{}.{}.{}", stem, e, p.name, what),
+                    fmt::format("is {}, but expert 0's is {}", dtype_name(parts.back().dtype()),
+                                dtype_name(parts.front().dtype())));
+      }
+    }
+    return Tensor::stack(parts);
+  }
+
+  Tensor batched(const std::string& stem, const Named& p, ExpertAxes axes, bool& mxfp4) {
+    const std::string name = stem + "." + p.name;
+    const int64_t rows = spec_.out_dim(p.projection), columns = spec_.in_dim(p.projection);
+    if (tensors_.count(name + "_blocks") != 0) {
+      mxfp4 = true;
+      const Tensor blocks = take(name + "_blocks"), scales = take(name + "_scales");
+      return checked(name + "_blocks",
+                     mxfp4_tensor(blocks, scales, where_ + ": " + name + "_blocks"),
+                     {spec_.experts, rows, columns});
+    }
+    if (axes == ExpertAxes::out_in) return take(name, {spec_.experts, rows, columns});
+    return take(name, {spec_.experts, columns, rows}).transpose(1, 2);
+  }
+
+  Tensor batched_bias(const std::string& stem, const Named& p) {
+    return take(stem + "." + p.name + "_bias", {spec_.experts, spec_.out_dim(p.projection)});
+  }
+
+  const Tensor& take(const std::string& name) {
+    const auto found = tensors_.find(name);
+    if (found == tensors_.end()) {
+      throw Error(where_, fmt::format("the tensor {} is missing", name),
+                  fmt::format("the config says {} experts a layer; check that all shards are there",
+                              spec_.experts));
+    }
+    used_.insert(name);
+    return found->second;
+  }
+
+  const Tensor& take(const std::string& name, const Shape& shape) {
+    return checked(name, take(name), shape);
+  }
+
+  const Tensor& checked(const std::string& name, const Tensor& tensor, const Shape& shape) const {
+    if (tensor.shape() == shape) return tensor;
+    throw Error(where_ + ": " + name, fmt::format("has shape {}, the config says {}",
+                                                  to_string(tensor.shape()), to_string(shape)));
+  }
+
+  void refuse_expert(const std::string& name) const {
+    for (const ExpertStorage& storage : {spec_.hub, spec_.memory, per_expert_storage(spec_)}) {
+      const auto [layer, rest] = split_stem(name, storage.stem);
+      if (layer < 0 || !is_of(storage, rest)) continue;
+      throw Error(
+          where_ + ": " + name,
+          fmt::format(
+              "belongs to the experts of layer {}, but is none of the tensors they are known by",
+              layer),
+          "quantised experts other than MXFP4 (FP8, bitsandbytes) must be dequantised first");
+    }
+  }
+
+  const TensorMap& tensors_;
+  const ModelSpec& spec_;
+  const std::string& where_;
+  std::set<std::string> used_;
+  std::set<int> read_layers_;
+};
+
+const Tensor& find(const std::map<Projection, Tensor>& tensors, Projection p) {
+  return tensors.at(p);
+}
+
+Tensor stored(const std::map<Projection, Tensor>& tensors, Projection p, GateUpOrder order) {
+  if (p != Projection::gate_up) return find(tensors, p);
+  return together(find(tensors, Projection::gate), find(tensors, Projection::up), order);
+}
+
+}  // namespace
+
+std::pair<int, std::string> split_stem(const std::string& name, const std::string& stem) {
+  const std::pair<int, std::string> none = {-1, ""};
+  const size_t mark = stem.find("{layer}");
+  if (mark == std::string::npos || name.compare(0, mark, stem, 0, mark) != 0) return none;
+  int layer = 0;
+  const char* end = name.data() + name.size();
+  const auto [rest, error] = std::from_chars(name.data() + mark, end, layer);
+  const std::string tail = stem.substr(mark + 7) + ".";
+  const std::string after(rest, end);
+  if (error != std::errc() || layer < 0 || after.rfind(tail, 0) != 0) return none;
+  return {layer, after.substr(tail.size())};
+}
+
+ExpertStorage per_expert_storage(const ModelSpec& spec) {
+  if (spec.hub.numbered) return spec.hub;
+  return {true,        spec.memory.stem,  spec.gated ? "gate_proj" : "", "up_proj", "",
+          "down_proj", ExpertAxes::out_in};
+}
+
+ExpertStorage fused_storage(const ModelSpec& spec) {
+  return spec.hub.numbered ? spec.memory : spec.hub;
+}
+
+SplitExperts split_experts(const TensorMap& tensors, const ModelSpec& spec,
+                           const std::string& where) {
+  return ExpertReader(tensors, spec, where).split();
+}
+
+void add_experts(const ExpertLayer& experts, const ModelSpec& spec, const ExpertStorage& storage,
+                 TensorMap& out) {
+  const std::string stem = with_layer(storage.stem, experts.layer);
+  for (const Named& p : stored_projections(storage)) {
+    const Tensor weight = stored(experts.weights, p.projection, spec.gate_up_order);
+    const std::string batched = fmt::format("{}.{}", stem, p.name);
+    if (!storage.numbered)
+      out[batched] = storage.axes == ExpertAxes::out_in ? weight : weight.transpose(1, 2);
+    for (int64_t e = 0; storage.numbered && e < spec.experts; ++e) {
+      out[fmt::format("{}.{}.{}.weight", stem, e, p.name)] = weight.select(0, e);
+    }
+    if (experts.biases.empty()) continue;
+    const Tensor bias = stored(experts.biases, p.projection, spec.gate_up_order);
+    if (!storage.numbered) out[batched + "_bias"] = bias;
+    for (int64_t e = 0; storage.numbered && e < spec.experts; ++e) {
+      out[fmt::format("{}.{}.{}.bias", stem, e, p.name)] = bias.select(0, e);
+    }
+  }
+}
+
+}  // namespace moelora

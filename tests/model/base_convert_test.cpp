@@ -1,0 +1,316 @@
+#include "lib/model/base_convert.h"
+
+#include <doctest/doctest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "lib/base/error.h"
+#include "lib/io/tensor_writer.h"
+#include "lib/io/weights.h"
+#include "lib/model/base_verify.h"
+#include "lib/model/expert_tensors.h"
+#include "tests/io/temp_folder.h"
+#include "tests/model/catalogue.h"
+
+namespace moelora {
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::string kGptOss = MOELORA_TEST_DATA "/gpt_oss/base";
+const std::string kMxfp4 = MOELORA_TEST_DATA "/mxfp4/base";
+
+BaseConversionReport convert(const std::string& in, const std::string& out, ExpertForm to) {
+  BaseConversion options;
+  options.in = in;
+  options.out = out;
+  options.to = to;
+  options.verify = true;
+  options.durable = false;
+  return convert_base(options);
+}
+
+TensorMap tensors_of(const std::string& folder) { return open_weights(folder, {"model"}).tensors; }
+
+// "" when both have the same names, shapes, types and bytes.
+std::string difference(const TensorMap& a, const TensorMap& b) {
+  for (const auto& [name, tensor] : a) {
+    const auto found = b.find(name);
+    if (found == b.end()) return name + " is missing";
+    if (found->second.dtype() != tensor.dtype() || found->second.shape() != tensor.shape())
+      return name + " is " + to_string(found->second.shape());
+    if (found->second.read() != tensor.read()) return name + " differs";
+  }
+  for (const auto& [name, tensor] : b) {
+    if (a.count(name) == 0) return name + " is extra";
+  }
+  return "";
+}
+
+std::string error_of(const BaseConversion& options) {
+  try {
+    convert_base(options);
+  } catch (const Error& error) {
+    return std::string(error.what()) + " | " + error.hint();
+  }
+  return "no error";
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+// A checkpoint of a catalogue family: its config and random-looking weights in one form.
+void write_model(const std::string& folder, const std::string& config_path, Form form,
+                 const TensorMap& extra = {}) {
+  const Json config = read_json_file(config_path);
+  TensorMap tensors = extra;
+  float next = 0;
+  for (const auto& [name, shape] : make_model_spec(config, config_path).tensors(form)) {
+    std::vector<float> values(static_cast<size_t>(Tensor::zeros(DType::F32, shape).elements()));
+    for (float& value : values) value = next++;
+    tensors[name] = Tensor::of_f32(shape, values);
+  }
+  OutputFolder out(folder, {}, {false, false});
+  write_weights(out, "model", tensors, {});
+  out.write_text("tokenizer.json", "{}");
+  out.commit("config.json", config.dump());
+}
+
+}  // namespace
+
+TEST_CASE("gpt-oss to per-expert Linears and back gives the bytes it began with") {
+  const TempFolder temp;
+  const auto report = convert(kGptOss, temp.path("split"), ExpertForm::per_expert);
+  CHECK(report.from == "batched");
+  CHECK(report.expert_layers == 2);
+  CHECK(report.verified > 2 * 4 * 6);
+  CHECK(report.changes.empty());
+  const TensorMap split = tensors_of(temp.path("split"));
+  const TensorMap original = tensors_of(kGptOss);
+  const std::string stem = "model.layers.1.mlp.experts.";
+  const Tensor gate_up = original.at(stem + "gate_up_proj");  // [E, H, 2I] interleaved
+  const Tensor gate = split.at(stem + "3.gate_proj.weight");
+  REQUIRE(gate.shape() == Shape{48, 64});
+  const Tensor rows = gate_up.select(0, 3).transpose(0, 1).reshape({48, 2, 64});
+  CHECK(gate.read() == rows.select(1, 0).read());
+  CHECK(split.at(stem + "3.up_proj.weight").read() == rows.select(1, 1).read());
+  CHECK(split.at(stem + "3.down_proj.weight").read() ==
+        original.at(stem + "down_proj").select(0, 3).transpose(0, 1).read());
+  CHECK(split.at(stem + "3.up_proj.bias").read() ==
+        original.at(stem + "gate_up_proj_bias").select(0, 3).reshape({48, 2}).select(1, 1).read());
+  CHECK(split.count(stem + "gate_up_proj") == 0);
+
+  convert(temp.path("split"), temp.path("fused"), ExpertForm::fused);
+  CHECK(difference(original, tensors_of(temp.path("fused"))) == "");
+}
+
+TEST_CASE("MXFP4 decodes to the tensors transformers makes of it") {
+  const TempFolder temp;
+  TensorMap expected =
+      open_safetensors(MOELORA_TEST_DATA "/mxfp4/base.dequantized.safetensors").tensors;
+  for (const auto& [name, tensor] : tensors_of(kMxfp4)) {
+    if (!contains(name, "_blocks") && !contains(name, "_scales")) expected[name] = tensor;
+  }
+  SUBCASE("at once") {
+    const auto report = convert(kMxfp4, temp.path("fused"), ExpertForm::fused);
+    CHECK(report.from == "MXFP4");
+    CHECK(report.changes == std::vector<std::string>{"decode MXFP4 to BF16 (exact)"});
+  }
+  SUBCASE("by way of per-expert Linears") {
+    convert(kMxfp4, temp.path("split"), ExpertForm::per_expert);
+    convert(temp.path("split"), temp.path("fused"), ExpertForm::fused);
+  }
+  CHECK(difference(expected, tensors_of(temp.path("fused"))) == "");
+  const Json config = read_json_file(temp.path("fused/config.json"));
+  CHECK(config.find("quantization_config") == nullptr);
+  CHECK(config.find("dtype")->as_string() == "bfloat16");
+  CHECK(config.find("moelora")->find("experts")->as_string() == "fused");
+  CHECK_FALSE(open_base(temp.path("fused")).spec.hub_mxfp4);
+}
+
+TEST_CASE("Every family converts from either form to the other and back") {
+  for (const std::string& family : catalogue_families()) {
+    CAPTURE(family);
+    const TempFolder temp;
+    const std::string config = catalogue_entry(family).config;
+    for (const Form form : {Form::hub, Form::memory}) {
+      const std::string name = form == Form::hub ? "hub" : "memory";
+      write_model(temp.path(name), config, form);
+      const bool numbered = make_model_spec(read_json_file(config), config).storage(form).numbered;
+      const ExpertForm to = numbered ? ExpertForm::fused : ExpertForm::per_expert;
+      const ExpertForm back = numbered ? ExpertForm::per_expert : ExpertForm::fused;
+      CHECK(convert(temp.path(name), temp.path(name + ".to"), to).verified > 0);
+      convert(temp.path(name + ".to"), temp.path(name + ".back"), back);
+      // What is fused again has the storage of the hub, where that is batched.
+      const ModelSpec spec = open_base(temp.path(name)).spec;
+      if (form == Form::hub || !spec.hub.numbered)
+        CHECK(verify_base(tensors_of(temp.path(name)), tensors_of(temp.path(name + ".back")), spec,
+                          1, "back") > 0);
+      if (form == Form::hub)
+        CHECK(difference(tensors_of(temp.path(name)), tensors_of(temp.path(name + ".back"))) == "");
+    }
+  }
+}
+
+TEST_CASE("The rest of the folder goes along, other weights do not") {
+  const TempFolder temp;
+  fs::copy(kMxfp4, temp.path("in"));
+  fs::permissions(temp.path("in"), fs::perms::owner_all);
+  std::ofstream(temp.path("in/tokenizer.json")) << "{}";
+  std::ofstream(temp.path("in/pytorch_model.bin")) << "old";
+  fs::create_directory(temp.path("in/original"));
+  const auto report = convert(temp.path("in"), temp.path("out"), ExpertForm::per_expert);
+  CHECK(fs::exists(temp.path("out/tokenizer.json")));
+  CHECK_FALSE(fs::exists(temp.path("out/pytorch_model.bin")));
+  CHECK(report.left_out == std::vector<std::string>{"original", "pytorch_model.bin"});
+  CHECK(report.files ==
+        std::vector<std::string>{"model.safetensors", "tokenizer.json", "config.json"});
+}
+
+TEST_CASE("Shards, a dry run, a cut of layers and a cast to BF16") {
+  const TempFolder temp;
+  BaseConversion options;
+  options.in = kMxfp4;
+  options.out = temp.path("out");
+  options.durable = false;
+  options.verify = true;
+  SUBCASE("shards hold the same tensors") {
+    options.max_shard_size = 100'000;
+    CHECK(convert_base(options).files.size() > 3);
+    const TensorMap sharded = tensors_of(options.out);
+    convert(kMxfp4, temp.path("whole"), ExpertForm::per_expert);
+    CHECK(difference(tensors_of(temp.path("whole")), sharded) == "");
+  }
+  SUBCASE("a dry run reports and writes nothing") {
+    options.dry_run = true;
+    const auto report = convert_base(options);
+    CHECK(report.tensors == 77);
+    CHECK(report.bytes > 100'000);
+    CHECK(temp.names().empty());
+  }
+  SUBCASE("a cut holds its layers and what is in none") {
+    options.layers = {1, 1};
+    convert_base(options);
+    const TensorMap cut = tensors_of(options.out);
+    CHECK(cut.count("model.layers.1.mlp.experts.0.gate_proj.weight") == 1);
+    CHECK(cut.count("model.layers.0.input_layernorm.weight") == 0);
+    CHECK(cut.count("model.layers.0.mlp.experts.0.gate_proj.weight") == 0);
+    CHECK(cut.count("model.embed_tokens.weight") == 1);
+  }
+  SUBCASE("layers that are not there are refused") {
+    options.layers = {1, 2};
+    CHECK(contains(error_of(options), "--layers: 1-2 is no range of the model's layers 0-1"));
+  }
+  SUBCASE("a cast leaves correction biases alone") {
+    const std::string bias = "model.layers.1.mlp.gate.e_score_correction_bias";
+    write_model(temp.path("f32"), catalogue_entry("deepseek_v3").config, Form::hub,
+                {{bias, Tensor::zeros(DType::F32, {8})}});
+    options.in = temp.path("f32");
+    options.to = ExpertForm::fused;
+    options.to_bf16 = true;
+    CHECK(convert_base(options).changes == std::vector<std::string>{"cast F32 to BF16"});
+    const TensorMap cast = tensors_of(options.out);
+    CHECK(cast.at(bias).dtype() == DType::F32);
+    CHECK(cast.at("model.layers.1.mlp.experts.gate_up_proj").dtype() == DType::BF16);
+    CHECK(read_json_file(options.out + "/config.json").find("dtype")->as_string() == "bfloat16");
+  }
+}
+
+TEST_CASE("A base that cannot be converted says why and leaves nothing behind") {
+  const TempFolder temp;
+  const std::string config = catalogue_entry("gpt_oss").config;
+  const std::string experts = "model.layers.0.mlp.experts.";
+  BaseConversion options;
+  options.in = temp.path("in");
+  options.out = temp.path("out");
+  options.durable = false;
+  SUBCASE("sound") {
+    write_model(options.in, config, Form::hub);
+    CHECK(error_of(options) == "no error");
+  }
+  SUBCASE("already in this form") {
+    write_model(options.in, config, Form::hub);
+    options.to = ExpertForm::fused;
+    CHECK(
+        contains(error_of(options), "the experts are fused already: there is nothing to convert"));
+  }
+  SUBCASE("no weights at hand") {
+    options.in = "openai/gpt-oss-20b";
+    CHECK(contains(
+        error_of(options),
+        "found built-in config of openai/gpt-oss-20b only, expected a folder with weights"));
+  }
+  SUBCASE("an unknown expert tensor") {
+    write_model(options.in, config, Form::hub,
+                {{experts + "gate_up_proj_scale", Tensor::zeros(DType::F32, {4})}});
+    CHECK(contains(error_of(options),
+                   experts + "gate_up_proj_scale: belongs to the experts of layer 0"));
+  }
+  SUBCASE("another number of experts than the config says") {
+    write_model(options.in, config, Form::hub);
+    Json changed = read_json_file(options.in + "/config.json");
+    changed.set("num_local_experts", 3);
+    std::ofstream(options.in + "/config.json") << changed.dump();
+    CHECK(contains(error_of(options),
+                   experts + "gate_up_proj: has shape [4, 64, 96], the config says [3, 64, 96]"));
+  }
+  SUBCASE("blocks without scales") {
+    fs::create_directory(options.in);
+    TensorMap tensors = tensors_of(kMxfp4);
+    tensors.erase(experts + "down_proj_scales");
+    fs::remove(options.in);
+    OutputFolder out(options.in, {}, {false, false});
+    write_weights(out, "model", tensors, {});
+    out.commit("config.json", read_json_file(kMxfp4 + "/config.json").dump());
+    CHECK(contains(error_of(options), "the tensor " + experts + "down_proj_scales is missing"));
+  }
+  SUBCASE("an output that is there already") {
+    write_model(options.in, config, Form::hub);
+    fs::create_directory(options.out);
+    CHECK(error_of(options) != "no error");
+    options.force = true;
+    CHECK(error_of(options) == "no error");
+  }
+  if (!fs::exists(temp.path("out/config.json")))
+    CHECK_FALSE(fs::exists(temp.path("out/model.safetensors")));
+}
+
+TEST_CASE("Verification finds a wrong byte, a swapped half and a missing tensor") {
+  const ModelSpec spec = open_base(kGptOss).spec;
+  const TensorMap in = tensors_of(kGptOss);
+  SplitExperts split = split_experts(in, spec, "in");
+  const auto verify = [&] {
+    TensorMap out = split.rest;
+    for (const ExpertLayer& experts : split.experts)
+      add_experts(experts, spec, per_expert_storage(spec), out);
+    return verify_base(in, out, spec, 2, "out");
+  };
+  CHECK(verify() > 0);
+  SUBCASE("gate and up swapped") {
+    auto& weights = split.experts[1].weights;
+    std::swap(weights.at(Projection::gate), weights.at(Projection::up));
+    CHECK_THROWS_AS(verify(), Error);
+  }
+  SUBCASE("biases of two experts swapped") {
+    Tensor& bias = split.experts[0].biases.at(Projection::down);
+    const Tensor parts[] = {bias.slice(0, 1, 1), bias.slice(0, 0, 1), bias.slice(0, 2, 2)};
+    bias = Tensor::concat(0, parts);
+    CHECK_THROWS_AS(verify(), Error);
+  }
+  SUBCASE("another norm") {
+    split.rest["model.norm.weight"] = Tensor::zeros(DType::BF16, {64});
+    CHECK_THROWS_AS(verify(), Error);
+  }
+  SUBCASE("a tensor left out") {
+    split.rest.erase("model.layers.0.self_attn.sinks");
+    CHECK_THROWS_AS(verify(), Error);
+  }
+  SUBCASE("experts left out") {
+    split.experts.pop_back();
+    CHECK_THROWS_AS(verify(), Error);
+  }
+}
+
+}  // namespace moelora
