@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "lib/adapter/convert.h"
+#include "lib/adapter/init.h"
 #include "lib/adapter/inspect.h"
 #include "lib/adapter/summary.h"
 #include "lib/base/error.h"
@@ -54,6 +55,18 @@ void add_load_options(CLI::App& app, LoadFlags& flags) {
       ->type_name("ORDER");
   app.add_option("--roles", flags.in.roles, "Side of a stacked lora_A: natural (input) or swapped (output)")
       ->type_name("ROLES");
+}
+
+DType parse_dtype(const std::string& text) {
+  return text == "f32" ? DType::F32 : text == "f16" ? DType::F16 : DType::BF16;
+}
+
+WriteFolderOptions folder_options(const CommonOptions& common, bool force, bool no_sync, const std::string& shard_size) {
+  WriteFolderOptions out;
+  out.output = {force, !no_sync};
+  out.weights.threads = common.threads;
+  if (!shard_size.empty()) out.weights.max_shard_size = parse_size("--max-shard-size", shard_size);
+  return out;
 }
 
 // ---- inspect ---------------------------------------------------------------------------------
@@ -116,7 +129,7 @@ struct AdapterCommand {
     o.layout.canonical_names = names == "canonical";
     o.layout.b_order = out_side.order("--out-b-order").value_or(BOrder::rank_major);
     o.layout.roles = out_side.role("--out-roles").value_or(Roles::natural);
-    if (dtype != "keep") o.dtype = dtype == "f32" ? DType::F32 : dtype == "f16" ? DType::F16 : DType::BF16;
+    if (dtype != "keep") o.dtype = parse_dtype(dtype);
     return o;
   }
 
@@ -140,16 +153,55 @@ struct AdapterCommand {
       print_data(common, plan_text(c));
       return kClean;
     }
-    WriteFolderOptions folder;
-    folder.output = {force, !no_sync};
-    folder.weights.threads = common.threads;
-    if (!max_shard_size.empty()) folder.weights.max_shard_size = parse_size("--max-shard-size", max_shard_size);
-    const WrittenWeights written = write_conversion(c, out, folder);
+    const WrittenWeights written =
+        write_conversion(c, out, folder_options(common, force, no_sync, max_shard_size));
     std::string text = table(c);
     if (verify)
       text += fmt::format("verified: {} factors identical\n", verify_conversion(c, out, common.threads));
     text += fmt::format("wrote {}: {} tensors, {}\n", out, written.tensors.size(), size_text(written.bytes));
     print_data(common, text);
+    return kClean;
+  }
+};
+
+// ---- init ------------------------------------------------------------------------------------
+
+struct Init {
+  CommonOptions common;
+  InitOptions options;
+  std::string out, dtype = "f32", max_shard_size;
+  bool force = false, zero_b = false, no_sync = false;
+
+  CLI::App* add(CLI::App& app) {
+    CLI::App* sub = app.add_subcommand("init", "Write a fresh adapter for a base model");
+    sub->add_option("OUT", out, "Output folder; appears complete or not at all")->required();
+    sub->add_option("--base", options.base, "Base model: folder, config.json or hub name")->type_name("BASE")->required();
+    sub->add_option("--rank", options.rank, "Rank of every pair (of one expert)")->type_name("R")->required()
+        ->check(CLI::Range(1, 65536));
+    sub->add_option("--alpha", options.alpha, "lora_alpha (default: as the rank, scale 1)")->type_name("X")
+        ->check(CLI::PositiveNumber);
+    sub->add_option("--targets", options.targets, "attention, mixer, mlp, shared, experts, lm_head; comma-separated")
+        ->type_name("LIST")->delimiter(',')->required();
+    sub->add_option("--to", options.to, "Layout to write")->type_name("LAYOUT")->required();
+    sub->add_option("--model-spec", options.model_specs, "A model family to add")->type_name("FILE");
+    sub->add_option("--seed", options.seed, "Seed of the random factors (default: 0)")->type_name("N");
+    sub->add_flag("--shared-outer", options.shared_outer, "One gate/up A and one down B for all experts of a layer");
+    CLI::Option* random = sub->add_flag("--random-b", options.random_b, "B random too, so that the adapter has an effect");
+    sub->add_flag("--zero-b", zero_b, "B zero, as PEFT starts (the default)")->excludes(random);
+    sub->add_option("--dtype", dtype, "f32, f16 or bf16")->check(CLI::IsMember({"f32", "f16", "bf16"}));
+    sub->add_option("--max-shard-size", max_shard_size, "Split the weights: 5GB, 500MB")->type_name("SIZE");
+    sub->add_flag("--force", force, "Replace an existing output folder");
+    sub->add_flag("--no-sync", no_sync, "Do not wait for the disk (no fsync)");
+    add_common_options(*sub, common);
+    return sub;
+  }
+
+  int run() {
+    options.dtype = parse_dtype(dtype);
+    const FreshAdapter fresh = make_adapter(options);
+    const WrittenWeights written = write_adapter(fresh, out, folder_options(common, force, no_sync, max_shard_size));
+    print_data(common, module_table(module_rows(fresh.adapter), fresh.layout != nullptr ? fresh.layout->id : "dense") +
+                           fmt::format("wrote {}: {} tensors, {}\n", out, written.tensors.size(), size_text(written.bytes)));
     return kClean;
   }
 };
@@ -162,11 +214,14 @@ int main_(int argc, char** argv) {
   app.require_subcommand(1);
   Inspect inspect_command;
   AdapterCommand adapter_command;
+  Init init_command;
   CLI::App* inspect_app = inspect_command.add(app);
   CLI::App* adapter_app = adapter_command.add(app);
+  CLI::App* init_app = init_command.add(app);
   return run_tool(app, argc, argv, [&] {
     if (inspect_app->parsed()) return inspect_command.run();
     if (adapter_app->parsed()) return adapter_command.run();
+    if (init_app->parsed()) return init_command.run();
     return kFailed;
   });
 }

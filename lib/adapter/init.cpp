@@ -1,0 +1,171 @@
+#include "lib/adapter/init.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "lib/adapter/config_writer.h"
+#include "lib/adapter/gate_up.h"
+#include "lib/adapter/random_source.h"
+#include "lib/base/cast.h"
+#include "lib/base/error.h"
+
+namespace moelora {
+namespace {
+
+struct Target {
+  std::string_view name;
+  Role role;
+};
+
+constexpr std::array<Target, 5> kDenseTargets = {{{"attention", Role::attention},
+                                                  {"mixer", Role::mixer},
+                                                  {"mlp", Role::dense_mlp},
+                                                  {"shared", Role::shared_expert},
+                                                  {"lm_head", Role::lm_head}}};
+
+bool wants(const InitOptions& options, std::string_view target) {
+  return std::find(options.targets.begin(), options.targets.end(), target) != options.targets.end();
+}
+
+void check_targets(const InitOptions& options) {
+  if (options.targets.empty()) throw Error("--targets", "is empty", "name attention, experts, ...");
+  for (const std::string& name : options.targets) {
+    const bool dense = std::any_of(kDenseTargets.begin(), kDenseTargets.end(),
+                                   [&](const Target& t) { return t.name == name; });
+    if (dense || name == "experts") continue;
+    if (name == "router")
+      throw Error("--targets", "router cannot be adapted: SGLang and vLLM have no LoRA for it and refuse the adapter",
+                  "leave router out");
+    throw Error("--targets", fmt::format("\"{}\" is no target", name),
+                "targets: attention, mixer, mlp, shared, experts, lm_head");
+  }
+}
+
+class Maker {
+ public:
+  explicit Maker(const InitOptions& options) : options_(options) {}
+
+  Tensor a(const std::string& name, const Shape& shape) const {
+    return random(name + " A", shape, 1 / std::sqrt(static_cast<double>(shape.back())));
+  }
+  Tensor b(const std::string& name, const Shape& shape) const {
+    if (!options_.random_b) return Tensor::zeros(options_.dtype, shape);
+    return random(name + " B", shape, 1 / std::sqrt(static_cast<double>(shape.back())));
+  }
+
+ private:
+  Tensor random(const std::string& name, const Shape& shape, double bound) const {
+    int64_t elements = 1;
+    for (int64_t extent : shape) elements *= extent;
+    const SourcePtr source = random_source(options_.seed, name, elements, bound);
+    return Tensor(options_.dtype == DType::F32 ? source : cast_source(source, options_.dtype), shape);
+  }
+
+  const InitOptions& options_;
+};
+
+Factor experts_of(const Tensor& all) {
+  Factor out;
+  out.shared = all.dim(0) == 1;
+  for (int64_t e = 0; e < all.dim(0); ++e) out.parts.push_back(all.select(0, e));
+  return out;
+}
+
+ExpertPair expert_pair(const Maker& maker, const InitOptions& o, const ModelSpec& spec, int layer, Projection p,
+                       bool joint_a) {
+  const std::string name = fmt::format("layer {} {}", layer, projection_name(p));
+  const std::string a_name = joint_a ? fmt::format("layer {} gate_up_proj", layer) : name;
+  const bool down = p == Projection::down;
+  const int64_t e_a = o.shared_outer && !down ? 1 : spec.experts, e_b = o.shared_outer && down ? 1 : spec.experts;
+  ExpertPair out;
+  out.a = experts_of(maker.a(a_name, {e_a, o.rank, spec.in_dim(p)}));
+  out.b = experts_of(maker.b(name, {e_b, spec.out_dim(p), o.rank}));
+  out.scaling = {{o.rank, o.alpha, false}};
+  return out;
+}
+
+void add_experts(const Maker& maker, const InitOptions& o, const ModelSpec& spec, const Layout& layout, Adapter& adapter) {
+  adapter.expert_count = spec.experts;
+  adapter.expert_stem = spec.memory.stem;
+  std::vector<Projection> projections{Projection::up, Projection::down};
+  if (spec.gated) projections.insert(projections.begin(), Projection::gate);
+  for (int layer = 0; layer < static_cast<int>(spec.layers); ++layer)
+    for (Projection p : projections)
+      if (spec.is_moe(layer)) {
+        const bool joint_a = layout.fused && spec.gated && p != Projection::down;
+        adapter.experts.emplace(ExpertKey{layer, p}, expert_pair(maker, o, spec, layer, p, joint_a));
+      }
+  if (layout.fused && spec.gated) fuse_gate_up(adapter, layout.gate_up_order.value_or(spec.gate_up_order));
+}
+
+AdapterConfig start_config(const InitOptions& o) {
+  Json json = Json::object({{"base_model_name_or_path", o.base},
+                            {"bias", "none"},
+                            {"fan_in_fan_out", false},
+                            {"inference_mode", true},
+                            {"init_lora_weights", true},
+                            {"lora_alpha", std::nearbyint(o.alpha) == o.alpha ? Json(static_cast<int64_t>(o.alpha)) : Json(o.alpha)},
+                            {"lora_dropout", 0.0},
+                            {"modules_to_save", Json()},
+                            {"peft_type", "LORA"},
+                            {"r", o.rank},
+                            {"target_modules", Json::array()},
+                            {"task_type", "CAUSAL_LM"},
+                            {"use_dora", false},
+                            {"use_rslora", false}});
+  return parse_adapter_config(std::move(json), "adapter_config.json");
+}
+
+}  // namespace
+
+FreshAdapter make_adapter(const InitOptions& given) {
+  InitOptions o = given;
+  if (o.alpha == 0) o.alpha = static_cast<double>(o.rank);
+  check_targets(o);
+  const Layout& layout = layout_by_id(o.to);
+  if (layout.id == "shared-outer") o.shared_outer = true;
+  const ModelSpec spec = open_base(o.base, o.model_specs).spec;
+  const Maker maker(o);
+  FreshAdapter out;
+  out.adapter.config = start_config(o);
+
+  std::vector<ExpertTarget> dense;
+  for (const Target& target : kDenseTargets) {
+    if (!wants(o, target.name)) continue;
+    const size_t before = dense.size();
+    for (const LinearSpec& linear : spec.linears) {
+      const bool numbered_form = layout.form == Form::hub && spec.hub.numbered;
+      if (linear.role != target.role || !(numbered_form ? linear.hub_linear : linear.memory_linear)) continue;
+      const Scaling scaling{o.rank, o.alpha, false};
+      DensePair& pair = out.adapter.dense[linear.memory];
+      pair = {maker.a(linear.memory, {o.rank, linear.in}), maker.b(linear.memory, {linear.out, o.rank}), scaling, false};
+      const std::string& printed = numbered_form ? linear.hub : linear.memory;
+      out.tensors[lora_name(printed, Side::A)] = pair.a;
+      out.tensors[lora_name(printed, Side::B)] = pair.b;
+      dense.push_back({printed, false, scaling});
+    }
+    if (dense.size() == before)
+      throw Error("--targets", fmt::format("this base model has no {}", target.name), "leave it out");
+  }
+  WrittenExperts experts;
+  if (wants(o, "experts")) {
+    out.layout = &layout;
+    add_experts(maker, o, spec, layout, out.adapter);
+    experts = layout.write({out.adapter, &spec, {}});
+  }
+  for (auto& [name, tensor] : experts.tensors) out.tensors[name] = std::move(tensor);
+  out.config = write_config({out.adapter.config, &spec, out.layout, {}, out.adapter.gate_up_order, dense, experts.targets});
+  return out;
+}
+
+WrittenWeights write_adapter(const FreshAdapter& fresh, const std::string& out, const WriteFolderOptions& options) {
+  OutputFolder folder(out, {}, options.output);
+  const WrittenWeights written = write_weights(folder, "adapter_model", fresh.tensors, options.weights);
+  folder.commit("adapter_config.json", fresh.config.dump() + "\n");
+  return written;
+}
+
+}  // namespace moelora

@@ -1,0 +1,230 @@
+// The proof: whatever an adapter of a real peer is converted to, the deltas it means are the fp64 answers
+// of that peer. The written folders are decoded by tests/adapter/decode.cpp, not by lib/adapter.
+
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <regex>
+#include <unistd.h>
+
+#include "lib/adapter/convert.h"
+#include "lib/base/cast.h"
+#include "lib/base/error.h"
+#include "lib/io/weights.h"
+#include "tests/adapter/decode.h"
+
+using namespace moelora;
+using namespace moelora::test;
+
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::string kData = MOELORA_TEST_DATA;
+
+struct Golden {
+  std::string family, adapter, answer;  // answer: the folder whose .expect it shares
+  ReadOptions read;
+  bool shared_outer;  // can be written as shared-outer
+};
+
+std::vector<Golden> goldens() {
+  std::vector<Golden> out;
+  const ReadOptions plain, grouped{BOrder::expert_major, {}}, natural{{}, Roles::natural};
+  for (const char* family :
+       {"gpt_oss", "gpt_oss_square", "qwen3_moe", "mixtral", "deepseek_v3", "glm4_moe", "qwen2_moe"}) {
+    for (const auto& entry : fs::directory_iterator(kData + "/" + family)) {
+      const std::string name = entry.path().filename().string();
+      const std::string stem = name.substr(0, name.find(".expect"));
+      if (!name.ends_with(".expect.safetensors") || stem == "base") continue;
+      if (stem == "dora_attention") continue;  // DoRA's delta needs the base weights
+      const bool square_lone = std::string(family) == "gpt_oss_square" && stem == "peft_params_down_only";
+      out.push_back({family, stem, stem, square_lone ? natural : plain, stem == "tinker"});
+    }
+    for (const char* form : {"peft_params_swapped_roles", "peft_params_grouped_b", "peft_params_alphabetical",
+                             "peft_params_grouped_b_unmarked"})
+      if (fs::exists(kData + "/" + family + "/" + form))
+        out.push_back({family, form, "peft_params",
+                       std::string(form).ends_with("unmarked") ? grouped : plain, false});
+    for (const char* form : {"attention_only_sharded"})
+      if (fs::exists(kData + "/" + family + "/" + form)) out.push_back({family, form, "attention_only", plain, false});
+    if (fs::exists(kData + "/" + family + "/tinker.build_lora_adapter"))
+      out.push_back({family, "tinker.build_lora_adapter", "tinker", plain, true});
+  }
+  return out;
+}
+
+struct TempFolder {
+  std::string path;
+  TempFolder() {
+    std::string name = (fs::temp_directory_path() / "moelora_golden_XXXXXX").string();
+    path = mkdtemp(name.data());
+  }
+  ~TempFolder() { fs::remove_all(path); }
+};
+
+// The answers by decode_deltas' names. `experts` axes as transformers 5 holds them.
+std::map<std::string, Matrix> answers(const std::string& file, const ModelSpec& spec) {
+  std::map<std::string, Matrix> out;
+  const SafetensorsFile answer = open_safetensors(file);
+  const std::regex expert("delta\\..*layers\\.(\\d+)\\..*experts\\.(gate_up_proj|down_proj)");
+  for (const auto& entry : answer.tensors) {
+    const std::string& name = entry.first;
+    if (!name.starts_with("delta.") || entry.second.rank() == 1) continue;  // rank 1: a lora_bias
+    const std::vector<double> data = read_double(entry.second);
+    std::smatch m;
+    if (!std::regex_match(name, m, expert)) {
+      out[name.substr(6, name.size() - 6 - 7)] = {entry.second.dim(0), entry.second.dim(1), data};
+      continue;
+    }
+    const bool in_out = spec.memory.axes == ExpertAxes::in_out;
+    const int64_t n = entry.second.dim(1), k = entry.second.dim(2), o = in_out ? k : n, i = in_out ? n : k;
+    for (int64_t e = 0; e < entry.second.dim(0); ++e) {
+      const auto at = [&](int64_t row, int64_t col) {
+        return data[static_cast<size_t>(e * n * k + (in_out ? col * k + row : row * k + col))];
+      };
+      const bool down = m[2] == "down_proj";
+      for (const char* proj : {"gate", "up", "down"}) {
+        if (down != (std::string(proj) == "down")) continue;
+        const bool interleaved = spec.gate_up_order == GateUpOrder::interleaved;
+        const int64_t count = down ? o : o / 2, step = !down && interleaved ? 2 : 1;
+        const int64_t first = std::string(proj) != "up" ? 0 : interleaved ? 1 : o / 2;
+        Matrix w{count, i, {}};
+        for (int64_t r = 0; r < count; ++r)
+          for (int64_t c = 0; c < i; ++c) w.data.push_back(at(first + r * step, c));
+        out["layer " + m[1].str() + " expert " + std::to_string(e) + " " + proj] = w;
+      }
+    }
+  }
+  return out;
+}
+
+DecodeOptions decode_options(const ModelSpec& spec, const std::string& layout, bool lone_down) {
+  DecodeOptions d;
+  d.experts = spec.experts;
+  d.intermediate = spec.intermediate;
+  d.layout = layout;
+  d.interleaved = spec.gate_up_order == GateUpOrder::interleaved;
+  d.lone = lone_down ? "down_proj" : "gate_up_proj";
+  return d;
+}
+
+bool is_zero(const Matrix& m) {
+  for (double v : m.data)
+    if (v != 0) return false;
+  return true;
+}
+
+// Where a hub spelling was written, the in-memory one the answers use.
+std::string memory_name(const ModelSpec& spec, const std::string& module) {
+  const LinearSpec* linear = spec.find_linear(module);
+  return linear != nullptr ? linear->memory : module;
+}
+
+void check_deltas(const std::string& folder, const ModelSpec& spec, const DecodeOptions& decode,
+                  const std::map<std::string, Matrix>& expected) {
+  std::map<std::string, Matrix> found;
+  for (const auto& entry : decode_deltas(folder, decode)) found[memory_name(spec, entry.first)] = entry.second;
+  double worst = 0;
+  size_t missing = 0;
+  for (const auto& entry : expected) {
+    const auto it = found.find(entry.first);
+    if (it == found.end() && !is_zero(entry.second)) ++missing;
+    if (it != found.end()) worst = std::max(worst, relative_error(it->second, entry.second));
+  }
+  for (const auto& entry : found)
+    if (expected.count(entry.first) == 0 && !is_zero(entry.second)) ++missing;
+  CHECK(worst <= 1e-6);
+  CHECK(missing == 0);
+}
+
+}  // namespace
+
+TEST_CASE("every golden adapter means the same in every layout as PEFT computed in fp64") {
+  int conversions = 0;
+  for (const Golden& g : goldens()) {
+    const std::string family = kData + "/" + g.family;
+    const ModelSpec spec = open_base(family + "/base").spec;
+    const auto expected = answers(family + "/" + g.answer + ".expect.safetensors", spec);
+    REQUIRE(!expected.empty());
+    for (const Layout* layout : all_layouts()) {
+      if (layout->id == "shared-outer" && !g.shared_outer) continue;
+      for (const Roles roles : {Roles::natural, Roles::swapped})
+        for (const BOrder order : {BOrder::rank_major, BOrder::expert_major}) {
+          const bool params = layout->id == "peft-params";
+          if (!params && (roles != Roles::natural || order != BOrder::rank_major)) continue;
+          CAPTURE(g.family);
+          CAPTURE(g.adapter);
+          CAPTURE(layout->id);
+          TempFolder temp;
+          ConvertOptions options;
+          options.to = layout->id;
+          options.load.base = family + "/base";
+          options.load.read = g.read;
+          options.layout.roles = roles;
+          options.layout.b_order = order;
+          const Conversion c = plan_conversion(family + "/" + g.adapter, options);
+          WriteFolderOptions write;
+          write.output.durable = false;
+          write_conversion(c, temp.path + "/out", write);
+          DecodeOptions decode = decode_options(spec, std::string(layout->id),
+                                                g.adapter.find("down_only") != std::string::npos);
+          decode.swapped = roles == Roles::swapped;
+          decode.expert_major = order == BOrder::expert_major;
+          check_deltas(temp.path + "/out", spec, decode, expected);
+          CHECK(verify_conversion(c, temp.path + "/out", 1) > 0);
+          ++conversions;
+        }
+    }
+  }
+  MESSAGE(conversions << " conversions of golden adapters compared with fp64 answers");
+  CHECK(conversions >= 300);
+}
+
+TEST_CASE("tinker-cookbook and we make the same adapter of the same Tinker file") {
+  for (const char* family : {"gpt_oss", "qwen3_moe"}) {
+    CAPTURE(family);
+    TempFolder temp;
+    ConvertOptions options;
+    options.to = "peft-linear";
+    options.load.base = kData + "/" + family + "/base";
+    const Conversion c = plan_conversion(kData + "/" + family + "/tinker", options);
+    WriteFolderOptions write;
+    write.output.durable = false;
+    write_conversion(c, temp.path + "/out", write);
+    const Weights theirs = open_weights(kData + "/" + family + "/tinker.build_lora_adapter", {"adapter_model"});
+    const Weights ours = open_weights(temp.path + "/out", {"adapter_model"});
+    REQUIRE(ours.tensors.size() == theirs.tensors.size());
+    for (const auto& entry : theirs.tensors) {
+      CAPTURE(entry.first);
+      REQUIRE(ours.tensors.count(entry.first) == 1);
+      const Tensor& mine = ours.tensors.at(entry.first);
+      CHECK(mine.dtype() == entry.second.dtype());
+      CHECK(mine.shape() == entry.second.shape());
+      CHECK(mine.read() == entry.second.read());
+    }
+    const AdapterConfig a = read_adapter_config(temp.path + "/out/adapter_config.json");
+    const AdapterConfig b =
+        read_adapter_config(kData + "/" + family + "/tinker.build_lora_adapter/adapter_config.json");
+    std::vector<std::string> mine = a.target_modules, other = b.target_modules;
+    std::sort(mine.begin(), mine.end());
+    CHECK(mine == other);
+    CHECK(a.r == b.r);
+    CHECK(a.lora_alpha == b.lora_alpha);
+  }
+}
+
+TEST_CASE("what bytes cannot tell is asked for") {
+  ConvertOptions options;
+  options.to = "peft-linear";
+  SUBCASE("the side of a lone square pair") {
+    options.load.base = kData + "/gpt_oss_square/base";
+    CHECK_THROWS_WITH_AS(plan_conversion(kData + "/gpt_oss_square/peft_params_down_only", options),
+                         doctest::Contains("shapes are the same"), Error);
+  }
+  SUBCASE("the row order of gate and up without a base model") {
+    CHECK_THROWS_WITH_AS(plan_conversion(kData + "/gpt_oss/peft_params", options),
+                         doctest::Contains("halves or interleaved"), Error);
+  }
+}
