@@ -1,0 +1,118 @@
+// Family files that somebody wrote by hand (--model-spec).
+#include "lib/model/family.h"
+
+#include <doctest/doctest.h>
+
+#include <fstream>
+
+#include "tests/io/error_text.h"
+#include "tests/io/temp_folder.h"
+#include "tests/model/catalogue.h"
+
+namespace moelora {
+namespace {
+
+const std::string kMixtral = MOELORA_SOURCE_DIR "/schemas/models/mixtral.json";
+
+std::string mixtral_text() {
+  std::ifstream in(kMixtral);
+  return std::string(std::istreambuf_iterator<char>(in), {});
+}
+
+// mixtral.json with one piece of text replaced.
+std::string edited(const std::string& from, const std::string& to) {
+  std::string text = mixtral_text();
+  const size_t at = text.find(from);
+  REQUIRE(at != std::string::npos);
+  return text.replace(at, from.size(), to);
+}
+
+// What parsing says, without "f.json:LINE:COLUMN: ".
+std::string fault(const std::string& from, const std::string& to) {
+  const std::string text =
+      error_text([&] { parse_family(parse_json(edited(from, to), "f.json"), "f.json"); });
+  if (text.empty()) return text;
+  CHECK(text.rfind("f.json:", 0) == 0);
+  return text.substr(text.find(": ") + 2);
+}
+
+}  // namespace
+
+TEST_CASE("A family file that breaks the schema is refused at its place") {
+  CHECK(fault("\"mixtral\"", "\"mixtral\"") == "");
+  CHECK(fault("\"layers\": {\"moe\": \"all\"},", "") == "the key \"layers\" is missing");
+  CHECK(fault("\"layers\": {\"moe\": \"all\"}", "\"layers\": {}") ==
+        "/layers: the choice \"moe\" is missing");
+  CHECK(fault("\"hub_names\"", "\"hubnames\"").find("/hubnames: unknown key, expected one of: ") ==
+        0);
+  CHECK(fault("\"axes\": \"out_in\"", "\"axes\": \"in\"") ==
+        "/experts/memory/axes: found \"in\", expected one of: in_out, out_in");
+  CHECK(fault("\"axes\": \"out_in\", ", "") == "/experts/memory: the key \"axes\" is missing");
+  CHECK(fault("\"role\": \"router\"", "\"role\": \"gate\"")
+            .find("/modules/1/role: found \"gate\", expected one of: attention, mixer") == 0);
+  CHECK(fault("\"linear_in\": [\"hub\"]", "\"linear_in\": \"hub\"") ==
+        "/modules/1/linear_in: found a string, expected an array");
+  CHECK(fault("[\"heads * head_dim\", \"hidden\"]", "[\"heads * head_dim\"]") ==
+        "/modules/0/linears/q_proj: found 1 dimensions, expected [out, in]");
+  CHECK(fault("\"heads * head_dim\"", "\"heads x head_dim\"") ==
+        "unexpected 'x' at character 7 of \"heads x head_dim\"");
+  CHECK(fault("\"heads * head_dim\"", "\"heads * head_size\"") ==
+        "/modules/0/linears/q_proj: no value is called \"head_size\"");
+  CHECK(fault("\"heads * head_dim\"", "1.5") ==
+        "/modules/0/linears/q_proj/0: found a number, expected an expression such as \"2 * "
+        "heads * head_dim\"");
+  CHECK(fault("\"default\": \"hidden / heads\"", "\"default\": \"hidden / queries\"") ==
+        "/values/head_dim: no value is called \"queries\"");
+  CHECK(fault("\"vocab\": \"vocab_size\",", "") == "/values: no value is called \"vocab\"");
+  CHECK(fault("{\"keys\": \"head_dim\",", "{\"key\": \"head_dim\",")
+            .find("/values/head_dim/key: unknown key") == 0);
+  CHECK(fault("\"default\": \"hidden / heads\"", "\"function\": \"half\"") ==
+        "/values/head_dim/function: no function is called \"half\"");
+  CHECK(fault("\"numbered\": {\"gate\": \"w1\", \"up\"",
+              "\"numbered\": {\"gate\": \"w1\", \"gate_up\": \"w13\", \"up\"") ==
+        "/experts/hub/numbered: expected either \"up\" or \"gate_up\"");
+  CHECK(fault("\"role\": \"router\",", "\"role\": \"router\", \"layers\": \"not dense\",") ==
+        "/modules/1/layers: no layer choice is called \"dense\"");
+  CHECK(fault("\"role\": \"router\",", "\"role\": \"router\", \"if\": \"shared\",") ==
+        "/modules/1: no value is called \"shared\"");
+}
+
+TEST_CASE("--model-spec adds a family or replaces an embedded one") {
+  const TempFolder temp;
+  std::ofstream(temp.path("new.json"))
+      << edited("{\"mixtral\": {}}", "{\"mistral_new\": {}, \"mixtral\": {}}");
+  std::string config;
+  {
+    Json json = read_json_file(catalogue_entry("mixtral").config);
+    json.set("model_type", "mistral_new");
+    config = temp.path("config.json");
+    std::ofstream(config) << json.dump();
+  }
+  CHECK(error_text([&] { open_base(config); }).find("is no known model type") != std::string::npos);
+  CHECK(open_base(config, {temp.path("new.json")}).spec.model_type == "mistral_new");
+
+  std::ofstream(temp.path("mine.json")) << edited("\"w1\"", "\"first\"");
+  const std::string mixtral = catalogue_entry("mixtral").config;
+  CHECK(open_base(mixtral, {temp.path("mine.json")}).spec.hub.gate == "first");
+  CHECK(open_base(mixtral, {temp.path("mine.json"), temp.path("new.json")}).spec.hub.gate == "w1");
+  CHECK(open_base(mixtral).spec.hub.gate == "w1");
+
+  std::ofstream(temp.path("bad.json")) << "{\"family\": 3}";
+  CHECK(error_text([&] { open_base(mixtral, {temp.path("bad.json")}); }) ==
+        temp.path("bad.json") + ":1:12: /family: found an integer, expected a string");
+}
+
+TEST_CASE("A family file's model types and name are nowhere else") {
+  std::map<std::string, std::string> owner;
+  for (const std::string& family : family_names()) {
+    const std::string path = MOELORA_SOURCE_DIR "/schemas/models/" + family + ".json";
+    CAPTURE(path);
+    const Family parsed = parse_family(read_json_file(path), path);
+    CHECK(parsed.name == family);
+    for (const Variant& variant : parsed.variants)
+      CHECK(owner.emplace(variant.model_type, family).second);
+  }
+  CHECK(owner.size() >= 22);
+}
+
+}  // namespace moelora
