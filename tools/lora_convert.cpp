@@ -7,6 +7,7 @@
 #include "lib/adapter/inspect.h"
 #include "lib/adapter/summary.h"
 #include "lib/base/error.h"
+#include "lib/model/base_convert.h"
 #include "tools/sizes.h"
 #include "tools/tool.h"
 
@@ -206,6 +207,54 @@ struct Init {
   }
 };
 
+// ---- base ------------------------------------------------------------------------------------
+
+struct Base {
+  CommonOptions common;
+  BaseConversion options;
+  std::string to, dtype = "keep", layers, max_shard_size;
+  bool no_sync = false;
+
+  CLI::App* add(CLI::App& app) {
+    CLI::App* sub = app.add_subcommand("base", "Rewrite how a base checkpoint stores its experts");
+    sub->add_option("IN", options.in, "Model folder, or a hub name in the local cache")->required();
+    sub->add_option("OUT", options.out, "Output folder; appears complete or not at all")->required();
+    sub->add_option("--to", to, "per-expert: one Linear an expert and projection; fused: batched parameters")
+        ->check(CLI::IsMember({"per-expert", "fused"}))
+        ->required();
+    sub->add_option("--dtype", dtype, "keep, or bf16 (MXFP4 is decoded to BF16 in any case)")
+        ->check(CLI::IsMember({"keep", "bf16"}));
+    sub->add_option("--layers", layers, "Only layers A to B, from 0: a cut for tests")->type_name("A-B");
+    sub->add_option("--model-spec", options.model_specs, "A model family to add")->type_name("FILE");
+    sub->add_option("--max-shard-size", max_shard_size, "Split the weights: 5GB, 500MB")->type_name("SIZE");
+    sub->add_flag("--verify", options.verify, "Read the output back and compare it with a second evaluation");
+    sub->add_flag("--dry-run", options.dry_run, "Check everything, write nothing");
+    sub->add_flag("--force", options.force, "Replace an existing output folder");
+    sub->add_flag("--no-sync", no_sync, "Do not wait for the disk (no fsync)");
+    add_common_options(*sub, common);
+    return sub;
+  }
+
+  int run() {
+    options.to = to == "fused" ? ExpertForm::fused : ExpertForm::per_expert;
+    options.to_bf16 = dtype == "bf16";
+    if (!layers.empty()) options.layers = parse_layers("--layers", layers);
+    if (!max_shard_size.empty()) options.max_shard_size = parse_size("--max-shard-size", max_shard_size);
+    options.threads = common.threads;
+    options.durable = !no_sync;
+    const BaseConversionReport report = convert_base(options);
+    for (const std::string& change : report.changes) print_note(common, kTool, change);
+    for (const std::string& name : report.left_out) print_note(common, kTool, "left out: " + name);
+    std::string text = fmt::format("{}: experts of {} layers from {} to {}\n", report.family, report.expert_layers,
+                                   report.from, report.to);
+    if (options.verify && !options.dry_run) text += fmt::format("verified: {} tensors identical\n", report.verified);
+    text += fmt::format("{} {}: {} tensors, {}\n", options.dry_run ? "would write" : "wrote", options.out,
+                        report.tensors, size_text(report.bytes));
+    print_data(common, text);
+    return kClean;
+  }
+};
+
 }  // namespace
 
 int main_(int argc, char** argv) {
@@ -215,13 +264,16 @@ int main_(int argc, char** argv) {
   Inspect inspect_command;
   AdapterCommand adapter_command;
   Init init_command;
+  Base base_command;
   CLI::App* inspect_app = inspect_command.add(app);
   CLI::App* adapter_app = adapter_command.add(app);
   CLI::App* init_app = init_command.add(app);
+  CLI::App* base_app = base_command.add(app);
   return run_tool(app, argc, argv, [&] {
     if (inspect_app->parsed()) return inspect_command.run();
     if (adapter_app->parsed()) return adapter_command.run();
     if (init_app->parsed()) return init_command.run();
+    if (base_app->parsed()) return base_command.run();
     return kFailed;
   });
 }

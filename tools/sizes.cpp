@@ -33,4 +33,20 @@ uint64_t parse_size(const std::string& flag, const std::string& text) {
   throw Error(flag, fmt::format("\"{}\" is no size", text), "write 5GB, 500MB or 64MiB");
 }
 
+std::pair<int, int> parse_layers(const std::string& flag, const std::string& text) {
+  const char *at = text.data(), *end = at + text.size();
+  int first = 0, last = 0;
+  auto read = std::from_chars(at, end, first);
+  bool sound = read.ec == std::errc();
+  last = first;
+  if (sound && read.ptr != end) {
+    sound = *read.ptr == '-';
+    read = std::from_chars(read.ptr + 1, end, last);
+    sound = sound && read.ec == std::errc() && read.ptr == end;
+  }
+  if (!sound || first < 0 || last < first)
+    throw Error(flag, fmt::format("\"{}\" is no range of layers", text), "write 3 or 0-11");
+  return {first, last};
+}
+
 }  // namespace moelora
