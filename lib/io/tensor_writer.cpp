@@ -1,14 +1,65 @@
 #include "lib/io/tensor_writer.h"
 
-#include <fmt/format.h>
+#include <algorithm>
 
-#include "lib/base/digest.h"
-#include "lib/base/parallel.h"
+#include "lib/base/progress.h"
+#include "lib/io/evaluate.h"
 #include "lib/io/json.h"
 #include "lib/io/shard_split.h"
 
 namespace moelora {
 namespace {
+
+// All shards of one call: planned and created first, then filled together.
+class WeightsWriter {
+ public:
+  WeightsWriter(OutputFolder& out, const WriteOptions& options) : out_(out), options_(options) {}
+
+  void create(const Shard& shard) {
+    const SafetensorsPlan plan = plan_safetensors(shard.tensors, options_.metadata);
+    files_.push_back(out_.create(shard.file, plan.file_size));
+    files_.back()->write(0, std::as_bytes(std::span(plan.header)));
+    written_.files.push_back(shard.file);
+    for (const auto& [name, tensor] : shard.tensors)
+      order_.push_back({&name, &tensor, {files_.size() - 1, plan.begin.at(name)}});
+  }
+
+  WrittenWeights fill() {
+    std::sort(order_.begin(), order_.end(), [](const Item& a, const Item& b) {
+      return std::pair(a.place.file, a.place.offset) < std::pair(b.place.file, b.place.offset);
+    });
+    std::vector<Tensor> tensors;
+    std::vector<Place> places;
+    for (const Item& item : order_) {
+      tensors.push_back(*item.tensor);
+      places.push_back(item.place);
+      written_.bytes += item.tensor->bytes();
+    }
+    Progress progress(options_.progress, written_.bytes, options_.progress.empty());
+    const std::vector<std::string> digests = evaluate_tensors(
+        std::move(tensors), places, {options_.threads, options_.memory, options_.digests},
+        [&](size_t file, uint64_t offset, std::span<const std::byte> bytes) {
+          files_[file]->write(offset, bytes);
+          progress.add(bytes.size());
+        });
+    for (size_t i = 0; i < order_.size(); ++i)
+      written_.tensors[*order_[i].name] = {written_.files[order_[i].place.file], digests[i]};
+    return std::move(written_);
+  }
+
+ private:
+  struct Item {
+    const std::string* name;
+    const Tensor* tensor;
+    Place place;
+  };
+
+  OutputFolder& out_;
+  const WriteOptions& options_;
+  std::vector<std::unique_ptr<OutputFile>> files_;
+  std::vector<Item> order_;
+  WrittenWeights written_;
+};
 
 void write_index(OutputFolder& out, const std::string& name, const WrittenWeights& written) {
   Json::Members map;
@@ -23,20 +74,11 @@ void write_index(OutputFolder& out, const std::string& name, const WrittenWeight
 
 WrittenWeights write_weights(OutputFolder& out, const std::string& stem, const TensorMap& tensors,
                              const WriteOptions& options) {
-  WrittenWeights written;
-  for (const Shard& shard : split_shards(stem, tensors, options.max_shard_size)) {
-    const SafetensorsPlan plan = plan_safetensors(shard.tensors, options.metadata);
-    const auto file = out.create(shard.file, plan.file_size);
-    file->write(0, std::as_bytes(std::span(plan.header)));
-    for (const auto& [name, tensor] : shard.tensors) {
-      const std::vector<std::byte> bytes = tensor.read();
-      file->write(plan.begin.at(name), bytes);
-      written.tensors[name] = {shard.file, options.digests ? digest_hex(bytes) : ""};
-      written.bytes += bytes.size();
-    }
-    written.files.push_back(shard.file);
-  }
-  if (written.files.size() > 1) {
+  WeightsWriter writer(out, options);
+  const std::vector<Shard> shards = split_shards(stem, tensors, options.max_shard_size);
+  for (const Shard& shard : shards) writer.create(shard);
+  WrittenWeights written = writer.fill();
+  if (shards.size() > 1) {
     const std::string index = stem + ".safetensors.index.json";
     write_index(out, index, written);
     written.files.push_back(index);

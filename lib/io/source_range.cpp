@@ -1,0 +1,139 @@
+#include "lib/io/source_range.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "lib/io/safetensors.h"
+
+namespace moelora {
+namespace {
+
+using Extents = std::vector<int64_t>;
+
+struct Box {
+  Extents start, count;
+};
+
+// Cuts the flat range [first, last) of the axes from `a` on into boxes; the axes before are fixed
+// in `at`. At most two boxes an axis, and one between them.
+class RangeCutter {
+ public:
+  RangeCutter(const Extents& axes, std::vector<Box>& out)
+      : axes_(axes),
+        inner_(axes.size(), 1),
+        at_{Extents(axes.size(), 0), Extents(axes.size(), 1)},
+        out_(out) {
+    for (size_t a = axes.size(); a-- > 1;) inner_[a - 1] = inner_[a] * axes[a];
+  }
+
+  void cut(size_t a, int64_t first, int64_t last) {
+    if (a == axes_.size()) return out_.push_back(at_);
+    const int64_t inner = inner_[a];
+    const int64_t row = first / inner, last_row = last / inner;
+    if (row == last_row) return within(a, row, first % inner, last % inner);
+    const int64_t full = first % inner == 0 ? row : row + 1;
+    if (full != row) within(a, row, first % inner, inner);
+    if (last_row > full) whole(a, full, last_row - full);
+    if (last % inner != 0) within(a, last_row, 0, last % inner);
+  }
+
+ private:
+  void within(size_t a, int64_t row, int64_t first, int64_t last) {
+    at_.start[a] = row, at_.count[a] = 1;
+    cut(a + 1, first, last);
+  }
+
+  void whole(size_t a, int64_t row, int64_t rows) {
+    Box box = at_;
+    box.start[a] = row, box.count[a] = rows;
+    for (size_t b = a + 1; b < axes_.size(); ++b) box.start[b] = 0, box.count[b] = axes_[b];
+    out_.push_back(std::move(box));
+  }
+
+  const Extents& axes_;
+  Extents inner_;
+  Box at_;
+  std::vector<Box>& out_;
+};
+
+std::vector<Box> boxes_of(const Tensor& tensor, int64_t first, int64_t count) {
+  if (first == 0 && count == tensor.elements())
+    return {{Extents(tensor.axes().size(), 0), tensor.axes()}};
+  std::vector<Box> boxes;
+  RangeCutter(tensor.axes(), boxes).cut(0, first, first + count);
+  return boxes;
+}
+
+// Appends the part of `piece` inside `box`, if there is any. `first` is where the run starts.
+void add_part(const Piece& piece, const Box& box, const Extents& dst_steps, int64_t first,
+              std::vector<Part>& out) {
+  Part part{piece.source, piece.offset, -first, {}};
+  for (size_t a = 0; a < dst_steps.size(); ++a) {
+    const int64_t lo = std::max(piece.start[a], box.start[a]);
+    const int64_t hi = std::min(piece.start[a] + piece.count[a], box.start[a] + box.count[a]);
+    if (hi <= lo) return;
+    part.src += (lo - piece.start[a]) * piece.stride[a];
+    part.dst += lo * dst_steps[a];
+    if (hi - lo > 1) part.axes.push_back({hi - lo, piece.stride[a], dst_steps[a]});
+  }
+  out.push_back(std::move(part));
+}
+
+}  // namespace
+
+int64_t Part::elements() const {
+  int64_t n = 1;
+  for (const CopyAxis& axis : axes) n *= axis.count;
+  return n;
+}
+
+std::vector<Part> parts_of(const Tensor& tensor, int64_t first, int64_t count) {
+  std::vector<Part> parts;
+  if (count == 0) return parts;
+  const Extents& axes = tensor.axes();
+  Extents steps(axes.size(), 1);
+  for (size_t a = axes.size(); a-- > 1;) steps[a - 1] = steps[a] * axes[a];
+  const std::vector<Box> boxes = boxes_of(tensor, first, count);
+  for (const Piece& piece : tensor.pieces())
+    for (const Box& box : boxes) add_part(piece, box, steps, first, parts);
+  return parts;
+}
+
+SourceRange origin_of(const Source& source) {
+  const auto bytes =
+      static_cast<uint64_t>(source.elements()) * static_cast<uint64_t>(dtype_bytes(source.dtype()));
+  if (const FileRange* range = file_range(source))
+    return {range->file, range->begin, range->begin + bytes};
+  return {&source, 0, bytes};
+}
+
+std::vector<Run> runs_of(const Part& part, int64_t gap, size_t most) {
+  std::vector<CopyAxis> axes = part.axes;
+  int64_t begin = part.src;
+  for (CopyAxis& axis : axes) {
+    if (axis.src_step < 0) begin += (axis.count - 1) * axis.src_step;
+    axis.src_step = std::abs(axis.src_step);
+  }
+  std::sort(axes.begin(), axes.end(),
+            [](const CopyAxis& a, const CopyAxis& b) { return a.src_step < b.src_step; });
+  int64_t run = 1, span = 1;
+  size_t joined = 0, runs = 1;
+  for (const CopyAxis& axis : axes) {
+    span += (axis.count - 1) * axis.src_step;
+    if (runs == 1 && axis.src_step <= run + gap)
+      run = span, ++joined;
+    else
+      runs *= static_cast<size_t>(axis.count);
+  }
+  if (runs > most) return {{begin, begin + span}};
+  std::vector<Run> out = {{begin, begin + run}};
+  for (size_t a = joined; a < axes.size(); ++a) {
+    const size_t n = out.size();
+    for (int64_t i = 1; i < axes[a].count; ++i)
+      for (size_t k = 0; k < n; ++k)
+        out.push_back({out[k].begin + i * axes[a].src_step, out[k].end + i * axes[a].src_step});
+  }
+  return out;
+}
+
+}  // namespace moelora

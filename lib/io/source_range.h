@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "lib/base/strided_copy.h"
+#include "lib/base/tensor.h"
+
+namespace moelora {
+
+// One box of a contiguous run of a tensor's elements, and the strided view that fills it; all in
+// elements. `dst` counts from the first element of the run.
+struct Part {
+  SourcePtr source;
+  int64_t src = 0, dst = 0;
+  std::vector<CopyAxis> axes;
+
+  int64_t elements() const;
+};
+
+// The parts that fill elements [first, first + count) of `tensor`, row-major. What no part fills is
+// zero.
+std::vector<Part> parts_of(const Tensor& tensor, int64_t first, int64_t count);
+
+// A range of bytes of a file, or of one source that is no plain range of a file. Ranges of one
+// space can be compared: two sources over one file are in the same space.
+struct SourceRange {
+  const void* space;    // the File or the Source
+  uint64_t begin, end;  // of the file, or from the source's first element
+};
+
+// Where byte 0 of `source` lies: its space and the offset in it.
+SourceRange origin_of(const Source& source);
+
+// The elements [begin, end) of its source that a part touches, as runs: runs that lie no further
+// apart than `gap` elements are one. At most `most` runs; beyond that, one run over everything.
+struct Run {
+  int64_t begin, end;
+};
+std::vector<Run> runs_of(const Part& part, int64_t gap, size_t most);
+
+}  // namespace moelora
