@@ -81,6 +81,7 @@ class Converter {
     std::set<std::string> forms;
     for (const ExpertLayer& experts : split.experts) forms.insert(found_form(experts));
     report_.family = base_.spec.family;
+    report_.warnings = weights_.warnings;
     report_.from = fmt::format("{}", fmt::join(forms, ", "));
     report_.to = form_name(options_.to);
     report_.expert_layers = static_cast<int64_t>(split.experts.size());

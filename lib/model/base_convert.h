@@ -46,6 +46,7 @@ struct BaseConversionReport {
   int64_t verified = 0;               // tensors and expert matrices found equal; 0 without verify
   std::vector<std::string> changes;   // what changed bits: "decode MXFP4 to BF16 (exact)", ...
   std::vector<std::string> files;     // written, in order
+  std::vector<std::string> warnings;  // about the input's weights (lib/io/weights.h)
   std::vector<std::string> left_out;  // of the input folder: other weights, large files, folders
 };
 

@@ -132,11 +132,12 @@ class PlainReader {
     const auto width = static_cast<size_t>(dtype_bytes(dtype));
     Matrix out = {dtype, std::vector<std::byte>(static_cast<size_t>(rows * columns) * width)};
     std::byte* to = out.bytes.data();
+    const size_t run = in_out ? width : width * static_cast<size_t>(columns);  // contiguous bytes
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t row = !fused ? r : interleaved ? 2 * r + second : second * rows + r;
-      for (int64_t c = 0; c < columns; ++c, to += width) {
+      for (int64_t c = 0; c < columns; c += in_out ? 1 : columns, to += run) {
         const int64_t at = in_out ? c * all_rows + row : row * columns + c;
-        std::memcpy(to, from.data() + static_cast<size_t>(at) * width, width);
+        std::memcpy(to, from.data() + static_cast<size_t>(at) * width, run);
       }
     }
     return out;

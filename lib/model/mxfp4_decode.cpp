@@ -99,12 +99,14 @@ void mxfp4_decode(const uint8_t* blocks, const uint8_t* scales, int64_t count, u
 
 void mxfp4_decode_simple(const uint8_t* blocks, const uint8_t* scales, int64_t count,
                          uint16_t* out) {
-  for (int64_t i = 0; i < count * kMxfp4Block; ++i) {
-    const int byte = blocks[i / 2], code = i % 2 == 0 ? byte % 16 : byte / 16;
-    const int scale = scales[i / kMxfp4Block];
-    const float factor =
-        scale == 255 ? std::numeric_limits<float>::quiet_NaN() : std::ldexp(1.0F, scale - 127);
-    out[i] = bf16_of(kValues[static_cast<size_t>(code)] * factor);
+  for (int64_t b = 0; b < count; ++b) {
+    const float factor = scales[b] == 255 ? std::numeric_limits<float>::quiet_NaN()
+                                          : std::ldexp(1.0F, scales[b] - 127);
+    for (int i = 0; i < kMxfp4Block; ++i) {
+      const int byte = blocks[b * kMxfp4BlockBytes + i / 2];
+      const int code = i % 2 == 0 ? byte % 16 : byte / 16;
+      out[b * kMxfp4Block + i] = bf16_of(kValues[static_cast<size_t>(code)] * factor);
+    }
   }
 }
 

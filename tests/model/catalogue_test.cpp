@@ -83,7 +83,8 @@ TEST_CASE("What transformers holds as nn.Linear is a memory_linear, and nothing 
     CAPTURE(family);
     const CatalogueEntry entry = catalogue_entry(family);
     const ModelSpec spec = spec_of(entry.config);
-    for (const auto& [module, class_name] : entry.classes) {
+    for (const auto& [path, class_name] : entry.classes) {
+      const std::string module = path;
       CAPTURE(module);
       if (class_name == "Linear") CHECK(spec.find_linear(module) != nullptr);
     }
