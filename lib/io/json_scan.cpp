@@ -37,6 +37,7 @@ struct TrackingIterator {
 
 bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 bool is_between_tokens(char c) { return is_space(c) || c == ',' || c == ':'; }
+
 // nlohmann's SAX events, given their place in the text, as tokens.
 class Sax {
  public:
@@ -123,10 +124,6 @@ class Sax {
   bool end(Kind kind) {
     --depth_;
     return emit(kind);
-  }
-
-  bool stands_at(uint64_t offset, std::string_view word) const {
-    return text_.substr(offset).starts_with(word);
   }
 
   Error trailing(uint64_t at) const {

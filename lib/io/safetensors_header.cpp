@@ -14,7 +14,8 @@
 namespace moelora {
 namespace {
 
-constexpr size_t kMaxTensors = 1'000'000;
+// A hostile header of 100 MB may not take much more memory than that.
+constexpr size_t kMaxTensors = 1'000'000, kMaxMetadata = 100'000;
 constexpr int kMaxDepth = 128;  // the reference's; a sound header needs 3
 
 // Turns the tokens of a header into entries: the grammar of one, nothing about sizes.
@@ -132,8 +133,9 @@ class HeaderReader final : public JsonHandler {
       end_list();
     } else {
       numbers_->push_back(unsigned_number(token, field));
-      if (state_ == State::shape && numbers_->size() > static_cast<size_t>(kMaxTensorRank))
-        refuse(fmt::format("has more than {} dimensions", kMaxTensorRank));
+      const int most = state_ == State::shape ? kMaxTensorRank : 2;
+      if (numbers_->size() > static_cast<size_t>(most))
+        refuse(fmt::format("has more than {} numbers in {}", most, field));
     }
   }
 
@@ -143,7 +145,7 @@ class HeaderReader final : public JsonHandler {
       entry.shape = std::move(*numbers_);
     } else {
       if (numbers_->size() != 2)
-        refuse(fmt::format("has data_offsets of length {}, expected 2", numbers_->size()));
+        refuse(fmt::format("has {} of 2 numbers in data_offsets", numbers_->size()));
       entry.begin = (*numbers_)[0];
       entry.end = (*numbers_)[1];
     }
@@ -170,6 +172,8 @@ class HeaderReader final : public JsonHandler {
     } else if (token.kind != Kind::string) {
       refuse(fmt::format("has {} as the value of {}, expected a string", kind_name(token.kind),
                          quoted(key_)));
+    } else if (header_.metadata.size() == kMaxMetadata) {
+      refuse(fmt::format("has more than {} keys", kMaxMetadata));
     } else if (!header_.metadata.try_emplace(key_, std::move(token.text)).second) {
       refuse(fmt::format("has the key {} twice", quoted(key_)));
     }

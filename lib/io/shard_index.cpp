@@ -16,7 +16,7 @@ namespace moelora {
 namespace {
 
 constexpr int kMaxDepth = 16;
-constexpr size_t kMaxTensors = 1'000'000;
+constexpr size_t kMaxTensors = 1'000'000, kMaxSections = 32;
 
 // Why a name may not be opened beside the index, with the rules of Windows on every system: an
 // index is made to be copied. Empty when it may.
@@ -76,6 +76,8 @@ class IndexReader final : public JsonHandler {
       if (!sections_.insert(section_).second)
         throw error_at(token.offset,
                        fmt::format("the key {} stands twice in this object", quoted(section_)), {});
+      if (sections_.size() > kMaxSections)
+        throw error_at(token.offset, fmt::format("has more than {} keys", kMaxSections), {});
       if (section_ != "weight_map" && section_ != "metadata")
         index_.warnings.push_back(fmt::format("{}: unknown key {}", where_, quoted(section_)));
     } else if (section_ == "weight_map" && token.kind != Kind::begin_object &&

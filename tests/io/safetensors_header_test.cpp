@@ -73,6 +73,7 @@ std::vector<Case> grammar_cases() {
       {"offsets as object", tensor(entry("U8", "[4]", "{\"begin\":0,\"end\":4}")), 4},
       {"offsets null", tensor(entry("U8", "[4]", "null")), 4},
       {"offsets empty", tensor(entry("U8", "[4]", "[]")), 4},
+      {"offsets with one number", tensor(entry("U8", "[4]", "[4]")), 4},
       {"offsets with a fraction", tensor(entry("U8", "[4]", "[0.0,4]")), 4},
       {"metadata as array", "{\"__metadata__\":[\"a\"]}", 0},
       {"metadata as string", "{\"__metadata__\":\"pt\"}", 0},
@@ -253,6 +254,13 @@ constexpr bool kSlowHere = false;
 #else
 constexpr bool kSlowHere = true;  // two minutes under sanitizers
 #endif
+
+TEST_CASE("metadata may have a hundred thousand keys and no more") {
+  std::string header = "{\"__metadata__\":{";
+  for (int i = 0; i < 100'000; ++i) header += fmt::format("\"{}\":\"\",", i);
+  CHECK(fault(header.substr(0, header.size() - 1) + "}}", 0) == "");
+  CHECK(fault(header + "\"x\":\"\"}}", 0) == "f: __metadata__: has more than 100000 keys");
+}
 
 TEST_CASE("a header may name a million tensors and no more" * doctest::skip(kSlowHere)) {
   std::string header = "{";

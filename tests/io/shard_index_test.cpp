@@ -54,6 +54,11 @@ TEST_CASE("each fault of an index is refused at its line and column") {
   SUBCASE("an empty weight_map") {
     CHECK(fault("{\"weight_map\": {}}") == "i: names no tensor: its weight_map is empty");
   }
+  SUBCASE("more keys than anyone writes") {
+    std::string text = "{";
+    for (int i = 0; i < 33; ++i) text += "\"" + std::to_string(i) + "\":0,";
+    CHECK(fault(text) == "i:1:216: has more than 32 keys");
+  }
   SUBCASE("weight_map of another kind") {
     CHECK(fault("{\"weight_map\":\n [\"t\"]}") ==
           "i:2:2: weight_map is an array, expected an object of strings");
