@@ -159,12 +159,14 @@ LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> bas
   out.adapter.config = out.files.config;
   note_config(out.adapter.config, out.notes);
 
-  const std::vector<ExpertTensor> experts = expert_tensors(out.files.weights.tensors);
+  std::vector<ExpertTensor> experts;
   DenseReader dense(spec, out.adapter);
   for (const auto& [name, tensor] : out.files.weights.tensors) {
     const TensorName parsed = parse_tensor_name(name);
-    const bool factor = parsed.part == TensorPart::lora_a || parsed.part == TensorPart::lora_b;
-    if (!factor || !parse_expert_path(parsed.module)) dense.add(name, parsed, tensor);
+    if (auto expert = expert_tensor(name, parsed, tensor))
+      experts.push_back(std::move(*expert));
+    else
+      dense.add(name, parsed, tensor);
   }
   dense.finish();
   if (experts.empty()) return out;

@@ -43,7 +43,9 @@ std::optional<BaseModel> base_for(const AdapterConfig& config, const LoadOptions
 // of both sides when a file mixes layouts, or the names that belong to none.
 const Layout* detect_layout(std::span<const ExpertTensor> tensors);
 
-// The routed-expert tensors of a file.
+// A routed-expert factor; nullopt for anything else.
+std::optional<ExpertTensor> expert_tensor(const std::string& name, const TensorName& parsed,
+                                          const Tensor& tensor);
 std::vector<ExpertTensor> expert_tensors(const TensorMap& tensors);
 
 // Makes the canonical adapter of opened files. `from` is a layout id, "" to detect it.

@@ -49,14 +49,18 @@ std::string shown(const ExpertTensor& t) { return t.name + " " + to_string(t.ten
 
 }  // namespace
 
+std::optional<ExpertTensor> expert_tensor(const std::string& name, const TensorName& parsed,
+                                          const Tensor& tensor) {
+  if (parsed.part != TensorPart::lora_a && parsed.part != TensorPart::lora_b) return std::nullopt;
+  auto path = parse_expert_path(parsed.module);
+  if (!path) return std::nullopt;
+  return ExpertTensor{name, std::move(*path), parsed.part == TensorPart::lora_a ? Side::A : Side::B, tensor};
+}
+
 std::vector<ExpertTensor> expert_tensors(const TensorMap& tensors) {
   std::vector<ExpertTensor> out;
-  for (const auto& [name, tensor] : tensors) {
-    TensorName parsed = parse_tensor_name(name);
-    if (parsed.part != TensorPart::lora_a && parsed.part != TensorPart::lora_b) continue;
-    if (auto path = parse_expert_path(parsed.module))
-      out.push_back({name, std::move(*path), parsed.part == TensorPart::lora_a ? Side::A : Side::B, tensor});
-  }
+  for (const auto& [name, tensor] : tensors)
+    if (auto expert = expert_tensor(name, parse_tensor_name(name), tensor)) out.push_back(std::move(*expert));
   return out;
 }
 

@@ -84,6 +84,17 @@ struct Described {
   std::vector<std::string> notes;
 };
 
+// The layout of an adapter that cannot be interpreted further.
+std::string layout_alone(const AdapterFiles& files, const LoadOptions& options) {
+  try {
+    const std::vector<ExpertTensor> experts = expert_tensors(files.weights.tensors);
+    const Layout* layout = options.from.empty() ? detect_layout(experts) : &layout_by_id(options.from);
+    return layout == nullptr ? "none" : std::string(layout->id);
+  } catch (const Error&) {
+    return "unknown";
+  }
+}
+
 Described describe(const std::string& path, const LoadOptions& options) {
   AdapterFiles files = open_adapter(path);
   Described out;
@@ -96,17 +107,15 @@ Described describe(const std::string& path, const LoadOptions& options) {
   try {
     std::optional<BaseModel> base = base_for(files.config, options, out.notes);
     if (base) out.base = base->origin;
-    const std::vector<ExpertTensor> experts = expert_tensors(files.weights.tensors);
-    out.layout = "unknown";
-    const Layout* layout = options.from.empty() ? detect_layout(experts) : &layout_by_id(options.from);
-    out.layout = layout == nullptr ? "none" : std::string(layout->id);
-    const LoadedAdapter loaded = interpret_adapter(std::move(files), std::move(base), options.from, options.read);
+    const LoadedAdapter loaded = interpret_adapter(files, std::move(base), options.from, options.read);
+    out.layout = loaded.layout == nullptr ? "none" : std::string(loaded.layout->id);
     out.experts = loaded.adapter.expert_count;
     out.rows = module_rows(loaded.adapter);
     for (const auto& [name, extra] : loaded.adapter.extras)
       out.extras.emplace_back(name, extra_kind_name(extra.kind));
     out.notes.insert(out.notes.end(), loaded.notes.begin(), loaded.notes.end());
   } catch (const Error& error) {
+    out.layout = layout_alone(files, options);
     out.problem = error.what();
     out.hint = error.hint();
   }

@@ -25,19 +25,21 @@ std::string_view take_component(std::string_view& text) {
   return head;
 }
 
-// MODULE.lora_A.weight, MODULE.lora_A, MODULE.lora_A.ADAPTER.weight: leaves MODULE in `name`.
-bool strip_factor(std::string_view& name, std::string_view factor) {
-  const std::string marker = fmt::format(".{}", factor);
+// MODULE.lora_A.weight, MODULE.lora_A, MODULE.lora_A.ADAPTER.weight: leaves MODULE in `name`. `marker`
+// is ".lora_A".
+bool strip_factor(std::string_view& name, std::string_view marker) {
   if (strip_suffix(name, marker)) return true;
   std::string_view rest = name;
   if (!strip_suffix(rest, ".weight")) return false;
-  const size_t at = rest.rfind(marker);
-  if (at == std::string_view::npos) return false;
-  const std::string_view tail = rest.substr(at + marker.size());
-  const bool plain = tail.empty();
-  const bool adapter = tail.size() > 1 && tail[0] == '.' && tail.find('.', 1) == std::string_view::npos;
-  if (!plain && !adapter) return false;
-  name = rest.substr(0, at);
+  if (strip_suffix(rest, marker)) {
+    name = rest;
+    return true;
+  }
+  const size_t dot = rest.rfind('.');  // an adapter's name stands between
+  if (dot == std::string_view::npos || dot + 1 == rest.size()) return false;
+  rest = rest.substr(0, dot);
+  if (!strip_suffix(rest, marker)) return false;
+  name = rest;
   return true;
 }
 
@@ -55,19 +57,19 @@ TensorName parse_tensor_name(std::string_view name) {
   while (name.starts_with(kPeftPrefix)) name.remove_prefix(kPeftPrefix.size());
   const std::string_view whole = name;
   struct Row {
-    std::string_view factor;
+    std::string_view marker;
     TensorPart part;
   };
-  constexpr std::array<Row, 4> kFactors = {{{"lora_A", TensorPart::lora_a},
-                                            {"lora_B", TensorPart::lora_b},
-                                            {"lora_embedding_A", TensorPart::embedding_a},
-                                            {"lora_embedding_B", TensorPart::embedding_b}}};
+  constexpr std::array<Row, 4> kFactors = {{{".lora_A", TensorPart::lora_a},
+                                            {".lora_B", TensorPart::lora_b},
+                                            {".lora_embedding_A", TensorPart::embedding_a},
+                                            {".lora_embedding_B", TensorPart::embedding_b}}};
   if (strip_suffix(name, ".lora_B.bias")) return {std::string(name), TensorPart::lora_bias};
-  if (strip_suffix(name, ".lora_magnitude_vector") || strip_factor(name, "lora_magnitude_vector"))
+  if (strip_suffix(name, ".lora_magnitude_vector") || strip_factor(name, ".lora_magnitude_vector"))
     return {std::string(name), TensorPart::magnitude};
   if (strip_suffix(name, ".base_layer.weight")) return {std::string(name), TensorPart::base_weight};
   for (const Row& row : kFactors)
-    if (strip_factor(name, row.factor)) return {std::string(name), row.part};
+    if (strip_factor(name, row.marker)) return {std::string(name), row.part};
   return {std::string(whole), TensorPart::other};
 }
 

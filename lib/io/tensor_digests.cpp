@@ -2,19 +2,27 @@
 
 #include <vector>
 
-#include "lib/base/digest.h"
-#include "lib/base/parallel.h"
+#include "lib/io/evaluate.h"
 
 namespace moelora {
 
 std::map<std::string, std::string> digest_tensors(const TensorMap& tensors, int threads) {
+  std::vector<Tensor> list;
+  std::vector<Place> places;
   std::map<std::string, std::string> out;
-  std::vector<std::pair<const Tensor*, std::string*>> work;
-  for (const auto& [name, tensor] : tensors) work.emplace_back(&tensor, &out[name]);
-  parallel_for(static_cast<int64_t>(work.size()), threads, [&](int64_t i, int) {
-    const auto& [tensor, digest] = work[static_cast<size_t>(i)];
-    *digest = digest_hex(tensor->read());
-  });
+  uint64_t offset = 0;
+  for (const auto& [name, tensor] : tensors) {
+    list.push_back(tensor);
+    places.push_back({0, offset});
+    offset += tensor.bytes();
+    out[name];
+  }
+  EvaluateOptions options;
+  options.threads = threads;
+  const auto digests = evaluate_tensors(std::move(list), places, options,
+                                        [](size_t, uint64_t, std::span<const std::byte>) {});
+  size_t next = 0;
+  for (auto& entry : out) entry.second = digests[next++];
   return out;
 }
 
