@@ -73,15 +73,22 @@ void note_ranks(Conversion& c) {
 }  // namespace
 
 Conversion plan_conversion(const std::string& in, const ConvertOptions& options) {
-  Conversion c;
+  std::vector<std::string> notes;
   AdapterFiles files = open_adapter(in);
   if (options.dtype) {
     files.weights.tensors = cast_tensors(files.weights.tensors, *options.dtype);
-    c.notes.push_back(fmt::format("factors are cast to {}", dtype_name(*options.dtype)));
+    notes.push_back(fmt::format("factors are cast to {}", dtype_name(*options.dtype)));
   }
-  std::optional<BaseModel> base = base_for(files.config, options.load, c.notes);
-  c.input = interpret_adapter(std::move(files), std::move(base), options.load.from, options.load.read);
-  c.notes.insert(c.notes.end(), c.input.notes.begin(), c.input.notes.end());
+  std::optional<BaseModel> base = base_for(files.config, options.load, notes);
+  LoadedAdapter input = interpret_adapter(std::move(files), std::move(base), options.load.from, options.load.read);
+  input.notes.insert(input.notes.begin(), notes.begin(), notes.end());
+  return plan_conversion(std::move(input), options);
+}
+
+Conversion plan_conversion(LoadedAdapter input, const ConvertOptions& options) {
+  Conversion c;
+  c.input = std::move(input);
+  c.notes = c.input.notes;
   c.adapter = c.input.adapter;
   const ModelSpec* spec = c.input.base ? &c.input.base->spec : nullptr;
   if (c.input.layout != nullptr) c.to = &layout_by_id(options.to);

@@ -30,6 +30,9 @@ struct Conversion {
 // Throws Error when the input cannot be read or the target layout cannot say what it holds.
 Conversion plan_conversion(const std::string& in, const ConvertOptions& options);
 
+// The same for an adapter that is read already: options.load and options.dtype no longer matter.
+Conversion plan_conversion(LoadedAdapter input, const ConvertOptions& options);
+
 struct WriteFolderOptions {
   OutputOptions output;
   WriteOptions weights;

@@ -127,6 +127,14 @@ std::optional<bool> lone_from_config(const AdapterConfig& config, const Paramete
   return second;
 }
 
+// Without a gate, up and down have each other's shapes, and what PEFT writes today reads as well as two
+// oddities at once: old PEFT's roles and the nesting of parametrised experts.
+void settle_ungated(std::vector<Hypothesis>& all) {
+  const auto plain = [](const Hypothesis& h) { return h.roles == Roles::natural && !h.second_inside; };
+  if (std::none_of(all.begin(), all.end(), plain)) return;
+  std::erase_if(all, [](const Hypothesis& h) { return h.roles == Roles::swapped && h.second_inside; });
+}
+
 // Drops the hypotheses for which `keep` is false, unless that would leave none.
 template <class F>
 void prefer(std::vector<Hypothesis>& all, F&& keep) {
@@ -136,16 +144,32 @@ void prefer(std::vector<Hypothesis>& all, F&& keep) {
 
 }  // namespace
 
+std::optional<int> nesting(std::string_view rest) {
+  int depth = 0;
+  while (!rest.empty()) {
+    if (!rest.starts_with(kNest)) return std::nullopt;
+    rest.remove_prefix(kNest.size());
+    ++depth;
+    if (rest.empty()) break;
+    if (rest[0] != '.' || rest.size() == 1) return std::nullopt;
+    rest.remove_prefix(1);
+  }
+  return depth;
+}
+
 std::vector<StackedPair> pair_up(std::span<const ExpertTensor> tensors) {
   std::map<std::pair<int, int>, StackedPair> pairs;  // by layer, then outermost last
   for (const ExpertTensor& t : tensors) {
-    const int nesting = static_cast<int>((t.path.rest.size() + 1) / (kNest.size() + 1));
+    const int depth = nesting(t.path.rest).value_or(0);
     if (t.tensor.rank() != 2)
       throw Error(t.name, fmt::format("has shape {}, expected two dims", to_string(t.tensor.shape())));
-    StackedPair& pair = pairs[{t.path.layer, -nesting}];
+    StackedPair& pair = pairs[{t.path.layer, -depth}];
     pair.layer = t.path.layer;
-    pair.nesting = nesting;
-    (t.side == Side::A ? pair.a : pair.b) = &t;
+    pair.nesting = depth;
+    const ExpertTensor*& slot = t.side == Side::A ? pair.a : pair.b;
+    if (slot != nullptr)
+      throw Error(t.name, fmt::format("names the same factor as {}", slot->name), "keep one of them");
+    slot = &t;
   }
   std::map<int, int> count;
   std::vector<StackedPair> out;
@@ -189,6 +213,7 @@ StackedReading read_stacked_pairs(std::span<const StackedPair> pairs, const Read
         return h.lone_is_second != left.front().lone_is_second;
       }))
     parameter_unknown(lone->front(), p);
+  settle_ungated(left);
   if (!context.options.roles && context.config.roles)
     prefer(left, [&](const Hypothesis& h) { return h.roles == *context.config.roles; });
   if (std::any_of(left.begin(), left.end(),

@@ -88,7 +88,7 @@ std::optional<ExpertPath> parse_expert_path(std::string_view module) {
   if (!layer) return std::nullopt;
   for (size_t at = dot; at != std::string_view::npos; at = module.find('.', at + 1)) {
     const std::string_view here = module.substr(at + 1);
-    if (here != "experts" && !here.starts_with("experts.")) continue;
+    if (here != "experts" && !(here.starts_with("experts.") && here.size() > 8)) continue;
     const size_t end = at + 1 + 7;
     return ExpertPath{fmt::format("{}{{layer}}{}", module.substr(0, digits), module.substr(dot, end - dot)),
                       static_cast<int>(*layer),
@@ -98,9 +98,11 @@ std::optional<ExpertPath> parse_expert_path(std::string_view module) {
 }
 
 std::optional<NamePattern::At> NamePattern::match(std::string_view rest) const {
+  if (std::count(rest.begin(), rest.end(), '.') != std::count(pattern_.begin(), pattern_.end(), '.'))
+    return std::nullopt;
   At at{std::nullopt, Projection::down, {}};
   std::string_view pattern = pattern_;
-  while (true) {
+  while (!pattern.empty()) {
     const std::string_view hole = take_component(pattern), text = take_component(rest);
     if (hole == kExpertHole) {
       at.expert = parse_index(text);
@@ -112,9 +114,7 @@ std::optional<NamePattern::At> NamePattern::match(std::string_view rest) const {
       at.projection = row->first;
       at.word = row->second;
     }
-    if (pattern.empty() || rest.empty()) break;
   }
-  if (!pattern.empty() || !rest.empty()) return std::nullopt;
   return at;
 }
 

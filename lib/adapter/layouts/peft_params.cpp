@@ -12,12 +12,7 @@ namespace moelora {
 namespace {
 
 Claim claim(const ExpertTensor& t) {
-  std::string_view rest = t.path.rest;
-  while (rest.starts_with("base_layer")) {
-    rest.remove_prefix(10);
-    if (rest.starts_with('.')) rest.remove_prefix(1);
-  }
-  return rest.empty() && t.tensor.rank() == 2 ? Claim::sure : Claim::no;
+  return nesting(t.path.rest) && t.tensor.rank() == 2 ? Claim::sure : Claim::no;
 }
 
 std::string_view parameter_name(const ModelSpec* spec, Projection projection) {
