@@ -157,9 +157,9 @@ struct AdapterCommand {
     const WrittenWeights written =
         write_conversion(c, out, folder_options(common, force, no_sync, max_shard_size));
     std::string text = table(c);
+    text += fmt::format("wrote {}: {} tensors, {}\n", out, written.tensors.size(), size_text(written.bytes));
     if (verify)
       text += fmt::format("verified: {} factors identical\n", verify_conversion(c, out, common.threads));
-    text += fmt::format("wrote {}: {} tensors, {}\n", out, written.tensors.size(), size_text(written.bytes));
     print_data(common, text);
     return kClean;
   }
