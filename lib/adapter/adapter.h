@@ -66,6 +66,13 @@ struct Extra {
   Tensor tensor;
 };
 
+// How the two sides of stacked pairs (peft-params) were read, and what decided lora_B's order.
+struct StackedForm {
+  Roles roles;
+  BOrder b_order;
+  std::string_view b_order_from;  // "marked", "given", "no matter" (E or r is 1) or "assumed"
+};
+
 struct Adapter {
   AdapterConfig config;
   std::map<std::string, DensePair> dense;       // by module path: "model.layers.0.self_attn.q_proj"
@@ -76,6 +83,7 @@ struct Adapter {
   std::string expert_stem;                      // as found, with "{layer}": "model.layers.{layer}.mlp.experts"
   // Row order of Projection::gate_up factors; unknown for PEFT's parameters without a base model.
   std::optional<GateUpOrder> gate_up_order;
+  std::optional<StackedForm> stacked;           // of a peft-params file
 
   std::string stem(int layer) const;
 };

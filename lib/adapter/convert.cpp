@@ -58,6 +58,23 @@ std::vector<ExpertTarget> write_dense(const Conversion& c, const ModelSpec* spec
   return targets;
 }
 
+// --b-order and --roles speak of the side that has them: the input's stacked pairs, else the output's.
+LayoutWriteOptions written_form(const Conversion& c, const ConvertOptions& options) {
+  LayoutWriteOptions out = options.layout;
+  const ReadOptions& said = options.load.read;
+  const bool in = c.input.layout != nullptr && c.input.layout->id == "peft-params";
+  const bool to = c.to != nullptr && c.to->id == "peft-params";
+  if (in || (!said.b_order && !said.roles)) return out;
+  if (!to)
+    throw Error(said.b_order ? "--b-order" : "--roles",
+                fmt::format("only peft-params has it, and neither the input ({}) nor the output ({}) is of that layout",
+                            c.input.layout != nullptr ? c.input.layout->id : "no experts", options.to),
+                "leave it out");
+  out.b_order = said.b_order.value_or(out.b_order);
+  out.roles = said.roles.value_or(out.roles);
+  return out;
+}
+
 void note_ranks(Conversion& c) {
   for (const auto& [key, pair] : c.adapter.experts) {
     if (key.projection != Projection::gate_up) continue;
@@ -92,6 +109,7 @@ Conversion plan_conversion(LoadedAdapter input, const ConvertOptions& options) {
   c.adapter = c.input.adapter;
   const ModelSpec* spec = c.input.base ? &c.input.base->spec : nullptr;
   if (c.input.layout != nullptr) c.to = &layout_by_id(options.to);
+  const LayoutWriteOptions form = written_form(c, options);
 
   const std::vector<ExpertTarget> dense = write_dense(c, spec, c.tensors);
   WrittenExperts experts;
@@ -101,13 +119,13 @@ Conversion plan_conversion(LoadedAdapter input, const ConvertOptions& options) {
     else
       split_gate_up(c.adapter);
     note_ranks(c);
-    experts = c.to->write({c.adapter, spec, options.layout});
+    experts = c.to->write({c.adapter, spec, form});
   } else {
     (void)layout_by_id(options.to);
     c.notes.push_back("no routed-expert factors: every layout writes the same");
   }
   for (auto& [name, tensor] : experts.tensors) c.tensors[name] = std::move(tensor);
-  c.config = write_config({c.input.adapter.config, spec, c.to, options.layout, c.adapter.gate_up_order, dense,
+  c.config = write_config({c.input.adapter.config, spec, c.to, form, c.adapter.gate_up_order, dense,
                            experts.targets});
   return c;
 }

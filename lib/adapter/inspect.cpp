@@ -79,6 +79,7 @@ struct Described {
   std::string layout;  // "none" without expert factors, "unknown" when it cannot be told
   std::string base, problem, hint;
   int64_t experts = 0;
+  std::optional<StackedForm> stacked;
   std::vector<ModuleRow> rows;
   std::vector<std::pair<std::string, std::string>> extras;  // name, kind
   std::vector<std::string> notes;
@@ -110,6 +111,7 @@ Described describe(const std::string& path, const LoadOptions& options) {
     const LoadedAdapter loaded = interpret_adapter(files, std::move(base), options.from, options.read);
     out.layout = loaded.layout == nullptr ? "none" : std::string(loaded.layout->id);
     out.experts = loaded.adapter.expert_count;
+    out.stacked = loaded.adapter.stacked;
     out.rows = module_rows(loaded.adapter);
     for (const auto& [name, extra] : loaded.adapter.extras)
       out.extras.emplace_back(name, extra_kind_name(extra.kind));
@@ -131,6 +133,10 @@ std::string adapter_text(const Described& d) {
   if (d.experts > 0) out += fmt::format(", {} experts", d.experts);
   out += "\n";
   if (!d.base.empty()) out += fmt::format("base: {}\n", d.base);
+  if (d.stacked)
+    out += fmt::format("stacked: lora_A on the {} side (roles {}), lora_B columns {} ({})\n",
+                       d.stacked->roles == Roles::natural ? "input" : "output", roles_name(d.stacked->roles),
+                       b_order_name(d.stacked->b_order), d.stacked->b_order_from);
   if (!d.rows.empty()) out += "\n" + module_table(d.rows, d.layout);
   for (const auto& [name, kind] : d.extras) out += fmt::format("{}: {}\n", kind, shown(name));
   for (const std::string& note : d.notes) out += "note: " + note + "\n";
@@ -162,6 +168,9 @@ Json adapter_json(const Described& d) {
                        {"lora_alpha", d.config.lora_alpha},
                        {"use_rslora", d.config.use_rslora},
                        {"experts", d.experts},
+                       {"roles", d.stacked ? Json(roles_name(d.stacked->roles)) : Json()},
+                       {"b_order", d.stacked ? Json(b_order_name(d.stacked->b_order)) : Json()},
+                       {"b_order_from", d.stacked ? Json(d.stacked->b_order_from) : Json()},
                        {"modules", Json::array(std::move(rows))},
                        {"extras", Json::array(std::move(extras))},
                        {"notes", Json::strings(d.notes)},

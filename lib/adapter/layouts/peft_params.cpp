@@ -24,22 +24,26 @@ std::string_view parameter_name(const ModelSpec* spec, Projection projection) {
   return name.empty() ? projection_name(projection) : std::string_view(name);
 }
 
-BOrder input_order(const ReadContext& context, int64_t experts, int64_t rank) {
-  if (context.options.b_order) return *context.options.b_order;
-  if (context.config.b_order) return *context.config.b_order;
-  if (experts == 1 || rank == 1) return BOrder::rank_major;
-  const std::string hint = "say --b-order rank-major (PEFT, and Unsloth since 2026-09-17) or "
-                           "--b-order expert-major (Unsloth before that)";
+struct Order {
+  BOrder order;
+  std::string_view from;
+};
+
+Order input_order(const ReadContext& context, int64_t experts, int64_t rank) {
+  if (context.options.b_order) return {*context.options.b_order, "given"};
+  if (context.config.b_order) return {*context.config.b_order, "marked"};
+  if (experts == 1 || rank == 1) return {BOrder::rank_major, "no matter"};
   if (context.config.base_model.find("unsloth/") != std::string::npos)
     throw Error(context.config.where,
                 fmt::format("the base model is \"{}\" and there is no \"lora_B_layout\": Unsloth wrote the columns "
                             "of a stacked lora_B in either order, and nothing in the file tells which",
                             context.config.base_model),
-                hint);
-  return BOrder::rank_major;
+                "say --b-order rank-major (PEFT, and Unsloth since 2026-09-17) or --b-order expert-major "
+                "(Unsloth before that)");
+  return {BOrder::rank_major, "assumed"};
 }
 
-// [E, a_dim side..]: A as [E, r, a_dim], B as [E, b_dim, r].
+// A as [E, r, a_dim], B as [E, b_dim, r].
 Tensor split_a(const Tensor& a, int64_t experts) { return a.reshape({experts, a.dim(0) / experts, a.dim(1)}); }
 
 Tensor split_b(const Tensor& b, int64_t experts, BOrder order) {
@@ -81,21 +85,21 @@ void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Ada
   const StackedReading reading = read_stacked_pairs(pairs, context);
   const bool swapped = reading.roles == Roles::swapped;
   ExpertCollector collector(context);
-  std::optional<BOrder> order;
+  std::optional<Order> order;
   for (size_t i = 0; i < pairs.size(); ++i) {
     const StackedPair& pair = pairs[i];
     const std::string path = fmt::format("{}.{}", layer_path(pair.a->path.stem, pair.layer),
                                          parameter_name(context.spec, reading.projection[i]));
     const int64_t experts = expert_count(pair, path, context);
     if (!order) order = input_order(context, experts, pair.a->tensor.dim(0) / experts);
-    const Tensor a = split_a(pair.a->tensor, experts), b = split_b(pair.b->tensor, experts, *order);
-    ExpertTensor as_a = *pair.a, as_b = *pair.b;
-    collector.add_all(as_a, reading.projection[i], experts_of(swapped ? b : a, swapped), false, path);
-    collector.add_all(as_b, reading.projection[i], experts_of(swapped ? a : b, swapped), false, path);
+    const Tensor a = split_a(pair.a->tensor, experts), b = split_b(pair.b->tensor, experts, order->order);
+    collector.add_all(*pair.a, reading.projection[i], experts_of(swapped ? b : a, swapped), false, path);
+    collector.add_all(*pair.b, reading.projection[i], experts_of(swapped ? a : b, swapped), false, path);
   }
   collector.finish(adapter);
   if (context.spec != nullptr) adapter.gate_up_order = context.spec->gate_up_order;
-  if (!context.options.b_order && !context.config.b_order)
+  adapter.stacked = StackedForm{reading.roles, order->order, order->from};
+  if (order->from == "assumed")
     context.notes.push_back(
         "the order of the columns of lora_B is not marked: read as PEFT writes it, rank-major "
         "(--b-order expert-major reads Unsloth adapters from before 2026-09-17)");
