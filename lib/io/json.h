@@ -43,10 +43,10 @@ class Json {
 
   const Json* find(std::string_view key) const;  // null when this is no object or has no such key
   Json* find(std::string_view key);
-  void set(std::string_view key, Json value);    // replaces in place, else appends
+  void set(std::string_view key, Json value);  // replaces in place, else appends
   void erase(std::string_view key);
 
-  int line() const { return line_; }      // 1-based; 0 when not read from a file
+  int line() const { return line_; }  // 1-based; 0 when not read from a file
   int column() const { return column_; }
 
   // As Python's json.dumps(value, indent=2) writes it (no trailing newline), non-ASCII raw.
