@@ -3,9 +3,8 @@
 
 #include <algorithm>
 
-#include "lib/adapter/expert_collector.h"
-#include "lib/adapter/gate_up.h"
 #include "lib/adapter/layout.h"
+#include "lib/adapter/numbered_factors.h"
 
 namespace moelora {
 namespace {
@@ -36,13 +35,7 @@ Claim claim(const ExpertTensor& t) {
 }
 
 void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Adapter& adapter) {
-  ExpertCollector collector(context);
-  for (const ExpertTensor& t : tensors) {
-    const auto at = *match(t);
-    collector.add(t, at.projection, *at.expert, t.tensor,
-                  layer_path(t.path.stem, t.path.layer) + "." + t.path.rest);
-  }
-  collector.finish(adapter);
+  read_numbered(match, tensors, context, adapter);
   const bool plural = std::any_of(tensors.begin(), tensors.end(), [](const ExpertTensor& t) {
     return plural_names().match(t.path.rest).has_value();
   });
@@ -50,18 +43,9 @@ void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Ada
 }
 
 WrittenExperts write(const WriteContext& context) {
-  WrittenExperts out;
-  for (const auto& [key, pair] : context.adapter.experts) {
-    const std::string stem = written_stem(context, Form::hub, key.layer);
-    for (int64_t e = 0; e < context.adapter.expert_count; ++e) {
-      if (!pair.a.has(e)) continue;
-      const std::string module = stem + "." + names().format(e, projection_name(key.projection));
-      out.tensors[lora_name(module, Side::A)] = pair.a.at(e);
-      out.tensors[lora_name(module, Side::B)] = pair.b.at(e);
-      out.targets.push_back({module, false, pair.scaling_of(e)});
-    }
-  }
-  return out;
+  return write_numbered(context, [](int64_t expert, Projection projection) {
+    return names().format(expert, projection_name(projection));
+  });
 }
 
 }  // namespace

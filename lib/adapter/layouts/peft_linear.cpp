@@ -1,7 +1,7 @@
 // One 2-D pair an expert and projection, as PEFT saves LoRA on numbered expert Linears.
 
-#include "lib/adapter/expert_collector.h"
 #include "lib/adapter/layout.h"
+#include "lib/adapter/numbered_factors.h"
 
 namespace moelora {
 namespace {
@@ -16,18 +16,14 @@ const NamePattern& names() {
   return kNames;
 }
 
+std::optional<NamePattern::At> match(const ExpertTensor& t) { return names().match(t.path.rest); }
+
 Claim claim(const ExpertTensor& t) {
-  return names().match(t.path.rest) && t.tensor.rank() == 2 ? Claim::sure : Claim::no;
+  return match(t) && t.tensor.rank() == 2 ? Claim::sure : Claim::no;
 }
 
 void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Adapter& adapter) {
-  ExpertCollector collector(context);
-  for (const ExpertTensor& t : tensors) {
-    const auto at = *names().match(t.path.rest);
-    collector.add(t, at.projection, *at.expert, t.tensor,
-                  layer_path(t.path.stem, t.path.layer) + "." + t.path.rest);
-  }
-  collector.finish(adapter);
+  read_numbered(match, tensors, context, adapter);
 }
 
 std::string_view word(const WriteContext& context, Projection projection) {
@@ -38,18 +34,9 @@ std::string_view word(const WriteContext& context, Projection projection) {
 }
 
 WrittenExperts write(const WriteContext& context) {
-  WrittenExperts out;
-  for (const auto& [key, pair] : context.adapter.experts) {
-    const std::string stem = written_stem(context, Form::hub, key.layer);
-    for (int64_t e = 0; e < context.adapter.expert_count; ++e) {
-      if (!pair.a.has(e)) continue;
-      const std::string module = stem + "." + names().format(e, word(context, key.projection));
-      out.tensors[lora_name(module, Side::A)] = pair.a.at(e);
-      out.tensors[lora_name(module, Side::B)] = pair.b.at(e);
-      out.targets.push_back({module, false, pair.scaling_of(e)});
-    }
-  }
-  return out;
+  return write_numbered(context, [&](int64_t expert, Projection projection) {
+    return names().format(expert, word(context, projection));
+  });
 }
 
 }  // namespace
