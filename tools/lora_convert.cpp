@@ -17,8 +17,8 @@ namespace {
 constexpr const char* kTool = "lora-convert";
 
 template <class T>
-T parsed(const std::string& flag, const std::string& text, std::optional<T> (*parse)(std::string_view),
-         const std::string& choices) {
+T parsed(const std::string& flag, const std::string& text,
+         std::optional<T> (*parse)(std::string_view), const std::string& choices) {
   if (const auto value = parse(text)) return *value;
   throw Error(flag, fmt::format("\"{}\" is none of {}", text, choices));
 }
@@ -48,13 +48,18 @@ struct LoadFlags {
 };
 
 void add_load_options(CLI::App& app, LoadFlags& flags) {
-  app.add_option("--from", flags.from, "Layout of the input (default: detected)")->type_name("LAYOUT");
-  app.add_option("--base", flags.base, "Base model: folder, config.json or hub name")->type_name("BASE");
-  app.add_option("--model-spec", flags.model_specs, "A model family to add (schemas/model_spec.schema.json)")
+  app.add_option("--from", flags.from, "Layout of the input (default: detected)")
+      ->type_name("LAYOUT");
+  app.add_option("--base", flags.base, "Base model: folder, config.json or hub name")
+      ->type_name("BASE");
+  app.add_option("--model-spec", flags.model_specs,
+                 "A model family to add (schemas/model_spec.schema.json)")
       ->type_name("FILE");
-  app.add_option("--b-order", flags.in.b_order, "Columns of a stacked lora_B: rank-major (PEFT) or expert-major")
+  app.add_option("--b-order", flags.in.b_order,
+                 "Columns of a stacked lora_B: rank-major (PEFT) or expert-major")
       ->type_name("ORDER");
-  app.add_option("--roles", flags.in.roles, "Side of a stacked lora_A: natural (input) or swapped (output)")
+  app.add_option("--roles", flags.in.roles,
+                 "Side of a stacked lora_A: natural (input) or swapped (output)")
       ->type_name("ROLES");
 }
 
@@ -62,7 +67,8 @@ DType parse_dtype(const std::string& text) {
   return text == "f32" ? DType::F32 : text == "f16" ? DType::F16 : DType::BF16;
 }
 
-WriteFolderOptions folder_options(const CommonOptions& common, bool force, bool no_sync, const std::string& shard_size) {
+WriteFolderOptions folder_options(const CommonOptions& common, bool force, bool no_sync,
+                                  const std::string& shard_size) {
   WriteFolderOptions out;
   out.output = {force, !no_sync};
   out.weights.threads = common.threads;
@@ -78,7 +84,8 @@ struct Inspect {
   std::string format = "text";
 
   CLI::App* add(CLI::App& app) {
-    CLI::App* sub = app.add_subcommand("inspect", "What is this: layout, modules, ranks, scales, what is ambiguous");
+    CLI::App* sub = app.add_subcommand(
+        "inspect", "What is this: layout, modules, ranks, scales, what is ambiguous");
     sub->add_option("PATH", load.path, "Adapter folder, weights file, model folder")->required();
     add_load_options(*sub, load);
     sub->add_option("--format", format, "text or json")->check(CLI::IsMember({"text", "json"}));
@@ -108,12 +115,17 @@ struct AdapterCommand {
     sub->add_option("OUT", out, "Output folder; appears complete or not at all")->required();
     sub->add_option("--to", to, "Layout to write")->type_name("LAYOUT")->required();
     add_load_options(*sub, load);
-    sub->add_option("--out-b-order", out_side.b_order, "Columns of the written stacked lora_B")->type_name("ORDER");
-    sub->add_option("--out-roles", out_side.roles, "Side of the written stacked lora_A")->type_name("ROLES");
-    sub->add_option("--names", names, "family: w1/w3/w2 where the base says so; canonical: gate/up/down")
+    sub->add_option("--out-b-order", out_side.b_order, "Columns of the written stacked lora_B")
+        ->type_name("ORDER");
+    sub->add_option("--out-roles", out_side.roles, "Side of the written stacked lora_A")
+        ->type_name("ROLES");
+    sub->add_option("--names", names,
+                    "family: w1/w3/w2 where the base says so; canonical: gate/up/down")
         ->check(CLI::IsMember({"family", "canonical"}));
-    sub->add_option("--dtype", dtype, "keep, f32, f16 or bf16")->check(CLI::IsMember({"keep", "f32", "f16", "bf16"}));
-    sub->add_option("--max-shard-size", max_shard_size, "Split the weights: 5GB, 500MB (PEFT reads one file only)")
+    sub->add_option("--dtype", dtype, "keep, f32, f16 or bf16")
+        ->check(CLI::IsMember({"keep", "f32", "f16", "bf16"}));
+    sub->add_option("--max-shard-size", max_shard_size,
+                    "Split the weights: 5GB, 500MB (PEFT reads one file only)")
         ->type_name("SIZE");
     sub->add_flag("--verify", verify, "Read the output back and compare every factor");
     sub->add_flag("--dry-run", dry_run, "Say what would be written");
@@ -141,9 +153,11 @@ struct AdapterCommand {
   std::string plan_text(const Conversion& c) const {
     uint64_t bytes = 0;
     for (const auto& entry : c.tensors) bytes += entry.second.bytes();
-    std::string text = fmt::format("would write {}: {} tensors, {}\n", out, c.tensors.size(), size_text(bytes));
+    std::string text =
+        fmt::format("would write {}: {} tensors, {}\n", out, c.tensors.size(), size_text(bytes));
     for (const auto& [name, tensor] : c.tensors)
-      text += fmt::format("  {} {} {}\n", name, dtype_name(tensor.dtype()), to_string(tensor.shape()));
+      text +=
+          fmt::format("  {} {} {}\n", name, dtype_name(tensor.dtype()), to_string(tensor.shape()));
     return text + "\n" + table(c) + "\nadapter_config.json:\n" + c.config.dump() + "\n";
   }
 
@@ -157,9 +171,11 @@ struct AdapterCommand {
     const WrittenWeights written =
         write_conversion(c, out, folder_options(common, force, no_sync, max_shard_size));
     std::string text = table(c);
-    text += fmt::format("wrote {}: {} tensors, {}\n", out, written.tensors.size(), size_text(written.bytes));
+    text += fmt::format("wrote {}: {} tensors, {}\n", out, written.tensors.size(),
+                        size_text(written.bytes));
     if (verify)
-      text += fmt::format("verified: {} factors identical\n", verify_conversion(c, out, common.threads));
+      text += fmt::format("verified: {} factors identical\n",
+                          verify_conversion(c, out, common.threads));
     print_data(common, text);
     return kClean;
   }
@@ -176,21 +192,35 @@ struct Init {
   CLI::App* add(CLI::App& app) {
     CLI::App* sub = app.add_subcommand("init", "Write a fresh adapter for a base model");
     sub->add_option("OUT", out, "Output folder; appears complete or not at all")->required();
-    sub->add_option("--base", options.base, "Base model: folder, config.json or hub name")->type_name("BASE")->required();
-    sub->add_option("--rank", options.rank, "Rank of every pair (of one expert)")->type_name("R")->required()
+    sub->add_option("--base", options.base, "Base model: folder, config.json or hub name")
+        ->type_name("BASE")
+        ->required();
+    sub->add_option("--rank", options.rank, "Rank of every pair (of one expert)")
+        ->type_name("R")
+        ->required()
         ->check(CLI::Range(1, 65536));
-    sub->add_option("--alpha", options.alpha, "lora_alpha (default: as the rank, scale 1)")->type_name("X")
+    sub->add_option("--alpha", options.alpha, "lora_alpha (default: as the rank, scale 1)")
+        ->type_name("X")
         ->check(CLI::PositiveNumber);
-    sub->add_option("--targets", options.targets, "attention, mixer, mlp, shared, experts, lm_head; comma-separated")
-        ->type_name("LIST")->delimiter(',')->required();
+    sub->add_option("--targets", options.targets,
+                    "attention, mixer, mlp, shared, experts, lm_head; comma-separated")
+        ->type_name("LIST")
+        ->delimiter(',')
+        ->required();
     sub->add_option("--to", options.to, "Layout to write")->type_name("LAYOUT")->required();
-    sub->add_option("--model-spec", options.model_specs, "A model family to add")->type_name("FILE");
-    sub->add_option("--seed", options.seed, "Seed of the random factors (default: 0)")->type_name("N");
-    sub->add_flag("--shared-outer", options.shared_outer, "One gate/up A and one down B for all experts of a layer");
-    CLI::Option* random = sub->add_flag("--random-b", options.random_b, "B random too, so that the adapter has an effect");
+    sub->add_option("--model-spec", options.model_specs, "A model family to add")
+        ->type_name("FILE");
+    sub->add_option("--seed", options.seed, "Seed of the random factors (default: 0)")
+        ->type_name("N");
+    sub->add_flag("--shared-outer", options.shared_outer,
+                  "One gate/up A and one down B for all experts of a layer");
+    CLI::Option* random = sub->add_flag("--random-b", options.random_b,
+                                        "B random too, so that the adapter has an effect");
     sub->add_flag("--zero-b", zero_b, "B zero, as PEFT starts (the default)")->excludes(random);
-    sub->add_option("--dtype", dtype, "f32, f16 or bf16")->check(CLI::IsMember({"f32", "f16", "bf16"}));
-    sub->add_option("--max-shard-size", max_shard_size, "Split the weights: 5GB, 500MB")->type_name("SIZE");
+    sub->add_option("--dtype", dtype, "f32, f16 or bf16")
+        ->check(CLI::IsMember({"f32", "f16", "bf16"}));
+    sub->add_option("--max-shard-size", max_shard_size, "Split the weights: 5GB, 500MB")
+        ->type_name("SIZE");
     sub->add_flag("--force", force, "Replace an existing output folder");
     sub->add_flag("--no-sync", no_sync, "Do not wait for the disk (no fsync)");
     add_common_options(*sub, common);
@@ -200,9 +230,12 @@ struct Init {
   int run() {
     options.dtype = parse_dtype(dtype);
     const FreshAdapter fresh = make_adapter(options);
-    const WrittenWeights written = write_adapter(fresh, out, folder_options(common, force, no_sync, max_shard_size));
-    print_data(common, module_table(module_rows(fresh.adapter), fresh.layout != nullptr ? fresh.layout->id : "dense") +
-                           fmt::format("wrote {}: {} tensors, {}\n", out, written.tensors.size(), size_text(written.bytes)));
+    const WrittenWeights written =
+        write_adapter(fresh, out, folder_options(common, force, no_sync, max_shard_size));
+    print_data(common, module_table(module_rows(fresh.adapter),
+                                    fresh.layout != nullptr ? fresh.layout->id : "dense") +
+                           fmt::format("wrote {}: {} tensors, {}\n", out, written.tensors.size(),
+                                       size_text(written.bytes)));
     return kClean;
   }
 };
@@ -218,16 +251,22 @@ struct Base {
   CLI::App* add(CLI::App& app) {
     CLI::App* sub = app.add_subcommand("base", "Rewrite how a base checkpoint stores its experts");
     sub->add_option("IN", options.in, "Model folder, or a hub name in the local cache")->required();
-    sub->add_option("OUT", options.out, "Output folder; appears complete or not at all")->required();
-    sub->add_option("--to", to, "per-expert: one Linear an expert and projection; fused: batched parameters")
+    sub->add_option("OUT", options.out, "Output folder; appears complete or not at all")
+        ->required();
+    sub->add_option("--to", to,
+                    "per-expert: one Linear an expert and projection; fused: batched parameters")
         ->check(CLI::IsMember({"per-expert", "fused"}))
         ->required();
     sub->add_option("--dtype", dtype, "keep, or bf16 (MXFP4 is decoded to BF16 in any case)")
         ->check(CLI::IsMember({"keep", "bf16"}));
-    sub->add_option("--layers", layers, "Only layers A to B, from 0: a cut for tests")->type_name("A-B");
-    sub->add_option("--model-spec", options.model_specs, "A model family to add")->type_name("FILE");
-    sub->add_option("--max-shard-size", max_shard_size, "Split the weights: 5GB, 500MB")->type_name("SIZE");
-    sub->add_flag("--verify", options.verify, "Read the output back and compare it with a second evaluation");
+    sub->add_option("--layers", layers, "Only layers A to B, from 0: a cut for tests")
+        ->type_name("A-B");
+    sub->add_option("--model-spec", options.model_specs, "A model family to add")
+        ->type_name("FILE");
+    sub->add_option("--max-shard-size", max_shard_size, "Split the weights: 5GB, 500MB")
+        ->type_name("SIZE");
+    sub->add_flag("--verify", options.verify,
+                  "Read the output back and compare it with a second evaluation");
     sub->add_flag("--dry-run", options.dry_run, "Check everything, write nothing");
     sub->add_flag("--force", options.force, "Replace an existing output folder");
     sub->add_flag("--no-sync", no_sync, "Do not wait for the disk (no fsync)");
@@ -239,17 +278,19 @@ struct Base {
     options.to = to == "fused" ? ExpertForm::fused : ExpertForm::per_expert;
     options.to_bf16 = dtype == "bf16";
     if (!layers.empty()) options.layers = parse_layers("--layers", layers);
-    if (!max_shard_size.empty()) options.max_shard_size = parse_size("--max-shard-size", max_shard_size);
+    if (!max_shard_size.empty())
+      options.max_shard_size = parse_size("--max-shard-size", max_shard_size);
     options.threads = common.threads;
     options.durable = !no_sync;
     const BaseConversionReport report = convert_base(options);
     for (const std::string& change : report.changes) print_note(common, kTool, change);
     for (const std::string& name : report.left_out) print_note(common, kTool, "left out: " + name);
-    std::string text = fmt::format("{}: experts of {} layers from {} to {}\n", report.family, report.expert_layers,
-                                   report.from, report.to);
-    if (options.verify && !options.dry_run) text += fmt::format("verified: {} tensors identical\n", report.verified);
-    text += fmt::format("{} {}: {} tensors, {}\n", options.dry_run ? "would write" : "wrote", options.out,
-                        report.tensors, size_text(report.bytes));
+    std::string text = fmt::format("{}: experts of {} layers from {} to {}\n", report.family,
+                                   report.expert_layers, report.from, report.to);
+    if (options.verify && !options.dry_run)
+      text += fmt::format("verified: {} tensors identical\n", report.verified);
+    text += fmt::format("{} {}: {} tensors, {}\n", options.dry_run ? "would write" : "wrote",
+                        options.out, report.tensors, size_text(report.bytes));
     print_data(common, text);
     return kClean;
   }

@@ -1,10 +1,10 @@
 #include "tools/sizes.h"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <charconv>
 #include <string_view>
-
-#include <fmt/format.h>
 
 #include "lib/base/checked.h"
 #include "lib/base/error.h"

@@ -6,7 +6,8 @@
 
 namespace moelora {
 
-// "5GB", "500MB", "64KiB", "1000000": bytes, decimal units unless written with i. Throws Error at `flag`.
+// "5GB", "500MB", "64KiB", "1000000": bytes, decimal units unless written with i. Throws Error at
+// `flag`.
 uint64_t parse_size(const std::string& flag, const std::string& text);
 
 // "3", "0-11": first and last layer, both inclusive. Throws Error at `flag`.

@@ -1,10 +1,10 @@
 #include "tools/tool.h"
 
+#include <fmt/format.h>
+
 #include <cstdio>
 #include <exception>
 #include <new>
-
-#include <fmt/format.h>
 
 #include "lib/base/error.h"
 #include "lib/base/version.h"
@@ -22,7 +22,8 @@ int report(const std::string& tool, const std::string& what, const std::string& 
 }  // namespace
 
 void add_common_options(CLI::App& app, CommonOptions& options) {
-  app.add_option("--output", options.output, "Write what would go to stdout into FILE")->type_name("FILE");
+  app.add_option("--output", options.output, "Write what would go to stdout into FILE")
+      ->type_name("FILE");
   app.add_flag("--quiet", options.quiet, "No notes and no progress on stderr");
   app.add_flag("--no-color", options.no_color, "No colour, as NO_COLOR does");
   app.add_option("--threads", options.threads, "Threads to work with (default: all)")
@@ -45,7 +46,8 @@ int run_tool(CLI::App& app, int argc, char** argv, const std::function<int()>& r
   } catch (const std::bad_alloc&) {
     return report(tool, "out of memory", "");
   } catch (const std::exception& e) {
-    return report(tool, fmt::format("internal error: {}", e.what()), "please report this with the command line");
+    return report(tool, fmt::format("internal error: {}", e.what()),
+                  "please report this with the command line");
   }
 }
 
@@ -54,7 +56,8 @@ void print_data(const CommonOptions& options, const std::string& text) {
   const std::string where = to_file ? options.output : "stdout";
   std::FILE* out = to_file ? std::fopen(where.c_str(), "wbe") : stdout;
   if (out == nullptr) throw Error(where, "cannot be written", "choose another --output");
-  const bool written = std::fwrite(text.data(), 1, text.size(), out) == text.size() && std::fflush(out) == 0;
+  const bool written =
+      std::fwrite(text.data(), 1, text.size(), out) == text.size() && std::fflush(out) == 0;
   const bool closed = !to_file || std::fclose(out) == 0;
   if (!written || !closed) throw Error(where, "could not be written completely");
 }
@@ -63,6 +66,8 @@ void print_note(const CommonOptions& options, const std::string& tool, const std
   if (!options.quiet) fmt::print(stderr, "{}: note: {}\n", tool, text);
 }
 
-std::string version_line(const std::string& tool) { return fmt::format("{} {} (CUDA no)", tool, version()); }
+std::string version_line(const std::string& tool) {
+  return fmt::format("{} {} (CUDA no)", tool, version());
+}
 
 }  // namespace moelora

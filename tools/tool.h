@@ -1,9 +1,8 @@
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <functional>
 #include <string>
-
-#include <CLI/CLI.hpp>
 
 namespace moelora {
 
@@ -11,20 +10,22 @@ namespace moelora {
 struct CommonOptions {
   std::string output;  // --output FILE: where data goes instead of stdout
   bool quiet = false, no_color = false;
-  int threads = 0;     // 0: all
+  int threads = 0;  // 0: all
 };
 
 void add_common_options(CLI::App& app, CommonOptions& options);
 
-// Exit codes (design.md): 0 clean, 1 findings or differences, 2 usage error or the job could not be done.
+// Exit codes (design.md): 0 clean, 1 findings or differences, 2 usage error or the job could not be
+// done.
 inline constexpr int kClean = 0, kFindings = 1, kFailed = 2;
 
 // Parses the command line, calls `run` and turns every failure into one line on stderr:
-// "TOOL: error: WHERE: WHAT", and "hint: ..." where a mend is known. The only place that catches Error.
+// "TOOL: error: WHERE: WHAT", and "hint: ..." where a mend is known. The only place that catches
+// Error.
 int run_tool(CLI::App& app, int argc, char** argv, const std::function<int()>& run);
 
-// Data for the user: to --output FILE (whole or not at all) or to stdout. A closed or full stdout is an
-// Error, not a crash.
+// Data for the user: to --output FILE (whole or not at all) or to stdout. A closed or full stdout
+// is an Error, not a crash.
 void print_data(const CommonOptions& options, const std::string& text);
 
 // A line for people, on stderr; nothing with --quiet.

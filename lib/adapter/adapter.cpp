@@ -1,8 +1,8 @@
 #include "lib/adapter/adapter.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
+
+#include <algorithm>
 
 #include "lib/base/error.h"
 
@@ -12,12 +12,18 @@ char side_letter(Side side) { return side == Side::A ? 'A' : 'B'; }
 
 std::string_view extra_kind_name(ExtraKind kind) {
   switch (kind) {
-    case ExtraKind::embedding_factor: return "embedding factor";
-    case ExtraKind::base_weight: return "base weight";
-    case ExtraKind::saved_module: return "saved module";
-    case ExtraKind::lora_bias: return "LoRA bias";
-    case ExtraKind::magnitude: return "DoRA magnitude";
-    case ExtraKind::other: return "other";
+    case ExtraKind::embedding_factor:
+      return "embedding factor";
+    case ExtraKind::base_weight:
+      return "base weight";
+    case ExtraKind::saved_module:
+      return "saved module";
+    case ExtraKind::lora_bias:
+      return "LoRA bias";
+    case ExtraKind::magnitude:
+      return "DoRA magnitude";
+    case ExtraKind::other:
+      return "other";
   }
   return "";
 }

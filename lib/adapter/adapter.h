@@ -75,15 +75,15 @@ struct StackedForm {
 
 struct Adapter {
   AdapterConfig config;
-  std::map<std::string, DensePair> dense;       // by module path: "model.layers.0.self_attn.q_proj"
+  std::map<std::string, DensePair> dense;  // by module path: "model.layers.0.self_attn.q_proj"
   std::map<ExpertKey, ExpertPair> experts;
-  std::map<std::string, Extra> extras;          // by name without "base_model.model."
+  std::map<std::string, Extra> extras;  // by name without "base_model.model."
 
-  int64_t expert_count = 0;                     // E, 0 without expert factors
-  std::string expert_stem;                      // as found, with "{layer}": "model.layers.{layer}.mlp.experts"
+  int64_t expert_count = 0;  // E, 0 without expert factors
+  std::string expert_stem;   // as found, with "{layer}": "model.layers.{layer}.mlp.experts"
   // Row order of Projection::gate_up factors; unknown for PEFT's parameters without a base model.
   std::optional<GateUpOrder> gate_up_order;
-  std::optional<StackedForm> stacked;           // of a peft-params file
+  std::optional<StackedForm> stacked;  // of a peft-params file
 
   std::string stem(int layer) const;
 };
@@ -94,8 +94,8 @@ std::string layer_path(const std::string& stem, int layer);
 // Rank of one factor part: rows of A, columns of B.
 int64_t factor_rank(const Tensor& part, Side side);
 
-// All experts of a factor as one tensor [E, ..]: shared ones repeated, absent ones zero, lower ranks
-// padded with zeros to `rank`.
+// All experts of a factor as one tensor [E, ..]: shared ones repeated, absent ones zero, lower
+// ranks padded with zeros to `rank`.
 Tensor stack_experts(const Factor& factor, Side side, int64_t experts, int64_t rank);
 
 // The largest rank of any expert of the pair.

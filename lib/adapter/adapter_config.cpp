@@ -1,9 +1,9 @@
 #include "lib/adapter/adapter_config.h"
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <regex>
-
-#include <fmt/format.h>
 
 #include "lib/base/error.h"
 
@@ -24,7 +24,8 @@ class Reader {
     return value == nullptr || value->is(Json::Kind::null) ? nullptr : value;
   }
 
-  [[noreturn]] void mistyped(std::string_view key, const Json& value, std::string_view expected) const {
+  [[noreturn]] void mistyped(std::string_view key, const Json& value,
+                             std::string_view expected) const {
     throw Error(at(where_, value),
                 fmt::format("\"{}\" is {}, expected {}", key, value.kind_name(), expected));
   }
@@ -105,10 +106,11 @@ void read_patterns(const Reader& reader, AdapterConfig& config) {
 }
 
 template <class T>
-T marked(const Json& value, const std::string& where, std::string_view key, const std::optional<T>& parsed,
-         std::string_view expected) {
+T marked(const Json& value, const std::string& where, std::string_view key,
+         const std::optional<T>& parsed, std::string_view expected) {
   if (parsed) return *parsed;
-  throw Error(at(where, value), fmt::format("\"{}\" is {}, expected {}", key, value.dump(-1), expected));
+  throw Error(at(where, value),
+              fmt::format("\"{}\" is {}, expected {}", key, value.dump(-1), expected));
 }
 
 std::optional<BOrder> parse_unsloth_order(const std::string& text) {
@@ -129,8 +131,9 @@ void read_markers(const Reader& reader, AdapterConfig& config) {
   config.layout = mine.string("layout");
   config.gate_up_order = mine.string("gate_up_order");
   if (const Json* value = mine.get("b_order"))
-    config.b_order = marked(*value, config.where, "moelora.b_order", parse_b_order(mine.string("b_order")),
-                            "\"rank-major\" or \"expert-major\"");
+    config.b_order =
+        marked(*value, config.where, "moelora.b_order", parse_b_order(mine.string("b_order")),
+               "\"rank-major\" or \"expert-major\"");
   if (const Json* value = mine.get("roles"))
     config.roles = marked(*value, config.where, "moelora.roles", parse_roles(mine.string("roles")),
                           "\"natural\" or \"swapped\"");
@@ -147,7 +150,8 @@ bool literal_suffix(const std::string& key, const std::string& path) {
 }
 
 template <class T>
-const T* first_match(const std::vector<std::pair<std::string, T>>& patterns, const std::string& path) {
+const T* first_match(const std::vector<std::pair<std::string, T>>& patterns,
+                     const std::string& path) {
   for (const auto& pattern : patterns)
     if (pattern_matches(pattern.first, path)) return &pattern.second;
   return nullptr;
@@ -207,7 +211,8 @@ AdapterConfig parse_adapter_config(Json json, const std::string& where) {
   config.fan_in_fan_out = reader.boolean("fan_in_fan_out");
   config.base_model = reader.string("base_model_name_or_path");
   config.peft_version = reader.string("peft_version");
-  if (const Json* init = reader.get("init_lora_weights"); init != nullptr && init->is(Json::Kind::string))
+  if (const Json* init = reader.get("init_lora_weights");
+      init != nullptr && init->is(Json::Kind::string))
     config.init_lora_weights = init->as_string();
   read_targets(reader, config);
   read_patterns(reader, config);

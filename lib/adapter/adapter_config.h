@@ -34,8 +34,8 @@ struct AdapterConfig {
   bool use_rslora = false, use_dora = false, lora_bias = false, fan_in_fan_out = false;
   std::vector<std::pair<std::string, int64_t>> rank_pattern;
   std::vector<std::pair<std::string, double>> alpha_pattern;
-  std::vector<std::string> target_modules;     // empty when absent, null or a string
-  std::string target_regex;                    // target_modules given as a string
+  std::vector<std::string> target_modules;  // empty when absent, null or a string
+  std::string target_regex;                 // target_modules given as a string
   std::vector<std::string> target_parameters;
   std::vector<std::string> modules_to_save;
   std::string base_model, peft_version, init_lora_weights;

@@ -1,9 +1,9 @@
 #include "lib/adapter/adapter_file.h"
 
+#include <fmt/format.h>
+
 #include <filesystem>
 #include <map>
-
-#include <fmt/format.h>
 
 #include "lib/base/error.h"
 
@@ -23,11 +23,16 @@ std::string plain_normalised(std::string module) {
 ExtraKind extra_kind(TensorPart part, const std::string& module, const AdapterConfig& config) {
   switch (part) {
     case TensorPart::embedding_a:
-    case TensorPart::embedding_b: return ExtraKind::embedding_factor;
-    case TensorPart::lora_bias: return ExtraKind::lora_bias;
-    case TensorPart::magnitude: return ExtraKind::magnitude;
-    case TensorPart::base_weight: return ExtraKind::base_weight;
-    default: break;
+    case TensorPart::embedding_b:
+      return ExtraKind::embedding_factor;
+    case TensorPart::lora_bias:
+      return ExtraKind::lora_bias;
+    case TensorPart::magnitude:
+      return ExtraKind::magnitude;
+    case TensorPart::base_weight:
+      return ExtraKind::base_weight;
+    default:
+      break;
   }
   for (const std::string& saved : config.modules_to_save)
     if (module.find(saved + ".") != std::string::npos) return ExtraKind::saved_module;
@@ -48,12 +53,13 @@ class DenseReader {
 
   void add(const std::string& name, const TensorName& parsed, const Tensor& tensor) {
     if (parsed.part == TensorPart::lora_a || parsed.part == TensorPart::lora_b) {
-      add_factor(name, normalised(parsed.module), parsed.part == TensorPart::lora_a ? Side::A : Side::B,
-                 tensor);
+      add_factor(name, normalised(parsed.module),
+                 parsed.part == TensorPart::lora_a ? Side::A : Side::B, tensor);
       return;
     }
     if (parse_expert_path(parsed.module))
-      throw Error(name, "belongs to a routed expert and is no lora_A or lora_B: no layout can hold it",
+      throw Error(name,
+                  "belongs to a routed expert and is no lora_A or lora_B: no layout can hold it",
                   "train without lora_bias, DoRA and saved modules on the experts");
     const std::string_view prefix = kPeftPrefix;
     const std::string bare(name.starts_with(prefix) ? name.substr(prefix.size()) : name);
@@ -77,11 +83,13 @@ class DenseReader {
     return spec_ != nullptr ? spec_->normalised(module) : plain_normalised(module);
   }
 
-  void add_factor(const std::string& name, const std::string& module, Side side, const Tensor& tensor) {
+  void add_factor(const std::string& name, const std::string& module, Side side,
+                  const Tensor& tensor) {
     if (tensor.rank() != 2)
       throw Error(name, fmt::format("has shape {}, expected two dims", to_string(tensor.shape())),
-                  tensor.elements() == 0 ? "an empty factor is what an ungathered ZeRO-3 or FSDP save leaves"
-                                         : "");
+                  tensor.elements() == 0
+                      ? "an empty factor is what an ungathered ZeRO-3 or FSDP save leaves"
+                      : "");
     std::string& seen = names_[module][static_cast<size_t>(side)];
     if (!seen.empty())
       throw Error(name, fmt::format("names the same factor as {}", seen), "keep one of them");
@@ -91,19 +99,23 @@ class DenseReader {
 
   void check(const std::string& module, const std::array<std::string, 2>& names, DensePair& pair) {
     if (pair.a.dim(0) != pair.b.dim(1))
-      throw Error(names[0], fmt::format("rank {} of lora_A {} differs from rank {} of lora_B {}", pair.a.dim(0),
-                                        to_string(pair.a.shape()), pair.b.dim(1), to_string(pair.b.shape())));
+      throw Error(names[0], fmt::format("rank {} of lora_A {} differs from rank {} of lora_B {}",
+                                        pair.a.dim(0), to_string(pair.a.shape()), pair.b.dim(1),
+                                        to_string(pair.b.shape())));
     pair.parameter = is_parameter(adapter_.config, module);
     pair.scaling = adapter_.config.scaling(pair.parameter ? module + ".weight" : module);
     if (pair.scaling.rank != pair.a.dim(0))
-      throw Error(names[0], fmt::format("has rank {}, but adapter_config.json says {}", pair.a.dim(0),
-                                        pair.scaling.rank),
-                  fmt::format("set \"r\" or a rank_pattern entry to {}: the scale alpha/r depends on it",
-                              pair.a.dim(0)));
+      throw Error(
+          names[0],
+          fmt::format("has rank {}, but adapter_config.json says {}", pair.a.dim(0),
+                      pair.scaling.rank),
+          fmt::format("set \"r\" or a rank_pattern entry to {}: the scale alpha/r depends on it",
+                      pair.a.dim(0)));
     const LinearSpec* linear = spec_ != nullptr ? spec_->find_linear(module) : nullptr;
     if (linear != nullptr && (linear->in != pair.a.dim(1) || linear->out != pair.b.dim(0)))
-      throw Error(names[0], fmt::format("adapts {} -> {}, but {} of this base model is {} -> {}",
-                                        pair.a.dim(1), pair.b.dim(0), module, linear->in, linear->out),
+      throw Error(names[0],
+                  fmt::format("adapts {} -> {}, but {} of this base model is {} -> {}",
+                              pair.a.dim(1), pair.b.dim(0), module, linear->in, linear->out),
                   "check that --base names the model this adapter was trained on");
   }
 
@@ -116,9 +128,10 @@ void note_config(const AdapterConfig& config, std::vector<std::string>& notes) {
   const std::string& init = config.init_lora_weights;
   for (const char* mutating : {"pissa", "olora", "corda", "loftq", "lora_ga"})
     if (init.starts_with(mutating))
-      notes.push_back(fmt::format("init_lora_weights is \"{}\": B·A is no delta to the hub base, whose weights "
-                                  "that training changed; the conversion keeps the factors as they are",
-                                  init));
+      notes.push_back(
+          fmt::format("init_lora_weights is \"{}\": B·A is no delta to the hub base, whose weights "
+                      "that training changed; the conversion keeps the factors as they are",
+                      init));
 }
 
 }  // namespace
@@ -126,7 +139,8 @@ void note_config(const AdapterConfig& config, std::vector<std::string>& notes) {
 AdapterFiles open_adapter(const std::string& path) {
   AdapterFiles out;
   std::error_code ignored;
-  if (!fs::exists(path, ignored)) throw Error(path, "does not exist", "name a folder with adapter_config.json");
+  if (!fs::exists(path, ignored))
+    throw Error(path, "does not exist", "name a folder with adapter_config.json");
   const bool folder = fs::is_directory(path, ignored);
   out.folder = folder ? path : fs::path(path).parent_path().string();
   if (out.folder.empty()) out.folder = ".";
@@ -136,7 +150,8 @@ AdapterFiles open_adapter(const std::string& path) {
                 "an adapter is a folder with adapter_config.json and adapter_model.safetensors");
   out.config = read_adapter_config(config.string());
   out.weights = open_weights(path, {"adapter_model"});
-  if (out.weights.tensors.empty()) throw Error(path, "holds no tensor", "the training saved no LoRA weights");
+  if (out.weights.tensors.empty())
+    throw Error(path, "holds no tensor", "the training saved no LoRA weights");
   return out;
 }
 
@@ -150,8 +165,8 @@ std::optional<BaseModel> base_for(const AdapterConfig& config, const LoadOptions
   return found;
 }
 
-LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> base, const std::string& from,
-                                const ReadOptions& read) {
+LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> base,
+                                const std::string& from, const ReadOptions& read) {
   LoadedAdapter out;
   out.files = std::move(files);
   out.base = std::move(base);
@@ -175,7 +190,8 @@ LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> bas
   for (const ExpertTensor& t : experts)
     if (out.layout->claim(t) == Claim::no)
       throw Error(t.name + " " + to_string(t.tensor.shape()),
-                  fmt::format("is no tensor of the layout {}", out.layout->id), "leave --from out to detect it");
+                  fmt::format("is no tensor of the layout {}", out.layout->id),
+                  "leave --from out to detect it");
   out.layout->read(experts, {spec, out.adapter.config, read, out.notes}, out.adapter);
   return out;
 }
@@ -184,7 +200,8 @@ LoadedAdapter load_adapter(const std::string& path, const LoadOptions& options) 
   AdapterFiles files = open_adapter(path);
   std::vector<std::string> notes;
   std::optional<BaseModel> base = base_for(files.config, options, notes);
-  LoadedAdapter out = interpret_adapter(std::move(files), std::move(base), options.from, options.read);
+  LoadedAdapter out =
+      interpret_adapter(std::move(files), std::move(base), options.from, options.read);
   out.notes.insert(out.notes.begin(), notes.begin(), notes.end());
   return out;
 }

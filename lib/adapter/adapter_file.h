@@ -34,13 +34,13 @@ struct LoadedAdapter {
 // `path`: a folder with adapter_config.json, or a weights file beside one. Throws Error.
 AdapterFiles open_adapter(const std::string& path);
 
-// The base model to read an adapter with: options.base, else base_model_name_or_path where that is a
-// known hub name (never a path: it is a hint of another machine), else none.
+// The base model to read an adapter with: options.base, else base_model_name_or_path where that is
+// a known hub name (never a path: it is a hint of another machine), else none.
 std::optional<BaseModel> base_for(const AdapterConfig& config, const LoadOptions& options,
                                   std::vector<std::string>& notes);
 
-// The layout all of these tensors belong to; null when there are none. Throws Error that names tensors
-// of both sides when a file mixes layouts, or the names that belong to none.
+// The layout all of these tensors belong to; null when there are none. Throws Error that names
+// tensors of both sides when a file mixes layouts, or the names that belong to none.
 const Layout* detect_layout(std::span<const ExpertTensor> tensors);
 
 // A routed-expert factor; nullopt for anything else.
@@ -49,8 +49,8 @@ std::optional<ExpertTensor> expert_tensor(const std::string& name, const TensorN
 std::vector<ExpertTensor> expert_tensors(const TensorMap& tensors);
 
 // Makes the canonical adapter of opened files. `from` is a layout id, "" to detect it.
-LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> base, const std::string& from,
-                                const ReadOptions& read);
+LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> base,
+                                const std::string& from, const ReadOptions& read);
 
 LoadedAdapter load_adapter(const std::string& path, const LoadOptions& options);
 

@@ -48,22 +48,23 @@ void set_pattern(Json& config, std::string_view key, Json value) {
 
 }  // namespace
 
-void set_scales(Json& config, const AdapterConfig& original, std::span<const ExpertTarget> targets) {
+void set_scales(Json& config, const AdapterConfig& original,
+                std::span<const ExpertTarget> targets) {
   int64_t r = original.r;
   double alpha = original.lora_alpha;
-  const bool uniform = !targets.empty() &&
-                       std::all_of(targets.begin(), targets.end(), [&](const ExpertTarget& t) {
-                         return t.scaling == targets.front().scaling;
-                       });
+  const bool uniform =
+      !targets.empty() && std::all_of(targets.begin(), targets.end(), [&](const ExpertTarget& t) {
+        return t.scaling == targets.front().scaling;
+      });
   if (uniform) {
     r = targets.front().scaling.rank;
     alpha = targets.front().scaling.alpha;
   }
   if (r != original.r) config.set("r", Json(r));
   if (alpha != original.lora_alpha) config.set("lora_alpha", number(alpha));
-  set_pattern(config, "rank_pattern", pattern(targets, static_cast<double>(r), [](const ExpertTarget& t) {
-                return static_cast<double>(t.scaling.rank);
-              }));
+  set_pattern(config, "rank_pattern",
+              pattern(targets, static_cast<double>(r),
+                      [](const ExpertTarget& t) { return static_cast<double>(t.scaling.rank); }));
   set_pattern(config, "alpha_pattern",
               pattern(targets, alpha, [](const ExpertTarget& t) { return t.scaling.alpha; }));
 }

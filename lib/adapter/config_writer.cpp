@@ -1,10 +1,10 @@
 #include "lib/adapter/config_writer.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <set>
-
-#include <fmt/format.h>
 
 #include "lib/adapter/config_patterns.h"
 #include "lib/base/version.h"
@@ -40,8 +40,8 @@ int64_t moe_layer_count(const ModelSpec& spec) {
   return std::count(spec.moe_layers.begin(), spec.moe_layers.end(), true);
 }
 
-// How many modules or parameters of this name a whole model has, for expert targets: a name that is not
-// targeted everywhere must be written with its full path.
+// How many modules or parameters of this name a whole model has, for expert targets: a name that is
+// not targeted everywhere must be written with its full path.
 bool everywhere(const WrittenConfig& in, const std::string& name, int64_t found) {
   if (in.spec == nullptr) return true;
   const bool numbered = in.layout->id == "peft-linear" || in.layout->id == "linear-fused";
@@ -93,7 +93,8 @@ Names kept_modules(const WrittenConfig& in) {
   return out;
 }
 
-// Modules of the base that the new list names although they hold no factor, and the old one did not.
+// Modules of the base that the new list names although they hold no factor, and the old one did
+// not.
 Names overmatched(const WrittenConfig& in, const Names& targets) {
   Names out;
   if (in.spec == nullptr) return out;

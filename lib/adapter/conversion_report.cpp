@@ -1,9 +1,9 @@
 #include "lib/adapter/conversion_report.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <set>
-
-#include <fmt/format.h>
 
 #include "lib/base/version.h"
 
@@ -31,16 +31,19 @@ Origin origin(const Tensor& tensor) {
 
 std::string joined(const std::set<std::string>& items, std::string_view separator) {
   std::string out;
-  for (const std::string& item : items) out += (out.empty() ? "" : std::string(separator)) + quoted(item);
+  for (const std::string& item : items)
+    out += (out.empty() ? "" : std::string(separator)) + quoted(item);
   return out;
 }
 
 bool exact(const std::set<std::string>& changes) {
-  return std::all_of(changes.begin(), changes.end(),
-                     [](const std::string& change) { return change.find("(exact)") != std::string::npos; });
+  return std::all_of(changes.begin(), changes.end(), [](const std::string& change) {
+    return change.find("(exact)") != std::string::npos;
+  });
 }
 
-std::string tensor_line(const std::string& name, const Tensor& tensor, const WrittenWeights& written) {
+std::string tensor_line(const std::string& name, const Tensor& tensor,
+                        const WrittenWeights& written) {
   const Origin from = origin(tensor);
   std::string line = fmt::format("    {}: {{\"sources\": [{}], \"exact\": {}", quoted(name),
                                  joined(from.inputs, ", "), exact(from.changes));
@@ -56,7 +59,8 @@ std::string tensor_line(const std::string& name, const Tensor& tensor, const Wri
 std::string conversion_report(const Conversion& c, const WrittenWeights& written) {
   std::string out = fmt::format("{{\n  \"schema\": \"moelora.conversion/1\",\n  \"version\": {},\n",
                                 quoted(std::string(version())));
-  out += fmt::format("  \"from\": {},\n", c.input.layout != nullptr ? quoted(std::string(c.input.layout->id)) : "null");
+  out += fmt::format("  \"from\": {},\n",
+                     c.input.layout != nullptr ? quoted(std::string(c.input.layout->id)) : "null");
   out += fmt::format("  \"to\": {},\n", c.to != nullptr ? quoted(std::string(c.to->id)) : "null");
   out += fmt::format("  \"notes\": {},\n", Json::strings(c.notes).dump(-1));
   out += "  \"tensors\": {";

@@ -6,9 +6,9 @@
 
 namespace moelora {
 
-// conversion.json (schemas/conversion.schema.json): versions, layouts, notes, and per output tensor its
-// input tensors, whether every element is an exact copy (or a zero), and its digest. Built as text: at
-// 36,864 tensors a document tree would cost more memory than the conversion.
+// conversion.json (schemas/conversion.schema.json): versions, layouts, notes, and per output tensor
+// its input tensors, whether every element is an exact copy (or a zero), and its digest. Built as
+// text: at 36,864 tensors a document tree would cost more memory than the conversion.
 std::string conversion_report(const Conversion& conversion, const WrittenWeights& written);
 
 }  // namespace moelora

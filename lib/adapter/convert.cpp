@@ -1,8 +1,8 @@
 #include "lib/adapter/convert.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
+
+#include <algorithm>
 
 #include "lib/adapter/config_writer.h"
 #include "lib/adapter/gate_up.h"
@@ -18,25 +18,29 @@ bool has(const Adapter& adapter, Projection projection) {
 }
 
 bool gated(const Conversion& c, const ModelSpec* spec) {
-  return spec != nullptr ? spec->gated : has(c.adapter, Projection::gate) || has(c.adapter, Projection::gate_up);
+  return spec != nullptr ? spec->gated
+                         : has(c.adapter, Projection::gate) || has(c.adapter, Projection::gate_up);
 }
 
 void fuse_for(Conversion& c, const ModelSpec* spec) {
   if (!gated(c, spec)) {
     if (has(c.adapter, Projection::up) && c.to->id != "peft-params")
-      throw Error(std::string(c.to->id), "cannot hold experts without a gate: there is no gate_up_proj",
+      throw Error(std::string(c.to->id),
+                  "cannot hold experts without a gate: there is no gate_up_proj",
                   "use --to peft-linear, stacked or peft-params");
     return;
   }
   const bool separate = has(c.adapter, Projection::gate) || has(c.adapter, Projection::up);
   if (c.to->gate_up_order) return fuse_gate_up(c.adapter, *c.to->gate_up_order);
   if (spec != nullptr) return fuse_gate_up(c.adapter, spec->gate_up_order);
-  if (!separate && !c.adapter.gate_up_order) return;  // PEFT's form in and out: the order stays as it is
+  if (!separate && !c.adapter.gate_up_order)
+    return;  // PEFT's form in and out: the order stays as it is
   if (separate || c.adapter.gate_up_order)
-    throw Error(std::string(c.to->id),
-                "whether gate and up rows are halves or interleaved in the base parameter depends on the "
-                "model family, and no base model is known",
-                "name it with --base");
+    throw Error(
+        std::string(c.to->id),
+        "whether gate and up rows are halves or interleaved in the base parameter depends on the "
+        "model family, and no base model is known",
+        "name it with --base");
 }
 
 std::string printed_module(const std::string& module, const ModelSpec* spec, const Layout* to) {
@@ -45,20 +49,23 @@ std::string printed_module(const std::string& module, const ModelSpec* spec, con
   return to->form == Form::hub && spec->hub.numbered ? linear->hub : linear->memory;
 }
 
-std::vector<ExpertTarget> write_dense(const Conversion& c, const ModelSpec* spec, TensorMap& tensors) {
+std::vector<ExpertTarget> write_dense(const Conversion& c, const ModelSpec* spec,
+                                      TensorMap& tensors) {
   std::vector<ExpertTarget> targets;
   for (const auto& [module, pair] : c.adapter.dense) {
     const std::string printed = printed_module(module, spec, c.to);
     tensors[lora_name(printed, Side::A)] = pair.a;
     tensors[lora_name(printed, Side::B)] = pair.b;
-    targets.push_back({pair.parameter ? printed + ".weight" : printed, pair.parameter, pair.scaling});
+    targets.push_back(
+        {pair.parameter ? printed + ".weight" : printed, pair.parameter, pair.scaling});
   }
   for (const auto& entry : c.adapter.extras)
     tensors[std::string(kPeftPrefix) + entry.first] = entry.second.tensor;
   return targets;
 }
 
-// --b-order and --roles speak of the side that has them: the input's stacked pairs, else the output's.
+// --b-order and --roles speak of the side that has them: the input's stacked pairs, else the
+// output's.
 LayoutWriteOptions written_form(const Conversion& c, const ConvertOptions& options) {
   LayoutWriteOptions out = options.layout;
   const ReadOptions& said = options.load.read;
@@ -66,10 +73,12 @@ LayoutWriteOptions written_form(const Conversion& c, const ConvertOptions& optio
   const bool to = c.to != nullptr && c.to->id == "peft-params";
   if (in || (!said.b_order && !said.roles)) return out;
   if (!to)
-    throw Error(said.b_order ? "--b-order" : "--roles",
-                fmt::format("only peft-params has it, and neither the input ({}) nor the output ({}) is of that layout",
-                            c.input.layout != nullptr ? c.input.layout->id : "no experts", options.to),
-                "leave it out");
+    throw Error(
+        said.b_order ? "--b-order" : "--roles",
+        fmt::format("only peft-params has it, and neither the input ({}) nor the output ({}) is of "
+                    "that layout",
+                    c.input.layout != nullptr ? c.input.layout->id : "no experts", options.to),
+        "leave it out");
   out.b_order = said.b_order.value_or(out.b_order);
   out.roles = said.roles.value_or(out.roles);
   return out;
@@ -80,9 +89,10 @@ void note_ranks(Conversion& c) {
     if (key.projection != Projection::gate_up) continue;
     const auto gate = c.input.adapter.experts.find({key.layer, Projection::gate});
     if (gate == c.input.adapter.experts.end() || max_rank(pair) <= max_rank(gate->second)) continue;
-    c.notes.push_back(fmt::format("gate and up have A factors of their own: fused block-diagonally, rank {} "
-                                  "becomes {} for gate_up, scale unchanged",
-                                  max_rank(gate->second), max_rank(pair)));
+    c.notes.push_back(
+        fmt::format("gate and up have A factors of their own: fused block-diagonally, rank {} "
+                    "becomes {} for gate_up, scale unchanged",
+                    max_rank(gate->second), max_rank(pair)));
     return;
   }
 }
@@ -97,7 +107,8 @@ Conversion plan_conversion(const std::string& in, const ConvertOptions& options)
     notes.push_back(fmt::format("factors are cast to {}", dtype_name(*options.dtype)));
   }
   std::optional<BaseModel> base = base_for(files.config, options.load, notes);
-  LoadedAdapter input = interpret_adapter(std::move(files), std::move(base), options.load.from, options.load.read);
+  LoadedAdapter input =
+      interpret_adapter(std::move(files), std::move(base), options.load.from, options.load.read);
   input.notes.insert(input.notes.begin(), notes.begin(), notes.end());
   return plan_conversion(std::move(input), options);
 }
@@ -125,8 +136,8 @@ Conversion plan_conversion(LoadedAdapter input, const ConvertOptions& options) {
     c.notes.push_back("no routed-expert factors: every layout writes the same");
   }
   for (auto& [name, tensor] : experts.tensors) c.tensors[name] = std::move(tensor);
-  c.config = write_config({c.input.adapter.config, spec, c.to, form, c.adapter.gate_up_order, dense,
-                           experts.targets});
+  c.config = write_config(
+      {c.input.adapter.config, spec, c.to, form, c.adapter.gate_up_order, dense, experts.targets});
   return c;
 }
 

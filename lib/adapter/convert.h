@@ -10,18 +10,18 @@
 namespace moelora {
 
 struct ConvertOptions {
-  std::string to;                  // layout id
+  std::string to;  // layout id
   LoadOptions load;
   LayoutWriteOptions layout;
-  std::optional<DType> dtype;      // cast every factor; unset keeps
+  std::optional<DType> dtype;  // cast every factor; unset keeps
 };
 
-// A conversion worked out, nothing written yet: what the output will hold. Tensors are lazy views of
-// the input's files, which `input` keeps open.
+// A conversion worked out, nothing written yet: what the output will hold. Tensors are lazy views
+// of the input's files, which `input` keeps open.
 struct Conversion {
-  LoadedAdapter input;             // as read
+  LoadedAdapter input;  // as read
   const Layout* to = nullptr;
-  Adapter adapter;                 // as written: gate and up split or fused for the target
+  Adapter adapter;  // as written: gate and up split or fused for the target
   TensorMap tensors;
   Json config;
   std::vector<std::string> notes;  // assumptions and changes, for people
@@ -38,13 +38,14 @@ struct WriteFolderOptions {
   WriteOptions weights;
 };
 
-// Writes the output folder: weights, carried files (README, tokenizer, chat template), conversion.json
-// (per output tensor its sources, whether it is exact, its XXH3-128), adapter_config.json last.
+// Writes the output folder: weights, carried files (README, tokenizer, chat template),
+// conversion.json (per output tensor its sources, whether it is exact, its XXH3-128),
+// adapter_config.json last.
 WrittenWeights write_conversion(const Conversion& conversion, const std::string& out,
                                 const WriteFolderOptions& options);
 
-// Reads the written folder back through its own reader and compares every factor, by bytes, with the
-// factors the input was read as. Returns how many were compared; throws Error at the first that
+// Reads the written folder back through its own reader and compares every factor, by bytes, with
+// the factors the input was read as. Returns how many were compared; throws Error at the first that
 // differs. Factors an absent half was filled with are zero and are compared as such.
 int64_t verify_conversion(const Conversion& conversion, const std::string& out, int threads);
 

@@ -39,8 +39,8 @@ std::string shown(const ExpertTensor& t) { return t.name + " " + to_string(t.ten
     const Verdict v = verdict(*layout, tensors);
     if (v.refused != nullptr && layout->claim(tensors.front()) == Claim::sure)
       throw Error(shown(*v.refused),
-                  fmt::format("does not fit {}, the layout of {}: the file mixes expert layouts", layout->id,
-                              shown(tensors.front())),
+                  fmt::format("does not fit {}, the layout of {}: the file mixes expert layouts",
+                              layout->id, shown(tensors.front())),
                   "save the adapter in one layout, or split the file");
   }
   throw Error(shown(tensors.front()), "the expert tensors of this file fit no single layout",
@@ -54,13 +54,15 @@ std::optional<ExpertTensor> expert_tensor(const std::string& name, const TensorN
   if (parsed.part != TensorPart::lora_a && parsed.part != TensorPart::lora_b) return std::nullopt;
   auto path = parse_expert_path(parsed.module);
   if (!path) return std::nullopt;
-  return ExpertTensor{name, std::move(*path), parsed.part == TensorPart::lora_a ? Side::A : Side::B, tensor};
+  return ExpertTensor{name, std::move(*path), parsed.part == TensorPart::lora_a ? Side::A : Side::B,
+                      tensor};
 }
 
 std::vector<ExpertTensor> expert_tensors(const TensorMap& tensors) {
   std::vector<ExpertTensor> out;
   for (const auto& [name, tensor] : tensors)
-    if (auto expert = expert_tensor(name, parse_tensor_name(name), tensor)) out.push_back(std::move(*expert));
+    if (auto expert = expert_tensor(name, parse_tensor_name(name), tensor))
+      out.push_back(std::move(*expert));
   return out;
 }
 

@@ -1,8 +1,8 @@
 #include "lib/adapter/expert_collector.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
+
+#include <algorithm>
 
 #include "lib/base/error.h"
 
@@ -24,7 +24,8 @@ int64_t inner(const Tensor& part, Side side) { return part.dim(side == Side::A ?
 ExpertCollector::Pair& ExpertCollector::pair(const ExpertTensor& from, Projection projection) {
   if (stem_.empty()) stem_ = from.path.stem;
   if (stem_ != from.path.stem)
-    throw Error(from.name, fmt::format("lies under {}, other experts under {}", from.path.stem, stem_),
+    throw Error(from.name,
+                fmt::format("lies under {}, other experts under {}", from.path.stem, stem_),
                 "one adapter has one expert module path; split the file");
   Pair& pair = pairs_[{from.path.layer, projection}];
   Slot& slot = pair.side[static_cast<int>(from.side)];
@@ -32,8 +33,8 @@ ExpertCollector::Pair& ExpertCollector::pair(const ExpertTensor& from, Projectio
   return pair;
 }
 
-void ExpertCollector::add(const ExpertTensor& from, Projection projection, int64_t expert, Tensor part,
-                          std::string path) {
+void ExpertCollector::add(const ExpertTensor& from, Projection projection, int64_t expert,
+                          Tensor part, std::string path) {
   if (part.rank() != 2)
     throw Error(from.name, fmt::format("has shape {}, expected two dims", to_string(part.shape())));
   const int64_t limit = context_.spec != nullptr ? context_.spec->experts : kMostExperts;
@@ -44,21 +45,23 @@ void ExpertCollector::add(const ExpertTensor& from, Projection projection, int64
   if (static_cast<size_t>(expert) >= parts.size()) parts.resize(static_cast<size_t>(expert) + 1);
   Tensor& slot = parts[static_cast<size_t>(expert)];
   if (slot.rank() != 0)
-    throw Error(from.name, fmt::format("is a second lora_{} of layer {}, expert {}, {}",
-                                       side_letter(from.side), from.path.layer, expert,
-                                       projection_name(projection)),
-                "keep one spelling of this tensor");
+    throw Error(
+        from.name,
+        fmt::format("is a second lora_{} of layer {}, expert {}, {}", side_letter(from.side),
+                    from.path.layer, expert, projection_name(projection)),
+        "keep one spelling of this tensor");
   slot = std::move(part);
   p.path[expert] = std::move(path);
 }
 
-void ExpertCollector::add_all(const ExpertTensor& from, Projection projection, std::vector<Tensor> parts,
-                              bool shared, std::string path) {
+void ExpertCollector::add_all(const ExpertTensor& from, Projection projection,
+                              std::vector<Tensor> parts, bool shared, std::string path) {
   Pair& p = pair(from, projection);
   Factor& factor = p.side[static_cast<int>(from.side)].factor;
   if (!factor.parts.empty())
-    throw Error(from.name, fmt::format("is a second lora_{} of layer {}, {}", side_letter(from.side),
-                                       from.path.layer, projection_name(projection)),
+    throw Error(from.name,
+                fmt::format("is a second lora_{} of layer {}, {}", side_letter(from.side),
+                            from.path.layer, projection_name(projection)),
                 "keep one spelling of this tensor");
   factor.parts = std::move(parts);
   factor.shared = shared;
@@ -76,31 +79,33 @@ void ExpertCollector::check(const ExpertKey& key, Pair& pair, int64_t experts) c
   for (Slot* slot : {&a, &b}) {
     if (slot->factor.shared) continue;
     if (static_cast<int64_t>(slot->factor.parts.size()) > experts)
-      throw Error(slot->name, fmt::format("has {} experts, the base model {}", slot->factor.parts.size(),
-                                          experts));
+      throw Error(slot->name, fmt::format("has {} experts, the base model {}",
+                                          slot->factor.parts.size(), experts));
     slot->factor.parts.resize(static_cast<size_t>(experts));
   }
   for (int64_t e = 0; e < experts; ++e) {
     const bool has_a = a.factor.has(e), has_b = b.factor.has(e);
     if (has_a != has_b)
-      orphan(fmt::format("layer {}, expert {}, {}, lora_{}", key.layer, e, projection_name(key.projection),
-                         has_a ? 'A' : 'B'),
+      orphan(fmt::format("layer {}, expert {}, {}, lora_{}", key.layer, e,
+                         projection_name(key.projection), has_a ? 'A' : 'B'),
              has_a ? Side::B : Side::A);
     if (!has_a) continue;
     const Tensor &ta = a.factor.at(e), &tb = b.factor.at(e);
     if (ta.dim(0) != tb.dim(1))
-      throw Error(a.name, fmt::format("rank {} of lora_A {} differs from rank {} of lora_B {}", ta.dim(0),
-                                      to_string(ta.shape()), tb.dim(1), to_string(tb.shape())));
+      throw Error(a.name,
+                  fmt::format("rank {} of lora_A {} differs from rank {} of lora_B {}", ta.dim(0),
+                              to_string(ta.shape()), tb.dim(1), to_string(tb.shape())));
     if (context_.spec == nullptr) continue;
     for (const auto& [slot, part, side, want] :
          {std::tuple{&a, &ta, Side::A, context_.spec->in_dim(key.projection)},
           std::tuple{&b, &tb, Side::B, context_.spec->out_dim(key.projection)}})
       if (inner(*part, side) != want)
-        throw Error(slot->name, fmt::format("expert {} has shape {}, expected {} {} for {} of this base model",
-                                            e, to_string(part->shape()), want,
-                                            side == Side::A ? "columns" : "rows",
-                                            projection_name(key.projection)),
-                    "check that --base names the model this adapter was trained on");
+        throw Error(
+            slot->name,
+            fmt::format("expert {} has shape {}, expected {} {} for {} of this base model", e,
+                        to_string(part->shape()), want, side == Side::A ? "columns" : "rows",
+                        projection_name(key.projection)),
+            "check that --base names the model this adapter was trained on");
   }
 }
 
@@ -119,13 +124,16 @@ ExpertPair ExpertCollector::finished(Pair& pair, int64_t experts) const {
     const Scaling scaling = context_.config.scaling(path->second);
     const int64_t rank = factor_rank(out.a.at(uniform ? 0 : e), Side::A);
     if (rank != scaling.rank)
-      throw Error(pair.side[0].name,
-                  fmt::format("rank {} for {}, but adapter_config.json says {}", rank, path->second,
-                              scaling.rank),
-                  fmt::format("set \"r\" or a rank_pattern entry to {}: the scale alpha/r depends on it", rank));
+      throw Error(
+          pair.side[0].name,
+          fmt::format("rank {} for {}, but adapter_config.json says {}", rank, path->second,
+                      scaling.rank),
+          fmt::format("set \"r\" or a rank_pattern entry to {}: the scale alpha/r depends on it",
+                      rank));
     out.scaling.push_back(scaling);
   }
-  if (std::adjacent_find(out.scaling.begin(), out.scaling.end(), std::not_equal_to<>()) == out.scaling.end())
+  if (std::adjacent_find(out.scaling.begin(), out.scaling.end(), std::not_equal_to<>()) ==
+      out.scaling.end())
     out.scaling.resize(1);
   return out;
 }

@@ -15,10 +15,11 @@ class ExpertCollector {
   explicit ExpertCollector(const ReadContext& context) : context_(context) {}
 
   // One expert's factor. `path` is what PEFT's patterns are matched with.
-  void add(const ExpertTensor& from, Projection projection, int64_t expert, Tensor part, std::string path);
+  void add(const ExpertTensor& from, Projection projection, int64_t expert, Tensor part,
+           std::string path);
   // All experts of a layer at once: parts.size() experts, or one part when `shared`.
-  void add_all(const ExpertTensor& from, Projection projection, std::vector<Tensor> parts, bool shared,
-               std::string path);
+  void add_all(const ExpertTensor& from, Projection projection, std::vector<Tensor> parts,
+               bool shared, std::string path);
 
   void finish(Adapter& adapter);
 

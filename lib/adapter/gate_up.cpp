@@ -1,8 +1,8 @@
 #include "lib/adapter/gate_up.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
+
+#include <algorithm>
 
 #include "lib/adapter/identical.h"
 #include "lib/base/error.h"
@@ -25,7 +25,9 @@ struct Halves {
   const ExpertPair* up = nullptr;
 
   const ExpertPair& any() const { return gate != nullptr ? *gate : *up; }
-  bool has(const ExpertPair* pair, int64_t expert) const { return pair != nullptr && pair->a.has(expert); }
+  bool has(const ExpertPair* pair, int64_t expert) const {
+    return pair != nullptr && pair->a.has(expert);
+  }
 };
 
 // One expert's fused pair. `same_a`: both halves use gate's A.
@@ -58,8 +60,8 @@ Scaling fused_scaling(const Halves& halves, int64_t e, bool same_a, const std::s
   const Scaling g = halves.gate->scaling_of(e), u = halves.up->scaling_of(e);
   if (g.value() != u.value())
     throw Error(fmt::format("{}, expert {}", where, e),
-                fmt::format("gate has the scale {} and up {}: one gate_up pair has one scale", g.value(),
-                            u.value()),
+                fmt::format("gate has the scale {} and up {}: one gate_up pair has one scale",
+                            g.value(), u.value()),
                 "convert to a layout with separate gate and up (peft-linear, stacked)");
   return same_a ? g : g.with_rank(g.rank + u.rank);
 }
@@ -74,7 +76,8 @@ bool all_same_a(const Halves& halves, int64_t experts) {
   return all_identical(both);
 }
 
-ExpertPair fuse_layer(const Halves& halves, int64_t experts, GateUpOrder order, const std::string& where) {
+ExpertPair fuse_layer(const Halves& halves, int64_t experts, GateUpOrder order,
+                      const std::string& where) {
   const bool same_a = all_same_a(halves, experts);
   const auto shared = [&](Factor ExpertPair::*side) {
     return (halves.gate == nullptr || (halves.gate->*side).shared) &&
@@ -89,15 +92,16 @@ ExpertPair fuse_layer(const Halves& halves, int64_t experts, GateUpOrder order, 
     if (e == 0 || !out.b.shared) out.b.parts.push_back(std::move(fused.b));
     out.scaling.push_back(fused_scaling(halves, e, same_a, where));
   }
-  if (std::adjacent_find(out.scaling.begin(), out.scaling.end(), std::not_equal_to<>()) == out.scaling.end())
+  if (std::adjacent_find(out.scaling.begin(), out.scaling.end(), std::not_equal_to<>()) ==
+      out.scaling.end())
     out.scaling.resize(1);
   return out;
 }
 
 void reorder_fused(Adapter& adapter, GateUpOrder order) {
-  const bool any = std::any_of(adapter.experts.begin(), adapter.experts.end(), [](const auto& entry) {
-    return entry.first.projection == Projection::gate_up;
-  });
+  const bool any =
+      std::any_of(adapter.experts.begin(), adapter.experts.end(),
+                  [](const auto& entry) { return entry.first.projection == Projection::gate_up; });
   if (!any || adapter.gate_up_order == order) return;
   if (!adapter.gate_up_order) {
     split_gate_up(adapter);  // throws: the order is unknown

@@ -16,10 +16,10 @@ Tensor join_gate_up(const Tensor& gate, const Tensor& up, GateUpOrder order);
 // Throws Error when the row order is not known (a stacked adapter read without its base model).
 void split_gate_up(Adapter& adapter);
 
-// gate and up factors become gate_up factors in `order`; existing gate_up factors are brought to that
-// order. Where gate and up have the same A (by recipe, else by bytes) the rank stays; else A is
-// stacked and B block-diagonal, of rank r_gate + r_up, with alpha chosen so that the scale is the same
-// double. A missing half is zero. Throws Error where gate and up have different scales.
+// gate and up factors become gate_up factors in `order`; existing gate_up factors are brought to
+// that order. Where gate and up have the same A (by recipe, else by bytes) the rank stays; else A
+// is stacked and B block-diagonal, of rank r_gate + r_up, with alpha chosen so that the scale is
+// the same double. A missing half is zero. Throws Error where gate and up have different scales.
 void fuse_gate_up(Adapter& adapter, GateUpOrder order);
 
 }  // namespace moelora

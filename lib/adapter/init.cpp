@@ -1,10 +1,10 @@
 #include "lib/adapter/init.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
-
-#include <fmt/format.h>
 
 #include "lib/adapter/config_writer.h"
 #include "lib/adapter/gate_up.h"
@@ -37,8 +37,10 @@ void check_targets(const InitOptions& options) {
                                    [&](const Target& t) { return t.name == name; });
     if (dense || name == "experts") continue;
     if (name == "router")
-      throw Error("--targets", "router cannot be adapted: SGLang and vLLM have no LoRA for it and refuse the adapter",
-                  "leave router out");
+      throw Error(
+          "--targets",
+          "router cannot be adapted: SGLang and vLLM have no LoRA for it and refuse the adapter",
+          "leave router out");
     throw Error("--targets", fmt::format("\"{}\" is no target", name),
                 "targets: attention, mixer, mlp, shared, experts, lm_head");
   }
@@ -61,7 +63,8 @@ class Maker {
     int64_t elements = 1;
     for (int64_t extent : shape) elements *= extent;
     const SourcePtr source = random_source(options_.seed, name, elements, bound);
-    return Tensor(options_.dtype == DType::F32 ? source : cast_source(source, options_.dtype), shape);
+    return Tensor(options_.dtype == DType::F32 ? source : cast_source(source, options_.dtype),
+                  shape);
   }
 
   const InitOptions& options_;
@@ -74,12 +77,13 @@ Factor experts_of(const Tensor& all) {
   return out;
 }
 
-ExpertPair expert_pair(const Maker& maker, const InitOptions& o, const ModelSpec& spec, int layer, Projection p,
-                       bool joint_a) {
+ExpertPair expert_pair(const Maker& maker, const InitOptions& o, const ModelSpec& spec, int layer,
+                       Projection p, bool joint_a) {
   const std::string name = fmt::format("layer {} {}", layer, projection_name(p));
   const std::string a_name = joint_a ? fmt::format("layer {} gate_up_proj", layer) : name;
   const bool down = p == Projection::down;
-  const int64_t e_a = o.shared_outer && !down ? 1 : spec.experts, e_b = o.shared_outer && down ? 1 : spec.experts;
+  const int64_t e_a = o.shared_outer && !down ? 1 : spec.experts,
+                e_b = o.shared_outer && down ? 1 : spec.experts;
   ExpertPair out;
   out.a = experts_of(maker.a(a_name, {e_a, o.rank, spec.in_dim(p)}));
   out.b = experts_of(maker.b(name, {e_b, spec.out_dim(p), o.rank}));
@@ -87,7 +91,8 @@ ExpertPair expert_pair(const Maker& maker, const InitOptions& o, const ModelSpec
   return out;
 }
 
-void add_experts(const Maker& maker, const InitOptions& o, const ModelSpec& spec, const Layout& layout, Adapter& adapter) {
+void add_experts(const Maker& maker, const InitOptions& o, const ModelSpec& spec,
+                 const Layout& layout, Adapter& adapter) {
   adapter.expert_count = spec.experts;
   adapter.expert_stem = spec.memory.stem;
   std::vector<Projection> projections{Projection::up, Projection::down};
@@ -96,26 +101,30 @@ void add_experts(const Maker& maker, const InitOptions& o, const ModelSpec& spec
     for (Projection p : projections)
       if (spec.is_moe(layer)) {
         const bool joint_a = layout.fused && spec.gated && p != Projection::down;
-        adapter.experts.emplace(ExpertKey{layer, p}, expert_pair(maker, o, spec, layer, p, joint_a));
+        adapter.experts.emplace(ExpertKey{layer, p},
+                                expert_pair(maker, o, spec, layer, p, joint_a));
       }
-  if (layout.fused && spec.gated) fuse_gate_up(adapter, layout.gate_up_order.value_or(spec.gate_up_order));
+  if (layout.fused && spec.gated)
+    fuse_gate_up(adapter, layout.gate_up_order.value_or(spec.gate_up_order));
 }
 
 AdapterConfig start_config(const InitOptions& o) {
-  Json json = Json::object({{"base_model_name_or_path", o.base},
-                            {"bias", "none"},
-                            {"fan_in_fan_out", false},
-                            {"inference_mode", true},
-                            {"init_lora_weights", true},
-                            {"lora_alpha", std::nearbyint(o.alpha) == o.alpha ? Json(static_cast<int64_t>(o.alpha)) : Json(o.alpha)},
-                            {"lora_dropout", 0.0},
-                            {"modules_to_save", Json()},
-                            {"peft_type", "LORA"},
-                            {"r", o.rank},
-                            {"target_modules", Json::array()},
-                            {"task_type", "CAUSAL_LM"},
-                            {"use_dora", false},
-                            {"use_rslora", false}});
+  Json json = Json::object(
+      {{"base_model_name_or_path", o.base},
+       {"bias", "none"},
+       {"fan_in_fan_out", false},
+       {"inference_mode", true},
+       {"init_lora_weights", true},
+       {"lora_alpha",
+        std::nearbyint(o.alpha) == o.alpha ? Json(static_cast<int64_t>(o.alpha)) : Json(o.alpha)},
+       {"lora_dropout", 0.0},
+       {"modules_to_save", Json()},
+       {"peft_type", "LORA"},
+       {"r", o.rank},
+       {"target_modules", Json::array()},
+       {"task_type", "CAUSAL_LM"},
+       {"use_dora", false},
+       {"use_rslora", false}});
   return parse_adapter_config(std::move(json), "adapter_config.json");
 }
 
@@ -138,17 +147,20 @@ FreshAdapter make_adapter(const InitOptions& given) {
     const size_t before = dense.size();
     for (const LinearSpec& linear : spec.linears) {
       const bool numbered_form = layout.form == Form::hub && spec.hub.numbered;
-      if (linear.role != target.role || !(numbered_form ? linear.hub_linear : linear.memory_linear)) continue;
+      if (linear.role != target.role || !(numbered_form ? linear.hub_linear : linear.memory_linear))
+        continue;
       const Scaling scaling{o.rank, o.alpha, false};
       DensePair& pair = out.adapter.dense[linear.memory];
-      pair = {maker.a(linear.memory, {o.rank, linear.in}), maker.b(linear.memory, {linear.out, o.rank}), scaling, false};
+      pair = {maker.a(linear.memory, {o.rank, linear.in}),
+              maker.b(linear.memory, {linear.out, o.rank}), scaling, false};
       const std::string& printed = numbered_form ? linear.hub : linear.memory;
       out.tensors[lora_name(printed, Side::A)] = pair.a;
       out.tensors[lora_name(printed, Side::B)] = pair.b;
       dense.push_back({printed, false, scaling});
     }
     if (dense.size() == before)
-      throw Error("--targets", fmt::format("this base model has no {}", target.name), "leave it out");
+      throw Error("--targets", fmt::format("this base model has no {}", target.name),
+                  "leave it out");
   }
   WrittenExperts experts;
   if (wants(o, "experts")) {
@@ -157,13 +169,21 @@ FreshAdapter make_adapter(const InitOptions& given) {
     experts = layout.write({out.adapter, &spec, {}});
   }
   for (auto& [name, tensor] : experts.tensors) out.tensors[name] = std::move(tensor);
-  out.config = write_config({out.adapter.config, &spec, out.layout, {}, out.adapter.gate_up_order, dense, experts.targets});
+  out.config = write_config({out.adapter.config,
+                             &spec,
+                             out.layout,
+                             {},
+                             out.adapter.gate_up_order,
+                             dense,
+                             experts.targets});
   return out;
 }
 
-WrittenWeights write_adapter(const FreshAdapter& fresh, const std::string& out, const WriteFolderOptions& options) {
+WrittenWeights write_adapter(const FreshAdapter& fresh, const std::string& out,
+                             const WriteFolderOptions& options) {
   OutputFolder folder(out, {}, options.output);
-  const WrittenWeights written = write_weights(folder, "adapter_model", fresh.tensors, options.weights);
+  const WrittenWeights written =
+      write_weights(folder, "adapter_model", fresh.tensors, options.weights);
   folder.commit("adapter_config.json", fresh.config.dump() + "\n");
   return written;
 }

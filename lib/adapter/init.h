@@ -15,8 +15,8 @@ struct InitOptions {
   std::vector<std::string> targets;  // attention, mixer, mlp, shared, experts, lm_head
   std::string to;                    // layout id
   uint64_t seed = 0;
-  bool shared_outer = false;         // one outer factor for all experts of a layer
-  bool random_b = false;             // else B is zero, as PEFT starts: the adapter changes nothing yet
+  bool shared_outer = false;  // one outer factor for all experts of a layer
+  bool random_b = false;      // else B is zero, as PEFT starts: the adapter changes nothing yet
   DType dtype = DType::F32;
 };
 
@@ -27,11 +27,12 @@ struct FreshAdapter {
   Json config;
 };
 
-// A new adapter as PEFT would start it: A uniform in ±1/sqrt(in) (Kaiming with a = sqrt(5)), B zero.
-// gate and up share their A where the layout holds them as one matrix. Never on the router: SGLang and
-// vLLM refuse it. Same options, same bytes.
+// A new adapter as PEFT would start it: A uniform in ±1/sqrt(in) (Kaiming with a = sqrt(5)), B
+// zero. gate and up share their A where the layout holds them as one matrix. Never on the router:
+// SGLang and vLLM refuse it. Same options, same bytes.
 FreshAdapter make_adapter(const InitOptions& options);
 
-WrittenWeights write_adapter(const FreshAdapter& fresh, const std::string& out, const WriteFolderOptions& options);
+WrittenWeights write_adapter(const FreshAdapter& fresh, const std::string& out,
+                             const WriteFolderOptions& options);
 
 }  // namespace moelora

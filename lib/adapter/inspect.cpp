@@ -1,8 +1,8 @@
 #include "lib/adapter/inspect.h"
 
-#include <filesystem>
-
 #include <fmt/format.h>
+
+#include <filesystem>
 
 #include "lib/adapter/summary.h"
 #include "lib/base/error.h"
@@ -20,7 +20,8 @@ uint64_t tensor_bytes(const TensorMap& tensors) {
 
 bool has_adapter_config(const std::string& path) {
   std::error_code ignored;
-  const fs::path folder = fs::is_directory(path, ignored) ? fs::path(path) : fs::path(path).parent_path();
+  const fs::path folder =
+      fs::is_directory(path, ignored) ? fs::path(path) : fs::path(path).parent_path();
   return fs::exists(folder / "adapter_config.json", ignored);
 }
 
@@ -35,8 +36,8 @@ std::string shown(const std::string& name) {
 std::string plain_text(const std::string& path, const Weights& weights) {
   std::vector<std::vector<std::string>> cells{{"tensor", "dtype", "shape", "bytes"}};
   for (const auto& [name, tensor] : weights.tensors)
-    cells.push_back({shown(name), std::string(dtype_name(tensor.dtype())), to_string(tensor.shape()),
-                     std::to_string(tensor.bytes())});
+    cells.push_back({shown(name), std::string(dtype_name(tensor.dtype())),
+                     to_string(tensor.shape()), std::to_string(tensor.bytes())});
   std::string out = fmt::format("{}: {} tensors, {} in {} file{}\n", path, weights.tensors.size(),
                                 size_text(tensor_bytes(weights.tensors)), weights.files.size(),
                                 weights.files.size() == 1 ? "" : "s");
@@ -89,7 +90,8 @@ struct Described {
 std::string layout_alone(const AdapterFiles& files, const LoadOptions& options) {
   try {
     const std::vector<ExpertTensor> experts = expert_tensors(files.weights.tensors);
-    const Layout* layout = options.from.empty() ? detect_layout(experts) : &layout_by_id(options.from);
+    const Layout* layout =
+        options.from.empty() ? detect_layout(experts) : &layout_by_id(options.from);
     return layout == nullptr ? "none" : std::string(layout->id);
   } catch (const Error&) {
     return "unknown";
@@ -108,7 +110,8 @@ Described describe(const std::string& path, const LoadOptions& options) {
   try {
     std::optional<BaseModel> base = base_for(files.config, options, out.notes);
     if (base) out.base = base->origin;
-    const LoadedAdapter loaded = interpret_adapter(files, std::move(base), options.from, options.read);
+    const LoadedAdapter loaded =
+        interpret_adapter(files, std::move(base), options.from, options.read);
     out.layout = loaded.layout == nullptr ? "none" : std::string(loaded.layout->id);
     out.experts = loaded.adapter.expert_count;
     out.stacked = loaded.adapter.stacked;
@@ -125,8 +128,9 @@ Described describe(const std::string& path, const LoadOptions& options) {
 }
 
 std::string adapter_text(const Described& d) {
-  std::string out = fmt::format("{}: LoRA adapter, layout {}, {} tensors, {} in {} file{}\n", d.path, d.layout,
-                                d.tensors, size_text(d.bytes), d.files, d.files == 1 ? "" : "s");
+  std::string out =
+      fmt::format("{}: LoRA adapter, layout {}, {} tensors, {} in {} file{}\n", d.path, d.layout,
+                  d.tensors, size_text(d.bytes), d.files, d.files == 1 ? "" : "s");
   out += fmt::format("r {}, lora_alpha {}{}", d.config.r, d.config.lora_alpha,
                      d.config.use_rslora ? ", rsLoRA" : "");
   if (!d.config.peft_version.empty()) out += fmt::format(", PEFT {}", shown(d.config.peft_version));
@@ -135,8 +139,9 @@ std::string adapter_text(const Described& d) {
   if (!d.base.empty()) out += fmt::format("base: {}\n", d.base);
   if (d.stacked)
     out += fmt::format("stacked: lora_A on the {} side (roles {}), lora_B columns {} ({})\n",
-                       d.stacked->roles == Roles::natural ? "input" : "output", roles_name(d.stacked->roles),
-                       b_order_name(d.stacked->b_order), d.stacked->b_order_from);
+                       d.stacked->roles == Roles::natural ? "input" : "output",
+                       roles_name(d.stacked->roles), b_order_name(d.stacked->b_order),
+                       d.stacked->b_order_from);
   if (!d.rows.empty()) out += "\n" + module_table(d.rows, d.layout);
   for (const auto& [name, kind] : d.extras) out += fmt::format("{}: {}\n", kind, shown(name));
   for (const std::string& note : d.notes) out += "note: " + note + "\n";
@@ -146,16 +151,24 @@ std::string adapter_text(const Described& d) {
 }
 
 Json row_json(const ModuleRow& row) {
-  return Json::object({{"module", row.module}, {"layers", row.layers}, {"pairs", row.pairs},
-                       {"rank", row.rank}, {"alpha", row.alpha}, {"scale", row.scale},
-                       {"dtype", dtype_name(row.dtype)}, {"a", shape_json(row.a)}, {"b", shape_json(row.b)},
-                       {"shared_a", row.shared_a}, {"shared_b", row.shared_b}});
+  return Json::object({{"module", row.module},
+                       {"layers", row.layers},
+                       {"pairs", row.pairs},
+                       {"rank", row.rank},
+                       {"alpha", row.alpha},
+                       {"scale", row.scale},
+                       {"dtype", dtype_name(row.dtype)},
+                       {"a", shape_json(row.a)},
+                       {"b", shape_json(row.b)},
+                       {"shared_a", row.shared_a},
+                       {"shared_b", row.shared_b}});
 }
 
 Json adapter_json(const Described& d) {
   std::vector<Json> rows, extras;
   for (const ModuleRow& row : d.rows) rows.push_back(row_json(row));
-  for (const auto& [name, kind] : d.extras) extras.push_back(Json::object({{"name", name}, {"kind", kind}}));
+  for (const auto& [name, kind] : d.extras)
+    extras.push_back(Json::object({{"name", name}, {"kind", kind}}));
   return Json::object({{"schema", "moelora.inspect/1"},
                        {"path", d.path},
                        {"kind", "adapter"},
@@ -186,7 +199,8 @@ std::string inspect(const std::string& path, const LoadOptions& options, Inspect
     return format == InspectFormat::text ? adapter_text(d) : adapter_json(d).dump() + "\n";
   }
   const Weights weights = open_weights(path, {"model", "adapter_model"});
-  return format == InspectFormat::text ? plain_text(path, weights) : plain_json(path, weights).dump() + "\n";
+  return format == InspectFormat::text ? plain_text(path, weights)
+                                       : plain_json(path, weights).dump() + "\n";
 }
 
 }  // namespace moelora

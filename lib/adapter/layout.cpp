@@ -1,8 +1,8 @@
 #include "lib/adapter/layout.h"
 
-#include <array>
-
 #include <fmt/format.h>
+
+#include <array>
 
 #include "lib/base/error.h"
 

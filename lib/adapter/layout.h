@@ -21,11 +21,12 @@ struct ExpertTensor {
   Tensor tensor;
 };
 
-// Whether a tensor can belong to a layout: no; possible, as in others too (a numbered down_proj is the
-// same in peft-linear and linear-fused); sure, it decides.
+// Whether a tensor can belong to a layout: no; possible, as in others too (a numbered down_proj is
+// the same in peft-linear and linear-fused); sure, it decides.
 enum class Claim : uint8_t { no, possible, sure };
 
-// What the user said of the input. Unset: markers, shapes and defaults decide (design.md, decision 5).
+// What the user said of the input. Unset: markers, shapes and defaults decide (design.md, decision
+// 5).
 struct ReadOptions {
   std::optional<BOrder> b_order;
   std::optional<Roles> roles;
@@ -53,8 +54,8 @@ struct WriteContext {
 
 // Something PEFT must target for the written tensors to have a place.
 struct ExpertTarget {
-  std::string path;   // module or parameter path: what PEFT's patterns are matched with
-  bool parameter;     // target_parameters, else target_modules
+  std::string path;  // module or parameter path: what PEFT's patterns are matched with
+  bool parameter;    // target_parameters, else target_modules
   Scaling scaling;
 };
 

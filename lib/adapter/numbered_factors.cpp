@@ -4,8 +4,8 @@
 
 namespace moelora {
 
-void read_numbered(MatchRest match, std::span<const ExpertTensor> tensors, const ReadContext& context,
-                   Adapter& adapter) {
+void read_numbered(MatchRest match, std::span<const ExpertTensor> tensors,
+                   const ReadContext& context, Adapter& adapter) {
   ExpertCollector collector(context);
   for (const ExpertTensor& t : tensors) {
     const auto at = *match(t);

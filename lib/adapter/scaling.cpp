@@ -1,8 +1,8 @@
 #include "lib/adapter/scaling.h"
 
-#include <cmath>
-
 #include <fmt/format.h>
+
+#include <cmath>
 
 #include "lib/base/error.h"
 
@@ -25,7 +25,8 @@ Scaling Scaling::with_rank(int64_t new_rank) const {
     below = std::nextafter(below, -HUGE_VAL);
     above = std::nextafter(above, HUGE_VAL);
   }
-  throw Error("scale", fmt::format("no alpha gives exactly the scale {} at rank {}", target, new_rank));
+  throw Error("scale",
+              fmt::format("no alpha gives exactly the scale {} at rank {}", target, new_rank));
 }
 
 }  // namespace moelora

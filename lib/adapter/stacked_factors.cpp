@@ -1,8 +1,8 @@
 #include "lib/adapter/stacked_factors.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
+
+#include <algorithm>
 
 #include "lib/adapter/expert_collector.h"
 #include "lib/adapter/identical.h"
@@ -18,18 +18,20 @@ bool is_outer(Projection projection, Side side) {
 // Nemotron-like trainers save up as w1 and an empty w3: without a gate, w1 is up.
 bool gate_is_up(std::span<const ExpertTensor> tensors, const ReadContext& context) {
   if (context.spec != nullptr) return !context.spec->gated;
-  return std::any_of(tensors.begin(), tensors.end(),
-                     [](const ExpertTensor& t) { return t.path.rest == "w3" && t.tensor.elements() == 0; });
+  return std::any_of(tensors.begin(), tensors.end(), [](const ExpertTensor& t) {
+    return t.path.rest == "w3" && t.tensor.elements() == 0;
+  });
 }
 
 const Tensor& outer_part(const ExpertKey& key, const Factor& factor, Side side, int64_t experts) {
   if (factor.shared) return factor.parts.front();
   for (int64_t e = 0; e < experts; ++e)
     if (!factor.has(e) || !factor.has(0) || !identical(factor.at(0), factor.at(e)))
-      throw Error(fmt::format("layer {} {} lora_{}", key.layer, projection_name(key.projection),
-                              side_letter(side)),
-                  fmt::format("differs between experts 0 and {}; shared-outer holds one for all", e),
-                  "use --to stacked, which holds one an expert");
+      throw Error(
+          fmt::format("layer {} {} lora_{}", key.layer, projection_name(key.projection),
+                      side_letter(side)),
+          fmt::format("differs between experts 0 and {}; shared-outer holds one for all", e),
+          "use --to stacked, which holds one an expert");
   return factor.parts.front();
 }
 
@@ -38,10 +40,11 @@ int64_t uniform_rank(const ExpertKey& key, const ExpertPair& pair, int64_t exper
   const Scaling& first = pair.scaling_of(0);
   for (int64_t e = 1; e < experts; ++e)
     if (pair.a.has(e) && pair.scaling_of(e).value() != first.value())
-      throw Error(fmt::format("layer {} {}", key.layer, projection_name(key.projection)),
-                  fmt::format("experts 0 and {} have the scales {} and {}; a stacked tensor has one", e,
-                              first.value(), pair.scaling_of(e).value()),
-                  "use --to peft-linear");
+      throw Error(
+          fmt::format("layer {} {}", key.layer, projection_name(key.projection)),
+          fmt::format("experts 0 and {} have the scales {} and {}; a stacked tensor has one", e,
+                      first.value(), pair.scaling_of(e).value()),
+          "use --to peft-linear");
   return rank;
 }
 
@@ -58,9 +61,9 @@ void read_stacked(const NamePattern& names, std::span<const ExpertTensor> tensor
     const bool shared = t.tensor.dim(0) == 1;
     std::vector<Tensor> parts;
     for (int64_t e = 0; e < t.tensor.dim(0); ++e) parts.push_back(t.tensor.select(0, e));
-    collector.add_all(t, at.projection, std::move(parts), shared,
-                      layer_path(t.path.stem, t.path.layer) + "." +
-                          std::string(projection_name(at.projection)));
+    collector.add_all(
+        t, at.projection, std::move(parts), shared,
+        layer_path(t.path.stem, t.path.layer) + "." + std::string(projection_name(at.projection)));
   }
   collector.finish(adapter);
 }

@@ -10,8 +10,8 @@ namespace moelora {
 void read_stacked(const NamePattern& names, std::span<const ExpertTensor> tensors,
                   const ReadContext& context, Adapter& adapter);
 
-// `outer`: gate/up A and down B are written with a leading 1; throws Error where their experts differ.
-// Otherwise every factor is written for all experts.
+// `outer`: gate/up A and down B are written with a leading 1; throws Error where their experts
+// differ. Otherwise every factor is written for all experts.
 WrittenExperts write_stacked(const NamePattern& names, const WriteContext& context, bool outer);
 
 }  // namespace moelora

@@ -1,9 +1,9 @@
 #include "lib/adapter/stacked_pairs.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
-
-#include <fmt/format.h>
 
 #include "lib/base/error.h"
 
@@ -12,8 +12,9 @@ namespace {
 
 constexpr std::string_view kNest = "base_layer";
 
-// One way to read the whole file: the side A is on, whether a doubly targeted module nests its second
-// parameter innermost (PEFT on bnb-parametrised experts, axolotl 0.15), and what a lone pair is.
+// One way to read the whole file: the side A is on, whether a doubly targeted module nests its
+// second parameter innermost (PEFT on bnb-parametrised experts, axolotl 0.15), and what a lone pair
+// is.
 struct Hypothesis {
   Roles roles;
   bool second_inside;
@@ -51,7 +52,8 @@ struct Dims {
 };
 
 Dims dims(const StackedPair& pair, Roles roles) {
-  return roles == Roles::natural ? Dims{pair.a_dim(), pair.b_dim()} : Dims{pair.b_dim(), pair.a_dim()};
+  return roles == Roles::natural ? Dims{pair.a_dim(), pair.b_dim()}
+                                 : Dims{pair.b_dim(), pair.a_dim()};
 }
 
 bool fits_base(const StackedPair& pair, Projection projection, Roles roles, const ModelSpec& spec) {
@@ -59,7 +61,8 @@ bool fits_base(const StackedPair& pair, Projection projection, Roles roles, cons
   return d.in == spec.in_dim(projection) && d.out == spec.out_dim(projection);
 }
 
-// Without a base model: gate_up is H -> 2I and down I -> H, which ties two pairs of a layer together.
+// Without a base model: gate_up is H -> 2I and down I -> H, which ties two pairs of a layer
+// together.
 bool fits_itself(std::span<const StackedPair> layer, const Hypothesis& h, const Parameters& p) {
   if (layer.size() == 1) {
     const Projection only = projection_of(h, p, 1, 0);
@@ -86,37 +89,44 @@ std::string shown(const StackedPair& pair) {
 [[noreturn]] void nothing_fits(std::span<const StackedPair> pairs, const ReadContext& context) {
   const StackedPair& pair = pairs.front();
   if (context.spec == nullptr)
-    throw Error(shown(pair), "no reading of the pairs of a layer as gate_up [2I, H] and down [H, I] fits",
+    throw Error(shown(pair),
+                "no reading of the pairs of a layer as gate_up [2I, H] and down [H, I] fits",
                 "name the base model with --base");
   const ModelSpec& spec = *context.spec;
   const Parameters p = parameters(context.spec);
-  throw Error(shown(pair),
-              fmt::format("fits no expert parameter of this base model: {} is {} -> {}, {} is {} -> {}{}",
-                          projection_name(p.first), spec.in_dim(p.first), spec.out_dim(p.first),
-                          projection_name(p.second), spec.in_dim(p.second), spec.out_dim(p.second),
-                          context.options.roles ? fmt::format(" (with --roles {})",
-                                                              roles_name(*context.options.roles))
-                                                : ""),
-              "check --base and --roles");
+  throw Error(
+      shown(pair),
+      fmt::format("fits no expert parameter of this base model: {} is {} -> {}, {} is {} -> {}{}",
+                  projection_name(p.first), spec.in_dim(p.first), spec.out_dim(p.first),
+                  projection_name(p.second), spec.in_dim(p.second), spec.out_dim(p.second),
+                  context.options.roles
+                      ? fmt::format(" (with --roles {})", roles_name(*context.options.roles))
+                      : ""),
+      "check --base and --roles");
 }
 
 [[noreturn]] void roles_unknown(const StackedPair& pair, const AdapterConfig& config) {
   std::string known = "the shapes are the same with A on the input and with A on the output";
-  if (!config.peft_version.empty()) known += fmt::format("; it was saved by PEFT {}", config.peft_version);
-  throw Error(shown(pair), known,
-              "say --roles natural (A over the input: gpt-oss, and PEFT 0.19.1 and newer everywhere) or "
-              "--roles swapped (A over the output: PEFT 0.18 and older on [E, out, in] experts)");
+  if (!config.peft_version.empty())
+    known += fmt::format("; it was saved by PEFT {}", config.peft_version);
+  throw Error(
+      shown(pair), known,
+      "say --roles natural (A over the input: gpt-oss, and PEFT 0.19.1 and newer everywhere) or "
+      "--roles swapped (A over the output: PEFT 0.18 and older on [E, out, in] experts)");
 }
 
 [[noreturn]] void parameter_unknown(const StackedPair& pair, const Parameters& p) {
-  throw Error(shown(pair),
-              fmt::format("a lone stacked pair may be {} or {}, and neither shapes nor target_parameters tell",
-                          projection_name(p.first), projection_name(p.second)),
-              "name the base model with --base, or put the parameter into target_parameters of "
-              "adapter_config.json");
+  throw Error(
+      shown(pair),
+      fmt::format(
+          "a lone stacked pair may be {} or {}, and neither shapes nor target_parameters tell",
+          projection_name(p.first), projection_name(p.second)),
+      "name the base model with --base, or put the parameter into target_parameters of "
+      "adapter_config.json");
 }
 
-// What target_parameters says a lone pair is: false first, true second, nullopt when it names both or none.
+// What target_parameters says a lone pair is: false first, true second, nullopt when it names both
+// or none.
 std::optional<bool> lone_from_config(const AdapterConfig& config, const Parameters& p) {
   bool first = false, second = false;
   for (const std::string& name : config.target_parameters) {
@@ -127,12 +137,15 @@ std::optional<bool> lone_from_config(const AdapterConfig& config, const Paramete
   return second;
 }
 
-// Without a gate, up and down have each other's shapes, and what PEFT writes today reads as well as two
-// oddities at once: old PEFT's roles and the nesting of parametrised experts.
+// Without a gate, up and down have each other's shapes, and what PEFT writes today reads as well as
+// two oddities at once: old PEFT's roles and the nesting of parametrised experts.
 void settle_ungated(std::vector<Hypothesis>& all) {
-  const auto plain = [](const Hypothesis& h) { return h.roles == Roles::natural && !h.second_inside; };
+  const auto plain = [](const Hypothesis& h) {
+    return h.roles == Roles::natural && !h.second_inside;
+  };
   if (std::none_of(all.begin(), all.end(), plain)) return;
-  std::erase_if(all, [](const Hypothesis& h) { return h.roles == Roles::swapped && h.second_inside; });
+  std::erase_if(all,
+                [](const Hypothesis& h) { return h.roles == Roles::swapped && h.second_inside; });
 }
 
 // Drops the hypotheses for which `keep` is false, unless that would leave none.
@@ -162,13 +175,15 @@ std::vector<StackedPair> pair_up(std::span<const ExpertTensor> tensors) {
   for (const ExpertTensor& t : tensors) {
     const int depth = nesting(t.path.rest).value_or(0);
     if (t.tensor.rank() != 2)
-      throw Error(t.name, fmt::format("has shape {}, expected two dims", to_string(t.tensor.shape())));
+      throw Error(t.name,
+                  fmt::format("has shape {}, expected two dims", to_string(t.tensor.shape())));
     StackedPair& pair = pairs[{t.path.layer, -depth}];
     pair.layer = t.path.layer;
     pair.nesting = depth;
     const ExpertTensor*& slot = t.side == Side::A ? pair.a : pair.b;
     if (slot != nullptr)
-      throw Error(t.name, fmt::format("names the same factor as {}", slot->name), "keep one of them");
+      throw Error(t.name, fmt::format("names the same factor as {}", slot->name),
+                  "keep one of them");
     slot = &t;
   }
   std::map<int, int> count;
@@ -177,15 +192,18 @@ std::vector<StackedPair> pair_up(std::span<const ExpertTensor> tensors) {
     const StackedPair& pair = entry.second;
     if (pair.a == nullptr || pair.b == nullptr) {
       const ExpertTensor& there = pair.a == nullptr ? *pair.b : *pair.a;
-      throw Error(there.name, fmt::format("has no lora_{} beside it", pair.a == nullptr ? 'A' : 'B'),
+      throw Error(there.name,
+                  fmt::format("has no lora_{} beside it", pair.a == nullptr ? 'A' : 'B'),
                   "the file is incomplete: save the adapter again");
     }
     if (pair.a->tensor.dim(0) != pair.b->tensor.dim(1))
-      throw Error(shown(pair), fmt::format("{} rows of lora_A and {} columns of lora_B, expected E*r of both",
-                                           pair.a->tensor.dim(0), pair.b->tensor.dim(1)));
+      throw Error(shown(pair),
+                  fmt::format("{} rows of lora_A and {} columns of lora_B, expected E*r of both",
+                              pair.a->tensor.dim(0), pair.b->tensor.dim(1)));
     if (++count[pair.layer] > 2)
-      throw Error(pair.a->name, "more than two expert parameters are targeted (expert biases?)",
-                  "only gate_up_proj and down_proj can be converted; train without the bias targets");
+      throw Error(
+          pair.a->name, "more than two expert parameters are targeted (expert biases?)",
+          "only gate_up_proj and down_proj can be converted; train without the bias targets");
     out.push_back(pair);
   }
   return out;
@@ -206,7 +224,8 @@ StackedReading read_stacked_pairs(std::span<const StackedPair> pairs, const Read
       }
   if (left.empty()) nothing_fits(pairs, context);
 
-  const auto lone = std::find_if(layers.begin(), layers.end(), [](const auto& l) { return l.size() == 1; });
+  const auto lone =
+      std::find_if(layers.begin(), layers.end(), [](const auto& l) { return l.size() == 1; });
   if (const auto second = lone_from_config(context.config, p))
     prefer(left, [&](const Hypothesis& h) { return h.lone_is_second == *second; });
   if (lone != layers.end() && std::any_of(left.begin(), left.end(), [&](const Hypothesis& h) {

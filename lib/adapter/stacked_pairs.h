@@ -7,9 +7,10 @@
 
 namespace moelora {
 
-// The four tensors a layer of PEFT's target_parameters form say neither which parameter a pair belongs
-// to nor which side A is on. This decides both for a whole file, from dims, config and flags, or
-// throws an Error that says what is known and which flag decides (facts: PEFT layer.py, _inject_parameters).
+// The four tensors a layer of PEFT's target_parameters form say neither which parameter a pair
+// belongs to nor which side A is on. This decides both for a whole file, from dims, config and
+// flags, or throws an Error that says what is known and which flag decides (facts: PEFT layer.py,
+// _inject_parameters).
 
 // One stacked pair: A [E*r, a_dim], B [b_dim, E*r].
 struct StackedPair {
@@ -22,8 +23,8 @@ struct StackedPair {
   int64_t b_dim() const { return b->tensor.dim(0); }
 };
 
-// How many ".base_layer" a name below the stem has: 0 of "", 2 of "base_layer.base_layer", nullopt of
-// anything else.
+// How many ".base_layer" a name below the stem has: 0 of "", 2 of "base_layer.base_layer", nullopt
+// of anything else.
 std::optional<int> nesting(std::string_view rest);
 
 // The pairs of one file, in layer order, innermost (most ".base_layer") first within a layer.

@@ -1,11 +1,11 @@
 #include "lib/adapter/summary.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <set>
 #include <tuple>
-
-#include <fmt/format.h>
 
 #include "lib/adapter/tensor_name.h"
 
@@ -30,7 +30,8 @@ Place place(const std::string& module) {
 class Rows {
  public:
   void add(int layer, ModuleRow row) {
-    const Key key{layer < 0, row.module, row.rank, row.alpha, row.dtype, row.a, row.b, row.shared_a, row.shared_b};
+    const Key key{layer < 0, row.module, row.rank,     row.alpha,   row.dtype,
+                  row.a,     row.b,      row.shared_a, row.shared_b};
     Entry& entry = entries_[key];
     const int64_t pairs = entry.row.pairs + row.pairs;
     entry.row = std::move(row);
@@ -74,8 +75,8 @@ void add_experts(const Adapter& adapter, const ExpertKey& key, const ExpertPair&
   const std::string stem = place(adapter.stem(key.layer)).module;
   for (int64_t e = 0; e < adapter.expert_count; ++e) {
     if (!pair.a.has(e)) continue;
-    ModuleRow row = row_of(fmt::format("{}.{}", stem, projection_name(key.projection)), pair.a.at(e), pair.b.at(e),
-                           pair.scaling_of(e));
+    ModuleRow row = row_of(fmt::format("{}.{}", stem, projection_name(key.projection)),
+                           pair.a.at(e), pair.b.at(e), pair.scaling_of(e));
     row.shared_a = pair.a.shared;
     row.shared_b = pair.b.shared;
     rows.add(key.layer, std::move(row));
@@ -129,8 +130,9 @@ std::string module_table(const std::vector<ModuleRow>& rows, std::string_view la
   for (const ModuleRow& row : rows) {
     const bool expert = row.module.find("experts.") != std::string::npos &&
                         row.module.find("shared_experts.") == std::string::npos;
-    cells.push_back({row.module, row.layers.empty() ? "-" : row.layers, expert ? std::string(layout) : "dense",
-                     std::to_string(row.pairs), std::to_string(row.rank), fmt::format("{}", row.alpha),
+    cells.push_back({row.module, row.layers.empty() ? "-" : row.layers,
+                     expert ? std::string(layout) : "dense", std::to_string(row.pairs),
+                     std::to_string(row.rank), fmt::format("{}", row.alpha),
                      fmt::format("{}", row.scale), std::string(dtype_name(row.dtype)),
                      to_string(row.a) + (row.shared_a ? " shared" : ""),
                      to_string(row.b) + (row.shared_b ? " shared" : "")});

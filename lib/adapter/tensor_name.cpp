@@ -1,10 +1,10 @@
 #include "lib/adapter/tensor_name.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
-
-#include <fmt/format.h>
 
 namespace moelora {
 namespace {
@@ -25,8 +25,8 @@ std::string_view take_component(std::string_view& text) {
   return head;
 }
 
-// MODULE.lora_A.weight, MODULE.lora_A, MODULE.lora_A.ADAPTER.weight: leaves MODULE in `name`. `marker`
-// is ".lora_A".
+// MODULE.lora_A.weight, MODULE.lora_A, MODULE.lora_A.ADAPTER.weight: leaves MODULE in `name`.
+// `marker` is ".lora_A".
 bool strip_factor(std::string_view& name, std::string_view marker) {
   if (strip_suffix(name, marker)) return true;
   std::string_view rest = name;
@@ -49,7 +49,8 @@ std::optional<int64_t> parse_index(std::string_view text) {
   if (text.empty() || text.size() > 9 || (text.size() > 1 && text[0] == '0')) return std::nullopt;
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || text[0] == '-') return std::nullopt;
+  if (error != std::errc() || end != text.data() + text.size() || text[0] == '-')
+    return std::nullopt;
   return value;
 }
 
@@ -90,15 +91,17 @@ std::optional<ExpertPath> parse_expert_path(std::string_view module) {
     const std::string_view here = module.substr(at + 1);
     if (here != "experts" && !(here.starts_with("experts.") && here.size() > 8)) continue;
     const size_t end = at + 1 + 7;
-    return ExpertPath{fmt::format("{}{{layer}}{}", module.substr(0, digits), module.substr(dot, end - dot)),
-                      static_cast<int>(*layer),
-                      std::string(end < module.size() ? module.substr(end + 1) : std::string_view{})};
+    return ExpertPath{
+        fmt::format("{}{{layer}}{}", module.substr(0, digits), module.substr(dot, end - dot)),
+        static_cast<int>(*layer),
+        std::string(end < module.size() ? module.substr(end + 1) : std::string_view{})};
   }
   return std::nullopt;
 }
 
 std::optional<NamePattern::At> NamePattern::match(std::string_view rest) const {
-  if (std::count(rest.begin(), rest.end(), '.') != std::count(pattern_.begin(), pattern_.end(), '.'))
+  if (std::count(rest.begin(), rest.end(), '.') !=
+      std::count(pattern_.begin(), pattern_.end(), '.'))
     return std::nullopt;
   At at{std::nullopt, Projection::down, {}};
   std::string_view pattern = pattern_;

@@ -15,17 +15,19 @@ inline constexpr std::string_view kPeftPrefix = "base_model.model.";
 
 // What a tensor of an adapter file is, by its last components.
 enum class TensorPart : uint8_t {
-  lora_a, lora_b,                  // MODULE.lora_A.weight, also MODULE.lora_A and .lora_A.ADAPTER.weight
-  embedding_a, embedding_b,        // MODULE.lora_embedding_A
-  lora_bias,                       // MODULE.lora_B.bias
-  magnitude,                       // MODULE.lora_magnitude_vector
-  base_weight,                     // MODULE.base_layer.weight
-  other,                           // a saved module's own tensor, or anything else
+  lora_a,
+  lora_b,  // MODULE.lora_A.weight, also MODULE.lora_A and .lora_A.ADAPTER.weight
+  embedding_a,
+  embedding_b,  // MODULE.lora_embedding_A
+  lora_bias,    // MODULE.lora_B.bias
+  magnitude,    // MODULE.lora_magnitude_vector
+  base_weight,  // MODULE.base_layer.weight
+  other,        // a saved module's own tensor, or anything else
 };
 
 // A tensor name taken apart: "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" is
-// module "model.layers.0.self_attn.q_proj", part lora_a. For `other`, module is the whole name without
-// the PEFT prefix.
+// module "model.layers.0.self_attn.q_proj", part lora_a. For `other`, module is the whole name
+// without the PEFT prefix.
 struct TensorName {
   std::string module;
   TensorPart part;
@@ -45,8 +47,9 @@ struct ExpertPath {
 };
 std::optional<ExpertPath> parse_expert_path(std::string_view module);
 
-// The part of an expert tensor's name below the stem, with holes: "{expert}.{proj}", "{proj}". One object both parses and prints, so that reader and writer cannot disagree.
-// `spelling` lists how {proj} may be written; printing takes the first row of a projection.
+// The part of an expert tensor's name below the stem, with holes: "{expert}.{proj}", "{proj}". One
+// object both parses and prints, so that reader and writer cannot disagree. `spelling` lists how
+// {proj} may be written; printing takes the first row of a projection.
 class NamePattern {
  public:
   using Spelling = std::vector<std::pair<Projection, std::string_view>>;

@@ -13,15 +13,19 @@ struct Factors {
   std::map<std::string, double> scales;
 };
 
-// A stacked layout stores every expert at one rank: absent experts and missing ranks are zeros there.
-void add_experts(const ExpertKey& key, const ExpertPair& pair, int64_t experts, bool stacked, Factors& out) {
+// A stacked layout stores every expert at one rank: absent experts and missing ranks are zeros
+// there.
+void add_experts(const ExpertKey& key, const ExpertPair& pair, int64_t experts, bool stacked,
+                 Factors& out) {
   for (Side side : {Side::A, Side::B}) {
     const Factor& factor = side == Side::A ? pair.a : pair.b;
     const Tensor all = stacked ? stack_experts(factor, side, experts, max_rank(pair)) : Tensor();
     for (int64_t e = 0; e < experts; ++e) {
       if (!stacked && !factor.has(e)) continue;
-      const std::string name = fmt::format("layer {} expert {} {}", key.layer, e, projection_name(key.projection));
-      out.tensors[fmt::format("{} lora_{}", name, side_letter(side))] = stacked ? all.select(0, e) : factor.at(e);
+      const std::string name =
+          fmt::format("layer {} expert {} {}", key.layer, e, projection_name(key.projection));
+      out.tensors[fmt::format("{} lora_{}", name, side_letter(side))] =
+          stacked ? all.select(0, e) : factor.at(e);
       out.scales[name] = pair.scaling_of(e).value();
     }
   }
@@ -45,25 +49,29 @@ void compare(const std::string& out, const std::map<std::string, T>& expected,
              const std::map<std::string, T>& found, std::string_view what) {
   for (const auto& [name, value] : expected) {
     const auto it = found.find(name);
-    if (it == found.end()) throw Error(out, fmt::format("verification failed: {} is missing", name));
+    if (it == found.end())
+      throw Error(out, fmt::format("verification failed: {} is missing", name));
     if (it->second != value)
-      throw Error(out, fmt::format("verification failed: the {} of {} is {}, expected {}", what, name, it->second,
-                                   value));
+      throw Error(out, fmt::format("verification failed: the {} of {} is {}, expected {}", what,
+                                   name, it->second, value));
   }
   for (const auto& entry : found)
     if (expected.count(entry.first) == 0)
-      throw Error(out, fmt::format("verification failed: {} is there and should not be", entry.first));
+      throw Error(out,
+                  fmt::format("verification failed: {} is there and should not be", entry.first));
 }
 
 }  // namespace
 
 int64_t verify_conversion(const Conversion& c, const std::string& out, int threads) {
-  const bool numbered = c.to != nullptr && (c.to->id == "peft-linear" || c.to->id == "linear-fused");
-  const LoadedAdapter back =
-      interpret_adapter(open_adapter(out), c.input.base, c.to != nullptr ? std::string(c.to->id) : "", {});
+  const bool numbered =
+      c.to != nullptr && (c.to->id == "peft-linear" || c.to->id == "linear-fused");
+  const LoadedAdapter back = interpret_adapter(open_adapter(out), c.input.base,
+                                               c.to != nullptr ? std::string(c.to->id) : "", {});
   const Factors expected = factors(c.adapter, !numbered), found = factors(back.adapter, !numbered);
   compare(out, expected.scales, found.scales, "scale");
-  compare(out, digest_tensors(expected.tensors, threads), digest_tensors(found.tensors, threads), "digest");
+  compare(out, digest_tensors(expected.tensors, threads), digest_tensors(found.tensors, threads),
+          "digest");
   return static_cast<int64_t>(expected.tensors.size());
 }
 

@@ -10,12 +10,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Files that belong to an adapter's user, not to its weights. Unknown files stay behind: SGLang loads
-// every weight file it finds in the folder.
+// Files that belong to an adapter's user, not to its weights. Unknown files stay behind: SGLang
+// loads every weight file it finds in the folder.
 bool is_carried(const std::string& name) {
   constexpr std::array<std::string_view, 10> kStarts = {
-      "README", "LICENSE", "NOTICE", "tokenizer", "special_tokens_map", "added_tokens",
-      "vocab", "merges", "chat_template", "generation_config"};
+      "README",       "LICENSE", "NOTICE", "tokenizer",     "special_tokens_map",
+      "added_tokens", "vocab",   "merges", "chat_template", "generation_config"};
   return std::any_of(kStarts.begin(), kStarts.end(),
                      [&](std::string_view start) { return name.starts_with(start); });
 }
@@ -31,7 +31,8 @@ std::vector<std::string> carried_files(const std::string& folder) {
 
 }  // namespace
 
-WrittenWeights write_conversion(const Conversion& c, const std::string& out, const WriteFolderOptions& options) {
+WrittenWeights write_conversion(const Conversion& c, const std::string& out,
+                                const WriteFolderOptions& options) {
   std::vector<FilePtr> inputs;
   for (const SafetensorsFile& file : c.input.files.weights.files) inputs.push_back(file.file);
   inputs.push_back(File::open(c.input.files.config.where));

@@ -148,8 +148,7 @@ struct Recipe {
 
 std::string to_string(const Shape& shape) {
   std::string out = "[";
-  for (size_t i = 0; i < shape.size(); ++i)
-    out += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  for (size_t i = 0; i < shape.size(); ++i) out += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
   return out + "]";
 }
 
@@ -189,8 +188,7 @@ uint64_t Tensor::bytes() const {
 }
 
 size_t Tensor::axis_begin(int d) const {
-  return static_cast<size_t>(
-      std::accumulate(axes_of_dim_.begin(), axes_of_dim_.begin() + d, 0));
+  return static_cast<size_t>(std::accumulate(axes_of_dim_.begin(), axes_of_dim_.begin() + d, 0));
 }
 
 Tensor Tensor::reshape(const Shape& shape) const {
@@ -290,9 +288,8 @@ Tensor Tensor::select(int d, int64_t index) const {
     const size_t a = begin + static_cast<size_t>(i);
     const int64_t at = index % recipe.axes[a];
     index /= recipe.axes[a];
-    std::erase_if(recipe.pieces, [&](const Piece& p) {
-      return at < p.start[a] || at >= p.start[a] + p.count[a];
-    });
+    std::erase_if(recipe.pieces,
+                  [&](const Piece& p) { return at < p.start[a] || at >= p.start[a] + p.count[a]; });
     for (Piece& p : recipe.pieces) p.offset += (at - p.start[a]) * p.stride[a];
     recipe.erase(a);
   }
@@ -334,8 +331,7 @@ Tensor Tensor::concat(int d, std::span<const Tensor> parts) {
   int64_t extent = 0;
   for (const Tensor& part : parts) {
     Shape expected = part.shape_;
-    if (part.rank() == model.rank())
-      expected[static_cast<size_t>(d)] = model.dim(d);
+    if (part.rank() == model.rank()) expected[static_cast<size_t>(d)] = model.dim(d);
     if (expected != model.shape_ || part.dtype_ != model.dtype_)
       refuse("cannot concatenate " + std::string(dtype_name(part.dtype_)) + " " +
              to_string(part.shape_) + " with " + std::string(dtype_name(model.dtype_)) + " " +
@@ -345,8 +341,8 @@ Tensor Tensor::concat(int d, std::span<const Tensor> parts) {
     aligned.push_back(part.with_single_axis(d));
     same_axes = same_axes && aligned.back().axes_of_dim_ == aligned.front().axes_of_dim_;
     for (size_t a = 0; same_axes && a < aligned.back().axes_.size(); ++a)
-      same_axes = a == aligned.back().axis_begin(d) ||
-                  aligned.back().axes_[a] == aligned.front().axes_[a];
+      same_axes =
+          a == aligned.back().axis_begin(d) || aligned.back().axes_[a] == aligned.front().axes_[a];
   }
   if (aligned.empty()) {
     Shape shape = model.shape_;

@@ -50,9 +50,9 @@ class Tensor {
   Tensor permute(const std::vector<int>& order) const;  // result dim d is this dim order[d]
   Tensor transpose(int a, int b) const;
   Tensor slice(int dim, int64_t first, int64_t count) const;
-  Tensor select(int dim, int64_t index) const;       // one index; the dim disappears
-  Tensor unsqueeze(int dim) const;                   // a new dim of extent 1 before `dim`
-  Tensor broadcast(int dim, int64_t count) const;    // REQUIRES: dim(dim) == 1
+  Tensor select(int dim, int64_t index) const;     // one index; the dim disappears
+  Tensor unsqueeze(int dim) const;                 // a new dim of extent 1 before `dim`
+  Tensor broadcast(int dim, int64_t count) const;  // REQUIRES: dim(dim) == 1
   static Tensor concat(int dim, std::span<const Tensor> parts);
   static Tensor stack(std::span<const Tensor> parts);  // along a new dim 0
 

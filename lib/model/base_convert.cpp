@@ -26,11 +26,6 @@ std::string found_form(const ExpertLayer& experts) {
   return experts.numbered ? "per expert" : "batched";
 }
 
-// "model.layers.{layer}" of "model.layers.{layer}.mlp.experts".
-std::string layer_stem(const ModelSpec& spec) {
-  return spec.hub.stem.substr(0, spec.hub.stem.find("{layer}") + 7);
-}
-
 class Converter {
  public:
   explicit Converter(const BaseConversion& options)

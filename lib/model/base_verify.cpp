@@ -29,16 +29,9 @@ struct Which {
   Projection projection;  // gate, up or down
 };
 
-std::string_view name_of(const ExpertStorage& storage, Projection projection) {
-  switch (projection) {
-    case Projection::gate:
-      return storage.gate;
-    case Projection::up:
-      return storage.up;
-    case Projection::gate_up:
-      return storage.gate_up;
-    case Projection::down:
-      return storage.down;
+std::string name_of(const ExpertStorage& storage, Projection projection) {
+  for (const StoredProjection& p : stored_projections(storage)) {
+    if (p.projection == projection) return p.name;
   }
   return {};
 }
@@ -224,12 +217,8 @@ class Verifier {
     ++compared_;
   }
 
-  std::string layer_stem() const {
-    return spec_.hub.stem.substr(0, spec_.hub.stem.find("{layer}") + 7);
-  }
-
   bool has_layer(int layer) const {
-    const std::string stem = layer_stem();
+    const std::string stem = layer_stem(spec_);
     return std::any_of(out_.begin(), out_.end(), [&](const auto& entry) {
       return split_stem(entry.first, stem).first == layer;
     });
@@ -237,7 +226,7 @@ class Verifier {
 
   void check_kept(const std::string& name, const TensorMap& out) const {
     if (out.count(name) != 0) return;
-    const int layer = split_stem(name, layer_stem()).first;
+    const int layer = split_stem(name, layer_stem(spec_)).first;
     if (layer < 0 || has_layer(layer)) fail(name, "is missing");
   }
 

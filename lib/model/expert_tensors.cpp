@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cctype>
-#include <charconv>
 #include <set>
 
 #include "lib/base/error.h"
@@ -13,20 +12,6 @@
 
 namespace moelora {
 namespace {
-
-struct Named {
-  Projection projection;
-  std::string name;
-};
-
-std::vector<Named> stored_projections(const ExpertStorage& s) {
-  std::vector<Named> out;
-  for (const Named& p : {Named{Projection::gate, s.gate}, Named{Projection::up, s.up},
-                         Named{Projection::gate_up, s.gate_up}, Named{Projection::down, s.down}}) {
-    if (!p.name.empty()) out.push_back(p);
-  }
-  return out;
-}
 
 // [E, 2I, ...] of gate and up apart.
 Tensor half_of(const Tensor& gate_up, Projection half, GateUpOrder order) {
@@ -76,7 +61,7 @@ class ExpertReader {
   static bool is_of(const ExpertStorage& storage, const std::string& rest) {
     if (rest.empty()) return false;
     if (storage.numbered) return std::isdigit(static_cast<unsigned char>(rest[0])) != 0;
-    for (const Named& p : stored_projections(storage)) {
+    for (const StoredProjection& p : stored_projections(storage)) {
       if (starts_with(rest, p.name.substr(0, p.name.find('.')))) return true;
     }
     return false;
@@ -96,7 +81,7 @@ class ExpertReader {
     out.layer = layer;
     out.numbered = storage.numbered;
     const std::string stem = with_layer(storage.stem, layer);
-    for (const Named& p : stored_projections(storage)) {
+    for (const StoredProjection& p : stored_projections(storage)) {
       const Tensor weight = storage.numbered ? numbered(stem, p, "weight")
                                              : batched(stem, p, storage.axes, out.mxfp4);
       add(out.weights, p.projection, weight);
@@ -116,7 +101,7 @@ class ExpertReader {
       out[half] = half_of(tensor, half, spec_.gate_up_order);
   }
 
-  Tensor numbered(const std::string& stem, const Named& p, const std::string& what) {
+  Tensor numbered(const std::string& stem, const StoredProjection& p, const std::string& what) {
     const Shape shape = what == "bias"
                             ? Shape{spec_.out_dim(p.projection)}
                             : Shape{spec_.out_dim(p.projection), spec_.in_dim(p.projection)};
@@ -132,7 +117,7 @@ class ExpertReader {
     return Tensor::stack(parts);
   }
 
-  Tensor batched(const std::string& stem, const Named& p, ExpertAxes axes, bool& mxfp4) {
+  Tensor batched(const std::string& stem, const StoredProjection& p, ExpertAxes axes, bool& mxfp4) {
     const std::string name = stem + "." + p.name;
     const int64_t rows = spec_.out_dim(p.projection), columns = spec_.in_dim(p.projection);
     if (tensors_.count(name + "_blocks") != 0) {
@@ -146,7 +131,7 @@ class ExpertReader {
     return take(name, {spec_.experts, columns, rows}).transpose(1, 2);
   }
 
-  Tensor batched_bias(const std::string& stem, const Named& p) {
+  Tensor batched_bias(const std::string& stem, const StoredProjection& p) {
     return take(stem + "." + p.name + "_bias", {spec_.experts, spec_.out_dim(p.projection)});
   }
 
@@ -191,39 +176,12 @@ class ExpertReader {
   std::set<int> read_layers_;
 };
 
-const Tensor& find(const std::map<Projection, Tensor>& tensors, Projection p) {
-  return tensors.at(p);
-}
-
 Tensor stored(const std::map<Projection, Tensor>& tensors, Projection p, GateUpOrder order) {
-  if (p != Projection::gate_up) return find(tensors, p);
-  return together(find(tensors, Projection::gate), find(tensors, Projection::up), order);
+  if (p != Projection::gate_up) return tensors.at(p);
+  return together(tensors.at(Projection::gate), tensors.at(Projection::up), order);
 }
 
 }  // namespace
-
-std::pair<int, std::string> split_stem(const std::string& name, const std::string& stem) {
-  const std::pair<int, std::string> none = {-1, ""};
-  const size_t mark = stem.find("{layer}");
-  if (mark == std::string::npos || name.compare(0, mark, stem, 0, mark) != 0) return none;
-  int layer = 0;
-  const char* end = name.data() + name.size();
-  const auto [rest, error] = std::from_chars(name.data() + mark, end, layer);
-  const std::string tail = stem.substr(mark + 7) + ".";
-  const std::string after(rest, end);
-  if (error != std::errc() || layer < 0 || after.rfind(tail, 0) != 0) return none;
-  return {layer, after.substr(tail.size())};
-}
-
-ExpertStorage per_expert_storage(const ModelSpec& spec) {
-  if (spec.hub.numbered) return spec.hub;
-  return {true,        spec.memory.stem,  spec.gated ? "gate_proj" : "", "up_proj", "",
-          "down_proj", ExpertAxes::out_in};
-}
-
-ExpertStorage fused_storage(const ModelSpec& spec) {
-  return spec.hub.numbered ? spec.memory : spec.hub;
-}
 
 SplitExperts split_experts(const TensorMap& tensors, const ModelSpec& spec,
                            const std::string& where) {
@@ -233,7 +191,7 @@ SplitExperts split_experts(const TensorMap& tensors, const ModelSpec& spec,
 void add_experts(const ExpertLayer& experts, const ModelSpec& spec, const ExpertStorage& storage,
                  TensorMap& out) {
   const std::string stem = with_layer(storage.stem, experts.layer);
-  for (const Named& p : stored_projections(storage)) {
+  for (const StoredProjection& p : stored_projections(storage)) {
     const Tensor weight = stored(experts.weights, p.projection, spec.gate_up_order);
     const std::string batched = fmt::format("{}.{}", stem, p.name);
     if (!storage.numbered)

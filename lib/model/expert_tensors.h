@@ -2,10 +2,10 @@
 
 #include <map>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "lib/base/tensor.h"
+#include "lib/model/expert_storage.h"
 #include "lib/model/model_spec.h"
 
 namespace moelora {
@@ -18,14 +18,6 @@ struct ExpertLayer {
   bool numbered = false, mxfp4 = false;  // as they were found
   std::map<Projection, Tensor> weights, biases;
 };
-
-// Storage with a 2-D weight an expert: the hub's own where it is such, else
-// STEM.{e}.gate_proj|up_proj|down_proj below the in-memory stem.
-ExpertStorage per_expert_storage(const ModelSpec& spec);
-
-// Storage with batched parameters: the hub's own where it is such (gpt-oss, Llama 4, Qwen3-VL,
-// Granite), else the in-memory one of transformers 5.
-ExpertStorage fused_storage(const ModelSpec& spec);
 
 struct SplitExperts {
   std::vector<ExpertLayer> experts;  // by layer
@@ -42,9 +34,5 @@ SplitExperts split_experts(const TensorMap& tensors, const ModelSpec& spec,
 // The layer's tensors as `storage` names and orients them.
 void add_experts(const ExpertLayer& experts, const ModelSpec& spec, const ExpertStorage& storage,
                  TensorMap& out);
-
-// The layer number of "model.layers.7.mlp.experts.gate_up_proj" for a stem with "{layer}", and what
-// follows the stem and its dot; layer -1 when the name does not begin with the stem.
-std::pair<int, std::string> split_stem(const std::string& name, const std::string& stem);
 
 }  // namespace moelora

@@ -8,8 +8,10 @@
 namespace moelora {
 namespace {
 
-// Bounds against a config that would make us list forever; ten times what exists.
-constexpr int64_t kMaxLayers = 2000, kMaxExperts = 16384;
+// Bounds against a config that would make us list forever or whose products overflow: some ten
+// times what exists.
+constexpr int64_t kMaxLayers = 1000, kMaxExperts = 4096;
+constexpr int64_t kMaxWidth = int64_t{1} << 28;
 
 class ModelBuilder {
  public:
@@ -53,7 +55,6 @@ class ModelBuilder {
   }
 
   void set_dimensions() {
-    constexpr int64_t kMaxWidth = int64_t{1} << 31;
     spec_.family = family_.name;
     spec_.model_type = variant_.model_type;
     spec_.layers = number("layers", 1, kMaxLayers);
@@ -62,9 +63,10 @@ class ModelBuilder {
     spec_.experts = number("experts", 1, kMaxExperts);
     spec_.top_k = number("top_k", 1, spec_.experts);
     spec_.intermediate = number("intermediate", 1, kMaxWidth);
-    spec_.expert_in = optional("expert_in", spec_.hidden);
+    spec_.expert_in =
+        values_.count("expert_in") != 0 ? number("expert_in", 1, kMaxWidth) : spec_.hidden;
     spec_.tied_embeddings = optional("tied", 0) != 0;
-    if (const auto architectures = config_.find("architectures")) {
+    if (const auto architectures = config_.find_at_top("architectures")) {
       const auto names = architectures->strings();
       if (!names.empty()) spec_.architecture = names.front();
     }
@@ -95,7 +97,7 @@ class ModelBuilder {
 
   void add_linear(const std::string& path, Role role, int layer, int64_t out, int64_t in, bool bias,
                   bool hub_linear, bool memory_linear) {
-    if (in < 1 || out < 1) {
+    if (in < 1 || out < 1 || in > kMaxWidth || out > kMaxWidth) {
       throw Error(where_, fmt::format("{} would be [{}, {}]", path, out, in),
                   fmt::format("check the config against {}", family_.where));
     }

@@ -16,7 +16,8 @@ class ModelConfig {
   ModelConfig(const Json& config, const std::string& where, const std::string& nested);
 
   std::optional<JsonView> find(const std::string& key) const;  // null counts as absent
-  FindKey finder() const;                                      // refers to this object
+  std::optional<JsonView> find_at_top(const std::string& key) const { return top_.find(key); }
+  FindKey finder() const;  // refers to this object
 
   // All values of the rules, in order; a rule may use those before it. true is 1, false 0; a list
   // of equal integers (one a layer) is that integer. Throws Error at the config: a key that is

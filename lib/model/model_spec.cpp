@@ -61,7 +61,6 @@ const LinearSpec* ModelSpec::find_linear(std::string_view module) const {
 }
 
 std::string ModelSpec::normalised(std::string module) const {
-  if (const LinearSpec* linear = find_linear(module)) return linear->memory;
   module = renamed(std::move(module), aliases);
   const LinearSpec* linear = find_linear(module);
   return linear == nullptr ? module : linear->memory;

@@ -1,6 +1,7 @@
 // ModelSpec::tensors: the names and shapes of a checkpoint or a state dict.
 #include <fmt/format.h>
 
+#include "lib/model/expert_storage.h"
 #include "lib/model/model_spec.h"
 
 namespace moelora {
@@ -8,26 +9,10 @@ namespace {
 
 using Tensors = std::vector<std::pair<std::string, Shape>>;
 
-struct NamedProjection {
-  Projection projection;
-  const std::string& name;
-};
-
-std::vector<NamedProjection> projections(const ExpertStorage& storage) {
-  std::vector<NamedProjection> out;
-  for (const NamedProjection& p : {NamedProjection{Projection::gate, storage.gate},
-                                   {Projection::up, storage.up},
-                                   {Projection::gate_up, storage.gate_up},
-                                   {Projection::down, storage.down}}) {
-    if (!p.name.empty()) out.push_back(p);
-  }
-  return out;
-}
-
 void add_numbered(const ModelSpec& spec, const ExpertStorage& storage, const std::string& stem,
                   Tensors& out) {
   for (int64_t e = 0; e < spec.experts; ++e) {
-    for (const auto& [projection, name] : projections(storage)) {
+    for (const auto& [projection, name] : stored_projections(storage)) {
       const std::string module = fmt::format("{}.{}.{}", stem, e, name);
       const int64_t rows = spec.out_dim(projection);
       out.emplace_back(module + ".weight", Shape{rows, spec.in_dim(projection)});
@@ -38,7 +23,7 @@ void add_numbered(const ModelSpec& spec, const ExpertStorage& storage, const std
 
 void add_batched(const ModelSpec& spec, const ExpertStorage& storage, const std::string& stem,
                  Tensors& out) {
-  for (const auto& [projection, name] : projections(storage)) {
+  for (const auto& [projection, name] : stored_projections(storage)) {
     const std::string parameter = fmt::format("{}.{}", stem, name);
     const int64_t rows = spec.out_dim(projection), columns = spec.in_dim(projection);
     const bool in_out = storage.axes == ExpertAxes::in_out;

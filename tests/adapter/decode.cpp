@@ -104,7 +104,8 @@ std::string gate_up_down(const std::string& word) {
 
 }  // namespace
 
-std::map<std::string, Matrix> decode_deltas(const std::string& folder, const DecodeOptions& options) {
+std::map<std::string, Matrix> decode_deltas(const std::string& folder,
+                                            const DecodeOptions& options) {
   Decoder d{options, read_adapter_config(folder + "/adapter_config.json"), {}, {}};
   const Weights weights = open_weights(folder, {"adapter_model"});
   for (const auto& entry : weights.tensors)
@@ -115,14 +116,16 @@ std::map<std::string, Matrix> decode_deltas(const std::string& folder, const Dec
     std::smatch m, x;
     if (!std::regex_match(entry.first, m, name)) continue;
     const std::string module = m[2], stem = m[1].str() + module;
-    const bool routed = std::regex_match(module, x, expert) && module.find("shared_experts") == std::string::npos;
+    const bool routed =
+        std::regex_match(module, x, expert) && module.find("shared_experts") == std::string::npos;
     if (!routed) {
       const std::string parameter = module + ".weight";
       bool listed = false;
       for (const std::string& t : d.config.target_parameters)
         listed = listed || parameter == t || parameter.ends_with("." + t);
-      d.out[module] = product({d.slab(stem + ".lora_A.weight", 0), d.slab(stem + ".lora_B.weight", 0)},
-                              d.config.scaling(listed ? parameter : module).value());
+      d.out[module] =
+          product({d.slab(stem + ".lora_A.weight", 0), d.slab(stem + ".lora_B.weight", 0)},
+                  d.config.scaling(listed ? parameter : module).value());
       continue;
     }
     const std::string layer = x[2], rest = x[3];
@@ -134,11 +137,15 @@ std::map<std::string, Matrix> decode_deltas(const std::string& folder, const Dec
     const bool numbered = dot != std::string::npos;
     const std::string proj = gate_up_down(numbered ? rest.substr(dot + 1) : rest);
     const double scale =
-        d.config.scaling(numbered ? module : x[1].str() + "." + (proj == "gate_up" ? "gate_up_proj" : proj + "_proj"))
+        d.config
+            .scaling(numbered
+                         ? module
+                         : x[1].str() + "." + (proj == "gate_up" ? "gate_up_proj" : proj + "_proj"))
             .value();
     const int64_t first = numbered ? std::stoll(rest.substr(0, dot)) : 0;
     for (int64_t e = first; e < (numbered ? first + 1 : options.experts); ++e) {
-      const Matrix delta = product({d.slab(stem + ".lora_A.weight", e), d.slab(stem + ".lora_B.weight", e)}, scale);
+      const Matrix delta =
+          product({d.slab(stem + ".lora_A.weight", e), d.slab(stem + ".lora_B.weight", e)}, scale);
       if (proj == "gate_up")
         d.put_fused(layer, e, delta, false);
       else

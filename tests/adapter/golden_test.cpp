@@ -1,12 +1,13 @@
-// The proof: whatever an adapter of a real peer is converted to, the deltas it means are the fp64 answers
-// of that peer. The written folders are decoded by tests/adapter/decode.cpp, not by lib/adapter.
+// The proof: whatever an adapter of a real peer is converted to, the deltas it means are the fp64
+// answers of that peer. The written folders are decoded by tests/adapter/decode.cpp, not by
+// lib/adapter.
 
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
 #include <regex>
-#include <unistd.h>
 
 #include "lib/adapter/convert.h"
 #include "lib/base/cast.h"
@@ -32,23 +33,25 @@ struct Golden {
 std::vector<Golden> goldens() {
   std::vector<Golden> out;
   const ReadOptions plain, grouped{BOrder::expert_major, {}}, natural{{}, Roles::natural};
-  for (const char* family :
-       {"gpt_oss", "gpt_oss_square", "qwen3_moe", "mixtral", "deepseek_v3", "glm4_moe", "qwen2_moe"}) {
+  for (const char* family : {"gpt_oss", "gpt_oss_square", "qwen3_moe", "mixtral", "deepseek_v3",
+                             "glm4_moe", "qwen2_moe"}) {
     for (const auto& entry : fs::directory_iterator(kData + "/" + family)) {
       const std::string name = entry.path().filename().string();
       const std::string stem = name.substr(0, name.find(".expect"));
       if (!name.ends_with(".expect.safetensors") || stem == "base") continue;
       if (stem == "dora_attention") continue;  // DoRA's delta needs the base weights
-      const bool square_lone = std::string(family) == "gpt_oss_square" && stem == "peft_params_down_only";
+      const bool square_lone =
+          std::string(family) == "gpt_oss_square" && stem == "peft_params_down_only";
       out.push_back({family, stem, stem, square_lone ? natural : plain, stem == "tinker"});
     }
-    for (const char* form : {"peft_params_swapped_roles", "peft_params_grouped_b", "peft_params_alphabetical",
-                             "peft_params_grouped_b_unmarked"})
+    for (const char* form : {"peft_params_swapped_roles", "peft_params_grouped_b",
+                             "peft_params_alphabetical", "peft_params_grouped_b_unmarked"})
       if (fs::exists(kData + "/" + family + "/" + form))
         out.push_back({family, form, "peft_params",
                        std::string(form).ends_with("unmarked") ? grouped : plain, false});
     for (const char* form : {"attention_only_sharded"})
-      if (fs::exists(kData + "/" + family + "/" + form)) out.push_back({family, form, "attention_only", plain, false});
+      if (fs::exists(kData + "/" + family + "/" + form))
+        out.push_back({family, form, "attention_only", plain, false});
     if (fs::exists(kData + "/" + family + "/tinker.build_lora_adapter"))
       out.push_back({family, "tinker.build_lora_adapter", "tinker", plain, true});
   }
@@ -79,7 +82,8 @@ std::map<std::string, Matrix> answers(const std::string& file, const ModelSpec& 
       continue;
     }
     const bool in_out = spec.memory.axes == ExpertAxes::in_out;
-    const int64_t n = entry.second.dim(1), k = entry.second.dim(2), o = in_out ? k : n, i = in_out ? n : k;
+    const int64_t n = entry.second.dim(1), k = entry.second.dim(2), o = in_out ? k : n,
+                  i = in_out ? n : k;
     for (int64_t e = 0; e < entry.second.dim(0); ++e) {
       const auto at = [&](int64_t row, int64_t col) {
         return data[static_cast<size_t>(e * n * k + (in_out ? col * k + row : row * k + col))];
@@ -132,7 +136,8 @@ std::map<std::string, Matrix> decoded_answer(const std::string& folder, const Mo
 void check_deltas(const std::string& folder, const ModelSpec& spec, const DecodeOptions& decode,
                   const std::map<std::string, Matrix>& expected) {
   std::map<std::string, Matrix> found;
-  for (const auto& entry : decode_deltas(folder, decode)) found[memory_name(spec, entry.first)] = entry.second;
+  for (const auto& entry : decode_deltas(folder, decode))
+    found[memory_name(spec, entry.first)] = entry.second;
   double worst = 0;
   size_t missing = 0;
   for (const auto& entry : expected) {
@@ -155,7 +160,9 @@ TEST_CASE("every golden adapter means the same in every layout as PEFT computed 
     const ModelSpec spec = open_base(family + "/base").spec;
     auto expected = answers(family + "/" + g.answer + ".expect.safetensors", spec);
     // Answered by hand, without deltas: numbered pairs of plain names mean what they say.
-    if (expected.empty()) expected = decoded_answer(family + "/" + (g.answer == "tinker" ? "tinker.build_lora_adapter" : g.answer), spec);
+    if (expected.empty())
+      expected = decoded_answer(
+          family + "/" + (g.answer == "tinker" ? "tinker.build_lora_adapter" : g.answer), spec);
     CAPTURE(g.family);
     CAPTURE(g.adapter);
     REQUIRE(!expected.empty());
@@ -204,7 +211,8 @@ TEST_CASE("tinker-cookbook and we make the same adapter of the same Tinker file"
     WriteFolderOptions write;
     write.output.durable = false;
     write_conversion(c, temp.path + "/out", write);
-    const Weights theirs = open_weights(kData + "/" + family + "/tinker.build_lora_adapter", {"adapter_model"});
+    const Weights theirs =
+        open_weights(kData + "/" + family + "/tinker.build_lora_adapter", {"adapter_model"});
     const Weights ours = open_weights(temp.path + "/out", {"adapter_model"});
     REQUIRE(ours.tensors.size() == theirs.tensors.size());
     for (const auto& entry : theirs.tensors) {
@@ -216,8 +224,8 @@ TEST_CASE("tinker-cookbook and we make the same adapter of the same Tinker file"
       CHECK(mine.read() == entry.second.read());
     }
     const AdapterConfig a = read_adapter_config(temp.path + "/out/adapter_config.json");
-    const AdapterConfig b =
-        read_adapter_config(kData + "/" + family + "/tinker.build_lora_adapter/adapter_config.json");
+    const AdapterConfig b = read_adapter_config(kData + "/" + family +
+                                                "/tinker.build_lora_adapter/adapter_config.json");
     std::vector<std::string> mine = a.target_modules, other = b.target_modules;
     std::sort(mine.begin(), mine.end());
     CHECK(mine == other);

@@ -1,12 +1,12 @@
-// Every layout x every family of the catalogue x {per expert, shared outer} x dtypes: a fresh adapter is
-// written in one layout, converted to another, and decoded by tests/adapter/decode.cpp; its deltas are
-// those of the factors it was made of.
+// Every layout x every family of the catalogue x {per expert, shared outer} x dtypes: a fresh
+// adapter is written in one layout, converted to another, and decoded by tests/adapter/decode.cpp;
+// its deltas are those of the factors it was made of.
 
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <set>
-#include <unistd.h>
 
 #include "lib/adapter/init.h"
 #include "lib/base/cast.h"
@@ -47,8 +47,8 @@ Matrix delta(const Tensor& a, const Tensor& b, double scale) {
   return out;
 }
 
-// Deltas of the factors themselves, before any layout saw them. The fresh adapter of an unfused layout
-// holds gate and up apart.
+// Deltas of the factors themselves, before any layout saw them. The fresh adapter of an unfused
+// layout holds gate and up apart.
 std::map<std::string, Matrix> made(const Adapter& adapter) {
   std::map<std::string, Matrix> out;
   for (const auto& entry : adapter.dense)
@@ -69,8 +69,8 @@ WriteFolderOptions quick() {
   return out;
 }
 
-void check_against(const std::map<std::string, Matrix>& expected, const std::string& folder, const ModelSpec& spec,
-                   const Layout& layout) {
+void check_against(const std::map<std::string, Matrix>& expected, const std::string& folder,
+                   const ModelSpec& spec, const Layout& layout) {
   DecodeOptions decode;
   decode.experts = spec.experts;
   decode.layout = layout.id;

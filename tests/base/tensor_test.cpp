@@ -43,8 +43,7 @@ struct Plain {
   static Plain make(const Shape& shape, F&& f) {
     Plain out{shape, {}};
     Shape index(shape.size(), 0);
-    const int64_t n =
-        std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+    const int64_t n = std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
     for (int64_t i = 0; i < n; ++i) {
       out.data.push_back(f(index));
       for (size_t d = shape.size(); d-- > 0;) {
@@ -84,9 +83,9 @@ TEST_CASE("what no piece covers is zero, and unequal recipes concatenate") {
   const Tensor a = counting({2, 3});
   const Tensor joined = Tensor::concat(0, std::vector{a, Tensor::zeros(DType::F32, {1, 3}), a});
   CHECK(values(joined) == std::vector<float>{0, 1, 2, 3, 4, 5, 0, 0, 0, 0, 1, 2, 3, 4, 5});
-  const Tensor diagonal =
-      Tensor::concat(1, std::vector{Tensor::concat(0, std::vector{a, Tensor::zeros(DType::F32, {2, 3})}),
-                                    Tensor::concat(0, std::vector{Tensor::zeros(DType::F32, {2, 3}), a})});
+  const Tensor diagonal = Tensor::concat(
+      1, std::vector{Tensor::concat(0, std::vector{a, Tensor::zeros(DType::F32, {2, 3})}),
+                     Tensor::concat(0, std::vector{Tensor::zeros(DType::F32, {2, 3}), a})});
   CHECK(values(diagonal) == std::vector<float>{0, 1, 2, 0, 0, 0, 3, 4, 5, 0, 0, 0,  //
                                                0, 0, 0, 0, 1, 2, 0, 0, 0, 3, 4, 5});
 }
@@ -147,7 +146,8 @@ TEST_CASE("random chains of operations agree with plain arrays") {
             std::vector<int64_t> divisors;
             for (int64_t k = 1; k <= rest; ++k)
               if (rest % k == 0) divisors.push_back(k);
-            to.push_back(divisors[static_cast<size_t>(pick(static_cast<int64_t>(divisors.size())))]);
+            to.push_back(
+                divisors[static_cast<size_t>(pick(static_cast<int64_t>(divisors.size())))]);
             rest /= to.back();
           }
           to.push_back(rest);

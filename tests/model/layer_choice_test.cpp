@@ -39,6 +39,7 @@ TEST_CASE("A layer choice is all, a range, every N, a list or a pattern") {
   CHECK(chosen(R"({"every": "three", "first": "zero"})") == "10010010");
   CHECK(chosen(R"({"every": 1})") == "11111111");
   CHECK(chosen(R"({"every": 4, "first": 1})") == "01000100");
+  CHECK(chosen(R"({"every": 2, "first": 4})") == "00001010");
   CHECK(chosen(R"({"from": 2, "every": 2, "first": 0})") == "00101010");
   CHECK(chosen(R"({"list": "moe"})", R"({"moe": [1, 7]})") == "01000001");
   CHECK(chosen(R"({"except": "dense"})", R"({"dense": [0, 2]})") == "01011111");

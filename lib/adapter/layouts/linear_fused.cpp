@@ -1,5 +1,6 @@
-// One 2-D pair an expert, gate and up in one matrix. Rows are [gate; up], but for the plural names that
-// Unsloth gives the linearised gpt-oss experts of its 4-bit models: those keep gpt-oss' interleaving.
+// One 2-D pair an expert, gate and up in one matrix. Rows are [gate; up], but for the plural names
+// that Unsloth gives the linearised gpt-oss experts of its 4-bit models: those keep gpt-oss'
+// interleaving.
 
 #include <algorithm>
 
@@ -16,8 +17,8 @@ const NamePattern& names() {
 }
 
 const NamePattern& plural_names() {
-  static const NamePattern kNames(
-      "{proj}.{expert}", {{Projection::gate_up, "gate_up_projs"}, {Projection::down, "down_projs"}});
+  static const NamePattern kNames("{proj}.{expert}", {{Projection::gate_up, "gate_up_projs"},
+                                                      {Projection::down, "down_projs"}});
   return kNames;
 }
 

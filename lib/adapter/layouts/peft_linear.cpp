@@ -30,7 +30,9 @@ std::string_view word(const WriteContext& context, Projection projection) {
   if (context.spec == nullptr || context.options.canonical_names || !context.spec->hub.numbered)
     return names().word(projection);
   const ExpertStorage& hub = context.spec->hub;
-  return projection == Projection::gate ? hub.gate : projection == Projection::up ? hub.up : hub.down;
+  return projection == Projection::gate ? hub.gate
+         : projection == Projection::up ? hub.up
+                                        : hub.down;
 }
 
 WrittenExperts write(const WriteContext& context) {

@@ -1,6 +1,6 @@
 // PEFT target_parameters: two 2-D tensors a parameter, experts and rank on one axis. A row e*r + k;
-// B column k*E + e (PEFT) or e*r + k (Unsloth before 2026-09-17). The outermost parameter of a module
-// is "experts", the one wrapped before it "experts.base_layer".
+// B column k*E + e (PEFT) or e*r + k (Unsloth before 2026-09-17). The outermost parameter of a
+// module is "experts", the one wrapped before it "experts.base_layer".
 
 #include <fmt/format.h>
 
@@ -34,17 +34,21 @@ Order input_order(const ReadContext& context, int64_t experts, int64_t rank) {
   if (context.config.b_order) return {*context.config.b_order, "marked"};
   if (experts == 1 || rank == 1) return {BOrder::rank_major, "no matter"};
   if (context.config.base_model.find("unsloth/") != std::string::npos)
-    throw Error(context.config.where,
-                fmt::format("the base model is \"{}\" and there is no \"lora_B_layout\": Unsloth wrote the columns "
-                            "of a stacked lora_B in either order, and nothing in the file tells which",
-                            context.config.base_model),
-                "say --b-order rank-major (PEFT, and Unsloth since 2026-09-17) or --b-order expert-major "
-                "(Unsloth before that)");
+    throw Error(
+        context.config.where,
+        fmt::format(
+            "the base model is \"{}\" and there is no \"lora_B_layout\": Unsloth wrote the columns "
+            "of a stacked lora_B in either order, and nothing in the file tells which",
+            context.config.base_model),
+        "say --b-order rank-major (PEFT, and Unsloth since 2026-09-17) or --b-order expert-major "
+        "(Unsloth before that)");
   return {BOrder::rank_major, "assumed"};
 }
 
 // A as [E, r, a_dim], B as [E, b_dim, r].
-Tensor split_a(const Tensor& a, int64_t experts) { return a.reshape({experts, a.dim(0) / experts, a.dim(1)}); }
+Tensor split_a(const Tensor& a, int64_t experts) {
+  return a.reshape({experts, a.dim(0) / experts, a.dim(1)});
+}
 
 Tensor split_b(const Tensor& b, int64_t experts, BOrder order) {
   const int64_t rank = b.dim(1) / experts;
@@ -74,8 +78,9 @@ int64_t expert_count(const StackedPair& pair, const std::string& path, const Rea
   if (experts <= 0 || rows % experts != 0 || (context.spec == nullptr && rows % rank != 0))
     throw Error(pair.a->name,
                 fmt::format("has {} rows, not a multiple of {}", rows,
-                            context.spec != nullptr ? fmt::format("the {} experts of the base model", experts)
-                                                    : fmt::format("the rank {}", rank)),
+                            context.spec != nullptr
+                                ? fmt::format("the {} experts of the base model", experts)
+                                : fmt::format("the rank {}", rank)),
                 "an expert-parallel rank's part saved as the whole? check r and --base");
   return experts;
 }
@@ -92,9 +97,12 @@ void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Ada
                                          parameter_name(context.spec, reading.projection[i]));
     const int64_t experts = expert_count(pair, path, context);
     if (!order) order = input_order(context, experts, pair.a->tensor.dim(0) / experts);
-    const Tensor a = split_a(pair.a->tensor, experts), b = split_b(pair.b->tensor, experts, order->order);
-    collector.add_all(*pair.a, reading.projection[i], experts_of(swapped ? b : a, swapped), false, path);
-    collector.add_all(*pair.b, reading.projection[i], experts_of(swapped ? a : b, swapped), false, path);
+    const Tensor a = split_a(pair.a->tensor, experts),
+                 b = split_b(pair.b->tensor, experts, order->order);
+    collector.add_all(*pair.a, reading.projection[i], experts_of(swapped ? b : a, swapped), false,
+                      path);
+    collector.add_all(*pair.b, reading.projection[i], experts_of(swapped ? a : b, swapped), false,
+                      path);
   }
   collector.finish(adapter);
   if (context.spec != nullptr) adapter.gate_up_order = context.spec->gate_up_order;
@@ -104,7 +112,8 @@ void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Ada
         "the order of the columns of lora_B is not marked: read as PEFT writes it, rank-major "
         "(--b-order expert-major reads Unsloth adapters from before 2026-09-17)");
   if (swapped)
-    context.notes.push_back("lora_A lies on the output side (swapped roles, as PEFT 0.18 and older save it)");
+    context.notes.push_back(
+        "lora_A lies on the output side (swapped roles, as PEFT 0.18 and older save it)");
 }
 
 struct Stacks {
@@ -123,8 +132,8 @@ Scaling uniform_scaling(const ExpertKey& key, const ExpertPair& pair, int64_t ex
   for (int64_t e = 1; e < experts; ++e)
     if (pair.a.has(e) && pair.scaling_of(e).value() != pair.scaling_of(0).value())
       throw Error(fmt::format("layer {} {}", key.layer, projection_name(key.projection)),
-                  fmt::format("experts 0 and {} have the scales {} and {}; one parameter has one", e,
-                              pair.scaling_of(0).value(), pair.scaling_of(e).value()),
+                  fmt::format("experts 0 and {} have the scales {} and {}; one parameter has one",
+                              e, pair.scaling_of(0).value(), pair.scaling_of(e).value()),
                   "use --to peft-linear");
   return pair.scaling_of(0).with_rank(max_rank(pair));
 }
@@ -134,7 +143,8 @@ WrittenExperts write(const WriteContext& context) {
   const Adapter& adapter = context.adapter;
   for (const auto& [key, pair] : adapter.experts) {
     if (key.projection == Projection::up && (context.spec == nullptr || context.spec->gated))
-      throw Error(fmt::format("layer {} up_proj", key.layer), "a gated model's up is part of gate_up_proj");
+      throw Error(fmt::format("layer {} up_proj", key.layer),
+                  "a gated model's up is part of gate_up_proj");
     const std::string stem = written_stem(context, Form::memory, key.layer);
     const bool wrapped_again = key.projection != Projection::down &&
                                adapter.experts.count({key.layer, Projection::down}) != 0;
@@ -142,8 +152,8 @@ WrittenExperts write(const WriteContext& context) {
     const Stacks stacks = stack_pair(pair, adapter.expert_count, context.options);
     out.tensors[lora_name(module, Side::A)] = stacks.a;
     out.tensors[lora_name(module, Side::B)] = stacks.b;
-    out.targets.push_back({fmt::format("{}.{}", stem, parameter_name(context.spec, key.projection)), true,
-                           uniform_scaling(key, pair, adapter.expert_count)});
+    out.targets.push_back({fmt::format("{}.{}", stem, parameter_name(context.spec, key.projection)),
+                           true, uniform_scaling(key, pair, adapter.expert_count)});
   }
   return out;
 }

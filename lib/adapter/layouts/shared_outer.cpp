@@ -1,5 +1,5 @@
-// One 3-D tensor a projection and side; the outer factors (A of w1 and w3, B of w2) have a leading 1:
-// one matrix for all experts.
+// One 3-D tensor a projection and side; the outer factors (A of w1 and w3, B of w2) have a leading
+// 1: one matrix for all experts.
 
 #include "lib/adapter/layout.h"
 #include "lib/adapter/stacked_factors.h"
@@ -38,7 +38,8 @@ const Layout shared_outer = {
     .summary = "3-D tensors whose outer factors are one matrix for all experts",
     .names = "{w1|w3|w2}; reads {gate_proj|up_proj|down_proj} too",
     .shapes = "w1, w3: A [1, r, H], B [E, I, r]; w2: A [E, r, I], B [1, H, r]",
-    .sources = "Tinker, miles (Inkling), xorl sglang_shared_outer, SGLang --experts-shared-outer-loras",
+    .sources =
+        "Tinker, miles (Inkling), xorl sglang_shared_outer, SGLang --experts-shared-outer-loras",
     .fused = false,
     .form = Form::hub,
     .gate_up_order = GateUpOrder::halves,

@@ -1,5 +1,6 @@
-// One 3-D tensor a side, experts first, gate and up in one matrix: rows [gate; up] for every family,
-// gpt-oss included, since SGLang cuts lora_B in halves and interleaves itself (facts: layers.py).
+// One 3-D tensor a side, experts first, gate and up in one matrix: rows [gate; up] for every
+// family, gpt-oss included, since SGLang cuts lora_B in halves and interleaves itself (facts:
+// layers.py).
 
 #include "lib/adapter/layout.h"
 #include "lib/adapter/stacked_factors.h"
