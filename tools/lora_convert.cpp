@@ -72,6 +72,7 @@ WriteFolderOptions folder_options(const CommonOptions& common, bool force, bool 
   WriteFolderOptions out;
   out.output = {force, !no_sync};
   out.weights.threads = common.threads;
+  if (!common.quiet) out.weights.progress = "writing";
   if (!shard_size.empty()) out.weights.max_shard_size = parse_size("--max-shard-size", shard_size);
   return out;
 }

@@ -50,7 +50,9 @@ std::string plain_text(const std::string& path, const Weights& weights) {
 
 Json shape_json(const Shape& shape) {
   std::vector<Json> items;
-  for (int64_t extent : shape) items.emplace_back(extent);
+  for (int64_t extent : shape)  // as in to_string(Shape), for extents beside a zero
+    items.push_back(extent >= 0 ? Json(extent)
+                                : Json(static_cast<double>(static_cast<uint64_t>(extent))));
   return Json::array(std::move(items));
 }
 

@@ -105,14 +105,17 @@ std::string shown(const StackedPair& pair) {
       "check --base and --roles");
 }
 
-[[noreturn]] void roles_unknown(const StackedPair& pair, const AdapterConfig& config) {
-  std::string known = "the shapes are the same with A on the input and with A on the output";
-  if (!config.peft_version.empty())
-    known += fmt::format("; it was saved by PEFT {}", config.peft_version);
-  throw Error(
-      shown(pair), known,
-      "say --roles natural (A over the input: gpt-oss, and PEFT 0.19.1 and newer everywhere) or "
-      "--roles swapped (A over the output: PEFT 0.18 and older on [E, out, in] experts)");
+[[noreturn]] void roles_unknown(const StackedPair& pair, const ReadContext& context) {
+  std::string known = context.spec != nullptr
+                          ? "the shapes are the same with A on the input and with A on the output"
+                          : "without the base model, lora_A may lie on the input or on the output";
+  if (!context.config.peft_version.empty())
+    known += fmt::format("; it was saved by PEFT {}", context.config.peft_version);
+  throw Error(shown(pair), known,
+              std::string(context.spec == nullptr ? "name the base model with --base, or " : "") +
+                  "say --roles natural (A over the input: gpt-oss, and PEFT 0.19.1 and newer "
+                  "everywhere) or --roles swapped (A over the output: PEFT 0.18 and older on "
+                  "[E, out, in] experts)");
 }
 
 [[noreturn]] void parameter_unknown(const StackedPair& pair, const Parameters& p) {
@@ -237,7 +240,7 @@ StackedReading read_stacked_pairs(std::span<const StackedPair> pairs, const Read
     prefer(left, [&](const Hypothesis& h) { return h.roles == *context.config.roles; });
   if (std::any_of(left.begin(), left.end(),
                   [&](const Hypothesis& h) { return h.roles != left.front().roles; }))
-    roles_unknown(pairs.front(), context.config);
+    roles_unknown(pairs.front(), context);
   prefer(left, [](const Hypothesis& h) { return !h.second_inside; });
 
   StackedReading out;

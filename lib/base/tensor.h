@@ -14,7 +14,8 @@ namespace moelora {
 
 using Shape = std::vector<int64_t>;
 
-std::string to_string(const Shape& shape);  // "[32, 2880, 16]"
+// "[32, 2880, 16]". Extents print as unsigned: a file may say [0, 2^64-1], which holds nothing.
+std::string to_string(const Shape& shape);
 
 // One box of a tensor's index space and the strided view of a source that fills it.
 // The index space is the tensor's axes: its dims, each split into as many factors as its
