@@ -148,7 +148,8 @@ struct Recipe {
 
 std::string to_string(const Shape& shape) {
   std::string out = "[";
-  for (size_t i = 0; i < shape.size(); ++i) out += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  for (size_t i = 0; i < shape.size(); ++i)
+    out += (i == 0 ? "" : ", ") + std::to_string(static_cast<uint64_t>(shape[i]));
   return out + "]";
 }
 
