@@ -8,7 +8,6 @@
 #include <cerrno>
 #include <csignal>
 #include <random>
-#include <system_error>
 #include <thread>
 
 #include "lib/base/error.h"
@@ -72,17 +71,19 @@ std::string OpenOutputs::make_temporary(const fs::path& target) {
   }
 }
 
-void OpenOutputs::remove_temporary(const std::string& path) {
+std::error_code OpenOutputs::remove_temporary(const std::string& path) {
   const std::lock_guard lock(mutex_);
-  std::error_code ignored;
-  fs::remove_all(path, ignored);
+  std::error_code failed;
+  fs::remove_all(path, failed);
   paths_.erase(path);
+  return failed;
 }
 
-void OpenOutputs::hand_over(const std::string& path, const std::function<void()>& f) {
+bool OpenOutputs::hand_over(const std::string& path, const std::function<bool()>& f) {
   const std::lock_guard lock(mutex_);
-  f();
-  paths_.erase(path);
+  const bool replaced = f();
+  if (!replaced) paths_.erase(path);
+  return replaced;
 }
 
 void OpenOutputs::remove_all_forever() {

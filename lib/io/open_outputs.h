@@ -5,6 +5,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <system_error>
 
 namespace moelora {
 
@@ -15,7 +16,7 @@ class OpenOutputs {
  public:
   // Makes the folder ".NAME.tmp.PID.RANDOM" beside `target` and returns its path.
   std::string make_temporary(const std::filesystem::path& target);
-  void remove_temporary(const std::string& path);
+  std::error_code remove_temporary(const std::string& path);
 
   // Runs `f` while no signal can remove anything.
   template <class F>
@@ -23,8 +24,9 @@ class OpenOutputs {
     const std::lock_guard lock(mutex_);
     return f();
   }
-  // Publishing: `f` renames `path` away; it is no temporary folder any more when f returns.
-  void hand_over(const std::string& path, const std::function<void()>& f);
+  // Publishing: `f` renames `path` to its final name, and returns true when it put a folder that is
+  // to be removed in its place.
+  bool hand_over(const std::string& path, const std::function<bool()>& f);
 
   // For the signal thread: removes all, and lets nobody make or publish anything any more.
   void remove_all_forever();

@@ -16,8 +16,6 @@ namespace moelora {
 namespace fs = std::filesystem;
 namespace {
 
-enum class Rename : unsigned { no_replace = RENAME_NOREPLACE, exchange = RENAME_EXCHANGE };
-
 bool exists(const std::string& path) {
   struct stat ignored {};
   return lstat(path.c_str(), &ignored) == 0;
@@ -82,9 +80,7 @@ void publish_exchanged(const std::string& temporary, const std::string& target,
 }
 
 void remove_replaced(const std::string& temporary, const std::string& where) {
-  std::error_code failed;
-  fs::remove_all(temporary, failed);
-  if (failed)
+  if (const std::error_code failed = open_outputs().remove_temporary(temporary))
     throw Error(
         where,
         "is complete, but the folder it replaced is left as " + temporary + ": " + failed.message(),
@@ -105,13 +101,13 @@ void sync_folder(const std::string& path, const std::string& where) {
 
 void publish(const std::string& temporary, const std::string& target, const std::string& where,
              const OutputOptions& options) {
-  bool replaced = false;
-  open_outputs().hand_over(temporary, [&] {
-    replaced = options.force && exists(target);
-    if (replaced)
+  const bool replaced = open_outputs().hand_over(temporary, [&] {
+    if (options.force && exists(target)) {
       publish_exchanged(temporary, target, where, options.durable);
-    else
-      publish_new(temporary, target, where, options.durable);
+      return true;
+    }
+    publish_new(temporary, target, where, options.durable);
+    return false;
   });
   if (replaced) remove_replaced(temporary, where);
 }
