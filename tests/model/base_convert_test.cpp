@@ -154,6 +154,22 @@ TEST_CASE("Every family converts from either form to the other and back") {
   }
 }
 
+TEST_CASE("Tensors of any type and shape pass through") {
+  const TempFolder temp;
+  const auto bytes = [](size_t n) { return std::vector<std::byte>(n, std::byte{0x5A}); };
+  const auto tensor = [&](DType dtype, const Shape& shape, size_t n) {
+    return Tensor(std::make_shared<MemorySource>(dtype, bytes(n), "memory"), shape);
+  };
+  write_model(temp.path("in"), catalogue_entry("mixtral").config, Form::hub,
+              {{"vision.empty", Tensor::zeros(DType::F32, {0, 4})},
+               {"vision.scalar", tensor(DType::I64, {}, 8)},
+               {"vision.fp8", tensor(DType::F8_E4M3, {3, 5}, 15)},
+               {"vision.flags", tensor(DType::BOOL, {7}, 7)}});
+  convert(temp.path("in"), temp.path("out"), ExpertForm::fused);
+  CHECK(tensors_of(temp.path("out")).at("vision.fp8").read() == bytes(15));
+  CHECK(tensors_of(temp.path("out")).at("vision.empty").shape() == Shape{0, 4});
+}
+
 TEST_CASE("The rest of the folder goes along, other weights do not") {
   const TempFolder temp;
   fs::copy(kMxfp4, temp.path("in"));
