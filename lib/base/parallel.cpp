@@ -6,6 +6,7 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -61,7 +62,10 @@ void parallel_for(int64_t count, int threads,
   };
   {
     std::vector<std::jthread> helpers;
-    for (int worker = 1; worker < threads; ++worker) helpers.emplace_back(run, worker);
+    try {
+      for (int worker = 1; worker < threads; ++worker) helpers.emplace_back(run, worker);
+    } catch (const std::system_error&) {  // no more threads to be had: the work is done by fewer
+    }
     run(0);
   }
   failure.rethrow();

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <csignal>
 #include <random>
+#include <system_error>
 #include <thread>
 
 #include "lib/base/error.h"
@@ -97,7 +98,11 @@ void install_signal_handlers() {
   std::signal(SIGXFSZ, SIG_IGN);
   const sigset_t set = ending_signals();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
-  std::thread(wait_and_clean, set).detach();
+  try {
+    std::thread(wait_and_clean, set).detach();
+  } catch (const std::system_error&) {  // no thread to be had: signals end the process at once
+    pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  }
 }
 
 }  // namespace moelora
