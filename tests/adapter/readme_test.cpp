@@ -1,0 +1,116 @@
+// The tables of README.md are made from the library. MOELORA_UPDATE=1 writes them.
+
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <set>
+
+#include "lib/adapter/layout.h"
+#include "lib/model/family.h"
+
+using namespace moelora;
+namespace fs = std::filesystem;
+
+namespace {
+
+const fs::path kRoot = MOELORA_SOURCE_DIR;
+
+std::string read_text(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::vector<Json> json_files(const fs::path& folder) {
+  std::set<fs::path> paths;
+  for (const auto& entry : fs::directory_iterator(folder)) paths.insert(entry.path());
+  std::vector<Json> out;
+  for (const fs::path& path : paths) out.push_back(read_json_file(path.string()));
+  return out;
+}
+
+// A | inside a cell would end it.
+std::string cell(std::string_view text) {
+  std::string out;
+  for (const char c : text) out += c == '|' ? std::string("\\|") : std::string(1, c);
+  return out;
+}
+
+std::string layout_table() {
+  std::string out = "| layout | holds | names below `…experts.` | shapes |\n|---|---|---|---|\n";
+  for (const Layout* layout : all_layouts())
+    out += fmt::format("| `{}` | {} | {} | {} |\n", layout->id, cell(layout->summary),
+                       cell(layout->names), cell(layout->shapes));
+  return out;
+}
+
+std::string storage_text(const ExpertStorage& s, const Renames& renames = {}) {
+  std::vector<std::string> names;
+  for (const std::string& name : {s.gate, s.up, s.gate_up, s.down})
+    if (!name.empty()) names.push_back(name);
+  const char* axes = s.axes == ExpertAxes::in_out ? "[E, in, out]" : "[E, out, in]";
+  return fmt::format("`{}.{}{}`{}", renamed(s.stem, renames), s.numbered ? "{e}." : "",
+                     cell(fmt::format("{}", fmt::join(names, "|"))),
+                     s.numbered ? "" : fmt::format(" {}", axes));
+}
+
+// First names of the built-in models of each model_type, sorted.
+std::map<std::string, std::set<std::string>> builtins() {
+  std::map<std::string, std::set<std::string>> out;
+  for (const Json& file : json_files(kRoot / "schemas/builtin_models"))
+    out[file.find("config")->find("model_type")->as_string()].insert(
+        file.find("names")->items().front().as_string());
+  return out;
+}
+
+std::string family_row(const Family& family,
+                       const std::map<std::string, std::set<std::string>>& known) {
+  std::vector<std::string> types, models;
+  for (const Variant& variant : family.variants) {
+    types.push_back(variant.model_type);
+    if (const auto it = known.find(variant.model_type); it != known.end())
+      models.insert(models.end(), it->second.begin(), it->second.end());
+  }
+  std::sort(types.begin(), types.end());
+  return fmt::format("| {} | {} | {} | {} | {} |\n", fmt::join(types, ", "),
+                     storage_text(family.hub_experts, family.hub_names),
+                     storage_text(family.memory_experts),
+                     family.gate_up_order == GateUpOrder::interleaved ? "interleaved" : "halves",
+                     fmt::join(models, ", "));
+}
+
+std::string family_table() {
+  std::string out =
+      "| model_type | experts in hub files | experts in transformers 5 | gate, up rows | built-in "
+      "configs |\n|---|---|---|---|---|\n";
+  const auto known = builtins();
+  for (const Json& json : json_files(kRoot / "schemas/models"))
+    out += family_row(parse_family(json, "schemas/models"), known);
+  return out;
+}
+
+// Compares what stands between <!-- NAME --> and <!-- end --> in README.md, or writes it.
+void check_section(const std::string& name, const std::string& expected) {
+  const fs::path path = kRoot / "README.md";
+  std::string text = read_text(path);
+  const std::string open = "<!-- " + name + " -->\n";
+  const size_t begin = text.find(open);
+  REQUIRE(begin != std::string::npos);
+  const size_t from = begin + open.size(), end = text.find("<!-- end -->", from);
+  REQUIRE(end != std::string::npos);
+  if (const char* update = std::getenv("MOELORA_UPDATE"); update && std::string_view(update) == "1")
+    std::ofstream(path, std::ios::binary) << text.replace(from, end - from, expected);
+  else
+    CHECK(text.substr(from, end - from) == expected);
+}
+
+}  // namespace
+
+TEST_CASE("README lists every layout") { check_section("layouts", layout_table()); }
+
+TEST_CASE("README lists every model family") { check_section("families", family_table()); }
