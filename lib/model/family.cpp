@@ -145,6 +145,33 @@ Variant parse_variant(const std::string& model_type, const JsonView& json) {
   return out;
 }
 
+void check_gate(const JsonView& json, const ExpertStorage& storage, bool gated) {
+  const bool has_gate = !storage.gate.empty() || !storage.gate_up.empty();
+  if (has_gate == gated) return;
+  json.fail(gated ? "names no gate, but the experts are gated"
+                  : "names a gate, but the experts are not gated",
+            "\"gated\": false stands for experts of up and down only");
+}
+
+// Every storage must have what the experts have, whichever it is written to and read from.
+void check_gates(const JsonView& json, const Family& family) {
+  const JsonView experts = json.at("experts");
+  check_gate(experts.at("memory"), family.memory_experts, family.gated);
+  check_gate(experts.find("hub").value_or(experts), family.hub_experts, family.gated);
+  for (const Variant& variant : family.variants) {
+    if (variant.hub_experts)
+      check_gate(json.at("model_types").at(variant.model_type), *variant.hub_experts, family.gated);
+  }
+}
+
+std::string parse_layer_path(const JsonView& json) {
+  const std::string& path = json.string();
+  const size_t mark = path.find("{layer}");
+  if (mark == std::string::npos || mark + 7 != path.size())
+    json.fail("found \"" + path + "\", expected a path that ends in {layer}");
+  return path;
+}
+
 void check_names(const JsonView& json, const std::vector<std::string>& used,
                  const std::set<std::string>& known) {
   for (const std::string& name : used) {
@@ -202,7 +229,7 @@ Family parse_family(const Json& document, const std::string& where) {
     family.values.push_back(parse_value(name, value));
   for (const auto& [name, choice] : json.at("layers").members())
     family.layers.emplace(name, LayerChoice::parse(choice));
-  family.layer_path = json.at("layer").string();
+  family.layer_path = parse_layer_path(json.at("layer"));
   family.embedding = json.at("embedding").string();
   family.lm_head = json.at("lm_head").string();
   family.lm_head_bias = dimension_or_zero(json, "lm_head_bias");
@@ -212,6 +239,7 @@ Family parse_family(const Json& document, const std::string& where) {
   family.hub_names = parse_renames(json, "hub_names");
   family.aliases = parse_renames(json, "aliases");
   check_references(json, family);
+  check_gates(json, family);
   return family;
 }
 

@@ -73,6 +73,12 @@ TEST_CASE("A family file that breaks the schema is refused at its place") {
         "/experts/hub/numbered: expected either \"up\" or \"gate_up\"");
   CHECK(fault("\"role\": \"router\",", "\"role\": \"router\", \"layers\": \"not dense\",") ==
         "/modules/1/layers: no layer choice is called \"dense\"");
+  CHECK(fault("\"gate\": \"w1\", ", "") ==
+        "/experts/hub: names no gate, but the experts are gated");
+  CHECK(fault("\"experts\": {\n", "\"experts\": {\"gated\": false,\n") ==
+        "/experts/memory: names a gate, but the experts are not gated");
+  CHECK(fault("model.layers.{layer}", "model.layers") ==
+        "/layer: found \"model.layers\", expected a path that ends in {layer}");
   CHECK(fault("\"role\": \"router\",", "\"role\": \"router\", \"if\": \"shared\",") ==
         "/modules/1: no value is called \"shared\"");
 }
