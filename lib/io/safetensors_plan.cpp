@@ -33,9 +33,11 @@ std::string metadata_text(const std::map<std::string, std::string>& metadata) {
 }
 
 std::string entry_text(const std::string& name, const Tensor& tensor, uint64_t begin) {
+  // An extent above 2^63-1 may stand beside a 0; it is kept bit for bit.
+  const std::vector<uint64_t> shape(tensor.shape().begin(), tensor.shape().end());
   return fmt::format("{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
-                     quoted(name), dtype_name(tensor.dtype()), fmt::join(tensor.shape(), ","),
-                     begin, begin + tensor.bytes());
+                     quoted(name), dtype_name(tensor.dtype()), fmt::join(shape, ","), begin,
+                     begin + tensor.bytes());
 }
 
 using Item = const TensorMap::value_type*;

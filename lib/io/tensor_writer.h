@@ -16,7 +16,7 @@ struct WriteOptions {
   uint64_t memory = 192u << 20;               // bytes of buffers in flight, all threads together
   bool digests = true;                        // XXH3-128 of every tensor
   std::map<std::string, std::string> metadata = {{"format", "pt"}};
-  std::string progress;                       // label of a progress bar on stderr; "": none
+  std::string progress = {};                  // label of a progress bar on stderr; "": none
 };
 
 struct WrittenTensor {
