@@ -9,13 +9,17 @@
 #include "lib/base/error.h"
 #include "lib/base/version.h"
 #include "lib/io/output.h"
+#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {
 
+// Names of files and tensors are in what is said: nothing in them may steer a terminal.
+constexpr size_t kLongestLine = 1 << 14;
+
 int report(const std::string& tool, const std::string& what, const std::string& hint) {
-  fmt::print(stderr, "{}: error: {}\n", tool, what);
-  if (!hint.empty()) fmt::print(stderr, "hint: {}\n", hint);
+  fmt::print(stderr, "{}: error: {}\n", tool, printable(what, kLongestLine));
+  if (!hint.empty()) fmt::print(stderr, "hint: {}\n", printable(hint, kLongestLine));
   return kFailed;
 }
 

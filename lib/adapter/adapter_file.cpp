@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 
+#include "lib/adapter/expert_collector.h"
 #include "lib/base/error.h"
 
 namespace moelora {
@@ -85,11 +86,9 @@ class DenseReader {
 
   void add_factor(const std::string& name, const std::string& module, Side side,
                   const Tensor& tensor) {
-    if (tensor.rank() != 2)
+    if (tensor.rank() != 2 || tensor.elements() == 0)
       throw Error(name, fmt::format("has shape {}, expected two dims", to_string(tensor.shape())),
-                  tensor.elements() == 0
-                      ? "an empty factor is what an ungathered ZeRO-3 or FSDP save leaves"
-                      : "");
+                  tensor.elements() == 0 ? kEmptyFactorHint : "");
     std::string& seen = names_[module][static_cast<size_t>(side)];
     if (!seen.empty())
       throw Error(name, fmt::format("names the same factor as {}", seen), "keep one of them");

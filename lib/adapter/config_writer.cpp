@@ -147,6 +147,8 @@ void set_targets(const WrittenConfig& in, Json& config) {
   for (const std::string& entry : in.original.target_parameters)
     for (const ExpertTarget& t : in.dense)
       if (t.parameter && names_module(entry, t.path)) add_unique(parameters, entry);
+  for (const ExpertTarget& t : in.dense)
+    if (t.parameter && !any_names(parameters, t.path)) add_unique(parameters, t.path);
   for (const std::string& name : expert_names(in, true)) add_unique(parameters, name);
   set_names(config, "target_parameters", parameters);
 }

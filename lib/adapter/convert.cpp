@@ -49,6 +49,16 @@ std::string printed_module(const std::string& module, const ModelSpec* spec, con
   return to->form == Form::hub && spec->hub.numbered ? linear->hub : linear->memory;
 }
 
+// A router is a Linear in transformers 4 and a bare Parameter in 5, where PEFT finds it by
+// target_parameters only.
+bool bare_parameter(const std::string& module, const DensePair& pair, const ModelSpec* spec,
+                    const Layout* to) {
+  if (pair.parameter || spec == nullptr || to == nullptr) return pair.parameter;
+  const LinearSpec* linear = spec->find_linear(module);
+  const bool hub = to->form == Form::hub && spec->hub.numbered;
+  return linear != nullptr && !(hub ? linear->hub_linear : linear->memory_linear);
+}
+
 std::vector<ExpertTarget> write_dense(const Conversion& c, const ModelSpec* spec,
                                       TensorMap& tensors) {
   std::vector<ExpertTarget> targets;
@@ -56,8 +66,8 @@ std::vector<ExpertTarget> write_dense(const Conversion& c, const ModelSpec* spec
     const std::string printed = printed_module(module, spec, c.to);
     tensors[lora_name(printed, Side::A)] = pair.a;
     tensors[lora_name(printed, Side::B)] = pair.b;
-    targets.push_back(
-        {pair.parameter ? printed + ".weight" : printed, pair.parameter, pair.scaling});
+    const bool bare = bare_parameter(module, pair, spec, c.to);
+    targets.push_back({bare ? printed + ".weight" : printed, bare, pair.scaling});
   }
   for (const auto& entry : c.adapter.extras)
     tensors[std::string(kPeftPrefix) + entry.first] = entry.second.tensor;

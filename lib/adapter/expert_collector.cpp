@@ -10,16 +10,32 @@ namespace moelora {
 namespace {
 
 constexpr int64_t kAllExperts = -1;
-constexpr int64_t kMostExperts = 1 << 16;  // without a base model: a bound on hostile indices
+// Bounds on hostile indices and dims; the largest models have 512 experts and 140 thousand factors.
+constexpr int64_t kMostExperts = 1 << 16;
+constexpr int64_t kMostFactors = 1 << 22;
 
 [[noreturn]] void orphan(const std::string& name, Side missing) {
   throw Error(name, fmt::format("has no lora_{} beside it", side_letter(missing)),
               "the file is incomplete: save the adapter again");
 }
 
+[[noreturn]] void too_many(const std::string& name) {
+  throw Error(
+      name,
+      fmt::format("more than {} factors of experts, counting the absent ones of every layer",
+                  kMostFactors),
+      "name the base model with --base");
+}
+
 int64_t inner(const Tensor& part, Side side) { return part.dim(side == Side::A ? 1 : 0); }
 
 }  // namespace
+
+void check_expert_count(const ExpertTensor& from, int64_t experts) {
+  if (experts > kMostExperts)
+    throw Error(from.name,
+                fmt::format("holds {} experts, expected at most {}", experts, kMostExperts));
+}
 
 ExpertCollector::Pair& ExpertCollector::pair(const ExpertTensor& from, Projection projection) {
   if (stem_.empty()) stem_ = from.path.stem;
@@ -35,14 +51,19 @@ ExpertCollector::Pair& ExpertCollector::pair(const ExpertTensor& from, Projectio
 
 void ExpertCollector::add(const ExpertTensor& from, Projection projection, int64_t expert,
                           Tensor part, std::string path) {
-  if (part.rank() != 2)
-    throw Error(from.name, fmt::format("has shape {}, expected two dims", to_string(part.shape())));
+  if (part.rank() != 2 || part.elements() == 0)
+    throw Error(from.name, fmt::format("has shape {}, expected two dims", to_string(part.shape())),
+                part.elements() == 0 ? kEmptyFactorHint : "");
   const int64_t limit = context_.spec != nullptr ? context_.spec->experts : kMostExperts;
   if (expert >= limit)
     throw Error(from.name, fmt::format("names expert {}, expected one below {}", expert, limit));
   Pair& p = pair(from, projection);
   auto& parts = p.side[static_cast<int>(from.side)].factor.parts;
-  if (static_cast<size_t>(expert) >= parts.size()) parts.resize(static_cast<size_t>(expert) + 1);
+  if (const auto count = static_cast<int64_t>(parts.size()); expert >= count) {
+    factors_ += expert + 1 - count;
+    if (factors_ > kMostFactors) too_many(from.name);
+    parts.resize(static_cast<size_t>(expert) + 1);
+  }
   Tensor& slot = parts[static_cast<size_t>(expert)];
   if (slot.rank() != 0)
     throw Error(
@@ -63,6 +84,8 @@ void ExpertCollector::add_all(const ExpertTensor& from, Projection projection,
                 fmt::format("is a second lora_{} of layer {}, {}", side_letter(from.side),
                             from.path.layer, projection_name(projection)),
                 "keep one spelling of this tensor");
+  factors_ += static_cast<int64_t>(parts.size());
+  if (factors_ > kMostFactors) too_many(from.name);
   factor.parts = std::move(parts);
   factor.shared = shared;
   p.path[kAllExperts] = std::move(path);
@@ -74,13 +97,24 @@ void ExpertCollector::check(const ExpertKey& key, Pair& pair, int64_t experts) c
     throw Error((a.name.empty() ? b : a).name,
                 fmt::format("layer {} of this base model has no routed experts", key.layer),
                 "check that --base names the model this adapter was trained on");
+  const bool with_gate =
+      key.projection == Projection::gate || key.projection == Projection::gate_up;
+  if (context_.spec != nullptr && !context_.spec->gated && with_gate)
+    throw Error(
+        (a.name.empty() ? b : a).name,
+        fmt::format("the experts of this base model have no {}", projection_name(key.projection)),
+        "check that --base names the model this adapter was trained on");
   if (a.name.empty()) orphan(b.name, Side::A);
   if (b.name.empty()) orphan(a.name, Side::B);
   for (Slot* slot : {&a, &b}) {
     if (slot->factor.shared) continue;
-    if (static_cast<int64_t>(slot->factor.parts.size()) > experts)
-      throw Error(slot->name, fmt::format("has {} experts, the base model {}",
-                                          slot->factor.parts.size(), experts));
+    const auto held = static_cast<int64_t>(slot->factor.parts.size());
+    if (held != experts && pair.path.begin()->first == kAllExperts)
+      throw Error(
+          slot->name,
+          fmt::format("has {} experts, {} {}", held,
+                      context_.spec != nullptr ? "the base model" : "other tensors", experts),
+          "an expert-parallel rank's part saved as the whole? check --base");
     slot->factor.parts.resize(static_cast<size_t>(experts));
   }
   for (int64_t e = 0; e < experts; ++e) {
@@ -118,7 +152,9 @@ ExpertPair ExpertCollector::finished(Pair& pair, int64_t experts) const {
     if (uniform && e > 0) break;
     const auto path = uniform ? pair.path.begin() : pair.path.find(e);
     if (path == pair.path.end()) {
-      out.scaling.push_back(out.scaling.empty() ? context_.config.scaling("") : out.scaling.back());
+      const std::string& first = pair.path.begin()->second;  // an absent expert is no difference
+      out.scaling.push_back(out.scaling.empty() ? context_.config.scaling(first)
+                                                : out.scaling.back());
       continue;
     }
     const Scaling scaling = context_.config.scaling(path->second);
@@ -138,14 +174,28 @@ ExpertPair ExpertCollector::finished(Pair& pair, int64_t experts) const {
   return out;
 }
 
-void ExpertCollector::finish(Adapter& adapter) {
+int64_t ExpertCollector::count_experts() const {
+  const Pair& first = pairs_.begin()->second;
+  const std::string& name = first.side[first.side[0].name.empty() ? 1 : 0].name;
   int64_t experts = context_.spec != nullptr ? context_.spec->experts : 0;
   if (context_.spec == nullptr)
     for (const auto& entry : pairs_)
       for (const Slot& slot : entry.second.side)
         if (!slot.factor.shared)
           experts = std::max(experts, static_cast<int64_t>(slot.factor.parts.size()));
-  if (experts == 0) experts = 1;
+  if (experts == 0)
+    throw Error(
+        name,
+        "every expert factor of this file is one matrix for all experts: how many there are, "
+        "nothing in it tells",
+        "name the base model with --base");
+  if (experts > kMostFactors / (2 * static_cast<int64_t>(pairs_.size()))) too_many(name);
+  return experts;
+}
+
+void ExpertCollector::finish(Adapter& adapter) {
+  if (pairs_.empty()) throw Error("experts", "hold no element", kEmptyFactorHint);
+  const int64_t experts = count_experts();
   for (auto& entry : pairs_) {
     check(entry.first, entry.second, experts);
     adapter.experts.emplace(entry.first, finished(entry.second, experts));

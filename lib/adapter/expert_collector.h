@@ -8,6 +8,13 @@
 
 namespace moelora {
 
+// What an empty tensor is a sign of.
+inline constexpr const char* kEmptyFactorHint =
+    "an empty factor is what an ungathered ZeRO-3 or FSDP save leaves";
+
+// Throws Error for a tensor of more experts than any model has, before it is cut into them.
+void check_expert_count(const ExpertTensor& from, int64_t experts);
+
 // Gathers the A and B parts of expert pairs while a layout reads, then checks them together: both
 // sides present, ranks equal to each other and to the config's, shapes equal to the base model's.
 class ExpertCollector {
@@ -35,12 +42,14 @@ class ExpertCollector {
   };
 
   Pair& pair(const ExpertTensor& from, Projection projection);
+  int64_t count_experts() const;
   void check(const ExpertKey& key, Pair& pair, int64_t experts) const;
   ExpertPair finished(Pair& pair, int64_t experts) const;
 
   const ReadContext& context_;
   std::map<ExpertKey, Pair> pairs_;
   std::string stem_;
+  int64_t factors_ = 0;  // slots held, absent experts' included
 };
 
 }  // namespace moelora

@@ -109,22 +109,22 @@ void add_experts(const Maker& maker, const InitOptions& o, const ModelSpec& spec
 }
 
 AdapterConfig start_config(const InitOptions& o) {
-  Json json = Json::object(
-      {{"base_model_name_or_path", o.base},
-       {"bias", "none"},
-       {"fan_in_fan_out", false},
-       {"inference_mode", true},
-       {"init_lora_weights", true},
-       {"lora_alpha",
-        std::nearbyint(o.alpha) == o.alpha ? Json(static_cast<int64_t>(o.alpha)) : Json(o.alpha)},
-       {"lora_dropout", 0.0},
-       {"modules_to_save", Json()},
-       {"peft_type", "LORA"},
-       {"r", o.rank},
-       {"target_modules", Json::array()},
-       {"task_type", "CAUSAL_LM"},
-       {"use_dora", false},
-       {"use_rslora", false}});
+  const bool whole = std::nearbyint(o.alpha) == o.alpha && std::fabs(o.alpha) < 1e15;
+  Json json =
+      Json::object({{"base_model_name_or_path", o.base},
+                    {"bias", "none"},
+                    {"fan_in_fan_out", false},
+                    {"inference_mode", true},
+                    {"init_lora_weights", true},
+                    {"lora_alpha", whole ? Json(static_cast<int64_t>(o.alpha)) : Json(o.alpha)},
+                    {"lora_dropout", 0.0},
+                    {"modules_to_save", Json()},
+                    {"peft_type", "LORA"},
+                    {"r", o.rank},
+                    {"target_modules", Json::array()},
+                    {"task_type", "CAUSAL_LM"},
+                    {"use_dora", false},
+                    {"use_rslora", false}});
   return parse_adapter_config(std::move(json), "adapter_config.json");
 }
 
@@ -133,6 +133,8 @@ AdapterConfig start_config(const InitOptions& o) {
 FreshAdapter make_adapter(const InitOptions& given) {
   InitOptions o = given;
   if (o.alpha == 0) o.alpha = static_cast<double>(o.rank);
+  if (!std::isfinite(o.alpha))
+    throw Error("--alpha", "is not finite", "leave it out: alpha is then the rank");
   check_targets(o);
   const Layout& layout = layout_by_id(o.to);
   if (layout.id == "shared-outer") o.shared_outer = true;
@@ -164,6 +166,10 @@ FreshAdapter make_adapter(const InitOptions& given) {
   }
   WrittenExperts experts;
   if (wants(o, "experts")) {
+    if (layout.fused && !spec.gated && layout.gate_up_order)
+      throw Error(std::string(layout.id),
+                  "cannot hold experts without a gate: there is no gate_up_proj",
+                  "use --to peft-linear, stacked or peft-params");
     out.layout = &layout;
     add_experts(maker, o, spec, layout, out.adapter);
     experts = layout.write({out.adapter, &spec, {}});

@@ -6,6 +6,7 @@
 
 #include "lib/adapter/summary.h"
 #include "lib/base/error.h"
+#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {
@@ -26,9 +27,8 @@ bool has_adapter_config(const std::string& path) {
 }
 
 // Names come from the file and may hold anything; control characters must not reach a terminal.
-std::string shown(const std::string& name) {
-  const std::string escaped = Json(name).dump(-1);
-  return escaped.substr(1, escaped.size() - 2);
+std::string shown(std::string_view text) {
+  return text.empty() ? std::string() : printable(text, 4096);
 }
 
 // ---- a file that is no adapter ---------------------------------------------------------------
@@ -44,7 +44,7 @@ std::string plain_text(const std::string& path, const Weights& weights) {
   for (const SafetensorsFile& file : weights.files)
     for (const auto& [key, value] : file.header.metadata)
       out += fmt::format("metadata {}: {}\n", shown(key), shown(value));
-  for (const std::string& warning : weights.warnings) out += "warning: " + warning + "\n";
+  for (const std::string& warning : weights.warnings) out += "warning: " + shown(warning) + "\n";
   return out + (cells.size() > 1 ? text_table(cells) : "");
 }
 
@@ -138,7 +138,7 @@ std::string adapter_text(const Described& d) {
   if (!d.config.peft_version.empty()) out += fmt::format(", PEFT {}", shown(d.config.peft_version));
   if (d.experts > 0) out += fmt::format(", {} experts", d.experts);
   out += "\n";
-  if (!d.base.empty()) out += fmt::format("base: {}\n", d.base);
+  if (!d.base.empty()) out += fmt::format("base: {}\n", shown(d.base));
   if (d.stacked)
     out += fmt::format("stacked: lora_A on the {} side (roles {}), lora_B columns {} ({})\n",
                        d.stacked->roles == Roles::natural ? "input" : "output",
@@ -146,9 +146,9 @@ std::string adapter_text(const Described& d) {
                        d.stacked->b_order_from);
   if (!d.rows.empty()) out += "\n" + module_table(d.rows, d.layout);
   for (const auto& [name, kind] : d.extras) out += fmt::format("{}: {}\n", kind, shown(name));
-  for (const std::string& note : d.notes) out += "note: " + note + "\n";
-  if (!d.problem.empty()) out += "\nambiguous: " + d.problem + "\n";
-  if (!d.hint.empty()) out += "hint: " + d.hint + "\n";
+  for (const std::string& note : d.notes) out += "note: " + shown(note) + "\n";
+  if (!d.problem.empty()) out += "\nambiguous: " + shown(d.problem) + "\n";
+  if (!d.hint.empty()) out += "hint: " + shown(d.hint) + "\n";
   return out;
 }
 

@@ -59,6 +59,7 @@ void read_stacked(const NamePattern& names, std::span<const ExpertTensor> tensor
     auto at = *names.match(t.path.rest);
     if (no_gate && at.projection == Projection::gate) at.projection = Projection::up;
     const bool shared = t.tensor.dim(0) == 1;
+    check_expert_count(t, t.tensor.dim(0));
     std::vector<Tensor> parts;
     for (int64_t e = 0; e < t.tensor.dim(0); ++e) parts.push_back(t.tensor.select(0, e));
     collector.add_all(

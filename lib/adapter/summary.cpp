@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "lib/adapter/tensor_name.h"
+#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {
@@ -130,7 +131,7 @@ std::string module_table(const std::vector<ModuleRow>& rows, std::string_view la
   for (const ModuleRow& row : rows) {
     const bool expert = row.module.find("experts.") != std::string::npos &&
                         row.module.find("shared_experts.") == std::string::npos;
-    cells.push_back({row.module, row.layers.empty() ? "-" : row.layers,
+    cells.push_back({printable(row.module, 4096), row.layers.empty() ? "-" : row.layers,
                      expert ? std::string(layout) : "dense", std::to_string(row.pairs),
                      std::to_string(row.rank), fmt::format("{}", row.alpha),
                      fmt::format("{}", row.scale), std::string(dtype_name(row.dtype)),

@@ -55,7 +55,10 @@ PeftModel memory_model(const CatalogueEntry& family) {
   for (const auto& [name, shape] : family.memory) {
     if (shape.size() >= 2 && !is_norm_or_embedding(name)) out.parameters.insert(name);
     if (shape.size() != 2 || !name.ends_with(".weight") || is_norm_or_embedding(name)) continue;
-    out.modules.insert(name.substr(0, name.size() - 7));
+    const std::string module = name.substr(0, name.size() - 7);
+    const auto known = family.classes.find(module);
+    if (known == family.classes.end() ? module == "lm_head" : known->second == "Linear")
+      out.modules.insert(module);
   }
   return out;
 }
@@ -245,6 +248,20 @@ TEST_CASE("a bare parameter stays one: gpt-oss' router") {
   CHECK(params.find("target_modules")->is(Json::Kind::null));
   CHECK(strings(made.convert("stacked", "gpt_oss").config, "target_parameters") ==
         Names{"mlp.router.weight"});
+}
+
+TEST_CASE("a router is a Linear in transformers 4 and a parameter in transformers 5") {
+  MadeAdapter made(config(R"(, "target_modules": ["gate"])"));
+  add_dense(add_experts(made, "qwen3_moe"), "qwen3_moe", {Role::router});
+  const Set routers = {"model.layers.1.mlp.gate", "model.layers.2.mlp.gate"};
+  const Conversion linear = made.convert("peft-linear", "qwen3_moe");
+  CHECK(wrapped_modules(linear.config, model_for("peft-linear", "qwen3_moe")) ==
+        module_names(linear.tensors));
+  const Json params = made.convert("peft-params", "qwen3_moe").config;
+  CHECK(wrapped_modules(params, model_for("peft-params", "qwen3_moe")).empty());
+  for (const std::string& router : routers)
+    CHECK(wrapped_parameters(params, model_for("peft-params", "qwen3_moe"))
+              .count(router + ".weight") == 1);
 }
 
 TEST_CASE("each target has its own rank and scale by PEFT's first-match rule") {

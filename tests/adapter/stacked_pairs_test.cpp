@@ -203,11 +203,20 @@ TEST_CASE("a lone pair without a base model is what target_parameters says") {
 TEST_CASE("where both sides look the same, the side of lora_A is asked for") {
   const MadeAdapter made =
       Stacks{8, config(R"(, "target_parameters": ["experts.down_proj"])")}.pair(kQwen, 24, 64).made;
-  CHECK(fault(made, "") ==
-        a_name(kQwen) +
-            " [16, 24] and lora_B [64, 16]: the shapes are the same with A on the input and with "
-            "A on the output");
-  CHECK(hint(made, "").starts_with("say --roles natural (A over the input: "));
+  const std::string flags = "say --roles natural (A over the input: ";
+  CHECK(fault(made, "") == a_name(kQwen) +
+                               " [16, 24] and lora_B [64, 16]: without the base model, lora_A may "
+                               "lie on the input or on the output");
+  CHECK(hint(made, "").starts_with("name the base model with --base, or " + flags));
+  SUBCASE("with a base model that does not tell") {
+    const MadeAdapter up =
+        Stacks{4}.pair(kNemotron + ".base_layer", 24, 64).pair(kNemotron, 64, 24).made;
+    CHECK(fault(up, "nemotron_h") ==
+          a_name(kNemotron + ".base_layer") +
+              " [8, 24] and lora_B [64, 8]: the shapes are the same with "
+              "A on the input and with A on the output");
+    CHECK(hint(up, "nemotron_h").starts_with(flags));
+  }
   SUBCASE("with the flag it is read either way") {
     CHECK(reading(made, "", 1, kNatural) == Reading{false, 0, natural_a(made, kQwen)});
     CHECK(reading(made, "", 1, kSwapped) == Reading{true, 0, swapped_a(made, kQwen, 8)});
@@ -229,7 +238,7 @@ TEST_CASE("where both sides look the same, the side of lora_A is asked for") {
                config(R"(, "target_parameters": ["experts.down_proj"], "peft_version": "0.18.1")")}
             .pair(kQwen, 24, 64)
             .made;
-    CHECK(fault(versioned, "").ends_with("and with A on the output; it was saved by PEFT 0.18.1"));
+    CHECK(fault(versioned, "").ends_with("or on the output; it was saved by PEFT 0.18.1"));
   }
 }
 

@@ -82,6 +82,7 @@ int64_t expert_count(const StackedPair& pair, const std::string& path, const Rea
                                 ? fmt::format("the {} experts of the base model", experts)
                                 : fmt::format("the rank {}", rank)),
                 "an expert-parallel rank's part saved as the whole? check r and --base");
+  check_expert_count(*pair.a, experts);
   return experts;
 }
 
@@ -90,15 +91,16 @@ void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Ada
   const StackedReading reading = read_stacked_pairs(pairs, context);
   const bool swapped = reading.roles == Roles::swapped;
   ExpertCollector collector(context);
-  std::optional<Order> order;
+  Order order{BOrder::rank_major, "no matter"};
   for (size_t i = 0; i < pairs.size(); ++i) {
     const StackedPair& pair = pairs[i];
     const std::string path = fmt::format("{}.{}", layer_path(pair.a->path.stem, pair.layer),
                                          parameter_name(context.spec, reading.projection[i]));
     const int64_t experts = expert_count(pair, path, context);
-    if (!order) order = input_order(context, experts, pair.a->tensor.dim(0) / experts);
+    const Order here = input_order(context, experts, pair.a->tensor.dim(0) / experts);
+    if (order.from == "no matter") order = here;
     const Tensor a = split_a(pair.a->tensor, experts),
-                 b = split_b(pair.b->tensor, experts, order->order);
+                 b = split_b(pair.b->tensor, experts, here.order);
     collector.add_all(*pair.a, reading.projection[i], experts_of(swapped ? b : a, swapped), false,
                       path);
     collector.add_all(*pair.b, reading.projection[i], experts_of(swapped ? a : b, swapped), false,
@@ -106,8 +108,8 @@ void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Ada
   }
   collector.finish(adapter);
   if (context.spec != nullptr) adapter.gate_up_order = context.spec->gate_up_order;
-  adapter.stacked = StackedForm{reading.roles, order->order, order->from};
-  if (order->from == "assumed")
+  adapter.stacked = StackedForm{reading.roles, order.order, order.from};
+  if (order.from == "assumed")
     context.notes.push_back(
         "the order of the columns of lora_B is not marked: read as PEFT writes it, rank-major "
         "(--b-order expert-major reads Unsloth adapters from before 2026-09-17)");
@@ -143,8 +145,11 @@ WrittenExperts write(const WriteContext& context) {
   const Adapter& adapter = context.adapter;
   for (const auto& [key, pair] : adapter.experts) {
     if (key.projection == Projection::up && (context.spec == nullptr || context.spec->gated))
-      throw Error(fmt::format("layer {} up_proj", key.layer),
-                  "a gated model's up is part of gate_up_proj");
+      throw Error(
+          fmt::format("layer {} up_proj", key.layer),
+          "a gated model's up is part of gate_up_proj, and no base model says that this one has "
+          "no gate",
+          "name it with --base");
     const std::string stem = written_stem(context, Form::memory, key.layer);
     const bool wrapped_again = key.projection != Projection::down &&
                                adapter.experts.count({key.layer, Projection::down}) != 0;
