@@ -29,10 +29,11 @@ int main(int argc, char** argv) try {
   options.load.base = argv[2];
   const moelora::Conversion conversion = moelora::plan_conversion(argv[1], options);
   print_experts(conversion.adapter);
-  const auto written = moelora::write_conversion(conversion, argv[3], {});
-  const auto compared = moelora::verify_conversion(conversion, argv[3], 1);
-  std::printf("%zu tensors written, %lld factors identical\n", written.tensors.size(),
-              static_cast<long long>(compared));
+  moelora::WriteFolderOptions folder;
+  folder.verify = true;
+  const auto written = moelora::write_conversion(conversion, argv[3], folder);
+  std::printf("%zu tensors written, %lld factors identical\n", written.weights.tensors.size(),
+              static_cast<long long>(written.verified));
   return 0;
 } catch (const moelora::Error& error) {
   std::fprintf(stderr, "minimal_api: %s\n", error.what());

@@ -169,14 +169,13 @@ struct AdapterCommand {
       print_data(common, plan_text(c));
       return kClean;
     }
-    const WrittenWeights written =
-        write_conversion(c, out, folder_options(common, force, no_sync, max_shard_size));
+    WriteFolderOptions folder = folder_options(common, force, no_sync, max_shard_size);
+    folder.verify = verify;
+    const WrittenConversion written = write_conversion(c, out, folder);
     std::string text = table(c);
-    text += fmt::format("wrote {}: {} tensors, {}\n", out, written.tensors.size(),
-                        size_text(written.bytes));
-    if (verify)
-      text += fmt::format("verified: {} factors identical\n",
-                          verify_conversion(c, out, common.threads));
+    text += fmt::format("wrote {}: {} tensors, {}\n", out, written.weights.tensors.size(),
+                        size_text(written.weights.bytes));
+    if (verify) text += fmt::format("verified: {} factors identical\n", written.verified);
     print_data(common, text);
     return kClean;
   }

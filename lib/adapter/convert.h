@@ -36,17 +36,28 @@ Conversion plan_conversion(LoadedAdapter input, const ConvertOptions& options);
 struct WriteFolderOptions {
   OutputOptions output;
   WriteOptions weights;
+  bool verify = false;  // read the weights back before the folder is published
+};
+
+struct WrittenConversion {
+  WrittenWeights weights;
+  int64_t verified = 0;  // factors compared; 0 without verify
 };
 
 // Writes the output folder: weights, carried files (README, tokenizer, chat template),
 // conversion.json (per output tensor its sources, whether it is exact, its XXH3-128),
-// adapter_config.json last.
-WrittenWeights write_conversion(const Conversion& conversion, const std::string& out,
-                                const WriteFolderOptions& options);
+// adapter_config.json last. With options.verify, verify_conversion runs on the finished files and a
+// difference publishes nothing.
+WrittenConversion write_conversion(const Conversion& conversion, const std::string& out,
+                                   const WriteFolderOptions& options);
 
-// Reads the written folder back through its own reader and compares every factor, by bytes, with
-// the factors the input was read as. Returns how many were compared; throws Error at the first that
-// differs. Factors an absent half was filled with are zero and are compared as such.
+// Reads a written folder back through its own reader and compares every scale, and every factor by
+// its bytes, with what the input was read as. Returns how many factors were compared; throws Error
+// at the first that differs. Factors an absent half was filled with are zero and compared as such.
 int64_t verify_conversion(const Conversion& conversion, const std::string& out, int threads);
+
+// As above for opened files; `where` is what messages name.
+int64_t verify_conversion(const Conversion& conversion, AdapterFiles files,
+                          const std::string& where, int threads);
 
 }  // namespace moelora

@@ -63,16 +63,21 @@ void compare(const std::string& out, const std::map<std::string, T>& expected,
 
 }  // namespace
 
-int64_t verify_conversion(const Conversion& c, const std::string& out, int threads) {
+int64_t verify_conversion(const Conversion& c, AdapterFiles files, const std::string& where,
+                          int threads) {
   const bool numbered =
       c.to != nullptr && (c.to->id == "peft-linear" || c.to->id == "linear-fused");
-  const LoadedAdapter back = interpret_adapter(open_adapter(out), c.input.base,
+  const LoadedAdapter back = interpret_adapter(std::move(files), c.input.base,
                                                c.to != nullptr ? std::string(c.to->id) : "", {});
   const Factors expected = factors(c.adapter, !numbered), found = factors(back.adapter, !numbered);
-  compare(out, expected.scales, found.scales, "scale");
-  compare(out, digest_tensors(expected.tensors, threads), digest_tensors(found.tensors, threads),
+  compare(where, expected.scales, found.scales, "scale");
+  compare(where, digest_tensors(expected.tensors, threads), digest_tensors(found.tensors, threads),
           "digest");
   return static_cast<int64_t>(expected.tensors.size());
+}
+
+int64_t verify_conversion(const Conversion& c, const std::string& out, int threads) {
+  return verify_conversion(c, open_adapter(out), out, threads);
 }
 
 }  // namespace moelora

@@ -29,18 +29,30 @@ std::vector<std::string> carried_files(const std::string& folder) {
   return out;
 }
 
+// The output as it lies in the temporary folder; its config is written last and is not there yet.
+AdapterFiles staged_files(const Conversion& c, OutputFolder& folder) {
+  AdapterFiles out;
+  out.folder = folder.staged();
+  out.config = parse_adapter_config(parse_json(c.config.dump(), "adapter_config.json"),
+                                    folder.path() + "/adapter_config.json");
+  out.weights = open_weights(out.folder, {"adapter_model"});
+  return out;
+}
+
 }  // namespace
 
-WrittenWeights write_conversion(const Conversion& c, const std::string& out,
-                                const WriteFolderOptions& options) {
+WrittenConversion write_conversion(const Conversion& c, const std::string& out,
+                                   const WriteFolderOptions& options) {
   std::vector<FilePtr> inputs;
   for (const SafetensorsFile& file : c.input.files.weights.files) inputs.push_back(file.file);
   inputs.push_back(File::open(c.input.files.config.where));
   OutputFolder folder(out, std::move(inputs), options.output);
-  const WrittenWeights written = write_weights(folder, "adapter_model", c.tensors, options.weights);
+  WrittenConversion written{write_weights(folder, "adapter_model", c.tensors, options.weights), 0};
   for (const std::string& name : carried_files(c.input.files.folder))
     folder.copy_file(name, (fs::path(c.input.files.folder) / name).string());
-  folder.write_text("conversion.json", conversion_report(c, written));
+  folder.write_text("conversion.json", conversion_report(c, written.weights));
+  if (options.verify)
+    written.verified = verify_conversion(c, staged_files(c, folder), out, options.weights.threads);
   folder.commit("adapter_config.json", c.config.dump() + "\n");
   return written;
 }

@@ -171,6 +171,11 @@ void OutputFolder::commit(const std::string& last_name, std::string_view last_te
   it.temporary.clear();
 }
 
+const std::string& OutputFolder::staged() {
+  impl_->finish_files();
+  return impl_->temporary;
+}
+
 const std::string& OutputFolder::path() const { return impl_->path; }
 
 }  // namespace moelora

@@ -11,8 +11,8 @@
 namespace moelora {
 
 struct OutputOptions {
-  bool force = false;     // replace an existing output
-  bool durable = true;    // fsync files and folder before the final name appears
+  bool force = false;   // replace an existing output
+  bool durable = true;  // fsync files and folder before the final name appears
 };
 
 // A file of an output folder while it is being written: preallocated, written by pwrite from any
@@ -26,8 +26,8 @@ class OutputFile {
 
 // An output folder that appears complete or not at all. Files are written into a temporary folder
 // beside the target; commit() flushes them, syncs and renames it into place (RENAME_NOREPLACE, or
-// an exchange with --force). The destructor, SIGINT, SIGTERM and SIGHUP remove the temporary folder;
-// a signal is re-raised afterwards. Files get mode 0666 & ~umask.
+// an exchange with --force). The destructor, SIGINT, SIGTERM and SIGHUP remove the temporary
+// folder; a signal is re-raised afterwards. Files get mode 0666 & ~umask.
 class OutputFolder {
  public:
   // Throws Error when `path` exists and force is off, when it is, holds, or lies on one of
@@ -41,6 +41,10 @@ class OutputFolder {
   std::unique_ptr<OutputFile> create(const std::string& name, uint64_t size);
   void write_text(const std::string& name, std::string_view text);
   void copy_file(const std::string& name, const std::string& from);  // tokenizer files and such
+
+  // Flushes what was written so far and returns the temporary folder it lies in, for reading it
+  // back before it is published.
+  const std::string& staged();
 
   // Re-checks the inputs (File::check_unchanged), writes `last_name` (the config by which servers
   // discover an adapter) last, and publishes.

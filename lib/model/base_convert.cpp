@@ -40,7 +40,6 @@ class Converter {
     refuse_no_change(tensors);
     const std::vector<CarriedFile> files = other_files(base_.folder, report_.left_out);
     if (!options_.dry_run) write(tensors, files);
-    if (!options_.dry_run && options_.verify) verify();
     return std::move(report_);
   }
 
@@ -150,12 +149,13 @@ class Converter {
       folder.copy_file(file.name, file.path);
       report_.files.push_back(file.name);
     }
+    if (options_.verify) verify(folder.staged());
     folder.commit("config.json", config().dump() + "\n");
     report_.files.push_back("config.json");
   }
 
-  void verify() {
-    const Weights written = open_weights(options_.out, {"model"});
+  void verify(const std::string& staged) {
+    const Weights written = open_weights(staged, {"model"});
     report_.verified =
         verify_base(weights_.tensors, written.tensors, base_.spec, options_.threads, options_.out);
   }

@@ -51,7 +51,8 @@ struct BaseConversionReport {
 };
 
 // Throws Error when the input is no base model that is understood, has nothing to convert, or the
-// output cannot be written; and, with `verify`, when the output is not what it should be.
+// output cannot be written; and, with `verify`, when what was written is not what it should be,
+// before it is published.
 BaseConversionReport convert_base(const BaseConversion& conversion);
 
 }  // namespace moelora

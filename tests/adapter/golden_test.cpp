@@ -247,3 +247,32 @@ TEST_CASE("what bytes cannot tell is asked for") {
                          doctest::Contains("halves or interleaved"), Error);
   }
 }
+
+TEST_CASE("a written folder that does not verify is not published") {
+  TempFolder temp;
+  ConvertOptions options;
+  options.to = "peft-linear";
+  options.load.base = kData + "/gpt_oss/base";
+  Conversion c = plan_conversion(kData + "/gpt_oss/peft_params", options);
+  WriteFolderOptions write;
+  write.output.durable = false;
+  write.verify = true;
+  SUBCASE("sound") {
+    CHECK(write_conversion(c, temp.path + "/out", write).verified == 64);
+    CHECK(fs::exists(temp.path + "/out/adapter_config.json"));
+  }
+  SUBCASE("two experts exchanged") {
+    const std::string stem = "base_model.model.model.layers.1.mlp.experts.";
+    std::swap(c.tensors.at(stem + "0.up_proj.lora_B.weight"),
+              c.tensors.at(stem + "1.up_proj.lora_B.weight"));
+    CHECK_THROWS_WITH_AS(write_conversion(c, temp.path + "/out", write),
+                         doctest::Contains("layer 1 expert 0 up_proj lora_B"), Error);
+    CHECK(fs::is_empty(temp.path));
+  }
+  SUBCASE("a scale lost") {
+    c.config.set("lora_alpha", 4);
+    CHECK_THROWS_WITH_AS(write_conversion(c, temp.path + "/out", write), doctest::Contains("scale"),
+                         Error);
+    CHECK(fs::is_empty(temp.path));
+  }
+}
