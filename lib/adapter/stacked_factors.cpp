@@ -23,6 +23,16 @@ bool gate_is_up(std::span<const ExpertTensor> tensors, const ReadContext& contex
   });
 }
 
+// What patterns are matched with: "...experts.w2" as the file spells it where a pattern names that,
+// else "...experts.down_proj", as our own files and PEFT's parameters do.
+std::string pattern_path(const ExpertTensor& t, Projection projection,
+                         const AdapterConfig& config) {
+  const std::string stem = layer_path(t.path.stem, t.path.layer) + ".";
+  const bool named =
+      config.scaling(stem + t.path.rest) != Scaling{config.r, config.lora_alpha, config.use_rslora};
+  return stem + (named ? t.path.rest : std::string(projection_name(projection)));
+}
+
 const Tensor& outer_part(const ExpertKey& key, const Factor& factor, Side side, int64_t experts) {
   if (factor.shared) return factor.parts.front();
   for (int64_t e = 0; e < experts; ++e)
@@ -62,9 +72,8 @@ void read_stacked(const NamePattern& names, std::span<const ExpertTensor> tensor
     check_expert_count(t, t.tensor.dim(0));
     std::vector<Tensor> parts;
     for (int64_t e = 0; e < t.tensor.dim(0); ++e) parts.push_back(t.tensor.select(0, e));
-    collector.add_all(
-        t, at.projection, std::move(parts), shared,
-        layer_path(t.path.stem, t.path.layer) + "." + std::string(projection_name(at.projection)));
+    collector.add_all(t, at.projection, std::move(parts), shared,
+                      pattern_path(t, at.projection, context.config));
   }
   collector.finish(adapter);
 }

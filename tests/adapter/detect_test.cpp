@@ -118,6 +118,17 @@ TEST_CASE("a file of two layouts is refused, with a tensor of each") {
   }
 }
 
+TEST_CASE("numbers in two places of a fused name mean two orders of rows") {
+  const MadeAdapter made =
+      pairs({{"0.gate_up_proj", {{2, 4}, {12, 2}}}, {"gate_up_projs.1", {{2, 4}, {12, 2}}}});
+  const std::string front = "base_model.model.model.layers.0.mlp.experts.";
+  CHECK(error_text([&] { made.read(); }) ==
+        front +
+            "gate_up_projs.1.lora_A.weight: mixes {e}.gate_up_proj and gate_up_projs.{e} with " +
+            front + "0.gate_up_proj.lora_A.weight, whose rows are in another order");
+  CHECK(error_hint([&] { made.read(); }) == "split the file");
+}
+
 TEST_CASE("an expert tensor of no layout is named") {
   const std::string front = "base_model.model.model.layers.0.mlp.experts.";
   const auto check = [&](const std::string& rest, const Shape& a, const std::string& shown) {

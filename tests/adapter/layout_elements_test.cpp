@@ -178,3 +178,16 @@ TEST_CASE("3-D tensors are read in both spellings: w1 is gate_proj, w3 up_proj, 
     CHECK(floats(a.experts.at({1, p}).b.at(3)) == floats(b.experts.at({1, p}).b.at(3)));
   }
 }
+
+TEST_CASE("a pattern may spell a 3-D tensor as the file does, or canonically") {
+  const std::string stem = "model.layers.0.mlp.experts.";
+  const auto scale = [&](const std::string& pattern) {
+    MadeAdapter made(R"({"r": 2, "lora_alpha": 4, "alpha_pattern": {")" + pattern + R"(": 16}})");
+    made.pair(stem + "w2", {4, 2, 48}, {4, 64, 2});
+    return made.read("mixtral").adapter.experts.at({0, Projection::down}).scaling_of(3).value();
+  };
+  CHECK(scale("experts.w2") == 8);
+  CHECK(scale("down_proj") == 8);
+  CHECK(scale(".*\\\\.w2") == 8);
+  CHECK(scale("w1") == 2);
+}

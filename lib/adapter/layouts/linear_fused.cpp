@@ -2,10 +2,11 @@
 // that Unsloth gives the linearised gpt-oss experts of its 4-bit models: those keep gpt-oss'
 // interleaving.
 
-#include <algorithm>
+#include <fmt/format.h>
 
 #include "lib/adapter/layout.h"
 #include "lib/adapter/numbered_factors.h"
+#include "lib/base/error.h"
 
 namespace moelora {
 namespace {
@@ -36,10 +37,19 @@ Claim claim(const ExpertTensor& t) {
 }
 
 void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Adapter& adapter) {
-  read_numbered(match, tensors, context, adapter);
-  const bool plural = std::any_of(tensors.begin(), tensors.end(), [](const ExpertTensor& t) {
+  const auto is_plural = [](const ExpertTensor& t) {
     return plural_names().match(t.path.rest).has_value();
-  });
+  };
+  const bool plural = is_plural(tensors.front());
+  for (const ExpertTensor& t : tensors)
+    if (is_plural(t) != plural)
+      throw Error(
+          t.name,
+          fmt::format("mixes {{e}}.gate_up_proj and gate_up_projs.{{e}} with {}, whose rows "
+                      "are in another order",
+                      tensors.front().name),
+          "split the file");
+  read_numbered(match, tensors, context, adapter);
   adapter.gate_up_order = plural ? GateUpOrder::interleaved : GateUpOrder::halves;
 }
 
