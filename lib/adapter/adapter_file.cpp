@@ -64,7 +64,9 @@ class DenseReader {
                   "train without lora_bias, DoRA and saved modules on the experts");
     const std::string_view prefix = kPeftPrefix;
     const std::string bare(name.starts_with(prefix) ? name.substr(prefix.size()) : name);
-    adapter_.extras.emplace(bare, Extra{extra_kind(parsed.part, bare, adapter_.config), tensor});
+    const Extra extra{extra_kind(parsed.part, bare, adapter_.config), tensor};
+    if (!adapter_.extras.emplace(bare, extra).second)
+      throw Error(name, "is there with and without \"base_model.model.\"", "keep one of them");
   }
 
   void finish() {

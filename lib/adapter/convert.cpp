@@ -94,6 +94,24 @@ LayoutWriteOptions written_form(const Conversion& c, const ConvertOptions& optio
   return out;
 }
 
+bool numbered(const Layout& layout) {
+  return layout.id == "peft-linear" || layout.id == "linear-fused";
+}
+
+// Numbered files do not say how many experts there are; a tensor of all experts does.
+void check_expert_count(Conversion& c, const ModelSpec* spec) {
+  if (spec != nullptr || numbered(*c.to)) return;
+  const bool counted = !numbered(*c.input.layout);
+  if (c.adapter.expert_count == 1 && !(counted && c.to->id == "peft-params"))
+    throw Error("expert 0",
+                "is the only one with LoRA, and how many experts there are is not known: one slice "
+                "would mean one matrix for all of them",
+                "name the base model with --base");
+  c.notes.push_back(
+      fmt::format("without a base model, the highest number says that there are {} experts",
+                  c.adapter.expert_count));
+}
+
 void note_ranks(Conversion& c) {
   for (const auto& [key, pair] : c.adapter.experts) {
     if (key.projection != Projection::gate_up) continue;
@@ -140,6 +158,7 @@ Conversion plan_conversion(LoadedAdapter input, const ConvertOptions& options) {
     else
       split_gate_up(c.adapter);
     note_ranks(c);
+    check_expert_count(c, spec);
     experts = c.to->write({c.adapter, spec, form});
   } else {
     (void)layout_by_id(options.to);

@@ -281,6 +281,13 @@ TEST_CASE("a factor is there once") {
           "model.layers.0.self_attn.q_proj.lora_A.weight: names the same factor as " +
               a_name("model.layers.0.self_attn.q_proj"));
   }
+  SUBCASE("nor another tensor with the prefix and without") {
+    MadeAdapter made;
+    made.pair("lm_head", {2, 64}, {160, 2})
+        .add("model.norm.weight", {64})
+        .add("base_model.model.model.norm.weight", {64});
+    CHECK(fault(made) == "model.norm.weight: is there with and without \"base_model.model.\"");
+  }
   SUBCASE("not under two names of the family") {
     MadeAdapter made;
     made.pair("model.layers.0.self_attn.q_proj", {2, 64}, {64, 2})
@@ -560,6 +567,27 @@ TEST_CASE("without a base model gate and up cannot become the family's parameter
         "family, and no base model is known");
   CHECK(refused_hint(made, "peft-params") == "name it with --base");
   CHECK(refused(made, "stacked-fused").empty());
+}
+
+TEST_CASE("numbered experts do not say how many there are") {
+  MadeAdapter one, three;
+  one.pair(kLayer + "0.down_proj", {2, 24}, {64, 2});
+  three.pair(kLayer + "2.down_proj", {2, 24}, {64, 2});
+  for (const char* to : {"stacked", "shared-outer", "stacked-fused", "peft-params"}) {
+    CAPTURE(to);
+    CHECK(refused(one, to) ==
+          "expert 0: is the only one with LoRA, and how many experts there are is not known: one "
+          "slice would mean one matrix for all of them");
+    CHECK(refused_hint(one, to) == "name the base model with --base");
+  }
+  CHECK(refused(one, "linear-fused").empty());
+  CHECK(tensor(one.convert("stacked", "qwen3_moe"), a_name(kLayer + "down_proj")).dim(0) == 8);
+  const Conversion c = three.convert("stacked");
+  CHECK(tensor(c, a_name(kLayer + "down_proj")).dim(0) == 3);
+  REQUIRE(c.notes.size() == 1);
+  CHECK(c.notes[0] == "without a base model, the highest number says that there are 3 experts");
+  CHECK(three.convert("linear-fused").notes.empty());
+  CHECK(three.convert("stacked", "qwen3_moe").notes.empty());
 }
 
 TEST_CASE("an unknown layout is an error with experts and without") {
