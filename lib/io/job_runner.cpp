@@ -132,8 +132,11 @@ class JobRun {
   bool add_direct(const Placed& placed) {
     const Source& source = *placed.part.source;
     const Lines lines = lines_of(placed.part);
-    if (placed.shared || source.granule() != 1 || lines.run * placed.width < kDirectBytes)
-      return false;
+    const bool repeats = std::any_of(lines.outer.begin(), lines.outer.end(), [&](const auto& axis) {
+      return std::abs(axis.src_step) < lines.run;
+    });
+    if (placed.shared || repeats || source.granule() != 1) return false;
+    if (lines.run * placed.width < kDirectBytes) return false;
     const SourceRange origin = origin_of(source);
     const auto bytes = static_cast<uint64_t>(lines.run * placed.width);
     for_each_line(lines.outer, placed.part.src, 0, [&](int64_t src, int64_t dst) {

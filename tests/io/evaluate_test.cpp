@@ -136,6 +136,12 @@ Case shared_outer() {  // one A for all experts
   return c;
 }
 
+Case broadcast() {  // the same, as one stacked tensor
+  Case c;
+  c.tensors.push_back(c.source({1, 8, 1100}).broadcast(0, 6));
+  return c;
+}
+
 Case plain() {
   Case c;
   c.tensors.push_back(c.source({3000, 70}));
@@ -170,9 +176,9 @@ Case transposed(int64_t granule) {
 }  // namespace
 
 TEST_CASE("what is evaluated together is what each tensor alone reads, in any memory") {
-  for (const Case& c :
-       {split_stacked_b(), join_stacked_b(), stacked_experts(), interleaved_columns(),
-        shared_outer(), plain(), middle_axis(), holes(), transposed(1), transposed(32)})
+  for (const Case& c : {split_stacked_b(), join_stacked_b(), stacked_experts(),
+                        interleaved_columns(), shared_outer(), broadcast(), plain(), middle_axis(),
+                        holes(), transposed(1), transposed(32)})
     for (const int threads : {1, 4})
       for (const uint64_t memory : {6u << 10, 60u << 10, 64u << 20})
         check_evaluation(c, {threads, memory, true});
@@ -193,6 +199,8 @@ TEST_CASE("each source byte is read once") {
     CHECK(reads(stacked_experts()) == 1);
     if (memory > 100 << 10) CHECK(reads(interleaved_columns()) == 1);  // else gaps are read twice
     CHECK(reads(shared_outer()) == 1);
+    if (memory > 400 << 10)
+      CHECK(reads(broadcast()) == 1);  // else once for each part of the result
     CHECK(reads(plain()) == 1);
     CHECK(reads(middle_axis()) == 1);
     CHECK(reads(holes()) == 1);
@@ -207,8 +215,9 @@ TEST_CASE("a transposition above the memory reads no source byte twice") {
 }
 
 TEST_CASE("no job is dearer than the memory it was planned for") {
-  for (const Case& c : {split_stacked_b(), join_stacked_b(), stacked_experts(),
-                        interleaved_columns(), shared_outer(), plain(), middle_axis(), holes()})
+  for (const Case& c :
+       {split_stacked_b(), join_stacked_b(), stacked_experts(), interleaved_columns(),
+        shared_outer(), broadcast(), plain(), middle_axis(), holes()})
     for (const uint64_t most : {8u << 10, 64u << 10, 1u << 20})
       for (const Job& job : plan_jobs(c.tensors, {most / 4, most})) CHECK(job.cost <= most);
 }
