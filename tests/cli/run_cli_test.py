@@ -69,7 +69,7 @@ class RunnerTest(unittest.TestCase):
         self.assert_fails("| out\n$ true\n= 0\n", "before any")
 
     def test_paths_go_by_name(self):
-        text = "$ pwd; ls -d {data} {source}/tests/cli\n| {tmp}\n| {data}\n| {source}/tests/cli\n= 0\n"
+        text = "$ pwd; echo {data}; echo {source}/tests/cli\n| {tmp}\n| {data}\n| {source}/tests/cli\n= 0\n"
         self.assertEqual(self.run_case(text).stdout, "")
 
     def test_update_writes_what_was_found(self):
