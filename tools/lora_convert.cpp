@@ -139,6 +139,7 @@ struct AdapterCommand {
   ConvertOptions options() const {
     ConvertOptions o;
     o.to = to;
+    o.threads = common.threads;
     o.load = load.options();
     o.layout.canonical_names = names == "canonical";
     o.layout.b_order = out_side.order("--out-b-order").value_or(BOrder::rank_major);

@@ -22,7 +22,7 @@ bool gated(const Conversion& c, const ModelSpec* spec) {
                          : has(c.adapter, Projection::gate) || has(c.adapter, Projection::gate_up);
 }
 
-void fuse_for(Conversion& c, const ModelSpec* spec) {
+void fuse_for(Conversion& c, const ModelSpec* spec, int threads) {
   if (!gated(c, spec)) {
     if (has(c.adapter, Projection::up) && c.to->id != "peft-params")
       throw Error(std::string(c.to->id),
@@ -31,8 +31,8 @@ void fuse_for(Conversion& c, const ModelSpec* spec) {
     return;
   }
   const bool separate = has(c.adapter, Projection::gate) || has(c.adapter, Projection::up);
-  if (c.to->gate_up_order) return fuse_gate_up(c.adapter, *c.to->gate_up_order);
-  if (spec != nullptr) return fuse_gate_up(c.adapter, spec->gate_up_order);
+  if (c.to->gate_up_order) return fuse_gate_up(c.adapter, *c.to->gate_up_order, threads);
+  if (spec != nullptr) return fuse_gate_up(c.adapter, spec->gate_up_order, threads);
   if (!separate && !c.adapter.gate_up_order)
     return;  // PEFT's form in and out: the order stays as it is
   if (separate || c.adapter.gate_up_order)
@@ -154,7 +154,7 @@ Conversion plan_conversion(LoadedAdapter input, const ConvertOptions& options) {
   WrittenExperts experts;
   if (c.to != nullptr) {
     if (c.to->fused)
-      fuse_for(c, spec);
+      fuse_for(c, spec, options.threads);
     else
       split_gate_up(c.adapter);
     note_ranks(c);

@@ -13,6 +13,7 @@ struct ConvertOptions {
   std::string to;  // layout id
   LoadOptions load;
   LayoutWriteOptions layout;
+  int threads = 0;             // to compare factors with; 0: all
   std::optional<DType> dtype;  // cast every factor; unset keeps
 };
 

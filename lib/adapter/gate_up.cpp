@@ -66,19 +66,19 @@ Scaling fused_scaling(const Halves& halves, int64_t e, bool same_a, const std::s
   return same_a ? g : g.with_rank(g.rank + u.rank);
 }
 
-bool all_same_a(const Halves& halves, int64_t experts) {
+bool all_same_a(const Halves& halves, int64_t experts, int threads) {
   if (halves.gate == nullptr || halves.up == nullptr) return true;
   std::vector<std::pair<Tensor, Tensor>> both;
   const Factor &gate = halves.gate->a, &up = halves.up->a;
   const int64_t n = gate.shared && up.shared ? 1 : experts;
   for (int64_t e = 0; e < n; ++e)
     if (gate.has(e) && up.has(e)) both.emplace_back(gate.at(e), up.at(e));
-  return all_identical(both);
+  return all_identical(both, threads);
 }
 
-ExpertPair fuse_layer(const Halves& halves, int64_t experts, GateUpOrder order,
+ExpertPair fuse_layer(const Halves& halves, int64_t experts, GateUpOrder order, int threads,
                       const std::string& where) {
-  const bool same_a = all_same_a(halves, experts);
+  const bool same_a = all_same_a(halves, experts, threads);
   const auto shared = [&](Factor ExpertPair::*side) {
     return (halves.gate == nullptr || (halves.gate->*side).shared) &&
            (halves.up == nullptr || (halves.up->*side).shared);
@@ -152,7 +152,7 @@ void split_gate_up(Adapter& adapter) {
   adapter.gate_up_order.reset();
 }
 
-void fuse_gate_up(Adapter& adapter, GateUpOrder order) {
+void fuse_gate_up(Adapter& adapter, GateUpOrder order, int threads) {
   reorder_fused(adapter, order);
   std::map<int, Halves> layers;
   for (const auto& [key, pair] : adapter.experts) {
@@ -162,7 +162,7 @@ void fuse_gate_up(Adapter& adapter, GateUpOrder order) {
   std::map<ExpertKey, ExpertPair> fused;
   for (const auto& [layer, halves] : layers)
     fused.emplace(ExpertKey{layer, Projection::gate_up},
-                  fuse_layer(halves, adapter.expert_count, order, layer_name(layer)));
+                  fuse_layer(halves, adapter.expert_count, order, threads, layer_name(layer)));
   std::erase_if(adapter.experts, [](const auto& entry) {
     return entry.first.projection == Projection::gate || entry.first.projection == Projection::up;
   });

@@ -19,7 +19,8 @@ void split_gate_up(Adapter& adapter);
 // gate and up factors become gate_up factors in `order`; existing gate_up factors are brought to
 // that order. Where gate and up have the same A (by recipe, else by bytes) the rank stays; else A
 // is stacked and B block-diagonal, of rank r_gate + r_up, with alpha chosen so that the scale is
-// the same double. A missing half is zero. Throws Error where gate and up have different scales.
-void fuse_gate_up(Adapter& adapter, GateUpOrder order);
+// the same double. A missing half is zero. `threads` (0: all) compare the bytes. Throws Error where
+// gate and up have different scales.
+void fuse_gate_up(Adapter& adapter, GateUpOrder order, int threads = 0);
 
 }  // namespace moelora

@@ -1,6 +1,8 @@
 #include "lib/adapter/identical.h"
 
-#include <algorithm>
+#include <atomic>
+
+#include "lib/base/parallel.h"
 
 namespace moelora {
 
@@ -9,9 +11,15 @@ bool identical(const Tensor& a, const Tensor& b) {
   return a.same_recipe(b) || a.read() == b.read();
 }
 
-bool all_identical(std::span<const std::pair<Tensor, Tensor>> pairs) {
-  return std::all_of(pairs.begin(), pairs.end(),
-                     [](const auto& pair) { return identical(pair.first, pair.second); });
+bool all_identical(std::span<const std::pair<Tensor, Tensor>> pairs, int threads) {
+  if (pairs.empty()) return true;
+  if (!identical(pairs.front().first, pairs.front().second)) return false;
+  std::atomic<bool> same = true;
+  parallel_for(static_cast<int64_t>(pairs.size()) - 1, threads, [&](int64_t i, int) {
+    const auto& [a, b] = pairs[static_cast<size_t>(i) + 1];
+    if (same && !identical(a, b)) same = false;
+  });
+  return same;
 }
 
 }  // namespace moelora

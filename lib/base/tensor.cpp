@@ -387,13 +387,18 @@ bool Tensor::same_recipe(const Tensor& other) const {
 
 void Tensor::read(std::byte* out) const {
   if (elements() == 0) return;  // `out` may be null
+  const std::vector<int64_t> dst_step = row_major_steps(axes_);
+  if (pieces_.size() == 1 && pieces_[0].count == axes_ && pieces_[0].stride == dst_step &&
+      pieces_[0].source->granule() == 1) {  // one run of its source
+    pieces_[0].source->read(pieces_[0].offset, elements(), out);
+    return;
+  }
   std::memset(out, 0, bytes());
   if (dtype_bits(dtype_) % 8 != 0) {  // passed through whole
     for (const Piece& p : pieces_) p.source->read(0, p.source->elements(), out);
     return;
   }
   const int width = dtype_bytes(dtype_);
-  const std::vector<int64_t> dst_step = row_major_steps(axes_);
   std::vector<std::byte> held;
   for (const Piece& p : pieces_) {
     int64_t lo = p.offset, hi = p.offset, at = 0;
