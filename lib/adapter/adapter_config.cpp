@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <regex>
 
+#include "lib/adapter/path_regex.h"
 #include "lib/base/error.h"
 
 namespace moelora {
@@ -180,10 +180,9 @@ std::optional<Roles> parse_roles(std::string_view text) {
 bool pattern_matches(const std::string& key, const std::string& path) {
   if (key.find_first_of("\\*+?()[]{}|^$") == std::string::npos) return literal_suffix(key, path);
   try {
-    return std::regex_match(path, std::regex("(.*\\.)?(" + key + ")", std::regex::ECMAScript));
-  } catch (const std::regex_error&) {
-    throw Error(key, "this pattern key is no regular expression that can be read here",
-                "write it with the module path's own characters, or with . * + ? ( ) [ ] | only");
+    return PathRegex("(.*\\.)?(" + key + ")").matches(path);
+  } catch (const Error& e) {
+    throw Error(key, e.text(), e.hint());
   }
 }
 

@@ -107,6 +107,7 @@ void check_expert_count(Conversion& c, const ModelSpec* spec) {
                 "is the only one with LoRA, and how many experts there are is not known: one slice "
                 "would mean one matrix for all of them",
                 "name the base model with --base");
+  if (counted) return;
   c.notes.push_back(
       fmt::format("without a base model, the highest number says that there are {} experts",
                   c.adapter.expert_count));

@@ -211,7 +211,7 @@ TEST_CASE("a pattern key is a regular expression over whole trailing components"
   }
   SUBCASE("a key that is no regular expression is an error that names it") {
     CHECK(error_text([] { pattern_matches("(down", "a.down"); }) ==
-          "(down: this pattern key is no regular expression that can be read here");
+          "(down: this pattern key has an unbalanced (, which is not read here");
     CHECK(!error_hint([] { pattern_matches("(down", "a.down"); }).empty());
   }
 }

@@ -170,7 +170,8 @@ TEST_CASE("attention targets are kept, whatever list the input came with") {
   for (const std::string& family : kFamilies)
     for (const std::string& layout : kPeftLayouts)
       for (const char* targets :
-           {R"(["q_proj", "k_proj", "v_proj", "o_proj"])", R"(["self_attn.o_proj", "q_proj"])"}) {
+           {R"(["q_proj", "k_proj", "v_proj", "o_proj"])", R"(["self_attn.o_proj", "q_proj"])",
+            R"(["proj", "attn.q_proj"])"}) {
         CAPTURE(family);
         CAPTURE(layout);
         CAPTURE(targets);

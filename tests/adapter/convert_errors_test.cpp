@@ -587,6 +587,9 @@ TEST_CASE("numbered experts do not say how many there are") {
   REQUIRE(c.notes.size() == 1);
   CHECK(c.notes[0] == "without a base model, the highest number says that there are 3 experts");
   CHECK(three.convert("linear-fused").notes.empty());
+  MadeAdapter counted;
+  counted.pair(kLayer + "down_proj", {3, 2, 24}, {3, 64, 2});
+  CHECK(counted.convert("peft-params").notes.empty());
   CHECK(three.convert("stacked", "qwen3_moe").notes.empty());
 }
 
