@@ -18,7 +18,7 @@ namespace {
 // Half of the memory is a small buffer for every thread; the other half is shared by the few jobs
 // that need more. Beyond kBestTarget a job does not get faster: it leaves the caches.
 constexpr uint64_t kBestTarget = 16 << 20;
-constexpr uint64_t kLeastTarget = 1 << 20;
+constexpr uint64_t kLeastTarget = 64 << 10;
 
 struct Budget {
   int threads;
@@ -135,8 +135,11 @@ class Evaluation {
     }
   }
 
-  // Blocks that are neighbours in their file, and are so in `result` too, go out as one run.
-  void hand_out(const Job& job, std::span<const std::byte> result) const {
+  // Blocks that are neighbours in their file, and are so in `result` too, go out as one run. One
+  // job at a time: writers of one file wait for each other in the kernel anyway, at the price of
+  // cores.
+  void hand_out(const Job& job, std::span<const std::byte> result) {
+    const std::lock_guard lock(taking_);
     Place run{};
     uint64_t bytes = 0;
     for (const Block& block : job.blocks) {
@@ -169,6 +172,7 @@ class Evaluation {
   std::vector<size_t> turns_;  // of big jobs: how many big ones come before
   size_t big_jobs_ = 0;
   std::vector<Arena> arenas_;  // one a thread
+  std::mutex taking_;
 };
 
 }  // namespace

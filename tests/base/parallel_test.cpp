@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <thread>
 #include <vector>
 
 #include "lib/base/error.h"
@@ -31,18 +32,32 @@ TEST_CASE("workers are numbered below the number of threads") {
   });
 }
 
-TEST_CASE("the error of the lowest item is thrown, and later items are not started") {
-  for (int round = 0; round < 50; ++round) {
-    std::atomic<int64_t> last = 0;
+TEST_CASE("of two errors that of the lower item is thrown, whichever comes first") {
+  for (const int first : {0, 1}) {
+    CAPTURE(first);
+    std::atomic<int> started = 0, thrown = 0;
     try {
-      parallel_for(100'000, 4, [&](int64_t item, int) {
-        if (item == 20 || item == 21 || item == 22) throw Error("item", std::to_string(item));
-        last = std::max<int64_t>(last, item);
+      parallel_for(2, 2, [&](int64_t item, int) {
+        ++started;
+        while (started < 2 || (item != first && thrown == 0)) std::this_thread::yield();
+        if (item != first) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        ++thrown;
+        throw Error("item", std::to_string(item));
       });
       FAIL("no error");
     } catch (const Error& error) {
-      CHECK(error.text() == "20");
+      CHECK(error.text() == "0");
     }
-    CHECK(last < 99'999);
   }
+}
+
+TEST_CASE("after an error no further item is started") {
+  std::atomic<int64_t> last = 0;
+  CHECK_THROWS_AS(parallel_for(1'000'000, 4,
+                               [&](int64_t item, int) {
+                                 if (item == 20) throw Error("item", "20");
+                                 last = std::max<int64_t>(last, item);
+                               }),
+                  Error);
+  CHECK(last < 999'999);
 }

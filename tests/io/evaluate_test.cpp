@@ -7,6 +7,7 @@
 #include <cstring>
 #include <mutex>
 #include <random>
+#include <thread>
 
 #include "lib/base/digest.h"
 #include "lib/base/error.h"
@@ -142,6 +143,20 @@ Case broadcast() {  // the same, as one stacked tensor
   return c;
 }
 
+Case shared_rows() {  // long runs, each for two tensors
+  Case c;
+  const Tensor one = c.source({4, 40, 500});
+  for (int64_t e = 0; e < 4; ++e)
+    for (int half = 0; half < 2; ++half) c.tensors.push_back(one.select(0, e));
+  return c;
+}
+
+Case granules() {  // long runs that are cut where a granule may not be
+  Case c;
+  c.tensors.push_back(c.source({3001, 70}, 32));
+  return c;
+}
+
 Case plain() {
   Case c;
   c.tensors.push_back(c.source({3000, 70}));
@@ -178,9 +193,9 @@ Case transposed(int64_t granule) {
 TEST_CASE("what is evaluated together is what each tensor alone reads, in any memory") {
   for (const Case& c : {split_stacked_b(), join_stacked_b(), stacked_experts(),
                         interleaved_columns(), shared_outer(), broadcast(), plain(), middle_axis(),
-                        holes(), transposed(1), transposed(32)})
+                        holes(), transposed(1), transposed(32), shared_rows(), granules()})
     for (const int threads : {1, 4})
-      for (const uint64_t memory : {6u << 10, 60u << 10, 64u << 20})
+      for (const uint64_t memory : {6u << 10, 60u << 10, 600u << 10, 64u << 20})
         check_evaluation(c, {threads, memory, true});
 }
 
@@ -201,6 +216,7 @@ TEST_CASE("each source byte is read once") {
     CHECK(reads(shared_outer()) == 1);
     if (memory > 400 << 10)
       CHECK(reads(broadcast()) == 1);  // else once for each part of the result
+    CHECK(reads(shared_rows()) == 1);
     CHECK(reads(plain()) == 1);
     CHECK(reads(middle_axis()) == 1);
     CHECK(reads(holes()) == 1);
@@ -267,18 +283,33 @@ TEST_CASE("random recipes are evaluated as they read") {
   }
 }
 
+namespace {
+
+// Fails beyond an element, without a word before it.
+class FailingSource final : public Source {
+ public:
+  explicit FailingSource(int64_t elements) : Source(DType::BF16, elements) {}
+  void read(int64_t first, int64_t, std::byte*) const override {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (first >= elements() / 2) throw Error("failing", "no more");
+  }
+  std::string where() const override { return "failing"; }
+};
+
+}  // namespace
+
 TEST_CASE("a source that fails ends the evaluation with its error, whoever waits") {
-  class Failing final : public Source {
-   public:
-    Failing() : Source(DType::BF16, 1 << 20) {}
-    void read(int64_t first, int64_t, std::byte* out) const override {
-      if (first > (1 << 18)) throw Error("failing", "no more");
-      out[0] = std::byte{1};
-    }
-    std::string where() const override { return "failing"; }
-  };
-  for (int round = 0; round < 50; ++round)
-    CHECK_THROWS_AS(evaluate_tensors({Tensor(std::make_shared<Failing>(), {1 << 20})},
-                                     std::vector<Place>(1), {4, 64 << 10, true}, nullptr),
+  for (int round = 0; round < 20; ++round) {
+    const auto source = std::make_shared<FailingSource>(1 << 20);
+    // Cut into blocks whose digests wait for each other.
+    const Tensor cut(source, {1 << 20});
+    CHECK_THROWS_AS(evaluate_tensors({cut}, std::vector<Place>(1), {4, 1 << 20, true}, nullptr),
                     Error);
+    // Kept whole, and waiting for the memory that one of them has.
+    std::vector<Tensor> whole;
+    for (int64_t i = 0; i < 8; ++i)
+      whole.push_back(cut.slice(0, i << 17, 1 << 17).reshape({256, 512}).transpose(0, 1));
+    CHECK_THROWS_AS(evaluate_tensors(whole, std::vector<Place>(8), {4, 1200 << 10, false}, nullptr),
+                    Error);
+  }
 }

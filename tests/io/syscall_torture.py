@@ -24,6 +24,7 @@ FAULTS = {  # system call -> the error it is given
     "fallocate": "ENOSPC", "fsync": "EIO", "renameat2": "EACCES", "close": "EIO", "mkdir": "EACCES",
     "newfstatat": "EACCES", "mmap": "ENOMEM", "clone3": "EAGAIN",
 }
+FATAL = ("pwrite64", "fallocate", "fsync", "renameat2", "mkdir")  # where no failure may be passed over
 LOADER = ("openat", "read", "pread64", "close", "newfstatat", "mmap")  # what runs before main is not ours
 KILLED_AT = ["pwrite64", "fsync", "renameat2", "close", "mkdir", "unlinkat", "openat"]
 # After the output is in place only two things can fail, and both say so.
@@ -96,6 +97,8 @@ class Torture:
             late = any(words in done.stderr for words in LATE)
             if done.returncode != 0 and found != old and not late:
                 wrong.append("an output in spite of the failure")
+            if done.returncode == 0 and call in FATAL:
+                wrong.append("exit 0")
             if left and not late:
                 wrong.append(f"left {left}")
         if wrong:

@@ -135,6 +135,8 @@ TEST_CASE("a file's tensors are copied bit for bit, sub-byte ones and shared byt
   packed.emplace("f4", Tensor(file_source(file, at, DType::F4, 96, "f4"), {2, 48}));
   packed.emplace("f6", Tensor(file_source(file, at, DType::F6_E3M2, 64, "f6"), {64}));
   packed.emplace("f6 odd", Tensor(file_source(file, at, DType::F6_E2M3, 60, "f6 odd"), {5, 12}));
+  const uint64_t x = file_range(*opened.tensors.at("x").pieces()[0].source)->begin;
+  packed.emplace("f6 long", Tensor(file_source(file, x, DType::F6_E2M3, 106'664, "f6"), {106'664}));
   packed.emplace("again", opened.tensors.at("x"));
   for (const uint64_t memory : {2u << 10, 64u << 20}) {
     const std::string path = temp.path("out" + std::to_string(memory));
