@@ -68,6 +68,8 @@ TEST_CASE("each construct matches whole paths") {
                                          {"\\W", ".", "a"},
                                          {"\\s", " ", "s"},
                                          {"^a$", "a", "ab"},
+                                         {"x*(^b)", "b", "xb"},
+                                         {"(a$|b)c*", "a", "ac"},
                                          {"(^a|b)c", "ac", "aac"},
                                          {"", "", "a"},
                                          {"a||b", "", "ab"},
