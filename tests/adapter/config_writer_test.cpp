@@ -19,57 +19,6 @@ namespace {
 using Names = std::vector<std::string>;
 using Set = std::set<std::string>;
 
-bool is_norm_or_embedding(const std::string& name) {
-  return name.find("norm") != std::string::npos || name.find("embed") != std::string::npos;
-}
-
-// transformers 4's model: numbered experts are Linears. `fused`: gate and up of an expert are one.
-PeftModel hub_model(const CatalogueEntry& family, bool fused) {
-  PeftModel out;
-  for (const auto& [name, shape] : family.saved) {
-    if (shape.size() != 2 || !name.ends_with(".weight") || is_norm_or_embedding(name)) continue;
-    std::string module = name.substr(0, name.size() - 7);
-    const bool expert = module.find(".experts.") != std::string::npos;
-    if (fused && expert && !module.ends_with("down_proj") && !module.ends_with("w2"))
-      module = module.substr(0, module.rfind('.')) + ".gate_up_proj";
-    if (fused && module.ends_with("w2")) module = module.substr(0, module.size() - 2) + "down_proj";
-    out.modules.insert(module);
-  }
-  return out;
-}
-
-// gpt-oss as its numbered forms name it, which no transformers has.
-PeftModel numbered_gpt_oss(const CatalogueEntry& family, bool fused) {
-  PeftModel out = hub_model(family, fused);
-  for (const std::string layer : {"model.layers.0.mlp.experts.", "model.layers.1.mlp.experts."})
-    for (const char* e : {"0.", "1.", "2.", "3."})
-      for (const char* p : {"gate_proj", "up_proj", "gate_up_proj", "down_proj"})
-        if ((std::string(p) == "gate_up_proj") == fused || std::string(p) == "down_proj")
-          out.modules.insert(layer + e + p);
-  return out;
-}
-
-// transformers 5's: nn.Linear modules, and every weight as a parameter.
-PeftModel memory_model(const CatalogueEntry& family) {
-  PeftModel out;
-  for (const auto& [name, shape] : family.memory) {
-    if (shape.size() >= 2 && !is_norm_or_embedding(name)) out.parameters.insert(name);
-    if (shape.size() != 2 || !name.ends_with(".weight") || is_norm_or_embedding(name)) continue;
-    const std::string module = name.substr(0, name.size() - 7);
-    const auto known = family.classes.find(module);
-    if (known == family.classes.end() ? module == "lm_head" : known->second == "Linear")
-      out.modules.insert(module);
-  }
-  return out;
-}
-
-PeftModel model_for(const std::string& layout, const std::string& family) {
-  const CatalogueEntry entry = catalogue_entry(family);
-  if (layout == "peft-params") return memory_model(entry);
-  const bool fused = layout == "linear-fused";
-  return family == "gpt_oss" ? numbered_gpt_oss(entry, fused) : hub_model(entry, fused);
-}
-
 // Modules that the written tensors are for, expert parameters left out.
 Set module_names(const TensorMap& tensors) {
   Set out;

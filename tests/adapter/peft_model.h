@@ -15,6 +15,11 @@ struct PeftModel {
   std::set<std::string> parameters;  // full parameter paths
 };
 
+// The model that an adapter of `layout` is for: a family of the catalogue as transformers 4 holds
+// it (peft-linear; linear-fused with gate and up of an expert in one), or as transformers 5 does
+// (peft-params). gpt-oss' numbered experts are in no transformers.
+PeftModel model_for(const std::string& layout, const std::string& family);
+
 std::set<std::string> wrapped_modules(const Json& config, const PeftModel& model);
 std::set<std::string> wrapped_parameters(const Json& config, const PeftModel& model);
 
