@@ -31,8 +31,8 @@ struct Conversion {
 // Throws Error when the input cannot be read or the target layout cannot say what it holds.
 Conversion plan_conversion(const std::string& in, const ConvertOptions& options);
 
-// The same for an adapter that is read already. Of options.load only `read` matters: where the input
-// has no stacked pairs, it says how the output's are to be.
+// The same for an adapter that is read already. Of options.load only `read` matters: where the
+// input has no stacked pairs, it says how the output's are to be.
 Conversion plan_conversion(LoadedAdapter input, const ConvertOptions& options);
 
 struct WriteFolderOptions {

@@ -1,11 +1,10 @@
 #include "lib/io/evaluate.h"
 
 #include <algorithm>
-#include <condition_variable>
-#include <memory>
+#include <deque>
 #include <mutex>
 
-#include "lib/base/arena.h"
+#include "lib/base/arena_pool.h"
 #include "lib/base/parallel.h"
 #include "lib/io/job_runner.h"
 #include "lib/io/ordered_digests.h"
@@ -15,8 +14,8 @@
 namespace moelora {
 namespace {
 
-// Half of the memory is a small buffer for every thread; the other half is shared by the few jobs
-// that need more. Beyond kBestTarget a job does not get faster: it leaves the caches.
+// A job of kBestTarget does not get faster by being larger: it leaves the caches. Two jobs of the
+// largest kind can be under way at once.
 constexpr uint64_t kBestTarget = 16 << 20;
 constexpr uint64_t kLeastTarget = 64 << 10;
 
@@ -31,71 +30,31 @@ Budget split_memory(const EvaluateOptions& options) {
   const int threads =
       std::min(options.threads > 0 ? options.threads : available_threads(), most_threads);
   const uint64_t target = std::min(kBestTarget, half / static_cast<uint64_t>(threads));
-  return {threads, {target, options.memory - target * static_cast<uint64_t>(threads)}};
+  return {threads, {target, half}};
 }
-
-// The shared half. Jobs get their share in the order of the plan: a job waits for the digests of
-// those before it, so those must never wait for memory that it holds.
-class SharedMemory {
- public:
-  explicit SharedMemory(uint64_t bytes) : free_(bytes) {}
-
-  void take(size_t turn, uint64_t bytes) {
-    std::unique_lock lock(mutex_);
-    moved_.wait(lock, [&] { return stopped_ || (turn == turn_ && bytes <= free_); });
-    if (stopped_) throw OrderedDigests::Stopped{};
-    free_ -= bytes;
-    ++turn_;
-    moved_.notify_all();
-  }
-
-  void give_back(uint64_t bytes) {
-    const std::lock_guard lock(mutex_);
-    free_ += bytes;
-    moved_.notify_all();
-  }
-
-  void stop() {
-    const std::lock_guard lock(mutex_);
-    stopped_ = true;
-    moved_.notify_all();
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable moved_;
-  uint64_t free_;
-  size_t turn_ = 0;
-  bool stopped_ = false;
-};
 
 class Evaluation {
  public:
-  Evaluation(std::span<const Tensor> tensors, std::span<const Place> places,
-             const EvaluateOptions& options, const TakeBytes& take)
+  Evaluation(TensorList tensors, std::span<const Place> places, const EvaluateOptions& options,
+             const TakeBytes& take)
       : tensors_(tensors),
         places_(places),
         take_(take),
         wants_digests_(options.digests),
         budget_(split_memory(options)),
-        shared_(budget_.limits.most),
+        arenas_(options.memory),
         digests_(tensors.size()),
-        jobs_(plan_jobs(tensors, budget_.limits)),
-        arenas_(static_cast<size_t>(budget_.threads)) {
-    for (const Job& job : jobs_) {
-      turns_.push_back(big_jobs_);
-      if (is_big(job)) ++big_jobs_;
-    }
-  }
+        jobs_(plan_jobs(tensors, budget_.limits)) {}
 
   std::vector<std::string> run() {
-    parallel_for(static_cast<int64_t>(jobs_.size()), budget_.threads, [&](int64_t j, int worker) {
+    parallel_for(static_cast<int64_t>(jobs_.size()), budget_.threads, [&](int64_t j, int) {
       try {
-        run_one(static_cast<size_t>(j), arenas_[static_cast<size_t>(worker)]);
+        run_one(static_cast<size_t>(j));
       } catch (const OrderedDigests::Stopped&) {  // because of another job, which threw
+      } catch (const ArenaPool::Stopped&) {
       } catch (...) {
         digests_.stop();
-        shared_.stop();
+        arenas_.stop();
         throw;
       }
     });
@@ -103,32 +62,21 @@ class Evaluation {
   }
 
  private:
-  bool is_big(const Job& job) const { return job.cost > budget_.limits.target; }
-
-  void run_one(size_t j, Arena& arena) {
+  void run_one(size_t j) {
     const Job& job = jobs_[j];
-    if (!is_big(job)) return finish(job, run_job(tensors_, job, arena));
-    // Rows too long for `memory` are evaluated all the same, alone.
-    const uint64_t bytes = std::min(job.cost, budget_.limits.most);
-    shared_.take(turns_[j], bytes);
-    Arena own;
-    finish(job, run_job(tensors_, job, own));
-    own.release();
-    shared_.give_back(bytes);
-  }
-
-  uint64_t bytes_of(const Block& block) const {
-    return static_cast<uint64_t>(block.count * dtype_bytes(tensors_[block.item].dtype()));
-  }
-
-  void finish(const Job& job, std::span<const std::byte> result) {
+    ArenaPool::Lease lease = arenas_.take(j, job.cost);
+    const std::span<const std::byte> result = run_job(tensors_, job, lease.arena());
     if (wants_digests_) add_digests(job, result);
     if (take_) hand_out(job, result);
   }
 
+  uint64_t bytes_of(const Block& block) const {
+    return static_cast<uint64_t>(block.count * dtype_bytes(tensors_[block.item]->dtype()));
+  }
+
   void add_digests(const Job& job, std::span<const std::byte> result) {
     for (const Block& block : job.blocks) {
-      const Tensor& tensor = tensors_[block.item];
+      const Tensor& tensor = *tensors_[block.item];
       const auto offset = static_cast<uint64_t>(block.first * dtype_bytes(tensor.dtype()));
       digests_.add(block.item, offset, tensor.bytes(), result.first(bytes_of(block)));
       result = result.subspan(bytes_of(block));
@@ -145,7 +93,7 @@ class Evaluation {
     for (const Block& block : job.blocks) {
       Place place = places_[block.item];
       place.offset +=
-          static_cast<uint64_t>(block.first * dtype_bytes(tensors_[block.item].dtype()));
+          static_cast<uint64_t>(block.first * dtype_bytes(tensors_[block.item]->dtype()));
       if (place.file != run.file || place.offset != run.offset + bytes) {
         flush(run, bytes, result);
         run = place;
@@ -161,27 +109,27 @@ class Evaluation {
     result = result.subspan(bytes);
   }
 
-  std::span<const Tensor> tensors_;
+  TensorList tensors_;
   std::span<const Place> places_;
   const TakeBytes& take_;
   bool wants_digests_;
   Budget budget_;
-  SharedMemory shared_;
+  ArenaPool arenas_;
   OrderedDigests digests_;
   std::vector<Job> jobs_;
-  std::vector<size_t> turns_;  // of big jobs: how many big ones come before
-  size_t big_jobs_ = 0;
-  std::vector<Arena> arenas_;  // one a thread
   std::mutex taking_;
 };
 
 }  // namespace
 
-std::vector<std::string> evaluate_tensors(std::vector<Tensor> tensors,
-                                          std::span<const Place> places,
+std::vector<std::string> evaluate_tensors(TensorList tensors, std::span<const Place> places,
                                           const EvaluateOptions& options, const TakeBytes& take) {
-  for (Tensor& tensor : tensors) tensor = in_whole_bytes(tensor);
-  return Evaluation(tensors, places, options, take).run();
+  std::deque<Tensor> packed;  // stand-ins for those of sub-byte dtypes
+  std::vector<const Tensor*> whole(tensors.begin(), tensors.end());
+  for (const Tensor*& tensor : whole)
+    if (dtype_bits(tensor->dtype()) % 8 != 0)
+      tensor = &packed.emplace_back(in_whole_bytes(*tensor));
+  return Evaluation(whole, places, options, take).run();
 }
 
 }  // namespace moelora

@@ -8,12 +8,13 @@
 #include <vector>
 
 #include "lib/base/tensor.h"
+#include "lib/io/tensor_jobs.h"
 
 namespace moelora {
 
 struct EvaluateOptions {
   int threads = 0;               // 0: all cores
-  uint64_t memory = 192u << 20;  // bytes of buffers in flight, all threads together
+  uint64_t memory = 160u << 20;  // bytes of buffers in flight, all threads together
   bool digests = true;
 };
 
@@ -29,11 +30,10 @@ using TakeBytes =
     std::function<void(size_t file, uint64_t offset, std::span<const std::byte> bytes)>;
 
 // Evaluates all tensors, each source byte read once where `memory` allows, in about the order of
-// `tensors`, which is best the order of their places. Tensor i goes to places[i]. Returns the
-// XXH3-128 of every tensor ("" without options.digests). Throws Error; of several that of the
-// first job.
-std::vector<std::string> evaluate_tensors(std::vector<Tensor> tensors,
-                                          std::span<const Place> places,
+// `tensors`, which is best the order of their places. Tensor i goes to places[i]; without `take`
+// there need be none. Returns the XXH3-128 of every tensor ("" without options.digests). Throws
+// Error; of several that of the first job.
+std::vector<std::string> evaluate_tensors(TensorList tensors, std::span<const Place> places,
                                           const EvaluateOptions& options, const TakeBytes& take);
 
 }  // namespace moelora

@@ -58,7 +58,7 @@ void for_each_line(std::span<const CopyAxis> outer, int64_t src, int64_t dst, F&
 
 class JobRun {
  public:
-  JobRun(std::span<const Tensor> tensors, const Job& job, Arena& arena)
+  JobRun(TensorList tensors, const Job& job, Arena& arena)
       : tensors_(tensors), job_(job), arena_(arena) {}
 
   std::span<const std::byte> run() {
@@ -78,7 +78,7 @@ class JobRun {
   }
 
  private:
-  int width_of(const Block& block) const { return dtype_bytes(tensors_[block.item].dtype()); }
+  int width_of(const Block& block) const { return dtype_bytes(tensors_[block.item]->dtype()); }
   size_t bytes_of(const Block& block) const {
     return static_cast<size_t>(block.count) * static_cast<size_t>(width_of(block));
   }
@@ -87,7 +87,7 @@ class JobRun {
     for (const Block& block : job_.blocks) {
       const int width = width_of(block);
       int64_t filled = 0;
-      for (Part& part : parts_of(tensors_[block.item], block.first, block.count)) {
+      for (Part& part : parts_of(*tensors_[block.item], block.first, block.count)) {
         filled += part.elements();
         const size_t dst = result_bytes_ + static_cast<size_t>(part.dst * width);
         parts_.push_back({std::move(part), width, dst});
@@ -200,7 +200,7 @@ class JobRun {
     }
   }
 
-  std::span<const Tensor> tensors_;
+  TensorList tensors_;
   const Job& job_;
   Arena& arena_;
   std::span<std::byte> result_;
@@ -213,7 +213,7 @@ class JobRun {
 
 }  // namespace
 
-std::span<const std::byte> run_job(std::span<const Tensor> tensors, const Job& job, Arena& arena) {
+std::span<const std::byte> run_job(TensorList tensors, const Job& job, Arena& arena) {
   return JobRun(tensors, job, arena).run();
 }
 

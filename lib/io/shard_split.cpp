@@ -21,7 +21,8 @@ std::vector<Shard> split_shards(const std::string& stem, const TensorMap& tensor
                                 uint64_t max_bytes) {
   std::vector<Shard> shards(1);
   uint64_t bytes = 0, header = 0;
-  for (const auto& [name, tensor] : tensors) {
+  for (const NamedTensor& item : tensors) {
+    const auto& [name, tensor] = item;
     const uint64_t more = tensor.bytes(), more_header = header_bytes(name, tensor);
     const bool full = (max_bytes != 0 && bytes + more > max_bytes) ||
                       header + more_header > kHubHeaderBytes - 65536;
@@ -29,7 +30,7 @@ std::vector<Shard> split_shards(const std::string& stem, const TensorMap& tensor
       shards.emplace_back();
       bytes = header = 0;
     }
-    shards.back().tensors.emplace(name, tensor);
+    shards.back().tensors.push_back(&item);
     bytes += more;
     header += more_header;
   }

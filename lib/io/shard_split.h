@@ -4,13 +4,13 @@
 #include <string>
 #include <vector>
 
-#include "lib/base/tensor.h"
+#include "lib/io/header_plan.h"
 
 namespace moelora {
 
 struct Shard {
   std::string file;  // "model.safetensors", or "model-00001-of-00003.safetensors"
-  TensorMap tensors;
+  std::vector<const NamedTensor*> tensors;
 };
 
 // Cuts `tensors` into shards as huggingface does: in name order, a new shard where the next tensor

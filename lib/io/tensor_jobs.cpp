@@ -81,10 +81,10 @@ struct Group {
   uint64_t cost() const { return result + source; }
 };
 
-std::vector<Group> group_by_source(std::span<const Tensor> tensors) {
+std::vector<Group> group_by_source(TensorList tensors) {
   std::vector<Touch> touches;
   for (size_t i = 0; i < tensors.size(); ++i)
-    add_touches(tensors[i], {i, 0, tensors[i].elements()}, touches);
+    add_touches(*tensors[i], {i, 0, tensors[i]->elements()}, touches);
   Sets sets(tensors.size());
   std::vector<std::pair<size_t, uint64_t>> source_bytes;
   for_each_overlap(touches, [&](auto first, auto last, uint64_t bytes) {
@@ -95,7 +95,7 @@ std::vector<Group> group_by_source(std::span<const Tensor> tensors) {
   for (size_t i = 0; i < tensors.size(); ++i) {
     Group& group = groups[sets.root(i)];
     group.items.push_back(i);
-    group.result += tensors[i].bytes();
+    group.result += tensors[i]->bytes();
   }
   for (const auto& [item, bytes] : source_bytes) groups[sets.root(item)].source += bytes;
   std::erase_if(groups, [](const Group& group) { return group.items.empty(); });
@@ -105,7 +105,7 @@ std::vector<Group> group_by_source(std::span<const Tensor> tensors) {
 // Cuts every tensor of a group into `windows` shares, at rows of its slowest axes.
 class Windows {
  public:
-  Windows(std::span<const Tensor> tensors, const Group& group, uint64_t windows)
+  Windows(TensorList tensors, const Group& group, uint64_t windows)
       : tensors_(tensors), group_(group), windows_(static_cast<int64_t>(windows)) {}
 
   std::vector<Job> jobs() const {
@@ -113,7 +113,7 @@ class Windows {
     for (int64_t w = 0; w < windows_; ++w) {
       Job job;
       for (const size_t item : group_.items) {
-        const int64_t begin = boundary(tensors_[item], w), end = boundary(tensors_[item], w + 1);
+        const int64_t begin = boundary(*tensors_[item], w), end = boundary(*tensors_[item], w + 1);
         if (end > begin) job.blocks.push_back({item, begin, end - begin});
       }
       if (!job.blocks.empty()) out.push_back(std::move(job));
@@ -129,28 +129,60 @@ class Windows {
     return rows == 0 ? 0 : row * (tensor.elements() / rows);
   }
 
-  std::span<const Tensor> tensors_;
+  TensorList tensors_;
   const Group& group_;
   int64_t windows_;
 };
 
 class Planner {
  public:
-  Planner(std::span<const Tensor> tensors, const JobLimits& limits)
-      : tensors_(tensors), limits_(limits) {}
+  Planner(TensorList tensors, const JobLimits& limits) : tensors_(tensors), limits_(limits) {}
 
   std::vector<Job> plan() {
-    for (const Group& group : group_by_source(tensors_)) {
-      if (group.cost() <= limits_.target)
-        pack(group);
-      else if (!cut_freely(group))
-        keep_or_cut(group);
+    const std::vector<Group> groups = group_by_source(tensors_);
+    for (size_t first = 0; first < groups.size();) {
+      const size_t last = interleaved_end(groups, first);
+      if (last - first > 1 && !pack_all({groups.data() + first, last - first}))
+        for (size_t g = first; g < last; ++g) plan_alone(groups[g]);
+      else if (last - first == 1)
+        plan_alone(groups[first]);
+      first = last;
     }
     flush();
     return std::move(jobs_);
   }
 
  private:
+  // Groups [first, result) lie in one stretch of the file that no other group lies in.
+  static size_t interleaved_end(const std::vector<Group>& groups, size_t first) {
+    size_t reach = groups[first].items.back(), g = first + 1;
+    for (; g < groups.size() && groups[g].items.front() < reach; ++g)
+      reach = std::max(reach, groups[g].items.back());
+    return g;
+  }
+
+  bool pack_all(std::span<const Group> groups) {
+    Job job;
+    for (const Group& group : groups) {
+      job.cost += group.cost();
+      for (const size_t item : group.items) job.blocks.push_back(whole(item));
+    }
+    if (job.cost > limits_.most) return false;
+    std::sort(job.blocks.begin(), job.blocks.end(),
+              [](const Block& a, const Block& b) { return a.item < b.item; });
+    if (job.cost > limits_.target || packed_.cost + job.cost > limits_.target) flush();
+    packed_.cost += job.cost;
+    std::move(job.blocks.begin(), job.blocks.end(), std::back_inserter(packed_.blocks));
+    return true;
+  }
+
+  void plan_alone(const Group& group) {
+    if (group.cost() <= limits_.target)
+      pack(group);
+    else if (!cut_freely(group))
+      keep_or_cut(group);
+  }
+
   void pack(const Group& group) {
     if (packed_.cost + group.cost() > limits_.target) flush();
     for (const size_t item : group.items) packed_.blocks.push_back(whole(item));
@@ -193,23 +225,23 @@ class Planner {
     add(std::move(jobs));
   }
 
-  Block whole(size_t item) const { return {item, 0, tensors_[item].elements()}; }
+  Block whole(size_t item) const { return {item, 0, tensors_[item]->elements()}; }
   static uint64_t share(uint64_t bytes, uint64_t limit) { return (bytes + limit - 1) / limit; }
 
   uint64_t result_bytes(const Job& job) const {
     uint64_t sum = 0;
     for (const Block& block : job.blocks)
-      sum += static_cast<uint64_t>(block.count * dtype_bytes(tensors_[block.item].dtype()));
+      sum += static_cast<uint64_t>(block.count * dtype_bytes(tensors_[block.item]->dtype()));
     return sum;
   }
 
   uint64_t source_bytes(const Job& job) const {
     std::vector<Touch> touches;
-    for (const Block& block : job.blocks) add_touches(tensors_[block.item], block, touches);
+    for (const Block& block : job.blocks) add_touches(*tensors_[block.item], block, touches);
     return union_bytes(std::move(touches));
   }
 
-  std::span<const Tensor> tensors_;
+  TensorList tensors_;
   JobLimits limits_;
   Job packed_;
   std::vector<Job> jobs_;
@@ -217,7 +249,7 @@ class Planner {
 
 }  // namespace
 
-std::vector<Job> plan_jobs(std::span<const Tensor> tensors, const JobLimits& limits) {
+std::vector<Job> plan_jobs(TensorList tensors, const JobLimits& limits) {
   return Planner(tensors, limits).plan();
 }
 

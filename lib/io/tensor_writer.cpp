@@ -1,9 +1,8 @@
 #include "lib/io/tensor_writer.h"
 
-#include <algorithm>
-
 #include "lib/base/progress.h"
 #include "lib/io/evaluate.h"
+#include "lib/io/header_plan.h"
 #include "lib/io/json.h"
 #include "lib/io/shard_split.h"
 
@@ -16,48 +15,40 @@ class WeightsWriter {
   WeightsWriter(OutputFolder& out, const WriteOptions& options) : out_(out), options_(options) {}
 
   void create(const Shard& shard) {
-    const SafetensorsPlan plan = plan_safetensors(shard.tensors, options_.metadata);
+    const HeaderPlan plan = plan_header(shard.tensors, options_.metadata);
     files_.push_back(out_.create(shard.file, plan.file_size));
     files_.back()->write(0, std::as_bytes(std::span(plan.header)));
     written_.files.push_back(shard.file);
-    for (const auto& [name, tensor] : shard.tensors)
-      order_.push_back({&name, &tensor, {files_.size() - 1, plan.begin.at(name)}});
+    for (size_t i = 0; i < plan.tensors.size(); ++i) {
+      names_.push_back(&plan.tensors[i]->first);
+      tensors_.push_back(&plan.tensors[i]->second);
+      places_.push_back({files_.size() - 1, plan.begin[i]});
+      written_.bytes += tensors_.back()->bytes();
+    }
   }
 
   WrittenWeights fill() {
-    std::sort(order_.begin(), order_.end(), [](const Item& a, const Item& b) {
-      return std::pair(a.place.file, a.place.offset) < std::pair(b.place.file, b.place.offset);
-    });
-    std::vector<Tensor> tensors;
-    std::vector<Place> places;
-    for (const Item& item : order_) {
-      tensors.push_back(*item.tensor);
-      places.push_back(item.place);
-      written_.bytes += item.tensor->bytes();
-    }
     Progress progress(options_.progress, written_.bytes, options_.progress.empty());
-    const std::vector<std::string> digests = evaluate_tensors(
-        std::move(tensors), places, {options_.threads, options_.memory, options_.digests},
-        [&](size_t file, uint64_t offset, std::span<const std::byte> bytes) {
-          files_[file]->write(offset, bytes);
-          progress.add(bytes.size());
-        });
-    for (size_t i = 0; i < order_.size(); ++i)
-      written_.tensors[*order_[i].name] = {written_.files[order_[i].place.file], digests[i]};
+    std::vector<std::string> digests =
+        evaluate_tensors(tensors_, places_, {options_.threads, options_.memory, options_.digests},
+                         [&](size_t file, uint64_t offset, std::span<const std::byte> bytes) {
+                           files_[file]->write(offset, bytes);
+                           progress.add(bytes.size());
+                         });
+    for (size_t i = 0; i < names_.size(); ++i)
+      written_.tensors.emplace_hint(
+          written_.tensors.end(), *names_[i],
+          WrittenTensor{written_.files[places_[i].file], std::move(digests[i])});
     return std::move(written_);
   }
 
  private:
-  struct Item {
-    const std::string* name;
-    const Tensor* tensor;
-    Place place;
-  };
-
   OutputFolder& out_;
   const WriteOptions& options_;
   std::vector<std::unique_ptr<OutputFile>> files_;
-  std::vector<Item> order_;
+  std::vector<const std::string*> names_;  // of all shards, in the order of the files
+  std::vector<const Tensor*> tensors_;
+  std::vector<Place> places_;
   WrittenWeights written_;
 };
 

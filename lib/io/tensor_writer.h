@@ -13,7 +13,7 @@ namespace moelora {
 struct WriteOptions {
   uint64_t max_shard_size = 0;   // 0: one file, unless its header would pass 25 MB
   int threads = 0;               // 0: all cores
-  uint64_t memory = 192u << 20;  // bytes of buffers in flight, all threads together
+  uint64_t memory = 160u << 20;  // bytes of buffers in flight, all threads together
   bool digests = true;           // XXH3-128 of every tensor
   std::map<std::string, std::string> metadata = {{"format", "pt"}};
   std::string progress = {};  // label of a progress bar on stderr; "": none

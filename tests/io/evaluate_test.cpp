@@ -47,6 +47,12 @@ class CountingSource final : public Source {
   int64_t granule_;
 };
 
+std::vector<const Tensor*> refs(const std::vector<Tensor>& tensors) {
+  std::vector<const Tensor*> out;
+  for (const Tensor& tensor : tensors) out.push_back(&tensor);
+  return out;
+}
+
 using Counting = std::shared_ptr<CountingSource>;
 
 struct Case {
@@ -83,7 +89,7 @@ void check_evaluation(const Case& c, const EvaluateOptions& options) {
   std::vector<uint8_t> taken(total);
   std::mutex mutex;
   const auto digests = evaluate_tensors(
-      c.tensors, places, options, [&](size_t, uint64_t at, std::span<const std::byte> bytes) {
+      refs(c.tensors), places, options, [&](size_t, uint64_t at, std::span<const std::byte> bytes) {
         const std::lock_guard lock(mutex);
         std::copy(bytes.begin(), bytes.end(), out.begin() + static_cast<std::ptrdiff_t>(at));
         for (size_t i = 0; i < bytes.size(); ++i) ++taken[at + i];
@@ -206,7 +212,8 @@ TEST_CASE("each source byte is read once") {
     CAPTURE(memory);
     const auto reads = [&](const Case& c) {
       c.forget();
-      evaluate_tensors(c.tensors, std::vector<Place>(c.tensors.size()), {3, memory, true}, nullptr);
+      evaluate_tensors(refs(c.tensors), std::vector<Place>(c.tensors.size()), {3, memory, true},
+                       nullptr);
       return c.most_reads();
     };
     CHECK(reads(split_stacked_b()) == 1);
@@ -226,7 +233,7 @@ TEST_CASE("each source byte is read once") {
 TEST_CASE("a transposition above the memory reads no source byte twice") {
   const Case c = transposed(1);
   c.forget();
-  evaluate_tensors(c.tensors, std::vector<Place>(1), {1, 60 << 10, false}, nullptr);
+  evaluate_tensors(refs(c.tensors), std::vector<Place>(1), {1, 60 << 10, false}, nullptr);
   CHECK(c.most_reads() == 1);
 }
 
@@ -235,12 +242,13 @@ TEST_CASE("no job is dearer than the memory it was planned for") {
        {split_stacked_b(), join_stacked_b(), stacked_experts(), interleaved_columns(),
         shared_outer(), broadcast(), plain(), middle_axis(), holes()})
     for (const uint64_t most : {8u << 10, 64u << 10, 1u << 20})
-      for (const Job& job : plan_jobs(c.tensors, {most / 4, most})) CHECK(job.cost <= most);
+      for (const Job& job : plan_jobs(refs(c.tensors), {most / 4, most})) CHECK(job.cost <= most);
 }
 
 TEST_CASE("the experts of one stacked tensor are no group, its columns are") {
-  CHECK(plan_jobs(stacked_experts().tensors, {40 << 10, 1 << 20}).size() >= 6);
-  const std::vector<Job> jobs = plan_jobs(split_stacked_b().tensors, {1 << 20, 1 << 20});
+  const Case stacked = stacked_experts(), columns = split_stacked_b();
+  CHECK(plan_jobs(refs(stacked.tensors), {40 << 10, 1 << 20}).size() >= 6);
+  const std::vector<Job> jobs = plan_jobs(refs(columns.tensors), {1 << 20, 1 << 20});
   REQUIRE(jobs.size() == 1);
   CHECK(jobs[0].blocks.size() == 24);
 }
@@ -302,14 +310,15 @@ TEST_CASE("a source that fails ends the evaluation with its error, whoever waits
   for (int round = 0; round < 20; ++round) {
     const auto source = std::make_shared<FailingSource>(1 << 20);
     // Cut into blocks whose digests wait for each other.
-    const Tensor cut(source, {1 << 20});
-    CHECK_THROWS_AS(evaluate_tensors({cut}, std::vector<Place>(1), {4, 1 << 20, true}, nullptr),
+    const std::vector<Tensor> cut = {Tensor(source, {1 << 20})};
+    CHECK_THROWS_AS(evaluate_tensors(refs(cut), std::vector<Place>(1), {4, 1 << 20, true}, nullptr),
                     Error);
     // Kept whole, and waiting for the memory that one of them has.
     std::vector<Tensor> whole;
     for (int64_t i = 0; i < 8; ++i)
-      whole.push_back(cut.slice(0, i << 17, 1 << 17).reshape({256, 512}).transpose(0, 1));
-    CHECK_THROWS_AS(evaluate_tensors(whole, std::vector<Place>(8), {4, 1200 << 10, false}, nullptr),
-                    Error);
+      whole.push_back(cut[0].slice(0, i << 17, 1 << 17).reshape({256, 512}).transpose(0, 1));
+    CHECK_THROWS_AS(
+        evaluate_tensors(refs(whole), std::vector<Place>(8), {4, 1200 << 10, false}, nullptr),
+        Error);
   }
 }
