@@ -1,0 +1,98 @@
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lib/check/finding.h"
+#include "lib/check/specimen.h"
+#include "lib/check/subject.h"
+#include "lib/engine/engine.h"
+
+namespace moelora {
+
+// An engine as the user chose it, and what it would do with the deployment.
+struct EngineRun {
+  EngineChoice choice;
+  ServerOptions options;
+  std::optional<ServerPlan> plan;  // nullopt: no base model, no loader to simulate, or `not_planned`
+  std::string not_planned;         // why
+};
+
+struct Deployment {
+  std::vector<Subject> adapters;
+  std::optional<BaseModel> base;
+  std::vector<EngineRun> engines;
+  ServerOptions options;
+};
+
+class RuleContext;
+
+// One thing that can be wrong with an adapter. Each rule is one file in rules/ that defines one
+// `const Rule`; the folder is the registry. Ids are permanent and never reused.
+struct Rule {
+  std::string_view id;    // "SGL002"
+  std::string_view name;  // completes "allow ...": "lone-q-proj"; the `cause` of plan events
+  Severity severity = Severity::error;  // the usual one; a finding may say another
+  std::string_view engine;              // "sglang", "vllm", "peft"; "" for every engine and none
+  // Releases (of `engine`) between which the rule holds: since <= version < until. "" is open.
+  std::string_view since, until;
+  bool needs_base = false;    // not run, and listed as skipped, without a base model
+  bool needs_values = false;  // not run, and listed as skipped, when values are not looked at
+  bool whole_deployment = false;  // run once, not once an adapter
+  std::string_view what;    // one sentence: what fires it
+  std::string_view why;     // what goes wrong, with the server's own text
+  std::string_view fix;     // one command or instruction; {adapter} is the adapter's path
+  std::string_view source;  // issue, PR or code the fact is from
+  Breaks breaks;            // the smallest change of a sound adapter that fires it
+  // Rules that may fire on that example too, above information: consequences, not other faults.
+  std::span<const std::string_view> implies;
+  void (*check)(RuleContext& context);
+};
+
+std::span<const Rule* const> all_rules();             // by id
+const Rule* find_rule(std::string_view id_or_name);   // null when unknown
+
+// What a rule sees, and where it reports.
+class RuleContext {
+ public:
+  RuleContext(const Rule& rule, const Deployment& deployment, std::optional<size_t> adapter,
+              const EngineRun* run, std::vector<Finding>& findings)
+      : rule_(rule), deployment_(deployment), adapter_(adapter), run_(run), findings_(findings) {}
+
+  const Rule& rule() const { return rule_; }
+  const Deployment& deployment() const { return deployment_; }
+  // REQUIRES a rule of one adapter.
+  const Subject& subject() const { return deployment_.adapters[*adapter_]; }
+  // REQUIRES a rule of an engine.
+  const EngineRun& run() const { return *run_; }
+  const ServerOptions& options() const { return run_ ? run_->options : deployment_.options; }
+  // Of this adapter by the rule's engine; null without a plan.
+  const AdapterPlan* plan() const;
+  const ModelSpec* spec() const;  // null without a base model
+
+  // A new finding with the rule's severity, engine, adapter and fix; the caller refines it. The
+  // reference holds until the next call.
+  Finding& report(std::string message);
+  // ... at a tensor or module, all of `names` concerned.
+  Finding& report(std::vector<std::string> names, std::string message);
+  // ... at a key of adapter_config.json ("rank_pattern"), with its line.
+  Finding& report_config(std::string_view key, std::string message);
+
+  // One finding for every event of the plan whose cause is the rule's name: its tensors, detail and
+  // the server's text. Most rules of an engine are this line.
+  void explain_plan();
+
+  // Rule::fix, or another text, with {adapter} filled in.
+  std::string fill(std::string_view fix) const;
+
+ private:
+  const Rule& rule_;
+  const Deployment& deployment_;
+  std::optional<size_t> adapter_;
+  const EngineRun* run_;
+  std::vector<Finding>& findings_;
+};
+
+}  // namespace moelora

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lib/check/subject.h"
+#include "lib/engine/engine.h"
+
+namespace moelora {
+
+// A small sound adapter in memory with its base and deployment, for the examples of rules: each is
+// accepted without a finding above information by every engine in `engines`, and a rule's example
+// is one change of it. Values are random (seeded), lora_B is not zero.
+struct Specimen {
+  std::string id;                 // "qwen3_moe_per_expert"
+  std::vector<Subject> adapters;  // one, more for rules of a deployment
+  Json base_config;               // of the tiny base model; a change may edit it
+  std::vector<std::string> engines;  // that accept it: "sglang", "vllm@0.22" ...
+  ServerOptions options;
+  bool without_base = false;  // judge it without a base model
+
+  Subject& adapter() { return adapters.front(); }
+  Json& config() { return adapters.front().config; }
+  // The tensors of the adapter's weights file.
+  TensorMap& tensors() { return adapters.front().files.front().tensors; }
+
+  // Edits of tensors by a part of their names; each returns how many it touched (a rule's test
+  // demands that its example touched something).
+  size_t remove(std::string_view part);
+  size_t rename(std::string_view from, std::string_view to);
+  void set(const std::string& name, Tensor tensor) { tensors()[name] = std::move(tensor); }
+  Tensor zeros(const Shape& shape, DType dtype = DType::F32) const;
+  Tensor random(const Shape& shape, uint64_t seed = 1) const;  // F32, normal-like, sd 0.05
+};
+
+// The change that fires a rule.
+struct Breaks {
+  std::string_view specimen;  // id of a sound adapter
+  std::string_view change;    // in words: "remove every v_proj tensor"
+  std::string_view engine;    // to judge it with: "sglang@0.5.10"; "" for a rule of no engine
+  void (*apply)(Specimen& specimen) = nullptr;
+};
+
+std::span<const std::string_view> specimen_ids();
+Specimen make_specimen(std::string_view id);  // REQUIRES a known id
+
+// The specimen as read from disk would be, interpreted: what a rule sees.
+std::vector<Subject> subjects_of(Specimen specimen);
+
+}  // namespace moelora

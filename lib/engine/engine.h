@@ -1,0 +1,79 @@
+#pragma once
+
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lib/engine/plan.h"
+#include "lib/engine/release.h"
+#include "lib/engine/served_adapter.h"
+#include "lib/model/model_spec.h"
+
+namespace moelora {
+
+// A flag of the server that changes what becomes of an adapter.
+struct ServerOption {
+  enum class Kind : uint8_t { on_off, number, text };
+  std::string_view key;      // the flag's name without dashes: "lora-use-virtual-experts"
+  std::string_view alias;    // a shorter spelling we take too: "virtual-experts"; "" for none
+  Kind kind;
+  std::string_view summary;  // one line for --help
+};
+
+// Options of one run, by the keys of ServerOption (aliases resolved).
+struct ServerOptions {
+  int64_t tp = 1, ep = 1;
+  std::optional<int64_t> max_lora_rank, max_loras;
+  std::optional<uint64_t> gpu_memory;  // bytes of one device
+  std::optional<double> compute_capability;
+  std::map<std::string, std::string, std::less<>> values;
+
+  std::optional<bool> flag(std::string_view key) const;  // nullopt: the server's default
+  bool on(std::string_view key) const { return flag(key).value_or(false); }
+  std::optional<int64_t> number(std::string_view key) const;
+  std::string text(std::string_view key) const;  // "" when not given
+};
+
+struct PlanRequest {
+  std::span<const ServedAdapter> adapters;
+  const ModelSpec& spec;
+  const Json& base_config;  // the base's config.json
+  const ServerOptions& options;
+  const EngineVersion& version;
+};
+
+// A server that loads adapters. Each is one file in engines/ that defines one `const Engine`; what
+// it does with an adapter is said by plan() alone: rules explain a plan and never derive it again.
+struct Engine {
+  std::string_view id;       // "sglang"
+  std::string_view title;    // "SGLang"
+  std::span<const Release> releases;  // that matter, oldest first
+  std::string_view newest;   // what a bare name means: the newest that an oracle was made of
+  std::string_view known_to; // date up to which rules are known
+  std::span<const ServerOption> options;
+  ServerPlan (*plan)(const PlanRequest& request);  // null: no loader to simulate (peft)
+
+  const Release& release(std::string_view version) const;  // REQUIRES one of `releases`
+};
+
+std::span<const Engine* const> all_engines();
+const Engine* find_engine(std::string_view id);  // null when unknown
+
+// "vllm@0.27", "sglang": the engine and the version. Throws Error that lists what there is.
+struct EngineChoice {
+  const Engine* engine;
+  EngineVersion version;
+  std::string label() const;  // "sglang@0.5.18"
+};
+EngineChoice parse_engine(std::string_view text);
+
+// Puts KEY=VALUE into `options`. Throws Error for a key that none of `engines` has (the nearest is
+// named) or a value of the wrong kind. tp-size, ep-size, max-lora-rank and max-loras (SGLang:
+// max-loras-per-batch) are the fields of the same names.
+void set_server_option(ServerOptions& options, std::string_view pair,
+                       std::span<const EngineChoice> engines);
+
+}  // namespace moelora

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lib/base/tensor.h"
+
+namespace moelora {
+
+// What a server raises, in its own words.
+struct Refusal {
+  std::string stage;       // the server's step: "read and normalise", "pool init", "copy" ...
+  std::string type;        // the exception's class: "KeyError"
+  std::string text;        // str(exception); "" where the server says nothing
+  bool first_use = false;  // the server starts, and the first request dies
+};
+
+// What becomes of a tensor.
+enum class Fate : uint8_t {
+  used,       // whole, and where it belongs
+  cut,        // what exceeds the buffer is dropped
+  partial,    // smaller than the buffer: the rest stays zero
+  misplaced,  // all or some of it lands where other values belong
+  unused,     // read and dropped
+  refused,    // the load ends at or before it
+};
+std::string_view fate_name(Fate fate);
+
+enum class Effect : uint8_t { refused, unused, cut, partial, misplaced, wrong_scale, wrong_values };
+
+// One thing that the server does otherwise than the adapter means, or why it does not load it.
+struct PlanEvent {
+  std::string_view cause;  // the name of the rule (lib/check/rules) that explains it
+  Effect effect;
+  std::vector<std::string> tensors;  // as the files spell them, sorted; empty: the whole adapter
+  std::string detail;      // what was found and what the server expects, for the finding's message
+  std::optional<Refusal> refusal;  // with Effect::refused
+};
+
+struct TensorFate {
+  std::string tensor, file;
+  Fate fate;
+  std::string buffer;  // "layers.0.qkv_proj.A", "" when unused
+};
+
+// The load of one adapter. `events` go on after the first refusal where more can be told; the
+// server itself says what first_refusal() says.
+struct AdapterPlan {
+  std::vector<PlanEvent> events;  // in the order in which the server meets them
+  std::vector<TensorFate> fates;  // of every tensor of every file the server reads
+
+  const PlanEvent* first_refusal() const;  // null: served
+};
+
+// One buffer a server allocates for adapters on one device.
+struct MemoryRow {
+  std::string buffer;  // "gate_up_proj_moe.A"
+  Shape shape;         // of one slot in one layer
+  int64_t layers = 0;  // how many layers hold one (1 for embeddings)
+  uint64_t bytes = 0;  // of one slot, all layers
+};
+
+struct MemoryPlan {
+  std::vector<MemoryRow> rows;
+  int64_t slots = 0;
+  std::string dtype;  // "bf16"
+  uint64_t slot_bytes() const;
+  uint64_t total_bytes() const { return slot_bytes() * static_cast<uint64_t>(slots); }
+};
+
+// A whole deployment: adapters given together at start-up.
+struct ServerPlan {
+  std::vector<PlanEvent> server;  // what concerns no single adapter: the class, the options
+  std::vector<AdapterPlan> adapters;
+  MemoryPlan memory;
+  std::vector<std::string> notes;  // what this plan does not cover, for people
+};
+
+}  // namespace moelora
