@@ -130,7 +130,13 @@ AdapterConfig start_config(const InitOptions& o) {
 
 }  // namespace
 
-FreshAdapter make_adapter(const InitOptions& given) {
+FreshAdapter make_adapter(const InitOptions& options) {
+  check_targets(options);
+  layout_by_id(options.to);
+  return make_adapter(options, open_base(options.base, options.model_specs).spec);
+}
+
+FreshAdapter make_adapter(const InitOptions& given, const ModelSpec& spec) {
   InitOptions o = given;
   if (o.alpha == 0) o.alpha = static_cast<double>(o.rank);
   if (!std::isfinite(o.alpha))
@@ -138,7 +144,6 @@ FreshAdapter make_adapter(const InitOptions& given) {
   check_targets(o);
   const Layout& layout = layout_by_id(o.to);
   if (layout.id == "shared-outer") o.shared_outer = true;
-  const ModelSpec spec = open_base(o.base, o.model_specs).spec;
   const Maker maker(o);
   FreshAdapter out;
   out.adapter.config = start_config(o);

@@ -32,6 +32,9 @@ struct FreshAdapter {
 // SGLang and vLLM refuse it. Same options, same bytes.
 FreshAdapter make_adapter(const InitOptions& options);
 
+// The same for a base model that is at hand; options.base is only its name.
+FreshAdapter make_adapter(const InitOptions& options, const ModelSpec& spec);
+
 WrittenWeights write_adapter(const FreshAdapter& fresh, const std::string& out,
                              const WriteFolderOptions& options);
 

@@ -20,14 +20,14 @@ struct Finding {
   std::string engine;             // "sglang@0.5.18"; "" for a rule of no engine
   std::optional<size_t> adapter;  // index in the deployment; nullopt: the deployment as a whole
   // What the user can point at: a file of the adapter's folder, and in it a config key or a tensor.
-  std::string file;            // "adapter_config.json", "adapter_model.safetensors", "" unknown
-  int line = 0, column = 0;    // in `file`; 0 unknown
-  std::string where;           // "rank_pattern", a tensor's or module's name; "" the whole adapter
+  std::string file;          // "adapter_config.json", "adapter_model.safetensors", "" unknown
+  int line = 0, column = 0;  // in `file`; 0 unknown
+  std::string where;         // "rank_pattern", a tensor's or module's name; "" the whole adapter
   std::vector<std::string> names;  // every tensor or module concerned, sorted; `where` is the first
-  std::string message;         // found and expected, one line, without `where`
-  std::string fix;             // one command or instruction
-  std::string server_text;     // what the server says, quoted; "" when it says nothing
-  bool unchecked = false;      // the rule could not be run: `message` says why
+  std::string message;             // found and expected, one line, without `where`
+  std::string fix;                 // one command or instruction
+  std::string server_text;         // what the server says, quoted; "" when it says nothing
+  bool unchecked = false;          // the rule could not be run: `message` says why
 };
 
 }  // namespace moelora

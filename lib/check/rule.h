@@ -16,8 +16,9 @@ namespace moelora {
 struct EngineRun {
   EngineChoice choice;
   ServerOptions options;
-  std::optional<ServerPlan> plan;  // nullopt: no base model, no loader to simulate, or `not_planned`
-  std::string not_planned;         // why
+  std::optional<ServerPlan>
+      plan;                 // nullopt: no base model, no loader to simulate, or `not_planned`
+  std::string not_planned;  // why
 };
 
 struct Deployment {
@@ -38,21 +39,21 @@ struct Rule {
   std::string_view engine;              // "sglang", "vllm", "peft"; "" for every engine and none
   // Releases (of `engine`) between which the rule holds: since <= version < until. "" is open.
   std::string_view since, until;
-  bool needs_base = false;    // not run, and listed as skipped, without a base model
-  bool needs_values = false;  // not run, and listed as skipped, when values are not looked at
+  bool needs_base = false;        // not run, and listed as skipped, without a base model
+  bool needs_values = false;      // not run, and listed as skipped, when values are not looked at
   bool whole_deployment = false;  // run once, not once an adapter
-  std::string_view what;    // one sentence: what fires it
-  std::string_view why;     // what goes wrong, with the server's own text
-  std::string_view fix;     // one command or instruction; {adapter} is the adapter's path
-  std::string_view source;  // issue, PR or code the fact is from
-  Breaks breaks;            // the smallest change of a sound adapter that fires it
+  std::string_view what;          // one sentence: what fires it
+  std::string_view why;           // what goes wrong, with the server's own text
+  std::string_view fix;           // one command or instruction; {adapter} is the adapter's path
+  std::string_view source;        // issue, PR or code the fact is from
+  Breaks breaks;                  // the smallest change of a sound adapter that fires it
   // Rules that may fire on that example too, above information: consequences, not other faults.
   std::span<const std::string_view> implies;
   void (*check)(RuleContext& context);
 };
 
-std::span<const Rule* const> all_rules();             // by id
-const Rule* find_rule(std::string_view id_or_name);   // null when unknown
+std::span<const Rule* const> all_rules();            // by id
+const Rule* find_rule(std::string_view id_or_name);  // null when unknown
 
 // What a rule sees, and where it reports.
 class RuleContext {

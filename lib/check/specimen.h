@@ -12,13 +12,15 @@
 
 namespace moelora {
 
+struct Deployment;
+
 // A small sound adapter in memory with its base and deployment, for the examples of rules: each is
 // accepted without a finding above information by every engine in `engines`, and a rule's example
 // is one change of it. Values are random (seeded), lora_B is not zero.
 struct Specimen {
-  std::string id;                 // "qwen3_moe_per_expert"
-  std::vector<Subject> adapters;  // one, more for rules of a deployment
-  Json base_config;               // of the tiny base model; a change may edit it
+  std::string id;                    // "qwen3_moe_per_expert"
+  std::vector<Subject> adapters;     // one, more for rules of a deployment
+  Json base_config;                  // of the tiny base model; a change may edit it
   std::vector<std::string> engines;  // that accept it: "sglang", "vllm@0.22" ...
   ServerOptions options;
   bool without_base = false;  // judge it without a base model
@@ -34,7 +36,7 @@ struct Specimen {
   size_t rename(std::string_view from, std::string_view to);
   void set(const std::string& name, Tensor tensor) { tensors()[name] = std::move(tensor); }
   Tensor zeros(const Shape& shape, DType dtype = DType::F32) const;
-  Tensor random(const Shape& shape, uint64_t seed = 1) const;  // F32, normal-like, sd 0.05
+  Tensor random(const Shape& shape, uint64_t seed = 1) const;  // F32, uniform in +-0.1
 };
 
 // The change that fires a rule.
@@ -48,7 +50,8 @@ struct Breaks {
 std::span<const std::string_view> specimen_ids();
 Specimen make_specimen(std::string_view id);  // REQUIRES a known id
 
-// The specimen as read from disk would be, interpreted: what a rule sees.
-std::vector<Subject> subjects_of(Specimen specimen);
+// The specimen as read from disk would be, interpreted and planned for `engine` ("sglang@0.5.10";
+// "" for none): what rules see.
+Deployment deployment_of(Specimen specimen, std::string_view engine);
 
 }  // namespace moelora

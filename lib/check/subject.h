@@ -22,12 +22,12 @@ struct SubjectFile {
 // these into findings.
 struct ReadProblem {
   enum class Kind : uint8_t {
-    no_folder,      // the path is not there or cannot be listed
-    no_config,      // no adapter_config.json
-    bad_config,     // not JSON, or against the strict rules
-    no_weights,     // no weights file at all
-    bad_weights,    // malformed safetensors, refused pickle
-    bad_shards,     // an index or shards that do not fit together
+    no_folder,    // the path is not there or cannot be listed
+    no_config,    // no adapter_config.json
+    bad_config,   // not JSON, or against the strict rules
+    no_weights,   // no weights file at all
+    bad_weights,  // malformed safetensors, refused pickle
+    bad_shards,   // an index or shards that do not fit together
   };
   Kind kind;
   std::string file;  // in the folder; "" the folder
@@ -38,30 +38,31 @@ struct ReadProblem {
 // what it means. Nothing here throws for what a user's adapter does wrong.
 struct Subject {
   // As found.
-  std::string given;   // the path as the user gave it; findings and fixes name it
+  std::string given;  // the path as the user gave it; findings and fixes name it
   std::string folder;
   std::vector<std::string> listing;  // names of the folder's files, sorted
   bool has_config = false;
   Json config;
-  std::vector<SubjectFile> files;    // every weights file that could be opened, sorted by name
-  std::string main_file;             // the one that is the adapter's; an index's name when sharded
+  std::vector<SubjectFile> files;      // every weights file that could be opened, sorted by name
+  std::string main_file;               // the adapter's weights; an index's name when sharded
+  std::vector<std::string> own_files;  // those of `files` that hold the adapter's tensors
   bool sharded = false, pickle = false;
   std::optional<Json> added_tokens;
   std::vector<ReadProblem> problems;
   std::vector<SafetensorsFile> open_files;  // keeps `files` readable
 
   // What it means; filled by interpret().
-  TensorMap tensors;                          // the adapter's own, of main_file or its shards
+  TensorMap tensors;                           // the adapter's own, of main_file or its shards
   std::optional<AdapterConfig> parsed_config;  // nullopt: `config_error` says why
   std::optional<Error> config_error;
   std::optional<BaseModel> base;
   std::optional<LoadedAdapter> loaded;  // canonical form; nullopt: `adapter_error` says why
   std::optional<Error> adapter_error;
-  std::vector<ExpertTensor> experts;    // routed-expert factors by name, whatever their layout
-  const Layout* layout = nullptr;       // of the experts; null: none, or `layout_error`
+  std::vector<ExpertTensor> experts;  // routed-expert factors by name, whatever their layout
+  const Layout* layout = nullptr;     // of the experts; null: none, or `layout_error`
   std::optional<Error> layout_error;
-  std::vector<std::string> notes;       // what was assumed, for people
-  ServedAdapter served;                 // headers and config, for the engines
+  std::vector<std::string> notes;  // what was assumed, for people
+  ServedAdapter served;            // headers and config, for the engines
 
   // Of the tensors' values; empty when they were not looked at.
   std::map<std::string, ValueStats> values;

@@ -14,8 +14,8 @@ struct ValueStats {
   bool known = false;
   int64_t elements = 0;
   int64_t nan = 0, inf = 0;
-  int64_t first_bad = -1;   // row-major index of the first NaN or Inf
-  double max_abs = 0;       // of the finite ones
+  int64_t first_bad = -1;  // row-major index of the first NaN or Inf
+  double max_abs = 0;      // of the finite ones
   double sum = 0, sum_squares = 0;
   int64_t zeros = 0;
   double max_bf16_error = 0;  // largest relative change of a finite value by rounding to bf16

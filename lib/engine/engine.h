@@ -17,8 +17,8 @@ namespace moelora {
 // A flag of the server that changes what becomes of an adapter.
 struct ServerOption {
   enum class Kind : uint8_t { on_off, number, text };
-  std::string_view key;      // the flag's name without dashes: "lora-use-virtual-experts"
-  std::string_view alias;    // a shorter spelling we take too: "virtual-experts"; "" for none
+  std::string_view key;    // the flag's name without dashes: "lora-use-virtual-experts"
+  std::string_view alias;  // a shorter spelling we take too: "virtual-experts"; "" for none
   Kind kind;
   std::string_view summary;  // one line for --help
 };
@@ -45,14 +45,15 @@ struct PlanRequest {
   const EngineVersion& version;
 };
 
-// A server that loads adapters. Each is one file in engines/ that defines one `const Engine`; what
-// it does with an adapter is said by plan() alone: rules explain a plan and never derive it again.
+// A server that loads adapters. Each is one file engines/NAME.cpp that defines `const Engine
+// NAME_engine`; what it does with an adapter is said by plan() alone: rules explain a plan and
+// never derive it again.
 struct Engine {
-  std::string_view id;       // "sglang"
-  std::string_view title;    // "SGLang"
+  std::string_view id;                // "sglang"
+  std::string_view title;             // "SGLang"
   std::span<const Release> releases;  // that matter, oldest first
-  std::string_view newest;   // what a bare name means: the newest that an oracle was made of
-  std::string_view known_to; // date up to which rules are known
+  std::string_view newest;    // what a bare name means: the newest that an oracle was made of
+  std::string_view known_to;  // date up to which rules are known
   std::span<const ServerOption> options;
   ServerPlan (*plan)(const PlanRequest& request);  // null: no loader to simulate (peft)
 

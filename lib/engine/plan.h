@@ -18,6 +18,9 @@ struct Refusal {
   bool first_use = false;  // the server starts, and the first request dies
 };
 
+// "KeyError: 'v_proj'"; the type alone where the text is empty.
+std::string refusal_text(const Refusal& refusal);
+
 // What becomes of a tensor.
 enum class Fate : uint8_t {
   used,       // whole, and where it belongs
@@ -36,7 +39,7 @@ struct PlanEvent {
   std::string_view cause;  // the name of the rule (lib/check/rules) that explains it
   Effect effect;
   std::vector<std::string> tensors;  // as the files spell them, sorted; empty: the whole adapter
-  std::string detail;      // what was found and what the server expects, for the finding's message
+  std::string detail;  // what was found and what the server expects, for the finding's message
   std::optional<Refusal> refusal;  // with Effect::refused
 };
 

@@ -26,11 +26,11 @@ struct WeightFile {
 // value. `config` is what adapter_config.json holds, unchecked: engines look at it as the server's
 // own code does.
 struct ServedAdapter {
-  std::string name;                // as the server's messages call it: the folder's last component
-  std::string folder;              // as its messages print it
-  bool has_config = false;         // adapter_config.json exists and is JSON
+  std::string name;         // as the server's messages call it: the folder's last component
+  std::string folder;       // as its messages print it
+  bool has_config = false;  // adapter_config.json exists and is JSON
   Json config;
-  std::vector<WeightFile> files;   // every weights file of the folder, sorted by name
+  std::vector<WeightFile> files;     // every weights file of the folder, sorted by name
   std::optional<Json> added_tokens;  // added_tokens.json, where there is one
 };
 

@@ -1,0 +1,116 @@
+#include "lib/check/rule.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "lib/base/error.h"
+
+namespace moelora {
+
+#define MOELORA_ENTRY(name) extern const Rule name;
+#include "rules.inc"
+#undef MOELORA_ENTRY
+
+namespace {
+
+const std::vector<const Rule*>& registry() {
+  static const std::vector<const Rule*> kAll = [] {
+    std::vector<const Rule*> all = {
+#define MOELORA_ENTRY(name) &name,
+#include "rules.inc"
+#undef MOELORA_ENTRY
+    };
+    std::sort(all.begin(), all.end(), [](const Rule* a, const Rule* b) { return a->id < b->id; });
+    return all;
+  }();
+  return kAll;
+}
+
+// Line and column of a member of a config that was read from a file.
+void place(Finding& finding, const Json& config, std::string_view key) {
+  const Json* value = config.find(key);
+  const Json& at = value != nullptr ? *value : config;
+  finding.line = at.line();
+  finding.column = at.column();
+}
+
+}  // namespace
+
+std::string_view severity_name(Severity severity) {
+  switch (severity) {
+    case Severity::information:
+      return "information";
+    case Severity::warning:
+      return "warning";
+    case Severity::error:
+      return "error";
+  }
+  return "";
+}
+
+std::span<const Rule* const> all_rules() { return registry(); }
+
+const Rule* find_rule(std::string_view id_or_name) {
+  for (const Rule* rule : registry())
+    if (rule->id == id_or_name || rule->name == id_or_name) return rule;
+  return nullptr;
+}
+
+const AdapterPlan* RuleContext::plan() const {
+  if (run_ == nullptr || !run_->plan || !adapter_) return nullptr;
+  return *adapter_ < run_->plan->adapters.size() ? &run_->plan->adapters[*adapter_] : nullptr;
+}
+
+const ModelSpec* RuleContext::spec() const {
+  return deployment_.base ? &deployment_.base->spec : nullptr;
+}
+
+Finding& RuleContext::report(std::string message) {
+  Finding& finding = findings_.emplace_back();
+  finding.rule = &rule_;
+  finding.severity = rule_.severity;
+  if (run_ != nullptr) finding.engine = run_->choice.label();
+  finding.adapter = adapter_;
+  finding.message = std::move(message);
+  finding.fix = fill(rule_.fix);
+  return finding;
+}
+
+Finding& RuleContext::report(std::vector<std::string> names, std::string message) {
+  Finding& finding = report(std::move(message));
+  finding.names = std::move(names);
+  if (!finding.names.empty()) finding.where = finding.names.front();
+  if (adapter_) finding.file = subject().main_file;
+  return finding;
+}
+
+Finding& RuleContext::report_config(std::string_view key, std::string message) {
+  Finding& finding = report(std::move(message));
+  finding.file = "adapter_config.json";
+  finding.where = key;
+  if (adapter_) place(finding, subject().config, key);
+  return finding;
+}
+
+void RuleContext::explain_plan() {
+  if (run_ == nullptr || !run_->plan) return;
+  const AdapterPlan* mine = plan();
+  const std::vector<PlanEvent>& events = mine != nullptr ? mine->events : run_->plan->server;
+  for (const PlanEvent& event : events) {
+    if (event.cause != rule_.name) continue;
+    Finding& finding = report(event.tensors, event.detail);
+    if (event.refusal) finding.server_text = refusal_text(*event.refusal);
+  }
+}
+
+std::string RuleContext::fill(std::string_view fix) const {
+  std::string out(fix);
+  const std::string path = adapter_ ? subject().given : "ADAPTER";
+  constexpr std::string_view kHole = "{adapter}";
+  for (size_t at = out.find(kHole); at != std::string::npos; at = out.find(kHole, at + path.size()))
+    out.replace(at, kHole.size(), path);
+  return out;
+}
+
+}  // namespace moelora

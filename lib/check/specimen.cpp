@@ -1,0 +1,153 @@
+#include "lib/check/specimen.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "lib/adapter/init.h"
+#include "lib/adapter/random_source.h"
+#include "lib/base/cast.h"
+#include "lib/base/error.h"
+#include "lib/check/embedded_specimens.h"
+#include "lib/check/validate.h"
+
+namespace moelora {
+namespace {
+
+// A sound adapter: what `lora-convert init` would make for a tiny base model.
+struct Recipe {
+  std::string_view id, base, to;
+  std::string_view targets;  // separated by spaces
+  std::string_view engines;  // that accept it, separated by spaces
+};
+
+constexpr std::array<Recipe, 9> kRecipes = {{
+    {"gpt_oss_attention", "gpt_oss", "peft-linear", "attention", "peft sglang vllm"},
+    {"gpt_oss_stacked_params", "gpt_oss", "peft-params", "attention experts", "peft vllm"},
+    {"gpt_oss_stacked", "gpt_oss", "stacked-fused", "attention experts", "sglang"},
+    {"qwen3_moe_per_expert", "qwen3_moe", "peft-linear", "attention experts", "sglang vllm"},
+    {"qwen3_moe_shared_outer", "qwen3_moe", "shared-outer", "attention experts", "sglang"},
+    {"qwen3_moe_stacked_params", "qwen3_moe", "peft-params", "attention experts", "peft"},
+    {"mixtral_per_expert", "mixtral", "peft-linear", "attention experts", "vllm"},
+    {"deepseek_v3_per_expert", "deepseek_v3", "peft-linear", "attention experts shared",
+     "sglang vllm"},
+    {"nemotron_h_per_expert", "nemotron_h", "peft-linear", "experts", "vllm"},
+}};
+
+std::vector<std::string> words(std::string_view text) {
+  std::vector<std::string> out;
+  while (!text.empty()) {
+    const size_t space = text.find(' ');
+    out.emplace_back(text.substr(0, space));
+    text = space == std::string_view::npos ? "" : text.substr(space + 1);
+  }
+  return out;
+}
+
+Json base_config(std::string_view name) {
+  for (const EmbeddedFile& file : embedded_specimen_bases())
+    if (file.name == name) return parse_json(file.text, "schemas/specimens/" + file.name + ".json");
+  throw Error(std::string(name), "is no base of schemas/specimens");
+}
+
+Subject make_subject(const FreshAdapter& fresh) {
+  Subject out;
+  out.given = out.folder = "adapter";
+  out.has_config = true;
+  // Through text, so that every key has a line.
+  out.config = parse_json(fresh.config.dump(), "adapter_config.json");
+  out.main_file = "adapter_model.safetensors";
+  out.own_files = {out.main_file};
+  out.listing = {"adapter_config.json", out.main_file};
+  out.files.push_back({out.main_file, fresh.tensors});
+  return out;
+}
+
+InitOptions init_options(const Recipe& recipe) {
+  InitOptions out;
+  out.base = fmt::format("moelora/tiny-{}", recipe.base);
+  out.rank = 4;
+  out.alpha = 8;
+  out.targets = words(recipe.targets);
+  out.to = recipe.to;
+  out.random_b = true;
+  return out;
+}
+
+}  // namespace
+
+std::span<const std::string_view> specimen_ids() {
+  static const std::vector<std::string_view> kIds = [] {
+    std::vector<std::string_view> ids;
+    for (const Recipe& recipe : kRecipes) ids.push_back(recipe.id);
+    return ids;
+  }();
+  return kIds;
+}
+
+Specimen make_specimen(std::string_view id) {
+  const auto recipe =
+      std::find_if(kRecipes.begin(), kRecipes.end(), [&](const Recipe& r) { return r.id == id; });
+  if (recipe == kRecipes.end()) throw Error(std::string(id), "is no specimen");
+  Specimen out;
+  out.id = id;
+  out.base_config = base_config(recipe->base);
+  const InitOptions options = init_options(*recipe);
+  const ModelSpec spec = make_model_spec(out.base_config, options.base);
+  out.adapters.push_back(make_subject(make_adapter(options, spec)));
+  out.engines = words(recipe->engines);
+  return out;
+}
+
+size_t Specimen::remove(std::string_view part) {
+  return std::erase_if(
+      tensors(), [&](const auto& entry) { return entry.first.find(part) != std::string::npos; });
+}
+
+size_t Specimen::rename(std::string_view from, std::string_view to) {
+  TensorMap renamed;
+  size_t count = 0;
+  for (auto& [name, tensor] : tensors()) {
+    std::string next = name;
+    if (const size_t at = next.find(from); at != std::string::npos) {
+      next.replace(at, from.size(), to);
+      ++count;
+    }
+    renamed.emplace(std::move(next), std::move(tensor));
+  }
+  tensors() = std::move(renamed);
+  return count;
+}
+
+Tensor Specimen::zeros(const Shape& shape, DType dtype) const {
+  return Tensor::zeros(dtype, shape);
+}
+
+Tensor Specimen::random(const Shape& shape, uint64_t seed) const {
+  int64_t elements = 1;
+  for (int64_t extent : shape) elements *= extent;
+  return Tensor(random_source(seed, to_string(shape), elements, 0.1), shape);
+}
+
+Deployment deployment_of(Specimen specimen, std::string_view engine) {
+  Deployment out;
+  const std::string where = "moelora/tiny-base";
+  if (!specimen.without_base) {
+    BaseModel base;
+    base.spec = make_model_spec(specimen.base_config, where);
+    base.config = specimen.base_config;
+    base.origin = where;
+    out.base = std::move(base);
+  }
+  out.options = specimen.options;
+  for (Subject& subject : specimen.adapters) {
+    interpret(subject, out.base, {});
+    out.adapters.push_back(std::move(subject));
+  }
+  if (!engine.empty()) out.engines.push_back({parse_engine(engine), out.options, {}, {}});
+  plan_engines(out);
+  return out;
+}
+
+}  // namespace moelora

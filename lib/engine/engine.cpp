@@ -1,0 +1,150 @@
+#include "lib/engine/engine.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <charconv>
+
+#include "lib/adapter/tensor_name.h"
+#include "lib/base/error.h"
+#include "lib/base/nearest.h"
+#include "lib/io/utf8.h"
+
+namespace moelora {
+
+#define MOELORA_ENTRY(name) extern const Engine name##_engine;
+#include "engines.inc"
+#undef MOELORA_ENTRY
+
+namespace {
+
+constexpr std::array kAll = {
+#define MOELORA_ENTRY(name) &name##_engine,
+#include "engines.inc"
+#undef MOELORA_ENTRY
+};
+
+[[noreturn]] void refuse_engine(std::string_view text, const std::string& what) {
+  std::string known;
+  for (const Engine* engine : kAll) {
+    known += fmt::format("{}{} (", known.empty() ? "" : ", ", engine->id);
+    for (const Release& release : engine->releases)
+      known += fmt::format("{}{}", &release == engine->releases.data() ? "" : " ", release.version);
+    known += ")";
+  }
+  throw Error("--engine " + printable(text), what, "engines and their versions: " + known);
+}
+
+[[noreturn]] void refuse_option(std::string_view pair, const std::string& what,
+                                const std::string& hint) {
+  throw Error("--server-option " + printable(pair), what, hint);
+}
+
+int64_t count_of(std::string_view pair, std::string_view value) {
+  const auto number = parse_index(value);
+  if (!number || *number < 1)
+    refuse_option(pair, fmt::format("{} is no number from 1 on", quoted(value)), "");
+  return *number;
+}
+
+// The four that every engine has; false when `key` is none of them.
+bool set_common(ServerOptions& options, std::string_view key, std::string_view pair,
+                std::string_view value) {
+  if (key == "tp-size" || key == "tensor-parallel-size")
+    options.tp = count_of(pair, value);
+  else if (key == "ep-size")
+    options.ep = count_of(pair, value);
+  else if (key == "max-lora-rank")
+    options.max_lora_rank = count_of(pair, value);
+  else if (key == "max-loras" || key == "max-loras-per-batch")
+    options.max_loras = count_of(pair, value);
+  else
+    return false;
+  return true;
+}
+
+void check_value(const ServerOption& option, std::string_view pair, std::string_view value) {
+  if (option.kind == ServerOption::Kind::on_off && value != "on" && value != "off")
+    refuse_option(pair, fmt::format("{} is neither on nor off", quoted(value)), "");
+  if (option.kind == ServerOption::Kind::number) count_of(pair, value);
+}
+
+const ServerOption* find_option(std::string_view key, std::span<const EngineChoice> engines) {
+  for (const EngineChoice& choice : engines)
+    for (const ServerOption& option : choice.engine->options)
+      if (option.key == key || (!option.alias.empty() && option.alias == key)) return &option;
+  return nullptr;
+}
+
+std::string known_options(std::string_view key, std::span<const EngineChoice> engines) {
+  std::vector<std::string_view> known{"tp-size", "ep-size", "max-lora-rank", "max-loras"};
+  for (const EngineChoice& choice : engines)
+    for (const ServerOption& option : choice.engine->options) known.push_back(option.key);
+  if (const auto meant = nearest(key, known)) return fmt::format("did you mean {}?", *meant);
+  return fmt::format("options: {}", fmt::join(known, ", "));
+}
+
+}  // namespace
+
+std::optional<bool> ServerOptions::flag(std::string_view key) const {
+  const auto at = values.find(key);
+  if (at == values.end()) return std::nullopt;
+  return at->second == "on";
+}
+
+std::optional<int64_t> ServerOptions::number(std::string_view key) const {
+  const auto at = values.find(key);
+  return at == values.end() ? std::nullopt : parse_index(at->second);
+}
+
+std::string ServerOptions::text(std::string_view key) const {
+  const auto at = values.find(key);
+  return at == values.end() ? "" : at->second;
+}
+
+const Release& Engine::release(std::string_view version) const {
+  for (const Release& release : releases)
+    if (release.version == version) return release;
+  throw Error(std::string(id), fmt::format("has no release {}", version));
+}
+
+std::span<const Engine* const> all_engines() { return kAll; }
+
+const Engine* find_engine(std::string_view id) {
+  for (const Engine* engine : kAll)
+    if (engine->id == id) return engine;
+  return nullptr;
+}
+
+std::string EngineChoice::label() const { return fmt::format("{}@{}", engine->id, version.text()); }
+
+EngineChoice parse_engine(std::string_view text) {
+  const size_t at = text.find('@');
+  const Engine* engine = find_engine(text.substr(0, at));
+  if (engine == nullptr)
+    refuse_engine(text, fmt::format("{} is no engine", quoted(text.substr(0, at))));
+  const std::string_view version =
+      at == std::string_view::npos ? engine->newest : text.substr(at + 1);
+  const auto parsed = EngineVersion::parse(version);
+  if (!parsed)
+    refuse_engine(text,
+                  fmt::format("{} is neither a version nor a date (2026-05-19)", quoted(version)));
+  return {engine, *parsed};
+}
+
+void set_server_option(ServerOptions& options, std::string_view pair,
+                       std::span<const EngineChoice> engines) {
+  const size_t equals = pair.find('=');
+  if (equals == std::string_view::npos || equals == 0)
+    refuse_option(pair, "is not KEY=VALUE", "for example --server-option virtual-experts=on");
+  const std::string_view key = pair.substr(0, equals), value = pair.substr(equals + 1);
+  if (set_common(options, key, pair, value)) return;
+  const ServerOption* option = find_option(key, engines);
+  if (option == nullptr)
+    refuse_option(pair, fmt::format("{} is no option of the chosen engines", quoted(key)),
+                  known_options(key, engines));
+  check_value(*option, pair, value);
+  options.values[std::string(option->key)] = value;
+}
+
+}  // namespace moelora
