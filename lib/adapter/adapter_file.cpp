@@ -166,23 +166,19 @@ std::optional<BaseModel> base_for(const AdapterConfig& config, const LoadOptions
   return found;
 }
 
-LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> base,
-                                const std::string& from, const ReadOptions& read) {
-  LoadedAdapter out;
-  out.files = std::move(files);
-  out.base = std::move(base);
-  const ModelSpec* spec = out.base ? &out.base->spec : nullptr;
-  out.adapter.config = out.files.config;
-  note_config(out.adapter.config, out.notes);
-
-  std::vector<ExpertTensor> experts;
+Interpretation interpret_tensors(const TensorMap& tensors, std::span<const ExpertTensor> experts,
+                                 const AdapterConfig& config, const ModelSpec* spec,
+                                 const std::string& from, const ReadOptions& read) {
+  Interpretation out;
+  out.adapter.config = config;
+  note_config(config, out.notes);
   DenseReader dense(spec, out.adapter);
-  for (const auto& [name, tensor] : out.files.weights.tensors) {
-    const TensorName parsed = parse_tensor_name(name);
-    if (auto expert = expert_tensor(name, parsed, tensor))
-      experts.push_back(std::move(*expert));
+  auto expert = experts.begin();  // in the order of `tensors`
+  for (const auto& [name, tensor] : tensors) {
+    if (expert != experts.end() && expert->name == name)
+      ++expert;
     else
-      dense.add(name, parsed, tensor);
+      dense.add(name, parse_tensor_name(name), tensor);
   }
   dense.finish();
   if (experts.empty()) return out;
@@ -194,6 +190,20 @@ LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> bas
                   fmt::format("is no tensor of the layout {}", out.layout->id),
                   "leave --from out to detect it");
   out.layout->read(experts, {spec, out.adapter.config, read, out.notes}, out.adapter);
+  return out;
+}
+
+LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> base,
+                                const std::string& from, const ReadOptions& read) {
+  LoadedAdapter out;
+  out.files = std::move(files);
+  out.base = std::move(base);
+  const TensorMap& tensors = out.files.weights.tensors;
+  Interpretation meaning = interpret_tensors(tensors, expert_tensors(tensors), out.files.config,
+                                             out.base ? &out.base->spec : nullptr, from, read);
+  out.adapter = std::move(meaning.adapter);
+  out.layout = meaning.layout;
+  out.notes = std::move(meaning.notes);
   return out;
 }
 

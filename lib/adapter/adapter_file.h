@@ -48,7 +48,21 @@ std::optional<ExpertTensor> expert_tensor(const std::string& name, const TensorN
                                           const Tensor& tensor);
 std::vector<ExpertTensor> expert_tensors(const TensorMap& tensors);
 
-// Makes the canonical adapter of opened files. `from` is a layout id, "" to detect it.
+// What tensors and their config mean.
+struct Interpretation {
+  Adapter adapter;
+  const Layout* layout = nullptr;  // null: no routed-expert factors
+  std::vector<std::string> notes;  // what was assumed, for people
+};
+
+// Makes the canonical adapter of named tensors; `spec` is null without a base model, `from` a
+// layout id or "" to detect it. `experts`: expert_tensors(tensors), where the caller has them.
+// Throws Error.
+Interpretation interpret_tensors(const TensorMap& tensors, std::span<const ExpertTensor> experts,
+                                 const AdapterConfig& config, const ModelSpec* spec,
+                                 const std::string& from, const ReadOptions& read);
+
+// The same of opened files.
 LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> base,
                                 const std::string& from, const ReadOptions& read);
 

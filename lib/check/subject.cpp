@@ -98,13 +98,13 @@ class Opener {
     for (SafetensorsFile& file : weights.files) add_own(file, weights.tensors);
   }
 
-  void add_own(SafetensorsFile& file, const TensorMap& tensors) {
+  void add_own(SafetensorsFile& file, TensorMap& tensors) {
     SubjectFile own{name_of(file.file->path()), {}};
     if (out_.sharded) {
       for (const TensorEntry& entry : file.header.tensors)
-        if (const auto at = tensors.find(entry.name); at != tensors.end()) own.tensors.insert(*at);
+        if (auto node = tensors.extract(entry.name)) own.tensors.insert(std::move(node));
     } else {
-      own.tensors = tensors;
+      own.tensors.swap(tensors);
     }
     out_.own_files.push_back(own.name);
     out_.files.push_back(std::move(own));
@@ -157,23 +157,16 @@ ServedAdapter served_of(const Subject& subject) {
 }
 
 void gather_tensors(Subject& subject) {
-  for (const SubjectFile& file : subject.files) {
+  for (SubjectFile& file : subject.files) {
     const auto& own = subject.own_files;
-    if (std::find(own.begin(), own.end(), file.name) == own.end()) continue;
-    if (subject.tensors.empty())
-      subject.tensors = file.tensors;
-    else
-      subject.tensors.insert(file.tensors.begin(), file.tensors.end());
+    if (std::find(own.begin(), own.end(), file.name) != own.end())
+      subject.tensors.merge(file.tensors);
   }
 }
 
 void load(Subject& subject, const SubjectOptions& options) {
-  AdapterFiles files;
-  files.config = *subject.parsed_config;
-  files.weights.tensors = subject.tensors;
-  files.folder = subject.folder;
-  subject.loaded =
-      interpret_adapter(std::move(files), subject.base, options.load.from, options.load.read);
+  subject.loaded = interpret_tensors(subject.tensors, subject.experts, *subject.parsed_config,
+                                     subject.spec(), options.load.from, options.load.read);
   const auto& notes = subject.loaded->notes;
   subject.notes.insert(subject.notes.end(), notes.begin(), notes.end());
 }
@@ -195,8 +188,8 @@ Subject open_subject(const std::string& path) { return Opener(path).open(); }
 
 void interpret(Subject& subject, std::optional<BaseModel> base, const SubjectOptions& options) {
   subject.base = std::move(base);
-  gather_tensors(subject);
   subject.served = served_of(subject);
+  gather_tensors(subject);
   if (subject.has_config)
     subject.config_error = error_of([&] {
       subject.parsed_config =

@@ -52,11 +52,11 @@ struct Subject {
   std::vector<SafetensorsFile> open_files;  // keeps `files` readable
 
   // What it means; filled by interpret().
-  TensorMap tensors;                           // the adapter's own, of main_file or its shards
+  TensorMap tensors;  // the adapter's own, moved out of `files`: of main_file or its shards
   std::optional<AdapterConfig> parsed_config;  // nullopt: `config_error` says why
   std::optional<Error> config_error;
   std::optional<BaseModel> base;
-  std::optional<LoadedAdapter> loaded;  // canonical form; nullopt: `adapter_error` says why
+  std::optional<Interpretation> loaded;  // canonical form; nullopt: `adapter_error` says why
   std::optional<Error> adapter_error;
   std::vector<ExpertTensor> experts;  // routed-expert factors by name, whatever their layout
   const Layout* layout = nullptr;     // of the experts; null: none, or `layout_error`
