@@ -14,15 +14,26 @@ struct ValueStats {
   bool known = false;
   int64_t elements = 0;
   int64_t nan = 0, inf = 0;
-  int64_t first_bad = -1;  // row-major index of the first NaN or Inf
-  double max_abs = 0;      // of the finite ones
-  double sum = 0, sum_squares = 0;
+  int64_t first_bad = -1;           // row-major index of the first NaN or Inf
+  double max_abs = 0;               // of the finite ones
+  double sum = 0, sum_squares = 0;  // of the finite ones; about single precision
   int64_t zeros = 0;
-  double max_bf16_error = 0;  // largest relative change of a finite value by rounding to bf16
-  double std_dev() const;
+  // Of F32: largest relative change of a finite value by rounding to bf16; infinite where one
+  // overflows. 0 for other dtypes.
+  double max_bf16_error = 0;
+
+  double std_dev() const;  // of the finite ones, 0 without any
+  bool all_zero() const { return known && zeros == elements; }
+
+  friend bool operator==(const ValueStats&, const ValueStats&) = default;
 };
 
-// One entry a tensor, by name. Streams: each byte is read once, memory stays bounded.
+// One entry a tensor, by name. Streams: each byte is read once, in blocks of a cache's size, so
+// that memory stays bounded (about 1 MB a thread). The result does not depend on `threads` (0: all
+// cores). Throws Error when bytes cannot be read.
 std::map<std::string, ValueStats> scan_values(const TensorMap& tensors, int threads);
+
+// The coordinates of element `index` (row-major) of a tensor of this shape: {3, 17}.
+Shape coordinates(const Shape& shape, int64_t index);
 
 }  // namespace moelora
