@@ -36,9 +36,9 @@ struct Rule {
   std::string_view id;    // "SGL002"
   std::string_view name;  // completes "allow ...": "lone-q-proj"; the `cause` of plan events
   Severity severity = Severity::error;  // the usual one; a finding may say another
-  std::string_view engine;              // "sglang", "vllm", "peft"; "" for every engine and none
+  std::string_view engine = {};         // "sglang", "vllm", "peft"; "" for every engine and none
   // Releases (of `engine`) between which the rule holds: since <= version < until. "" is open.
-  std::string_view since, until;
+  std::string_view since = {}, until = {};
   bool needs_base = false;        // not run, and listed as skipped, without a base model
   bool needs_values = false;      // not run, and listed as skipped, when values are not looked at
   bool whole_deployment = false;  // run once, not once an adapter
@@ -46,9 +46,9 @@ struct Rule {
   std::string_view why;           // what goes wrong, with the server's own text
   std::string_view fix;           // one command or instruction; {adapter} is the adapter's path
   std::string_view source;        // issue, PR or code the fact is from
-  Breaks breaks;                  // the smallest change of a sound adapter that fires it
+  Breaks breaks = {};             // the smallest change of a sound adapter that fires it
   // Rules that may fire on that example too, above information: consequences, not other faults.
-  std::span<const std::string_view> implies;
+  std::span<const std::string_view> implies = {};
   void (*check)(RuleContext& context);
 };
 
