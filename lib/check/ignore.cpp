@@ -1,0 +1,73 @@
+#include "lib/check/ignore.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "lib/base/error.h"
+#include "lib/io/utf8.h"
+
+namespace moelora {
+namespace {
+
+bool covers(const Waiver& waiver, const Finding& finding, const Deployment& deployment) {
+  if (waiver.rule != finding.rule) return false;
+  if (waiver.adapter.empty()) return true;
+  return finding.adapter &&
+         glob_matches(waiver.adapter, deployment.adapters[*finding.adapter].given);
+}
+
+}  // namespace
+
+std::vector<Waived> take_waived(Judgement& judgement, const Deployment& deployment,
+                                std::span<const Waiver> waivers) {
+  std::vector<Waived> waived;
+  std::vector<Finding> kept;
+  for (Finding& finding : judgement.findings) {
+    const auto waiver = std::find_if(waivers.begin(), waivers.end(), [&](const Waiver& w) {
+      return covers(w, finding, deployment);
+    });
+    if (waiver == waivers.end())
+      kept.push_back(std::move(finding));
+    else
+      waived.push_back({std::move(finding), waiver->reason, waiver->from});
+  }
+  judgement.findings = std::move(kept);
+  return waived;
+}
+
+std::vector<const Waiver*> unused(std::span<const Waiver> waivers, std::span<const Waived> waived) {
+  std::vector<const Waiver*> out;
+  for (const Waiver& waiver : waivers)
+    if (std::none_of(waived.begin(), waived.end(), [&](const Waived& w) {
+          return w.finding.rule == waiver.rule && w.from == waiver.from;
+        }))
+      out.push_back(&waiver);
+  return out;
+}
+
+const Rule& rule_to_waive(std::string_view id_or_name, const std::string& from) {
+  if (const Rule* rule = find_rule(id_or_name)) return *rule;
+  throw Error(from, fmt::format("there is no rule {}", quoted(id_or_name)),
+              "lora-validate --list-rules lists them");
+}
+
+bool glob_matches(std::string_view glob, std::string_view text) {
+  size_t g = 0, t = 0, star = std::string_view::npos, resume = 0;
+  while (t < text.size()) {
+    if (g < glob.size() && glob[g] == '*') {
+      star = g++;
+      resume = t;
+    } else if (g < glob.size() && (glob[g] == '?' || glob[g] == text[t])) {
+      ++g, ++t;
+    } else if (star != std::string_view::npos) {
+      g = star + 1;
+      t = ++resume;
+    } else {
+      return false;
+    }
+  }
+  return glob.find_first_not_of('*', g) == std::string_view::npos;
+}
+
+}  // namespace moelora

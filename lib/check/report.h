@@ -1,0 +1,47 @@
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "lib/check/ignore.h"
+#include "lib/check/validate.h"
+
+namespace moelora {
+
+struct ReportOptions {
+  bool colour = false;
+  bool verbose = false;  // every name and not the first few, the memory table of each engine
+  size_t width = 0;      // columns to wrap prose to; 0: never
+  std::optional<Severity> fail_on = Severity::error;  // nullopt: nothing fails
+  std::string
+      working_folder;  // absolute; where files that CI points at are told from. "": as given
+};
+
+// All that a report tells.
+struct Report {
+  const Deployment& deployment;
+  const Judgement& judgement;  // without what was waived
+  std::span<const Waived> waived;
+  ReportOptions options;
+};
+
+// Whether a finding is at or above options.fail_on.
+bool fails(const Finding& finding, const ReportOptions& options);
+bool fails(const Report& report);
+
+// A form in which a report is printed. Each is one file in reports/ that defines one
+// `const ReportFormat` in namespace reports; the folder is the registry. A format tells everything:
+// findings, what was waived, skipped and assumed. It prints no byte of a file that could steer a
+// terminal, a workflow or the markup around it.
+struct ReportFormat {
+  std::string_view id;                         // "sarif"
+  std::string_view summary;                    // one line, for --help and README
+  std::string (*write)(const Report& report);  // ends with a newline
+};
+
+std::span<const ReportFormat* const> all_report_formats();    // by id
+const ReportFormat* find_report_format(std::string_view id);  // null when unknown
+
+}  // namespace moelora

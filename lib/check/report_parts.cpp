@@ -1,0 +1,208 @@
+#include "lib/check/report_parts.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <tuple>
+
+#include "lib/io/utf8.h"
+
+namespace moelora {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kLongestLine = 1 << 14;
+
+void add(Counts& counts, const Finding& finding) {
+  ++(finding.severity == Severity::error     ? counts.errors
+     : finding.severity == Severity::warning ? counts.warnings
+                                             : counts.information);
+}
+
+std::string number_of(int64_t n, const char* one, const char* many) {
+  return fmt::format("{} {}", n, n == 1 ? one : many);
+}
+
+bool is_text_file(std::string_view name) { return name.ends_with(".json"); }
+
+constexpr const char* kConfig = "adapter_config.json";
+
+// The file of the adapter to point at.
+std::string file_to_show(const Finding& finding, const Subject& adapter) {
+  if (is_text_file(finding.file)) return finding.file;
+  const bool config =
+      std::find(adapter.listing.begin(), adapter.listing.end(), kConfig) != adapter.listing.end();
+  return config || finding.file.empty() ? kConfig : finding.file;
+}
+
+std::string told_from(const fs::path& folder, const fs::path& path) {
+  if (folder.empty()) return path.lexically_normal().generic_string();
+  const fs::path whole = (folder / path).lexically_normal();
+  const fs::path relative = whole.lexically_relative(folder.lexically_normal());
+  const bool outside = relative.empty() || *relative.begin() == "..";
+  return (outside ? whole : relative).generic_string();
+}
+
+}  // namespace
+
+Counts counted(std::span<const Finding> findings) {
+  Counts counts;
+  for (const Finding& finding : findings) add(counts, finding);
+  return counts;
+}
+
+Counts counted(std::span<const Finding* const> findings) {
+  Counts counts;
+  for (const Finding* finding : findings) add(counts, *finding);
+  return counts;
+}
+
+std::string counts_text(const Counts& counts) {
+  std::vector<std::string> parts;
+  if (counts.errors > 0) parts.push_back(number_of(counts.errors, "error", "errors"));
+  if (counts.warnings > 0) parts.push_back(number_of(counts.warnings, "warning", "warnings"));
+  if (counts.information > 0) parts.push_back(fmt::format("{} information", counts.information));
+  return parts.empty() ? "no findings" : fmt::format("{}", fmt::join(parts, ", "));
+}
+
+std::string shown(std::string_view text) {
+  return text.empty() ? std::string() : printable(text, kLongestLine);
+}
+
+std::string as_utf8(std::string_view text) {
+  return find_invalid_utf8(text) ? printable(text, text.size() * 4) : std::string(text);
+}
+
+std::string rule_title(const Finding& finding) {
+  return fmt::format("{} {}", finding.rule->id, finding.rule->name);
+}
+
+std::string where_text(const Finding& finding, bool all) {
+  if (all && finding.names.size() > 1) {
+    std::vector<std::string> names;
+    for (const std::string& name : finding.names) names.push_back(shown(name));
+    return fmt::format("{}", fmt::join(names, ", "));
+  }
+  const std::string more =
+      finding.names.size() > 1 ? fmt::format(" and {} more", finding.names.size() - 1) : "";
+  return shown(finding.where) + more;
+}
+
+std::string told(const Finding& finding, bool all) {
+  const std::string where = where_text(finding, all);
+  return where.empty() ? shown(finding.message) : where + ": " + shown(finding.message);
+}
+
+std::string adapter_title(const Deployment& deployment, std::optional<size_t> adapter) {
+  return adapter ? shown(deployment.adapters[*adapter].given) : "the deployment";
+}
+
+std::vector<const Finding*> findings_of(const Judgement& judgement, std::optional<size_t> adapter) {
+  std::vector<const Finding*> out;
+  for (const Finding& finding : judgement.findings)
+    if (finding.adapter == adapter) out.push_back(&finding);
+  return out;
+}
+
+std::vector<std::optional<size_t>> places(const Report& report) {
+  std::vector<std::optional<size_t>> out;
+  for (size_t i = 0; i < report.deployment.adapters.size(); ++i) out.emplace_back(i);
+  if (!findings_of(report.judgement, std::nullopt).empty()) out.emplace_back(std::nullopt);
+  return out;
+}
+
+std::vector<FindingGroup> grouped(std::span<const Finding> findings) {
+  std::vector<FindingGroup> groups;
+  std::map<std::tuple<const Rule*, std::string, std::optional<size_t>>, size_t> index;
+  for (const Finding& finding : findings) {
+    const auto [at, is_new] =
+        index.try_emplace({finding.rule, finding.engine, finding.adapter}, groups.size());
+    if (is_new) groups.push_back({{}, {}, finding.severity});
+    FindingGroup& group = groups[at->second];
+    group.findings.push_back(&finding);
+    group.severity = std::max(group.severity, finding.severity);
+    group.names.insert(group.names.end(), finding.names.begin(), finding.names.end());
+  }
+  for (FindingGroup& group : groups) {
+    std::sort(group.names.begin(), group.names.end());
+    group.names.erase(std::unique(group.names.begin(), group.names.end()), group.names.end());
+  }
+  return groups;
+}
+
+std::string told(const FindingGroup& group) {
+  const size_t more = group.findings.size() - 1;
+  return told(group.first()) + (more == 0 ? "" : fmt::format(" ({} more of this rule)", more));
+}
+
+std::string path_of(const Report& report, const Finding& finding, const std::string& file) {
+  const auto& adapters = report.deployment.adapters;
+  if (adapters.empty()) return file;
+  const Subject& adapter = adapters[finding.adapter.value_or(0)];
+  return told_from(report.options.working_folder, fs::path(adapter.folder) / file);
+}
+
+Spot spot_of(const Report& report, const Finding& finding) {
+  const auto& adapters = report.deployment.adapters;
+  if (adapters.empty()) return {kConfig};
+  const std::string file = file_to_show(finding, adapters[finding.adapter.value_or(0)]);
+  const bool known = finding.line > 0 && file == finding.file;
+  return {path_of(report, finding, file), known ? finding.line : 1,
+          known ? std::max(finding.column, 1) : 1};
+}
+
+std::vector<Remark> remarks(const Judgement& judgement) {
+  std::vector<Remark> out;
+  for (const std::string& note : judgement.notes) out.push_back({"note", note});
+  for (const Skipped& skipped : judgement.skipped)
+    out.push_back({"not checked", skipped.what + ": " + skipped.why});
+  return out;
+}
+
+std::vector<const EngineRun*> with_memory(const Deployment& deployment) {
+  std::vector<const EngineRun*> out;
+  for (const EngineRun& run : deployment.engines)
+    if (run.plan && !run.plan->memory.rows.empty()) out.push_back(&run);
+  return out;
+}
+
+std::string engines_text(const Deployment& deployment) {
+  std::vector<std::string> labels;
+  for (const EngineRun& run : deployment.engines) labels.push_back(run.choice.label());
+  return fmt::format("{}", fmt::join(labels, ", "));
+}
+
+std::string summary_line(const Report& report) {
+  const size_t adapters = report.deployment.adapters.size();
+  const std::string engines = engines_text(report.deployment);
+  std::string out = fmt::format("{} in {}", counts_text(counted(report.judgement.findings)),
+                                number_of(static_cast<int64_t>(adapters), "adapter", "adapters"));
+  if (!report.waived.empty()) out += fmt::format(", {} ignored", report.waived.size());
+  return out + (engines.empty() ? "; no engine named: only rules of no engine were run"
+                                : "; judged for " + engines);
+}
+
+std::string wrapped(std::string_view text, size_t width, size_t indent) {
+  if (width <= indent || width == 0) return std::string(text);
+  std::string out;
+  size_t column = indent;
+  while (!text.empty()) {
+    const std::string_view word = text.substr(0, text.find(' '));
+    text.remove_prefix(std::min(text.size(), word.size() + 1));
+    if (column > indent && column + 1 + word.size() > width) {
+      out += "\n" + std::string(indent, ' ');
+      column = indent;
+    } else if (column > indent) {
+      out += ' ';
+      ++column;
+    }
+    out += word;
+    column += word.size();
+  }
+  return out;
+}
+
+}  // namespace moelora

@@ -1,0 +1,106 @@
+// Annotations of a GitHub Actions job. A step may have 10 of each kind, what is more is dropped
+// without a word: the last says how many follow as plain lines of the log.
+
+#include <fmt/format.h>
+
+#include <array>
+
+#include "lib/check/report_parts.h"
+
+namespace moelora {
+namespace {
+
+constexpr size_t kMostOfAKind = 10;
+
+std::string escaped(std::string_view text, bool property) {
+  std::string out;
+  for (const char c : text) {
+    const bool escape = c == '%' || c == '\r' || c == '\n' || (property && (c == ':' || c == ','));
+    out += escape ? fmt::format("%{:02X}", static_cast<unsigned char>(c)) : std::string(1, c);
+  }
+  return out;
+}
+
+// A line of the log. The runner takes "##[" anywhere in it, and "::" at its start, for a command.
+std::string log_line(const std::string& text) {
+  std::string out = text;
+  for (size_t at = out.find("##["); at != std::string::npos; at = out.find("##[", at))
+    out.replace(at, 3, "##\\x5b");
+  return (out.starts_with("::") ? " " : "") + out + "\n";
+}
+
+const char* kind(Severity severity) {
+  return severity == Severity::error     ? "error"
+         : severity == Severity::warning ? "warning"
+                                         : "notice";
+}
+
+std::string title(const FindingGroup& group) {
+  const Finding& f = group.first();
+  return rule_title(f) + (f.engine.empty() ? "" : fmt::format(" ({})", f.engine));
+}
+
+std::string body(const FindingGroup& group) {
+  const Finding& f = group.first();
+  std::string out = told(group);
+  if (!f.server_text.empty()) out += "\nserver: " + f.server_text;
+  if (!f.fix.empty()) out += "\nfix: " + f.fix;
+  return out;
+}
+
+std::string annotation(const Report& report, const FindingGroup& group) {
+  const Spot spot = spot_of(report, group.first());
+  return fmt::format("::{} file={},line={},endLine={},col={},title={}::{}\n", kind(group.severity),
+                     escaped(shown(spot.path), true), spot.line, spot.line, spot.column,
+                     escaped(title(group), true), escaped(body(group), false));
+}
+
+std::string plain(const Report& report, const FindingGroup& group) {
+  return log_line(fmt::format("{} {} {}: {}", severity_name(group.severity), title(group),
+                              adapter_title(report.deployment, group.first().adapter),
+                              told(group)));
+}
+
+// The annotations of one severity, and as plain lines those that would be too many.
+std::string of_severity(const Report& report, const std::vector<FindingGroup>& groups,
+                        Severity severity) {
+  std::vector<const FindingGroup*> mine;
+  for (const FindingGroup& group : groups)
+    if (group.severity == severity) mine.push_back(&group);
+  const size_t annotated = mine.size() <= kMostOfAKind ? mine.size() : kMostOfAKind - 1;
+  std::string out;
+  for (size_t i = 0; i < annotated; ++i) out += annotation(report, *mine[i]);
+  if (annotated < mine.size())
+    out += fmt::format("::{} title=lora-validate::{} more follow in this step's log\n",
+                       kind(severity), mine.size() - annotated);
+  for (size_t i = annotated; i < mine.size(); ++i) out += plain(report, *mine[i]);
+  return out;
+}
+
+std::string write(const Report& report) {
+  const std::vector<FindingGroup> groups = grouped(report.judgement.findings);
+  std::string out;
+  for (const Severity severity : {Severity::error, Severity::warning, Severity::information})
+    out += of_severity(report, groups, severity);
+  for (const Waived& w : report.waived)
+    out += log_line(fmt::format("ignored {} in {}: {} ({})", rule_title(w.finding),
+                                adapter_title(report.deployment, w.finding.adapter),
+                                shown(w.reason), shown(w.from)));
+  for (const Remark& remark : remarks(report.judgement))
+    out += log_line(fmt::format("{}: {}", remark.label, shown(remark.text)));
+  return out + log_line(summary_line(report));
+}
+
+}  // namespace
+
+namespace reports {
+
+extern const ReportFormat github;
+const ReportFormat github = {
+    .id = "github",
+    .summary = "annotations of a GitHub Actions job, and its summary",
+    .write = write,
+};
+
+}  // namespace reports
+}  // namespace moelora

@@ -1,0 +1,154 @@
+#include "lib/io/json.h"
+
+#include <fmt/format.h>
+
+#include "lib/base/version.h"
+#include "lib/check/report_parts.h"
+
+namespace moelora {
+namespace {
+
+Json text(std::string_view value) { return as_utf8(value); }
+
+Json text_or_null(std::string_view value) { return value.empty() ? Json() : text(value); }
+
+Json number(uint64_t value) {
+  return value <= static_cast<uint64_t>(INT64_MAX) ? Json(static_cast<int64_t>(value))
+                                                   : Json(static_cast<double>(value));
+}
+
+Json texts(const std::vector<std::string>& values) {
+  std::vector<Json> items;
+  for (const std::string& value : values) items.push_back(text(value));
+  return Json::array(std::move(items));
+}
+
+Json finding_json(const Finding& f, const Deployment& deployment) {
+  return Json::object(
+      {{"rule", f.rule->id},
+       {"name", f.rule->name},
+       {"severity", severity_name(f.severity)},
+       {"engine", text_or_null(f.engine)},
+       {"adapter", f.adapter ? text(deployment.adapters[*f.adapter].given) : Json()},
+       {"file", text_or_null(f.file)},
+       {"line", f.line},
+       {"column", f.column},
+       {"where", text(f.where)},
+       {"count", static_cast<int64_t>(f.names.size())},
+       {"names", texts(f.names)},
+       {"message", text(f.message)},
+       {"fix", text(f.fix)},
+       {"server_text", text_or_null(f.server_text)},
+       {"unchecked", f.unchecked}});
+}
+
+Json waived_json(const Waived& waived, const Deployment& deployment) {
+  Json out = finding_json(waived.finding, deployment);
+  out.set("reason", text(waived.reason));
+  out.set("ignored_by", text(waived.from));
+  return out;
+}
+
+Json adapter_json(const Subject& adapter) {
+  return Json::object({{"path", text(adapter.given)},
+                       {"layout", adapter.layout ? Json(adapter.layout->id) : Json()},
+                       {"tensors", static_cast<int64_t>(adapter.tensors.size())},
+                       {"base", adapter.base ? text(adapter.base->origin) : Json()}});
+}
+
+Json engine_json(const EngineRun& run) {
+  return Json::object({{"engine", run.choice.label()},
+                       {"simulated", run.plan.has_value()},
+                       {"why_not", text_or_null(run.not_planned)}});
+}
+
+Json buffer_json(const MemoryRow& row) {
+  std::vector<Json> shape;
+  for (const int64_t extent : row.shape) shape.emplace_back(extent);
+  return Json::object({{"buffer", text(row.buffer)},
+                       {"shape", Json::array(std::move(shape))},
+                       {"layers", row.layers},
+                       {"bytes", number(row.bytes)}});
+}
+
+Json memory_json(const EngineRun* run) {
+  const MemoryPlan& plan = run->plan->memory;
+  std::vector<Json> buffers;
+  for (const MemoryRow& row : plan.rows) buffers.push_back(buffer_json(row));
+  return Json::object({{"engine", run->choice.label()},
+                       {"dtype", plan.dtype},
+                       {"slots", plan.slots},
+                       {"slot_bytes", number(plan.slot_bytes())},
+                       {"total_bytes", number(plan.total_bytes())},
+                       {"buffers", Json::array(std::move(buffers))}});
+}
+
+Json skipped_json(const Skipped& skipped) {
+  return Json::object({{"what", text(skipped.what)}, {"why", text(skipped.why)}});
+}
+
+Json summary_json(const Report& report) {
+  const Counts counts = counted(report.judgement.findings);
+  const auto fail_on = report.options.fail_on;
+  return Json::object({{"errors", counts.errors},
+                       {"warnings", counts.warnings},
+                       {"information", counts.information},
+                       {"ignored", static_cast<int64_t>(report.waived.size())},
+                       {"rules_run", report.judgement.rules_run},
+                       {"fail_on", fail_on ? Json(severity_name(*fail_on)) : Json("never")},
+                       {"failed", fails(report)}});
+}
+
+// The members of the whole; lists have an entry a line. Each entry is dumped by itself: as one tree
+// the names of a big adapter's findings would take more memory than the adapter's headers.
+class Members {
+ public:
+  void value(const char* key, std::string_view dumped) {
+    out_ += fmt::format("{}\n  \"{}\": {}", out_.empty() ? "" : ",", key, dumped);
+  }
+  template <class Range, class ToJson>
+  void list(const char* key, const Range& range, ToJson to_json) {
+    std::string lines;
+    for (const auto& entry : range) {
+      lines += lines.empty() ? "\n    " : ",\n    ";
+      lines += to_json(entry).dump(-1);
+    }
+    value(key, lines.empty() ? "[]" : "[" + lines + "\n  ]");
+  }
+  std::string take() { return "{" + std::move(out_) + "\n}\n"; }
+
+ private:
+  std::string out_;
+};
+
+std::string write(const Report& report) {
+  const Deployment& deployment = report.deployment;
+  Members out;
+  out.value("schema", R"("moelora.validate/1")");
+  out.value("version", Json(version()).dump());
+  out.value("base", deployment.base ? text(deployment.base->origin).dump() : "null");
+  out.list("adapters", deployment.adapters, adapter_json);
+  out.list("engines", deployment.engines, engine_json);
+  out.list("findings", report.judgement.findings,
+           [&](const Finding& f) { return finding_json(f, deployment); });
+  out.list("ignored", report.waived, [&](const Waived& w) { return waived_json(w, deployment); });
+  out.list("skipped", report.judgement.skipped, skipped_json);
+  out.list("notes", report.judgement.notes, text);
+  out.list("memory", with_memory(deployment), memory_json);
+  out.value("summary", summary_json(report).dump(-1));
+  return out.take();
+}
+
+}  // namespace
+
+namespace reports {
+
+extern const ReportFormat json;
+const ReportFormat json = {
+    .id = "json",
+    .summary = "one object, as schemas/validate.schema.json says",
+    .write = write,
+};
+
+}  // namespace reports
+}  // namespace moelora

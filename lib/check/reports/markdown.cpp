@@ -1,0 +1,79 @@
+#include "lib/check/markdown.h"
+
+#include <fmt/format.h>
+
+#include "lib/adapter/summary.h"
+#include "lib/check/report_parts.h"
+
+namespace moelora {
+namespace {
+
+std::string finding_cell(const Finding& f) {
+  std::string cell = f.where.empty() ? "" : md_code(where_text(f)) + ": ";
+  cell += md_text(shown(f.message));
+  if (!f.server_text.empty()) cell += "<br>server: " + md_code(shown(f.server_text));
+  return cell;
+}
+
+std::string adapter_section(const Report& report, std::optional<size_t> at) {
+  const auto findings = findings_of(report.judgement, at);
+  std::string out = fmt::format("\n### {}\n\n", md_text(adapter_title(report.deployment, at)));
+  if (findings.empty()) return out + "No findings.\n";
+  out += "| severity | rule | engine | finding | fix |\n|---|---|---|---|---|\n";
+  for (const Finding* f : findings)
+    out += fmt::format("| {} | {} | {} | {} | {} |\n", severity_name(f->severity), rule_title(*f),
+                       f->engine, finding_cell(*f), md_text(shown(f->fix)));
+  return out;
+}
+
+std::string waived_section(const Report& report) {
+  if (report.waived.empty()) return "";
+  std::string out = "\n### Ignored\n\n| rule | adapter | reason | by |\n|---|---|---|---|\n";
+  for (const Waived& w : report.waived)
+    out += fmt::format("| {} | {} | {} | {} |\n", rule_title(w.finding),
+                       md_text(adapter_title(report.deployment, w.finding.adapter)),
+                       md_text(shown(w.reason)), md_text(shown(w.from)));
+  return out;
+}
+
+std::string memory_section(const EngineRun& run) {
+  const MemoryPlan& plan = run.plan->memory;
+  std::string out = fmt::format("\n### Memory of {} on one device\n\n", run.choice.label());
+  out += "| buffer | shape | layers | bytes |\n|---|---|---|---|\n";
+  for (const MemoryRow& row : plan.rows)
+    out += fmt::format("| {} | {} | {} | {} |\n", md_code(row.buffer), to_string(row.shape),
+                       row.layers, row.bytes);
+  return out + fmt::format("\nOne slot {}, {} slots {}, {}.\n", size_text(plan.slot_bytes()),
+                           plan.slots, size_text(plan.total_bytes()), plan.dtype);
+}
+
+std::string remarks_section(const Report& report) {
+  std::string out;
+  for (const Remark& remark : remarks(report.judgement))
+    out += fmt::format("- {}: {}\n", remark.label, md_text(shown(remark.text)));
+  return out.empty() ? "" : "\n" + out;
+}
+
+std::string write(const Report& report) {
+  std::string out = fmt::format("## lora-validate: {}\n\n{}\n", fails(report) ? "failed" : "passed",
+                                md_text(summary_line(report)));
+  for (const std::optional<size_t> place : places(report)) out += adapter_section(report, place);
+  out += waived_section(report);
+  if (report.options.verbose)
+    for (const EngineRun* run : with_memory(report.deployment)) out += memory_section(*run);
+  return out + remarks_section(report);
+}
+
+}  // namespace
+
+namespace reports {
+
+extern const ReportFormat markdown;
+const ReportFormat markdown = {
+    .id = "markdown",
+    .summary = "tables, for a pull request or a job's summary",
+    .write = write,
+};
+
+}  // namespace reports
+}  // namespace moelora

@@ -1,0 +1,122 @@
+#include <fmt/format.h>
+
+#include <array>
+
+#include "lib/adapter/summary.h"
+#include "lib/check/report_parts.h"
+
+namespace moelora {
+namespace {
+
+enum class Style : uint8_t { bold, dim, error, warning, information };
+
+Style style_of(Severity severity) {
+  return severity == Severity::error     ? Style::error
+         : severity == Severity::warning ? Style::warning
+                                         : Style::information;
+}
+
+class Text {
+ public:
+  explicit Text(const Report& report) : report_(report) {}
+
+  std::string write() {
+    for (const std::optional<size_t> place : places(report_)) adapter(place);
+    for (const Waived& w : report_.waived) waived(w);
+    if (!report_.waived.empty()) out_ += "\n";
+    if (report_.options.verbose)
+      for (const EngineRun* run : with_memory(report_.deployment)) memory(*run);
+    all_remarks();
+    out_ += paint(Style::bold, summary_line(report_)) + "\n";
+    return std::move(out_);
+  }
+
+ private:
+  std::string paint(Style style, std::string_view text) const {
+    if (!report_.options.colour) return std::string(text);
+    constexpr std::array kCodes = {"1", "2", "1;31", "1;33", "1;36"};
+    return fmt::format("\x1b[{}m{}\x1b[0m", kCodes[static_cast<size_t>(style)], text);
+  }
+
+  std::string prose(std::string_view text, size_t indent) const {
+    return wrapped(text, report_.options.width, indent);
+  }
+
+  void adapter(std::optional<size_t> at) {
+    const auto findings = findings_of(report_.judgement, at);
+    out_ += paint(Style::bold, adapter_title(report_.deployment, at)) + ": " +
+            counts_text(counted(findings)) + "\n";
+    for (const Finding* f : findings) finding(*f);
+    out_ += "\n";
+  }
+
+  void finding(const Finding& f) {
+    const std::string engine = f.engine.empty() ? "" : " for " + f.engine;
+    out_ += fmt::format("  {} {}{}{}\n", paint(style_of(f.severity), severity_name(f.severity)),
+                        paint(Style::bold, rule_title(f)), engine, place_in_file(f));
+    out_ += "    " + prose(told(f, report_.options.verbose), 4) + "\n";
+    labelled("server: ", f.server_text);
+    labelled("fix: ", f.fix);
+  }
+
+  static std::string place_in_file(const Finding& f) {
+    if (f.file.empty() || f.line == 0) return "";
+    return fmt::format(", {}:{}:{}", shown(f.file), f.line, f.column);
+  }
+
+  // Never wrapped, so that it can be searched for or pasted; the server's may have several lines.
+  void labelled(std::string_view label, std::string_view text) {
+    if (text.empty()) return;
+    std::string before = "    " + paint(Style::dim, label);
+    for (size_t begin = 0; begin <= text.size();) {
+      const size_t end = std::min(text.find('\n', begin), text.size());
+      out_ += before + shown(text.substr(begin, end - begin)) + "\n";
+      before = std::string(4 + label.size(), ' ');
+      begin = end + 1;
+    }
+  }
+
+  void waived(const Waived& w) {
+    out_ += fmt::format("ignored {} in {}: {} ({})\n", rule_title(w.finding),
+                        adapter_title(report_.deployment, w.finding.adapter), shown(w.reason),
+                        shown(w.from));
+  }
+
+  void memory(const EngineRun& run) {
+    const MemoryPlan& plan = run.plan->memory;
+    out_ += fmt::format("memory of {} on one device, {}:\n", run.choice.label(), plan.dtype);
+    std::vector<std::vector<std::string>> cells{{"buffer", "shape", "layers", "bytes"}};
+    for (const MemoryRow& row : plan.rows)
+      cells.push_back({row.buffer, to_string(row.shape), std::to_string(row.layers),
+                       std::to_string(row.bytes)});
+    out_ += text_table(cells);
+    out_ += fmt::format("one slot {}, {} slots {}\n\n", size_text(plan.slot_bytes()), plan.slots,
+                        size_text(plan.total_bytes()));
+  }
+
+  void all_remarks() {
+    const std::vector<Remark> all = remarks(report_.judgement);
+    for (const Remark& remark : all)
+      out_ += paint(Style::dim, remark.label) + ": " + prose(shown(remark.text), 2) + "\n";
+    if (!all.empty()) out_ += "\n";
+  }
+
+  const Report& report_;
+  std::string out_;
+};
+
+std::string write(const Report& report) { return Text(report).write(); }
+
+}  // namespace
+
+namespace reports {
+
+extern const ReportFormat text;
+const ReportFormat text = {
+    .id = "text",
+    .summary = "for people, grouped by adapter; with -v every name and each server's memory",
+    .write = write,
+};
+
+}  // namespace reports
+}  // namespace moelora
