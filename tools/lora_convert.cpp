@@ -8,6 +8,7 @@
 #include "lib/adapter/summary.h"
 #include "lib/base/error.h"
 #include "lib/model/base_convert.h"
+#include "tools/load_options.h"
 #include "tools/sizes.h"
 #include "tools/tool.h"
 
@@ -15,53 +16,6 @@ namespace moelora {
 namespace {
 
 constexpr const char* kTool = "lora-convert";
-
-template <class T>
-T parsed(const std::string& flag, const std::string& text,
-         std::optional<T> (*parse)(std::string_view), const std::string& choices) {
-  if (const auto value = parse(text)) return *value;
-  throw Error(flag, fmt::format("\"{}\" is none of {}", text, choices));
-}
-
-// --b-order and --roles: what the user says of a stacked side.
-struct StackedFlags {
-  std::string b_order, roles;
-
-  std::optional<BOrder> order(const std::string& flag) const {
-    if (b_order.empty()) return std::nullopt;
-    return parsed(flag, b_order, parse_b_order, "rank-major, expert-major");
-  }
-  std::optional<Roles> role(const std::string& flag) const {
-    if (roles.empty()) return std::nullopt;
-    return parsed(flag, roles, parse_roles, "natural, swapped");
-  }
-};
-
-struct LoadFlags {
-  std::string path, from, base;
-  std::vector<std::string> model_specs;
-  StackedFlags in;
-
-  LoadOptions options() const {
-    return {from, base, model_specs, {in.order("--b-order"), in.role("--roles")}};
-  }
-};
-
-void add_load_options(CLI::App& app, LoadFlags& flags) {
-  app.add_option("--from", flags.from, "Layout of the input (default: detected)")
-      ->type_name("LAYOUT");
-  app.add_option("--base", flags.base, "Base model: folder, config.json or hub name")
-      ->type_name("BASE");
-  app.add_option("--model-spec", flags.model_specs,
-                 "A model family to add (schemas/model_spec.schema.json)")
-      ->type_name("FILE");
-  app.add_option("--b-order", flags.in.b_order,
-                 "Columns of a stacked lora_B: rank-major (PEFT) or expert-major")
-      ->type_name("ORDER");
-  app.add_option("--roles", flags.in.roles,
-                 "Side of a stacked lora_A: natural (input) or swapped (output)")
-      ->type_name("ROLES");
-}
 
 DType parse_dtype(const std::string& text) {
   return text == "f32" ? DType::F32 : text == "f16" ? DType::F16 : DType::BF16;

@@ -1,0 +1,72 @@
+#include "lib/check/judge.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <set>
+
+#include "lib/io/utf8.h"
+
+namespace moelora {
+namespace {
+
+namespace fs = std::filesystem;
+
+// What changed-file lists of pre-commit name.
+std::string adapter_path(const std::string& given) {
+  const fs::path path(given);
+  if (path.filename() != "adapter_config.json") return given;
+  const std::string folder = path.parent_path().string();
+  return folder.empty() ? "." : folder;
+}
+
+std::string named_base(const Subject& subject) {
+  const Json* name = subject.config.find("base_model_name_or_path");
+  return name != nullptr && name->is(Json::Kind::string) ? name->as_string() : "";
+}
+
+std::optional<BaseModel> base_of(const std::vector<Subject>& adapters, const LoadOptions& load,
+                                 std::vector<std::string>& notes) {
+  if (!load.base.empty()) return open_base(load.base, load.model_specs);
+  std::set<std::string> names;
+  for (const Subject& adapter : adapters)
+    if (std::string name = named_base(adapter); !name.empty()) names.insert(std::move(name));
+  if (names.size() > 1)
+    notes.push_back(fmt::format(
+        "the adapters name {} base models ({}, {} ...), a server has one: "
+        "judged without; name it with --base",
+        names.size(), moelora::quoted(*names.begin()), moelora::quoted(*names.rbegin())));
+  if (names.size() != 1) return std::nullopt;
+  BaseModel found = find_base_by_name(*names.begin(), load.model_specs);
+  if (found.origin.empty()) return std::nullopt;
+  notes.push_back(fmt::format("base model: {} (from base_model_name_or_path)", found.origin));
+  return found;
+}
+
+Deployment open(const JudgeRequest& request, std::vector<std::string>& notes) {
+  Deployment out;
+  for (const std::string& given : request.adapters)
+    out.adapters.push_back(open_subject(adapter_path(given)));
+  out.base = base_of(out.adapters, request.subject.load, notes);
+  out.options = request.options;
+  for (Subject& adapter : out.adapters) interpret(adapter, out.base, request.subject);
+  for (const EngineChoice& choice : request.engines)
+    out.engines.push_back({choice, request.options, std::nullopt, ""});
+  plan_engines(out);
+  return out;
+}
+
+}  // namespace
+
+Verdict judge(const JudgeRequest& request) {
+  if (!request.subject.load.from.empty()) layout_by_id(request.subject.load.from);
+  std::vector<std::string> notes;
+  Verdict out;
+  out.deployment = open(request, notes);
+  out.judgement = validate(out.deployment);
+  out.judgement.notes.insert(out.judgement.notes.begin(), notes.begin(), notes.end());
+  out.waived = take_waived(out.judgement, out.deployment, request.waivers);
+  return out;
+}
+
+}  // namespace moelora

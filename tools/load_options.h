@@ -1,0 +1,32 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lib/adapter/adapter_file.h"
+
+namespace moelora {
+
+// --b-order and --roles: what the user says of a stacked side.
+struct StackedFlags {
+  std::string b_order, roles;
+
+  // The order and the roles; Error at `flag` for an unknown word.
+  std::optional<BOrder> order(const std::string& flag) const;
+  std::optional<Roles> role(const std::string& flag) const;
+};
+
+// How an adapter is to be read: --from, --base, --model-spec, --b-order, --roles.
+struct LoadFlags {
+  std::string path, from, base;
+  std::vector<std::string> model_specs;
+  StackedFlags in;
+
+  LoadOptions options() const;
+};
+
+void add_load_options(CLI::App& app, LoadFlags& flags);
+
+}  // namespace moelora
