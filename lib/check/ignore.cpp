@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "lib/base/error.h"
+#include "lib/base/nearest.h"
 #include "lib/io/utf8.h"
 
 namespace moelora {
@@ -46,10 +47,14 @@ std::vector<const Waiver*> unused(std::span<const Waiver> waivers, std::span<con
   return out;
 }
 
-const Rule& rule_to_waive(std::string_view id_or_name, const std::string& from) {
+const Rule& rule_named(std::string_view id_or_name, const std::string& where) {
   if (const Rule* rule = find_rule(id_or_name)) return *rule;
-  throw Error(from, fmt::format("there is no rule {}", quoted(id_or_name)),
-              "lora-validate --list-rules lists them");
+  std::vector<std::string_view> known;
+  for (const Rule* rule : all_rules()) known.insert(known.end(), {rule->id, rule->name});
+  const auto meant = nearest(id_or_name, known);
+  throw Error(
+      where, fmt::format("there is no rule {}", quoted(id_or_name)),
+      meant ? fmt::format("did you mean {}?", *meant) : "lora-validate --list-rules lists them");
 }
 
 bool glob_matches(std::string_view glob, std::string_view text) {

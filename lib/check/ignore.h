@@ -31,8 +31,8 @@ std::vector<Waived> take_waived(Judgement& judgement, const Deployment& deployme
 // The waivers that took nothing: stale, or meant for another run.
 std::vector<const Waiver*> unused(std::span<const Waiver> waivers, std::span<const Waived> waived);
 
-// "SGL021" or "pool-memory". Throws Error at `from` for a rule that does not exist.
-const Rule& rule_to_waive(std::string_view id_or_name, const std::string& from);
+// "SGL021" or "pool-memory". Throws Error at `where` for a rule that does not exist.
+const Rule& rule_named(std::string_view id_or_name, const std::string& where);
 
 // `*` is any run of characters (slashes too), `?` any one; the rest is literal.
 bool glob_matches(std::string_view glob, std::string_view text);

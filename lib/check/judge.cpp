@@ -6,6 +6,7 @@
 #include <set>
 
 #include "lib/io/utf8.h"
+#include "lib/model/family.h"
 
 namespace moelora {
 namespace {
@@ -43,6 +44,12 @@ std::optional<BaseModel> base_of(const std::vector<Subject>& adapters, const Loa
   return found;
 }
 
+// What names no part of an adapter must be right even where nothing needs it.
+void check_named(const LoadOptions& load) {
+  if (!load.from.empty()) layout_by_id(load.from);
+  for (const std::string& path : load.model_specs) parse_family(read_json_file(path), path);
+}
+
 Deployment open(const JudgeRequest& request, std::vector<std::string>& notes) {
   Deployment out;
   for (const std::string& given : request.adapters)
@@ -59,7 +66,7 @@ Deployment open(const JudgeRequest& request, std::vector<std::string>& notes) {
 }  // namespace
 
 Verdict judge(const JudgeRequest& request) {
-  if (!request.subject.load.from.empty()) layout_by_id(request.subject.load.from);
+  check_named(request.subject.load);
   std::vector<std::string> notes;
   Verdict out;
   out.deployment = open(request, notes);

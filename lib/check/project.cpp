@@ -94,8 +94,7 @@ class Reader {
     expect_object(ignore, "an ignore", {"rule", "reason", "adapter"});
     const Json& rule = required(ignore, "rule", "write the rule's id or name");
     const Json& reason = required(ignore, "reason", "write why the finding can be lived with");
-    Waiver out{&rule_to_waive(text(rule, "rule"), at(rule)), text(reason, "reason"), "",
-               at(ignore)};
+    Waiver out{&rule_named(text(rule, "rule"), at(rule)), text(reason, "reason"), "", at(ignore)};
     if (const Json* adapter = ignore.find("adapter")) out.adapter = text(*adapter, "adapter");
     return out;
   }

@@ -80,19 +80,17 @@ std::string rule_title(const Finding& finding) {
   return fmt::format("{} {}", finding.rule->id, finding.rule->name);
 }
 
-std::string where_text(const Finding& finding, bool all) {
-  if (all && finding.names.size() > 1) {
-    std::vector<std::string> names;
-    for (const std::string& name : finding.names) names.push_back(shown(name));
-    return fmt::format("{}", fmt::join(names, ", "));
-  }
-  const std::string more =
-      finding.names.size() > 1 ? fmt::format(" and {} more", finding.names.size() - 1) : "";
-  return shown(finding.where) + more;
+std::string where_text(const Finding& finding, size_t most) {
+  const size_t all = finding.names.size(), count = std::min(all, most);
+  if (count < 2)
+    return shown(finding.where) + (all > 1 ? fmt::format(" and {} more", all - 1) : "");
+  std::string out = shown(finding.names[0]);
+  for (size_t i = 1; i < count; ++i) out += ", " + shown(finding.names[i]);
+  return out + (all > count ? fmt::format(" and {} more", all - count) : "");
 }
 
-std::string told(const Finding& finding, bool all) {
-  const std::string where = where_text(finding, all);
+std::string told(const Finding& finding, size_t most) {
+  const std::string where = where_text(finding, most);
   return where.empty() ? shown(finding.message) : where + ": " + shown(finding.message);
 }
 

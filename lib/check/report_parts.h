@@ -26,10 +26,11 @@ std::string as_utf8(std::string_view text);
 
 std::string rule_title(const Finding& finding);  // "SGL002 lone-q-proj"
 
-// "q_proj and 47 more", every name with `all`; "" for the adapter as a whole.
-std::string where_text(const Finding& finding, bool all = false);
+// "q_proj and 47 more": at most `most` names; "" for the adapter as a whole.
+std::string where_text(const Finding& finding, size_t most = 1);
 // "WHERE: MESSAGE", the message alone without a place.
-std::string told(const Finding& finding, bool all = false);
+std::string told(const Finding& finding, size_t most = 1);
+inline constexpr size_t kEveryName = SIZE_MAX;
 
 // "adapters/a", "the deployment".
 std::string adapter_title(const Deployment& deployment, std::optional<size_t> adapter);

@@ -198,6 +198,7 @@ TEST_CASE("JUnit fails what fails the run, passes the rest, and skips what was n
                        "name=\"lora-validate\" tests=\"7\" failures=\"2\" errors=\"0\">\n"));
   CHECK(count(text, "<testsuite ") == 4);
   CHECK(count(text, "<failure ") == 2);
+  CHECK(count(text, "layers.29.q_proj.lora_A.weight and 10 more: q_proj") == 1);
   CHECK(count(text, "<system-out>") == 2);
   CHECK(count(text, "<skipped ") == 2);
   CHECK(count(text, "<testcase name=\"no findings\" classname=\"adapters/b\"/>") == 1);

@@ -120,14 +120,14 @@ void add_validate_options(CLI::App& app, ValidateOptions& o) {
 }
 
 std::string engines_help() {
-  std::string out = "Engines and server options:\n";
+  std::string out = "Engines and server options:";
   for (const Engine* engine : all_engines()) {
-    out += fmt::format("  {}@", engine->id);
+    out += fmt::format("\n  {}@", engine->id);
     for (const Release& release : engine->releases)
       out += fmt::format("{}{}", &release == engine->releases.data() ? "" : "|", release.version);
-    out += fmt::format(" (default {})\n", engine->newest);
+    out += fmt::format(" (default {})", engine->newest);
     for (const ServerOption& option : engine->options)
-      out += fmt::format("    {}: {}\n", option.key, option.summary);
+      out += fmt::format("\n    {}: {}", option.key, option.summary);
   }
   return out;
 }
@@ -145,7 +145,7 @@ JudgeRequest judge_request(const ValidateOptions& options) {
   out.waivers = std::move(project.waivers);
   for (const std::string& rule : options.ignore)
     out.waivers.push_back(
-        {&rule_to_waive(rule, "--ignore"), "no reason given", "", "--ignore " + rule});
+        {&rule_named(rule, "--ignore"), "no reason given", "", "--ignore " + rule});
   return out;
 }
 

@@ -8,6 +8,8 @@
 namespace moelora {
 namespace {
 
+constexpr size_t kNamesShown = 20;
+
 // XML 1.0 knows no escape for most control characters; shown() has made text of them.
 std::string xml(std::string_view text) {
   std::string out;
@@ -37,7 +39,7 @@ std::string case_begin(std::string_view name, std::string_view adapter) {
 }
 
 std::string details(const Finding& f) {
-  std::string out = told(f, true) + "\n";
+  std::string out = told(f, kNamesShown) + "\n";
   if (!f.server_text.empty()) out += "server: " + shown(f.server_text) + "\n";
   if (!f.fix.empty()) out += "fix: " + shown(f.fix) + "\n";
   return out;

@@ -54,7 +54,7 @@ class Text {
     const std::string engine = f.engine.empty() ? "" : " for " + f.engine;
     out_ += fmt::format("  {} {}{}{}\n", paint(style_of(f.severity), severity_name(f.severity)),
                         paint(Style::bold, rule_title(f)), engine, place_in_file(f));
-    out_ += "    " + prose(told(f, report_.options.verbose), 4) + "\n";
+    out_ += "    " + prose(told(f, report_.options.verbose ? kEveryName : 1), 4) + "\n";
     labelled("server: ", f.server_text);
     labelled("fix: ", f.fix);
   }
