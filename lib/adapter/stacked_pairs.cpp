@@ -212,6 +212,15 @@ std::vector<StackedPair> pair_up(std::span<const ExpertTensor> tensors) {
   return out;
 }
 
+std::string_view parameter_name(const ModelSpec* spec, Projection projection) {
+  if (spec == nullptr || spec->memory.numbered) return projection_name(projection);
+  const ExpertStorage& s = spec->memory;
+  const std::string& name = projection == Projection::gate_up ? s.gate_up
+                            : projection == Projection::up    ? s.up
+                                                              : s.down;
+  return name.empty() ? projection_name(projection) : std::string_view(name);
+}
+
 StackedReading read_stacked_pairs(std::span<const StackedPair> pairs, const ReadContext& context) {
   const Parameters p = parameters(context.spec);
   const auto layers = by_layer(pairs);

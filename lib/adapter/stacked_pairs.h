@@ -36,6 +36,9 @@ struct StackedReading {
   std::vector<Projection> projection;  // of each pair
 };
 
+// What the base model calls the expert parameter of a projection: "gate_up_proj" without one.
+std::string_view parameter_name(const ModelSpec* spec, Projection projection);
+
 StackedReading read_stacked_pairs(std::span<const StackedPair> pairs, const ReadContext& context);
 
 }  // namespace moelora

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "lib/io/folder_listing.h"
+#include "lib/io/sniff.h"
 
 namespace moelora {
 namespace {
@@ -88,10 +89,20 @@ class Opener {
     return weights.empty() ? Kind::no_weights : Kind::bad_weights;
   }
 
+  // Whether what is named .safetensors says of itself that it is something else.
+  bool is_wrong_kind() const {
+    const std::string file =
+        path_.ends_with(kSafetensorsEnding) ? path_ : in_folder("adapter_model.safetensors");
+    std::error_code ignored;
+    return fs::is_regular_file(file, ignored) && sniff(*File::open(file)) != FileKind::unknown;
+  }
+
   void read_weights() {
     Weights weights;
-    if (!try_to(kind_of_failure(), "", [&] { weights = open_weights(path_, {"adapter_model"}); }))
+    if (!try_to(kind_of_failure(), "", [&] { weights = open_weights(path_, {"adapter_model"}); })) {
+      if (is_wrong_kind()) out_.problems.back().kind = Kind::wrong_kind;
       return;
+    }
     out_.sharded = !weights.index_path.empty();
     out_.main_file = name_of(out_.sharded ? weights.index_path : weights.files[0].file->path());
     out_.pickle = !out_.sharded && !out_.main_file.ends_with(kSafetensorsEnding);
@@ -197,6 +208,7 @@ void interpret(Subject& subject, std::optional<BaseModel> base, const SubjectOpt
     });
   subject.layout_error = error_of([&] {
     subject.experts = expert_tensors(subject.tensors);
+    subject.parts = take_apart(subject.tensors, subject.experts, subject.spec());
     if (!subject.experts.empty()) subject.layout = detect_layout(subject.experts);
   });
   if (subject.parsed_config && !subject.tensors.empty())

@@ -7,6 +7,7 @@
 
 #include "lib/adapter/adapter_file.h"
 #include "lib/base/error.h"
+#include "lib/check/adapter_parts.h"
 #include "lib/check/value_stats.h"
 #include "lib/engine/served_adapter.h"
 
@@ -27,6 +28,7 @@ struct ReadProblem {
     bad_config,   // not JSON, or against the strict rules
     no_weights,   // no weights file at all
     bad_weights,  // malformed safetensors, refused pickle
+    wrong_kind,   // a .safetensors that is something else: a zip, a Git LFS pointer, HTML ...
     bad_shards,   // an index or shards that do not fit together
   };
   Kind kind;
@@ -59,6 +61,7 @@ struct Subject {
   std::optional<Interpretation> loaded;  // canonical form; nullopt: `adapter_error` says why
   std::optional<Error> adapter_error;
   std::vector<ExpertTensor> experts;  // routed-expert factors by name, whatever their layout
+  AdapterParts parts;                 // every tensor's name taken apart, and factors paired
   const Layout* layout = nullptr;     // of the experts; null: none, or `layout_error`
   std::optional<Error> layout_error;
   std::vector<std::string> notes;  // what was assumed, for people

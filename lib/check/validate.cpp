@@ -22,6 +22,7 @@ bool in_versions(const Rule& rule, const EngineChoice& choice) {
 bool unreadable(const Subject& subject) {
   return std::any_of(subject.problems.begin(), subject.problems.end(), [](const ReadProblem& p) {
     return p.kind == ReadProblem::Kind::no_folder || p.kind == ReadProblem::Kind::bad_weights ||
+           p.kind == ReadProblem::Kind::wrong_kind ||
            p.kind == ReadProblem::Kind::bad_shards || p.kind == ReadProblem::Kind::bad_config;
   });
 }

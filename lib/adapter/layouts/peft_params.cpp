@@ -15,15 +15,6 @@ Claim claim(const ExpertTensor& t) {
   return nesting(t.path.rest) && t.tensor.rank() == 2 ? Claim::sure : Claim::no;
 }
 
-std::string_view parameter_name(const ModelSpec* spec, Projection projection) {
-  if (spec == nullptr || spec->memory.numbered) return projection_name(projection);
-  const ExpertStorage& s = spec->memory;
-  const std::string& name = projection == Projection::gate_up ? s.gate_up
-                            : projection == Projection::up    ? s.up
-                                                              : s.down;
-  return name.empty() ? projection_name(projection) : std::string_view(name);
-}
-
 struct Order {
   BOrder order;
   std::string_view from;

@@ -1,0 +1,155 @@
+#include "lib/check/adapter_parts.h"
+
+#include <array>
+#include <functional>
+#include <numeric>
+#include <unordered_map>
+
+#include "lib/adapter/stacked_pairs.h"
+
+namespace moelora {
+namespace {
+
+using Form = ExpertPlace::Form;
+
+const NamePattern::Spelling& words() {
+  static const NamePattern::Spelling kWords = {
+      {Projection::gate, "gate_proj"},       {Projection::gate, "w1"},
+      {Projection::up, "up_proj"},           {Projection::up, "w3"},
+      {Projection::down, "down_proj"},       {Projection::down, "w2"},
+      {Projection::gate_up, "gate_up_proj"},
+  };
+  return kWords;
+}
+
+struct FormNames {
+  Form form;
+  NamePattern names;
+};
+
+const std::array<FormNames, 3>& form_names() {
+  static const std::array<FormNames, 3> kNames = {{
+      {Form::numbered, NamePattern("{expert}.{proj}", words())},
+      {Form::plural,
+       NamePattern("{proj}.{expert}",
+                   {{Projection::gate_up, "gate_up_projs"}, {Projection::down, "down_projs"}})},
+      {Form::named, NamePattern("{proj}", words())},
+  }};
+  return kNames;
+}
+
+int layer_of(std::string_view name) {
+  constexpr std::string_view kLayers = "layers.";
+  for (size_t at = name.find(kLayers); at != std::string_view::npos;
+       at = name.find(kLayers, at + 1)) {
+    if (at > 0 && name[at - 1] != '.') continue;
+    const std::string_view rest = name.substr(at + kLayers.size());
+    const size_t dot = rest.find('.');
+    if (dot == std::string_view::npos) continue;
+    if (const auto index = parse_index(rest.substr(0, dot))) return static_cast<int>(*index);
+  }
+  return -1;
+}
+
+int find_linear(const ModelSpec& spec, const std::string& module) {
+  const LinearSpec* linear = spec.find_linear(module);
+  if (linear == nullptr) linear = spec.find_linear(spec.normalised(module));
+  return linear == nullptr ? -1 : static_cast<int>(linear - spec.linears.data());
+}
+
+// Finds the other half of a pair by module; factors of an embedding are pairs of their own.
+class PairFinder {
+ public:
+  explicit PairFinder(AdapterParts& parts) : parts_(parts) {}
+
+  void add(int index) {
+    const NamedTensor& tensor = parts_.tensors[static_cast<size_t>(index)];
+    const bool embedding = tensor.part >= TensorPart::embedding_a;
+    const std::string key = tensor.module + (embedding ? "\n" : "");
+    const auto [at, added] = pair_of_.emplace(key, parts_.pairs.size());
+    if (added) parts_.pairs.emplace_back();
+    FactorPair& pair = parts_.pairs[at->second];
+    int& slot = tensor.is_a() ? pair.a : pair.b;
+    if (slot < 0) slot = index;  // a second spelling of the same factor: the reader refuses it
+  }
+
+ private:
+  AdapterParts& parts_;
+  std::unordered_map<std::string, size_t> pair_of_;
+};
+
+}  // namespace
+
+int64_t NamedTensor::elements() const {
+  return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+}
+
+const NamedTensor* AdapterParts::a(const FactorPair& pair) const {
+  return pair.a < 0 ? nullptr : &tensors[static_cast<size_t>(pair.a)];
+}
+
+const NamedTensor* AdapterParts::b(const FactorPair& pair) const {
+  return pair.b < 0 ? nullptr : &tensors[static_cast<size_t>(pair.b)];
+}
+
+ExpertPlace parse_expert_place(const ExpertPath& path) {
+  ExpertPlace out;
+  out.layer = path.layer;
+  if (const auto depth = nesting(path.rest)) {
+    out.form = Form::parameters;
+    out.nesting = *depth;
+    return out;
+  }
+  for (const FormNames& candidate : form_names()) {
+    const auto at = candidate.names.match(path.rest);
+    if (!at) continue;
+    out.form = candidate.form;
+    out.expert = at->expert;
+    out.projection = at->projection;
+    return out;
+  }
+  return out;
+}
+
+AdapterParts take_apart(const TensorMap& tensors, std::span<const ExpertTensor> experts,
+                        const ModelSpec* spec) {
+  AdapterParts out;
+  out.tensors.reserve(tensors.size());
+  PairFinder pairs(out);
+  size_t next_expert = 0;  // `experts` is in the order of names too
+  for (const auto& [name, tensor] : tensors) {
+    TensorName parsed = parse_tensor_name(name);
+    NamedTensor& row = out.tensors.emplace_back();
+    row.name = name;
+    row.module = std::move(parsed.module);
+    row.part = parsed.part;
+    row.dtype = tensor.dtype();
+    row.shape = tensor.shape();
+    row.layer = layer_of(name);
+    if (next_expert < experts.size() && experts[next_expert].name == name) {
+      row.expert_tensor = static_cast<int>(next_expert);
+      row.expert = parse_expert_place(experts[next_expert++].path);
+    } else if (spec != nullptr) {
+      row.linear = find_linear(*spec, row.module);
+    }
+    if (row.is_factor()) pairs.add(static_cast<int>(out.tensors.size()) - 1);
+  }
+  return out;
+}
+
+std::string without_numbers(std::string_view name) {
+  std::string out;
+  while (true) {
+    const size_t dot = name.find('.');
+    const std::string_view component = name.substr(0, dot);
+    if (parse_index(component))
+      out += "{n}";
+    else
+      out += component;
+    if (dot == std::string_view::npos) return out;
+    out += '.';
+    name.remove_prefix(dot + 1);
+  }
+}
+
+}  // namespace moelora

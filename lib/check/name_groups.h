@@ -1,0 +1,38 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+// Names with the same fault, gathered so that each kind of fault is one finding, however many
+// tensors have it.
+class NameGroups {
+ public:
+  // `what` is the message, without the name.
+  void add(const std::string& what, const std::string& name);
+
+  bool empty() const { return groups_.empty(); }
+
+  // One finding a message, in the order in which they came up; beyond some twenty, one for all the
+  // rest. `refine` sets the severity.
+  void report(RuleContext& context,
+              const std::function<void(Finding&, const RuleContext&)>& refine = {});
+
+ private:
+  struct Group {
+    std::string what;
+    std::vector<std::string> names;
+  };
+  std::vector<Group> groups_;
+  std::map<std::string, size_t> by_what_;
+};
+
+// "1 tensor", "12 tensors".
+std::string counted(size_t count, std::string_view noun);
+
+}  // namespace moelora

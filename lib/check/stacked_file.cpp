@@ -1,0 +1,61 @@
+#include "lib/check/stacked_file.h"
+
+namespace moelora {
+namespace {
+
+struct Attempt {
+  std::optional<StackedReading> reading;
+  std::optional<Error> problem;
+};
+
+Attempt attempt(const StackedFile& file, const Subject& subject, std::optional<Roles> roles) {
+  std::vector<std::string> notes;
+  Attempt out;
+  try {
+    out.reading = read_stacked_pairs(
+        file.pairs, {subject.spec(), *subject.parsed_config, {std::nullopt, roles}, notes});
+  } catch (const Error& error) {
+    out.problem = error;
+  }
+  return out;
+}
+
+}  // namespace
+
+std::optional<StackedFile> stacked_file(const Subject& subject) {
+  if (!subject.parsed_config || subject.layout == nullptr || subject.layout->id != "peft-params")
+    return std::nullopt;
+  StackedFile out;
+  try {
+    out.pairs = pair_up(subject.experts);
+  } catch (const Error& error) {
+    out.problem = error;
+    return out;
+  }
+  std::optional<Roles> known;  // --roles
+  if (subject.loaded && subject.loaded->adapter.stacked)
+    known = subject.loaded->adapter.stacked->roles;
+  Attempt result = attempt(out, subject, known);
+  out.reading = std::move(result.reading);
+  out.problem = std::move(result.problem);
+  if (!out.reading)
+    out.ambiguous_roles = attempt(out, subject, Roles::natural).reading.has_value() &&
+                          attempt(out, subject, Roles::swapped).reading.has_value();
+  return out;
+}
+
+std::string parameter_path(const StackedFile& file, size_t index, const ModelSpec* spec) {
+  const StackedPair& pair = file.pairs[index];
+  return layer_path(pair.a->path.stem, pair.layer) + "." +
+         std::string(parameter_name(spec, file.reading->projection[index]));
+}
+
+int64_t stacked_experts(const StackedFile& file, const Subject& subject) {
+  if (const ModelSpec* spec = subject.spec()) return spec->experts;
+  if (!file.reading || file.pairs.empty()) return 0;
+  const int64_t rank = subject.parsed_config->scaling(parameter_path(file, 0, nullptr)).rank;
+  const int64_t rows = file.pairs.front().a->tensor.dim(0);
+  return rank > 0 && rows % rank == 0 ? rows / rank : 0;
+}
+
+}  // namespace moelora
