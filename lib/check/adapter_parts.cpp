@@ -10,7 +10,7 @@
 namespace moelora {
 namespace {
 
-using Form = ExpertPlace::Form;
+using PlaceForm = ExpertPlace::Form;
 
 const NamePattern::Spelling& words() {
   static const NamePattern::Spelling kWords = {
@@ -23,17 +23,16 @@ const NamePattern::Spelling& words() {
 }
 
 struct FormNames {
-  Form form;
+  PlaceForm form;
   NamePattern names;
 };
 
 const std::array<FormNames, 3>& form_names() {
   static const std::array<FormNames, 3> kNames = {{
-      {Form::numbered, NamePattern("{expert}.{proj}", words())},
-      {Form::plural,
-       NamePattern("{proj}.{expert}",
-                   {{Projection::gate_up, "gate_up_projs"}, {Projection::down, "down_projs"}})},
-      {Form::named, NamePattern("{proj}", words())},
+      {PlaceForm::numbered, NamePattern("{expert}.{proj}", words())},
+      {PlaceForm::plural, NamePattern("{proj}.{expert}", {{Projection::gate_up, "gate_up_projs"},
+                                                          {Projection::down, "down_projs"}})},
+      {PlaceForm::named, NamePattern("{proj}", words())},
   }};
   return kNames;
 }
@@ -96,7 +95,7 @@ ExpertPlace parse_expert_place(const ExpertPath& path) {
   ExpertPlace out;
   out.layer = path.layer;
   if (const auto depth = nesting(path.rest)) {
-    out.form = Form::parameters;
+    out.form = PlaceForm::parameters;
     out.nesting = *depth;
     return out;
   }

@@ -35,6 +35,16 @@ void place(Finding& finding, const Json& config, std::string_view key) {
   finding.column = at.column();
 }
 
+// Both of the whole adapter, or with a name in common. `a` and `b` are sorted.
+bool share_a_name(const std::vector<std::string>& a, const std::vector<std::string>& b) {
+  if (a.empty() || b.empty()) return a.empty() && b.empty();
+  for (auto i = a.begin(), j = b.begin(); i != a.end() && j != b.end();) {
+    if (*i == *j) return true;
+    *i < *j ? ++i : ++j;
+  }
+  return false;
+}
+
 }  // namespace
 
 std::string_view severity_name(Severity severity) {
@@ -101,6 +111,32 @@ void RuleContext::explain_plan() {
     if (event.cause != rule_.name) continue;
     Finding& finding = report(event.tensors, event.detail);
     if (event.refusal) finding.server_text = refusal_text(*event.refusal);
+  }
+}
+
+void RuleContext::explain_event(const PlanEvent& event, const EngineRun& run, size_t first) {
+  const auto is_same = [&](const Finding& finding) {
+    return finding.server_text.empty() && finding.adapter == adapter_ &&
+           (finding.engine.empty() || finding.engine == run.choice.label()) &&
+           share_a_name(finding.names, event.tensors);
+  };
+  const auto begin = findings_.begin() + static_cast<std::ptrdiff_t>(first);
+  const auto same = std::find_if(begin, findings_.end(), is_same);
+  Finding& finding = same != findings_.end() ? *same : report(event.tensors, event.detail);
+  finding.engine = run.choice.label();
+  if (!event.refusal) return;
+  finding.severity = Severity::error;
+  finding.server_text = refusal_text(*event.refusal);
+}
+
+void RuleContext::explain_runs(size_t first) {
+  for (const EngineRun& run : deployment_.engines) {
+    if (!run.plan) continue;
+    const bool mine = adapter_ && *adapter_ < run.plan->adapters.size();
+    if (adapter_ && !mine) continue;
+    for (const PlanEvent& event :
+         adapter_ ? run.plan->adapters[*adapter_].events : run.plan->server)
+      if (event.cause == rule_.name) explain_event(event, run, first);
   }
 }
 

@@ -56,6 +56,11 @@ std::span<const Rule* const> all_rules();            // by id
 const Rule* find_rule(std::string_view id_or_name);  // null when unknown
 
 // What a rule sees, and where it reports.
+//
+// Rules of no engine (FMT, CFG, MOD) run once, whatever servers the user chose, and look at those
+// for their severity (lib/check/served.h): what only some servers mind ("E (sglang)" in the
+// catalogue) is an error for a chosen one, a warning where none was chosen and information where
+// only others were; a fault of the files that every chosen server serves whole is a warning.
 class RuleContext {
  public:
   RuleContext(const Rule& rule, const Deployment& deployment, std::optional<size_t> adapter,
@@ -85,10 +90,17 @@ class RuleContext {
   // the server's text. Most rules of an engine are this line.
   void explain_plan();
 
+  // For a rule of no engine: the same of the plans of all chosen engines. A finding that the rule
+  // made since `first` of the same tensors (or of the whole adapter) takes the server's words and
+  // its name; other events become findings of their own. The runner calls this after check().
+  void explain_runs(size_t first);
+
   // Rule::fix, or another text, with {adapter} filled in.
   std::string fill(std::string_view fix) const;
 
  private:
+  void explain_event(const PlanEvent& event, const EngineRun& run, size_t first);
+
   const Rule& rule_;
   const Deployment& deployment_;
   std::optional<size_t> adapter_;

@@ -22,8 +22,8 @@ bool in_versions(const Rule& rule, const EngineChoice& choice) {
 bool unreadable(const Subject& subject) {
   return std::any_of(subject.problems.begin(), subject.problems.end(), [](const ReadProblem& p) {
     return p.kind == ReadProblem::Kind::no_folder || p.kind == ReadProblem::Kind::bad_weights ||
-           p.kind == ReadProblem::Kind::wrong_kind ||
-           p.kind == ReadProblem::Kind::bad_shards || p.kind == ReadProblem::Kind::bad_config;
+           p.kind == ReadProblem::Kind::wrong_kind || p.kind == ReadProblem::Kind::bad_shards ||
+           p.kind == ReadProblem::Kind::bad_config;
   });
 }
 
@@ -87,6 +87,7 @@ class Runner {
     RuleContext context(rule, deployment_, adapter, run, out_.findings);
     try {
       rule.check(context);
+      if (rule.engine.empty()) context.explain_runs(before);
     } catch (const std::exception& error) {
       out_.findings.resize(before);
       Finding& finding =

@@ -1,0 +1,49 @@
+#include "lib/check/read_problems.h"
+#include "lib/check/rule.h"
+#include "lib/check/served.h"
+
+namespace moelora {
+namespace {
+
+void check(RuleContext& context) {
+  const Subject& subject = context.subject();
+  for (const ReadProblem* problem : problems_of(subject, ProblemKind::malformed)) {
+    Finding& finding = context.report(problem->error.text());
+    finding.where = place_in_file(problem->error);
+    finding.file = problem->file.empty() ? "adapter_model.safetensors" : problem->file;
+    if (!problem->error.hint().empty()) finding.fix = problem->error.hint();
+    if (is_stray(subject, *problem)) minded_by(finding, context, {"sglang"});
+  }
+}
+
+void break_it(Specimen& specimen) {
+  Subject& adapter = specimen.adapter();
+  adapter.files.clear();
+  adapter.own_files.clear();
+  adapter.main_file.clear();
+  adapter.problems.push_back({ReadProblem::Kind::bad_weights, "",
+                              Error("adapter/adapter_model.safetensors: lm_head.lora_A.weight",
+                                    "holds 512 bytes, its shape [4, 64] of F32 needs 1024")});
+}
+
+}  // namespace
+
+extern const Rule fmt001_malformed_safetensors;
+const Rule fmt001_malformed_safetensors = {
+    .id = "FMT001",
+    .name = "malformed-safetensors",
+    .what = "A weights file breaks the safetensors format.",
+    .why =
+        "Every reader that follows the format refuses the file, and one that does not may read "
+        "values from the wrong place. Ours is as strict as the reference reader 0.8, and "
+        "refuses duplicate names besides, of which the reference keeps one without a word.",
+    .fix = "Save or download the adapter again; a file that was cut short cannot be mended.",
+    .source = "safetensors/src/tensor.rs, read_metadata and Metadata::validate",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "say that a tensor has half the bytes its shape needs",
+               .engine = "",
+               .apply = break_it},
+    .check = check,
+};
+
+}  // namespace moelora

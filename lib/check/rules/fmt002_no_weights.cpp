@@ -1,0 +1,35 @@
+#include "lib/check/read_problems.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+namespace {
+
+void check(RuleContext& context) {
+  const Subject& subject = context.subject();
+  for (const ReadProblem* problem : problems_of(subject, ProblemKind::no_weights))
+    context.report(problem->error.text());
+  if (!subject.own_files.empty() && subject.tensors.empty())
+    context.report("holds no tensor").file = subject.main_file;
+}
+
+}  // namespace
+
+extern const Rule fmt002_no_weights;
+const Rule fmt002_no_weights = {
+    .id = "FMT002",
+    .name = "no-weights",
+    .what = "The folder has no weights file, or one without a tensor.",
+    .why =
+        "PEFT, SGLang (\"Cannot find any model weights with ...\") and vLLM (\"... doesn't "
+        "contain tensors\") stop where there is no file. A file without a tensor stops vLLM "
+        "with StopIteration; SGLang serves the base model under the adapter's name.",
+    .fix = "Save the adapter with model.save_pretrained on the rank that holds the weights.",
+    .source = "SGLang DefaultModelLoader; vLLM lora_model.py",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "remove every tensor",
+               .engine = "",
+               .apply = [](Specimen& specimen) { specimen.remove(""); }},
+    .check = check,
+};
+
+}  // namespace moelora

@@ -1,0 +1,45 @@
+#include "lib/check/read_problems.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+namespace {
+
+void check(RuleContext& context) {
+  const Subject& subject = context.subject();
+  if (subject.pickle)
+    context.report("the weights are a pickle, read here without running it").file =
+        subject.main_file;
+  for (const ReadProblem* problem : problems_of(subject, ProblemKind::pickle)) {
+    Finding& finding = context.report(problem->error.text());
+    finding.severity = Severity::error;
+    if (!problem->error.hint().empty()) finding.fix = problem->error.hint();
+  }
+}
+
+}  // namespace
+
+extern const Rule fmt003_pickle_weights;
+const Rule fmt003_pickle_weights = {
+    .id = "FMT003",
+    .name = "pickle-weights",
+    .severity = Severity::information,
+    .what = "The weights are a pickle (.bin, .pt) rather than safetensors.",
+    .why =
+        "Loading a pickle can run code that came with it, so servers and hubs increasingly "
+        "refuse one; torch.load(weights_only=True) was bypassed more than once "
+        "(CVE-2025-32434, CVE-2026-24747). A pickle that goes beyond plain tensors, or whose "
+        "archive contradicts itself, is refused here.",
+    .fix = "lora-convert adapter {adapter} OUT --to LAYOUT writes safetensors.",
+    .source = "torch/_weights_only_unpickler.py",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "name the weights adapter_model.bin",
+               .engine = "",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.adapter().pickle = true;
+                     specimen.adapter().main_file = "adapter_model.bin";
+                   }},
+    .check = check,
+};
+
+}  // namespace moelora

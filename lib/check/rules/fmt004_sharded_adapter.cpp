@@ -1,0 +1,52 @@
+#include <fmt/format.h>
+
+#include "lib/check/read_problems.h"
+#include "lib/check/rule.h"
+#include "lib/check/served.h"
+
+namespace moelora {
+namespace {
+
+void check(RuleContext& context) {
+  const Subject& subject = context.subject();
+  if (subject.sharded) {
+    Finding& finding =
+        context.report(fmt::format("the weights are {} shards; PEFT and vLLM look for one "
+                                   "adapter_model.safetensors and read no shards",
+                                   subject.own_files.size()));
+    finding.file = subject.main_file;
+    minded_by(finding, context, {"peft", "vllm"});
+  }
+  for (const ReadProblem* problem : problems_of(subject, ProblemKind::shards)) {
+    Finding& finding = context.report(problem->error.text());
+    finding.where = problem->error.where();
+    if (!problem->error.hint().empty()) finding.fix = problem->error.hint();
+  }
+}
+
+}  // namespace
+
+extern const Rule fmt004_sharded_adapter;
+const Rule fmt004_sharded_adapter = {
+    .id = "FMT004",
+    .name = "sharded-adapter",
+    .what =
+        "The weights are shards, or shards that do not fit together: one missing, a tensor in "
+        "two, a name that leaves the folder.",
+    .why =
+        "PEFT finds no weights (it looks for adapter_model.safetensors, then .bin), and vLLM "
+        "says \"... doesn't contain tensors\". SGLang reads every file of the folder.",
+    .fix = "lora-convert adapter {adapter} OUT --to LAYOUT writes one file.",
+    .source = "peft/utils/save_and_load.py; vLLM lora_model.py; transformers issue 47176",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "split the weights into two shards with an index",
+               .engine = "",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.adapter().sharded = true;
+                     specimen.adapter().main_file = "adapter_model.safetensors.index.json";
+                   }},
+    .check = check,
+};
+
+}  // namespace moelora

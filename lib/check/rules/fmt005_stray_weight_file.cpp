@@ -1,0 +1,64 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "lib/check/name_groups.h"
+#include "lib/check/rule.h"
+#include "lib/check/served.h"
+
+namespace moelora {
+namespace {
+
+size_t tensors_of_both(const SubjectFile& file, const TensorMap& own) {
+  return static_cast<size_t>(
+      std::count_if(file.tensors.begin(), file.tensors.end(),
+                    [&](const auto& entry) { return own.count(entry.first) != 0; }));
+}
+
+std::string message(const SubjectFile& file, const Subject& subject) {
+  const size_t both = tensors_of_both(file, subject.tensors);
+  return fmt::format(
+      "lies beside the adapter with {}{}; SGLang loads every .safetensors of the folder as part of "
+      "it",
+      counted(file.tensors.size(), "tensor"),
+      both > 0 ? fmt::format(", {} of them named as the adapter's own", both) : "");
+}
+
+void check(RuleContext& context) {
+  const Subject& subject = context.subject();
+  for (const SubjectFile& file : subject.files) {
+    const auto& own = subject.own_files;
+    if (std::find(own.begin(), own.end(), file.name) != own.end()) continue;
+    Finding& finding = context.report(message(file, subject));
+    finding.file = finding.where = file.name;
+    minded_by(finding, context, {"sglang"});
+  }
+}
+
+void break_it(Specimen& specimen) {
+  SubjectFile stray{"checkpoint.safetensors", {}};
+  stray.tensors.insert(*specimen.tensors().begin());
+  specimen.adapter().files.push_back(std::move(stray));
+}
+
+}  // namespace
+
+extern const Rule fmt005_stray_weight_file;
+const Rule fmt005_stray_weight_file = {
+    .id = "FMT005",
+    .name = "stray-weight-file",
+    .what = "The folder holds another .safetensors file beside the adapter's.",
+    .why =
+        "SGLang reads every file that matches *.safetensors, not only adapter_model: tensors of "
+        "a checkpoint or of base shards are loaded as LoRA, and one of the same name replaces "
+        "the adapter's without a word.",
+    .fix = "Move the other weights out of the adapter's folder.",
+    .source = "SGLang DefaultModelLoader; oracle stray_safetensors",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "put checkpoint.safetensors with one of the adapter's tensors beside it",
+               .engine = "",
+               .apply = break_it},
+    .check = check,
+};
+
+}  // namespace moelora

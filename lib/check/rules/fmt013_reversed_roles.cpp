@@ -1,0 +1,63 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "lib/check/rule.h"
+#include "lib/check/served.h"
+#include "lib/check/stacked_file.h"
+
+namespace moelora {
+namespace {
+
+void check(RuleContext& context) {
+  const auto file = stacked_file(context.subject());
+  if (!file || !file->reading || file->reading->roles != Roles::swapped) return;
+  std::vector<std::string> names;
+  for (const StackedPair& pair : file->pairs) {
+    names.push_back(pair.a->name);
+    names.push_back(pair.b->name);
+  }
+  std::sort(names.begin(), names.end());
+  const StackedPair& pair = file->pairs.front();
+  Finding& finding = context.report(
+      std::move(names),
+      fmt::format("lora_A {} is on the output of {}, lora_B {} on its input",
+                  to_string(pair.a->tensor.shape()), projection_name(file->reading->projection[0]),
+                  to_string(pair.b->tensor.shape())));
+  minded_by(finding, context, {"vllm", "sglang"});
+}
+
+// The pairs as PEFT 0.18 wrote them.
+void break_it(Specimen& specimen) {
+  specimen.config().erase("moelora");
+  for (int layer : {0, 1}) {
+    const std::string stem = fmt::format("base_model.model.model.layers.{}.mlp.experts.", layer);
+    specimen.set(stem + "base_layer.lora_A.weight", specimen.random({32, 48}));
+    specimen.set(stem + "base_layer.lora_B.weight", specimen.random({64, 32}));
+    specimen.set(stem + "lora_A.weight", specimen.random({32, 64}));
+    specimen.set(stem + "lora_B.weight", specimen.random({24, 32}));
+  }
+}
+
+}  // namespace
+
+extern const Rule fmt013_reversed_roles;
+const Rule fmt013_reversed_roles = {
+    .id = "FMT013",
+    .name = "reversed-roles",
+    .what = "A stacked pair has lora_A on the output of the experts and lora_B on the input.",
+    .why =
+        "PEFT up to 0.18 saved [E, out, in] experts so (and 0.19.0 those of gpt-oss). vLLM "
+        "expects the natural form and does not look: \"The size of tensor a (512) must match "
+        "the size of tensor b (2048) at non-singleton dimension 2\" at tensor parallel size 1, "
+        "nonsense without a word above it.",
+    .fix = "lora-convert adapter {adapter} OUT --to peft-params --roles natural",
+    .source = "peft PR 3165; vLLM PR 52198, 41384; oracle peft_params_swapped_roles",
+    .breaks = {.specimen = "qwen3_moe_stacked_params",
+               .change = "exchange the shapes of lora_A and lora_B, as PEFT 0.18 wrote them",
+               .engine = "",
+               .apply = break_it},
+    .check = check,
+};
+
+}  // namespace moelora

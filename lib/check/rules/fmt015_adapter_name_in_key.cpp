@@ -1,0 +1,60 @@
+#include <fmt/format.h>
+
+#include "lib/check/name_groups.h"
+#include "lib/check/rule.h"
+#include "lib/check/served.h"
+#include "lib/io/utf8.h"
+
+namespace moelora {
+namespace {
+
+// "default" of "....lora_A.default.weight"; "" for the usual names.
+std::string_view adapter_name(std::string_view name) {
+  constexpr std::string_view kEnd = ".weight";
+  if (!name.ends_with(kEnd)) return {};
+  name.remove_suffix(kEnd.size());
+  const size_t dot = name.rfind('.');
+  if (dot == std::string_view::npos) return {};
+  const std::string_view before = name.substr(0, dot);
+  return before.ends_with(".lora_A") || before.ends_with(".lora_B") ? name.substr(dot + 1)
+                                                                    : std::string_view();
+}
+
+void check(RuleContext& context) {
+  NameGroups groups;
+  for (const NamedTensor& tensor : context.subject().parts.tensors)
+    if (const std::string_view adapter = adapter_name(tensor.name);
+        tensor.is_factor() && !adapter.empty())
+      groups.add(fmt::format("holds the adapter's name \"{}\" between lora_A or lora_B and weight",
+                             printable(adapter)),
+                 tensor.name);
+  groups.report(context, [](Finding& finding, const RuleContext& c) {
+    minded_by(finding, c, {"vllm", "peft"});
+  });
+}
+
+}  // namespace
+
+extern const Rule fmt015_adapter_name_in_key;
+const Rule fmt015_adapter_name_in_key = {
+    .id = "FMT015",
+    .name = "adapter-name-in-key",
+    .what = "Tensor names hold the adapter's name: \"lora_A.default.weight\".",
+    .why =
+        "That is what model.state_dict() has; PEFT's save_pretrained takes the name out and its "
+        "loader puts it in again, so that these match nothing. vLLM: \"... is unsupported LoRA "
+        "weight\". SGLang does not look at what follows lora_A.",
+    .fix = "lora-convert adapter {adapter} OUT --to LAYOUT writes the usual names.",
+    .source = "vLLM parse_fine_tuned_lora_name; peft save_and_load.py; oracle default_infix",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "write .lora_A.default.weight for .lora_A.weight",
+               .engine = "",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.rename(".lora_A.weight", ".lora_A.default.weight");
+                     specimen.rename(".lora_B.weight", ".lora_B.default.weight");
+                   }},
+    .check = check,
+};
+
+}  // namespace moelora

@@ -1,0 +1,63 @@
+#include <fmt/format.h>
+
+#include "lib/check/name_groups.h"
+#include "lib/check/rule.h"
+#include "lib/check/served.h"
+
+namespace moelora {
+namespace {
+
+bool is_fp8(DType dtype) { return dtype_name(dtype).starts_with("F8"); }
+
+std::string text_of(DType dtype) {
+  if (dtype == DType::F64)
+    return "is F64: servers round it to the model's dtype when they load it, and it is four times "
+           "as large as BF16";
+  if (is_fp8(dtype))
+    return fmt::format("is {}: an FP8 factor needs scales, which no reader looks for",
+                       dtype_name(dtype));
+  return fmt::format("is {}: a factor holds floats, quantised or packed values are read as numbers",
+                     dtype_name(dtype));
+}
+
+void check(RuleContext& context) {
+  NameGroups wide, other;
+  for (const NamedTensor& tensor : context.subject().parts.tensors) {
+    if (!tensor.is_factor()) continue;
+    if (tensor.dtype == DType::F64)
+      wide.add(text_of(tensor.dtype), tensor.name);
+    else if (!is_float(tensor.dtype))
+      other.add(text_of(tensor.dtype), tensor.name);
+  }
+  wide.report(context,
+              [](Finding& finding, const RuleContext&) { finding.severity = Severity::warning; });
+  other.report(context, unless_served);
+}
+
+void break_it(Specimen& specimen) {
+  specimen.set("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
+               specimen.zeros({4, 64}, DType::I8));
+}
+
+}  // namespace
+
+extern const Rule fmt016_unsupported_dtype;
+const Rule fmt016_unsupported_dtype = {
+    .id = "FMT016",
+    .name = "unsupported-dtype",
+    .what = "A factor is of another type than F32, F16 or BF16.",
+    .why =
+        "SGLang and vLLM cast whatever they find to the model's dtype without looking: integers "
+        "and FP8 codes become numbers, their scales are nobody's.",
+    .fix =
+        "lora-convert adapter {adapter} OUT --to LAYOUT --dtype bf16 (from F64); save the "
+        "adapter again without quantising it (from the others).",
+    .source = "oracle vLLM: fp8, int8 and fp64 accepted",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "make one lora_A I8",
+               .engine = "",
+               .apply = break_it},
+    .check = check,
+};
+
+}  // namespace moelora

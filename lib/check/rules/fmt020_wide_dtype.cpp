@@ -1,0 +1,103 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "lib/adapter/summary.h"
+#include "lib/check/base_dtype.h"
+#include "lib/check/name_groups.h"
+#include "lib/check/pattern_table.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+namespace {
+
+constexpr double kMostF16 = 65504;
+
+double rounding(const Subject& subject, const std::vector<std::string>& names) {
+  double out = 0;
+  for (const std::string& name : names)
+    if (const auto at = subject.values.find(name); at != subject.values.end())
+      out = std::max(out, at->second.max_bf16_error);
+  return out;
+}
+
+std::string what_is_lost(double most) {
+  if (most == 0) return "nothing is lost: every value is one of BF16 already";
+  if (std::isinf(most)) return "values beyond BF16 become infinities";
+  return fmt::format("a value changes by {:.2g} % at most", most * 100);
+}
+
+void report_wide(RuleContext& context) {
+  const Subject& subject = context.subject();
+  std::vector<std::string> names;
+  uint64_t bytes = 0;
+  for (const NamedTensor& tensor : subject.parts.tensors) {
+    if (!tensor.is_factor() || tensor.dtype != DType::F32) continue;
+    names.push_back(tensor.name);
+    bytes += static_cast<uint64_t>(tensor.elements()) * 4;
+  }
+  if (names.empty()) return;
+  const double most = rounding(subject, names);
+  const size_t count = names.size();
+  Finding& finding = context.report(
+      std::move(names),
+      fmt::format("{} of F32 beside a BF16 base model, {}: servers cast them to BF16, {}",
+                  counted(count, "factor"), size_text(bytes), what_is_lost(most)));
+  if (std::isinf(most)) finding.severity = Severity::error;
+}
+
+// What a server multiplies lora_B with when it loads it, in F16.
+void report_overflow(RuleContext& context, bool f16_base) {
+  const Subject& subject = context.subject();
+  if (!subject.parsed_config) return;
+  const ScalingTable scales(*subject.parsed_config);
+  NameGroups groups;
+  for (const FactorPair& pair : subject.parts.pairs) {
+    const NamedTensor* b = subject.parts.b(pair);
+    if (b == nullptr || !(f16_base || b->dtype == DType::F16)) continue;
+    const auto stats = subject.values.find(b->name);
+    if (stats == subject.values.end()) continue;
+    const double scale = scales.scaling(b->module).value(), most = stats->second.max_abs;
+    if (std::fabs(scale) * most > kMostF16)
+      groups.add(fmt::format("reaches {:.4g}, times the scale {:.4g} more than F16 holds (65504): "
+                             "infinities when a server folds the scale in",
+                             most, scale),
+                 b->name);
+  }
+  groups.report(context,
+                [](Finding& finding, const RuleContext&) { finding.severity = Severity::error; });
+}
+
+void check(RuleContext& context) {
+  const std::string dtype = base_dtype(context.deployment().base->config);
+  if (dtype == "bfloat16") report_wide(context);
+  report_overflow(context, dtype == "float16");
+}
+
+}  // namespace
+
+extern const Rule fmt020_wide_dtype;
+const Rule fmt020_wide_dtype = {
+    .id = "FMT020",
+    .name = "wide-dtype",
+    .severity = Severity::information,
+    .needs_base = true,
+    .needs_values = true,
+    .what =
+        "Factors are F32 and the base model BF16; an error where a lora_B times its scale "
+        "overflows F16.",
+    .why =
+        "PEFT trains and saves factors in F32 by default; servers cast them to the model's "
+        "dtype when they load them. SGLang multiplies an expert's lora_B by the scale in the "
+        "file's dtype first, so that a large F16 value becomes an infinity.",
+    .fix = "lora-convert adapter {adapter} OUT --to LAYOUT --dtype bf16 halves the file.",
+    .source = "peft autocast_adapter_dtype; oracle f16_overflow: inf in the pool",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "nothing: its factors are F32 and the base model is BF16",
+               .engine = "",
+               .apply = [](Specimen& specimen) { specimen.config().set("r", 4); }},
+    .check = check,
+};
+
+}  // namespace moelora
