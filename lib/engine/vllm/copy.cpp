@@ -1,0 +1,154 @@
+#include "lib/engine/vllm/copy.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace moelora::vllm {
+namespace {
+
+template <class F>
+void for_each_source(const Lora& lora, F&& f) {
+  for (const auto* views : {&lora.a, &lora.b})
+    for (const std::optional<View>& view : *views)
+      if (view)
+        for (uint32_t source : view->sources) f(source);
+}
+
+}  // namespace
+
+void CopyStep::run() {
+  for (const Module& module : server_.modules) {
+    Lora* lora = model_.find(module.name);
+    if (lora == nullptr) continue;
+    writes_.clear();
+    misfits_.clear();
+    if (const auto raised = raised_by([&] { copy(module, *lora); }))
+      refuse(module, *lora, *raised);
+    else
+      accept(module);
+  }
+}
+
+void CopyStep::copy(const Module& module, const Lora& lora) {
+  switch (module.kind) {
+    case Kind::merged:
+      return copy_lists(module, lora.a, lora.b);
+    case Kind::embedding:
+      return copy_embedding(lora);
+    case Kind::variable:
+      return copy_variable(module, lora);
+    case Kind::experts:
+      return copy_experts(lora);
+    case Kind::stacked_experts:
+      return copy_stacked(lora);
+    case Kind::unknown:
+    case Kind::replicated:
+    case Kind::column:
+    case Kind::row:
+    case Kind::logits:
+      return copy_single(module, lora);
+  }
+}
+
+void CopyStep::accept(const Module& module) {
+  set_modules.push_back(module.name);
+  for (Write& write : writes_) {
+    write.buffer.name.insert(0, module.name + ".");
+    if (buffers.empty() || buffers.back().name != write.buffer.name)
+      buffers.push_back(std::move(write.buffer));
+    const auto buffer = static_cast<uint32_t>(buffers.size() - 1);
+    for (uint32_t source : write.view.sources) {
+      states_[source].use = Use::copied;
+      states_[source].buffer = std::min(states_[source].buffer, buffer);
+    }
+    placements.push_back(
+        {buffer, std::move(write.start), std::move(write.count), std::move(write.view)});
+  }
+  for (const auto& [source, misfit] : misfits_) {
+    Misfit& all = states_[source].misfit;
+    all.smaller |= misfit.smaller;
+    all.larger |= misfit.larger;
+    all.collapsed |= misfit.collapsed;
+  }
+  const Lora& lora = *model_.find(module.name);
+  for (size_t i = 0; i < lora.a.size(); ++i)
+    if (lora.a[i].has_value() != lora.b[i].has_value())
+      for (uint32_t source : (lora.a[i] ? lora.a[i] : lora.b[i])->sources)
+        states_[source].use = Use::half;
+}
+
+std::string_view CopyStep::cause_of(const Module& module, const Lora& lora,
+                                    const Raised& raised) const {
+  if (raised.type == "RuntimeError") return too_much_rank_ ? cause::kRankOverLimit : cause::kShape;
+  if (raised.type != "AssertionError") return cause::kShape;
+  if (!module.is_experts()) return cause::kHalfPair;
+  if (!lora.packed) return cause::kLayoutClass;
+  return settings_.shared_outer ? cause::kSharedOuter : cause::kFullyShardedRank;
+}
+
+void CopyStep::refuse(const Module& module, Lora& lora, const Raised& raised) {
+  const std::string_view cause = cause_of(module, lora, raised);
+  std::vector<uint32_t> tensors;
+  std::string detail;
+  if (raised.type == "AssertionError") {
+    for_each_source(lora, [&](uint32_t source) { tensors.push_back(source); });
+    detail = module.name;
+    if (cause == cause::kFullyShardedRank)
+      detail += fmt::format(": --fully-sharded-loras cuts the rank into {} parts", settings_.tp);
+    else if (module.is_experts())
+      detail += fmt::format(" is wrapped by {}", module.kind == Kind::experts
+                                                     ? "FusedMoEWithLoRA, which takes a pair "
+                                                       "an expert and projection"
+                                                     : "FusedMoE3DWithLoRA, which takes "
+                                                       "gate_up and down of all experts");
+  } else {
+    tensors = at_;
+    detail = fmt::format("{}: {}", module.name, where_);
+  }
+  for_each_source(lora, [&](uint32_t source) { states_[source].use = Use::refused; });
+  faults_.push_back(refused(cause, "copy", raised, std::move(detail), std::move(tensors)));
+}
+
+void CopyStep::expect(const View& view, int64_t dim, int64_t extent) {
+  if (extent < 0 || dim >= view.rank() || view.dim(dim) == extent) return;
+  Misfit misfit;
+  (view.dim(dim) < extent ? misfit.smaller : misfit.larger) = true;
+  for (uint32_t source : view.sources) misfits_.emplace_back(source, misfit);
+}
+
+void CopyStep::put(const std::string& attribute, const Shape& buffer,
+                   const std::vector<View>& parts, size_t clipped) {
+  Shape source = parts.front().shape;
+  at_ = parts.front().sources;
+  where_ = fmt::format("{} is {}, the factor {}", attribute, to_string(buffer), to_string(source));
+  Shape destination = buffer;
+  for (size_t d = clipped; d < buffer.size(); ++d)
+    parts.front().size(static_cast<int64_t>(d));  // raises for want of dims
+  for (size_t i = 1; i < parts.size(); ++i)
+    source[clipped] += parts[i].dim(static_cast<int64_t>(clipped));
+  for (size_t d = clipped; d < buffer.size(); ++d) destination[d] = std::min(buffer[d], source[d]);
+  const size_t rank_dim = attribute.find("_b_") != std::string::npos ? buffer.size() - 1 : clipped;
+  too_much_rank_ = source.size() == buffer.size();
+  for (size_t d = 0; d < std::min(source.size(), buffer.size()); ++d)
+    too_much_rank_ = too_much_rank_ && (d == rank_dim || source[d] <= buffer[d]);
+  check_copy(destination, source);
+  Shape start(buffer.size(), 0);
+  for (const View& part : parts) {
+    Shape count = destination;
+    count[clipped] = part.dim(static_cast<int64_t>(clipped));
+    writes_.push_back({{attribute, buffer}, start, count, part});
+    start[clipped] += count[clipped];
+  }
+}
+
+void CopyStep::put_dense(const std::string& attribute, const Shape& buffer, const View& view) {
+  put(attribute, buffer, {view}, 0);
+}
+
+void CopyStep::put_experts(const std::string& attribute, const Shape& buffer,
+                           std::vector<View> parts) {
+  put(attribute, buffer, parts, 1);
+}
+
+}  // namespace moelora::vllm

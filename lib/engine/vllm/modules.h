@@ -1,0 +1,16 @@
+#pragma once
+
+#include <vector>
+
+#include "lib/engine/vllm/server.h"
+
+namespace moelora::vllm {
+
+// The modules that vLLM wraps on this base: the class's list, in the layers that have them.
+std::vector<Module> make_modules(const Server& server, const Json& base_config);
+
+// Whether the class packs gate_proj and up_proj of a dense layer. Qwen3-MoE does so only when its
+// config lists mlp_only_layers.
+bool packs_gate_up(const Server& server, const Json& base_config);
+
+}  // namespace moelora::vllm

@@ -1,0 +1,47 @@
+#pragma once
+
+#include "lib/engine/vllm/lora_model.h"
+
+namespace moelora::vllm {
+
+// LoRAModelManager._create_merged_loras_inplace: children become the entries of their module,
+// scales go into lora_B, stacked experts are cut into experts (stages pack, stack3d, convert3d).
+// A module that is refused is taken out, so that the next ones can be told too.
+class PackStep {
+ public:
+  PackStep(const Server& server, const LoraConfig& config, int64_t rank, LoraModel& model,
+           std::vector<TensorState>& states, std::vector<Fault>& faults)
+      : server_(server),
+        config_(config),
+        rank_(rank),
+        model_(model),
+        states_(states),
+        faults_(faults) {}
+
+  void run();
+
+ private:
+  void pack_dense(const Module& module);
+  void pack_experts(const Module& module);
+  void pack_shared_outer(const Module& module);
+  void optimize();
+  void stack_experts(const Module& module);
+  void convert_experts(const Module& module);
+  void pin();
+
+  Lora& put(const Module& module);  // the module's packed entry, in place of one of its name
+  std::string child_name(const Module& module, const std::string& child) const;
+  View per_expert_a(const View& a) const;
+  View per_expert_b(const View& b) const;
+  void refuse(std::string_view cause, std::string_view stage, const Raised& raised,
+              std::string detail, const std::vector<Lora*>& loras);
+
+  const Server& server_;
+  const LoraConfig& config_;
+  int64_t rank_;
+  LoraModel& model_;
+  std::vector<TensorState>& states_;
+  std::vector<Fault>& faults_;
+};
+
+}  // namespace moelora::vllm

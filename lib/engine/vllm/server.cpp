@@ -1,0 +1,68 @@
+#include "lib/engine/vllm/server.h"
+
+#include <algorithm>
+
+#include "lib/base/error.h"
+#include "lib/engine/vllm/modules.h"
+#include "lib/engine/vllm/start.h"
+
+namespace moelora::vllm {
+namespace {
+
+std::string_view leaf(std::string_view name) { return name.substr(name.rfind('.') + 1); }
+
+// Words of w1, w2, w3 (gate, down, up); of experts without a gate: up, down.
+std::vector<std::string_view> expert_words(const Server& server) {
+  const auto words = words_of(server.model.words);
+  if (words.size() == 2) return words;
+  return {words[0], words[2], words[1]};
+}
+
+std::vector<std::string> expert_names(const Server& server) {
+  if (server.spec.experts == 0) return {};
+  if (server.settings.shared_outer) return {"experts.w1", "experts.w2", "experts.w3"};
+  if (server.stacked()) return {};
+  std::vector<std::string> out;
+  const auto words = expert_words(server);
+  for (int64_t e = 0; e < server.spec.experts; ++e)
+    for (std::string_view word : words)
+      out.push_back("experts." + std::to_string(e) + "." + std::string(word));
+  return out;
+}
+
+void accept_names(Server& server) {
+  for (const Module& module : server.modules) {
+    if (!module.packed) server.accepted.emplace(leaf(module.name));
+    for (const Child& child : module.children) server.accepted.emplace(leaf(child.name));
+  }
+  for (std::string_view name : words_of(server.model.unwrapped)) server.accepted.emplace(name);
+  server.accepted.insert(server.expert_names.begin(), server.expert_names.end());
+}
+
+}  // namespace
+
+bool Server::stacked() const {
+  return settings.force_stacked || (model.stacked && !settings.mixed);
+}
+
+int64_t Server::intermediate() const {
+  const int64_t mine = spec.intermediate / settings.moe_tp();
+  if (!settings.mxfp4) return mine;
+  const int64_t step = settings.moe_backend == "marlin" ? 128 : 64;
+  return (mine + step - 1) / step * step;
+}
+
+Server make_server(const ModelSpec& spec, const Json& base_config, Settings settings) {
+  const ModelClass* model = find_model_class(spec);
+  if (model == nullptr)
+    throw Error(spec.architecture.empty() ? spec.model_type : spec.architecture,
+                "is no model class of vLLM that this tool knows");
+  Server out{spec, *model, NameMapper(*model), std::move(settings), {}, {}, {}, {}};
+  out.modules = make_modules(out, base_config);
+  out.expert_names = expert_names(out);
+  accept_names(out);
+  out.events = start_events(out);
+  return out;
+}
+
+}  // namespace moelora::vllm

@@ -1,0 +1,88 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "lib/adapter/tensor_name.h"
+#include "lib/base/nearest.h"
+#include "lib/engine/vllm/silent.h"
+
+namespace moelora::vllm {
+namespace {
+
+std::string_view leaf(std::string_view name) { return name.substr(name.rfind('.') + 1); }
+
+// "model.layers." and 3 of "model.layers.3.mlp"; -1 where there is no layer.
+struct Place {
+  std::string_view root;
+  int64_t layer = -1;
+};
+Place place_of(std::string_view module) {
+  constexpr std::string_view kMark = "layers.";
+  const size_t at = module.find(kMark);
+  if (at == std::string_view::npos) return {module, -1};
+  const std::string_view rest = module.substr(at + kMark.size());
+  const auto layer = parse_index(rest.substr(0, rest.find('.')));
+  return {module.substr(0, at + kMark.size()), layer ? *layer : -1};
+}
+
+const Module* experts_of(const Server& server, int64_t layer) {
+  for (const Module& module : server.modules)
+    if (module.is_experts() && module.layer == layer) return &module;
+  return nullptr;
+}
+
+std::string_view root_of(const Server& server) {
+  for (const Module& module : server.modules)
+    if (module.layer >= 0) return place_of(module.name).root;
+  return {};
+}
+
+Unused expert_tensor(const Server& server, const std::string& module, int64_t layer) {
+  const Module* experts = experts_of(server, layer);
+  if (experts == nullptr)
+    return {cause::kNoOp, fmt::format("layer {} of the base is dense: it has no experts", layer)};
+  const std::string path =
+      module.substr(0, module.find(".experts") + std::string(".experts").size());
+  if (path == experts->name && leaf(module) == "base_layer")
+    return {cause::kBaseLayerAlone,
+            fmt::format("{0}.base_layer has a pair, {0} has none", experts->name)};
+  if (path == experts->name)
+    return {cause::kNoOp, fmt::format("{} does not take it in this form", experts->name)};
+  return {cause::kMoePath, fmt::format("{} has its experts at {}, not at {}", server.model.name,
+                                       experts->name, path)};
+}
+
+std::string like_it(const Server& server, const std::string& module, int64_t layer) {
+  std::vector<std::string_view> same_leaf, all;
+  for (const Module& wrapped : server.modules)
+    for (const Child& child : wrapped.children) {
+      if (wrapped.layer == layer && leaf(child.name) == leaf(module))
+        same_leaf.push_back(child.name);
+      all.push_back(child.name);
+    }
+  if (!same_leaf.empty()) return fmt::format("; {} is one", same_leaf.front());
+  const auto near = nearest(module, all);
+  return near ? fmt::format("; {} is one", *near) : "";
+}
+
+}  // namespace
+
+Unused why_unused(const Server& server, const std::string& module) {
+  const auto unwrapped = words_of(server.model.unwrapped);
+  if (std::find(unwrapped.begin(), unwrapped.end(), leaf(module)) != unwrapped.end() &&
+      (leaf(module) == "gate" || leaf(module) == "router"))
+    return {cause::kRouter, fmt::format("{} does not wrap its router", server.model.name)};
+  const Place place = place_of(module);
+  if (place.layer < 0 || place.root != root_of(server))
+    return {cause::kNoOp, fmt::format("{} has no module of this name; its layers are {}N",
+                                      server.model.name, root_of(server))};
+  if (place.layer >= server.spec.layers)
+    return {cause::kNoOp,
+            fmt::format("layer {} is not there: the base has {}", place.layer, server.spec.layers)};
+  if (module.find(".experts") != std::string::npos)
+    return expert_tensor(server, module, place.layer);
+  return {cause::kNoOp, fmt::format("it is no module of {}{}", server.model.name,
+                                    like_it(server, module, place.layer))};
+}
+
+}  // namespace moelora::vllm

@@ -1,0 +1,131 @@
+#include "tests/engine/vllm_oracle.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "lib/io/safetensors.h"
+
+namespace moelora::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::string kData = MOELORA_TEST_DATA;
+
+std::string text_of(const Json& json, std::string_view key) {
+  const Json* value = json.find(key);
+  return value == nullptr ? "" : value->as_string();
+}
+
+std::vector<std::string> texts_of(const Json& json, std::string_view key) {
+  std::vector<std::string> out;
+  if (const Json* value = json.find(key))
+    for (const Json& item : value->items()) out.push_back(item.as_string());
+  return out;
+}
+
+VllmOutcome outcome_of(const Json& json) {
+  return {text_of(json, "stage"),   text_of(json, "type"),      text_of(json, "text"),
+          texts_of(json, "unused"), texts_of(json, "unpaired"), texts_of(json, "skipped"),
+          texts_of(json, "set"),    texts_of(json, "zero")};
+}
+
+VllmClass class_of(const Json& json) {
+  VllmClass out;
+  out.name = text_of(json, "class");
+  out.error = text_of(json, "error");
+  if (!out.error.empty()) return out;
+  out.stacked = json.find("is_3d_moe_weight")->as_bool();
+  out.non_gated = json.find("is_non_gated_moe")->as_bool();
+  out.accepted = texts_of(json, "expected");
+  for (const Json& pair : json.find("wrappers")->items())
+    out.wrappers.emplace_back(pair.items()[0].as_string(), pair.items()[1].as_string());
+  return out;
+}
+
+VllmOracle read_oracle() {
+  const Json json = read_json_file(kData + "/vllm_adapters/outcomes.json", {16 << 20, 16});
+  VllmOracle out;
+  for (const Json& entry : json.find("outcomes")->items())
+    out.outcomes.push_back(outcome_of(entry));
+  for (const Json& row : json.find("runs")->items()) {
+    const std::vector<Json>& at = row.items();
+    out.runs.push_back({at[0].as_string(), at[1].as_string() == "golden", at[2].as_string(),
+                        at[3].as_string(), at[4].as_string(), at[5].as_int(), at[6].as_int(),
+                        at[7].as_int(), &out.outcomes[static_cast<size_t>(at[8].as_int())]});
+  }
+  for (const auto& [version, families] : json.find("catalogue")->members())
+    for (const auto& [family, entry] : families.members())
+      out.catalogue[version][family] = class_of(entry);
+  return out;
+}
+
+void add_file(const std::string& path, ServedAdapter& out) {
+  WeightFile& file = out.files.emplace_back();
+  file.name = fs::path(path).filename().string();
+  // The only pickles hold the same adapter as their neighbour; headers are all that is looked at.
+  std::string from = path;
+  if (const size_t at = from.find("_bin/adapter_model.bin"); at != std::string::npos)
+    from = from.substr(0, at) + "/adapter_model.safetensors";
+  for (const auto& [name, tensor] : open_safetensors(from).tensors)
+    file.tensors.push_back({name, tensor.dtype(), tensor.shape()});
+}
+
+}  // namespace
+
+std::string VllmRun::folder() const {
+  const std::string own = fmt::format("{}/vllm_adapters/{}/{}", kData, family, adapter);
+  return fs::exists(own) ? own : fmt::format("{}/{}/{}", kData, family, adapter);
+}
+
+std::string VllmRun::text() const {
+  return fmt::format("{} {}/{} {} tp{} rank {}", version, family, adapter, mode, tp, rank);
+}
+
+ServerOptions VllmRun::options() const {
+  ServerOptions out;
+  out.tp = tp;
+  out.max_lora_rank = max_rank;
+  const auto on = [&](const char* key) { out.values[key] = "on"; };
+  if (mode == "fs") on("fully-sharded-loras");
+  if (mode == "ep") on("enable-expert-parallel");
+  if (mode.starts_with("mixed") || mode == "shared_mixed") on("enable-mixed-moe-lora-format");
+  if (mode == "mixed3d") on("is-3d-lora-weight");
+  if (mode.starts_with("shared")) on("enable-moe-shared-loras");
+  return out;
+}
+
+const VllmOracle& vllm_oracle() {
+  static const VllmOracle kOracle = read_oracle();
+  return kOracle;
+}
+
+const VllmBase& vllm_base(const std::string& family) {
+  static std::map<std::string, VllmBase> bases;
+  if (const auto at = bases.find(family); at != bases.end()) return at->second;
+  const std::string path = fs::exists(kData + "/" + family + "/base")
+                               ? kData + "/" + family + "/base/config.json"
+                               : kData + "/catalogue/" + family + "/config.json";
+  VllmBase& out = bases[family];
+  out.config = read_json_file(path);
+  out.spec = make_model_spec(out.config, path);
+  return out;
+}
+
+ServedAdapter vllm_adapter(const std::string& folder) {
+  ServedAdapter out;
+  out.name = "oracle";
+  out.folder = "{dir}";
+  out.has_config = fs::exists(folder + "/adapter_config.json");
+  if (out.has_config) out.config = read_json_file(folder + "/adapter_config.json");
+  std::vector<std::string> paths;
+  for (const auto& entry : fs::directory_iterator(folder)) paths.push_back(entry.path().string());
+  std::sort(paths.begin(), paths.end());
+  for (const std::string& path : paths)
+    if (path.ends_with(".safetensors") || path.ends_with(".bin")) add_file(path, out);
+  return out;
+}
+
+}  // namespace moelora::test
