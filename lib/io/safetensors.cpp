@@ -58,7 +58,8 @@ uint64_t header_length(const File& file) {
   const FileKind kind = sniff(file);
   if (kind == FileKind::unknown)
     throw Error(file.path(), what, "The file is damaged or is no safetensors file.");
-  throw Error(file.path(), fmt::format("is {}, no safetensors file", describe(kind)), mend(kind));
+  throw Error(file.path(), fmt::format("is {}, no safetensors file", describe(kind)),
+              mend(kind, file.path()));
 }
 
 std::string read_header(const File& file) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 
 namespace moelora {
 namespace {
@@ -11,33 +12,62 @@ namespace {
 struct Magic {
   std::string_view bytes;
   FileKind kind;
+  size_t at = 0;
 };
 
 constexpr std::array kMagic = {
-    Magic{"PK\3\4", FileKind::zip},     Magic{"\x80\2", FileKind::pickle},
-    Magic{"\x80\3", FileKind::pickle},  Magic{"\x80\4", FileKind::pickle},
-    Magic{"\x80\5", FileKind::pickle},  Magic{"version https://git-lfs", FileKind::lfs_pointer},
-    Magic{"GGUF", FileKind::gguf},      Magic{"\x89HDF", FileKind::hdf5},
-    Magic{"<!DOCTYPE", FileKind::html}, Magic{"<!doctype", FileKind::html},
-    Magic{"<html", FileKind::html},     Magic{"{", FileKind::json},
+    Magic{"\x80\2\x8A\nl\xFC\x9C\x46\xF9 j\xA8P\x19.", FileKind::torch_legacy},
+    Magic{"\x80\2", FileKind::pickle},
+    Magic{"\x80\3", FileKind::pickle},
+    Magic{"\x80\4", FileKind::pickle},
+    Magic{"\x80\5", FileKind::pickle},
+    Magic{"version https://git-lfs", FileKind::lfs_pointer},
+    Magic{"GGUF", FileKind::gguf},
+    Magic{"\x89HDF", FileKind::hdf5},
+    Magic{"<!DOCTYPE", FileKind::html},
+    Magic{"<!doctype", FileKind::html},
+    Magic{"<html", FileKind::html},
+    Magic{"{", FileKind::json},
+    Magic{"ustar", FileKind::tar, 257},
 };
 
-// A hint may be pasted into a shell, and a file's name is not ours.
-std::string_view safe_to_paste(std::string_view name) {
+// With neither a version nor flags it may be the length of a safetensors header.
+bool is_zip(std::string_view begin) {
+  return begin.starts_with("PK\3\4") && begin.size() >= 8 &&
+         begin.substr(4, 4) != std::string_view("\0\0\0\0", 4);
+}
+
+// A hint may be pasted into a shell, and neither a file's name nor a key is ours.
+std::string safe_to_paste(std::string_view name, const char* otherwise) {
   constexpr std::string_view kSafe =
       "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
-  return name.find_first_not_of(kSafe) == std::string_view::npos ? name : "FILE";
+  const bool safe = !name.empty() && name.find_first_not_of(kSafe) == std::string_view::npos;
+  return std::string(safe ? name : otherwise);
 }
+
+// The command around an expression for the dict, where {} is the file's name.
+std::string command(const std::string& path, const std::string& dict) {
+  const std::filesystem::path name = std::filesystem::path(path).filename();
+  return fmt::format(
+      "python3 -c 'import torch, safetensors.torch as st; st.save_file({{k: v.contiguous().clone() "
+      "for k, v in {}.items()}}, \"{}.safetensors\", {{\"format\": \"pt\"}})'",
+      fmt::format(fmt::runtime(dict), safe_to_paste(name.string(), "FILE")),
+      safe_to_paste(name.stem().string(), "FILE"));
+}
+
+constexpr const char* kLoad = "torch.load(\"{}\", map_location=\"cpu\", weights_only=True)";
 
 }  // namespace
 
 FileKind sniff(const File& file) {
-  std::array<char, 24> head{};
+  std::array<char, 264> head{};
   const uint64_t count = std::min<uint64_t>(head.size(), file.size());
   file.read(0, count, reinterpret_cast<std::byte*>(head.data()));
   const std::string_view begin(head.data(), count);
-  const auto it = std::find_if(kMagic.begin(), kMagic.end(),
-                               [&](const Magic& m) { return begin.starts_with(m.bytes); });
+  if (is_zip(begin)) return FileKind::zip;
+  const auto it = std::find_if(kMagic.begin(), kMagic.end(), [&](const Magic& m) {
+    return begin.substr(std::min(m.at, begin.size())).starts_with(m.bytes);
+  });
   return it == kMagic.end() ? FileKind::unknown : it->kind;
 }
 
@@ -46,7 +76,11 @@ std::string_view describe(FileKind kind) {
     case FileKind::zip:
       return "a zip archive (torch.save writes one)";
     case FileKind::pickle:
-      return "a Python pickle (an old torch.save writes one)";
+      return "a bare Python pickle";
+    case FileKind::torch_legacy:
+      return "a Python pickle in the form of torch.save before 1.6";
+    case FileKind::tar:
+      return "a tar archive (torch.save of 2016 wrote one)";
     case FileKind::lfs_pointer:
       return "a Git LFS pointer";
     case FileKind::gguf:
@@ -63,11 +97,15 @@ std::string_view describe(FileKind kind) {
   return "of an unknown kind";
 }
 
-std::string mend(FileKind kind) {
+std::string mend(FileKind kind, const std::string& path) {
   switch (kind) {
     case FileKind::zip:
+    case FileKind::torch_legacy:
+      return resave_hint(path);
     case FileKind::pickle:
-      return resave_hint("FILE", "adapter_model.safetensors");
+    case FileKind::tar:
+      return "Only if you trust its author: load it with Python and save its tensors as "
+             "safetensors.";
     case FileKind::lfs_pointer:
       return "Fetch the file itself: git lfs pull.";
     case FileKind::html:
@@ -77,11 +115,18 @@ std::string mend(FileKind kind) {
   }
 }
 
-std::string resave_hint(std::string_view from, std::string_view to) {
-  return fmt::format(
-      "Save them as safetensors: python3 -c 'import torch, safetensors.torch as st; "
-      "st.save_file(torch.load(\"{}\", weights_only=True), \"{}\", {{\"format\": \"pt\"}})'",
-      safe_to_paste(from), safe_to_paste(to));
+std::string resave_hint(const std::string& path) {
+  return "Save its tensors as safetensors: " + command(path, kLoad);
+}
+
+std::string resave_part_hint(const std::string& path, std::string_view key) {
+  return "Save that part alone: " +
+         command(path, fmt::format("{}[\"{}\"]", kLoad, safe_to_paste(key, "KEY")));
+}
+
+std::string resave_script_hint(const std::string& path) {
+  return "Only if you trust its author: " +
+         command(path, "torch.jit.load(\"{}\", map_location=\"cpu\").state_dict()");
 }
 
 }  // namespace moelora

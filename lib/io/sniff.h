@@ -8,15 +8,29 @@
 
 namespace moelora {
 
-// What the first bytes of a file say it is, whatever its name says.
-enum class FileKind : uint8_t { unknown, zip, pickle, lfs_pointer, gguf, hdf5, html, json };
+// What the bytes of a file say it is, whatever its name says.
+enum class FileKind : uint8_t {
+  unknown,
+  zip,
+  pickle,
+  torch_legacy,  // torch.save before 1.6: pickles one after the other
+  tar,           // torch.save of 2016
+  lfs_pointer,
+  gguf,
+  hdf5,
+  html,
+  json,
+};
 
 FileKind sniff(const File& file);
 
-std::string_view describe(FileKind kind);  // "a Python pickle (torch.save)" ...
-std::string mend(FileKind kind);           // what to do about it, as an instruction
+std::string_view describe(FileKind kind);                  // "a Python pickle (torch.save)" ...
+std::string mend(FileKind kind, const std::string& path);  // what to do about it, an instruction
 
-// The command that saves the pickled weights `from` as safetensors `to`.
-std::string resave_hint(std::string_view from, std::string_view to);
+// Commands that save what torch.save wrote to `path` as safetensors beside it: all of it, the dict
+// under one key of it, or the parameters of a TorchScript archive.
+std::string resave_hint(const std::string& path);
+std::string resave_part_hint(const std::string& path, std::string_view key);
+std::string resave_script_hint(const std::string& path);
 
 }  // namespace moelora

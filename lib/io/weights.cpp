@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 
 #include "lib/base/error.h"
@@ -10,6 +11,7 @@
 #include "lib/io/shard_index.h"
 #include "lib/io/shards.h"
 #include "lib/io/sniff.h"
+#include "lib/io/torch_file.h"
 
 namespace moelora {
 namespace {
@@ -17,10 +19,22 @@ namespace {
 namespace fs = std::filesystem;
 using Names = std::vector<std::string>;
 
-Weights open_single(const std::string& path) {
+constexpr std::array<std::string_view, 2> kTorchEndings = {".bin", ".pt"};
+
+Weights open_safetensors_alone(const std::string& path) {
   Weights out;
   out.files.push_back(open_safetensors(path));
   out.tensors.swap(out.files.back().tensors);
+  return out;
+}
+
+Weights open_torch(const std::string& path, const TorchOptions& options) {
+  TorchFile file = open_torch_file(path, options);
+  Weights out;
+  out.files.push_back({std::move(file.file), {}, {}});
+  out.tensors = std::move(file.tensors);
+  out.warnings = std::move(file.warnings);
+  out.pickled = true;
   return out;
 }
 
@@ -29,17 +43,20 @@ class Folder {
  public:
   explicit Folder(const std::string& path) : path_(path), names_(files_in(path)) {}
 
-  Weights open(const Names& stems) const {
+  Weights open(const Names& stems, const TorchOptions& torch) const {
     for (const std::string& stem : stems) {
       const bool single = has(stem, kSafetensorsEnding), sharded = has(stem, kIndexEnding);
       if (!single && !sharded) continue;
-      Weights out = single ? open_single(file(stem, kSafetensorsEnding))
+      Weights out = single ? open_safetensors_alone(file(stem, kSafetensorsEnding))
                            : open_shards(file(stem, kIndexEnding));
       if (single && sharded)
         out.warnings.push_back(fmt::format("{}: not read, {}{} beside it is the weights",
                                            file(stem, kIndexEnding), stem, kSafetensorsEnding));
       return out;
     }
+    for (const std::string& stem : stems)
+      for (const std::string_view ending : kTorchEndings)
+        if (has(stem, ending)) return open_torch(file(stem, ending), torch);
     return open_other(stems);
   }
 
@@ -58,7 +75,7 @@ class Folder {
     if (indexes.size() == 1) return open_shards(join_path(path_, indexes[0]));
     if (indexes.empty() && singles.empty()) refuse_without_weights(stems);
     if (indexes.empty() && singles.size() == 1 && missing_numbers(singles).empty())
-      return open_single(join_path(path_, singles[0]));
+      return open_safetensors_alone(join_path(path_, singles[0]));
     if (indexes.empty() && is_shard(singles[0])) refuse_without_index(singles, stems);
     throw Error(path_,
                 fmt::format("holds several weights, none of them named {}{}: {}", stems.front(),
@@ -78,11 +95,12 @@ class Folder {
 
   [[noreturn]] void refuse_without_weights(const Names& stems) const {
     const auto pickles = ending_in(names_, {".bin", ".pt", ".pth"});
-    if (pickles.empty())
-      throw Error(
-          path_, fmt::format("holds no weights, expected {}{}", stems.front(), kSafetensorsEnding));
-    throw Error(path_, fmt::format("holds only pickled weights: {}", list_some(pickles)),
-                resave_hint(pickles.front(), stems.front() + std::string(kSafetensorsEnding)));
+    const std::string expected = stems.front() + std::string(kSafetensorsEnding);
+    if (pickles.empty()) throw Error(path_, fmt::format("holds no weights, expected {}", expected));
+    throw Error(path_,
+                fmt::format("holds no {}, and no pickled file is named {}.bin: {}", expected,
+                            stems.front(), list_some(pickles)),
+                "Give the path of the file that is meant.");
   }
 
   std::string path_;
@@ -91,11 +109,13 @@ class Folder {
 
 }  // namespace
 
-Weights open_weights(const std::string& path, const std::vector<std::string>& stems) {
+Weights open_weights(const std::string& path, const std::vector<std::string>& stems,
+                     const TorchOptions& torch) {
   std::error_code ignored;
-  if (fs::is_directory(path, ignored)) return Folder(path).open(stems);
+  if (fs::is_directory(path, ignored)) return Folder(path).open(stems, torch);
   if (path.ends_with(".index.json")) return open_shards(path);
-  return open_single(path);
+  if (sniff(*File::open(path)) == FileKind::zip) return open_torch(path, torch);
+  return open_safetensors_alone(path);
 }
 
 }  // namespace moelora

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "lib/io/safetensors.h"
+#include "lib/io/torch_archive.h"
 
 namespace moelora {
 
@@ -13,15 +14,18 @@ struct Weights {
   TensorMap tensors;                   // of all files together
   std::string index_path;              // "" when unsharded
   std::vector<std::string> warnings;   // unreferenced file, total_size differs ...
+  bool pickled = false;                // files[0] is what torch.save wrote; its header is empty
 };
 
-// Opens `path`: a .safetensors file, an *.index.json, or a folder that holds (in this order of
-// preference) STEM.safetensors or STEM.safetensors.index.json for one of `stems`
-// ({"adapter_model"} or {"model", ...}); a folder with exactly one index or one .safetensors file
-// of another stem is accepted too. Checks the full rule set for indexes (facts: weight_map is
-// string to string; no path that leaves the folder, Windows spellings included; same extension;
-// every shard present, regular and sound; every tensor where the index says; no tensor in two
-// shards). Throws Error; a folder with .bin/.pt only gets an Error that says how to re-save.
-Weights open_weights(const std::string& path, const std::vector<std::string>& stems);
+// Opens `path`: a .safetensors file, what torch.save wrote (torch_file.h), an *.index.json, or a
+// folder that holds (in this order of preference) STEM.safetensors or STEM.safetensors.index.json
+// for one of `stems` ({"adapter_model"} or {"model", ...}), then STEM.bin or STEM.pt; a folder with
+// exactly one index or one .safetensors file of another stem is accepted too. A file's bytes say
+// what it is, not its name. Checks the full rule set for indexes (facts: weight_map is string to
+// string; no path that leaves the folder, Windows spellings included; same extension; every shard
+// present, regular and sound; every tensor where the index says; no tensor in two shards). Throws
+// Error.
+Weights open_weights(const std::string& path, const std::vector<std::string>& stems,
+                     const TorchOptions& torch = {});
 
 }  // namespace moelora

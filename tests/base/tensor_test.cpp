@@ -213,3 +213,23 @@ TEST_CASE("random chains of operations agree with plain arrays") {
     }
   }
 }
+
+TEST_CASE("a strided tensor is what its strides say, and can be taken apart like any other") {
+  const Tensor flat = counting({24});
+  const SourcePtr source = flat.pieces().front().source;
+  const Tensor t = Tensor::strided(source, {2, 3}, {12, 4});
+  CHECK(values(t) == std::vector<float>{0, 4, 8, 12, 16, 20});
+  CHECK(values(t.transpose(0, 1)) == std::vector<float>{0, 12, 4, 16, 8, 20});
+  CHECK(values(t.slice(1, 1, 2).reshape({4})) == std::vector<float>{4, 8, 16, 20});
+  SUBCASE("rows that overlap") {
+    CHECK(values(Tensor::strided(source, {3, 2}, {1, 1})) == std::vector<float>{0, 1, 1, 2, 2, 3});
+  }
+  SUBCASE("a dim of one, whose stride nobody takes") {
+    const Tensor plain = Tensor::strided(source, {4, 1, 6}, {6, 99, 1});
+    CHECK(plain.same_recipe(Tensor(source, {4, 1, 6})));
+  }
+  SUBCASE("nothing at all") {
+    const Shape none = {0, int64_t{1} << 62, int64_t{1} << 62};
+    CHECK(Tensor::strided(source, none, {1, 1, 1}).bytes() == 0);
+  }
+}

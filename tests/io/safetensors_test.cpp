@@ -182,7 +182,7 @@ TEST_CASE("what only calls itself safetensors is named for what it is") {
         "f.safetensors: is a zip archive (torch.save writes one), no safetensors file");
   for (const char protocol : {'\2', '\3', '\4', '\5'})
     CHECK(fault("\x80"s + protocol + "}q") ==
-          "f.safetensors: is a Python pickle (an old torch.save writes one), no safetensors file");
+          "f.safetensors: is a bare Python pickle, no safetensors file");
   CHECK(fault("version https://git-lfs.github.com/spec/v1\n") ==
         "f.safetensors: is a Git LFS pointer, no safetensors file");
   CHECK(fault("GGUF\3\0\0\0"s) == "f.safetensors: is a GGUF file, no safetensors file");

@@ -8,6 +8,7 @@
 #include "tests/io/golden_text.h"
 #include "tests/io/safetensors_bytes.h"
 #include "tests/io/temp_folder.h"
+#include "tests/io/torch_bytes.h"
 
 using namespace moelora;
 using namespace std::string_literals;
@@ -136,23 +137,54 @@ TEST_CASE("which weights of a folder count") {
   }
 }
 
+TEST_CASE("what torch.save wrote is opened as well") {
+  const Weighed w;
+  const std::string zip = test::zip_bytes(test::sound_parts()).bytes;
+  SUBCASE("by its path, whatever its name") {
+    w.put("w.safetensors", zip);
+    const Weights weights = w.open("w.safetensors");
+    CHECK(weights.pickled);
+    CHECK(weights.files.size() == 1);
+    CHECK(weights.files[0].file->path() == w.path("w.safetensors"));
+    CHECK(weights.tensors.at("w").shape() == Shape{2, 3});
+  }
+  SUBCASE("in a folder, by its stem: .bin, then .pt") {
+    w.put("model.pt", "not read");
+    w.put("model.bin", zip);
+    w.put("training_args.bin", "not read");
+    w.put("other.safetensors", one_tensor_bytes("a", "other"));
+    CHECK(w.open().pickled);
+    w.remove("model.bin");
+    CHECK(w.fault() == "model.pt: is no zip archive, expected what torch.save writes");
+  }
+  SUBCASE("but safetensors of that stem come first") {
+    w.put("model.bin", zip);
+    w.put("model.safetensors", one_tensor_bytes("a", "model"));
+    CHECK_FALSE(w.open().pickled);
+  }
+  SUBCASE("not under a name that says safetensors") {
+    w.put("model.safetensors", zip);
+    CHECK(w.fault() ==
+          "model.safetensors: is a zip archive (torch.save writes one), no safetensors file");
+  }
+}
+
 TEST_CASE("a folder without weights that can be chosen is refused") {
   const Weighed w;
   SUBCASE("nothing") {
     w.put("adapter_config.json", "{}");
     CHECK(w.fault() == w.path() + ": holds no weights, expected adapter_model.safetensors");
   }
-  SUBCASE("pickles only") {
-    w.put("adapter_model.bin", "PK\3\4");
-    CHECK(w.fault() == w.path() + ": holds only pickled weights: adapter_model.bin");
-    CHECK(w.hint() ==
-          "Save them as safetensors: python3 -c 'import torch, safetensors.torch as st; "
-          "st.save_file(torch.load(\"adapter_model.bin\", weights_only=True), "
-          "\"adapter_model.safetensors\", {\"format\": \"pt\"})'");
+  SUBCASE("pickles of other names only") {
+    w.put("training_args.bin", "PK\3\4");
+    CHECK(w.fault() == w.path() +
+                           ": holds no adapter_model.safetensors, and no pickled file is named "
+                           "adapter_model.bin: training_args.bin");
+    CHECK(w.hint() == "Give the path of the file that is meant.");
   }
   SUBCASE("a pickle whose name would be a command") {
-    w.put("\");evil(\".pt", "PK\3\4");
-    CHECK(w.hint().find("evil") == std::string::npos);
+    w.put("\");evil(\".pt", "PK\3\4\0\0\x08\x08"s);
+    CHECK(w.hint("\");evil(\".pt").find("evil") == std::string::npos);
   }
   SUBCASE("several of other stems") {
     w.put("x.safetensors", one_tensor_bytes("a", "x"));

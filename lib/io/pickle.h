@@ -1,0 +1,99 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "lib/base/dtype.h"
+
+namespace moelora {
+
+// An object of a pickle: a number, or the place of a node in its Pickle. Copying one shares the
+// node, as Python's memo does.
+struct PickleValue {
+  enum class Kind : uint8_t {
+    none,
+    boolean,  // number: 0 or 1
+    integer,  // number
+    real,     // number: the bits of a double
+    text,     // index into texts
+    tuple,    // index into tuples
+    list,     // index into lists
+    dict,     // index into dicts
+    global,   // index into the allow-list (pickle_globals.h)
+    storage,  // index into storages
+    tensor,   // index into tensors
+    device,   // where a tensor once lived: no node
+  };
+
+  Kind kind = Kind::none;
+  int64_t number = 0;
+
+  size_t index() const { return static_cast<size_t>(number); }
+  double real() const;
+  bool operator==(const PickleValue&) const = default;
+};
+
+// A run of `cells`.
+struct PickleTuple {
+  size_t begin = 0, count = 0;
+};
+
+struct PickleList {
+  std::vector<PickleValue> items;
+};
+
+// Keys are texts or integers and differ.
+struct PickleDict {
+  bool ordered = false;  // collections.OrderedDict
+  std::vector<std::pair<PickleValue, PickleValue>> items;
+};
+
+// The bytes of the record data/KEY: `elements` of one type, or (untyped) so many bytes.
+struct PickledStorage {
+  std::string_view key;
+  DType dtype = DType::U8;
+  bool untyped = false;
+  int64_t elements = 0;
+};
+
+// A strided view of a storage, in elements of `dtype`; it lies within the storage.
+struct PickledTensor {
+  size_t storage = 0;
+  DType dtype = DType::U8;
+  int64_t offset = 0;
+  std::vector<int64_t> shape, stride;
+};
+
+// What a pickle says, as a graph without cycles. One node may be reached over many paths (2^60 in a
+// hostile file): walk it with a budget. Texts are views of the pickle's bytes.
+struct Pickle {
+  PickleValue root;
+  std::vector<std::string_view> texts;
+  std::vector<PickleValue> cells;
+  std::vector<PickleTuple> tuples;
+  std::vector<PickleList> lists;
+  std::vector<PickleDict> dicts;
+  std::vector<PickledStorage> storages;  // each key once
+  std::vector<PickledTensor> tensors;
+};
+
+inline constexpr uint64_t kMaxPickleBytes = uint64_t{64} << 20;
+inline constexpr int kMaxPickleDepth = 64;   // of containers in containers
+inline constexpr size_t kMaxPickleRank = 8;  // dims of a tensor
+inline constexpr size_t kMaxPickleText = 65536;
+
+// Reads the data.pkl of a torch.save archive: a pickle of protocol 2 that builds tuples, lists,
+// dicts, numbers, texts and plain strided tensors. Nothing is imported, called or executed: a
+// GLOBAL is looked up in a fixed list, REDUCE and BUILD know what each name of that list would
+// make of its arguments. Opcodes that torch.save never writes, operands of the wrong type, views
+// that leave their storage, and sizes above the limits are refused. Throws Error at "WHERE: byte N"
+// with `hint`, or a warning instead where Python might run code. `bytes` must outlive the result.
+Pickle parse_pickle(std::string_view bytes, const std::string& where, const std::string& hint = {});
+
+// "a dict", "the integer 3", "the function posix.system": for a message.
+std::string describe(const Pickle& pickle, const PickleValue& value);
+
+}  // namespace moelora

@@ -1,0 +1,229 @@
+// What torch's own functions would make of their arguments: the only calls that a pickle can make.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "lib/base/checked.h"
+#include "lib/io/pickle_builder.h"
+#include "lib/io/utf8.h"
+
+namespace moelora {
+namespace {
+
+using Role = PickleGlobal::Role;
+
+constexpr size_t kMaxTensors = 1'000'000;
+
+int64_t product(const std::vector<int64_t>& extents, bool& fits) {
+  int64_t out = 1;
+  for (const int64_t extent : extents)
+    if (__builtin_mul_overflow(out, extent, &out)) fits = false;
+  return out;
+}
+
+std::string text_of(const std::vector<int64_t>& numbers) {
+  return fmt::format("[{}]", fmt::join(numbers, ", "));
+}
+
+}  // namespace
+
+PickleBuilder::Arguments PickleBuilder::items(const PickleValue& tuple) const {
+  const PickleTuple& run = out_.tuples[tuple.index()];
+  return Arguments(out_.cells).subspan(run.begin, run.count);
+}
+
+int64_t PickleBuilder::natural(const PickleValue& value, const char* what) const {
+  if (value.kind != Kind::integer || value.number < 0)
+    refuse(fmt::format("has {} as {}, expected an integer from 0", describe(value), what));
+  return value.number;
+}
+
+std::vector<int64_t> PickleBuilder::naturals(const PickleValue& value, const char* what) const {
+  if (value.kind != Kind::tuple)
+    refuse(fmt::format("has {} as {}, expected a tuple", describe(value), what));
+  const Arguments values = items(value);
+  if (values.size() > kMaxPickleRank)
+    refuse(
+        fmt::format("has {} dims in {}, at most {} are read", values.size(), what, kMaxPickleRank));
+  std::vector<int64_t> out;
+  for (const PickleValue& item : values) out.push_back(natural(item, what));
+  return out;
+}
+
+// ---- storages ----
+
+// ('storage', StorageType, key, location, numel)
+PickleValue PickleBuilder::persistent(PickleValue id) {
+  const Arguments parts = id.kind == Kind::tuple ? items(id) : Arguments();
+  const auto is_text = [&](size_t i) { return parts[i].kind == Kind::text; };
+  const auto text_at = [&](size_t i) { return out_.texts[parts[i].index()]; };
+  if (parts.size() != 5 || !is_text(0) || text_at(0) != "storage" ||
+      parts[1].kind != Kind::global || !is_text(2) || !is_text(3))
+    refuse("has a persistent id that is no (\"storage\", type, key, location, numel)");
+  const PickleGlobal& type = pickle_global(parts[1].index());
+  if (type.role != Role::storage && type.role != Role::untyped_storage)
+    refuse(fmt::format("has {} as a storage's type", describe(parts[1])));
+  const PickledStorage storage{text_at(2), type.dtype, type.role == Role::untyped_storage,
+                               natural(parts[4], "a storage's numel")};
+  const auto [it, fresh] = storage_of_key_.try_emplace(storage.key, out_.storages.size());
+  if (fresh) {
+    count_node();
+    out_.storages.push_back(storage);
+  }
+  const PickledStorage& known = out_.storages[it->second];
+  if (known.dtype != storage.dtype || known.untyped != storage.untyped ||
+      known.elements != storage.elements)
+    refuse(fmt::format("says different things of the storage {}", quoted(storage.key, 40)));
+  return {Kind::storage, static_cast<int64_t>(it->second)};
+}
+
+// ---- calls ----
+
+PickleValue PickleBuilder::call(PickleValue callable, PickleValue arguments) {
+  if (callable.kind != Kind::global) distrust(fmt::format("calls {}", describe(callable)));
+  if (arguments.kind != Kind::tuple)
+    refuse(fmt::format("calls with {}, expected a tuple", describe(arguments)));
+  const PickleGlobal& callee = pickle_global(callable.index());
+  switch (callee.role) {
+    case Role::ordered_dict:
+      if (!items(arguments).empty()) refuse("makes an OrderedDict of arguments, expected none");
+      return dict(true);
+    case Role::tensor_v2:
+    case Role::tensor_v3:
+      return tensor(callee, items(arguments));
+    case Role::parameter:
+      return parameter(items(arguments));
+    case Role::size:
+      return size(items(arguments));
+    case Role::device:
+      return device(items(arguments));
+    case Role::storage:
+    case Role::untyped_storage:
+    case Role::dtype:
+      break;
+  }
+  refuse(fmt::format("calls {}, which is only a name", describe(callable)));
+}
+
+PickleValue PickleBuilder::tensor(const PickleGlobal& callee, Arguments arguments) {
+  const bool v3 = callee.role == Role::tensor_v3;
+  const size_t least = v3 ? 7 : 6;
+  if (arguments.size() != least && arguments.size() != least + 1)
+    refuse(fmt::format("calls {} with {} arguments, expected {} or {}", callee.name,
+                       arguments.size(), least, least + 1));
+  PickledTensor out = view(callee, arguments);
+  if (arguments[4].kind != Kind::boolean)
+    refuse(fmt::format("has {} as requires_grad", describe(arguments[4])));
+  check_hooks(arguments[5]);
+  if (arguments.size() == least + 1) check_metadata(arguments[least]);
+  check_view(out);
+  if (out_.tensors.size() == kMaxTensors)
+    refuse(fmt::format("makes more than {} tensors", kMaxTensors));
+  count_node();
+  out_.tensors.push_back(std::move(out));
+  return {Kind::tensor, static_cast<int64_t>(out_.tensors.size()) - 1};
+}
+
+PickledTensor PickleBuilder::view(const PickleGlobal& callee, Arguments arguments) const {
+  if (arguments[0].kind != Kind::storage)
+    refuse(fmt::format("makes a tensor of {}, expected a storage", describe(arguments[0])));
+  PickledTensor out;
+  out.storage = arguments[0].index();
+  const PickledStorage& storage = out_.storages[out.storage];
+  out.dtype = storage.dtype;
+  if (callee.role == Role::tensor_v3) {
+    const PickleValue& dtype = arguments[6];
+    if (dtype.kind != Kind::global || pickle_global(dtype.index()).role != Role::dtype)
+      refuse(fmt::format("has {} as a tensor's dtype", describe(dtype)));
+    out.dtype = pickle_global(dtype.index()).dtype;
+    if (!storage.untyped && storage.dtype != out.dtype)
+      refuse("has another dtype for a tensor than for its storage");
+  } else if (storage.untyped) {
+    refuse("makes a tensor without a dtype");
+  }
+  out.offset = natural(arguments[1], "a tensor's offset");
+  out.shape = naturals(arguments[2], "a tensor's size");
+  out.stride = naturals(arguments[3], "a tensor's stride");
+  if (out.shape.size() != out.stride.size())
+    refuse(fmt::format("has {} strides for {} dims", out.stride.size(), out.shape.size()));
+  return out;
+}
+
+void PickleBuilder::check_view(const PickledTensor& tensor) const {
+  const PickledStorage& storage = out_.storages[tensor.storage];
+  const int64_t width = storage.untyped ? dtype_bytes(tensor.dtype) : 1;
+  if (storage.elements % width != 0)
+    refuse(fmt::format("has a storage of {} bytes, no whole number of {}", storage.elements,
+                       dtype_name(tensor.dtype)));
+  const int64_t held = storage.elements / width;
+  bool fits = true;
+  const int64_t elements = product(tensor.shape, fits);
+  int64_t last = tensor.offset, reach = 0;
+  bool repeats = false;
+  for (size_t d = 0; fits && elements > 0 && d < tensor.shape.size(); ++d) {
+    fits = !__builtin_mul_overflow(tensor.shape[d] - 1, tensor.stride[d], &reach) &&
+           !__builtin_add_overflow(last, reach, &last);
+    repeats = repeats || (tensor.shape[d] > 1 && tensor.stride[d] == 0);
+  }
+  if (!fits || (elements > 0 ? last >= held : last > held))
+    refuse(
+        fmt::format("has a tensor of size {}, stride {} and offset {} that leaves its storage of "
+                    "{} elements",
+                    text_of(tensor.shape), text_of(tensor.stride), tensor.offset, held));
+  if (repeats && elements > held)
+    refuse(fmt::format("repeats a storage of {} elements as a tensor of {} (it was expanded)", held,
+                       elements));
+}
+
+void PickleBuilder::check_hooks(const PickleValue& hooks) const {
+  const bool none = hooks.kind == Kind::dict && out_.dicts[hooks.index()].ordered &&
+                    out_.dicts[hooks.index()].items.empty();
+  if (!none) refuse(fmt::format("has {} as a tensor's hooks, expected none", describe(hooks)));
+}
+
+void PickleBuilder::check_metadata(const PickleValue& metadata) const {
+  if (metadata.kind == Kind::none) return;
+  if (metadata.kind != Kind::dict)
+    refuse(fmt::format("has {} as a tensor's metadata", describe(metadata)));
+  if (!out_.dicts[metadata.index()].items.empty())
+    refuse("has a tensor that is conjugated or negated when it is read");
+}
+
+// (tensor, requires_grad, hooks)
+PickleValue PickleBuilder::parameter(Arguments arguments) const {
+  if (arguments.size() != 3 || arguments[0].kind != Kind::tensor ||
+      arguments[1].kind != Kind::boolean)
+    refuse("makes a parameter of other things than a tensor, requires_grad and hooks");
+  check_hooks(arguments[2]);
+  return arguments[0];
+}
+
+PickleValue PickleBuilder::size(Arguments arguments) const {
+  if (arguments.size() != 1) refuse("makes a torch.Size of other things than one tuple");
+  naturals(arguments[0], "a torch.Size");
+  return arguments[0];
+}
+
+PickleValue PickleBuilder::device(Arguments arguments) const {
+  const bool sound = (arguments.size() == 1 || arguments.size() == 2) &&
+                     arguments[0].kind == Kind::text &&
+                     (arguments.size() == 1 || arguments[1].kind == Kind::integer);
+  if (!sound) refuse("makes a torch.device of other things than a name and a number");
+  return {Kind::device, 0};
+}
+
+// nn.Module.state_dict() leaves the versions of its modules as an attribute of the OrderedDict.
+void PickleBuilder::build(PickleValue object, PickleValue state) {
+  if (object.kind != Kind::dict || !out_.dicts[object.index()].ordered)
+    distrust(fmt::format("sets the state of {}, only an OrderedDict has one", describe(object)));
+  if (state.kind != Kind::dict)
+    refuse(fmt::format("has {} as an OrderedDict's state", describe(state)));
+  for (const auto& [key, value] : out_.dicts[state.index()].items)
+    if (key.kind != Kind::text || out_.texts[key.index()] != "_metadata")
+      refuse(
+          fmt::format("sets {} of an OrderedDict, only \"_metadata\" is expected", describe(key)));
+  container(state)->closed = true;
+}
+
+}  // namespace moelora

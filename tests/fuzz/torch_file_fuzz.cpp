@@ -1,0 +1,60 @@
+// Input: the bytes of a file. Checksums are not looked at, so that a change reaches the pickle.
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <string>
+
+#include "lib/io/torch_file.h"
+#include "lib/io/zip_directory.h"
+#include "tests/fuzz/fuzz.h"
+
+namespace {
+
+using namespace moelora;
+
+// A file that only this process sees.
+class MemoryFile {
+ public:
+  explicit MemoryFile(std::string_view bytes) : fd_(memfd_create("f", 0)) {
+    require(fd_ >= 0);
+    for (size_t at = 0; at < bytes.size();) {
+      const ssize_t put = write(fd_, bytes.data() + at, bytes.size() - at);
+      require(put > 0);
+      at += static_cast<size_t>(put);
+    }
+  }
+  ~MemoryFile() { close(fd_); }
+  MemoryFile(const MemoryFile&) = delete;
+  MemoryFile& operator=(const MemoryFile&) = delete;
+
+  std::string path() const { return "/proc/self/fd/" + std::to_string(fd_); }
+
+ private:
+  int fd_;
+};
+
+// Records lie one after the other inside the file, under names that are plain.
+void require_sound(const std::vector<ZipEntry>& entries, uint64_t file_size) {
+  uint64_t end = 0;
+  for (const ZipEntry& entry : entries) {
+    require(entry.begin >= end && entry.begin <= file_size &&
+            entry.size <= file_size - entry.begin);
+    require(!entry.name.empty() && ("/" + entry.name + "/").find("/../") == std::string::npos);
+    end = entry.begin + entry.size;
+  }
+}
+
+}  // namespace
+
+// Every tensor of a file that opens can be read, and none is larger than the limit.
+void fuzz(std::string_view input) {
+  const MemoryFile file(input);
+  require_sound(read_zip_directory(*File::open(file.path())), input.size());
+  const TorchFile opened = open_torch_file(file.path(), {.ignore_crc = true});
+  uint64_t total = 0;
+  for (const auto& entry : opened.tensors) total += entry.second.bytes();
+  require(total <= uint64_t{256} << 20);
+  for (const auto& [name, tensor] : opened.tensors)
+    if (tensor.bytes() <= 1 << 20) require(tensor.read().size() == tensor.bytes());
+}
