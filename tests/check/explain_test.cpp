@@ -24,6 +24,12 @@ TEST_CASE("a rule is for whom and for which releases it says") {
 TEST_CASE("the address of a rule's source is its first link") {
   CHECK(source_url(kLoneQ) == "https://example.org/pull/1");
   CHECK(source_url(kDeadPattern).empty());
+  Rule rule = kLoneQ;
+  for (const char* source :
+       {"see (https://a.b/c)", "https://a.b/c, https://d", "x https://a.b/c"}) {
+    rule.source = source;
+    CHECK(source_url(rule) == "https://a.b/c");
+  }
 }
 
 TEST_CASE(

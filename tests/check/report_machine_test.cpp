@@ -137,6 +137,13 @@ TEST_CASE("SARIF has one result for a rule, an adapter and an engine, at the con
   CHECK(text_at(run, {"automationDetails", "id"}) == "lora-validate/adapters/a+adapters/b/");
 }
 
+TEST_CASE("no text of a file is a link in a SARIF message") {
+  const Json run = at(parsed(hostile_verdict(), "sarif"), {"runs", "0"});
+  const std::string text = text_at(run, {"results", "0", "message", "text"});
+  CHECK(count(text, "[x] (http://y)") == 1);
+  CHECK(count(text, "](") == 0);
+}
+
 TEST_CASE("SARIF describes the rules that found something, and results point at them") {
   const Json run = at(parsed(broken_verdict(), "sarif"), {"runs", "0"});
   const auto& rules = at(run, {"tool", "driver", "rules"}).items();

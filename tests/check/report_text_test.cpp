@@ -138,6 +138,8 @@ TEST_CASE("a spot is a text file of the adapter, told from the working folder") 
   };
   CHECK(spot(0).path == "adapters/a/adapter_config.json");  // found in the weights
   CHECK(spot(0).line == 1);
+  verdict.judgement.findings[0].line = 7;  // of the weights, not of the config
+  CHECK(spot(0).line == 1);
   CHECK(spot(1).path == "adapters/a/adapter_config.json");
   CHECK(spot(1).line == 12);
   CHECK(spot(1).column == 5);

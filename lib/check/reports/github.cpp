@@ -21,12 +21,13 @@ std::string escaped(std::string_view text, bool property) {
   return out;
 }
 
-// A line of the log. The runner takes "##[" anywhere in it, and "::" at its start, for a command.
+// A line of the log, which never starts with a name. The runner takes "##[" anywhere in it for a
+// command.
 std::string log_line(const std::string& text) {
   std::string out = text;
   for (size_t at = out.find("##["); at != std::string::npos; at = out.find("##[", at))
     out.replace(at, 3, "##\\x5b");
-  return (out.starts_with("::") ? " " : "") + out + "\n";
+  return out + "\n";
 }
 
 const char* kind(Severity severity) {
