@@ -45,6 +45,14 @@ std::string heading(const Rule& rule) {
                      rule_scope(rule));
 }
 
+std::string fix_of(const Rule& rule) {
+  std::string out(rule.fix);
+  constexpr std::string_view kHole = "{adapter}";
+  for (size_t at = out.find(kHole); at != std::string::npos; at = out.find(kHole, at))
+    out.replace(at, kHole.size(), "ADAPTER");
+  return out;
+}
+
 std::string needs(const Rule& rule) {
   if (rule.needs_base && rule.needs_values) return "--base and the tensors' values";
   return rule.needs_base ? "--base" : rule.needs_values ? "the tensors' values" : "";
@@ -81,7 +89,7 @@ Json rule_json(const Rule& rule) {
                        {"whole_deployment", rule.whole_deployment},
                        {"what", rule.what},
                        {"why", rule.why},
-                       {"fix", rule.fix},
+                       {"fix", fix_of(rule)},
                        {"source", rule.source}});
 }
 
@@ -113,17 +121,17 @@ std::string source_url(const Rule& rule) {
 std::string explain(const Rule& rule, size_t width) {
   return heading(rule) + section("fires when", rule.what, width) + section("why", rule.why, width) +
          section("needs", needs(rule), width) + section("source", rule.source, width) +
-         example(rule, width) + section("fix", rule.fix, 0);
+         example(rule, width) + section("fix", fix_of(rule), 0);
 }
 
 std::string rule_page(const Rule& rule) {
-  return fmt::format("{}\n\nWhy: {}\n\nFix: {}\n\nSource: {}", rule.what, rule.why, rule.fix,
+  return fmt::format("{}\n\nWhy: {}\n\nFix: {}\n\nSource: {}", rule.what, rule.why, fix_of(rule),
                      rule.source);
 }
 
 std::string rule_page_markdown(const Rule& rule) {
   return fmt::format("{}\n\n**Why**: {}\n\n**Fix**: {}\n\n**Source**: {}\n", md_text(rule.what),
-                     md_text(rule.why), md_text(rule.fix), md_text(rule.source));
+                     md_text(rule.why), md_text(fix_of(rule)), md_text(rule.source));
 }
 
 std::string list_rules(std::string_view format) {

@@ -51,7 +51,7 @@ source:
   sgl-project/sglang, https://example.org/pull/1 (merged)
 
 fix:
-  lora-convert adapter {adapter} OUT --to peft-linear
+  lora-convert adapter ADAPTER OUT --to peft-linear
 )");
 }
 
