@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "lib/base/error.h"
 #include "lib/base/nearest.h"
@@ -11,11 +12,23 @@
 namespace moelora {
 namespace {
 
+namespace fs = std::filesystem;
+
+std::string told_from(const std::string& folder, const std::string& path) {
+  std::error_code ignored;
+  const fs::path from = fs::absolute(folder.empty() ? "." : folder, ignored).lexically_normal();
+  const fs::path whole = fs::absolute(path, ignored).lexically_normal();
+  std::string out = whole.lexically_relative(from / "").generic_string();
+  if (out.ends_with('/')) out.pop_back();
+  return out;
+}
+
 bool covers(const Waiver& waiver, const Finding& finding, const Deployment& deployment) {
   if (waiver.rule != finding.rule) return false;
   if (waiver.adapter.empty()) return true;
-  return finding.adapter &&
-         glob_matches(waiver.adapter, deployment.adapters[*finding.adapter].given);
+  if (!finding.adapter) return false;
+  const std::string& path = deployment.adapters[*finding.adapter].given;
+  return glob_matches(waiver.adapter, told_from(waiver.folder, path));
 }
 
 }  // namespace
@@ -53,7 +66,7 @@ const Rule& rule_named(std::string_view id_or_name, const std::string& where) {
   for (const Rule* rule : all_rules()) known.insert(known.end(), {rule->id, rule->name});
   const auto meant = nearest(id_or_name, known);
   throw Error(
-      where, fmt::format("there is no rule {}", quoted(id_or_name)),
+      where, fmt::format("there is no rule {}", moelora::quoted(id_or_name)),
       meant ? fmt::format("did you mean {}?", *meant) : "lora-validate --list-rules lists them");
 }
 

@@ -12,9 +12,10 @@ namespace moelora {
 // A rule whose findings the user has decided to live with.
 struct Waiver {
   const Rule* rule;
-  std::string reason;   // printed with every finding it takes
-  std::string adapter;  // glob of the adapter's path as given; "" for all, the deployment included
-  std::string from;     // who says so: "--ignore", ".moelora.json:3:5"
+  std::string reason;       // printed with every finding it takes
+  std::string adapter;      // glob of the adapter's path; "" for all, the deployment included
+  std::string from;         // who says so: "--ignore", ".moelora.json:3:5"
+  std::string folder = {};  // what the glob's path is told from; "" the working folder
 };
 
 // A finding that a waiver took: not counted, never fails, but told.

@@ -94,7 +94,8 @@ class Reader {
     expect_object(ignore, "an ignore", {"rule", "reason", "adapter"});
     const Json& rule = required(ignore, "rule", "write the rule's id or name");
     const Json& reason = required(ignore, "reason", "write why the finding can be lived with");
-    Waiver out{&rule_named(text(rule, "rule"), at(rule)), text(reason, "reason"), "", at(ignore)};
+    Waiver out{&rule_named(text(rule, "rule"), at(rule)), text(reason, "reason"), "", at(ignore),
+               fs::path(path_).parent_path().string()};
     if (const Json* adapter = ignore.find("adapter")) out.adapter = text(*adapter, "adapter");
     return out;
   }

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/check/finding.h"
 #include "lib/check/subject.h"
 
 namespace moelora {
@@ -24,5 +25,9 @@ bool is_stray(const Subject& subject, const ReadProblem& problem);
 
 // The tensor or place that the error of a file names behind the file's path; "" for none.
 std::string place_in_file(const Error& error);
+
+// Points `finding` at the line and column that an error of "PATH:LINE:COLUMN" names, else at the
+// place itself.
+void point_at(Finding& finding, const Error& error);
 
 }  // namespace moelora

@@ -15,8 +15,9 @@ struct ReportOptions {
   bool verbose = false;  // every name and not the first few, the memory table of each engine
   size_t width = 0;      // columns to wrap prose to; 0: never
   std::optional<Severity> fail_on = Severity::error;  // nullopt: nothing fails
-  std::string
-      working_folder;  // absolute; where files that CI points at are told from. "": as given
+  // Absolute: where adapters' paths are told from, and what a repository holds. Files in it are
+  // named relative to it, others absolutely.
+  std::string working_folder, root;
 };
 
 // All that a report tells.

@@ -38,12 +38,18 @@ std::string file_to_show(const Finding& finding, const Subject& adapter) {
   return config || finding.file.empty() ? kConfig : finding.file;
 }
 
-std::string told_from(const fs::path& folder, const fs::path& path) {
-  if (folder.empty()) return path.lexically_normal().generic_string();
-  const fs::path whole = (folder / path).lexically_normal();
-  const fs::path relative = whole.lexically_relative(folder.lexically_normal());
+// Code scanners want real paths: through no link.
+std::string from_root(const ReportOptions& options, const fs::path& path) {
+  std::error_code ignored;
+  const fs::path whole = fs::weakly_canonical(options.working_folder / path, ignored);
+  const fs::path relative = whole.lexically_relative(fs::weakly_canonical(options.root, ignored));
   const bool outside = relative.empty() || *relative.begin() == "..";
   return (outside ? whole : relative).generic_string();
+}
+
+// What was not found has no folder; its path is the one that was given.
+fs::path folder_of(const Subject& adapter) {
+  return adapter.listing.empty() ? adapter.given : adapter.folder;
 }
 
 }  // namespace
@@ -140,7 +146,7 @@ std::string path_of(const Report& report, const Finding& finding, const std::str
   const auto& adapters = report.deployment.adapters;
   if (adapters.empty()) return file;
   const Subject& adapter = adapters[finding.adapter.value_or(0)];
-  return told_from(report.options.working_folder, fs::path(adapter.folder) / file);
+  return from_root(report.options, folder_of(adapter) / file);
 }
 
 Spot spot_of(const Report& report, const Finding& finding) {

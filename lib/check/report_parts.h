@@ -54,11 +54,11 @@ std::string told(const FindingGroup& group);
 // Where a reviewer can look: a text file of the adapter. Findings in weights are shown at the
 // config beside them.
 struct Spot {
-  std::string path;  // relative to the working folder, "/" between parts; absolute outside it
+  std::string path;  // relative to options.root, "/" between parts; absolute outside it
   int line = 1, column = 1;
 };
 Spot spot_of(const Report& report, const Finding& finding);
-// The path, from the working folder, of a file of the finding's adapter.
+// The path, from options.root, of a file of the finding's adapter.
 std::string path_of(const Report& report, const Finding& finding, const std::string& file);
 
 // What was assumed, and what was not checked.

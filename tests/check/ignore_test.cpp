@@ -54,8 +54,8 @@ TEST_CASE("a waiver takes the findings of its rule in the adapters it names") {
   verdict.add(kLoneQ, 1, "in b");
   verdict.add(kDeadPattern, 1, "other rule");
   verdict.add(kLoneQ, std::nullopt, "of the deployment");
-  const std::vector<Waiver> waivers = {{&kLoneQ, "why", "*/b", "p:1:1"},
-                                       {&kCoverage, "why", "", "p:2:1"}};
+  const std::vector<Waiver> waivers = {{&kLoneQ, "why", "*/b", "p:1:1", ""},
+                                       {&kCoverage, "why", "", "p:2:1", ""}};
   const auto waived = take_waived(verdict.judgement, verdict.deployment, waivers);
   REQUIRE(waived.size() == 1);
   CHECK(waived[0].finding.message == "in b");
@@ -67,10 +67,26 @@ TEST_CASE("a waiver takes the findings of its rule in the adapters it names") {
   CHECK(stale[0]->from == "p:2:1");
 }
 
+TEST_CASE("the glob of a project file is meant from its folder, wherever the tool runs") {
+  const auto taken = [](const char* folder, const char* glob, const char* given) {
+    MadeVerdict verdict = sound_verdict();
+    verdict.deployment.adapters[0].given = given;
+    verdict.add(kLoneQ, 0, "q");
+    const std::vector<Waiver> waivers = {{&kLoneQ, "why", glob, "p:1:1", folder}};
+    return take_waived(verdict.judgement, verdict.deployment, waivers).size() == 1;
+  };
+  CHECK(taken("..", "adapters/x", "../adapters/x"));
+  CHECK(taken("../", "adapters/x", "../adapters/./y/../x/"));
+  CHECK(!taken("", "adapters/*", "../adapters/x"));
+  CHECK(taken("", "../adapters/x", "../adapters/x"));
+  CHECK(taken("/p", "a", "/p/a"));
+  CHECK(!taken("/p/q", "a", "/p/a"));
+}
+
 TEST_CASE("a waiver without an adapter takes the deployment's findings too") {
   MadeVerdict verdict = sound_verdict();
   verdict.add(kMixed, std::nullopt, "of the deployment");
-  const std::vector<Waiver> waivers = {{&kMixed, "why", "", "--ignore"}};
+  const std::vector<Waiver> waivers = {{&kMixed, "why", "", "--ignore", ""}};
   CHECK(take_waived(verdict.judgement, verdict.deployment, waivers).size() == 1);
   CHECK(verdict.judgement.findings.empty());
 }
@@ -78,8 +94,8 @@ TEST_CASE("a waiver without an adapter takes the deployment's findings too") {
 TEST_CASE("the first waiver that covers a finding gives the reason") {
   MadeVerdict verdict = sound_verdict();
   verdict.add(kLoneQ, 0, "q");
-  const std::vector<Waiver> waivers = {{&kLoneQ, "first", "", "p:1:1"},
-                                       {&kLoneQ, "second", "", "p:2:1"}};
+  const std::vector<Waiver> waivers = {{&kLoneQ, "first", "", "p:1:1", ""},
+                                       {&kLoneQ, "second", "", "p:2:1", ""}};
   CHECK(take_waived(verdict.judgement, verdict.deployment, waivers)[0].reason == "first");
 }
 
@@ -99,6 +115,7 @@ TEST_CASE("a project file gives base, engines, server options and waivers") {
   CHECK(project.waivers[0].rule == find_rule(some_rule()));
   CHECK(project.waivers[0].reason == "known");
   CHECK(project.waivers[0].adapter == "a/*");
+  CHECK(project.waivers[0].folder == file.folder().string());
   CHECK(project.waivers[0].from == file.path() + ":3:22");
 }
 

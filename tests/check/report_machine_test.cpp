@@ -44,7 +44,7 @@ std::string text_at(const Json& json, std::initializer_list<const char*> keys) {
 
 ReportOptions in_folder(const char* folder) {
   ReportOptions out;
-  out.working_folder = folder;
+  out.working_folder = out.root = folder;
   return out;
 }
 

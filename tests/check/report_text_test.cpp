@@ -132,7 +132,7 @@ TEST_CASE("findings of one rule, engine and adapter are one group with all their
 TEST_CASE("a spot is a text file of the adapter, told from the working folder") {
   MadeVerdict verdict = broken_verdict();
   ReportOptions options;
-  options.working_folder = "/w/repo";
+  options.working_folder = options.root = "/w/repo";
   const auto spot = [&](size_t finding) {
     return spot_of(verdict.report(options), verdict.judgement.findings[finding]);
   };
@@ -154,13 +154,29 @@ TEST_CASE("a spot is a text file of the adapter, told from the working folder") 
   }
   verdict.deployment.adapters[0].folder = ".";
   CHECK(spot(1).path == "adapter_config.json");
+  options.working_folder = "/w/repo/sub";
+  CHECK(spot(1).path == "sub/adapter_config.json");
 }
 
 TEST_CASE("an adapter without a config is pointed at where something is") {
   MadeVerdict verdict = broken_verdict();
   verdict.deployment.adapters[0].listing = {"adapter_model.safetensors"};
-  CHECK(spot_of(verdict.report(), verdict.judgement.findings[0]).path ==
+  ReportOptions options;
+  options.working_folder = options.root = "/w";
+  CHECK(spot_of(verdict.report(options), verdict.judgement.findings[0]).path ==
         "adapters/a/adapter_model.safetensors");
+}
+
+TEST_CASE("what was not found is pointed at as it was given") {
+  MadeVerdict verdict = broken_verdict();
+  Subject& adapter = verdict.deployment.adapters[0];
+  adapter.given = "adapters/gone";
+  adapter.folder = "adapters";
+  adapter.listing.clear();
+  ReportOptions options;
+  options.working_folder = options.root = "/w";
+  CHECK(spot_of(verdict.report(options), verdict.judgement.findings[2]).path ==
+        "adapters/gone/adapter_config.json");
 }
 
 TEST_CASE("a run fails at or above its threshold") {

@@ -145,7 +145,7 @@ JudgeRequest judge_request(const ValidateOptions& options) {
   out.waivers = std::move(project.waivers);
   for (const std::string& rule : options.ignore)
     out.waivers.push_back(
-        {&rule_named(rule, "--ignore"), "no reason given", "", "--ignore " + rule});
+        {&rule_named(rule, "--ignore"), "no reason given", "", "--ignore " + rule, ""});
   return out;
 }
 
@@ -158,6 +158,7 @@ ReportOptions report_options(const ValidateOptions& options) {
   if (options.fail_on == "never") out.fail_on = std::nullopt;
   std::error_code ignored;
   out.working_folder = fs::current_path(ignored).string();
+  out.root = is_set("GITHUB_WORKSPACE") ? std::getenv("GITHUB_WORKSPACE") : out.working_folder;
   return out;
 }
 

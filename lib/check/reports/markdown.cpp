@@ -43,8 +43,9 @@ std::string memory_section(const EngineRun& run) {
   for (const MemoryRow& row : plan.rows)
     out += fmt::format("| {} | {} | {} | {} |\n", md_code(row.buffer), to_string(row.shape),
                        row.layers, row.bytes);
-  return out + fmt::format("\nOne slot {}, {} slots {}, {}.\n", size_text(plan.slot_bytes()),
-                           plan.slots, size_text(plan.total_bytes()), plan.dtype);
+  return out + fmt::format("\nOne slot {}, {} slot{} {}, {}.\n", size_text(plan.slot_bytes()),
+                           plan.slots, plan.slots == 1 ? "" : "s", size_text(plan.total_bytes()),
+                           plan.dtype);
 }
 
 std::string remarks_section(const Report& report) {

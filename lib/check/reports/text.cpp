@@ -90,8 +90,8 @@ class Text {
       cells.push_back({row.buffer, to_string(row.shape), std::to_string(row.layers),
                        std::to_string(row.bytes)});
     out_ += text_table(cells);
-    out_ += fmt::format("one slot {}, {} slots {}\n\n", size_text(plan.slot_bytes()), plan.slots,
-                        size_text(plan.total_bytes()));
+    out_ += fmt::format("one slot {}, {} slot{} {}\n\n", size_text(plan.slot_bytes()), plan.slots,
+                        plan.slots == 1 ? "" : "s", size_text(plan.total_bytes()));
   }
 
   void all_remarks() {

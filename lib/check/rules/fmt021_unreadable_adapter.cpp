@@ -8,7 +8,7 @@ void check(RuleContext& context) {
   for (const ReadProblem* problem : problems_of(context.subject(), ProblemKind::unreadable)) {
     Finding& finding = context.report(problem->error.text());
     finding.file = problem->file;
-    finding.where = problem->error.where();
+    point_at(finding, problem->error);
     if (!problem->error.hint().empty()) finding.fix = problem->error.hint();
   }
 }
