@@ -7,12 +7,10 @@
 namespace moelora::vllm {
 namespace {
 
-template <class F>
-void for_each_source(const Lora& lora, F&& f) {
+void add_sources(const Lora& lora, std::vector<uint32_t>& out) {
   for (const auto* views : {&lora.a, &lora.b})
     for (const std::optional<View>& view : *views)
-      if (view)
-        for (uint32_t source : view->sources) f(source);
+      if (view) out.insert(out.end(), view->sources.begin(), view->sources.end());
 }
 
 }  // namespace
@@ -87,12 +85,21 @@ std::string_view CopyStep::cause_of(const Module& module, const Lora& lora,
   return settings_.shared_outer ? cause::kSharedOuter : cause::kFullyShardedRank;
 }
 
+// Of a refused module: what it was given, and the inner pair of stacked experts beside it.
+std::vector<uint32_t> CopyStep::sources_of(const Module& module, const Lora& lora) {
+  std::vector<uint32_t> out;
+  add_sources(lora, out);
+  if (!module.is_experts()) return out;
+  if (const Lora* inner = model_.find(module.name + ".base_layer")) add_sources(*inner, out);
+  return out;
+}
+
 void CopyStep::refuse(const Module& module, Lora& lora, const Raised& raised) {
   const std::string_view cause = cause_of(module, lora, raised);
   std::vector<uint32_t> tensors;
   std::string detail;
   if (raised.type == "AssertionError") {
-    for_each_source(lora, [&](uint32_t source) { tensors.push_back(source); });
+    tensors = sources_of(module, lora);
     detail = module.name;
     if (cause == cause::kFullyShardedRank)
       detail += fmt::format(": --fully-sharded-loras cuts the rank into {} parts", settings_.tp);
@@ -106,7 +113,7 @@ void CopyStep::refuse(const Module& module, Lora& lora, const Raised& raised) {
     tensors = at_;
     detail = fmt::format("{}: {}", module.name, where_);
   }
-  for_each_source(lora, [&](uint32_t source) { states_[source].use = Use::refused; });
+  for (uint32_t source : sources_of(module, lora)) states_[source].use = Use::refused;
   faults_.push_back(refused(cause, "copy", raised, std::move(detail), std::move(tensors)));
 }
 

@@ -70,6 +70,7 @@ class CopyStep {
   void expect(const View& view, int64_t dim, int64_t extent);
   void accept(const Module& module);
   void refuse(const Module& module, Lora& lora, const Raised& raised);
+  std::vector<uint32_t> sources_of(const Module& module, const Lora& lora);
   std::string_view cause_of(const Module& module, const Lora& lora, const Raised& raised) const;
 
   // Rows of lora_A that a rank holds where that is cut along the rank.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <map>
 #include <set>
 
 namespace moelora::vllm {
@@ -41,12 +42,12 @@ class Silent {
 
   // Tensors that are unused for one reason are one fault.
   void add_unused(uint32_t tensor) {
-    Unused unused = why_unused(server_, module(tensor));
-    for (Fault& fault : faults_)
-      if (fault.cause == unused.cause && fault.detail == unused.why)
-        return fault.tensors.push_back(tensor);
-    faults_.push_back(
-        {unused.cause, Effect::unused, std::move(unused.why), {tensor}, std::nullopt});
+    const Unused why = why_unused(server_, module(tensor));
+    const auto [at, fresh] = unused_.try_emplace(why, faults_.size());
+    if (fresh)
+      faults_.push_back(
+          {cause_of(why), Effect::unused, text_of(why, server_, module(tensor)), {}, std::nullopt});
+    faults_[at->second].tensors.push_back(tensor);
   }
 
   void look_at(uint32_t i) {
@@ -115,6 +116,7 @@ class Silent {
   const Adapter& adapter_;
   const std::vector<TensorState>& states_;
   std::set<std::string> too_large_;
+  std::map<Unused, size_t> unused_;  // index in faults_
   bool experts_copied_ = false;
   std::vector<Fault> faults_;
 };

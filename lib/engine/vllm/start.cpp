@@ -19,7 +19,6 @@ class Start {
     check_class();
     if (server_.spec.experts > 0) {
       check_expert_parallel();
-      check_fully_sharded();
       check_kernel();
     }
     return std::move(events_);
@@ -69,13 +68,6 @@ class Start {
           "Fused MoE LoRA does not support enable_expert_parallel=True together with "
           "fully_sharded_loras=True. Disable one of them.",
           "--enable-expert-parallel and --fully-sharded-loras exclude each other");
-  }
-
-  void check_fully_sharded() {
-    if (!settings_.fully_sharded || settings_.max_rank % settings_.tp == 0) return;
-    add(cause::kFullyShardedRank, "AssertionError",
-        fmt::format("{} is not divisible by {}", settings_.max_rank, settings_.tp),
-        fmt::format("--max-lora-rank {} is cut into {} parts", settings_.max_rank, settings_.tp));
   }
 
   void check_kernel() {

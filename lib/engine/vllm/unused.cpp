@@ -37,19 +37,24 @@ std::string_view root_of(const Server& server) {
   return {};
 }
 
+constexpr std::string_view kExperts = ".experts";
+
+std::string path_of_experts(const std::string& module) {
+  return module.substr(0, module.find(kExperts) + kExperts.size());
+}
+
 Unused expert_tensor(const Server& server, const std::string& module, int64_t layer) {
   const Module* experts = experts_of(server, layer);
-  if (experts == nullptr)
-    return {cause::kNoOp, fmt::format("layer {} of the base is dense: it has no experts", layer)};
-  const std::string path =
-      module.substr(0, module.find(".experts") + std::string(".experts").size());
-  if (path == experts->name && leaf(module) == "base_layer")
-    return {cause::kBaseLayerAlone,
-            fmt::format("{0}.base_layer has a pair, {0} has none", experts->name)};
-  if (path == experts->name)
-    return {cause::kNoOp, fmt::format("{} does not take it in this form", experts->name)};
-  return {cause::kMoePath, fmt::format("{} has its experts at {}, not at {}", server.model.name,
-                                       experts->name, path)};
+  if (experts == nullptr) return Unused::dense;
+  if (path_of_experts(module) != experts->name) return Unused::moe_path;
+  return leaf(module) == "base_layer" ? Unused::base_layer : Unused::form;
+}
+
+bool is_unwrapped_router(const Server& server, const std::string& module) {
+  const auto unwrapped = words_of(server.model.unwrapped);
+  const std::string_view name = leaf(module);
+  return (name == "gate" || name == "router") &&
+         std::find(unwrapped.begin(), unwrapped.end(), name) != unwrapped.end();
 }
 
 std::string like_it(const Server& server, const std::string& module, int64_t layer) {
@@ -68,21 +73,51 @@ std::string like_it(const Server& server, const std::string& module, int64_t lay
 }  // namespace
 
 Unused why_unused(const Server& server, const std::string& module) {
-  const auto unwrapped = words_of(server.model.unwrapped);
-  if (std::find(unwrapped.begin(), unwrapped.end(), leaf(module)) != unwrapped.end() &&
-      (leaf(module) == "gate" || leaf(module) == "router"))
-    return {cause::kRouter, fmt::format("{} does not wrap its router", server.model.name)};
+  if (is_unwrapped_router(server, module)) return Unused::router;
   const Place place = place_of(module);
-  if (place.layer < 0 || place.root != root_of(server))
-    return {cause::kNoOp, fmt::format("{} has no module of this name; its layers are {}N",
-                                      server.model.name, root_of(server))};
-  if (place.layer >= server.spec.layers)
-    return {cause::kNoOp,
-            fmt::format("layer {} is not there: the base has {}", place.layer, server.spec.layers)};
-  if (module.find(".experts") != std::string::npos)
-    return expert_tensor(server, module, place.layer);
-  return {cause::kNoOp, fmt::format("it is no module of {}{}", server.model.name,
-                                    like_it(server, module, place.layer))};
+  if (place.layer < 0 || place.root != root_of(server)) return Unused::root;
+  if (place.layer >= server.spec.layers) return Unused::layer;
+  return module.find(kExperts) == std::string::npos ? Unused::module
+                                                    : expert_tensor(server, module, place.layer);
+}
+
+std::string_view cause_of(Unused why) {
+  switch (why) {
+    case Unused::router:
+      return cause::kRouter;
+    case Unused::base_layer:
+      return cause::kBaseLayerAlone;
+    case Unused::moe_path:
+      return cause::kMoePath;
+    default:
+      return cause::kNoOp;
+  }
+}
+
+std::string text_of(Unused why, const Server& server, const std::string& module) {
+  const Place place = place_of(module);
+  switch (why) {
+    case Unused::router:
+      return fmt::format("{} does not wrap its router", server.model.name);
+    case Unused::root:
+      return fmt::format("{} has no module of this name; its layers are {}N", server.model.name,
+                         root_of(server));
+    case Unused::layer:
+      return fmt::format("layer {} is not there: the base has {}", place.layer, server.spec.layers);
+    case Unused::dense:
+      return fmt::format("layer {} of the base has no experts", place.layer);
+    case Unused::base_layer:
+      return fmt::format("{0}.base_layer has a pair, {0} has none", path_of_experts(module));
+    case Unused::form:
+      return fmt::format("{} does not take it in this form", path_of_experts(module));
+    case Unused::moe_path:
+      return fmt::format("{} has its experts at {}, not at {}", server.model.name,
+                         experts_of(server, place.layer)->name, path_of_experts(module));
+    case Unused::module:
+      return fmt::format("it is no module of {}{}", server.model.name,
+                         like_it(server, module, place.layer));
+  }
+  return "";
 }
 
 }  // namespace moelora::vllm

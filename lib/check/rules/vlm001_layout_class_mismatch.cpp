@@ -1,0 +1,48 @@
+#include "lib/check/plan_findings.h"
+#include "lib/check/rule.h"
+#include "lib/engine/vllm/model_class.h"
+
+namespace moelora {
+namespace {
+
+// One of the two commands of Rule::fix: the layout that this class takes.
+void check(RuleContext& context) {
+  const vllm::ModelClass* model = vllm::find_model_class(*context.spec());
+  if (model == nullptr) return;
+  const std::string fix = context.fill(
+      model->stacked ? "lora-convert adapter {adapter} OUT --to peft-params --base BASE"
+                     : "lora-convert adapter {adapter} OUT --to peft-linear --base BASE");
+  explain_plan_with(context, [&](Finding& finding, const PlanEvent&) { finding.fix = fix; });
+}
+
+}  // namespace
+
+extern const Rule vlm001_layout_class_mismatch;
+const Rule vlm001_layout_class_mismatch = {
+    .id = "VLM001",
+    .name = "layout-class-mismatch",
+    .engine = "vllm",
+    .needs_base = true,
+    .what =
+        "The experts' layout is not the one this model class takes: stacked on a per-expert "
+        "class, or the reverse.",
+    .why =
+        "A class wraps its experts either per expert (most) or stacked (gpt-oss, Qwen3-VL, "
+        "Qwen3.5 with vision). Stacked tensors on the first kind end in a bare AssertionError "
+        "(isinstance(lora_a, list)) when the adapter is copied; numbered ones on the second fail "
+        "at the name gate: \"expected target modules in {... 'experts' ...} but received [...]\". "
+        "--enable-mixed-moe-lora-format lets stacked classes take both, if each adapter says what "
+        "it is (is_3d_lora_weight).",
+    .fix =
+        "lora-convert adapter {adapter} OUT --to peft-linear --base BASE for a per-expert class, "
+        "--to peft-params for a stacked one.",
+    .source = "vLLM issues 38520, 40005, 47088; vllm-omni 5169",
+    .breaks = {.specimen = "qwen3_moe_stacked_params",
+               .change =
+                   "ask for it on Qwen3-MoE, whose class takes a pair an expert and projection",
+               .engine = "vllm",
+               .apply = [](Specimen&) {}},
+    .check = check,
+};
+
+}  // namespace moelora

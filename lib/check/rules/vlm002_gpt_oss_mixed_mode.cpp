@@ -1,0 +1,34 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule vlm002_gpt_oss_mixed_mode;
+const Rule vlm002_gpt_oss_mixed_mode = {
+    .id = "VLM002",
+    .name = "gpt-oss-mixed-mode",
+    .severity = Severity::warning,
+    .engine = "vllm",
+    .since = "0.22",
+    .needs_base = true,
+    .what = "Experts of gpt-oss are served in the mixed format.",
+    .why =
+        "In the mixed format vLLM adds gate's delta to the first half of the columns and up's to "
+        "the second, while its MXFP4 backends keep gpt-oss's gate and up interleaved: a delta may "
+        "land on the other projection, without a word. Read in vLLM's source, not run; none of "
+        "vLLM's own gpt-oss tests uses the mixed format.",
+    .fix =
+        "Start the server without --enable-mixed-moe-lora-format and serve the stacked layout "
+        "(peft-params).",
+    .source = "vLLM PR 42242, lora/layers/fused_moe.py",
+    .breaks = {.specimen = "gpt_oss_stacked_params",
+               .change = "switch the mixed format on",
+               .engine = "vllm",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.options.values["enable-mixed-moe-lora-format"] = "on";
+                     specimen.options.values["is-3d-lora-weight"] = "on";
+                   }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

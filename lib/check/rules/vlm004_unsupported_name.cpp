@@ -1,0 +1,41 @@
+#include <array>
+
+#include "lib/check/rule.h"
+
+namespace moelora {
+namespace {
+
+constexpr std::array<std::string_view, 1> kImplies = {"FMT015"};
+
+}  // namespace
+
+extern const Rule vlm004_unsupported_name;
+const Rule vlm004_unsupported_name = {
+    .id = "VLM004",
+    .name = "unsupported-name",
+    .engine = "vllm",
+    .needs_base = true,
+    .what = "A tensor's name that vLLM's parser or its name gate refuses.",
+    .why =
+        "Names must end in lora_A.weight, lora_B.weight, lora_embedding_A or lora_embedding_B, "
+        "else \"... is unsupported LoRA weight\"; and their last component, or their tail from "
+        "\"experts\", must be one the class has, else \"expected target modules in {...} but "
+        "received [...]\". One such name stops the whole adapter.",
+    .fix =
+        "lora-convert adapter {adapter} OUT --to peft-linear --base BASE (peft-params for a "
+        "stacked class) writes the names this class knows; modules it does not have must be left "
+        "out of training.",
+    .source = "vLLM lora/utils.py, parse_fine_tuned_lora_name; vLLM issues 9280, 41702",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "write the adapter's name into one key: lora_A.default.weight",
+               .engine = "vllm",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.rename("layers.0.self_attn.o_proj.lora_A.",
+                                     "layers.0.self_attn.o_proj.lora_A.default.");
+                   }},
+    .implies = kImplies,
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

@@ -1,0 +1,32 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule vlm006_unequal_ranks;
+const Rule vlm006_unequal_ranks = {
+    .id = "VLM006",
+    .name = "unequal-ranks",
+    .engine = "vllm",
+    .needs_base = true,
+    .what = "The experts of a layer do not all have one rank (or shape).",
+    .why =
+        "torch.stack joins one factor of all experts: \"stack expects each tensor to be equal "
+        "size, but got [4, 64] at entry 0 and [2, 64] at entry 3\".",
+    .fix =
+        "Pad the smaller factors with zero rows (lora_A) and columns (lora_B) and keep alpha / r "
+        "as it was.",
+    .source = "vLLM lora/lora_weights.py, pack_moe; oracle pe_ranks_differ_between_experts",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "cut one expert's gate_proj to rank 2",
+               .engine = "vllm",
+               .apply =
+                   [](Specimen& specimen) {
+                     for (auto& [name, tensor] : specimen.tensors())
+                       if (name.find("layers.0.mlp.experts.3.gate_proj") != std::string::npos)
+                         tensor =
+                             tensor.slice(name.find("lora_A") != std::string::npos ? 0 : 1, 0, 2);
+                   }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

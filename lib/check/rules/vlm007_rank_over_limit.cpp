@@ -1,0 +1,29 @@
+#include "lib/check/plan_findings.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule vlm007_rank_over_limit;
+const Rule vlm007_rank_over_limit = {
+    .id = "VLM007",
+    .name = "vllm-rank-over-limit",
+    .engine = "vllm",
+    .needs_base = true,
+    .what = "The rank is above --max-lora-rank (16 unless given).",
+    .why =
+        "\"LoRA rank 32 is greater than max_lora_rank 16.\", the most frequent refusal of all. "
+        "vLLM looks at r of the config; a tensor of a higher rank than r fails at the copy "
+        "instead: \"The size of tensor a (8) must match the size of tensor b (12) at "
+        "non-singleton dimension 1\".",
+    .fix =
+        "Start the server with --max-lora-rank at least r (1, 8, 16, 32, 64, 128, 256, 320, 512; "
+        "with routed experts at most 128).",
+    .source = "vLLM lora/peft_helper.py; issues 2847, ms-swift 4221, lm-eval 2988",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "serve rank 4 with --max-lora-rank 1",
+               .engine = "vllm",
+               .apply = [](Specimen& specimen) { specimen.options.max_lora_rank = 1; }},
+    .check = [](RuleContext& context) { explain_plan_at(context, "r"); },
+};
+
+}  // namespace moelora

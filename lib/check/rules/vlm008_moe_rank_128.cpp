@@ -1,0 +1,27 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule vlm008_moe_rank_128;
+const Rule vlm008_moe_rank_128 = {
+    .id = "VLM008",
+    .name = "moe-rank-128",
+    .engine = "vllm",
+    .since = "0.27",
+    .needs_base = true,
+    .whole_deployment = true,
+    .what = "--max-lora-rank above 128 on a model with routed experts.",
+    .why =
+        "The one-shot kernel asserts it at warm-up, whatever the adapter's own rank: "
+        "\"fused_moe_lora_one_shot supports max_lora_rank<=128; got rank=256\". 256, 320 and 512 "
+        "are accepted on the command line.",
+    .fix = "Start the server with --max-lora-rank 128 or less.",
+    .source = "vLLM issue 55158, PR 55161 (open)",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "start with --max-lora-rank 256",
+               .engine = "vllm",
+               .apply = [](Specimen& specimen) { specimen.options.max_lora_rank = 256; }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

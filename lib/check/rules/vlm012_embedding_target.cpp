@@ -1,0 +1,30 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule vlm012_embedding_target;
+const Rule vlm012_embedding_target = {
+    .id = "VLM012",
+    .name = "embedding-target",
+    .engine = "vllm",
+    .needs_base = true,
+    .what = "LoRA on embed_tokens or lm_head of a class that takes none there.",
+    .why =
+        "Only classes with embedding_modules take it (Qwen3-MoE, Mixtral, PhiMoE, Nemotron-H, "
+        "Jamba, LFM2-MoE ...): \"expected target modules in {...} but received ['lm_head', "
+        "'lm_head', ...]\".",
+    .fix = "Remove these pairs, or merge them into the base model's embeddings before serving.",
+    .source = "vLLM lora/utils.py, get_supported_lora_modules; oracle gpt_oss/embed_lm_head",
+    .breaks =
+        {.specimen = "gpt_oss_attention",
+         .change = "add a pair on lm_head",
+         .engine = "vllm",
+         .apply =
+             [](Specimen& specimen) {
+               specimen.set("base_model.model.lm_head.lora_A.weight", specimen.random({4, 64}));
+               specimen.set("base_model.model.lm_head.lora_B.weight", specimen.random({160, 4}));
+             }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

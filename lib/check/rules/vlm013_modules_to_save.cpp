@@ -1,0 +1,28 @@
+#include "lib/check/plan_findings.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule vlm013_modules_to_save;
+const Rule vlm013_modules_to_save = {
+    .id = "VLM013",
+    .name = "modules-to-save",
+    .engine = "vllm",
+    .needs_base = true,
+    .what = "The adapter replaces whole modules (modules_to_save), or holds their tensors.",
+    .why =
+        "\"vLLM only supports modules_to_save being None.\"; a whole tensor in the file "
+        "(lm_head.weight) \"is unsupported LoRA weight\".",
+    .fix = "Merge the saved modules into the base model and clear modules_to_save.",
+    .source = "vLLM lora/peft_helper.py; issue 9280",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "name lm_head in modules_to_save",
+               .engine = "vllm",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.config().set("modules_to_save", Json::strings({"lm_head"}));
+                   }},
+    .check = [](RuleContext& context) { explain_plan_at(context, "modules_to_save"); },
+};
+
+}  // namespace moelora

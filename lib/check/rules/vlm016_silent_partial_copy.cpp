@@ -1,0 +1,32 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule vlm016_silent_partial_copy;
+const Rule vlm016_silent_partial_copy = {
+    .id = "VLM016",
+    .name = "silent-partial-copy",
+    .engine = "vllm",
+    .needs_base = true,
+    .what =
+        "A factor smaller than the base's module, or stacked for another number of experts, is "
+        "copied in part and served.",
+    .why =
+        "Every copy goes to buffer[:rows, :columns] of a zeroed slot: what is smaller than the "
+        "module (another model's size, a cut file) leaves the rest zero; rows that divide by the "
+        "base's experts are re-read as those. Nothing is said.",
+    .fix = "Train on this base model, or serve the adapter with the one it was trained on.",
+    .source = "vLLM lora/layers/*.py, set_lora; oracles pe_small_H, stacked_8_experts",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "cut q_proj's lora_A to 48 of 64 columns",
+               .engine = "vllm",
+               .apply =
+                   [](Specimen& specimen) {
+                     for (auto& [name, tensor] : specimen.tensors())
+                       if (name.find("layers.0.self_attn.q_proj.lora_A") != std::string::npos)
+                         tensor = tensor.slice(1, 0, 48);
+                   }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

@@ -1,0 +1,31 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule vlm019_fully_sharded_rank;
+const Rule vlm019_fully_sharded_rank = {
+    .id = "VLM019",
+    .name = "fully-sharded-rank",
+    .engine = "vllm",
+    .needs_base = true,
+    .what = "With --fully-sharded-loras: a rank that the tensor parallel size does not divide.",
+    .why =
+        "The experts' lora_A is cut along the rank (assert current_lora_rank % tp == 0): a bare "
+        "AssertionError when the adapter is copied. --max-lora-rank must divide too: \"10 is not "
+        "divisible by 4\".",
+    .fix =
+        "Start the server without --fully-sharded-loras, or pad the rank to a multiple of the "
+        "tensor parallel size.",
+    .source = "vLLM PR 28761, lora/layers/fused_moe.py; oracle peft_params_bf16 (fs)",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "serve rank 4 fully sharded on 8 ranks",
+               .engine = "vllm",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.options.values["fully-sharded-loras"] = "on";
+                     specimen.options.tp = 8;
+                   }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

@@ -1,0 +1,34 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule vlm020_ep_options;
+const Rule vlm020_ep_options = {
+    .id = "VLM020",
+    .name = "ep-options",
+    .engine = "vllm",
+    .needs_base = true,
+    .whole_deployment = true,
+    .what = "Expert parallel options that LoRA on experts refuses.",
+    .why =
+        "\"Fused MoE LoRA does not support enable_expert_parallel=True together with "
+        "fully_sharded_loras=True. Disable one of them.\"; \"Fused MoE LoRA with EP currently "
+        "only supports all2all_backend='allgather_reducescatter', got ...\"; until 2026-05-09 "
+        "\"EP support for Fused MoE LoRA is not implemented yet.\"",
+    .fix =
+        "Leave out --fully-sharded-loras, use --all2all-backend allgather_reducescatter, or serve "
+        "without --enable-expert-parallel.",
+    .source = "vLLM PR 40867",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "ask for expert parallel and fully sharded LoRA",
+               .engine = "vllm",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.options.values["enable-expert-parallel"] = "on";
+                     specimen.options.values["fully-sharded-loras"] = "on";
+                     specimen.options.tp = 2;
+                   }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

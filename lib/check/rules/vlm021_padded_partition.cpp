@@ -1,0 +1,33 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule vlm021_padded_partition;
+const Rule vlm021_padded_partition = {
+    .id = "VLM021",
+    .name = "padded-partition",
+    .severity = Severity::warning,
+    .engine = "vllm",
+    .needs_base = true,
+    .what =
+        "An MXFP4 base under tensor parallelism whose partition of the intermediate size is "
+        "padded.",
+    .why =
+        "MXFP4 backends round the rows of a rank up (64; Marlin 128), and LoRA is cut at rank x "
+        "the rounded size while the base is cut at rank x the plain one: from rank 1 on the "
+        "experts' deltas are shifted. gpt-oss (2880) at tp 2: the base begins at 1440, LoRA at "
+        "1536 or 1472. Confirmed in vLLM's loader, both oracle versions.",
+    .fix = "Serve with --enable-expert-parallel, on one GPU, or a BF16 copy of the base.",
+    .source = "oracles/vllm.md section 4, 12 (padded_partition)",
+    .breaks = {.specimen = "gpt_oss_stacked_params",
+               .change = "serve an MXFP4 base on two ranks",
+               .engine = "vllm",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.options.values["quantization"] = "mxfp4";
+                     specimen.options.tp = 2;
+                   }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

@@ -1,0 +1,30 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule vlm022_shared_outer_flag;
+const Rule vlm022_shared_outer_flag = {
+    .id = "VLM022",
+    .name = "vllm-shared-outer-flag",
+    .engine = "vllm",
+    .needs_base = true,
+    .what =
+        "Shared outer experts (experts.w1/w2/w3) without the server's switch, or with a switch "
+        "that does not fit.",
+    .why =
+        "Without --enable-moe-shared-loras (since 2026-07-19) the names fail at the gate: "
+        "\"expected target modules in {...} but received ['...experts.w1', ...]\". With it a "
+        "stacked class needs --enable-mixed-moe-lora-format as well, else a bare AssertionError; "
+        "and factors of every expert where one is held keep expert 0 alone, without a word.",
+    .fix =
+        "lora-convert adapter {adapter} OUT --to peft-linear --base BASE expands the shared "
+        "factors; or start the server with --enable-moe-shared-loras.",
+    .source = "vLLM PR 48884; Megatron-Bridge PR 5588 (expand_shared_outer)",
+    .breaks = {.specimen = "qwen3_moe_shared_outer",
+               .change = "serve it without the switch",
+               .engine = "vllm",
+               .apply = [](Specimen&) {}},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

@@ -1,0 +1,44 @@
+#include <fmt/format.h>
+
+#include "lib/adapter/summary.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+namespace {
+
+void check(RuleContext& context) {
+  if (!context.run().plan || !context.options().gpu_memory) return;
+  const MemoryPlan& memory = context.run().plan->memory;
+  const uint64_t limit = *context.options().gpu_memory;
+  if (memory.total_bytes() <= limit) return;
+  context.report(fmt::format("{} slots of {} each are {} on every GPU, which has {}", memory.slots,
+                             size_text(memory.slot_bytes()), size_text(memory.total_bytes()),
+                             size_text(limit)));
+}
+
+}  // namespace
+
+extern const Rule vlm023_slot_memory;
+const Rule vlm023_slot_memory = {
+    .id = "VLM023",
+    .name = "slot-memory",
+    .severity = Severity::warning,
+    .engine = "vllm",
+    .needs_base = true,
+    .whole_deployment = true,
+    .what = "The LoRA slots need more memory than --gpu-memory.",
+    .why =
+        "vLLM allocates max_loras slots of max_lora_rank for every module that can take LoRA as "
+        "soon as LoRA is enabled, whatever the adapters hold: E x R x (3H + 3I) values a layer "
+        "for numbered experts, E x R x (2H + 3I) for stacked ones. Qwen3-30B-A3B at rank 64: 6.2 "
+        "GiB a slot.",
+    .fix = "Lower --max-loras or --max-lora-rank, or spread the server over more GPUs.",
+    .source = "vLLM lora/layers/fused_moe.py, create_lora_weights; issues 29049, 40913",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "give the server 64 KiB",
+               .engine = "vllm",
+               .apply = [](Specimen& specimen) { specimen.options.gpu_memory = 64 << 10; }},
+    .check = check,
+};
+
+}  // namespace moelora

@@ -1,0 +1,33 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule vlm024_tensor_loader;
+const Rule vlm024_tensor_loader = {
+    .id = "VLM024",
+    .name = "tensor-loader",
+    .engine = "vllm",
+    .needs_base = true,
+    .what =
+        "No weights file that vLLM reads: shards, another file name, or a file without a factor.",
+    .why =
+        "vLLM looks for adapter_model.safetensors, adapter_model.bin and adapter_model.pt and for "
+        "no index: \"... doesn't contain tensors\". A file without a factor ends in StopIteration.",
+    .fix =
+        "lora-convert adapter {adapter} OUT --to peft-linear --base BASE writes one "
+        "adapter_model.safetensors.",
+    .source = "vLLM lora/lora_model.py, from_local_checkpoint; oracle attention_only_sharded",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "name the weights lora.safetensors",
+               .engine = "vllm",
+               .apply =
+                   [](Specimen& specimen) {
+                     Subject& adapter = specimen.adapter();
+                     adapter.files[0].name = adapter.main_file = "lora.safetensors";
+                     adapter.own_files = {adapter.main_file};
+                     adapter.listing = {"adapter_config.json", adapter.main_file};
+                   }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

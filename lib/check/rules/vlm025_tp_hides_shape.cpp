@@ -1,0 +1,34 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule vlm025_tp_hides_shape;
+const Rule vlm025_tp_hides_shape = {
+    .id = "VLM025",
+    .name = "tp-hides-shape",
+    .engine = "vllm",
+    .needs_base = true,
+    .what = "A shape that tensor parallel size 1 would refuse and slicing hides.",
+    .why =
+        "Python slices clip: at --tp 2 and above what lies beyond a rank's part is dropped, where "
+        "tp 1 raises \"The size of tensor a (24) must match the size of tensor b (64) at "
+        "non-singleton dimension 2\". So an oversized down_proj, a k_proj as large as q_proj, and "
+        "stacked files that are transposed (PEFT 0.18) or have down_proj first load without a "
+        "word where 2I <= H.",
+    .fix =
+        "lora-convert adapter {adapter} OUT --to peft-params --roles natural mends transposed "
+        "stacked files; other shapes belong to another base model.",
+    .source = "oracles/vllm.md section 4, 1; vLLM PR 52198",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "give q_proj's lora_B 80 rows and serve on two ranks",
+               .engine = "vllm",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.set("base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight",
+                                  specimen.random({80, 4}));
+                     specimen.options.tp = 2;
+                   }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

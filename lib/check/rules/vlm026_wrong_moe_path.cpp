@@ -1,0 +1,27 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule vlm026_wrong_moe_path;
+const Rule vlm026_wrong_moe_path = {
+    .id = "VLM026",
+    .name = "wrong-moe-path",
+    .engine = "vllm",
+    .needs_base = true,
+    .what = "Expert tensors under a path that this class does not have.",
+    .why =
+        "Mixtral's experts are block_sparse_moe.experts in vLLM; PEFT on transformers 5 saves "
+        "mlp.experts. The name gate looks at the tail from \"experts\" only, so they pass, match "
+        "no module and are dropped: attention is adapted, the experts are not.",
+    .fix =
+        "lora-convert adapter {adapter} OUT --to peft-linear --base BASE writes this family's own "
+        "names.",
+    .source = "oracles/vllm.md section 4, 3 (mixtral/peft_params)",
+    .breaks = {.specimen = "mixtral_per_expert",
+               .change = "write mlp for block_sparse_moe, as transformers 5 does",
+               .engine = "vllm",
+               .apply = [](Specimen& specimen) { specimen.rename("block_sparse_moe", "mlp"); }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

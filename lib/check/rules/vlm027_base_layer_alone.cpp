@@ -1,0 +1,26 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule vlm027_base_layer_alone;
+const Rule vlm027_base_layer_alone = {
+    .id = "VLM027",
+    .name = "base-layer-alone",
+    .engine = "vllm",
+    .needs_base = true,
+    .what = "experts.base_layer has a pair in a layer where experts has none.",
+    .why =
+        "The stacked wrapper looks for the outer pair first: without it nothing is asserted and "
+        "the layer stays zero, gate_up included. (The outer pair alone is refused.)",
+    .fix =
+        "Add an outer pair (down_proj) whose lora_B is zero, or name the pair experts.lora_* and "
+        "train both parameters.",
+    .source = "oracles/vllm.md section 4, 2 (stacked_base_layer_only)",
+    .breaks = {.specimen = "gpt_oss_stacked_params",
+               .change = "remove the outer pairs",
+               .engine = "vllm",
+               .apply = [](Specimen& specimen) { specimen.remove(".experts.lora_"); }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

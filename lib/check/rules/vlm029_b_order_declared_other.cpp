@@ -1,0 +1,33 @@
+#include "lib/check/plan_findings.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule vlm029_b_order_declared_other;
+const Rule vlm029_b_order_declared_other = {
+    .id = "VLM029",
+    .name = "b-order-declared-other",
+    .engine = "vllm",
+    .since = "0.14",
+    .needs_base = true,
+    .what =
+        "The config says that a stacked lora_B is grouped by expert; this engine reads PEFT's "
+        "order.",
+    .why =
+        "vLLM reads column k*E + e and never looks at lora_B_layout: a file whose columns are "
+        "grouped by expert (Unsloth until 2026-09-17) is served with its rank columns dealt to "
+        "other experts, without a word.",
+    .fix = "lora-convert adapter {adapter} OUT --to peft-params writes PEFT's order.",
+    .source = "unsloth-zoo PR 1269; oracle peft_params_grouped_b",
+    .breaks = {.specimen = "gpt_oss_stacked_params",
+               .change = "say grouped_by_expert in the config",
+               .engine = "vllm",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.config().erase("moelora");
+                     specimen.config().set("lora_B_layout", "grouped_by_expert");
+                   }},
+    .check = [](RuleContext& context) { explain_plan_at(context, "lora_B_layout"); },
+};
+
+}  // namespace moelora

@@ -1,0 +1,35 @@
+#include <array>
+
+#include "lib/check/rule.h"
+
+namespace moelora {
+namespace {
+
+constexpr std::array<std::string_view, 1> kImplies = {"FMT006"};
+
+}  // namespace
+
+extern const Rule vlm030_half_pair;
+const Rule vlm030_half_pair = {
+    .id = "VLM030",
+    .name = "half-pair",
+    .engine = "vllm",
+    .needs_base = true,
+    .what = "A lora_A without its lora_B, or the reverse, outside numbered experts.",
+    .why =
+        "optimize() multiplies lora_B: \"unsupported operand type(s) for *=: 'NoneType' and "
+        "'float'\"; with a scale of 1 \"'NoneType' object has no attribute 'pin_memory'\". A "
+        "lora_B without lora_A in a packed module (q, k, v, gate, up) is copied and adds nothing, "
+        "without a word; elsewhere it is a bare AssertionError.",
+    .fix = "The file is incomplete: save the adapter again.",
+    .source = "vLLM lora/lora_weights.py, optimize; oracles attn_A_without_B, o_proj_B_without_A",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "remove the lora_B of one o_proj",
+               .engine = "vllm",
+               .apply =
+                   [](Specimen& specimen) { specimen.remove("layers.0.self_attn.o_proj.lora_B"); }},
+    .implies = kImplies,
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

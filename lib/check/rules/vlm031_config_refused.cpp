@@ -1,0 +1,30 @@
+#include "lib/check/plan_findings.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule vlm031_config_refused;
+const Rule vlm031_config_refused = {
+    .id = "VLM031",
+    .name = "config-refused",
+    .engine = "vllm",
+    .needs_base = true,
+    .what =
+        "adapter_config.json lacks what vLLM must have, or holds it in a form it cannot compute "
+        "with.",
+    .why =
+        "r, lora_alpha and target_modules must be there (null counts): \"Missing required "
+        "configuration fields: {'target_modules'}\". r = 0 is \"division by zero\", since "
+        "2026-07-19 \"LoRA rank `r` must be a positive integer, got 0.\"; before that a negative "
+        "r was served with the delta's sign flipped. No file at all: LoRAAdapterNotFoundError.",
+    .fix =
+        "Write r, lora_alpha and target_modules into adapter_config.json as the trainer used them.",
+    .source = "vLLM lora/peft_helper.py, PR 48437",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "remove target_modules",
+               .engine = "vllm",
+               .apply = [](Specimen& specimen) { specimen.config().erase("target_modules"); }},
+    .check = [](RuleContext& context) { explain_plan_at(context, "r"); },
+};
+
+}  // namespace moelora
