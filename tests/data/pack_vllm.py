@@ -5,7 +5,7 @@
 
 The archive holds the hand-made adapters, the goldens that no other archive has, and outcomes.json:
 what the two versions of vLLM did with them and with all goldens on every rank, only what tests
-compare. The values of adapters that no version served in any mode are replaced by 0.5 (what is not
+compare, with a CRC-32 of the buffers they held. The values of adapters that no version served in any mode are replaced by 0.5 (what is not
 finite or above 1e4 stays): nothing but their names and shapes was ever looked at.
 """
 
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 
 TAGS = {"vllm_may": "0.22", "aphrodite_aug": "0.27"}
 LISTED = 8  # lib/engine/vllm/python.h: what a list or set prints of its entries
@@ -48,6 +49,25 @@ def outcome(record):
     return out
 
 
+def buffers_crc(path):
+    """Of every buffer that is not zero, by name: "NAME\\n" and its bf16 values; None without a file.
+
+    Adapters in FP8 or INT8 have none: our casts are between float types."""
+    if not path.exists() or re.search("pe_(f8_e4m3|i8)/", str(path)):
+        return None
+    data = path.read_bytes()
+    size = struct.unpack("<Q", data[:8])[0]
+    crc = 0
+    for name, entry in sorted(json.loads(data[8:8 + size]).items()):
+        if name == "__metadata__":
+            continue
+        begin, end = (8 + size + offset for offset in entry["data_offsets"])
+        values = data[begin:end]
+        if any(values):
+            crc = zlib.crc32(values, zlib.crc32((name + "\n").encode(), crc))
+    return crc
+
+
 def catalogue(results):
     """Of each tiny model: class, what the gate accepts, what is wrapped by which layer class."""
     out = {}
@@ -71,8 +91,12 @@ def table(oracle):
             if entry not in index:
                 index[entry] = len(outcomes)
                 outcomes.append(entry)
-            runs.append([version, record["source"], record["family"], record["adapter"], record["mode"], record["tp"],
-                         record["rank"], record["max_lora_rank"], index[entry]])
+            crc = None
+            if record["ok"]:
+                crc = buffers_crc(oracle / tag / (record["buffers"] + ".safetensors"))
+            runs.append([version, record["source"], record["family"], record["adapter"],
+                         record["mode"], record["tp"], record["rank"], record["max_lora_rank"],
+                         index[entry], crc])
     lines = lambda items: "[\n" + ",\n".join(items) + "\n]"
     text = '{"outcomes": %s,\n"runs": %s,\n"catalogue": %s}\n' % (
         lines(outcomes), lines(json.dumps(run, separators=(",", ":")) for run in runs),

@@ -45,6 +45,11 @@ VllmClass class_of(const Json& json) {
   return out;
 }
 
+std::optional<uint32_t> crc_of(const Json& json) {
+  if (json.is(Json::Kind::null)) return std::nullopt;
+  return static_cast<uint32_t>(json.as_int());
+}
+
 VllmOracle read_oracle() {
   const Json json = read_json_file(kData + "/vllm_adapters/outcomes.json", {16 << 20, 16});
   VllmOracle out;
@@ -54,7 +59,8 @@ VllmOracle read_oracle() {
     const std::vector<Json>& at = row.items();
     out.runs.push_back({at[0].as_string(), at[1].as_string() == "golden", at[2].as_string(),
                         at[3].as_string(), at[4].as_string(), at[5].as_int(), at[6].as_int(),
-                        at[7].as_int(), &out.outcomes[static_cast<size_t>(at[8].as_int())]});
+                        at[7].as_int(), &out.outcomes[static_cast<size_t>(at[8].as_int())],
+                        crc_of(at[9])});
   }
   for (const auto& [version, families] : json.find("catalogue")->members())
     for (const auto& [family, entry] : families.members())
@@ -65,10 +71,8 @@ VllmOracle read_oracle() {
 void add_file(const std::string& path, ServedAdapter& out) {
   WeightFile& file = out.files.emplace_back();
   file.name = fs::path(path).filename().string();
-  // The only pickles hold the same adapter as their neighbour; headers are all that is looked at.
-  std::string from = path;
-  if (const size_t at = from.find("_bin/adapter_model.bin"); at != std::string::npos)
-    from = from.substr(0, at) + "/adapter_model.safetensors";
+  const bool pickle = file.name.ends_with(".bin");
+  const std::string from = pickle ? vllm_weights_path(fs::path(path).parent_path().string()) : path;
   for (const auto& [name, tensor] : open_safetensors(from).tensors)
     file.tensors.push_back({name, tensor.dtype(), tensor.shape()});
 }
@@ -126,6 +130,12 @@ ServedAdapter vllm_adapter(const std::string& folder) {
   for (const std::string& path : paths)
     if (path.ends_with(".safetensors") || path.ends_with(".bin")) add_file(path, out);
   return out;
+}
+
+std::string vllm_weights_path(const std::string& folder) {
+  constexpr std::string_view kPickled = "_bin";
+  const size_t length = folder.size() - (folder.ends_with(kPickled) ? kPickled.size() : 0);
+  return folder.substr(0, length) + "/adapter_model.safetensors";
 }
 
 }  // namespace moelora::test

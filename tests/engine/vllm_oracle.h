@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@ struct VllmRun {
   std::string family, adapter, mode;
   int64_t tp = 1, rank = 0, max_rank = 8;
   const VllmOutcome* outcome = nullptr;
+  std::optional<uint32_t> buffers;  // CRC-32 of what the server held (pack_vllm.py, buffers_crc)
 
   std::string folder() const;  // of the adapter, unpacked
   std::string text() const;    // "0.22 gpt_oss/stacked mixed2d tp2 rank 1"
@@ -52,5 +54,9 @@ const VllmBase& vllm_base(const std::string& family);
 
 // The headers of a folder as vLLM would find it; folder and name as the outcomes spell them.
 ServedAdapter vllm_adapter(const std::string& folder);
+
+// Its adapter_model.safetensors. The only pickles hold the same tensors as the folder beside them,
+// which stands for them.
+std::string vllm_weights_path(const std::string& folder);
 
 }  // namespace moelora::test

@@ -58,8 +58,8 @@ void CopyStep::copy_embedding(const Lora& lora) {
   if (lora.packed || !lora.a[0] || !lora.b[0]) throw assertion_error();
   expect(*lora.a[0], 1, server_.spec.vocab);
   expect(*lora.b[0], 0, server_.spec.hidden);
-  put_dense("lora_a_stacked", {server_.spec.vocab, settings_.max_rank}, lora.a[0]->transpose());
-  put_dense("lora_b_stacked", {server_.spec.hidden, settings_.max_rank}, *lora.b[0]);
+  put_dense("lora_a_stacked.0", {server_.spec.vocab, settings_.max_rank}, lora.a[0]->transpose());
+  put_dense("lora_b_stacked.0", {server_.spec.hidden, settings_.max_rank}, *lora.b[0]);
 }
 
 // MergedColumnParallelLinearWithLoRA: one buffer a slice; None leaves it zero.

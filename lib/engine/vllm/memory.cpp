@@ -43,8 +43,8 @@ class Table {
     if (module.is_experts()) return add_experts(module);
     if (module.kind == Kind::unknown) return;
     if (module.kind == Kind::embedding) {
-      add_row(module, "lora_a_stacked", {module.children[0].in, rank_});
-      return add_row(module, "lora_b_stacked", {module.children[0].out, rank_});
+      add_row(module, "lora_a_stacked.0", {module.children[0].in, rank_});
+      return add_row(module, "lora_b_stacked.0", {module.children[0].out, rank_});
     }
     if (!module.slices.empty()) {
       for (size_t i = 0; i < module.slices.size(); ++i)
