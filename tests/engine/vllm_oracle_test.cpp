@@ -148,7 +148,6 @@ void check_class(const std::string& version, const std::string& family, const Vl
   CHECK(server.model.stacked == entry.stacked);
   CHECK(!base.spec.gated == entry.non_gated);
   std::vector<std::string> accepted(server.accepted.begin(), server.accepted.end());
-  accepted.emplace_back("experts");
   std::sort(accepted.begin(), accepted.end());
   CHECK(accepted == entry.accepted);
   std::vector<std::pair<std::string, std::string>> wrappers;

@@ -103,7 +103,7 @@ bool passes(const Server& server, const std::string& module) {
   const size_t experts = module.find(".experts");
   const std::string key = experts != std::string::npos ? module.substr(experts + 1)
                                                        : module.substr(module.rfind('.') + 1);
-  return key == "experts" ? server.spec.experts > 0 : server.accepted.contains(key);
+  return server.accepted.contains(key);
 }
 
 std::string gate_text(const Server& server, const ServedAdapter& adapter,
@@ -118,11 +118,15 @@ std::string gate_text(const Server& server, const ServedAdapter& adapter,
 std::string what_is_accepted(const Server& server) {
   std::vector<std::string> names;
   for (const std::string& name : server.accepted)
-    if (!name.starts_with("experts.")) names.push_back(name);
+    if (!name.starts_with("experts")) names.push_back(name);
   std::sort(names.begin(), names.end());
   std::string out = fmt::format("{} takes LoRA on {}", server.model.name, fmt::join(names, " "));
-  if (!server.expert_names.empty())
-    out += fmt::format(", experts as {}", fmt::join(words_of(server.model.words), "/"));
+  if (server.settings.shared_outer)
+    out += ", experts as experts.w1/w2/w3";
+  else if (!server.expert_names.empty())
+    out += fmt::format(", experts as experts.N.{}", fmt::join(words_of(server.model.words), "/"));
+  else if (server.spec.experts > 0)
+    out += ", experts stacked as experts.base_layer (gate_up) and experts (down)";
   return out;
 }
 

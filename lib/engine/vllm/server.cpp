@@ -36,6 +36,7 @@ void accept_names(Server& server) {
     for (const Child& child : module.children) server.accepted.emplace(leaf(child.name));
   }
   for (std::string_view name : words_of(server.model.unwrapped)) server.accepted.emplace(name);
+  if (server.spec.experts > 0) server.accepted.emplace("experts");
   server.accepted.insert(server.expert_names.begin(), server.expert_names.end());
 }
 
