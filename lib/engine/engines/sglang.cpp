@@ -1,0 +1,75 @@
+// SGLang: what its releases since the first with MoE LoRA do with an adapter (lib/engine/sglang).
+
+#include <fmt/format.h>
+
+#include <array>
+
+#include "lib/engine/engine.h"
+#include "lib/engine/sglang/fates.h"
+#include "lib/engine/sglang/memory.h"
+#include "lib/engine/sglang/options.h"
+#include "lib/engine/sglang/scales.h"
+#include "lib/engine/sglang/server.h"
+
+namespace moelora {
+namespace {
+
+using namespace sglang;
+
+AdapterPlan plan_adapter(Server& server, size_t index, const PlanRequest& request) {
+  server.use(index);
+  AdapterPlan out;
+  CpuAdapter& adapter = server.mutable_adapter(index);
+  out.fates = judge_fates(server, index);
+  if (adapter.alive) {
+    judge_scales(adapter);
+    judge_options(server, index, request.options, request.base_config);
+  }
+  out.events = adapter.journal.events(adapter.sources);
+  return out;
+}
+
+void add_notes(const ModelClass& model, const Features& features, ServerPlan& plan) {
+  if (!is_proven_class(model.family))
+    plan.notes.push_back(
+        fmt::format("SGLang's class for {} was not run by the oracle: its modules are taken from "
+                    "the hub's names",
+                    model.family));
+  if (!features.replicated_layers)
+    plan.notes.push_back(
+        "releases before 0.5.11 are followed by reading their code, not by running them");
+}
+
+ServerPlan plan_sglang(const PlanRequest& request) {
+  const ModelClass model = make_model_class(request.spec, request.base_config);
+  const Features features = features_of(request.version);
+  Server server(model, features, launch_of(request.options));
+  const bool empty = starts_empty(request.options);
+  server.start(empty ? std::span<const ServedAdapter>() : request.adapters);
+  if (empty && server.has_pool())
+    for (const ServedAdapter& adapter : request.adapters) server.load(adapter);
+  ServerPlan out;
+  for (size_t i = 0; i < server.count(); ++i)
+    out.adapters.push_back(plan_adapter(server, i, request));
+  out.adapters.resize(request.adapters.size());
+  out.server = server.events();
+  if (!server.pools().empty())
+    out.memory = plan_memory(server.pools().front(), server.launch().slots, request.base_config);
+  add_notes(model, features, out);
+  return out;
+}
+
+}  // namespace
+
+extern const Engine sglang_engine;
+const Engine sglang_engine = {
+    .id = "sglang",
+    .title = "SGLang",
+    .releases = sglang::kReleases,
+    .newest = "0.5.18",
+    .known_to = "2026-08-21",
+    .options = sglang::kOptions,
+    .plan = plan_sglang,
+};
+
+}  // namespace moelora

@@ -1,0 +1,134 @@
+#include "lib/engine/sglang/fates.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "lib/engine/sglang/names.h"
+
+namespace moelora::sglang {
+namespace {
+
+bool is_empty(const Source& source) {
+  return std::find(source.shape.begin(), source.shape.end(), 0) != source.shape.end();
+}
+
+// PEFT saves the base's own weight beside the factors of an embedding: it is no loss.
+bool is_base_copy(const Source& source) { return source.name.ends_with(".base_layer.weight"); }
+
+class FateJudge {
+ public:
+  FateJudge(Server& server, size_t index)
+      : server_(server),
+        adapter_(server.mutable_adapter(index)),
+        coverage_(server.coverage(index)),
+        any_refused_(std::find(adapter_.refused.begin(), adapter_.refused.end(), true) !=
+                     adapter_.refused.end()) {}
+
+  std::vector<TensorFate> judge() {
+    std::vector<TensorFate> out;
+    out.reserve(adapter_.sources.size());
+    for (size_t i = 0; i < adapter_.sources.size(); ++i) {
+      const auto id = static_cast<int32_t>(i);
+      const Source& source = adapter_.sources[i];
+      const Fate fate = fate_of(id);
+      out.push_back({source.name, adapter_.files[source.file], fate,
+                     coverage_ != nullptr ? coverage_->buffer(id) : ""});
+    }
+    mark_partial(out);
+    return out;
+  }
+
+ private:
+  Fate fate_of(int32_t id) {
+    const auto at = static_cast<size_t>(id);
+    if (coverage_ == nullptr || adapter_.refused[at] || is_partner_refused(id))
+      return Fate::refused;
+    const CpuAdapter::Loss& loss = adapter_.lost[at];
+    if (is_base_copy(adapter_.sources[at])) return Fate::unused;
+    if (!loss.cause.empty()) return unused(id, loss.cause, loss.detail);
+    if (is_empty(adapter_.sources[at])) return Fate::used;
+    if (!coverage_->is_written(id)) return not_written(id);
+    if (coverage_->is_misplaced(id)) return cut(id, Effect::misplaced, Fate::misplaced);
+    if (!coverage_->is_whole(id)) return cut(id, Effect::cut, Fate::cut);
+    return Fate::used;
+  }
+
+  // One factor stands for the pair.
+  bool is_partner_refused(int32_t id) const {
+    if (!any_refused_) return false;
+    const int32_t partner = adapter_.partner_of(id);
+    return partner >= 0 && adapter_.refused[static_cast<size_t>(partner)];
+  }
+
+  Fate unused(int32_t id, std::string_view cause, std::string_view detail) {
+    Journal::Entry& entry = adapter_.journal.entry(cause, Effect::unused);
+    if (entry.is_new()) entry.detail = detail;
+    entry.sources.push_back(id);
+    return Fate::unused;
+  }
+
+  // No buffer that a layer reads takes it.
+  Fate not_written(int32_t id) {
+    const Source& source = adapter_.sources[static_cast<size_t>(id)];
+    const bool routed = contains(source.name, "experts.") && !contains(source.name, "shared_exp");
+    if (!routed)
+      return unused(id, "ignored-tensors",
+                    "the model's class has no such module in this layer: it is dropped");
+    const bool both =
+        server_.targets().count("gate_up_proj") != 0 && server_.targets().count("down_proj") != 0;
+    if (server_.model().has_moe && !both)
+      return unused(id, "one-sided-experts",
+                    "experts are adapted only where gate/up and down both are targets");
+    if (!server_.model().has_moe || !layer_has_experts(source.name))
+      return unused(id, "ignored-tensors", "expert tensors of a layer without experts are dropped");
+    return unused(id, "expert-out-of-range", "no rank has an expert of this number");
+  }
+
+  bool layer_has_experts(std::string_view name) const {
+    const auto layer = layer_of(name);
+    for (const WrappedModule& wrapped : server_.wrapping().layers[static_cast<size_t>(*layer)])
+      if (wrapped.module->kind == LayerKind::fused_moe) return true;
+    return false;
+  }
+
+  Fate cut(int32_t id, Effect effect, Fate fate) {
+    const Source& source = adapter_.sources[static_cast<size_t>(id)];
+    Journal::Entry& entry = adapter_.journal.entry("silent-truncation", effect);
+    if (entry.is_new())
+      entry.detail =
+          effect == Effect::cut
+              ? fmt::format("its shape {} exceeds the layer's, and SGLang cuts it without a word",
+                            to_string(source.shape))
+              : "its rows land where another part's belong, because the part before it is too "
+                "large";
+    entry.sources.push_back(id);
+    return fate;
+  }
+
+  // Whole, but less than the buffer that it is for.
+  void mark_partial(std::vector<TensorFate>& fates) const {
+    for (const Journal::Entry& entry : adapter_.journal.entries()) {
+      if (entry.effect != Effect::partial) continue;
+      for (int32_t id : entry.sources) {
+        TensorFate& fate = fates[static_cast<size_t>(id)];
+        const bool stack = adapter_.sources[static_cast<size_t>(id)].shape.size() == 3;
+        if (fate.fate == Fate::used && (stack || fate.buffer.starts_with("lm_head")))
+          fate.fate = Fate::partial;
+      }
+    }
+  }
+
+  Server& server_;
+  CpuAdapter& adapter_;
+  const Coverage* coverage_;
+  bool any_refused_;
+};
+
+}  // namespace
+
+std::vector<TensorFate> judge_fates(Server& server, size_t index) {
+  return FateJudge(server, index).judge();
+}
+
+}  // namespace moelora::sglang

@@ -1,0 +1,115 @@
+#include "lib/engine/sglang/scales.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <unordered_map>
+
+#include "lib/adapter/path_regex.h"
+#include "lib/adapter/tensor_name.h"
+#include "lib/base/error.h"
+#include "lib/engine/sglang/names.h"
+#include "lib/io/utf8.h"
+
+namespace moelora::sglang {
+namespace {
+
+// Patterns with regex syntax that are looked at; keys that are plain names are never limited.
+constexpr size_t kMostRegexes = 64;
+
+// The numbers that a pattern of the config gives to modules: plain keys by suffix, the others as
+// PEFT matches them, (.*\.)?(KEY)$.
+class Pattern {
+ public:
+  explicit Pattern(const Json* pattern) {
+    if (pattern == nullptr) return;
+    for (const auto& [key, value] : pattern->members()) {
+      if (!value.is_number()) continue;
+      if (is_plain(key))
+        plain_.emplace(key, value.as_double());
+      else
+        add_regex(key, value.as_double());
+    }
+  }
+
+  bool empty() const { return plain_.empty() && regexes_.empty(); }
+
+  const double* find(std::string_view path) const {
+    for (size_t at = 0; at != std::string_view::npos; at = next(path, at)) {
+      const auto found = plain_.find(std::string(path.substr(at)));
+      if (found != plain_.end()) return &found->second;
+    }
+    for (const auto& [regex, number] : regexes_)
+      if (regex.matches(path)) return &number;
+    return nullptr;
+  }
+
+ private:
+  static bool is_plain(std::string_view key) {
+    for (char c : key)
+      if (!(c == '.' || c == '_' || c == '-' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
+            (c >= 'A' && c <= 'Z')))
+        return false;
+    return true;
+  }
+
+  void add_regex(const std::string& key, double number) {
+    if (regexes_.size() == kMostRegexes) return;
+    try {
+      regexes_.emplace_back(PathRegex("(.*\\.)?(" + key + ")"), number);
+    } catch (const Error&) {  // PEFT would not match it either, or the config rules tell it
+    }
+  }
+
+  static size_t next(std::string_view path, size_t at) {
+    const size_t dot = path.find('.', at);
+    return dot == std::string_view::npos ? dot : dot + 1;
+  }
+
+  std::unordered_map<std::string, double> plain_;
+  std::vector<std::pair<PathRegex, double>> regexes_;
+};
+
+bool is_true(const Json& config, std::string_view key) {
+  const Json* value = config.find(key);
+  return value != nullptr && value->is(Json::Kind::boolean) && value->as_bool();
+}
+
+void judge_rslora(CpuAdapter& adapter) {
+  if (!is_true(adapter.config, "use_rslora") || adapter.r <= 1) return;
+  Journal::Entry& entry = adapter.journal.entry("rslora-ignored", Effect::wrong_scale);
+  const double root = std::sqrt(static_cast<double>(adapter.r));
+  entry.detail = fmt::format(
+      "use_rslora is true: trained with scale lora_alpha / sqrt(r) = {:.6g}, served with "
+      "lora_alpha / r = {:.6g}, {:.3g} times too weak",
+      adapter.alpha / root, adapter.scale(), root);
+}
+
+void judge_patterns(CpuAdapter& adapter) {
+  const Pattern ranks(adapter.config.find("rank_pattern"));
+  const Pattern alphas(adapter.config.find("alpha_pattern"));
+  if (ranks.empty() && alphas.empty()) return;
+  for (size_t i = 0; i < adapter.sources.size(); ++i) {
+    const std::string& name = adapter.sources[i].name;
+    if (adapter.refused[i] || !is_factor(name)) continue;
+    const std::string module = parse_tensor_name(name).module;
+    const double *rank = ranks.find(module), *alpha = alphas.find(module);
+    const double r = rank != nullptr ? *rank : static_cast<double>(adapter.r);
+    const double trained = (alpha != nullptr ? *alpha : adapter.alpha) / r;
+    if (trained == adapter.scale() || (rank == nullptr && alpha == nullptr)) continue;
+    Journal::Entry& entry = adapter.journal.entry("patterns-ignored", Effect::wrong_scale);
+    if (entry.is_new())
+      entry.detail = fmt::format("{} was trained with scale {:.6g}, served with {:.6g}",
+                                 printable(leaf_of(name)), trained, adapter.scale());
+    entry.sources.push_back(static_cast<int32_t>(i));
+  }
+}
+
+}  // namespace
+
+void judge_scales(CpuAdapter& adapter) {
+  judge_rslora(adapter);
+  judge_patterns(adapter);
+}
+
+}  // namespace moelora::sglang

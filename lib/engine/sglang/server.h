@@ -1,0 +1,97 @@
+#pragma once
+
+#include <deque>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lib/engine/sglang/coverage.h"
+#include "lib/engine/sglang/cpu_adapter.h"
+#include "lib/engine/sglang/features.h"
+#include "lib/engine/sglang/pool.h"
+#include "lib/engine/sglang/slots.h"
+#include "lib/engine/sglang/wrapped.h"
+
+namespace moelora::sglang {
+
+// The command line, as far as LoRA looks at it.
+struct Launch {
+  int64_t tp = 1, ep = 1;
+  int64_t slots = 8;                      // --max-loras-per-batch; the base model takes one
+  std::optional<int64_t> max_lora_rank;   // nullopt: the largest of the adapters'
+  std::optional<NameSet> target_modules;  // {"all"}; nullopt: those of the adapters
+  std::optional<bool> shared_outer;       // --[no-]experts-shared-outer-loras; nullopt: detect
+  bool strict = false;                    // --lora-strict-loading
+};
+
+// SGLang's LoRA side of a server, without values: what its LoRAManager and LoRAMemoryPool do with
+// adapters, step by step (lora/lora_manager.py, lora/mem_pool.py). Where the server would stop, the
+// steps that still make sense go on, so that a plan can tell more than the first fault.
+//
+//   Server server(model, features, launch);
+//   server.start(adapters);        // --lora-paths; none for a server that starts empty
+//   server.load(adapter);          // a request to load one more
+//   server.use(0);                 // the first request with adapter 0: copies it to the pool
+class Server {
+ public:
+  Server(const ModelClass& model, const Features& features, const Launch& launch);
+
+  // LoRAManager.__init__. False where the server does not start.
+  bool start(std::span<const ServedAdapter> adapters);
+  // load_lora_adapter(); returns the adapter's index. REQUIRES has_pool().
+  size_t load(const ServedAdapter& adapter);
+  // prepare_lora_batch() with this adapter; does nothing for one that could not be loaded.
+  void use(size_t index);
+
+  // Whether there are buffers to judge adapters against. They are there, too, where the start fails
+  // for an adapter that cannot be read: the others are judged all the same.
+  bool has_pool() const { return has_pool_; }
+  const std::vector<PlanEvent>& events() const { return events_; }  // of no single adapter
+  size_t count() const { return adapters_.size(); }
+  const CpuAdapter& adapter(size_t index) const { return adapters_[index]; }
+  const Coverage* coverage(size_t index) const;  // null before use()
+  CpuAdapter& mutable_adapter(size_t index) { return adapters_[index]; }
+
+  const ModelClass& model() const { return model_; }
+  const Features& features() const { return features_; }
+  const Launch& launch() const { return launch_; }
+  const NameSet& targets() const { return targets_; }
+  int64_t max_lora_rank() const { return max_rank_; }
+  bool shared_outer() const { return shared_outer_; }
+  const Wrapping& wrapping() const { return wrapping_; }
+  const std::vector<Pool>& pools() const { return pools_; }  // one a rank
+  const SlotTable& slots() const { return slots_; }
+
+  // What rank `rank` holds of adapter `index`, as writes to `sink`; refusals are not told again.
+  void writes(size_t index, size_t rank, WriteSink& sink) const;
+
+ private:
+  void read(const ServedAdapter& served, const PoolLimits* limits);
+  bool has_arguments(std::span<const ServedAdapter> adapters);
+  bool divides();
+  void infer_targets();
+  bool targets_of(CpuAdapter& adapter);
+  void infer_rank();
+  void wrap();
+  void make_pools();
+  void hand_over();
+  void refuse_start(std::string_view target, const CpuAdapter::Raise& raise);
+  bool is_over() const;
+
+  ModelClass model_;
+  Features features_;
+  Launch launch_;
+  bool has_pool_ = false;
+  std::vector<PlanEvent> events_;
+  std::deque<CpuAdapter> adapters_;
+  std::deque<std::optional<Coverage>> coverage_;
+  NameSet targets_;
+  int64_t max_rank_ = 0;
+  bool shared_outer_ = false;
+  Wrapping wrapping_;
+  std::vector<Pool> pools_;
+  SlotTable slots_;
+};
+
+}  // namespace moelora::sglang

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <set>
+#include <string>
+
+#include "lib/engine/sglang/server.h"
+#include "tests/engine/sglang_oracle.h"
+
+namespace moelora::test {
+
+// Our server against a record of the oracle: "" where they agree, else what differs.
+
+// Whether it stops, where, with which exception and words.
+std::string refusal_difference(const sglang::Server& server, const OracleRecord& record);
+
+// Targets, rank, detection, and the buffers of one rank: which there are, shapes, and who reads
+// them.
+std::string state_difference(const sglang::Server& server, size_t rank, const Json& record);
+
+// The first refusal of the server or of any adapter; null for none.
+const Refusal* first_refusal(const sglang::Server& server);
+
+// Labels of sglang_disagreements.txt ("LABEL: why"): where we are right not to agree.
+const std::set<std::string>& sglang_disagreements();
+
+}  // namespace moelora::test
