@@ -1,0 +1,15 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lib/check/subject.h"
+
+namespace moelora {
+
+// The paths that a key or target of adapter_config.json may call the module of a pair by: as the
+// file spells it, as the base model's hub and in-memory names are; for experts in one tensor the
+// parameter's ("...experts.gate_up_proj"), which the tensor's own name may not have.
+std::vector<std::string> paths_of(const Subject& subject, const FactorPair& pair);
+
+}  // namespace moelora

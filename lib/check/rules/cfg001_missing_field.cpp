@@ -1,0 +1,101 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "lib/check/json_schema.h"
+#include "lib/check/rule.h"
+#include "lib/check/served.h"
+
+namespace moelora {
+namespace {
+
+// Keys that decide what the tensors mean; of others servers take no notice.
+constexpr std::array<std::string_view, 16> kMeaning = {"",
+                                                       "r",
+                                                       "lora_alpha",
+                                                       "target_modules",
+                                                       "peft_type",
+                                                       "bias",
+                                                       "use_rslora",
+                                                       "use_dora",
+                                                       "lora_bias",
+                                                       "fan_in_fan_out",
+                                                       "moelora",
+                                                       "rank_pattern",
+                                                       "alpha_pattern",
+                                                       "target_parameters",
+                                                       "modules_to_save",
+                                                       "lora_B_layout"};
+
+bool none_but(const RuleContext& context, std::string_view engine) {
+  const auto& engines = context.deployment().engines;
+  return !engines.empty() && std::all_of(engines.begin(), engines.end(), [&](const EngineRun& run) {
+    return run.choice.engine->id == engine;
+  });
+}
+
+void report_fault(RuleContext& context, const SchemaFault& fault) {
+  const bool nested = fault.path != fault.key;
+  Finding& finding = context.report_config(
+      fault.key, nested ? fmt::format("{} {}", fault.path, fault.message) : fault.message);
+  finding.line = fault.at->line();
+  finding.column = fault.at->column();
+  const bool means = std::find(kMeaning.begin(), kMeaning.end(), fault.key) != kMeaning.end();
+  // vLLM does not look at peft_type, PEFT has a default for target_modules.
+  const bool unread = (fault.key == "peft_type" && none_but(context, "vllm")) ||
+                      (fault.key == "target_modules" && none_but(context, "peft"));
+  if (!means || unread) finding.severity = Severity::warning;
+  unless_served(finding, context);
+}
+
+// null is what PEFT writes for an adapter of target_parameters alone.
+void check_null_targets(RuleContext& context) {
+  const Json* targets = context.subject().config.find("target_modules");
+  if (targets == nullptr || !targets->is(Json::Kind::null) || chosen(context, "sglang").empty())
+    return;
+  minded_by(context.report_config("target_modules", "is null, and SGLang wants a list"), context,
+            {"sglang"});
+}
+
+void check(RuleContext& context) {
+  const Subject& subject = context.subject();
+  if (!subject.has_config) return;
+  const std::vector<SchemaFault> faults = check_schema(subject.config, adapter_config_schema());
+  bool told = false;
+  for (const SchemaFault& fault : faults) {
+    report_fault(context, fault);
+    told = told || std::find(kMeaning.begin(), kMeaning.end(), fault.key) != kMeaning.end();
+  }
+  check_null_targets(context);
+  if (!subject.config_error || told) return;
+  Finding& finding = context.report(subject.config_error->text());
+  finding.file = "adapter_config.json";
+  if (!subject.config_error->hint().empty()) finding.fix = subject.config_error->hint();
+}
+
+}  // namespace
+
+extern const Rule cfg001_missing_field;
+const Rule cfg001_missing_field = {
+    .id = "CFG001",
+    .name = "missing-field",
+    .what =
+        "r, lora_alpha, target_modules or peft_type is missing from adapter_config.json, or a "
+        "key is of another type than PEFT writes.",
+    .why =
+        "SGLang stops with KeyError: 'target_modules' (or 'r', 'lora_alpha', 'peft_type'), vLLM "
+        "with \"Missing required configuration fields: {'target_modules'}\". Tinker's raw "
+        "adapters have r and lora_alpha only.",
+    .fix =
+        "lora-convert adapter {adapter} OUT --to LAYOUT writes a whole config from Tinker's; "
+        "else add the key as the trainer used it.",
+    .source = "SGLang lora/lora_config.py; vLLM peft_helper.py; peft LoraConfig",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "take target_modules away",
+               .engine = "",
+               .apply = [](Specimen& specimen) { specimen.config().erase("target_modules"); }},
+    .check = check,
+};
+
+}  // namespace moelora

@@ -1,0 +1,85 @@
+#include <fmt/format.h>
+
+#include "lib/check/module_paths.h"
+#include "lib/check/pattern_table.h"
+#include "lib/check/rule.h"
+#include "lib/io/utf8.h"
+
+namespace moelora {
+namespace {
+
+// For every key, whether some module of the adapter matches it.
+std::vector<bool> alive(const PatternTable& patterns, const Subject& subject) {
+  std::vector<bool> out(patterns.size());
+  size_t dead = out.size();
+  for (const FactorPair& pair : subject.parts.pairs) {
+    if (dead == 0) break;
+    for (const std::string& path : paths_of(subject, pair))
+      for (size_t i = 0; i < out.size(); ++i)
+        if (!out[i] && patterns.matches(i, path)) {
+          out[i] = true;
+          --dead;
+        }
+  }
+  return out;
+}
+
+// Keys such as "experts" or "experts.base_layer" name what the tensors are called.
+bool names_module(const std::string& key) {
+  return key.ends_with("experts") || key.ends_with("base_layer");
+}
+
+template <class T>
+void check_pattern(RuleContext& context, std::string_view name,
+                   const std::vector<std::pair<std::string, T>>& entries) {
+  if (entries.empty()) return;
+  const PatternTable patterns(entries);
+  const std::vector<bool> lives = alive(patterns, context.subject());
+  const Json* json = context.subject().config.find(name);
+  for (size_t i = 0; i < lives.size(); ++i) {
+    if (lives[i]) continue;
+    Finding& finding = context.report_config(
+        name, fmt::format("{} matches no module of this adapter{}", quoted(patterns.key(i)),
+                          names_module(patterns.key(i))
+                              ? ": PEFT matches expert parameters by path, "
+                                "...experts.gate_up_proj, not by the names of their tensors"
+                              : ""));
+    if (const Json* at = json == nullptr ? nullptr : json->find(patterns.key(i))) {
+      finding.line = at->line();
+      finding.column = at->column();
+    }
+  }
+}
+
+void check(RuleContext& context) {
+  const Subject& subject = context.subject();
+  if (!subject.parsed_config || subject.parts.pairs.empty()) return;
+  check_pattern(context, "rank_pattern", subject.parsed_config->rank_pattern);
+  check_pattern(context, "alpha_pattern", subject.parsed_config->alpha_pattern);
+}
+
+}  // namespace
+
+extern const Rule cfg003_dead_pattern;
+const Rule cfg003_dead_pattern = {
+    .id = "CFG003",
+    .name = "dead-pattern",
+    .severity = Severity::warning,
+    .what = "A key of rank_pattern or alpha_pattern matches no module of the adapter.",
+    .why =
+        "The module it was meant for has the rank and scale of the rest. PEFT takes the first "
+        "key for which re.match(r\"(.*\\.)?(KEY)$\", path) succeeds, and the path of an expert "
+        "parameter ends in gate_up_proj or down_proj although its tensors are called experts.",
+    .fix = "Write the key as the module's path ends, or remove it.",
+    .source = "peft utils/other.py get_pattern_key",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "give \"query_proj\" an alpha of its own",
+               .engine = "",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.config().set("alpha_pattern", Json::object({{"query_proj", 16}}));
+                   }},
+    .check = check,
+};
+
+}  // namespace moelora

@@ -1,0 +1,56 @@
+#include "lib/check/peft_facts.h"
+#include "lib/check/peft_runs.h"
+#include "lib/check/rule.h"
+#include "lib/check/served.h"
+
+namespace moelora {
+namespace {
+
+bool has_gate_and_up(const Subject& subject) {
+  bool gate = false, up = false;
+  for (const NamedTensor& tensor : subject.parts.tensors) {
+    if (!tensor.expert || tensor.expert->form != ExpertPlace::Form::numbered) continue;
+    gate = gate || tensor.expert->projection == Projection::gate;
+    up = up || tensor.expert->projection == Projection::up;
+  }
+  return gate && up;
+}
+
+void check(RuleContext& context) {
+  const Subject& subject = context.subject();
+  if (!subject.parsed_config || !subject.parsed_config->use_rslora ||
+      !is_fused_in_memory(*context.spec()) || !peft_converts(*context.spec()) ||
+      !has_gate_and_up(subject))
+    return;
+  Finding& finding = context.report_config(
+      "use_rslora",
+      "is true, and PEFT joins gate and up of the experts to one pair of twice the rank and alpha "
+      "for transformers 5: alpha / sqrt(r) grows by sqrt(2)");
+  minded_by(finding, context, peft_runs_since(context, "0.19.0"));
+}
+
+}  // namespace
+
+extern const Rule cfg010_rslora_doubling;
+const Rule cfg010_rslora_doubling = {
+    .id = "CFG010",
+    .name = "rslora-doubling",
+    .needs_base = true,
+    .what =
+        "A per-expert adapter with rsLoRA of a base model whose gate and up transformers 5 "
+        "fuses.",
+    .why =
+        "PEFT 0.19 and newer doubles r and lora_alpha of the joined gate_up_proj and does not "
+        "look at use_rslora: alpha / sqrt(r) is then 1.414 times what was trained.",
+    .fix =
+        "lora-convert adapter {adapter} OUT --to peft-params gives the fused pair its true "
+        "scale.",
+    .source = "peft utils/transformers_weight_conversion.py (checked: 1.41421)",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "say \"use_rslora\": true",
+               .engine = "",
+               .apply = [](Specimen& specimen) { specimen.config().set("use_rslora", true); }},
+    .check = check,
+};
+
+}  // namespace moelora
