@@ -56,6 +56,11 @@ Deployment open(const JudgeRequest& request, std::vector<std::string>& notes) {
     out.adapters.push_back(open_subject(adapter_path(given)));
   out.base = base_of(out.adapters, request.subject.load, notes);
   out.options = request.options;
+  if (out.base) {
+    std::string note;
+    out.base_headers = read_base_headers(*out.base, note);
+    if (!note.empty()) notes.push_back(note);
+  }
   for (Subject& adapter : out.adapters) interpret(adapter, out.base, request.subject);
   for (const EngineChoice& choice : request.engines)
     out.engines.push_back({choice, request.options, std::nullopt, ""});

@@ -1,10 +1,12 @@
 #pragma once
 
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "lib/check/base_headers.h"
 #include "lib/check/finding.h"
 #include "lib/check/specimen.h"
 #include "lib/check/subject.h"
@@ -24,6 +26,7 @@ struct EngineRun {
 struct Deployment {
   std::vector<Subject> adapters;
   std::optional<BaseModel> base;
+  std::shared_ptr<const BaseHeaders> base_headers;  // null: its weights are not at hand
   std::vector<EngineRun> engines;
   ServerOptions options;
 };

@@ -1,0 +1,37 @@
+#include "lib/check/base_headers.h"
+
+#include <fmt/format.h>
+
+#include "lib/base/error.h"
+#include "lib/io/weights.h"
+
+namespace moelora {
+
+const BaseHeaders::Weight* BaseHeaders::find_linear(std::string_view module) const {
+  const auto at = weights.find(std::string(module) + ".weight");
+  if (at == weights.end() || at->second.shape.size() != 2 || !is_float(at->second.dtype))
+    return nullptr;
+  return &at->second;
+}
+
+std::shared_ptr<const BaseHeaders> read_base_headers(const BaseModel& base, std::string& note) {
+  if (base.folder.empty()) {
+    note = fmt::format(
+        "the base model is {}: modules and shapes were held against it, not against weights",
+        base.origin);
+    return nullptr;
+  }
+  try {
+    auto out = std::make_shared<BaseHeaders>();
+    for (const auto& [name, tensor] : open_weights(base.folder, {"model"}).tensors)
+      out->weights.emplace_hint(out->weights.end(), name,
+                                BaseHeaders::Weight{tensor.dtype(), tensor.shape()});
+    return out;
+  } catch (const Error& error) {
+    note = fmt::format("the base model's weights were not looked at, its config alone was: {}",
+                       error.what());
+    return nullptr;
+  }
+}
+
+}  // namespace moelora

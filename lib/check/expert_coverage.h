@@ -1,0 +1,28 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "lib/check/subject.h"
+
+namespace moelora {
+
+// Which experts of which layers have factors.
+struct ExpertCoverage {
+  struct Place {
+    std::string stem;        // "model.layers.3.mlp.experts"
+    std::vector<bool> held;  // by expert; empty: all of them, in one tensor
+  };
+  // By layer and the projection's name in the file's own words ("gate_proj"; "" for a stacked
+  // pair).
+  std::map<std::pair<int, std::string>, Place> places;
+
+  std::vector<int> layers() const;  // that have any, sorted
+};
+
+// `experts` is E of the base model; numbers beyond it are left out (MOD004).
+ExpertCoverage expert_coverage(const Subject& subject, int64_t experts);
+
+}  // namespace moelora

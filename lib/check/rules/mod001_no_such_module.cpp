@@ -1,0 +1,69 @@
+#include <fmt/format.h>
+
+#include "lib/check/base_modules.h"
+#include "lib/check/name_groups.h"
+#include "lib/check/rule.h"
+#include "lib/check/served.h"
+#include "lib/io/utf8.h"
+
+namespace moelora {
+namespace {
+
+bool has_other_towers(const Json& config) {
+  for (std::string_view key : {"vision_config", "audio_config"})
+    if (config.find(key) != nullptr) return true;
+  return false;
+}
+
+void check(RuleContext& context) {
+  const Subject& subject = context.subject();
+  const BaseModel& base = *context.deployment().base;
+  BaseModules modules(base, context.deployment().base_headers.get());
+  NameGroups unknown, outside;
+  for (const NamedTensor& tensor : subject.parts.tensors) {
+    if (!tensor.is_factor()) continue;
+    const ModuleFit fit = modules.fit(tensor, subject);
+    if (fit == ModuleFit::outside_text) {
+      outside.add("belongs to a part of the model that this tool does not know", tensor.name);
+    } else if (fit == ModuleFit::unknown) {
+      const std::string near = without_numbers(modules.nearest_to(tensor.module));
+      unknown.add(fmt::format("is no module of this base model{}",
+                              near.empty() ? "" : "; the nearest is " + printable(near)),
+                  tensor.name);
+    }
+  }
+  unknown.report(context, unless_served);
+  const bool towers = has_other_towers(base.config);
+  outside.report(context, [&](Finding& finding, const RuleContext& c) {
+    if (towers) finding.severity = Severity::information;
+    unless_served(finding, c);
+  });
+}
+
+}  // namespace
+
+extern const Rule mod001_no_such_module;
+const Rule mod001_no_such_module = {
+    .id = "MOD001",
+    .name = "no-such-module",
+    .needs_base = true,
+    .what =
+        "A tensor's module is not in the base model, neither as the hub spells it nor as "
+        "transformers 5 holds it.",
+    .why =
+        "PEFT drops it with a warning about other keys. vLLM looks at the last name alone and "
+        "leaves a module unused that it finds at no path: the base model answers, without an "
+        "error. SGLang looks for layers.N and the last name anywhere.",
+    .fix =
+        "Name the base model that the adapter was trained on (--base); a wrong prefix is mended "
+        "by lora-convert adapter {adapter} OUT --to LAYOUT --base BASE where the names are "
+        "known.",
+    .source = "vLLM issues 34186, 39278 and 41754; vllm.md 1.5",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "write .attention. for .self_attn.",
+               .engine = "",
+               .apply = [](Specimen& specimen) { specimen.rename(".self_attn.", ".attention."); }},
+    .check = check,
+};
+
+}  // namespace moelora

@@ -1,0 +1,105 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "lib/check/base_shapes.h"
+#include "lib/check/name_groups.h"
+#include "lib/check/rule.h"
+#include "lib/check/served.h"
+#include "lib/check/stacked_file.h"
+
+namespace moelora {
+namespace {
+
+// "expected 64 columns, as q_proj takes": "" for a factor that fits, or has too few dims (FMT007).
+std::string mismatch(const NamedTensor& tensor, const ModuleDims& dims) {
+  const size_t rank = tensor.shape.size();
+  const bool stacked = tensor.expert && tensor.expert->form == ExpertPlace::Form::named;
+  if (tensor.elements() == 0 || rank < 2) return "";
+  if (rank != (stacked ? 3U : 2U))
+    return fmt::format("has {} dims, expected {}", rank, stacked ? "three" : "two");
+  const int64_t found = tensor.is_a() ? tensor.shape[rank - 1] : tensor.shape[rank - 2];
+  const int64_t expected = tensor.is_a() ? dims.in : dims.out;
+  if (found == expected) return "";
+  return fmt::format("has shape {}, expected {} {}: the module of this base model is {} -> {}",
+                     to_string(tensor.shape), expected, tensor.is_a() ? "columns" : "rows", dims.in,
+                     dims.out);
+}
+
+bool fits_a_parameter(const StackedPair& pair, const ModelSpec& spec) {
+  const Projection first = spec.gated ? Projection::gate_up : Projection::up;
+  const std::array<Projection, 2> both = {first, Projection::down};
+  return std::any_of(both.begin(), both.end(), [&](Projection p) {
+    const int64_t in = spec.in_dim(p), out = spec.out_dim(p);
+    return (pair.a_dim() == in && pair.b_dim() == out) ||
+           (pair.a_dim() == out && pair.b_dim() == in);
+  });
+}
+
+// A stacked pair may be either parameter, read from either side.
+void check_stacked(RuleContext& context) {
+  const auto file = stacked_file(context.subject());
+  if (!file || file->reading || file->ambiguous_roles || file->pairs.empty()) return;
+  const ModelSpec& spec = *context.spec();
+  std::vector<std::string> misfits, all;
+  for (const StackedPair& pair : file->pairs)
+    for (const ExpertTensor* t : {pair.a, pair.b}) {
+      all.push_back(t->name);
+      if (!fits_a_parameter(pair, spec)) misfits.push_back(t->name);
+    }
+  const bool alone = !misfits.empty();
+  std::vector<std::string>& names = alone ? misfits : all;
+  std::sort(names.begin(), names.end());
+  const std::string shape = to_string(context.subject().tensors.at(names.front()).shape());
+  Finding& finding = context.report(
+      std::move(names),
+      alone ? fmt::format("has shape {}, and the pair fits neither {} -> {} (gate and up) nor "
+                          "{} -> {} (down) of this base model's experts, from either side",
+                          shape, spec.expert_in, spec.out_dim(Projection::gate_up),
+                          spec.intermediate, spec.expert_in)
+            : file->problem->text());
+  unless_served(finding, context);
+}
+
+void check(RuleContext& context) {
+  NameGroups groups;
+  for (const NamedTensor& tensor : context.subject().parts.tensors) {
+    if (!tensor.is_factor()) continue;
+    const auto dims = module_dims(tensor, *context.spec(), context.deployment().base_headers.get());
+    if (!dims) continue;
+    if (const std::string what = mismatch(tensor, *dims); !what.empty())
+      groups.add(what, tensor.name);
+  }
+  groups.report(context, unless_served);
+  check_stacked(context);
+}
+
+void break_it(Specimen& specimen) {
+  specimen.set("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
+               specimen.random({4, 48}));
+}
+
+}  // namespace
+
+extern const Rule mod002_shape_mismatch;
+const Rule mod002_shape_mismatch = {
+    .id = "MOD002",
+    .name = "shape-mismatch",
+    .needs_base = true,
+    .what = "A factor does not have the input or output size of the base model's module.",
+    .why =
+        "Larger ones stop a server on the first request (SGLang: \"LoRA buffer shape ... does "
+        "not match weight shape ...\"; vLLM: \"The size of tensor a (64) must match the size of "
+        "tensor b (96)\") or are cut; smaller ones vLLM copies into a corner of the buffer and "
+        "serves.",
+    .fix = "Name the base model that the adapter was trained on (--base).",
+    .source = "sglang.md 1.7; vllm.md 1.12",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "give one q_proj a lora_A of 48 columns",
+               .engine = "",
+               .apply = break_it},
+    .check = check,
+};
+
+}  // namespace moelora

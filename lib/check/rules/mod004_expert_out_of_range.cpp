@@ -1,0 +1,69 @@
+#include <fmt/format.h>
+
+#include "lib/check/name_groups.h"
+#include "lib/check/rule.h"
+#include "lib/check/served.h"
+
+namespace moelora {
+namespace {
+
+// "" for a factor of experts that the base model has.
+std::string fault(const NamedTensor& tensor, int64_t experts) {
+  const ExpertPlace& place = *tensor.expert;
+  if (place.expert)
+    return *place.expert < experts
+               ? ""
+               : fmt::format("names expert {}; this base model has experts 0 to {}", *place.expert,
+                             experts - 1);
+  if (place.form != ExpertPlace::Form::named || tensor.shape.size() != 3 || tensor.elements() == 0)
+    return "";
+  const int64_t held = tensor.shape[0];
+  return held == 1 || held == experts
+             ? ""
+             : fmt::format("holds {} experts; this base model has {}", held, experts);
+}
+
+void check(RuleContext& context) {
+  const ModelSpec& spec = *context.spec();
+  if (spec.experts == 0) return;  // MOD006
+  NameGroups groups;
+  for (const NamedTensor& tensor : context.subject().parts.tensors) {
+    if (!tensor.expert) continue;
+    if (const std::string what = fault(tensor, spec.experts); !what.empty())
+      groups.add(what, tensor.name);
+  }
+  groups.report(context, unless_served);
+}
+
+void break_it(Specimen& specimen) {
+  const std::string stem = "base_model.model.model.layers.0.mlp.experts.9.gate_proj.lora_";
+  specimen.set(stem + "A.weight", specimen.random({4, 64}));
+  specimen.set(stem + "B.weight", specimen.random({24, 4}));
+}
+
+}  // namespace
+
+extern const Rule mod004_expert_out_of_range;
+const Rule mod004_expert_out_of_range = {
+    .id = "MOD004",
+    .name = "expert-out-of-range",
+    .needs_base = true,
+    .what =
+        "A tensor names an expert that the base model does not have, or holds another number "
+        "of experts.",
+    .why =
+        "SGLang: \"IndexError: index 4 is out of bounds for dimension 1 with size 4\" on the "
+        "first request; with too few experts in a 3-D tensor the rest is zero without a word. "
+        "vLLM's name gate refuses the number.",
+    .fix =
+        "Name the base model that the adapter was trained on (--base); gather the experts of all "
+        "ranks before saving.",
+    .source = "oracles numbered_expert_out_of_range, stacked_one_expert_too_few, _too_many",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "add an expert 9 to one layer of 8",
+               .engine = "",
+               .apply = break_it},
+    .check = check,
+};
+
+}  // namespace moelora

@@ -1,0 +1,108 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "lib/adapter/summary.h"
+#include "lib/check/expert_coverage.h"
+#include "lib/check/name_groups.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+namespace {
+
+std::vector<int> missing(const std::vector<bool>& held) {
+  std::vector<int> out;
+  for (size_t e = 0; e < held.size(); ++e)
+    if (!held[e]) out.push_back(static_cast<int>(e));
+  return out;
+}
+
+// Projections of one layer that lack the same experts are one finding.
+void check_experts(RuleContext& context, const ExpertCoverage& coverage, int64_t experts) {
+  struct Lack {
+    std::string stem;
+    std::vector<std::string> words;
+    size_t experts;
+  };
+  std::map<std::pair<int, std::string>, Lack> lacks;  // by layer and what is absent
+  for (const auto& [key, place] : coverage.places) {
+    const std::vector<int> absent = missing(place.held);
+    if (absent.empty()) continue;
+    Lack& lack = lacks[{key.first, ranges(absent)}];
+    lack.stem = place.stem;
+    lack.words.push_back(key.second);
+    lack.experts = absent.size();
+  }
+  NameGroups groups;
+  for (const auto& [key, lack] : lacks)
+    groups.add(
+        fmt::format("has {} of {} of {} experts, and none of {}", fmt::join(lack.words, ", "),
+                    experts - static_cast<int64_t>(lack.experts), experts, key.second),
+        lack.stem);
+  groups.report(context);
+}
+
+// Whether the config names layers, so that some of them are what was asked for.
+bool chooses_layers(const Subject& subject) {
+  const Json* layers = subject.config.find("layers_to_transform");
+  if (layers != nullptr && !layers->is(Json::Kind::null)) return true;
+  if (!subject.parsed_config) return false;
+  const auto has_number = [](const std::string& target) {
+    return without_numbers(target) != target;
+  };
+  const AdapterConfig& config = *subject.parsed_config;
+  return !config.target_regex.empty() ||
+         std::any_of(config.target_modules.begin(), config.target_modules.end(), has_number) ||
+         std::any_of(config.target_parameters.begin(), config.target_parameters.end(), has_number);
+}
+
+void check_layers(RuleContext& context, const ExpertCoverage& coverage) {
+  const ModelSpec& spec = *context.spec();
+  const std::vector<int> held = coverage.layers();
+  std::vector<int> absent;
+  int64_t moe = 0;
+  for (int layer = 0; layer < static_cast<int>(spec.layers); ++layer) {
+    if (!spec.is_moe(layer)) continue;
+    ++moe;
+    if (!std::binary_search(held.begin(), held.end(), layer)) absent.push_back(layer);
+  }
+  if (absent.empty() || absent.size() == static_cast<size_t>(moe)) return;
+  Finding& finding = context.report(
+      {coverage.places.begin()->second.stem},
+      fmt::format("and others have routed-expert factors, layers {} of {} MoE layers have none",
+                  ranges(absent), moe));
+  if (chooses_layers(context.subject())) finding.severity = Severity::information;
+}
+
+void check(RuleContext& context) {
+  if (context.subject().experts.empty()) return;
+  const int64_t experts = context.spec()->experts;
+  const ExpertCoverage coverage = expert_coverage(context.subject(), experts);
+  if (coverage.places.empty()) return;
+  check_experts(context, coverage, experts);
+  check_layers(context, coverage);
+}
+
+}  // namespace
+
+extern const Rule mod005_missing_experts;
+const Rule mod005_missing_experts = {
+    .id = "MOD005",
+    .name = "missing-experts",
+    .severity = Severity::warning,
+    .needs_base = true,
+    .what = "Some experts, or the experts of some MoE layers, have no factors.",
+    .why =
+        "SGLang serves what is missing as zero without a word; vLLM stops with a bare "
+        "AssertionError where an expert of a layer is missing.",
+    .fix = "Where that is meant, nothing; else save the adapter again from all ranks.",
+    .source = "oracles experts_0_2_only, one_moe_layer_only; vllm.md 1.6",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "remove expert 3",
+               .engine = "",
+               .apply = [](Specimen& specimen) { specimen.remove(".experts.3."); }},
+    .check = check,
+};
+
+}  // namespace moelora

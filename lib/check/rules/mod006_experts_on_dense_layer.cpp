@@ -1,0 +1,48 @@
+#include <fmt/format.h>
+
+#include "lib/check/name_groups.h"
+#include "lib/check/rule.h"
+#include "lib/check/served.h"
+
+namespace moelora {
+namespace {
+
+void check(RuleContext& context) {
+  const ModelSpec& spec = *context.spec();
+  NameGroups groups;
+  for (const NamedTensor& tensor : context.subject().parts.tensors) {
+    if (!tensor.expert || tensor.expert->layer >= spec.layers || spec.is_moe(tensor.expert->layer))
+      continue;
+    groups.add(spec.experts == 0
+                   ? std::string("is of a routed expert, and this base model has none")
+                   : fmt::format("is of a routed expert, and layer {} of this base model is dense",
+                                 tensor.expert->layer),
+               tensor.name);
+  }
+  groups.report(context, unless_served);
+}
+
+}  // namespace
+
+extern const Rule mod006_experts_on_dense_layer;
+const Rule mod006_experts_on_dense_layer = {
+    .id = "MOD006",
+    .name = "experts-on-dense-layer",
+    .needs_base = true,
+    .what = "Routed-expert tensors of a layer that has no experts.",
+    .why =
+        "SGLang drops them without a word, or stops with KeyError: 'down_proj_moe'; vLLM finds "
+        "no module at their path and leaves them unused.",
+    .fix = "Name the base model that the adapter was trained on (--base).",
+    .source = "oracle experts_on_dense_layer",
+    .breaks = {.specimen = "deepseek_v3_per_expert",
+               .change = "move the experts of layer 1 to the dense layer 0",
+               .engine = "",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.rename("layers.1.mlp.experts.", "layers.0.mlp.experts.");
+                   }},
+    .check = check,
+};
+
+}  // namespace moelora

@@ -1,0 +1,113 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+#include "lib/adapter/summary.h"
+#include "lib/check/name_groups.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+namespace {
+
+// Leaf names and layers of the modules of one kind.
+struct Covered {
+  std::set<std::string> words;
+  std::set<int> layers;
+};
+
+struct Coverage {
+  std::map<Role, Covered> dense;
+  Covered experts;
+  size_t unknown = 0;
+};
+
+std::string leaf(const std::string& module) { return module.substr(module.rfind('.') + 1); }
+
+Coverage cover(const Subject& subject) {
+  Coverage out;
+  for (const FactorPair& pair : subject.parts.pairs) {
+    const NamedTensor& any = subject.parts.any(pair);
+    if (any.expert) {
+      out.experts.layers.insert(any.expert->layer);
+      if (any.expert->projection)
+        out.experts.words.emplace(projection_name(*any.expert->projection));
+    } else if (any.linear >= 0) {
+      const LinearSpec& linear = subject.spec()->linears[static_cast<size_t>(any.linear)];
+      out.dense[linear.role].words.insert(leaf(any.module));
+      if (linear.layer >= 0) out.dense[linear.role].layers.insert(linear.layer);
+    } else {
+      ++out.unknown;
+    }
+  }
+  if (out.experts.words.empty() && subject.loaded)  // stacked pairs name no projection
+    for (const auto& entry : subject.loaded->adapter.experts)
+      out.experts.words.emplace(projection_name(entry.first.projection));
+  return out;
+}
+
+std::string layers_text(const Covered& covered) {
+  if (covered.layers.empty()) return "";
+  return fmt::format(" in layers {}",
+                     ranges(std::vector<int>(covered.layers.begin(), covered.layers.end())));
+}
+
+std::string text_of(std::string_view what, const Covered& covered) {
+  return fmt::format("{} ({}){}", what, fmt::join(covered.words, ", "), layers_text(covered));
+}
+
+bool names_mlp(const Subject& subject) {
+  if (!subject.parsed_config) return false;
+  const auto& targets = subject.parsed_config->target_modules;
+  return std::any_of(targets.begin(), targets.end(), [](const std::string& target) {
+    return target == "gate_proj" || target == "up_proj" || target == "down_proj";
+  });
+}
+
+void check(RuleContext& context) {
+  const Subject& subject = context.subject();
+  if (subject.parts.pairs.empty()) return;
+  const Coverage coverage = cover(subject);
+  std::vector<std::string> adapted;
+  for (const auto& [role, covered] : coverage.dense)
+    adapted.push_back(text_of(role_name(role), covered));
+  if (!coverage.experts.layers.empty())
+    adapted.push_back(text_of("routed experts", coverage.experts));
+  if (coverage.unknown > 0)
+    adapted.push_back(counted(coverage.unknown, "module") + " unknown to the base model");
+  const bool shared_only = coverage.experts.layers.empty() && names_mlp(subject) &&
+                           coverage.dense.count(Role::shared_expert) != 0;
+  context.report(fmt::format("adapts {}{}", fmt::join(adapted, "; "),
+                             shared_only ? "; gate_proj, up_proj and down_proj reach the shared "
+                                           "experts only, the routed experts are as in the base "
+                                           "model"
+                                         : ""));
+}
+
+}  // namespace
+
+extern const Rule mod007_coverage;
+const Rule mod007_coverage = {
+    .id = "MOD007",
+    .name = "coverage",
+    .severity = Severity::information,
+    .needs_base = true,
+    .what =
+        "Always: what the adapter changes of attention, dense MLP, routed and shared experts, "
+        "router and embeddings.",
+    .why =
+        "An adapter that trains less than was meant loads everywhere and looks like a weak one: "
+        "on transformers 5 gate_proj, up_proj and down_proj as target_modules reach shared "
+        "experts and dense layers only.",
+    .fix =
+        "Where something is missing that was meant: target_parameters for the experts of "
+        "transformers 5.",
+    .source = "unsloth issues 4476 and 11014; vLLM issue 47088",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "nothing",
+               .engine = "",
+               .apply = [](Specimen&) {}},
+    .check = check,
+};
+
+}  // namespace moelora

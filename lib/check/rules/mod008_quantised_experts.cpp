@@ -1,0 +1,45 @@
+#include "lib/check/rule.h"
+#include "lib/check/served.h"
+
+namespace moelora {
+namespace {
+
+void check(RuleContext& context) {
+  const Subject& subject = context.subject();
+  if (!context.spec()->hub_mxfp4 || subject.experts.empty()) return;
+  std::vector<std::string> names;
+  for (const ExpertTensor& tensor : subject.experts) names.push_back(tensor.name);
+  Finding& finding = context.report(
+      std::move(names),
+      "is of a routed expert, and the experts of this base model are MXFP4: SGLang has no LoRA for "
+      "them");
+  minded_by(finding, context, {"sglang"});
+}
+
+void break_it(Specimen& specimen) {
+  specimen.base_config.set("quantization_config", Json::object({{"quant_method", "mxfp4"}}));
+}
+
+}  // namespace
+
+extern const Rule mod008_quantised_experts;
+const Rule mod008_quantised_experts = {
+    .id = "MOD008",
+    .name = "quantised-experts",
+    .needs_base = true,
+    .what = "Expert LoRA on a base model whose experts are MXFP4.",
+    .why =
+        "SGLang: \"Mxfp4MoEMethod must implement get_triton_quant_info()\". vLLM serves it on "
+        "its Triton and Marlin backends. PEFT cannot wrap packed experts at all.",
+    .fix =
+        "Serve a BF16 base model: lora-convert base BASE OUT --to fused, or "
+        "lmsys/gpt-oss-20b-bf16.",
+    .source = "SGLang PRs 23218, 27930, 27932 (closed)",
+    .breaks = {.specimen = "gpt_oss_stacked",
+               .change = "say that the base model is MXFP4",
+               .engine = "",
+               .apply = break_it},
+    .check = check,
+};
+
+}  // namespace moelora

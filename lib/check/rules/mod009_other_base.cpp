@@ -1,0 +1,71 @@
+#include <fmt/format.h>
+
+#include "lib/check/rule.h"
+#include "lib/io/utf8.h"
+
+namespace moelora {
+namespace {
+
+bool is_bitsandbytes(const std::string& name) {
+  return name.find("bnb-4bit") != std::string::npos || name.find("bnb-8bit") != std::string::npos ||
+         name.find("-4bit") != std::string::npos;
+}
+
+// In what two models differ, as far as adapters can tell; "" when in nothing.
+std::string difference(const ModelSpec& named, const ModelSpec& given) {
+  const auto differ = [](std::string_view what, int64_t a, int64_t b) {
+    return a == b ? "" : fmt::format("{} {} there, {} here", what, a, b);
+  };
+  if (named.family != given.family)
+    return fmt::format("{} there, {} here", named.family, given.family);
+  for (std::string text : {differ("layers", named.layers, given.layers),
+                           differ("hidden size", named.hidden, given.hidden),
+                           differ("experts", named.experts, given.experts),
+                           differ("expert size", named.intermediate, given.intermediate)})
+    if (!text.empty()) return text;
+  return "";
+}
+
+void check(RuleContext& context) {
+  const Subject& subject = context.subject();
+  if (!subject.parsed_config || subject.parsed_config->base_model.empty()) return;
+  const std::string& name = subject.parsed_config->base_model;
+  const BaseModel named = find_base_by_name(name);
+  if (!named.origin.empty())
+    if (const std::string what = difference(named.spec, *context.spec()); !what.empty())
+      context.report_config("base_model_name_or_path",
+                            fmt::format("is {}, another model than {}: {}", quoted(name),
+                                        context.deployment().base->origin, what));
+  if (is_bitsandbytes(name))
+    context.report_config(
+        "base_model_name_or_path",
+        fmt::format("is {}, a bitsandbytes copy: the adapter was trained against its rounding, and "
+                    "vLLM has no LoRA for MoE models of that kind",
+                    quoted(name)));
+}
+
+}  // namespace
+
+extern const Rule mod009_other_base;
+const Rule mod009_other_base = {
+    .id = "MOD009",
+    .name = "other-base",
+    .severity = Severity::warning,
+    .needs_base = true,
+    .what = "base_model_name_or_path is another model than the one given, or a bitsandbytes copy.",
+    .why =
+        "No server looks at this key. An adapter of another model of the same shapes loads and "
+        "answers nonsense.",
+    .fix = "Serve the model that the adapter was trained on, or name it with --base.",
+    .source = "vLLM issue 29138; peft LoraConfig",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "name Qwen/Qwen3-30B-A3B as the base model of an adapter of a tiny one",
+               .engine = "",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.config().set("base_model_name_or_path", "Qwen/Qwen3-30B-A3B");
+                   }},
+    .check = check,
+};
+
+}  // namespace moelora
