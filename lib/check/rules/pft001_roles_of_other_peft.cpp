@@ -1,0 +1,60 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "lib/check/peft_facts.h"
+#include "lib/check/rule.h"
+#include "lib/check/stacked_file.h"
+
+namespace moelora {
+namespace {
+
+std::string shown(const StackedPair& pair) {
+  return fmt::format("lora_A {} and lora_B {}", to_string(pair.a->tensor.shape()),
+                     to_string(pair.b->tensor.shape()));
+}
+
+void check(RuleContext& context) {
+  const auto file = stacked_file(context.subject());
+  if (!file || !file->reading || context.spec()->memory.numbered) return;
+  const Roles expected = peft_roles(*context.spec(), context.run().choice);
+  if (file->reading->roles == expected) return;
+  std::vector<std::string> names;
+  for (const StackedPair& pair : file->pairs) {
+    names.push_back(pair.a->name);
+    names.push_back(pair.b->name);
+  }
+  std::sort(names.begin(), names.end());
+  context.report(std::move(names),
+                 fmt::format("{} are {}; this PEFT wraps the experts of this base model with "
+                             "lora_A on the {}",
+                             shown(file->pairs.front()),
+                             file->reading->roles == Roles::natural ? "natural" : "swapped",
+                             expected == Roles::natural ? "input" : "output"));
+}
+
+}  // namespace
+
+extern const Rule pft001_roles_of_other_peft;
+const Rule pft001_roles_of_other_peft = {
+    .id = "PFT001",
+    .name = "roles-of-other-peft",
+    .engine = "peft",
+    .needs_base = true,
+    .what = "The stacked pairs have lora_A on the other side than this release of PEFT.",
+    .why =
+        "PEFT read every parameter as [E, in, out] until 0.18, those marked as transposed the "
+        "wrong way round in 0.19.0, and right since 0.19.1. It stops with a size mismatch, or, "
+        "where the sizes are equal, computes nonsense without a word.",
+    .fix =
+        "lora-convert adapter {adapter} OUT --to peft-params --roles natural (PEFT 0.19.1 and "
+        "newer) or --roles swapped (0.18 and older, but for gpt-oss).",
+    .source = "peft lora/layer.py, PR 3165; NeMo AutoModel issue 3592",
+    .breaks = {.specimen = "qwen3_moe_stacked_params",
+               .change = "nothing: PEFT 0.18 is asked to load what 0.19.1 and newer write",
+               .engine = "peft@0.18",
+               .apply = [](Specimen&) {}},
+    .check = check,
+};
+
+}  // namespace moelora

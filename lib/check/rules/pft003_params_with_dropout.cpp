@@ -1,0 +1,41 @@
+#include <fmt/format.h>
+
+#include "lib/check/params_conflicts.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+namespace {
+
+constexpr std::string_view kImplies[] = {"CFG006"};
+
+void check(RuleContext& context) {
+  if (!context.subject().parsed_config) return;
+  for (const ParamsConflict& conflict : params_conflicts(*context.subject().parsed_config))
+    context
+        .report_config(conflict.key, conflict.found + ", and PEFT refuses it for target_parameters")
+        .server_text =
+        fmt::format("ValueError: lora.ParamWrapper does not work with {}", conflict.refuses);
+}
+
+}  // namespace
+
+extern const Rule pft003_params_with_dropout;
+const Rule pft003_params_with_dropout = {
+    .id = "PFT003",
+    .name = "params-with-dropout",
+    .engine = "peft",
+    .what = "target_parameters with dropout, DoRA, lora_bias or fan_in_fan_out.",
+    .why =
+        "PEFT wraps a parameter rather than a module and stops: \"lora.ParamWrapper does not "
+        "work with lora_dropout != 0.\"",
+    .fix = "Set lora_dropout to 0: it does nothing when serving. DoRA and biases cannot be kept.",
+    .source = "peft lora/layer.py ParamWrapper",
+    .breaks = {.specimen = "qwen3_moe_stacked_params",
+               .change = "say \"lora_dropout\": 0.05",
+               .engine = "peft",
+               .apply = [](Specimen& specimen) { specimen.config().set("lora_dropout", 0.05); }},
+    .implies = kImplies,
+    .check = check,
+};
+
+}  // namespace moelora

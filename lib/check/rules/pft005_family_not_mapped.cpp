@@ -1,0 +1,58 @@
+#include <fmt/format.h>
+
+#include "lib/check/name_groups.h"
+#include "lib/check/peft_facts.h"
+#include "lib/check/peft_runs.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+namespace {
+
+// "" where PEFT has a module, or makes the tensors fit.
+std::string obstacle(const ModelSpec& spec, const EngineChoice& peft) {
+  if (!spec.hub.numbered && !spec.memory.numbered)
+    return fmt::format("names one expert; {} has its experts in one parameter, in every form",
+                       spec.family);
+  if (!is_fused_in_memory(spec) || peft_converts(spec) || !peft_has(peft, "0.19.0")) return "";
+  return fmt::format(
+      "names one expert; transformers 5 holds the experts of {} in one parameter, and PEFT does "
+      "not "
+      "convert adapters of this family",
+      spec.model_type);
+}
+
+void check(RuleContext& context) {
+  const std::string what = obstacle(*context.spec(), context.run().choice);
+  if (what.empty() || !has_numbered_experts(context.subject())) return;
+  NameGroups groups;
+  for (const NamedTensor& tensor : context.subject().parts.tensors)
+    if (tensor.expert && tensor.expert->form == ExpertPlace::Form::numbered)
+      groups.add(what, tensor.name);
+  groups.report(context);
+}
+
+}  // namespace
+
+extern const Rule pft005_family_not_mapped;
+const Rule pft005_family_not_mapped = {
+    .id = "PFT005",
+    .name = "family-not-mapped",
+    .engine = "peft",
+    .needs_base = true,
+    .what =
+        "A per-expert adapter of a family whose experts are one parameter, which PEFT does not "
+        "convert.",
+    .why =
+        "PEFT 0.19 and newer converts per-expert adapters for families like qwen2_moe and "
+        "mixtral. Of others (phimoe, lfm2_moe, jamba, qwen3_5_moe_text, nemotron_h, ...) it "
+        "leaves the config and rewrites the keys: nothing receives them.",
+    .fix = "lora-convert adapter {adapter} OUT --to peft-params --base BASE",
+    .source = "peft utils/transformers_weight_conversion.py; transformers conversion_mapping.py",
+    .breaks = {.specimen = "nemotron_h_per_expert",
+               .change = "nothing: PEFT is asked to load it on transformers 5",
+               .engine = "peft",
+               .apply = [](Specimen&) {}},
+    .check = check,
+};
+
+}  // namespace moelora
