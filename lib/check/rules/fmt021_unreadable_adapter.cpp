@@ -1,10 +1,43 @@
+#include <algorithm>
+
 #include "lib/check/read_problems.h"
 #include "lib/check/rule.h"
+#include "lib/check/served.h"
 
 namespace moelora {
 namespace {
 
+// Whether a rule of no engine, another than this, finds more than information in the adapter.
+bool is_told_by_others(const RuleContext& context) {
+  const auto& adapters = context.deployment().adapters;
+  const auto adapter = static_cast<size_t>(&context.subject() - adapters.data());
+  std::vector<Finding> found;
+  for (const Rule* rule : all_rules()) {
+    if (rule == &context.rule() || !rule->engine.empty() || rule->whole_deployment) continue;
+    if (rule->needs_base && context.spec() == nullptr) continue;
+    RuleContext scratch(*rule, context.deployment(), adapter, nullptr, found);
+    rule->check(scratch);
+  }
+  return std::any_of(found.begin(), found.end(), [](const Finding& finding) {
+    return finding.severity != Severity::information;
+  });
+}
+
+// What the readers of lora-convert refuse and no rule has words for.
+void check_interpretation(RuleContext& context) {
+  const Subject& subject = context.subject();
+  if (!subject.adapter_error || is_told_by_others(context)) return;
+  const Error& error = *subject.adapter_error;
+  std::vector<std::string> names;
+  if (subject.tensors.count(error.where()) != 0) names.push_back(error.where());
+  Finding& finding = context.report(std::move(names), error.text());
+  if (finding.names.empty()) finding.where = error.where();
+  if (!error.hint().empty()) finding.fix = error.hint();
+  unless_served(finding, context);
+}
+
 void check(RuleContext& context) {
+  check_interpretation(context);
   for (const ReadProblem* problem : problems_of(context.subject(), ProblemKind::unreadable)) {
     Finding& finding = context.report(problem->error.text());
     finding.file = problem->file;
@@ -21,7 +54,7 @@ const Rule fmt021_unreadable_adapter = {
     .name = "unreadable-adapter",
     .what =
         "There is no adapter to read: no such folder, no adapter_config.json or one that is no "
-        "JSON, weights that are another kind of file.",
+        "JSON, weights that are another kind of file, names that fit no reading.",
     .why =
         "A server stops with FileNotFoundError or JSONDecodeError (vLLM: "
         "LoRAAdapterNotFoundError). A Git LFS pointer or an HTML page in place of the weights "
