@@ -1,6 +1,12 @@
+#include <array>
+
 #include "lib/check/rule.h"
 
 namespace moelora {
+
+namespace {
+constexpr std::array<std::string_view, 2> kImplies = {"CFG005", "MOD001"};
+}  // namespace
 
 extern const Rule vlm003_fused_names;
 const Rule vlm003_fused_names = {
@@ -27,6 +33,7 @@ const Rule vlm003_fused_names = {
                      specimen.rename("layers.0.self_attn.q_proj.lora_B",
                                      "layers.0.self_attn.qkv_proj.lora_B");
                    }},
+    .implies = kImplies,
     .check = [](RuleContext& context) { context.explain_plan(); },
 };
 

@@ -1,6 +1,12 @@
+#include <array>
+
 #include "lib/check/rule.h"
 
 namespace moelora {
+
+namespace {
+constexpr std::array<std::string_view, 1> kImplies = {"MOD005"};
+}  // namespace
 
 extern const Rule vlm005_incomplete_experts;
 const Rule vlm005_incomplete_experts = {
@@ -25,6 +31,7 @@ const Rule vlm005_incomplete_experts = {
                .change = "remove one expert's down_proj",
                .engine = "vllm",
                .apply = [](Specimen& specimen) { specimen.remove("experts.3.down_proj"); }},
+    .implies = kImplies,
     .check = [](RuleContext& context) { context.explain_plan(); },
 };
 

@@ -1,6 +1,12 @@
+#include <array>
+
 #include "lib/check/rule.h"
 
 namespace moelora {
+
+namespace {
+constexpr std::array<std::string_view, 1> kImplies = {"CFG002"};
+}  // namespace
 
 extern const Rule vlm006_unequal_ranks;
 const Rule vlm006_unequal_ranks = {
@@ -26,6 +32,7 @@ const Rule vlm006_unequal_ranks = {
                          tensor =
                              tensor.slice(name.find("lora_A") != std::string::npos ? 0 : 1, 0, 2);
                    }},
+    .implies = kImplies,
     .check = [](RuleContext& context) { context.explain_plan(); },
 };
 

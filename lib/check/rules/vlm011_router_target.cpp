@@ -1,3 +1,5 @@
+#include <array>
+
 #include "lib/check/plan_findings.h"
 #include "lib/check/rule.h"
 
@@ -10,6 +12,8 @@ void check(RuleContext& context) {
     if (event.refusal) finding.severity = Severity::error;
   });
 }
+
+constexpr std::array<std::string_view, 1> kImplies = {"CFG005"};
 
 }  // namespace
 
@@ -41,6 +45,7 @@ const Rule vlm011_router_target = {
                      specimen.set(router + "A.weight", specimen.random({4, 64}));
                      specimen.set(router + "B.weight", specimen.random({4, 4}));
                    }},
+    .implies = kImplies,
     .check = check,
 };
 

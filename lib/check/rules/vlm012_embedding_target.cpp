@@ -1,6 +1,12 @@
+#include <array>
+
 #include "lib/check/rule.h"
 
 namespace moelora {
+
+namespace {
+constexpr std::array<std::string_view, 1> kImplies = {"CFG005"};
+}  // namespace
 
 extern const Rule vlm012_embedding_target;
 const Rule vlm012_embedding_target = {
@@ -24,6 +30,7 @@ const Rule vlm012_embedding_target = {
                specimen.set("base_model.model.lm_head.lora_A.weight", specimen.random({4, 64}));
                specimen.set("base_model.model.lm_head.lora_B.weight", specimen.random({160, 4}));
              }},
+    .implies = kImplies,
     .check = [](RuleContext& context) { context.explain_plan(); },
 };
 

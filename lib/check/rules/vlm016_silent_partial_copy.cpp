@@ -1,6 +1,12 @@
+#include <array>
+
 #include "lib/check/rule.h"
 
 namespace moelora {
+
+namespace {
+constexpr std::array<std::string_view, 1> kImplies = {"MOD002"};
+}  // namespace
 
 extern const Rule vlm016_silent_partial_copy;
 const Rule vlm016_silent_partial_copy = {
@@ -26,6 +32,7 @@ const Rule vlm016_silent_partial_copy = {
                        if (name.find("layers.0.self_attn.q_proj.lora_A") != std::string::npos)
                          tensor = tensor.slice(1, 0, 48);
                    }},
+    .implies = kImplies,
     .check = [](RuleContext& context) { context.explain_plan(); },
 };
 

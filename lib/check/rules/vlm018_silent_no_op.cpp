@@ -1,6 +1,12 @@
+#include <array>
+
 #include "lib/check/rule.h"
 
 namespace moelora {
+
+namespace {
+constexpr std::array<std::string_view, 1> kImplies = {"MOD001"};
+}  // namespace
 
 extern const Rule vlm018_silent_no_op;
 const Rule vlm018_silent_no_op = {
@@ -28,6 +34,7 @@ const Rule vlm018_silent_no_op = {
                      specimen.rename("layers.1.self_attn.q_proj.lora_B",
                                      "layers.1.mlp.q_proj.lora_B");
                    }},
+    .implies = kImplies,
     .check = [](RuleContext& context) { context.explain_plan(); },
 };
 

@@ -1,6 +1,12 @@
+#include <array>
+
 #include "lib/check/rule.h"
 
 namespace moelora {
+
+namespace {
+constexpr std::array<std::string_view, 1> kImplies = {"MOD002"};
+}  // namespace
 
 extern const Rule vlm025_tp_hides_shape;
 const Rule vlm025_tp_hides_shape = {
@@ -28,6 +34,7 @@ const Rule vlm025_tp_hides_shape = {
                                   specimen.random({80, 4}));
                      specimen.options.tp = 2;
                    }},
+    .implies = kImplies,
     .check = [](RuleContext& context) { context.explain_plan(); },
 };
 

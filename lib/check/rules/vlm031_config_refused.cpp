@@ -1,7 +1,13 @@
+#include <array>
+
 #include "lib/check/plan_findings.h"
 #include "lib/check/rule.h"
 
 namespace moelora {
+
+namespace {
+constexpr std::array<std::string_view, 1> kImplies = {"CFG001"};
+}  // namespace
 
 extern const Rule vlm031_config_refused;
 const Rule vlm031_config_refused = {
@@ -24,6 +30,7 @@ const Rule vlm031_config_refused = {
                .change = "remove target_modules",
                .engine = "vllm",
                .apply = [](Specimen& specimen) { specimen.config().erase("target_modules"); }},
+    .implies = kImplies,
     .check = [](RuleContext& context) { explain_plan_at(context, "r"); },
 };
 

@@ -1,6 +1,12 @@
+#include <array>
+
 #include "lib/check/rule.h"
 
 namespace moelora {
+
+namespace {
+constexpr std::array<std::string_view, 1> kImplies = {"MOD002"};
+}  // namespace
 
 extern const Rule vlm032_shape_refused;
 const Rule vlm032_shape_refused = {
@@ -28,6 +34,7 @@ const Rule vlm032_shape_refused = {
                      specimen.set("base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight",
                                   specimen.random({80, 4}));
                    }},
+    .implies = kImplies,
     .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
