@@ -9,19 +9,11 @@
 namespace moelora {
 namespace {
 
-size_t tensors_of_both(const SubjectFile& file, const TensorMap& own) {
-  return static_cast<size_t>(
-      std::count_if(file.tensors.begin(), file.tensors.end(),
-                    [&](const auto& entry) { return own.count(entry.first) != 0; }));
-}
-
-std::string message(const SubjectFile& file, const Subject& subject) {
-  const size_t both = tensors_of_both(file, subject.tensors);
-  return fmt::format(
-      "lies beside the adapter with {}{}; SGLang loads every .safetensors of the folder as part of "
-      "it",
-      counted(file.tensors.size(), "tensor"),
-      both > 0 ? fmt::format(", {} of them named as the adapter's own", both) : "");
+std::vector<std::string> names_of_both(const SubjectFile& file, const TensorMap& own) {
+  std::vector<std::string> out;
+  for (const auto& entry : file.tensors)
+    if (own.count(entry.first) != 0) out.push_back(entry.first);
+  return out;
 }
 
 void check(RuleContext& context) {
@@ -29,8 +21,14 @@ void check(RuleContext& context) {
   for (const SubjectFile& file : subject.files) {
     const auto& own = subject.own_files;
     if (std::find(own.begin(), own.end(), file.name) != own.end()) continue;
-    Finding& finding = context.report(message(file, subject));
+    std::vector<std::string> both = names_of_both(file, subject.tensors);
+    Finding& finding = context.report(fmt::format(
+        "lies beside the adapter with {}{}; SGLang loads every .safetensors of the folder as part "
+        "of it",
+        counted(file.tensors.size(), "tensor"),
+        both.empty() ? "" : fmt::format(", {} of them named as the adapter's own", both.size())));
     finding.file = finding.where = file.name;
+    finding.names = std::move(both);
     minded_by(finding, context, {"sglang"});
   }
 }

@@ -52,21 +52,26 @@ void report_overflow(RuleContext& context, bool f16_base) {
   const Subject& subject = context.subject();
   if (!subject.parsed_config) return;
   const ScalingTable scales(*subject.parsed_config);
-  NameGroups groups;
+  std::vector<std::string> names;
+  double most = 0;
   for (const FactorPair& pair : subject.parts.pairs) {
     const NamedTensor* b = subject.parts.b(pair);
     if (b == nullptr || !(f16_base || b->dtype == DType::F16)) continue;
     const auto stats = subject.values.find(b->name);
     if (stats == subject.values.end()) continue;
-    const double scale = scales.scaling(b->module).value(), most = stats->second.max_abs;
-    if (std::fabs(scale) * most > kMostF16)
-      groups.add(fmt::format("reaches {:.4g}, times the scale {:.4g} more than F16 holds (65504): "
-                             "infinities when a server folds the scale in",
-                             most, scale),
-                 b->name);
+    const double scaled = std::fabs(scales.scaling(b->module).value()) * stats->second.max_abs;
+    if (scaled > kMostF16) names.push_back(b->name);
+    most = std::max(most, scaled);
   }
-  groups.report(context,
-                [](Finding& finding, const RuleContext&) { finding.severity = Severity::error; });
+  if (names.empty()) return;
+  std::sort(names.begin(), names.end());
+  const size_t count = names.size();
+  context
+      .report(std::move(names),
+              fmt::format("times its scale is more than F16 holds (65504): up to {:.4g}, in {}; a "
+                          "server that folds the scale in gets infinities",
+                          most, counted(count, "tensor")))
+      .severity = Severity::error;
 }
 
 void check(RuleContext& context) {

@@ -15,6 +15,17 @@ bool has_other_towers(const Json& config) {
   return false;
 }
 
+// Where the last name is the same, the path before it is what matters, and the same for all.
+std::string suggestion(const std::string& module, const std::string& nearest) {
+  if (nearest.empty()) return "";
+  const std::string known = without_numbers(nearest);
+  const size_t dot = known.rfind('.');
+  const std::string leaf = known.substr(dot + 1);
+  if (dot == std::string::npos || !module.ends_with("." + leaf))
+    return "; the nearest is " + printable(known);
+  return fmt::format("; modules of this name are in {}", printable(known.substr(0, dot)));
+}
+
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
   const BaseModel& base = *context.deployment().base;
@@ -26,9 +37,8 @@ void check(RuleContext& context) {
     if (fit == ModuleFit::outside_text) {
       outside.add("belongs to a part of the model that this tool does not know", tensor.name);
     } else if (fit == ModuleFit::unknown) {
-      const std::string near = without_numbers(modules.nearest_to(tensor.module));
-      unknown.add(fmt::format("is no module of this base model{}",
-                              near.empty() ? "" : "; the nearest is " + printable(near)),
+      unknown.add("is no module of this base model" +
+                      suggestion(tensor.module, modules.nearest_to(tensor.module)),
                   tensor.name);
     }
   }

@@ -12,11 +12,12 @@
 namespace moelora {
 namespace {
 
-// "expected 64 columns, as q_proj takes": "" for a factor that fits, or has too few dims (FMT007).
+// "expected 64 columns, as q_proj takes": "" for a factor that fits, or has too few dims (FMT007,
+// FMT010).
 std::string mismatch(const NamedTensor& tensor, const ModuleDims& dims) {
   const size_t rank = tensor.shape.size();
   const bool stacked = tensor.expert && tensor.expert->form == ExpertPlace::Form::named;
-  if (tensor.elements() == 0 || rank < 2) return "";
+  if (tensor.elements() == 0 || rank < (stacked ? 3U : 2U)) return "";
   if (rank != (stacked ? 3U : 2U))
     return fmt::format("has {} dims, expected {}", rank, stacked ? "three" : "two");
   const int64_t found = tensor.is_a() ? tensor.shape[rank - 1] : tensor.shape[rank - 2];

@@ -1,0 +1,63 @@
+#include "tests/check/goldens.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+namespace moelora::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string data(const std::string& family) {
+  return std::string(MOELORA_TEST_DATA) + "/" + family;
+}
+
+}  // namespace
+
+GoldenJudgement judge_golden(const std::string& family, const std::string& name, bool with_base,
+                             const std::vector<std::string>& engines) {
+  GoldenJudgement out;
+  if (with_base) out.deployment.base = open_base(data(family) + "/base");
+  Subject subject = open_subject(data(family) + "/" + name);
+  interpret(subject, out.deployment.base, {});
+  out.deployment.adapters.push_back(std::move(subject));
+  for (const std::string& engine : engines)
+    out.deployment.engines.push_back({parse_engine(engine), {}, std::nullopt, ""});
+  plan_engines(out.deployment);
+  out.judgement = validate(out.deployment);
+  return out;
+}
+
+Judgement judge_specimen(std::string_view id, void (*change)(Specimen&), std::string_view engine) {
+  Specimen specimen = make_specimen(id);
+  change(specimen);
+  return validate(deployment_of(std::move(specimen), engine));
+}
+
+std::vector<Finding> found_by(const Judgement& judgement, std::string_view rule) {
+  std::vector<Finding> out;
+  std::copy_if(judgement.findings.begin(), judgement.findings.end(), std::back_inserter(out),
+               [&](const Finding& finding) { return finding.rule->id == rule; });
+  return out;
+}
+
+std::string told(const Judgement& judgement) {
+  std::string out;
+  for (const Finding& f : judgement.findings)
+    out += fmt::format("{} {} [{}] {}: {} | {}\n", f.rule->id, severity_name(f.severity), f.engine,
+                       f.where, f.message, f.server_text);
+  return out;
+}
+
+std::vector<std::string> golden_adapters(const std::string& family) {
+  std::vector<std::string> out;
+  for (const auto& entry : fs::directory_iterator(data(family)))
+    if (fs::exists(entry.path() / "adapter_config.json"))
+      out.push_back(entry.path().filename().string());
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+}  // namespace moelora::test
