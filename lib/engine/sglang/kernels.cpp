@@ -44,6 +44,7 @@ class KernelJudge {
         base_(base) {}
 
   void judge() {
+    judge_class();
     find_experts();
     if (experts_.empty()) return;
     judge_quantization();
@@ -72,7 +73,7 @@ class KernelJudge {
 
   void refuse(std::string_view cause, std::string_view stage, std::string_view type,
               std::string text, std::string detail) {
-    adapter_.raise({cause, stage, type, std::move(text), std::move(detail)});
+    adapter_.raise({cause, stage, type, std::move(text), std::move(detail)}, experts_);
   }
 
   void wrong(std::string_view cause, Effect effect, const std::vector<int32_t>& about,
@@ -146,12 +147,20 @@ class KernelJudge {
              "virtual experts need --lora-backend triton in this version");
   }
 
-  void judge_weights() {
-    if (model_.family == "llama4")
-      wrong(
-          "weight-on-input", Effect::wrong_values, experts_,
+  // What the class does to the deltas, were it ever to start with them.
+  void judge_class() {
+    if (model_.family != "llama4") return;
+    std::vector<int32_t> about;
+    for (size_t i = 0; i < adapter_.sources.size(); ++i)
+      if (contains(adapter_.sources[i].name, "experts.")) about.push_back(static_cast<int32_t>(i));
+    if (about.empty()) return;
+    wrong("weight-on-input", Effect::wrong_values, about,
           "this class weights the experts' input; SGLang weights the delta of down instead of that "
-          "of gate and up");
+          "of "
+          "gate and up");
+  }
+
+  void judge_weights() {
     if (options_.on("enable-fused-moe-sum-all-reduce") && model_.top_k > 2)
       wrong("server-options", Effect::unused, down(),
             "--enable-fused-moe-sum-all-reduce: the delta of down_proj is written where nothing "

@@ -1,0 +1,32 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule set001_mixed_shared_outer;
+const Rule set001_mixed_shared_outer = {
+    .id = "SET001",
+    .name = "mixed-shared-outer",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "Shared-outer and per-expert adapters are given to one server.",
+    .why =
+        "SGLang holds the outer factors of experts once for all adapters, or once for each expert: "
+        "\"Mixed shared-outer LoRA formats detected across loaded adapters (conflict in adapter "
+        "'...'). All MoE adapters must either all use shared outer experts (expert_dim=1) or all "
+        "use per-expert weights.\". Before 0.5.16 numbered experts are not counted, and fail at "
+        "their first request.",
+    .fix =
+        "lora-convert adapter {adapter} OUT --to stacked --base BASE for the shared-outer ones, or "
+        "serve the two kinds by two servers.",
+    .source = "SGLang PRs 21466, 21647 and 31681; lora/lora_manager.py",
+    .breaks = {.specimen = "qwen3_moe_shared_outer",
+               .change = "serve a per-expert adapter beside it",
+               .engine = "sglang",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.adapters.push_back(make_specimen("qwen3_moe_per_expert").adapter());
+                   }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

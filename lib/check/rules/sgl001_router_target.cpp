@@ -1,0 +1,35 @@
+#include "lib/check/example_edits.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule sgl001_router_target;
+const Rule sgl001_router_target = {
+    .id = "SGL001",
+    .name = "router-target",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "A factor or a target on the router.",
+    .why =
+        "SGLang has no buffer for a router: \"get_hidden_dim not implemented for gate\" (or "
+        "router) when it starts, on classes with a gate of their own \"No corresponding LoRA layer "
+        "supported for <class 'sglang.srt.models.deepseek_v2.MoEGate'>.\". Where target_modules is "
+        "all-linear it starts, and the first request ends it with \"Cannot find target module name "
+        "for ...mlp.gate.lora_A.weight in {...}\". PEFT's all-linear adapts the router of hub "
+        "classes that have a Linear there.",
+    .fix =
+        "Train without the router; or remove its tensors and its name from target_modules, and "
+        "check on held-out data what that costs.",
+    .source = "SGLang issue 8903, PR 27813; lora/lora_manager.py, lora/utils.py",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "target all-linear, and adapt a router",
+               .engine = "sglang",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.config().set("target_modules", "all-linear");
+                     add_pair(specimen, "model.layers.0.mlp.gate", 64, 8);
+                   }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

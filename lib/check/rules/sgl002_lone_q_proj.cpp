@@ -1,0 +1,33 @@
+#include "lib/check/example_edits.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule sgl002_lone_q_proj;
+const Rule sgl002_lone_q_proj = {
+    .id = "SGL002",
+    .name = "lone-q-proj",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "q_proj is adapted and v_proj is not.",
+    .why =
+        "SGLang stacks q, k and v when it reads an adapter and takes v for granted: \"Failed to "
+        "load LoRA adapter my-lora: "
+        "'base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight'\", a bare KeyError. A "
+        "k_proj may be missing in a whole layer, and is zero then.",
+    .fix =
+        "Add v_proj with an all-zero lora_B of the same rank (and k_proj, if the layer has one "
+        "elsewhere); the delta stays the same.",
+    .source = "SGLang lora/lora.py, normalize_qkv_proj; issue 25913, PR 28199",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "remove k_proj and v_proj",
+               .engine = "sglang",
+               .apply =
+                   [](Specimen& specimen) {
+                     remove_module(specimen, "k_proj");
+                     remove_module(specimen, "v_proj");
+                   }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

@@ -1,0 +1,31 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+namespace {
+
+constexpr std::string_view kImplies[] = {"FMT006"};
+
+}  // namespace
+
+extern const Rule sgl004_half_k_proj;
+const Rule sgl004_half_k_proj = {
+    .id = "SGL004",
+    .name = "half-k-proj",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "A layer has one of k_proj's two factors.",
+    .why =
+        "Where any tensor of a layer is a k_proj, SGLang wants one beside every q_proj tensor, "
+        "lora_A and lora_B: \"'...self_attn.k_proj.lora_B.weight'\", a bare KeyError, when it "
+        "reads the adapter. The same when another tower has a k_proj under the same layer number.",
+    .fix = "Save the adapter again with both factors; or remove the lone one.",
+    .source = "SGLang lora/lora.py, normalize_qkv_proj",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "remove every lora_B of k_proj",
+               .engine = "sglang",
+               .apply = [](Specimen& specimen) { specimen.remove("k_proj.lora_B"); }},
+    .implies = kImplies,
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

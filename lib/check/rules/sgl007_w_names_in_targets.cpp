@@ -1,0 +1,28 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule sgl007_w_names_in_targets;
+const Rule sgl007_w_names_in_targets = {
+    .id = "SGL007",
+    .name = "w-names-in-targets",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "target_modules has a name that SGLang has no buffer for: w1, w2, w3, experts.",
+    .why =
+        "SGLang renames w1, w3 and w2 in tensor names, not in the config: \"get_hidden_dim not "
+        "implemented for w1\" when it starts, or \"LoRA adapter 'my-lora' contains target modules "
+        "['w1', 'w2', 'w3'] that are not included in the specified --lora-target-modules\". "
+        "Adapters of Mixtral and Phi name their experts so.",
+    .fix =
+        "lora-convert adapter {adapter} OUT --to peft-linear --names canonical --base BASE; or "
+        "write gate_proj, up_proj and down_proj into target_modules.",
+    .source = "SGLang lora/utils.py, get_normalized_target_modules; PR 21466",
+    .breaks = {.specimen = "mixtral_per_expert",
+               .change = "serve it with SGLang",
+               .engine = "sglang",
+               .apply = [](Specimen&) {}},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

@@ -1,0 +1,31 @@
+#include "lib/check/plan_findings.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule sgl008_regex_targets;
+const Rule sgl008_regex_targets = {
+    .id = "SGL008",
+    .name = "regex-targets",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "target_modules is a regular expression.",
+    .why =
+        "SGLang takes a list of names, or one of two strings: \"Only 'all' or 'all-linear' can be "
+        "used as the string for target module\". PEFT keeps the expression it was given, as many "
+        "trainers of vision-language models write one.",
+    .fix = "Write the list of module names that the adapter holds into target_modules.",
+    .source = "SGLang lora/utils.py, get_normalized_target_modules; PR 14105, verl issue 7413",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "write target_modules as an expression",
+               .engine = "sglang",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.config().set(
+                         "target_modules",
+                         ".*\\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)");
+                   }},
+    .check = [](RuleContext& context) { explain_plan_at(context, "target_modules"); },
+};
+
+}  // namespace moelora

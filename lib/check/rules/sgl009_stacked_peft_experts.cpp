@@ -1,0 +1,34 @@
+#include "lib/check/plan_findings.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+namespace {
+
+// Nothing of it is served, whatever the size.
+void check(RuleContext& context) { context.explain_plan(); }
+
+}  // namespace
+
+extern const Rule sgl009_stacked_peft_experts;
+const Rule sgl009_stacked_peft_experts = {
+    .id = "SGL009",
+    .name = "stacked-peft-experts",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "Experts are stacked parameters as PEFT saves target_parameters.",
+    .why =
+        "SGLang knows experts by number or as 3-D tensors. experts.base_layer and experts belong "
+        "to none of its modules: the first request ends the server with \"Cannot find target "
+        "module name for ...mlp.experts.base_layer.lora_A.weight in {...}\". A 2-D "
+        "experts.gate_up_proj passes for a dense layer: dropped without a word where the model has "
+        "none, else refused for its shape.",
+    .fix = "lora-convert adapter {adapter} OUT --to stacked-fused --base BASE (or peft-linear).",
+    .source = "SGLang PRs 25528 and 27381, closed unmerged; lora/mem_pool.py",
+    .breaks = {.specimen = "gpt_oss_stacked_params",
+               .change = "serve it with SGLang",
+               .engine = "sglang",
+               .apply = [](Specimen&) {}},
+    .check = check,
+};
+
+}  // namespace moelora

@@ -1,0 +1,27 @@
+#include "lib/check/plan_findings.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule sgl010_rslora_ignored;
+const Rule sgl010_rslora_ignored = {
+    .id = "SGL010",
+    .name = "rslora-ignored",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "use_rslora is set.",
+    .why =
+        "SGLang scales by lora_alpha / r whatever use_rslora says: every delta is sqrt(r) too "
+        "weak, and nothing says so.",
+    .fix =
+        "Set use_rslora to false and lora_alpha to lora_alpha * sqrt(r) in adapter_config.json: "
+        "the same scale, spelled out.",
+    .source = "SGLang issue 40835; lora/lora.py",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "set use_rslora",
+               .engine = "sglang",
+               .apply = [](Specimen& specimen) { specimen.config().set("use_rslora", true); }},
+    .check = [](RuleContext& context) { explain_plan_at(context, "use_rslora"); },
+};
+
+}  // namespace moelora

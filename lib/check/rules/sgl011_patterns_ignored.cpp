@@ -1,0 +1,32 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule sgl011_patterns_ignored;
+const Rule sgl011_patterns_ignored = {
+    .id = "SGL011",
+    .name = "patterns-ignored",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "rank_pattern or alpha_pattern changes the rank or the scale of a module.",
+    .why =
+        "SGLang reads neither. Another rank does not fit: \"LoRA buffer shape torch.Size([4, 64]) "
+        "does not match weight shape torch.Size([2, 64]).\", or torch.cat fails where the module "
+        "is stacked with others; another alpha is served with the scale of the rest, without a "
+        "word.",
+    .fix =
+        "Give all modules one rank and one alpha: pad the smaller factors with zeros to a common r "
+        "and multiply their lora_B by (alpha_m / r_m) / (lora_alpha / r).",
+    .source =
+        "SGLang lora/lora_config.py; a later version keeps the patterns for an admission check",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "give o_proj another alpha",
+               .engine = "sglang",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.config().set("alpha_pattern", Json::object({{"o_proj", 32}}));
+                   }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

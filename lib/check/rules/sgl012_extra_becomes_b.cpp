@@ -1,0 +1,32 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule sgl012_extra_becomes_b;
+const Rule sgl012_extra_becomes_b = {
+    .id = "SGL012",
+    .name = "extra-becomes-b",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "A layer has a tensor that is no low-rank factor: a bias, a magnitude, a saved module.",
+    .why =
+        "SGLang calls every tensor without lora_A in its name the B of its module. One of a module "
+        "that is no target ends the server: \"Cannot find target module name for "
+        "...input_layernorm.weight in {...}\"; one that takes the place of lora_B does not fit: "
+        "\"LoRA buffer shape torch.Size([64, 4]) does not match weight shape torch.Size([64]).\".",
+    .fix =
+        "Merge the saved modules into the base model and remove them here; a DoRA magnitude has no "
+        "place in a plain LoRA adapter.",
+    .source = "SGLang lora/mem_pool.py, load_lora_weight_to_buffer",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "save a norm of layer 0",
+               .engine = "sglang",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.set("base_model.model.model.layers.0.input_layernorm.weight",
+                                  specimen.random({64}));
+                   }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

@@ -1,0 +1,33 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule sgl014_half_shared;
+const Rule sgl014_half_shared = {
+    .id = "SGL014",
+    .name = "half-shared",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "The experts share some outer factors and not the others.",
+    .why =
+        "A shared-outer server holds one lora_A of gate and up and one lora_B of down. Where an "
+        "adapter shares the first and not the second: \"experts_shared_outer_loras is enabled but "
+        "down_proj_moe lora_B has expert_dim=128 (expected 1).\"; where it shares w1 and not w3, "
+        "stacking them fails: \"Sizes of tensors must match except in dimension 1. Expected size 1 "
+        "but got size 128 for tensor number 1 in the list.\".",
+    .fix =
+        "lora-convert adapter {adapter} OUT --to stacked --base BASE gives every expert its own.",
+    .source = "SGLang lora/mem_pool.py; PR 21466",
+    .breaks = {.specimen = "qwen3_moe_shared_outer",
+               .change = "give every expert its own lora_B of w2",
+               .engine = "sglang",
+               .apply =
+                   [](Specimen& specimen) {
+                     for (auto& [name, tensor] : specimen.tensors())
+                       if (name.find("w2.lora_B") != std::string::npos)
+                         tensor = specimen.random({8, 64, 4});
+                   }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

@@ -1,0 +1,27 @@
+#include "lib/check/example_edits.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule sgl018_one_sided_experts;
+const Rule sgl018_one_sided_experts = {
+    .id = "SGL018",
+    .name = "one-sided-experts",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "Only gate/up or only down of the experts is a target.",
+    .why =
+        "SGLang wraps the experts where gate_up_proj and down_proj both are targets of the server; "
+        "else every expert factor is read, kept and never applied. Nothing says so.",
+    .fix =
+        "Name gate_proj, up_proj and down_proj in target_modules, or start the server with "
+        "--lora-target-modules that names them: missing factors are zeros then.",
+    .source = "SGLang PRs 32376 and 32406, open; lora/lora_manager.py, init_lora_modules",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "remove down_proj",
+               .engine = "sglang",
+               .apply = [](Specimen& specimen) { remove_module(specimen, "down_proj"); }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

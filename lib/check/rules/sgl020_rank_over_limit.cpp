@@ -1,0 +1,28 @@
+#include "lib/check/plan_findings.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule sgl020_rank_over_limit;
+const Rule sgl020_rank_over_limit = {
+    .id = "SGL020",
+    .name = "rank-over-limit",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "r is above --max-lora-rank.",
+    .why =
+        "SGLang does not compare them when it starts: the first request ends the server with "
+        "\"LoRA buffer shape torch.Size([2, 64]) does not match weight shape torch.Size([4, "
+        "64]).\". Loaded later it is refused: \"LoRA adapter my-lora with rank 4 is incompatible "
+        "with the current LoRA memory pool configuration.\". Before 0.5.11 experts of a rank below "
+        "the server's are computed wrong, too.",
+    .fix = "Start the server with --max-lora-rank at least r, or without it.",
+    .source = "SGLang lora/mem_pool.py, can_support; PR 21864",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "serve rank 4 with --max-lora-rank 2",
+               .engine = "sglang",
+               .apply = [](Specimen& specimen) { specimen.options.max_lora_rank = 2; }},
+    .check = [](RuleContext& context) { explain_plan_at(context, "r"); },
+};
+
+}  // namespace moelora

@@ -1,0 +1,46 @@
+#include <fmt/format.h>
+
+#include "lib/adapter/summary.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+namespace {
+
+void check(RuleContext& context) {
+  if (!context.run().plan || !context.options().gpu_memory) return;
+  const MemoryPlan& memory = context.run().plan->memory;
+  const uint64_t limit = *context.options().gpu_memory;
+  if (memory.total_bytes() <= limit) return;
+  context.report(fmt::format("{} slots of {} each are {} on every GPU, which has {}", memory.slots,
+                             size_text(memory.slot_bytes()), size_text(memory.total_bytes()),
+                             size_text(limit)));
+}
+
+}  // namespace
+
+extern const Rule sgl021_pool_memory;
+const Rule sgl021_pool_memory = {
+    .id = "SGL021",
+    .name = "pool-memory",
+    .severity = Severity::warning,
+    .engine = "sglang",
+    .needs_base = true,
+    .whole_deployment = true,
+    .what = "The pool of adapters needs more memory than --gpu-memory.",
+    .why =
+        "SGLang allocates --max-loras-per-batch slots (8; the base model takes one) of every "
+        "target "
+        "in every layer, dense layers included: E x R x (2H + 3I + H) values a layer and slot for "
+        "experts of their own factors. Qwen3-30B-A3B at rank 32: 26.5 GB, or 7.4 GB shared-outer.",
+    .fix =
+        "Lower --max-loras-per-batch or --max-lora-rank, name fewer --lora-target-modules, or "
+        "spread the server over more GPUs.",
+    .source = "SGLang lora/mem_pool.py, init_buffers; issue 22864",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "give the server 64 KiB",
+               .engine = "sglang",
+               .apply = [](Specimen& specimen) { specimen.options.gpu_memory = 64 << 10; }},
+    .check = check,
+};
+
+}  // namespace moelora

@@ -1,0 +1,30 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule sgl023_dense_buffer_missing;
+const Rule sgl023_dense_buffer_missing = {
+    .id = "SGL023",
+    .name = "dense-buffer-missing",
+    .engine = "sglang",
+    .needs_base = true,
+    .what =
+        "gate/up or down is a target of a model with dense and MoE layers and no shared experts.",
+    .why =
+        "SGLang allocates dense gate_up_proj and down_proj buffers for a MoE model only where it "
+        "has shared experts, and wraps its dense layers all the same: KeyError 'gate_up_proj' when "
+        "it starts. Adapters of attention alone are served.",
+    .fix = "Serve attention only, or merge the adapter into the base model: no option helps.",
+    .source = "SGLang PR 27381, closed unmerged; lora/mem_pool.py, init_buffers",
+    .breaks = {.specimen = "deepseek_v3_per_expert",
+               .change = "a base without shared experts",
+               .engine = "sglang",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.base_config.set("n_shared_experts", Json());
+                     specimen.remove("shared_experts");
+                   }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

@@ -1,0 +1,42 @@
+#include "lib/check/rule.h"
+#include "lib/check/specimen.h"
+
+namespace moelora {
+namespace {
+
+void make_llama4(Specimen& specimen) {
+  Json& base = specimen.base_config;
+  base.set("model_type", "llama4_text");
+  base.set("architectures", Json::strings({"Llama4ForCausalLM"}));
+  base.set("intermediate_size", 24);
+  base.set("intermediate_size_mlp", 96);
+  base.set("interleave_moe_layer_step", 1);
+  base.erase("moe_intermediate_size");
+  specimen.rename(".mlp.", ".feed_forward.");
+}
+
+constexpr std::string_view kImplies[] = {"SGL023"};
+
+}  // namespace
+
+extern const Rule sgl025_weight_on_input;
+const Rule sgl025_weight_on_input = {
+    .id = "SGL025",
+    .name = "weight-on-input",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "The model weights the experts' input rather than their output (Llama 4).",
+    .why =
+        "SGLang leaves the delta of gate and up unweighted and weights that of down, where the "
+        "base does the reverse: every expert delta is wrong, and nothing says so.",
+    .fix = "Merge the adapter into the base model, or train attention only.",
+    .source = "SGLang moe_runner/triton_utils/fused_moe.py, lora_moe_runners.py",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "a Llama 4 base",
+               .engine = "sglang",
+               .apply = make_llama4},
+    .implies = kImplies,
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

@@ -1,0 +1,36 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+namespace {
+
+constexpr std::string_view kImplies[] = {"MOD002"};
+
+}  // namespace
+
+extern const Rule sgl026_silent_truncation;
+const Rule sgl026_silent_truncation = {
+    .id = "SGL026",
+    .name = "silent-truncation",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "A factor has more rows or columns than the model's layer.",
+    .why =
+        "SGLang cuts lora_B of q, k, v, gate and up to the layer's rows, and lora_A of o and down "
+        "to its columns, even on one GPU. What exceeds them is dropped; rows of the parts behind "
+        "(k and v after q, up after gate) come out shifted. Nothing says so.",
+    .fix = "Serve the adapter with the model it was trained on.",
+    .source = "SGLang lora/layers.py, slice_lora_b_weights",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "give v_proj 16 rows too many",
+               .engine = "sglang",
+               .apply =
+                   [](Specimen& specimen) {
+                     for (auto& [name, tensor] : specimen.tensors())
+                       if (name.find("v_proj.lora_B") != std::string::npos)
+                         tensor = specimen.random({48, 4});
+                   }},
+    .implies = kImplies,
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

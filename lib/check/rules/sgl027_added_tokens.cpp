@@ -1,0 +1,39 @@
+#include "lib/check/plan_findings.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+namespace {
+
+void check(RuleContext& context) {
+  explain_plan_with(context, [](Finding& finding, const PlanEvent&) {
+    if (finding.names.empty()) finding.file = "added_tokens.json";
+  });
+}
+
+}  // namespace
+
+extern const Rule sgl027_added_tokens;
+const Rule sgl027_added_tokens = {
+    .id = "SGL027",
+    .name = "added-tokens",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "added_tokens.json has ids beyond the base's vocabulary.",
+    .why =
+        "SGLang reads the tokenizer's file that lies beside an adapter: \"Failed to load my-lora "
+        "because LoRA serving currently doesn't support adapters that add tokens to the "
+        "vocabulary\", whether the adapter has embeddings for them or not.",
+    .fix = "Remove added_tokens.json from the adapter's folder; it is the tokenizer's.",
+    .source = "SGLang issue 17905, PR 18046; lora/lora_config.py",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "add a token beyond the vocabulary",
+               .engine = "sglang",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.adapter().added_tokens = Json::object({{"<new>", 160}});
+                     specimen.adapter().listing.push_back("added_tokens.json");
+                   }},
+    .check = check,
+};
+
+}  // namespace moelora

@@ -1,0 +1,25 @@
+#include "lib/check/plan_findings.h"
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule sgl028_dora;
+const Rule sgl028_dora = {
+    .id = "SGL028",
+    .name = "dora",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "use_dora is set.",
+    .why =
+        "\"Failed to load my-lora because LoRA serving currently doesn't support DoRA adapters\"; "
+        "before 0.5.11 it is served as plain LoRA, without a word.",
+    .fix = "Merge the adapter into the base model.",
+    .source = "SGLang PR 22125",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "set use_dora",
+               .engine = "sglang",
+               .apply = [](Specimen& specimen) { specimen.config().set("use_dora", true); }},
+    .check = [](RuleContext& context) { explain_plan_at(context, "use_dora"); },
+};
+
+}  // namespace moelora

@@ -1,0 +1,31 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule sgl030_marlin_limits;
+const Rule sgl030_marlin_limits = {
+    .id = "SGL030",
+    .name = "marlin-limits",
+    .engine = "sglang",
+    .needs_base = true,
+    .what =
+        "The base is quantised for Marlin (compressed-tensors, ModelOpt NVFP4), and its expert "
+        "LoRA has limits.",
+    .why =
+        "Marlin's expert LoRA runs on compute capability 9 or more (\"MarlinLoraRunnerCore "
+        "requires CUDA compute capability >= 9\") and with SiLU experts (\"Only SiLU activation is "
+        "supported.\").",
+    .fix = "Serve on a newer GPU, or the unquantised model.",
+    .source = "SGLang PR 21858; lora/lora_moe_runner_marlin.py",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "a compressed-tensors base on compute capability 8",
+               .engine = "sglang",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.options.values["quantization"] = "compressed-tensors";
+                     specimen.options.compute_capability = 8.0;
+                   }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

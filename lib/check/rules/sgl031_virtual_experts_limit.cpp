@@ -1,0 +1,28 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule sgl031_virtual_experts_limit;
+const Rule sgl031_virtual_experts_limit = {
+    .id = "SGL031",
+    .name = "virtual-experts-limit",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "experts x slots is above 8191, and the server uses virtual experts.",
+    .why =
+        "Virtual experts are numbered expert + slot x experts, and the kernel that sorts tokens by "
+        "them takes 8191 at most. The request that needs more fails in the kernel.",
+    .fix = "Lower --max-loras-per-batch, or start the server without --lora-use-virtual-experts.",
+    .source = "SGLang kernels/ops/moe/virtual_experts.py; PR 22122",
+    .breaks = {.specimen = "gpt_oss_stacked",
+               .change = "virtual experts in 4096 slots",
+               .engine = "sglang",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.options.values["lora-use-virtual-experts"] = "on";
+                     specimen.options.max_loras = 4096;
+                   }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

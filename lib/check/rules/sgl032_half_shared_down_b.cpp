@@ -1,0 +1,32 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule sgl032_half_shared_down_b;
+const Rule sgl032_half_shared_down_b = {
+    .id = "SGL032",
+    .name = "half-shared-down-b",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "All experts share lora_B of down, and not lora_A of gate and up.",
+    .why =
+        "Only lora_A of gate and up tells SGLang that an adapter is shared-outer. Without that the "
+        "(1, H, r) tensor of down goes to expert 0, and all other experts get a zero delta from "
+        "down. Nothing says so.",
+    .fix =
+        "lora-convert adapter {adapter} OUT --to stacked --base BASE gives every expert its own.",
+    .source = "SGLang lora/mem_pool.py, _iter_local_expert_weights",
+    .breaks = {.specimen = "qwen3_moe_shared_outer",
+               .change = "give every expert its own lora_A of w1 and w3",
+               .engine = "sglang",
+               .apply =
+                   [](Specimen& specimen) {
+                     for (auto& [name, tensor] : specimen.tensors())
+                       if (name.find("w1.lora_A") != std::string::npos ||
+                           name.find("w3.lora_A") != std::string::npos)
+                         tensor = specimen.random({8, 4, 64});
+                   }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

@@ -1,0 +1,32 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule sgl033_ignored_tensors;
+const Rule sgl033_ignored_tensors = {
+    .id = "SGL033",
+    .name = "ignored-tensors",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "The adapter has tensors that SGLang reads and drops without a word.",
+    .why =
+        "Dropped are lora_B.bias (the lora_B.weight behind it takes its place), a saved lm_head, "
+        "tensors without layers.N in their names, 3-D shared_experts, expert tensors of a dense "
+        "layer or base, and the dense MLP of Qwen MoE models, which SGLang builds with experts in "
+        "every layer.",
+    .fix =
+        "Remove the tensors if the adapter works without them; else merge the adapter into the "
+        "base model.",
+    .source = "SGLang lora/lora.py, _process_weight; lora/mem_pool.py",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "save lm_head whole",
+               .engine = "sglang",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.set("base_model.model.lm_head.weight", specimen.random({160, 64}));
+                     specimen.config().set("modules_to_save", Json::strings({"lm_head"}));
+                   }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

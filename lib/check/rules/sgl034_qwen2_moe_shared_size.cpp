@@ -1,0 +1,33 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule sgl034_qwen2_moe_shared_size;
+const Rule sgl034_qwen2_moe_shared_size = {
+    .id = "SGL034",
+    .name = "qwen2-moe-shared-size",
+    .engine = "sglang",
+    .needs_base = true,
+    .what =
+        "gate/up is a target, and the model's shared expert is not as wide as its dense layers.",
+    .why =
+        "SGLang sizes the buffer of the shared expert by intermediate_size: \"LoRA B output dim "
+        "11264 does not match base partition prefix dim 40960 for 2 slices.\" when it starts, "
+        "although no tensor of the adapter may be on a shared expert.",
+    .fix = "Adapt attention only, or merge the adapter into the base model: no option helps.",
+    .source = "SGLang lora/utils.py, get_default_hidden_dim; measured",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "a Qwen2-MoE base",
+               .engine = "sglang",
+               .apply =
+                   [](Specimen& specimen) {
+                     Json& base = specimen.base_config;
+                     base.set("model_type", "qwen2_moe");
+                     base.set("architectures", Json::strings({"Qwen2MoeForCausalLM"}));
+                     base.set("num_experts", 8);
+                     base.set("shared_expert_intermediate_size", 40);
+                   }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

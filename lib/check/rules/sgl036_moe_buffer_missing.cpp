@@ -1,0 +1,29 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule sgl036_moe_buffer_missing;
+const Rule sgl036_moe_buffer_missing = {
+    .id = "SGL036",
+    .name = "moe-buffer-missing",
+    .engine = "sglang",
+    .until = "0.5.10",
+    .needs_base = true,
+    .what =
+        "Expert LoRA of a model without shared experts, or whose config does not spell "
+        "num_experts, on the first release.",
+    .why =
+        "0.5.10rc0 allocates the buffers of experts only where the config has num_experts and "
+        "shared_expert_intermediate_size: KeyError 'gate_up_proj_moe' when it starts, for "
+        "Qwen3-MoE (no shared experts), GPT-OSS (num_local_experts, intermediate_size) and "
+        "DeepSeek (n_routed_experts).",
+    .fix = "Use SGLang 0.5.10 or newer.",
+    .source = "SGLang PRs 21466 and 21570; miles PR 798",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "serve it with SGLang 0.5.10rc0",
+               .engine = "sglang@0.5.10rc0",
+               .apply = [](Specimen&) {}},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora

@@ -1,0 +1,28 @@
+#include "lib/check/rule.h"
+
+namespace moelora {
+
+extern const Rule sgl037_backend_without_moe_lora;
+const Rule sgl037_backend_without_moe_lora = {
+    .id = "SGL037",
+    .name = "backend-without-moe-lora",
+    .engine = "sglang",
+    .needs_base = true,
+    .what = "A --lora-backend or --moe-runner-backend without expert LoRA.",
+    .why =
+        "Until 0.5.12 only --lora-backend triton routes tokens to experts as their adapters need "
+        "it; csgmv, the default, gives garbage or device-side asserts, early branches logged "
+        "\"Current LoRA backend does not support LoRA on MoE layers; skipping MoE layer\". "
+        "--moe-runner-backend triton_kernel, which GPT-OSS gets by itself, ends the start with "
+        "\"'FusedMoE' object has no attribute 'w13_weight'\".",
+    .fix = "Start the server with --lora-backend triton --moe-runner-backend triton.",
+    .source = "SGLang PRs 24007 and 21375; miles docs",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "serve it with csgmv on 0.5.11",
+               .engine = "sglang@0.5.11",
+               .apply =
+                   [](Specimen& specimen) { specimen.options.values["lora-backend"] = "csgmv"; }},
+    .check = [](RuleContext& context) { context.explain_plan(); },
+};
+
+}  // namespace moelora
