@@ -7,7 +7,7 @@
 
 namespace moelora::sglang {
 
-inline constexpr std::array<ServerOption, 11> kOptions = {{
+inline constexpr std::array<ServerOption, 10> kOptions = {{
     {"lora-use-virtual-experts", "virtual-experts", ServerOption::Kind::on_off,
      "compute expert LoRA with one virtual expert for each expert and adapter"},
     {"experts-shared-outer-loras", "shared-outer", ServerOption::Kind::on_off,
@@ -25,7 +25,6 @@ inline constexpr std::array<ServerOption, 11> kOptions = {{
     {"lora-backend", "", ServerOption::Kind::text, "kernels of dense LoRA: csgmv, triton"},
     {"moe-runner-backend", "", ServerOption::Kind::text, "kernels of the experts: triton, ..."},
     {"quantization", "", ServerOption::Kind::text, "of the base: mxfp4, fp8, modelopt_fp4 ..."},
-    {"tp-rank", "", ServerOption::Kind::number, "the rank whose buffers are written"},
 }};
 
 Launch launch_of(const ServerOptions& options);
