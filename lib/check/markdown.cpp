@@ -11,6 +11,10 @@ std::string one_line(std::string_view text) {
   return out;
 }
 
+bool is_word(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
 // Longest run of backticks in the text: a code span needs one more around it.
 size_t longest_run(std::string_view text) {
   size_t longest = 0, run = 0;
@@ -24,14 +28,17 @@ size_t longest_run(std::string_view text) {
 }  // namespace
 
 std::string md_text(std::string_view text) {
+  const std::string line = one_line(text);
   std::string out;
-  bool in_word = false;
-  for (const char c : one_line(text)) {
-    if (std::string_view("\\`*_{}[]<>|#~").find(c) != std::string_view::npos) out += '\\';
+  for (size_t i = 0; i < line.size(); ++i) {
+    const char c = line[i];
+    const bool after = i > 0 && is_word(line[i - 1]);
+    const bool inside = after && i + 1 < line.size() && is_word(line[i + 1]);
+    const bool special = std::string_view("\\`*_{}[]<>|#~").find(c) != std::string_view::npos;
+    if (special && !(c == '_' && inside)) out += '\\';
     out += c;
     // "@name" would call somebody, "http://" and "www." would be links.
-    if ((c == '@' && !in_word) || out.ends_with(":/") || out.ends_with("www.")) out += "<!-- -->";
-    in_word = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+    if ((c == '@' && !after) || out.ends_with(":/") || out.ends_with("www.")) out += "<!-- -->";
   }
   return out;
 }

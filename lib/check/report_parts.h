@@ -30,7 +30,6 @@ std::string rule_title(const Finding& finding);  // "SGL002 lone-q-proj"
 std::string where_text(const Finding& finding, size_t most = 1);
 // "WHERE: MESSAGE", the message alone without a place.
 std::string told(const Finding& finding, size_t most = 1);
-inline constexpr size_t kEveryName = SIZE_MAX;
 
 // "adapters/a", "the deployment".
 std::string adapter_title(const Deployment& deployment, std::optional<size_t> adapter);

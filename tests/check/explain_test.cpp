@@ -84,6 +84,7 @@ TEST_CASE("Markdown text says what it says and does nothing else") {
   CHECK(md_text("plain text, 1.5 (a)") == "plain text, 1.5 (a)");
   CHECK(md_text("a|b") == "a\\|b");
   CHECK(md_text("__x__ `y`\nz") == "\\_\\_x\\_\\_ \\`y\\` z");
+  CHECK(md_text("lora_A_ _b") == "lora_A\\_ \\_b");
   CHECK(md_text("me@x @you") == "me@x @<!-- -->you");
   CHECK(md_text("http://x") == "http:/<!-- -->/x");
   CHECK(md_code("") == "");

@@ -269,7 +269,7 @@ TEST_CASE("Markdown has a table an adapter and tells what was ignored and skippe
   CHECK(text.starts_with("## lora-validate: failed\n\n2 errors, 1 warning"));
   CHECK(count(text,
               "| error | SGL902 lone-q | sglang@0.5.18 | `layers.10.q_proj.lora_A.weight and "
-              "29 more`: q\\_proj without v\\_proj<br>server: `KeyError: 'v_proj'` | ") == 1);
+              "29 more`: q_proj without v_proj<br>server: `KeyError: 'v_proj'` | ") == 1);
   CHECK(count(text, "\n### adapters/b\n\nNo findings.\n") == 1);
   CHECK(count(text, "\n### Memory of sglang@0.5.18 on one device\n") == 1);
   CHECK(count(text, "\n- not checked: MOD001, MOD002: no base model was given (--base)\n") == 1);

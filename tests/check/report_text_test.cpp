@@ -67,7 +67,8 @@ TEST_CASE("verbose text lists every name and the memory of each simulated server
   ReportOptions options;
   options.verbose = true;
   const std::string text = broken_verdict().written("text", options);
-  CHECK(contains(text, "layers.38.q_proj.lora_A.weight, layers.39.q_proj.lora_A.weight: q_proj"));
+  CHECK(contains(text, "    all: layers.10.q_proj.lora_A.weight\n         layers.11.q_proj"));
+  CHECK(contains(text, "\n         layers.39.q_proj.lora_A.weight\n  warning "));
   CHECK(contains(text, R"(memory of sglang@0.5.18 on one device, bf16:
 buffer      shape       layers  bytes
 qkv_proj.A  [3, 8, 64]  2       6144

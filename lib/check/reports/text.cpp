@@ -54,9 +54,16 @@ class Text {
     const std::string engine = f.engine.empty() ? "" : " for " + f.engine;
     out_ += fmt::format("  {} {}{}{}\n", paint(style_of(f.severity), severity_name(f.severity)),
                         paint(Style::bold, rule_title(f)), engine, place_in_file(f));
-    out_ += "    " + prose(told(f, report_.options.verbose ? kEveryName : 1), 4) + "\n";
+    out_ += "    " + prose(told(f), 4) + "\n";
     labelled("server: ", f.server_text);
     labelled("fix: ", f.fix);
+    if (report_.options.verbose && f.names.size() > 1) labelled("all: ", lines_of(f.names));
+  }
+
+  static std::string lines_of(const std::vector<std::string>& names) {
+    std::string out;
+    for (const std::string& name : names) out += (out.empty() ? "" : "\n") + shown(name);
+    return out;
   }
 
   static std::string place_in_file(const Finding& f) {
