@@ -12,7 +12,7 @@ namespace moelora {
 
 struct ReportOptions {
   bool colour = false;
-  bool verbose = false;  // every name and not the first few, the memory table of each engine
+  bool verbose = false;  // every name, fixes of information too, the memory table of each engine
   size_t width = 0;      // columns to wrap prose to; 0: never
   std::optional<Severity> fail_on = Severity::error;  // nullopt: nothing fails
   // Absolute: where adapters' paths are told from, and what a repository holds. Files in it are

@@ -15,7 +15,7 @@ bool contains(std::string_view text, std::string_view part) {
 
 }  // namespace
 
-TEST_CASE("the text report groups by adapter, quotes the server and gives one fix each") {
+TEST_CASE("the text report groups by adapter, quotes the server and gives one fix for each fault") {
   CHECK(broken_verdict().written("text") == R"(adapters/a: 1 error, 1 warning, 1 information
   error SGL902 lone-q for sglang@0.5.18
     layers.10.q_proj.lora_A.weight and 29 more: q_proj without v_proj
@@ -26,7 +26,6 @@ TEST_CASE("the text report groups by adapter, quotes the server and gives one fi
     fix: delete it
   information MOD907 coverage
     attention of 2 layers
-    fix: nothing
 
 adapters/b: no findings
 
@@ -67,6 +66,7 @@ TEST_CASE("verbose text lists every name and the memory of each simulated server
   ReportOptions options;
   options.verbose = true;
   const std::string text = broken_verdict().written("text", options);
+  CHECK(contains(text, "attention of 2 layers\n    fix: nothing\n"));
   CHECK(contains(text, "    all: layers.10.q_proj.lora_A.weight\n         layers.11.q_proj"));
   CHECK(contains(text, "\n         layers.39.q_proj.lora_A.weight\n  warning "));
   CHECK(contains(text, R"(memory of sglang@0.5.18 on one device, bf16:

@@ -56,7 +56,7 @@ class Text {
                         paint(Style::bold, rule_title(f)), engine, place_in_file(f));
     out_ += "    " + prose(told(f), 4) + "\n";
     labelled("server: ", f.server_text);
-    labelled("fix: ", f.fix);
+    if (report_.options.verbose || f.severity != Severity::information) labelled("fix: ", f.fix);
     if (report_.options.verbose && f.names.size() > 1) labelled("all: ", lines_of(f.names));
   }
 
