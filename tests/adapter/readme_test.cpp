@@ -5,14 +5,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <set>
 
 #include "lib/adapter/layout.h"
 #include "lib/model/family.h"
+#include "tests/adapter/readme_section.h"
 
 using namespace moelora;
 namespace fs = std::filesystem;
@@ -20,11 +18,6 @@ namespace fs = std::filesystem;
 namespace {
 
 const fs::path kRoot = MOELORA_SOURCE_DIR;
-
-std::string read_text(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 std::vector<Json> json_files(const fs::path& folder) {
   std::set<fs::path> paths;
@@ -94,23 +87,8 @@ std::string family_table() {
   return out;
 }
 
-// Compares what stands between <!-- NAME --> and <!-- end --> in README.md, or writes it.
-void check_section(const std::string& name, const std::string& expected) {
-  const fs::path path = kRoot / "README.md";
-  std::string text = read_text(path);
-  const std::string open = "<!-- " + name + " -->\n";
-  const size_t begin = text.find(open);
-  REQUIRE(begin != std::string::npos);
-  const size_t from = begin + open.size(), end = text.find("<!-- end -->", from);
-  REQUIRE(end != std::string::npos);
-  if (const char* update = std::getenv("MOELORA_UPDATE"); update && std::string_view(update) == "1")
-    std::ofstream(path, std::ios::binary) << text.replace(from, end - from, expected);
-  else
-    CHECK(text.substr(from, end - from) == expected);
-}
-
 }  // namespace
 
-TEST_CASE("README lists every layout") { check_section("layouts", layout_table()); }
+TEST_CASE("README lists every layout") { check_readme_section("layouts", layout_table()); }
 
-TEST_CASE("README lists every model family") { check_section("families", family_table()); }
+TEST_CASE("README lists every model family") { check_readme_section("families", family_table()); }
