@@ -15,15 +15,26 @@ bool has_other_towers(const Json& config) {
   return false;
 }
 
-// Where the last name is the same, the path before it is what matters, and the same for all.
+constexpr std::string_view kLayer = "layers.{n}.";
+
+// Below "layers.N."; the whole path where there is no such part.
+std::string below_layer(const std::string& pattern) {
+  const size_t at = pattern.find(kLayer);
+  return at == std::string::npos ? pattern : pattern.substr(at + kLayer.size());
+}
+
+// What is wrong with the path, as far as many names have it in common: the wrapper's prefix, the
+// block below the layer, or the name itself.
 std::string suggestion(const std::string& module, const std::string& nearest) {
   if (nearest.empty()) return "";
-  const std::string known = without_numbers(nearest);
-  const size_t dot = known.rfind('.');
-  const std::string leaf = known.substr(dot + 1);
-  if (dot == std::string::npos || !module.ends_with("." + leaf))
-    return "; the nearest is " + printable(known);
-  return fmt::format("; modules of this name are in {}", printable(known.substr(0, dot)));
+  const std::string known = without_numbers(nearest), found = without_numbers(module);
+  const size_t layer = known.find(kLayer), dot = known.rfind('.');
+  if (layer != std::string::npos && below_layer(known) == below_layer(found))
+    return fmt::format(", whose layers are {}",
+                       printable(known.substr(0, layer + kLayer.size() - 1)));
+  if (dot != std::string::npos && found.ends_with(known.substr(dot)))
+    return fmt::format("; modules of this name are in {}", printable(known.substr(0, dot)));
+  return "; the nearest is " + printable(known);
 }
 
 void check(RuleContext& context) {

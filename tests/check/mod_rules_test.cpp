@@ -1,0 +1,296 @@
+// Borders of the rules against the base model, and of those of PEFT.
+
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "lib/check/base_headers.h"
+#include "tests/check/goldens.h"
+
+using namespace moelora;
+using namespace moelora::test;
+
+namespace {
+
+Severity worst(const std::vector<Finding>& findings) {
+  Severity out = Severity::information;
+  for (const Finding& finding : findings) out = std::max(out, finding.severity);
+  return out;
+}
+
+Finding only(const Judgement& judgement, std::string_view rule) {
+  const auto found = found_by(judgement, rule);
+  INFO(told(judgement));
+  REQUIRE(found.size() == 1);
+  return found[0];
+}
+
+Judgement rename(std::string_view specimen, const char* from, const char* to,
+                 std::string_view engine = "") {
+  Specimen s = make_specimen(specimen);
+  REQUIRE(s.rename(from, to) > 0);
+  return validate(deployment_of(std::move(s), engine));
+}
+
+}  // namespace
+
+TEST_CASE("a wrong path is one finding that says where such modules are") {
+  CHECK(only(rename("qwen3_moe_per_expert", ".self_attn.", ".attention."), "MOD001").message ==
+        "is no module of this base model; modules of this name are in model.layers.{n}.self_attn");
+  CHECK(only(rename("qwen3_moe_per_expert", "model.model.layers.", "model.text.layers."), "MOD001")
+            .message == "is no module of this base model, whose layers are model.layers.{n}");
+  CHECK(only(rename("qwen3_moe_per_expert", "q_proj", "query_proj"), "MOD001").message ==
+        "is no module of this base model; the nearest is model.layers.{n}.self_attn.q_proj");
+}
+
+TEST_CASE("spellings that the hub, transformers 5 or a trainer uses are the base model's") {
+  CHECK(
+      found_by(rename("mixtral_per_expert", "block_sparse_moe.experts.", "mlp.experts."), "MOD001")
+          .empty());
+  CHECK(found_by(rename("nemotron_h_per_expert", "backbone.layers.", "model.layers."), "MOD001")
+            .empty());
+  CHECK(found_by(rename("gpt_oss_attention", ".self_attn.", ".attn."), "MOD001").empty());
+}
+
+TEST_CASE("a path that the chosen server finds all the same is a warning") {
+  const char* const from = "base_model.model.model.layers.";
+  const char* const to = "base_model.model.model.language_model.layers.";
+  CHECK(worst(found_by(rename("qwen3_moe_per_expert", from, to), "MOD001")) == Severity::error);
+  CHECK(worst(found_by(rename("qwen3_moe_per_expert", from, to, "sglang"), "MOD001")) ==
+        Severity::warning);
+  CHECK(worst(found_by(rename("qwen3_moe_per_expert", from, to, "vllm"), "MOD001")) ==
+        Severity::error);
+}
+
+TEST_CASE("many different unknown names are judged without asking for each") {
+  Specimen s = make_specimen("qwen3_moe_per_expert");
+  for (int i = 0; i < 3000; ++i)
+    s.set(fmt::format("base_model.model.model.layers.0.x{}y.proj_{}.lora_A.weight", i, i),
+          s.zeros({4, 64}));
+  const Judgement judgement = validate(deployment_of(std::move(s), ""));
+  const auto found = found_by(judgement, "MOD001");
+  CHECK(found.size() <= 22);
+  size_t names = 0;
+  for (const Finding& finding : found) names += finding.names.size();
+  CHECK(names == 3000);
+}
+
+TEST_CASE("modules of vision towers are not judged where the base model has one") {
+  const auto tower = [](Specimen& s) {
+    s.set("base_model.model.visual.blocks.0.attn.proj.lora_A.weight", s.random({4, 64}));
+    s.set("base_model.model.visual.blocks.0.attn.proj.lora_B.weight", s.random({64, 4}));
+  };
+  CHECK(worst(found_by(judge_specimen("qwen3_moe_per_expert", tower), "MOD001")) ==
+        Severity::error);
+  Specimen s = make_specimen("qwen3_moe_per_expert");
+  tower(s);
+  s.base_config.set("vision_config", Json::object());
+  CHECK(worst(found_by(validate(deployment_of(std::move(s), "")), "MOD001")) ==
+        Severity::information);
+}
+
+TEST_CASE("shapes are exact in both directions, for every kind of module") {
+  const auto severity = [](const std::string& name, const Shape& shape) {
+    Specimen s = make_specimen("deepseek_v3_per_expert");
+    s.set("base_model.model." + name, s.random(shape));
+    return worst(found_by(validate(deployment_of(std::move(s), "")), "MOD002"));
+  };
+  const std::string attention = "model.layers.0.self_attn.", mlp = "model.layers.1.mlp.";
+  CHECK(severity(attention + "q_b_proj.lora_B.weight", {96, 4}) == Severity::information);
+  CHECK(severity(attention + "q_b_proj.lora_B.weight", {95, 4}) == Severity::error);
+  CHECK(severity(attention + "q_b_proj.lora_B.weight", {97, 4}) == Severity::error);
+  CHECK(severity(mlp + "experts.3.down_proj.lora_A.weight", {4, 24}) == Severity::information);
+  CHECK(severity(mlp + "experts.3.down_proj.lora_A.weight", {4, 48}) == Severity::error);
+  CHECK(severity(mlp + "experts.3.down_proj.lora_B.weight", {24, 4}) == Severity::error);
+  CHECK(severity(mlp + "shared_experts.gate_proj.lora_B.weight", {48, 4}) == Severity::information);
+  CHECK(severity(mlp + "shared_experts.gate_proj.lora_B.weight", {24, 4}) == Severity::error);
+  CHECK(severity(attention + "q_b_proj.lora_A.weight", {1, 4, 24}) == Severity::error);
+}
+
+TEST_CASE("stacked pairs that fit no parameter from any side are named") {
+  Specimen s = make_specimen("qwen3_moe_stacked_params");
+  const std::string stem = "base_model.model.model.layers.1.mlp.experts.lora_";
+  s.set(stem + "A.weight", s.random({32, 40}));
+  const Finding finding = only(validate(deployment_of(std::move(s), "")), "MOD002");
+  CHECK(finding.names == std::vector<std::string>{stem + "A.weight", stem + "B.weight"});
+  CHECK(finding.message ==
+        "has shape [32, 40], and the pair fits neither 64 -> 48 (gate and up) nor 24 -> 64 (down) "
+        "of this base model's experts, from either side");
+}
+
+TEST_CASE("the weights of a base model, where they are at hand, have the last word") {
+  Specimen s = make_specimen("qwen3_moe_per_expert");
+  const std::string extra = "base_model.model.model.layers.0.self_attn.extra_proj.lora_";
+  s.set(extra + "A.weight", s.random({4, 64}));
+  s.set(extra + "B.weight", s.random({32, 4}));
+  Deployment deployment = deployment_of(std::move(s), "");
+  CHECK(worst(found_by(validate(deployment), "MOD001")) == Severity::error);
+  auto headers = std::make_shared<BaseHeaders>();
+  headers->weights["model.layers.0.self_attn.extra_proj.weight"] = {DType::BF16, {32, 64}};
+  deployment.base_headers = headers;
+  CHECK(found_by(validate(deployment), "MOD001").empty());
+  CHECK(found_by(validate(deployment), "MOD002").empty());
+  headers->weights["model.layers.0.self_attn.extra_proj.weight"] = {DType::BF16, {48, 64}};
+  CHECK(only(validate(deployment), "MOD002").message ==
+        "has shape [32, 4], expected 48 rows: the module of this base model is 64 -> 48");
+}
+
+TEST_CASE("the headers of a golden base model fit its adapters") {
+  const std::string folder = std::string(MOELORA_TEST_DATA) + "/gpt_oss/";
+  const BaseModel base = open_base(folder + "base");
+  std::string note;
+  const auto headers = read_base_headers(base, note);
+  REQUIRE(headers != nullptr);
+  CHECK(note.empty());
+  CHECK(headers->find_linear("model.layers.0.self_attn.q_proj")->shape == Shape{64, 64});
+  CHECK(headers->find_linear("model.layers.0.mlp.experts") == nullptr);
+  for (const char* name : {"attention_only", "per_expert", "embed_lm_head", "router"}) {
+    CAPTURE(name);
+    GoldenJudgement golden = judge_golden("gpt_oss", name, true);
+    golden.deployment.base_headers = headers;
+    const Judgement judgement = validate(golden.deployment);
+    CHECK(found_by(judgement, "MOD001").empty());
+    CHECK(found_by(judgement, "MOD002").empty());
+  }
+  CHECK(read_base_headers({base.spec, base.config, "a built-in config", ""}, note) == nullptr);
+  CHECK(!note.empty());
+}
+
+TEST_CASE("layers end where the base model does") {
+  CHECK(
+      found_by(rename("qwen3_moe_per_expert", "layers.0.self_attn", "layers.1.self_attn"), "MOD003")
+          .empty());
+  CHECK(only(rename("qwen3_moe_per_expert", "layers.1.", "layers.2."), "MOD003").message ==
+        "names a layer beyond the last; this base model has layers 0 to 1");
+  const Finding mtp = only(rename("deepseek_v3_per_expert", "layers.1.", "layers.2."), "MOD003");
+  CHECK(mtp.message.find("prediction layers") != std::string::npos);
+  const Judgement tower = rename("qwen3_moe_per_expert", "model.model.layers.1.self_attn",
+                                 "model.visual.layers.1.self_attn");
+  CHECK(only(tower, "MOD003").message.find("another tower") != std::string::npos);
+  CHECK(found_by(tower, "MOD001").empty());
+}
+
+TEST_CASE("the last expert is in range, the next is not") {
+  const auto count = [](int expert) {
+    Specimen s = make_specimen("qwen3_moe_per_expert");
+    s.set(
+        fmt::format("base_model.model.model.layers.0.mlp.experts.{}.up_proj.lora_A.weight", expert),
+        s.random({4, 64}));
+    return found_by(validate(deployment_of(std::move(s), "")), "MOD004").size();
+  };
+  CHECK(count(7) == 0);
+  CHECK(count(8) == 1);
+  const auto leading = [](int64_t experts) {
+    Specimen s = make_specimen("gpt_oss_stacked");  // 4 experts
+    s.set("base_model.model.model.layers.0.mlp.experts.down_proj.lora_A.weight",
+          s.random({experts, 4, 48}));
+    return found_by(validate(deployment_of(std::move(s), "")), "MOD004").size();
+  };
+  CHECK(leading(1) == 0);
+  CHECK(leading(4) == 0);
+  CHECK(leading(2) == 1);
+  CHECK(leading(8) == 1);
+}
+
+TEST_CASE("missing experts and layers are counted, and chosen layers are no fault") {
+  const Judgement some = judge_specimen("qwen3_moe_per_expert", [](Specimen& s) {
+    s.remove("layers.0.mlp.experts.3.");
+    s.remove("layers.0.mlp.experts.5.up_proj");
+  });
+  const auto found = found_by(some, "MOD005");
+  REQUIRE(found.size() == 2);
+  CHECK(found[0].message == "has down_proj, gate_proj of 7 of 8 experts, and none of 3");
+  CHECK(found[1].message == "has up_proj of 6 of 8 experts, and none of 3,5");
+  const auto one_layer = [](Specimen& s) { s.remove("layers.1.mlp.experts."); };
+  const Finding layers = only(judge_specimen("qwen3_moe_per_expert", one_layer), "MOD005");
+  CHECK(layers.severity == Severity::warning);
+  CHECK(layers.message ==
+        "and others have routed-expert factors, layers 1 of 2 MoE layers have none");
+  Specimen chosen = make_specimen("qwen3_moe_per_expert");
+  one_layer(chosen);
+  chosen.config().set("layers_to_transform", Json::array({Json(0)}));
+  chosen.config().set("peft_version", "0.21.0");
+  CHECK(only(validate(deployment_of(std::move(chosen), "")), "MOD005").severity ==
+        Severity::information);
+}
+
+TEST_CASE("coverage says what is adapted, and when only shared experts are") {
+  CHECK(only(judge_golden("qwen3_moe", "per_expert", true).judgement, "MOD007").message ==
+        "adapts routed experts (down_proj, gate_proj, up_proj) in layers 1-2");
+  CHECK(only(judge_golden("gpt_oss", "peft_params", true).judgement, "MOD007").message ==
+        "adapts attention (k_proj, o_proj, q_proj, v_proj) in layers 0-1; routed experts "
+        "(down_proj, gate_up_proj) in layers 0-1");
+  const Judgement shared =
+      judge_specimen("deepseek_v3_per_expert", [](Specimen& s) { s.remove(".mlp.experts."); });
+  CHECK(only(shared, "MOD007").message.find("reach the shared experts only") != std::string::npos);
+}
+
+TEST_CASE("MXFP4 experts are SGLang's error") {
+  const auto severity = [](std::string_view engine) {
+    Specimen s = make_specimen("gpt_oss_stacked_params");
+    s.base_config.set("quantization_config", Json::object({{"quant_method", "mxfp4"}}));
+    return worst(found_by(validate(deployment_of(std::move(s), engine)), "MOD008"));
+  };
+  CHECK(severity("") == Severity::warning);
+  CHECK(severity("sglang") == Severity::error);
+  CHECK(severity("vllm") == Severity::information);
+}
+
+TEST_CASE("another base model is told by its sizes, a copy of the same is none") {
+  const auto judge_base = [](const char* named, const char* given) {
+    Specimen s = make_specimen("gpt_oss_attention");
+    s.config().set("base_model_name_or_path", named);
+    Deployment deployment = deployment_of(std::move(s), "");
+    deployment.base = open_base(given);
+    return found_by(validate(deployment), "MOD009").size();
+  };
+  CHECK(judge_base("openai/gpt-oss-20b", "openai/gpt-oss-20b") == 0);
+  CHECK(judge_base("openai/gpt-oss-120b", "openai/gpt-oss-20b") == 1);
+  CHECK(judge_base("someone/unknown", "openai/gpt-oss-20b") == 0);
+  CHECK(judge_base("unsloth/gpt-oss-20b-unsloth-bnb-4bit", "openai/gpt-oss-20b") == 1);
+}
+
+TEST_CASE("each release of PEFT puts lora_A on the side it does") {
+  const auto count = [](const char* specimen, std::string_view engine) {
+    return found_by(judge_specimen(
+                        specimen, [](Specimen&) {}, engine),
+                    "PFT001")
+        .size();
+  };
+  // [E, out, in] experts, natural.
+  CHECK(count("qwen3_moe_stacked_params", "peft@0.17") == 1);
+  CHECK(count("qwen3_moe_stacked_params", "peft@0.18") == 1);
+  CHECK(count("qwen3_moe_stacked_params", "peft@0.19.0") == 1);
+  CHECK(count("qwen3_moe_stacked_params", "peft@0.19.1") == 0);
+  CHECK(count("qwen3_moe_stacked_params", "peft@0.20") == 0);
+  // gpt-oss, [E, in, out] and marked so: wrong in 0.19.0 alone.
+  CHECK(count("gpt_oss_stacked_params", "peft@0.18") == 0);
+  CHECK(count("gpt_oss_stacked_params", "peft@0.19.0") == 1);
+  CHECK(count("gpt_oss_stacked_params", "peft@0.21") == 0);
+}
+
+TEST_CASE("PEFT before 0.19 does not touch per-expert adapters") {
+  const auto rules = [](const char* specimen, std::string_view engine) {
+    std::vector<std::string_view> out;
+    for (const Finding& f : judge_specimen(
+                                specimen, [](Specimen&) {}, engine)
+                                .findings)
+      if (f.severity == Severity::error) out.push_back(f.rule->id);
+    return out;
+  };
+  using Ids = std::vector<std::string_view>;
+  CHECK(rules("deepseek_v3_per_expert", "peft@0.18") == Ids{});
+  CHECK(rules("deepseek_v3_per_expert", "peft@0.21") == Ids{"PFT004"});
+  CHECK(rules("qwen3_moe_per_expert", "peft@0.21") == Ids{});
+  CHECK(rules("nemotron_h_per_expert", "peft@0.18") == Ids{});
+  CHECK(rules("nemotron_h_per_expert", "peft@0.21") == Ids{"PFT005"});
+  CHECK(rules("gpt_oss_stacked", "peft") == Ids{"PFT002"});
+}
+
+TEST_CASE("adapters of one deployment that adapt the same are no finding") {
+  Specimen s = make_specimen("qwen3_moe_per_expert");
+  s.adapters.push_back(s.adapter());
+  s.adapters.back().given = "other";
+  CHECK(found_by(validate(deployment_of(std::move(s), "")), "SET002").empty());
+}
