@@ -56,25 +56,64 @@ int find_linear(const ModelSpec& spec, const std::string& module) {
   return linear == nullptr ? -1 : static_cast<int>(linear - spec.linears.data());
 }
 
-// Finds the other half of a pair by module; factors of an embedding are pairs of their own.
-class PairFinder {
+// Pairs factors of one module. The two mostly follow each other; only where some do not are modules
+// looked up. Factors of an embedding are pairs of their own.
+class Pairing {
  public:
-  explicit PairFinder(AdapterParts& parts) : parts_(parts) {}
+  explicit Pairing(AdapterParts& parts) : parts_(parts) {}
 
-  void add(int index) {
-    const NamedTensor& tensor = parts_.tensors[static_cast<size_t>(index)];
-    const bool embedding = tensor.part >= TensorPart::embedding_a;
-    const std::string key = tensor.module + (embedding ? "\n" : "");
-    const auto [at, added] = pair_of_.emplace(key, parts_.pairs.size());
-    if (added) parts_.pairs.emplace_back();
-    FactorPair& pair = parts_.pairs[at->second];
-    int& slot = tensor.is_a() ? pair.a : pair.b;
-    if (slot < 0) slot = index;  // a second spelling of the same factor: the reader refuses it
+  void run() {
+    bool all_whole = true;
+    for (size_t i = 0; i < parts_.tensors.size(); ++i) {
+      if (!parts_.tensors[i].is_factor()) continue;
+      const bool joined =
+          !parts_.pairs.empty() && belongs(parts_.pairs.back(), i) && join(parts_.pairs.back(), i);
+      if (joined) continue;
+      all_whole = all_whole && (parts_.pairs.empty() || is_whole(parts_.pairs.back()));
+      join(parts_.pairs.emplace_back(), i);
+    }
+    if (!all_whole || (!parts_.pairs.empty() && !is_whole(parts_.pairs.back()))) merge_apart();
   }
 
  private:
+  static bool is_whole(const FactorPair& pair) { return pair.a >= 0 && pair.b >= 0; }
+
+  bool is_embedding(size_t i) const { return parts_.tensors[i].part >= TensorPart::embedding_a; }
+
+  bool belongs(const FactorPair& pair, size_t i) const {
+    const auto other = static_cast<size_t>(pair.any());
+    return parts_.tensors[other].module == parts_.tensors[i].module &&
+           is_embedding(other) == is_embedding(i);
+  }
+
+  // False where the pair has this side already.
+  bool join(FactorPair& pair, size_t i) {
+    int& slot = parts_.tensors[i].is_a() ? pair.a : pair.b;
+    if (slot >= 0) return false;
+    slot = static_cast<int>(i);
+    return true;
+  }
+
+  // Halves of one module that other names stand between. A second spelling of a factor that is
+  // there already is left out: the reader refuses it.
+  void merge_apart() {
+    std::unordered_map<std::string, size_t> first;  // the pair of each module
+    std::vector<FactorPair> merged;
+    for (const FactorPair& pair : parts_.pairs) {
+      const auto any = static_cast<size_t>(pair.any());
+      const std::string key = parts_.tensors[any].module + (is_embedding(any) ? "\n" : "");
+      const auto [at, added] = first.emplace(key, merged.size());
+      if (added) {
+        merged.push_back(pair);
+        continue;
+      }
+      for (const int half : {pair.a, pair.b})
+        if (half >= 0) join(merged[at->second], static_cast<size_t>(half));
+    }
+    parts_.pairs = std::move(merged);
+  }
+
   AdapterParts& parts_;
-  std::unordered_map<std::string, size_t> pair_of_;
 };
 
 }  // namespace
@@ -114,7 +153,6 @@ AdapterParts take_apart(const TensorMap& tensors, std::span<const ExpertTensor> 
                         const ModelSpec* spec) {
   AdapterParts out;
   out.tensors.reserve(tensors.size());
-  PairFinder pairs(out);
   size_t next_expert = 0;  // `experts` is in the order of names too
   for (const auto& [name, tensor] : tensors) {
     TensorName parsed = parse_tensor_name(name);
@@ -131,8 +169,9 @@ AdapterParts take_apart(const TensorMap& tensors, std::span<const ExpertTensor> 
     } else if (spec != nullptr) {
       row.linear = find_linear(*spec, row.module);
     }
-    if (row.is_factor()) pairs.add(static_cast<int>(out.tensors.size()) - 1);
   }
+  out.pairs.reserve(tensors.size() / 2);
+  Pairing(out).run();
   return out;
 }
 

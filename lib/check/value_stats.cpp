@@ -9,6 +9,7 @@
 #include "lib/base/parallel.h"
 #include "lib/check/value_kernels.h"
 #include "lib/io/evaluate.h"
+#include "lib/io/safetensors.h"
 
 namespace moelora {
 namespace {
@@ -16,17 +17,20 @@ namespace {
 constexpr int64_t kReadBytes = 256 << 10;  // stays in the second-level cache
 constexpr int64_t kJobBytes = 4 << 20;
 
-// Elements [first, first + count) of tensor `item`.
+// Elements [first, first + count) of tensor `item`, one run of its source.
 struct Range {
   size_t item;
   int64_t first, count;
 };
 using Ranges = std::vector<Range>;
 
-// The tensor's elements as one run of its source: where it begins.
+// The tensor's elements as one run of its source, which begins at `offset`; `file` and `begin` say
+// where that run lies, where it is one of a file.
 struct Straight {
   const Source* source;
   int64_t offset;
+  const File* file;
+  uint64_t begin;
 };
 
 std::optional<Straight> straight(const Tensor& tensor) {
@@ -39,13 +43,19 @@ std::optional<Straight> straight(const Tensor& tensor) {
     step *= piece.count[a];
   }
   if (piece.source->granule() != 1) return std::nullopt;
-  return Straight{piece.source.get(), piece.offset};
+  Straight out{piece.source.get(), piece.offset, nullptr, 0};
+  if (const FileRange* range = file_range(*piece.source)) {
+    out.file = range->file;
+    out.begin = range->begin + static_cast<uint64_t>(piece.offset * dtype_bytes(tensor.dtype()));
+  }
+  return out;
 }
 
 // One pass over a list of tensors.
 class Scan {
  public:
-  explicit Scan(TensorList tensors) : tensors_(tensors), stats_(tensors.size()) {}
+  explicit Scan(TensorList tensors)
+      : tensors_(tensors), stats_(tensors.size()), straights_(tensors.size()) {}
 
   std::vector<ValueStats> run(int threads) {
     sort_out();
@@ -72,7 +82,7 @@ class Scan {
       if (tensor.elements() == 0) continue;
       if (tensor.pieces().empty()) {
         stats_[i].elements = stats_[i].zeros = tensor.elements();
-      } else if (straight(tensor)) {
+      } else if ((straights_[i] = straight(tensor))) {
         add_jobs(i);
       } else {
         crooked_.push_back(i);
@@ -96,21 +106,67 @@ class Scan {
     }
   }
 
+  uint64_t bytes_of(const Range& range) const {
+    return static_cast<uint64_t>(range.count * dtype_bytes(tensors_[range.item]->dtype()));
+  }
+
   std::vector<ValueStats> scan(const Ranges& job, std::vector<std::byte>& buffer) const {
     buffer.resize(static_cast<size_t>(kReadBytes));
     std::vector<ValueStats> out(job.size());
-    for (size_t i = 0; i < job.size(); ++i) {
-      const Range& range = job[i];
-      const DType dtype = tensors_[range.item]->dtype();
-      const Straight run = *straight(*tensors_[range.item]);
-      const int64_t most = kReadBytes / dtype_bytes(dtype);
-      for (int64_t at = 0; at < range.count; at += most) {
-        const int64_t n = std::min(most, range.count - at), first = range.first + at;
-        run.source->read(run.offset + first, n, buffer.data());
-        add_values(dtype, buffer.data(), n, first, out[i]);
-      }
+    for (size_t i = 0; i < job.size();) {
+      const size_t end = end_of_neighbours(job, i);
+      if (end > i + 1)
+        scan_neighbours(job, i, end, buffer, out);
+      else
+        scan_one(job[i], buffer, out[i]);
+      i = end;
     }
     return out;
+  }
+
+  // Ranges that follow each other in one file and fit into the buffer together: one read instead of
+  // many small ones.
+  size_t end_of_neighbours(const Ranges& job, size_t i) const {
+    std::optional<Straight> run = straights_[job[i].item];
+    uint64_t at = place(*run, job[i]), total = 0;
+    for (; i < job.size(); ++i) {
+      const Straight& next = *straights_[job[i].item];
+      const uint64_t bytes = bytes_of(job[i]);
+      if (next.file == nullptr || next.file != run->file || place(next, job[i]) != at) break;
+      if (total + bytes > static_cast<uint64_t>(kReadBytes)) break;
+      at += bytes;
+      total += bytes;
+    }
+    return total == 0 ? i + 1 : i;
+  }
+
+  uint64_t place(const Straight& run, const Range& range) const {
+    return run.begin +
+           static_cast<uint64_t>(range.first * dtype_bytes(tensors_[range.item]->dtype()));
+  }
+
+  void scan_neighbours(const Ranges& job, size_t begin, size_t end, std::vector<std::byte>& buffer,
+                       std::vector<ValueStats>& out) const {
+    uint64_t total = 0;
+    for (size_t i = begin; i < end; ++i) total += bytes_of(job[i]);
+    const Straight& first = *straights_[job[begin].item];
+    first.file->read(place(first, job[begin]), total, buffer.data());
+    const std::byte* at = buffer.data();
+    for (size_t i = begin; i < end; ++i) {
+      add_values(tensors_[job[i].item]->dtype(), at, job[i].count, job[i].first, out[i]);
+      at += bytes_of(job[i]);
+    }
+  }
+
+  void scan_one(const Range& range, std::vector<std::byte>& buffer, ValueStats& out) const {
+    const DType dtype = tensors_[range.item]->dtype();
+    const Straight& run = *straights_[range.item];
+    const int64_t most = kReadBytes / dtype_bytes(dtype);
+    for (int64_t at = 0; at < range.count; at += most) {
+      const int64_t n = std::min(most, range.count - at), first = range.first + at;
+      run.source->read(run.offset + first, n, buffer.data());
+      add_values(dtype, buffer.data(), n, first, out);
+    }
   }
 
   // A view that is no straight run: rows of a transposed or joined tensor.
@@ -131,6 +187,7 @@ class Scan {
 
   TensorList tensors_;
   std::vector<ValueStats> stats_;
+  std::vector<std::optional<Straight>> straights_;
   std::vector<Ranges> jobs_;
   int64_t room_ = 0;  // bytes of the last job
   std::vector<size_t> crooked_;

@@ -12,6 +12,9 @@
 
 #include "lib/base/cast.h"
 #include "lib/check/value_kernels.h"
+#include "lib/io/tensor_writer.h"
+#include "lib/io/weights.h"
+#include "tests/io/temp_folder.h"
 
 using namespace moelora;
 
@@ -178,5 +181,31 @@ TEST_CASE("views, zeros, empty tensors and other dtypes are looked at as they ar
   SUBCASE("integers have no statistics") {
     CHECK(!stats_of(Tensor::zeros(DType::I32, {4})).known);
     CHECK(!stats_of(Tensor::zeros(DType::F8_E4M3, {4})).known);
+  }
+}
+
+TEST_CASE("tensors that lie together in a file are read together, and each keeps its own numbers") {
+  TempFolder folder;
+  TensorMap tensors;
+  for (int i = 0; i < 300; ++i) {
+    const DType dtype = i % 3 == 0 ? DType::BF16 : i % 3 == 1 ? DType::F32 : DType::F16;
+    std::vector<float> values =
+        normal(static_cast<size_t>(100 + i * 7), 0.1F, static_cast<uint32_t>(i));
+    if (i % 50 == 7) values[static_cast<size_t>(i)] = kNan;
+    tensors["t" + std::to_string(i)] =
+        tensor_of(values, dtype, {static_cast<int64_t>(values.size())});
+  }
+  tensors["large"] = tensor_of(normal(200'000, 1, 1), DType::F32, {200'000});
+  {
+    OutputFolder out(folder.path("a"), {}, {false, false});
+    write_weights(out, "adapter_model", tensors, {});
+    out.commit("adapter_config.json", "{}");
+  }
+  const Weights read = open_weights(folder.path("a"), {"adapter_model"});
+  const auto in_memory = scan_values(tensors, 1), in_file = scan_values(read.tensors, 2);
+  REQUIRE(in_file.size() == in_memory.size());
+  for (const auto& [name, stats] : in_memory) {
+    CAPTURE(name);
+    CHECK(in_file.at(name) == stats);
   }
 }
