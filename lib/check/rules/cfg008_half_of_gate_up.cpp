@@ -61,7 +61,7 @@ const Rule cfg008_half_of_gate_up = {
     .source = "peft utils/transformers_weight_conversion.py; trl issues 5428 and 5429",
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "remove every up_proj, from target_modules too",
-               .engine = "",
+               .engine = "peft",
                .apply =
                    [](Specimen& specimen) {
                      specimen.remove("up_proj");

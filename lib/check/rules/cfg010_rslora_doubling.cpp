@@ -48,7 +48,7 @@ const Rule cfg010_rslora_doubling = {
     .source = "peft utils/transformers_weight_conversion.py (checked: 1.41421)",
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "say \"use_rslora\": true",
-               .engine = "",
+               .engine = "peft",
                .apply = [](Specimen& specimen) { specimen.config().set("use_rslora", true); }},
     .check = check,
 };

@@ -40,7 +40,7 @@ const Rule fmt004_sharded_adapter = {
     .source = "peft/utils/save_and_load.py; vLLM lora_model.py; transformers issue 47176",
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "split the weights into two shards with an index",
-               .engine = "",
+               .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
                      specimen.adapter().sharded = true;

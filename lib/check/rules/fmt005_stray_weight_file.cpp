@@ -54,7 +54,7 @@ const Rule fmt005_stray_weight_file = {
     .source = "SGLang DefaultModelLoader; oracle stray_safetensors",
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "put checkpoint.safetensors with one of the adapter's tensors beside it",
-               .engine = "",
+               .engine = "sglang",
                .apply = break_it},
     .check = check,
 };

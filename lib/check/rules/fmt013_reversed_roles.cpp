@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 #include "lib/check/rule.h"
 #include "lib/check/served.h"
@@ -39,6 +40,8 @@ void break_it(Specimen& specimen) {
   }
 }
 
+constexpr std::array<std::string_view, 1> kImplies = {"VLM001"};
+
 }  // namespace
 
 extern const Rule fmt013_reversed_roles;
@@ -55,8 +58,9 @@ const Rule fmt013_reversed_roles = {
     .source = "peft PR 3165; vLLM PR 52198, 41384; oracle peft_params_swapped_roles",
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change = "exchange the shapes of lora_A and lora_B, as PEFT 0.18 wrote them",
-               .engine = "",
+               .engine = "vllm",
                .apply = break_it},
+    .implies = kImplies,
     .check = check,
 };
 

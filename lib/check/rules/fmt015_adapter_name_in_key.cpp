@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <array>
+
 #include "lib/check/name_groups.h"
 #include "lib/check/rule.h"
 #include "lib/check/served.h"
@@ -33,6 +35,8 @@ void check(RuleContext& context) {
   });
 }
 
+constexpr std::array<std::string_view, 1> kImplies = {"VLM004"};
+
 }  // namespace
 
 extern const Rule fmt015_adapter_name_in_key;
@@ -48,12 +52,13 @@ const Rule fmt015_adapter_name_in_key = {
     .source = "vLLM parse_fine_tuned_lora_name; peft save_and_load.py; oracle default_infix",
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "write .lora_A.default.weight for .lora_A.weight",
-               .engine = "",
+               .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
                      specimen.rename(".lora_A.weight", ".lora_A.default.weight");
                      specimen.rename(".lora_B.weight", ".lora_B.default.weight");
                    }},
+    .implies = kImplies,
     .check = check,
 };
 

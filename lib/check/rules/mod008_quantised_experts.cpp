@@ -37,7 +37,7 @@ const Rule mod008_quantised_experts = {
     .source = "SGLang PRs 23218, 27930, 27932 (closed)",
     .breaks = {.specimen = "gpt_oss_stacked",
                .change = "say that the base model is MXFP4",
-               .engine = "",
+               .engine = "sglang",
                .apply = break_it},
     .check = check,
 };
