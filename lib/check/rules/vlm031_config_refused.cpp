@@ -1,12 +1,24 @@
 #include <array>
 
-#include "lib/check/plan_findings.h"
 #include "lib/check/rule.h"
 
 namespace moelora {
-
 namespace {
+
 constexpr std::array<std::string_view, 1> kImplies = {"CFG001"};
+
+void check(RuleContext& context) {
+  if (context.plan() == nullptr) return;
+  for (const PlanEvent& event : context.plan()->events) {
+    if (event.cause != context.rule().name) continue;
+    Finding& finding = context.report_config("", event.detail);
+    finding.server_text = refusal_text(*event.refusal);
+    if (context.subject().has_config) continue;
+    finding.file.clear();
+    finding.fix = "Put the trainer's adapter_config.json beside the weights.";
+  }
+}
+
 }  // namespace
 
 extern const Rule vlm031_config_refused;
@@ -31,7 +43,7 @@ const Rule vlm031_config_refused = {
                .engine = "vllm",
                .apply = [](Specimen& specimen) { specimen.config().erase("target_modules"); }},
     .implies = kImplies,
-    .check = [](RuleContext& context) { explain_plan_at(context, "r"); },
+    .check = check,
 };
 
 }  // namespace moelora

@@ -88,21 +88,20 @@ struct Complaint {
 std::vector<Complaint> complaints(const Json& config, const Settings& settings) {
   std::vector<Complaint> out;
   if (flag(config, "modules_to_save"))
-    out.push_back(
-        {cause::kModulesToSave, "vLLM only supports modules_to_save being None.",
-         fmt::format("\"modules_to_save\" is {}", config.find("modules_to_save")->dump(-1))});
+    out.push_back({cause::kModulesToSave, "vLLM only supports modules_to_save being None.",
+                   "is " + config.find("modules_to_save")->dump(-1)});
   if (flag(config, "use_dora"))
-    out.push_back({cause::kDora, "vLLM does not yet support DoRA.", "\"use_dora\" is true"});
+    out.push_back({cause::kDora, "vLLM does not yet support DoRA.", "is true"});
   const Json& r = *config.find("r");
   if (number(r) > static_cast<double>(settings.max_rank))
     out.push_back(
         {cause::kRankOverLimit,
          fmt::format("LoRA rank {} is greater than max_lora_rank {}.", str(r), settings.max_rank),
-         fmt::format("\"r\" is {}, the server's --max-lora-rank {}", str(r), settings.max_rank)});
+         fmt::format("is {}, the server's --max-lora-rank {}", str(r), settings.max_rank)});
   const Json* bias = config.find("bias");
   if (bias != nullptr && !(bias->is(Json::Kind::string) && bias->as_string() == "none"))
     out.push_back({cause::kBias, "Adapter bias is not supported.",
-                   fmt::format("\"bias\" is {}, vLLM takes \"none\"", bias->dump(-1))});
+                   fmt::format("is {}, vLLM takes \"none\"", bias->dump(-1))});
   return out;
 }
 

@@ -5,16 +5,6 @@
 #include <algorithm>
 
 namespace moelora::vllm {
-namespace {
-
-void add_sources(const Lora& lora, std::vector<uint32_t>& out) {
-  for (const auto* views : {&lora.a, &lora.b})
-    for (const std::optional<View>& view : *views)
-      if (view) out.insert(out.end(), view->sources.begin(), view->sources.end());
-}
-
-}  // namespace
-
 void CopyStep::run() {
   for (const Module& module : server_.modules) {
     Lora* lora = model_.find(module.name);
@@ -94,27 +84,31 @@ std::vector<uint32_t> CopyStep::sources_of(const Module& module, const Lora& lor
   return out;
 }
 
+std::string CopyStep::what_went_wrong(const Module& module, const Lora& lora,
+                                      std::string_view cause) const {
+  if (cause == cause::kFullyShardedRank)
+    return fmt::format("{}: --fully-sharded-loras cuts the rank into {} parts", module.name,
+                       settings_.tp);
+  if (cause == cause::kHalfPair)
+    return fmt::format("{} has lora_{} alone", module.name, lora.a[0] ? 'A' : 'B');
+  if (cause == cause::kLayoutClass || cause == cause::kSharedOuter)
+    return fmt::format("{} is wrapped by {}", module.name,
+                       module.kind == Kind::experts
+                           ? "FusedMoEWithLoRA, which takes a pair an expert and projection"
+                           : "FusedMoE3DWithLoRA, which takes gate_up and down of all experts");
+  if (at_.attribute.empty())
+    return fmt::format("{} cannot be cut for a rank of {}", to_string(at_.shape), module.name);
+  return fmt::format("{} does not fit into {}.{} {}", to_string(at_.shape), module.name,
+                     at_.attribute, to_string(at_.buffer));
+}
+
 void CopyStep::refuse(const Module& module, Lora& lora, const Raised& raised) {
   const std::string_view cause = cause_of(module, lora, raised);
-  std::vector<uint32_t> tensors;
-  std::string detail;
-  if (raised.type == "AssertionError") {
-    tensors = sources_of(module, lora);
-    detail = module.name;
-    if (cause == cause::kFullyShardedRank)
-      detail += fmt::format(": --fully-sharded-loras cuts the rank into {} parts", settings_.tp);
-    else if (module.is_experts())
-      detail += fmt::format(" is wrapped by {}", module.kind == Kind::experts
-                                                     ? "FusedMoEWithLoRA, which takes a pair "
-                                                       "an expert and projection"
-                                                     : "FusedMoE3DWithLoRA, which takes "
-                                                       "gate_up and down of all experts");
-  } else {
-    tensors = at_;
-    detail = fmt::format("{}: {}", module.name, where_);
-  }
-  for (uint32_t source : sources_of(module, lora)) states_[source].use = Use::refused;
-  faults_.push_back(refused(cause, "copy", raised, std::move(detail), std::move(tensors)));
+  const std::vector<uint32_t> all = sources_of(module, lora);
+  const bool whole = raised.type == "AssertionError";
+  for (uint32_t source : all) states_[source].use = Use::refused;
+  faults_.push_back(refused(cause, "copy", raised, what_went_wrong(module, lora, cause),
+                            whole ? all : at_.tensors));
 }
 
 void CopyStep::expect(const View& view, int64_t dim, int64_t extent) {
@@ -127,8 +121,7 @@ void CopyStep::expect(const View& view, int64_t dim, int64_t extent) {
 void CopyStep::put(const std::string& attribute, const Shape& buffer,
                    const std::vector<View>& parts, size_t clipped) {
   Shape source = parts.front().shape;
-  at_ = parts.front().sources;
-  where_ = fmt::format("{} is {}, the factor {}", attribute, to_string(buffer), to_string(source));
+  at_ = {parts.front().sources, source, attribute, buffer};
   Shape destination = buffer;
   for (size_t d = clipped; d < buffer.size(); ++d)
     parts.front().size(static_cast<int64_t>(d));  // raises for want of dims

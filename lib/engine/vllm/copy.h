@@ -68,6 +68,8 @@ class CopyStep {
   void put_dense(const std::string& attribute, const Shape& buffer, const View& view);
   void put_experts(const std::string& attribute, const Shape& buffer, std::vector<View> parts);
   void expect(const View& view, int64_t dim, int64_t extent);
+  void handle(const View& view) { at_ = {view.sources, view.shape, "", {}}; }
+  std::string what_went_wrong(const Module& module, const Lora& lora, std::string_view cause) const;
   void accept(const Module& module);
   void refuse(const Module& module, Lora& lora, const Raised& raised);
   std::vector<uint32_t> sources_of(const Module& module, const Lora& lora);
@@ -93,8 +95,12 @@ class CopyStep {
   };
   std::vector<Write> writes_;
   std::vector<std::pair<uint32_t, Misfit>> misfits_;
-  std::vector<uint32_t> at_;    // tensors of the factor being copied
-  std::string where_;           // "w2_lora_a_stacked.0 [4, 8, 24]: the factor is [4, 4, 32]"
+  struct Handled {  // the factor at hand, for the message when the server raises
+    std::vector<uint32_t> tensors;
+    Shape shape;
+    std::string attribute;  // that it is copied into; "" while it is being cut
+    Shape buffer;
+  } at_;
   bool too_much_rank_ = false;  // the factor fits but for its rank
 };
 

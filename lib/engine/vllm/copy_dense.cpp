@@ -31,15 +31,13 @@ void CopyStep::copy_single(const Module& module, const Lora& lora) {
   const int64_t in = row ? child.in / settings_.tp : child.in;
   const int64_t out =
       row && settings_.fully_sharded ? child.out / settings_.tp : child.out / child.parts;
-  at_ = a.sources;
-  where_ = fmt::format("lora_A is {}", to_string(a.shape));
+  handle(a);
   if (row) a = a.slice(1, rank_ * in, (rank_ + 1) * in);
   if (a_rows < max_rank) {
     a.size(0);
     a = a.slice(0, rank_ * a_rows, (rank_ + 1) * a_rows);
   }
-  at_ = b.sources;
-  where_ = fmt::format("lora_B is {}", to_string(b.shape));
+  handle(b);
   if (cut && out < child.out) {
     if (b.rank() < 2) b.slice(1, 0, 0);  // [first:end, :]
     b = b.slice(0, rank_ * out, (rank_ + 1) * out);
@@ -80,14 +78,12 @@ void CopyStep::copy_lists(const Module& module, std::vector<std::optional<View>>
   };
   for (size_t i = 0; i < whole.size() && sharded; ++i) {
     if (!a[i]) continue;
-    at_ = a[i]->sources;
-    where_ = fmt::format("lora_A is {}", to_string(a[i]->shape));
+    handle(*a[i]);
     if (a_rows < settings_.max_rank) a[i] = a[i]->slice(0, rank_ * a_rows, (rank_ + 1) * a_rows);
   }
   for (size_t i = 0; i < whole.size() && sharded; ++i) {
     if (!b[i]) continue;
-    at_ = b[i]->sources;
-    where_ = fmt::format("lora_B is {}", to_string(b[i]->shape));
+    handle(*b[i]);
     if (b[i]->rank() < 2) b[i]->slice(1, 0, 0);  // [first:end, :]
     const Part part = part_of(whole[i], parts(i), rank_, settings_.tp);
     b[i] = b[i]->slice(0, part.first, part.end);
@@ -105,7 +101,7 @@ void CopyStep::expand_groups(const Module& module, std::vector<std::optional<Vie
   std::vector<std::optional<View>> wide_a, wide_b;
   size_t first = 0;
   for (size_t group = 0; group < b.size(); ++group) {
-    if (!b[group]) throw Raised("AttributeError", "'NoneType' object has no attribute 'shape'");
+    if (!b[group]) throw none_has_no("shape");
     const int64_t rows = b[group]->size(0);
     size_t end = first;
     int64_t covered = 0;

@@ -8,7 +8,7 @@ namespace moelora::vllm {
 namespace {
 
 const View& tensor_of(const std::optional<View>& view) {
-  if (!view) throw Raised("AttributeError", "'NoneType' object has no attribute 'shape'");
+  if (!view) throw none_has_no("shape");
   return *view;
 }
 
@@ -16,8 +16,7 @@ const View& tensor_of(const std::optional<View>& view) {
 
 // _match_expert_dim: a factor that the buffer holds once keeps its first expert.
 View CopyStep::matched(const View& view, int64_t experts) {
-  at_ = view.sources;
-  where_ = fmt::format("the factor is {}", to_string(view.shape));
+  handle(view);
   const int64_t found = view.size(0);
   if (found == experts) return view;
   if (experts != 1)
@@ -73,8 +72,7 @@ void CopyStep::copy_experts(const Lora& lora) {
   expect(a[1], 2, spec.intermediate);
   expect(b[1], 1, in);
   const auto cut = [&](auto&& slice, const View& view) {
-    at_ = view.sources;
-    where_ = fmt::format("the factor is {}", to_string(view.shape));
+    handle(view);
     return slice(view);
   };
   const auto cut_w13 = [&](size_t w) {

@@ -32,6 +32,12 @@ void check_vocabulary(const Server& server, const std::string& name, const Shape
 
 }  // namespace
 
+void add_sources(const Lora& lora, std::vector<uint32_t>& out) {
+  for (const auto* views : {&lora.a, &lora.b})
+    for (const std::optional<View>& view : *views)
+      if (view) out.insert(out.end(), view->sources.begin(), view->sources.end());
+}
+
 Lora* LoraModel::find(const std::string& module) {
   const auto at = by_module_.find(module);
   return at == by_module_.end() ? nullptr : at->second;

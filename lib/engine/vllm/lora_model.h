@@ -46,6 +46,9 @@ struct Lora {
   bool dropped = false;  // taken into another one, or refused
 };
 
+// The tensors of both factors, appended.
+void add_sources(const Lora& lora, std::vector<uint32_t>& out);
+
 // LoRAModel.loras: in the order in which Python's dict holds them.
 class LoraModel {
  public:

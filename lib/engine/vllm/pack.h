@@ -33,8 +33,12 @@ class PackStep {
   std::string child_name(const Module& module, const std::string& child) const;
   View per_expert_a(const View& a) const;
   View per_expert_b(const View& b) const;
+  // Takes `loras` out; the finding names the tensors of `concerned` (of all of them where empty).
   void refuse(std::string_view cause, std::string_view stage, const Raised& raised,
-              std::string detail, const std::vector<Lora*>& loras);
+              std::string detail, const std::vector<Lora*>& loras,
+              const std::vector<Lora*>& concerned = {});
+  void refuse_stack(const Module& module, const Raised& raised,
+                    const std::vector<std::vector<Lora*>>& by_word);
 
   const Server& server_;
   const LoraConfig& config_;

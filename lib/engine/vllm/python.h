@@ -33,6 +33,10 @@ struct Raised : std::exception {
 
 inline Raised assertion_error() { return Raised("AssertionError"); }
 
+inline Raised none_has_no(const std::string& attribute) {
+  return Raised("AttributeError", "'NoneType' object has no attribute '" + attribute + "'");
+}
+
 template <class F>
 std::optional<Raised> raised_by(F&& step) {
   try {
