@@ -106,9 +106,9 @@ View View::reshape(Shape wanted) const {
   const int64_t known = product(given), count = elements();
   if (known == 0)
     throw Raised("RuntimeError",
-                 fmt::format("cannot reshape tensor of 0 elements into shape {} because the "
+                 fmt::format("cannot reshape tensor of 0 elements into shape [{}] because the "
                              "unspecified dimension size -1 can be any value and is ambiguous",
-                             to_string(wanted)));
+                             fmt::join(wanted, ", ")));
   if (count % known != 0)
     throw Raised("RuntimeError", fmt::format("shape '[{}]' is invalid for input of size {}",
                                              fmt::join(wanted, ", "), count));

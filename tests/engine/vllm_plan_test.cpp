@@ -1,0 +1,226 @@
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "lib/engine/vllm/judge.h"
+#include "lib/engine/vllm/load.h"
+#include "tests/engine/vllm_oracle.h"
+
+using namespace moelora;
+using namespace moelora::test;
+using vllm::Raised;
+using vllm::View;
+
+namespace {
+
+ServerPlan plan_of(const std::string& family, const std::string& adapter,
+                   const std::string& version = "0.27", ServerOptions options = {}) {
+  VllmRun run;
+  run.family = family;
+  run.adapter = adapter;
+  const std::vector<ServedAdapter> adapters{vllm_adapter(run.folder())};
+  const VllmBase& base = vllm_base(family);
+  return find_engine("vllm")->plan(
+      {adapters, base.spec, base.config, options, *EngineVersion::parse(version)});
+}
+
+const PlanEvent* event(const AdapterPlan& plan, std::string_view cause) {
+  for (const PlanEvent& entry : plan.events)
+    if (entry.cause == cause) return &entry;
+  return nullptr;
+}
+
+size_t count(const AdapterPlan& plan, Fate fate) {
+  return static_cast<size_t>(std::count_if(plan.fates.begin(), plan.fates.end(),
+                                           [&](const TensorFate& f) { return f.fate == fate; }));
+}
+
+std::string raised_text(const std::function<void()>& step) {
+  const auto raised = vllm::raised_by(step);
+  return raised ? raised->type + ": " + raised->text : "";
+}
+
+double gibibytes(const std::string& base, int64_t rank, bool experts_alone) {
+  const BaseModel model = open_base(base);
+  ServerOptions options;
+  options.max_lora_rank = rank;
+  const ServerPlan plan = find_engine("vllm")->plan(
+      {{}, model.spec, model.config, options, *EngineVersion::parse("0.27")});
+  uint64_t bytes = 0;
+  for (const MemoryRow& row : plan.memory.rows)
+    if (!experts_alone || row.buffer.find("experts.w") != std::string::npos) bytes += row.bytes;
+  return static_cast<double>(bytes) / (1 << 30);
+}
+
+}  // namespace
+
+TEST_CASE("every tensor of an adapter has a fate and, where it is used, a buffer") {
+  const ServerPlan plan = plan_of("qwen3_moe", "pe_attn");
+  const AdapterPlan& adapter = plan.adapters[0];
+  CHECK(adapter.first_refusal() == nullptr);
+  CHECK(adapter.events.empty());
+  CHECK(adapter.fates.size() == 120);
+  CHECK(count(adapter, Fate::used) == 120);
+  CHECK(adapter.fates[0].buffer == "model.layers.0.self_attn.qkv_proj.lora_a_stacked.1");
+}
+
+TEST_CASE("fates tell what is cut, partial, unused and misplaced") {
+  ServerOptions two;
+  two.tp = 2;
+  CHECK(count(plan_of("qwen3_moe", "attn_small").adapters[0], Fate::partial) == 6);
+  CHECK(count(plan_of("qwen3_moe", "attn_big_out", "0.27", two).adapters[0], Fate::cut) == 3);
+  CHECK(count(plan_of("qwen3_moe", "pe_layer_out_of_range").adapters[0], Fate::unused) == 50);
+  CHECK(count(plan_of("gpt_oss", "stacked_8_experts").adapters[0], Fate::misplaced) == 8);
+  CHECK(count(plan_of("qwen3_moe", "pe_down_only").adapters[0], Fate::refused) == 32);
+}
+
+TEST_CASE("a refusal does not hide the other faults of the config") {
+  const ServerPlan plan = plan_of("qwen3_moe", "pe_dora_and_more");
+  CHECK(event(plan.adapters[0], "modules-to-save") != nullptr);
+  CHECK(event(plan.adapters[0], "vllm-dora") != nullptr);
+  CHECK(event(plan.adapters[0], "bias") != nullptr);
+  CHECK(plan.adapters[0].first_refusal()->refusal->stage == "validate");
+}
+
+TEST_CASE("under expert parallel every rank has its experts, and all of them are used") {
+  ServerOptions options;
+  options.tp = 2;
+  options.values["enable-expert-parallel"] = "on";
+  const AdapterPlan plan = plan_of("qwen3_moe", "per_expert", "0.22", options).adapters[0];
+  CHECK(plan.events.empty());
+  CHECK(count(plan, Fate::used) == plan.fates.size());
+}
+
+TEST_CASE("rsLoRA on numbered experts is wrong until 0.29, on stacked ones never") {
+  CHECK(event(plan_of("qwen3_moe", "pe_rslora", "0.22").adapters[0], "rslora-experts") != nullptr);
+  CHECK(plan_of("qwen3_moe", "pe_rslora", "0.29").adapters[0].events.empty());
+  CHECK(plan_of("gpt_oss", "peft_params_rslora", "0.22").adapters[0].events.empty());
+}
+
+TEST_CASE("the order of a stacked lora_B changed on 2025-12-31") {
+  const auto causes = [](const std::string& adapter, const std::string& version) {
+    const AdapterPlan plan = plan_of("gpt_oss", adapter, version).adapters[0];
+    return fmt::format("{}{}", event(plan, "b-order-old-engine") != nullptr ? "old" : "",
+                       event(plan, "b-order-declared-other") != nullptr ? "declared" : "");
+  };
+  CHECK(causes("peft_params", "2025-12-30") == "old");
+  CHECK(causes("peft_params", "2025-12-31") == "");
+  CHECK(causes("peft_params", "0.13") == "old");
+  CHECK(causes("peft_params", "0.14") == "");
+  CHECK(causes("peft_params_grouped_b", "2025-12-30") == "");
+  CHECK(causes("peft_params_grouped_b", "2025-12-31") == "declared");
+}
+
+TEST_CASE("the config is looked at before the file, the file before the names") {
+  ServedAdapter adapter;
+  const VllmBase& base = vllm_base("qwen3_moe");
+  const vllm::Server server = vllm::make_server(
+      base.spec, base.config, vllm::make_settings({}, base.spec, *EngineVersion::parse("0.27")));
+  const auto first = [&] {
+    const AdapterPlan plan = vllm::plan_adapter(server, adapter);
+    const Refusal& refusal = *plan.first_refusal()->refusal;
+    return refusal.stage + ": " + refusal_text(refusal);
+  };
+  adapter.name = "a";
+  adapter.folder = "/a";
+  CHECK(first() ==
+        "load: LoRAAdapterNotFoundError: Loading lora a failed: No adapter found for /a");
+  adapter.has_config = true;
+  adapter.config = Json::array();
+  CHECK(first() == "config: TypeError: list indices must be integers or slices, not str");
+  adapter.config = Json::object({{"r", 4}});
+  CHECK(first() ==
+        "config: ValueError: Missing required configuration fields: {'lora_alpha', "
+        "'target_modules'}");
+  adapter.config = Json::object({{"r", 4}, {"lora_alpha", Json()}, {"target_modules", Json()}});
+  CHECK(first() == "config: TypeError: unsupported operand type(s) for /: 'NoneType' and 'int'");
+  adapter.config.set("lora_alpha", 8);
+  adapter.config.set("r", Json(0.0));
+  CHECK(first() == "config: ValueError: LoRA rank `r` must be a positive integer, got 0.0.");
+  adapter.config.set("r", 4);
+  CHECK(first() == "file: ValueError: /a doesn't contain tensors");
+  adapter.files.push_back({"adapter_model.bin", {{"x", DType::F32, {2, 2}}}});
+  CHECK(first() == "names: ValueError: x is unsupported LoRA weight");
+}
+
+TEST_CASE("one LoRA slot takes the memory that vLLM's buffers take") {
+  CHECK(gibibytes("openai/gpt-oss-20b", 16, true) == doctest::Approx(0.33).epsilon(0.02));
+  CHECK(gibibytes("openai/gpt-oss-120b", 64, true) == doctest::Approx(7.91).epsilon(0.01));
+  CHECK(gibibytes("Qwen/Qwen3-30B-A3B", 16, true) == doctest::Approx(1.55).epsilon(0.01));
+  CHECK(gibibytes("Qwen/Qwen3-235B-A22B", 64, true) == doctest::Approx(24.2).epsilon(0.01));
+  CHECK(gibibytes("Qwen/Qwen3-30B-A3B", 16, false) > gibibytes("Qwen/Qwen3-30B-A3B", 16, true));
+}
+
+TEST_CASE("an MXFP4 base pads its partitions and LoRA is cut at the padded size") {
+  // oracles/vllm.md, padded_partition: intermediate size 2880, tp 2.
+  struct Expected {
+    const char* backend;
+    int64_t tp, rows, second;
+  };
+  for (const Expected& e : {Expected{"", 1, 2880, 0},
+                            {"", 2, 1440, 1440},
+                            {"triton", 1, 2880, 0},
+                            {"triton", 2, 1472, 1472},
+                            {"marlin", 1, 2944, 0},
+                            {"marlin", 2, 1536, 1536}}) {
+    Json config = vllm_base("gpt_oss").config;
+    config.set("intermediate_size", 2880);
+    const ModelSpec spec = make_model_spec(config, "base");
+    ServerOptions options;
+    options.tp = e.tp;
+    options.values["moe-backend"] = e.backend;
+    options.values["quantization"] = *e.backend == '\0' ? "none" : "mxfp4";
+    const vllm::Server server = vllm::make_server(
+        spec, config, vllm::make_settings(options, spec, *EngineVersion::parse("0.22")));
+    CHECK(server.intermediate() == e.rows);
+    ServedAdapter adapter = vllm_adapter(std::string(MOELORA_TEST_DATA) + "/gpt_oss/peft_params");
+    for (TensorHeader& tensor : adapter.files[0].tensors)
+      if (tensor.name.find("experts") != std::string::npos)
+        for (int64_t& extent : tensor.shape)
+          extent = extent == 48 ? 2880 : extent == 96 ? 5760 : extent;
+    const vllm::Adapter opened = vllm::open_adapter(server, adapter);
+    const vllm::RankLoad load = vllm::load_on_rank(server, opened, e.tp - 1);
+    REQUIRE(load.faults.empty());
+    for (const vllm::Placement& placement : load.placements)
+      if (load.buffers[placement.buffer].name.ends_with("experts.w2_lora_a_stacked.0"))
+        CHECK(placement.view.offset == e.second);
+    const AdapterPlan plan = vllm::plan_adapter(server, adapter);
+    CHECK((event(plan, "padded-partition") != nullptr) == (*e.backend != '\0' && e.tp > 1));
+  }
+}
+
+TEST_CASE("slices clip and never refuse, copies refuse what is too large") {
+  const View matrix = View::of(0, {4, 6});
+  CHECK(matrix.slice(0, 2, 9).shape == Shape{2, 6});
+  CHECK(matrix.slice(0, 7, 9).shape == Shape{0, 6});
+  CHECK(matrix.slice(1, 1, 6, 2).shape == Shape{4, 3});
+  CHECK(matrix.slice(1, 1, 6, 2).strides == std::vector<int64_t>{6, 2});
+  CHECK(raised_text([&] { View::of(0, {4}).slice(1, 0, 1); }) ==
+        "IndexError: too many indices for tensor of dimension 1");
+  CHECK(raised_text([&] { vllm::check_copy({4, 6}, {4, 1}); }) == "");
+  CHECK(raised_text([&] {
+          vllm::check_copy({4, 6}, {4, 8});
+        }) ==
+        "RuntimeError: The size of tensor a (6) must match the size of tensor b (8) at "
+        "non-singleton dimension 1");
+  CHECK(raised_text([&] {
+          vllm::check_copy({1, 6}, {4, 6});
+        }) == "RuntimeError: output with shape [1, 6] doesn't match the broadcast shape [4, 6]");
+}
+
+TEST_CASE("reshape infers one extent, and says what does not fit as torch does") {
+  const View matrix = View::of(0, {12, 5});
+  CHECK(matrix.reshape({4, -1, 5}).shape == Shape{4, 3, 5});
+  CHECK(View::of(0, {0, 5}).reshape({4, -1, 5}).shape == Shape{4, 0, 5});
+  CHECK(raised_text([&] {
+          matrix.reshape({7, -1, 5});
+        }) == "RuntimeError: shape '[7, -1, 5]' is invalid for input of size 60");
+  CHECK(raised_text([&] {
+          View::of(0, {12, 0}).reshape({4, -1, 0});
+        }) ==
+        "RuntimeError: cannot reshape tensor of 0 elements into shape [4, -1, 0] because the "
+        "unspecified dimension size -1 can be any value and is ambiguous");
+  CHECK_NOTHROW(View::of(0, {0, -1}).slice(1, 0, 5));  // an extent of 2^64 - 1 in the file
+}
