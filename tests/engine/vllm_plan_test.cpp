@@ -93,6 +93,33 @@ TEST_CASE("under expert parallel every rank has its experts, and all of them are
   CHECK(count(plan, Fate::used) == plan.fates.size());
 }
 
+TEST_CASE("a fault that only one rank's experts have is one of the adapter") {
+  ServerOptions options;
+  options.tp = 2;
+  options.values["enable-expert-parallel"] = "on";
+  const AdapterPlan plan = plan_of("qwen3_moe", "pe_small_H", "0.27", options).adapters[0];
+  CHECK(count(plan, Fate::partial) == 48);
+  CHECK(event(plan, "silent-partial-copy")->tensors.size() == 48);
+}
+
+TEST_CASE("Qwen3-MoE packs gate and up of dense layers only where its config lists such layers") {
+  const auto accepts = [](const Json& layers, int64_t step) {
+    Json config = vllm_base("qwen3_moe").config;
+    config.set("mlp_only_layers", layers);
+    config.set("decoder_sparse_step", step);
+    const ModelSpec spec = make_model_spec(config, "base");
+    const vllm::Server server = vllm::make_server(
+        spec, config, vllm::make_settings({}, spec, *EngineVersion::parse("0.27")));
+    std::string out;
+    for (const char* name : {"gate_proj", "gate_up_proj", "down_proj"})
+      if (server.accepted.contains(name)) out += std::string(name) + " ";
+    return out;
+  };
+  CHECK(accepts(Json::array({Json(0)}), 1) == "gate_proj down_proj ");
+  CHECK(accepts(Json::array(), 1) == "");
+  CHECK(accepts(Json::array(), 2) == "gate_up_proj down_proj ");
+}
+
 TEST_CASE("rsLoRA on numbered experts is wrong until 0.29, on stacked ones never") {
   CHECK(event(plan_of("qwen3_moe", "pe_rslora", "0.22").adapters[0], "rslora-experts") != nullptr);
   CHECK(plan_of("qwen3_moe", "pe_rslora", "0.29").adapters[0].events.empty());

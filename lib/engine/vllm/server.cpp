@@ -30,6 +30,15 @@ std::vector<std::string> expert_names(const Server& server) {
   return out;
 }
 
+// Where gate_up_proj of a dense layer is not packed, its own name is accepted (and no module is
+// wrapped: no layer class fits).
+bool has_unpacked_gate_up(const Server& server, const Json& base_config) {
+  const auto& linears = server.spec.linears;
+  return !packs_gate_up(server, base_config) &&
+         std::any_of(linears.begin(), linears.end(),
+                     [](const LinearSpec& linear) { return linear.role == Role::dense_mlp; });
+}
+
 void accept_names(Server& server) {
   for (const Module& module : server.modules) {
     if (!module.packed) server.accepted.emplace(leaf(module.name));
@@ -62,6 +71,7 @@ Server make_server(const ModelSpec& spec, const Json& base_config, Settings sett
   out.modules = make_modules(out, base_config);
   out.expert_names = expert_names(out);
   accept_names(out);
+  if (has_unpacked_gate_up(out, base_config)) out.accepted.emplace("gate_up_proj");
   out.events = start_events(out);
   return out;
 }
