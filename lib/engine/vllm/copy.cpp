@@ -5,23 +5,25 @@
 #include <algorithm>
 
 namespace moelora::vllm {
+
 void CopyStep::run() {
-  for (const Module& module : server_.modules) {
-    Lora* lora = model_.find(module.name);
+  for (size_t m = 0; m < server_.modules.size(); ++m) {
+    const Module& module = server_.modules[m];
+    const Lora* lora = model_.find(adapter_.wanted[m].own);
     if (lora == nullptr) continue;
     writes_.clear();
     misfits_.clear();
     if (const auto raised = raised_by([&] { copy(module, *lora); }))
-      refuse(module, *lora, *raised);
+      refuse(module, adapter_.wanted[m], *lora, *raised);
     else
-      accept(module);
+      accept(module, *lora);
   }
 }
 
 void CopyStep::copy(const Module& module, const Lora& lora) {
   switch (module.kind) {
     case Kind::merged:
-      return copy_lists(module, lora.a, lora.b);
+      return copy_lists(module, lora.as, lora.bs);
     case Kind::embedding:
       return copy_embedding(lora);
     case Kind::variable:
@@ -39,7 +41,7 @@ void CopyStep::copy(const Module& module, const Lora& lora) {
   }
 }
 
-void CopyStep::accept(const Module& module) {
+void CopyStep::accept(const Module& module, const Lora& lora) {
   set_modules.push_back(module.name);
   for (Write& write : writes_) {
     write.buffer.name.insert(0, module.name + ".");
@@ -59,10 +61,9 @@ void CopyStep::accept(const Module& module) {
     all.larger |= misfit.larger;
     all.collapsed |= misfit.collapsed;
   }
-  const Lora& lora = *model_.find(module.name);
-  for (size_t i = 0; i < lora.a.size(); ++i)
-    if (lora.a[i].has_value() != lora.b[i].has_value())
-      for (uint32_t source : (lora.a[i] ? lora.a[i] : lora.b[i])->sources)
+  for (size_t i = 0; i < lora.as.size(); ++i)
+    if (lora.as[i].has_value() != lora.bs[i].has_value())
+      for (uint32_t source : (lora.as[i] ? lora.as[i] : lora.bs[i])->sources)
         states_[source].use = Use::half;
 }
 
@@ -76,11 +77,10 @@ std::string_view CopyStep::cause_of(const Module& module, const Lora& lora,
 }
 
 // Of a refused module: what it was given, and the inner pair of stacked experts beside it.
-std::vector<uint32_t> CopyStep::sources_of(const Module& module, const Lora& lora) {
+std::vector<uint32_t> CopyStep::sources_of(const Wanted& wanted, const Lora& lora) {
   std::vector<uint32_t> out;
   add_sources(lora, out);
-  if (!module.is_experts()) return out;
-  if (const Lora* inner = model_.find(module.name + ".base_layer")) add_sources(*inner, out);
+  if (const Lora* inner = model_.find(wanted.inner)) add_sources(*inner, out);
   return out;
 }
 
@@ -90,7 +90,7 @@ std::string CopyStep::what_went_wrong(const Module& module, const Lora& lora,
     return fmt::format("{}: --fully-sharded-loras cuts the rank into {} parts", module.name,
                        settings_.tp);
   if (cause == cause::kHalfPair)
-    return fmt::format("{} has lora_{} alone", module.name, lora.a[0] ? 'A' : 'B');
+    return fmt::format("{} has lora_{} alone", module.name, lora.has_a() ? 'A' : 'B');
   if (cause == cause::kLayoutClass || cause == cause::kSharedOuter)
     return fmt::format("{} is wrapped by {}", module.name,
                        module.kind == Kind::experts
@@ -102,9 +102,10 @@ std::string CopyStep::what_went_wrong(const Module& module, const Lora& lora,
                      at_.attribute, to_string(at_.buffer));
 }
 
-void CopyStep::refuse(const Module& module, Lora& lora, const Raised& raised) {
+void CopyStep::refuse(const Module& module, const Wanted& wanted, const Lora& lora,
+                      const Raised& raised) {
   const std::string_view cause = cause_of(module, lora, raised);
-  const std::vector<uint32_t> all = sources_of(module, lora);
+  const std::vector<uint32_t> all = sources_of(wanted, lora);
   const bool whole = raised.type == "AssertionError";
   for (uint32_t source : all) states_[source].use = Use::refused;
   faults_.push_back(refused(cause, "copy", raised, what_went_wrong(module, lora, cause),

@@ -28,10 +28,11 @@ struct Placement {
 // of a module without an entry are zero. A module that is refused leaves no placement.
 class CopyStep {
  public:
-  CopyStep(const Server& server, int64_t rank, LoraModel& model, std::vector<TensorState>& states,
-           std::vector<Fault>& faults)
+  CopyStep(const Server& server, const Adapter& adapter, int64_t rank, LoraModel& model,
+           std::vector<TensorState>& states, std::vector<Fault>& faults)
       : server_(server),
         settings_(server.settings),
+        adapter_(adapter),
         rank_(rank),
         model_(model),
         states_(states),
@@ -70,9 +71,9 @@ class CopyStep {
   void expect(const View& view, int64_t dim, int64_t extent);
   void handle(const View& view) { at_ = {view.sources, view.shape, "", {}}; }
   std::string what_went_wrong(const Module& module, const Lora& lora, std::string_view cause) const;
-  void accept(const Module& module);
-  void refuse(const Module& module, Lora& lora, const Raised& raised);
-  std::vector<uint32_t> sources_of(const Module& module, const Lora& lora);
+  void accept(const Module& module, const Lora& lora);
+  void refuse(const Module& module, const Wanted& wanted, const Lora& lora, const Raised& raised);
+  std::vector<uint32_t> sources_of(const Wanted& wanted, const Lora& lora);
   std::string_view cause_of(const Module& module, const Lora& lora, const Raised& raised) const;
 
   // Rows of lora_A that a rank holds where that is cut along the rank.
@@ -82,6 +83,7 @@ class CopyStep {
 
   const Server& server_;
   const Settings& settings_;
+  const Adapter& adapter_;
   int64_t rank_;
   LoraModel& model_;
   std::vector<TensorState>& states_;

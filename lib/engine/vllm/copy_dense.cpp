@@ -20,8 +20,8 @@ Part part_of(int64_t whole, int64_t parts, int64_t rank, int64_t tp) {
 
 // BaseLinearLayerWithLoRA, LogitsProcessorWithLoRA.
 void CopyStep::copy_single(const Module& module, const Lora& lora) {
-  if (lora.packed || !lora.a[0] || !lora.b[0]) throw assertion_error();
-  View a = *lora.a[0], b = *lora.b[0];
+  if (lora.packed || !lora.has_a() || !lora.has_b()) throw assertion_error();
+  View a = model_.a(lora), b = model_.b(lora);
   const Child& child = module.children[0];
   const bool cut = settings_.tp > 1 && module.kind != Kind::logits, column = child.parts > 1,
              row = cut && module.kind == Kind::row;
@@ -53,11 +53,12 @@ void CopyStep::copy_single(const Module& module, const Lora& lora) {
 
 // VocabParallelEmbeddingWithLoRA: lora_a is held transposed.
 void CopyStep::copy_embedding(const Lora& lora) {
-  if (lora.packed || !lora.a[0] || !lora.b[0]) throw assertion_error();
-  expect(*lora.a[0], 1, server_.spec.vocab);
-  expect(*lora.b[0], 0, server_.spec.hidden);
-  put_dense("lora_a_stacked.0", {server_.spec.vocab, settings_.max_rank}, lora.a[0]->transpose());
-  put_dense("lora_b_stacked.0", {server_.spec.hidden, settings_.max_rank}, *lora.b[0]);
+  if (lora.packed || !lora.has_a() || !lora.has_b()) throw assertion_error();
+  const View a = model_.a(lora), b = model_.b(lora);
+  expect(a, 1, server_.spec.vocab);
+  expect(b, 0, server_.spec.hidden);
+  put_dense("lora_a_stacked.0", {server_.spec.vocab, settings_.max_rank}, a.transpose());
+  put_dense("lora_b_stacked.0", {server_.spec.hidden, settings_.max_rank}, b);
 }
 
 // MergedColumnParallelLinearWithLoRA: one buffer a slice; None leaves it zero.
@@ -123,13 +124,14 @@ void CopyStep::expand_groups(const Module& module, std::vector<std::optional<Vie
 
 // MergedColumnParallelLinearVariableSliceWithLoRA: one lora_B is split, its lora_A repeated.
 void CopyStep::copy_variable(const Module& module, const Lora& lora) {
-  if (lora.packed || !lora.a[0] || !lora.b[0]) throw assertion_error();
-  expect(*lora.a[0], 1, module.children[0].in);
-  expect(*lora.b[0], 0, module.children[0].out);
-  std::vector<std::optional<View>> a(module.slices.size(), lora.a[0]), b;
+  if (lora.packed || !lora.has_a() || !lora.has_b()) throw assertion_error();
+  const View whole_a = model_.a(lora), whole_b = model_.b(lora);
+  expect(whole_a, 1, module.children[0].in);
+  expect(whole_b, 0, module.children[0].out);
+  std::vector<std::optional<View>> a(module.slices.size(), whole_a), b;
   int64_t first = 0;
   for (int64_t rows : module.slices) {
-    b.push_back(lora.b[0]->slice(0, first, first + rows));
+    b.push_back(whole_b.slice(0, first, first + rows));
     first += rows;
   }
   copy_lists(module, std::move(a), std::move(b));

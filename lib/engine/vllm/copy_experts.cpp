@@ -63,8 +63,8 @@ void CopyStep::copy_experts(const Lora& lora) {
   const size_t slices = spec.gated ? 2 : 1;  // w1 and w3
   const size_t order[] = {0, 2};
   View a[3], b[3];
-  for (size_t w : {0, 2, 1}) a[w] = matched(tensor_of(lora.a[w]), w == 1 ? local : shared);
-  for (size_t w : {0, 2, 1}) b[w] = matched(tensor_of(lora.b[w]), w == 1 ? shared : local);
+  for (size_t w : {0, 2, 1}) a[w] = matched(tensor_of(lora.as[w]), w == 1 ? local : shared);
+  for (size_t w : {0, 2, 1}) b[w] = matched(tensor_of(lora.bs[w]), w == 1 ? shared : local);
   for (size_t s = 0; s < slices; ++s) {
     expect(a[order[s]], 2, in);
     expect(b[order[s]], 1, spec.intermediate);
@@ -117,9 +117,9 @@ std::vector<View> CopyStep::stacked_w13_b(const View& view) const {
 }
 
 void CopyStep::copy_stacked(const Lora& lora) {
-  if (!lora.packed || lora.a.size() != 2) throw assertion_error();
+  if (!lora.packed || lora.as.size() != 2) throw assertion_error();
   const ModelSpec& spec = server_.spec;
-  const View &a13 = *lora.a[0], &a2 = *lora.a[1], &b13 = *lora.b[0], &b2 = *lora.b[1];
+  const View &a13 = *lora.as[0], &a2 = *lora.as[1], &b13 = *lora.bs[0], &b2 = *lora.bs[1];
   const int64_t local = server_.local_experts(), in = spec.expert_in, own = server_.intermediate();
   const bool fully = settings_.fully_sharded && settings_.moe_tp() > 1;
   expect(a13, 2, in);

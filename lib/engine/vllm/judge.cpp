@@ -129,8 +129,8 @@ AdapterPlan plan_adapter(const Server& server, const ServedAdapter& served) {
   const Adapter adapter = open_adapter(server, served);
   AllRanks all;
   check_fully_sharded(server.settings, all.faults);
-  for (int64_t rank = 0; rank < server.settings.tp; ++rank)
-    all.add(load_on_rank(server, adapter, rank));
+  const int64_t ranks = adapter.faults.empty() ? server.settings.tp : 1;  // else all raise the same
+  for (int64_t rank = 0; rank < ranks; ++rank) all.add(load_on_rank(server, adapter, rank));
   AdapterPlan out;
   const bool served_at_all = all.faults.empty();
   for (size_t i = 0; i < all.states().size(); ++i) {

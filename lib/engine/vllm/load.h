@@ -7,16 +7,6 @@
 
 namespace moelora::vllm {
 
-// What is the same on every rank: the config, the file, its names.
-struct Adapter {
-  const ServedAdapter& served;
-  LoraConfig config;
-  const WeightFile* file = nullptr;  // null: the server finds none
-  std::vector<ParsedName> names;     // of file->tensors
-  std::vector<Fault> faults;         // stages load, config, validate, file, names
-};
-Adapter open_adapter(const Server& server, const ServedAdapter& served);
-
 // The load of one adapter on one rank: worker_manager.add_adapter(), which is what
 // /v1/load_lora_adapter reaches.
 struct RankLoad {

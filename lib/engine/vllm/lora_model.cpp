@@ -30,69 +30,100 @@ void check_vocabulary(const Server& server, const std::string& name, const Shape
                                              found, server.spec.vocab));
 }
 
+class TensorStep {
+ public:
+  TensorStep(const Server& server, const Adapter& adapter, int64_t rank,
+             std::vector<TensorState>& states, std::vector<Fault>& faults)
+      : server_(server), adapter_(adapter), rank_(rank), states_(states), faults_(faults) {}
+
+  LoraModel run() {
+    LoraModel model(adapter_);
+    const bool filters = server_.settings.expert_parallel && !server_.stacked();
+    for (uint32_t i = 0; i < adapter_.names.size(); ++i) {
+      if (filters && is_remote(server_, rank_, header(i).name))
+        states_[i].use = Use::remote;
+      else if (adapter_.names[i].is == ParsedName::Is::skipped)
+        states_[i].use = Use::skipped;
+      else if (accept(i))
+        put(model, i);
+    }
+    return model;
+  }
+
+ private:
+  const TensorHeader& header(uint32_t i) const { return adapter_.file->tensors[i]; }
+
+  bool accept(uint32_t i) {
+    const ParsedName& name = adapter_.names[i];
+    if (name.is == ParsedName::Is::unsupported)
+      return refuse(i, cause::kUnsupportedName,
+                    Raised("ValueError", name.module + " is unsupported LoRA weight"),
+                    "a name with base_layer passes the gate and cannot be parsed");
+    if (!name.a) return true;
+    const auto raised =
+        raised_by([&] { check_vocabulary(server_, header(i).name, header(i).shape); });
+    return !raised || refuse(i, cause::kShape, *raised,
+                             fmt::format("is {}, the base's vocabulary has {} entries",
+                                         to_string(header(i).shape), server_.spec.vocab));
+  }
+
+  bool refuse(uint32_t i, std::string_view cause, const Raised& raised, std::string detail) {
+    states_[i].use = Use::refused;
+    faults_.push_back(refused(cause, "tensors", raised, std::move(detail), {i}));
+    return false;
+  }
+
+  void put(LoraModel& model, uint32_t i) {
+    Lora* lora = model.find(adapter_.module_of[i]);
+    if (lora == nullptr) {
+      lora = &model.add(adapter_.module_of[i]);
+      lora->scale = adapter_.config.scaling;
+    }
+    uint32_t& factor = adapter_.names[i].a ? lora->a : lora->b;
+    if (factor != Lora::kNoTensor) states_[factor].use = Use::overwritten;
+    factor = i;
+    states_[i].use = Use::loaded;
+  }
+
+  const Server& server_;
+  const Adapter& adapter_;
+  int64_t rank_;
+  std::vector<TensorState>& states_;
+  std::vector<Fault>& faults_;
+};
+
 }  // namespace
 
 void add_sources(const Lora& lora, std::vector<uint32_t>& out) {
-  for (const auto* views : {&lora.a, &lora.b})
+  if (lora.has_a()) out.push_back(lora.a);
+  if (lora.has_b()) out.push_back(lora.b);
+  for (const auto* views : {&lora.as, &lora.bs})
     for (const std::optional<View>& view : *views)
       if (view) out.insert(out.end(), view->sources.begin(), view->sources.end());
 }
 
-Lora* LoraModel::find(const std::string& module) {
-  const auto at = by_module_.find(module);
-  return at == by_module_.end() ? nullptr : at->second;
-}
-
-Lora& LoraModel::add(std::string module) {
+Lora& LoraModel::add(uint32_t module) {
   if (Lora* old = find(module)) old->dropped = true;
   Lora& lora = loras_.emplace_back();
-  lora.module = std::move(module);
-  by_module_[lora.module] = &lora;
+  lora.module = module;
+  by_module_[module] = &lora;
   return lora;
 }
 
 void LoraModel::drop(Lora& lora) {
   lora.dropped = true;
-  if (const auto at = by_module_.find(lora.module); at != by_module_.end() && at->second == &lora)
-    by_module_.erase(at);
+  if (by_module_[lora.module] == &lora) by_module_[lora.module] = nullptr;
 }
 
-LoraModel TensorStep::run(std::vector<TensorState>& states, std::vector<Fault>& faults) const {
-  LoraModel model;
-  const bool filters = server.settings.expert_parallel && !server.stacked();
-  for (uint32_t i = 0; i < names.size(); ++i) {
-    const TensorHeader& header = file.tensors[i];
-    const ParsedName& name = names[i];
-    if (filters && is_remote(server, rank, header.name)) {
-      states[i].use = Use::remote;
-    } else if (name.is == ParsedName::Is::skipped) {
-      states[i].use = Use::skipped;
-    } else if (name.is == ParsedName::Is::unsupported) {
-      states[i].use = Use::refused;
-      faults.push_back(refused(cause::kUnsupportedName, "tensors",
-                               Raised("ValueError", name.module + " is unsupported LoRA weight"),
-                               "a name with base_layer passes the gate and cannot be parsed", {i}));
-    } else if (const auto raised = raised_by([&] {
-                 if (name.a) check_vocabulary(server, header.name, header.shape);
-               })) {
-      states[i].use = Use::refused;
-      faults.push_back(refused(cause::kShape, "tensors", *raised,
-                               fmt::format("is {}, the base's vocabulary has {} entries",
-                                           to_string(header.shape), server.spec.vocab),
-                               {i}));
-    } else {
-      Lora* lora = model.find(name.module);
-      if (lora == nullptr) {
-        lora = &model.add(name.module);
-        lora->scale = config.scaling;
-      }
-      std::optional<View>& factor = (name.a ? lora->a : lora->b)[0];
-      if (factor) states[factor->sources[0]].use = Use::overwritten;
-      factor = View::of(i, header.shape);
-      states[i].use = Use::loaded;
-    }
-  }
-  return model;
+View LoraModel::b(const Lora& lora) const {
+  View out = View::of(lora.b, file_.tensors[lora.b].shape);
+  out.scale = lora.b_scale;
+  return out;
+}
+
+LoraModel load_tensors(const Server& server, const Adapter& adapter, int64_t rank,
+                       std::vector<TensorState>& states, std::vector<Fault>& faults) {
+  return TensorStep(server, adapter, rank, states, faults).run();
 }
 
 }  // namespace moelora::vllm

@@ -2,12 +2,10 @@
 
 #include <deque>
 #include <optional>
-#include <string>
-#include <unordered_map>
+#include <utility>
 #include <vector>
 
-#include "lib/engine/vllm/config.h"
-#include "lib/engine/vllm/names.h"
+#include "lib/engine/vllm/adapter.h"
 #include "lib/engine/vllm/view.h"
 
 namespace moelora::vllm {
@@ -37,41 +35,57 @@ struct TensorState {
   uint32_t buffer = UINT32_MAX;  // the first it went to
 };
 
-// LoRALayerWeights: the factors of one module, or (packed) of a list of them.
+// LoRALayerWeights of one module: two tensors of the file, or (packed) lists of what became of
+// some.
 struct Lora {
-  std::string module;
+  uint32_t module = kNoModule;
   bool packed = false;
-  std::vector<std::optional<View>> a{1}, b{1};
-  double scale = 1;      // what optimize() will multiply lora_b with
   bool dropped = false;  // taken into another one, or refused
+  // Where not packed; kNoTensor where the file has only one of the two.
+  uint32_t a = kNoTensor, b = kNoTensor;
+  double scale = 1;    // what optimize() will multiply lora_b with
+  double b_scale = 1;  // what it has
+  // Where packed; nullopt for a child that is not there.
+  std::vector<std::optional<View>> as, bs;
+
+  static constexpr uint32_t kNoTensor = UINT32_MAX;
+  void pack(std::vector<std::optional<View>> new_as, std::vector<std::optional<View>> new_bs) {
+    packed = true;
+    a = b = kNoTensor;
+    as = std::move(new_as);
+    bs = std::move(new_bs);
+  }
+  bool has_a() const { return a != kNoTensor; }
+  bool has_b() const { return b != kNoTensor; }
+};
+
+// LoRAModel.loras: in the order in which Python's dict holds them.
+class LoraModel {
+ public:
+  explicit LoraModel(const Adapter& adapter)
+      : file_(*adapter.file), by_module_(adapter.modules.size(), nullptr) {}
+
+  Lora* find(uint32_t module) { return module == kNoModule ? nullptr : by_module_[module]; }
+  Lora& add(uint32_t module);  // at the end, also where there is one of this module
+  void drop(Lora& lora);
+  std::deque<Lora>& loras() { return loras_; }
+
+  // The factors of an unpacked Lora. REQUIRE that it has them.
+  View a(const Lora& lora) const { return View::of(lora.a, file_.tensors[lora.a].shape); }
+  View b(const Lora& lora) const;
+
+ private:
+  const WeightFile& file_;
+  std::deque<Lora> loras_;
+  std::vector<Lora*> by_module_;
 };
 
 // The tensors of both factors, appended.
 void add_sources(const Lora& lora, std::vector<uint32_t>& out);
 
-// LoRAModel.loras: in the order in which Python's dict holds them.
-class LoraModel {
- public:
-  Lora* find(const std::string& module);
-  Lora& add(std::string module);  // at the end, also where there is one of that name
-  void drop(Lora& lora);
-  std::deque<Lora>& loras() { return loras_; }
-
- private:
-  std::deque<Lora> loras_;
-  std::unordered_map<std::string, Lora*> by_module_;
-};
-
-// LoRAModel.from_local_checkpoint after the name gate: the tensors of the file by module.
-// Faults: names that the gate did not look at, an embedding of another vocabulary.
-struct TensorStep {
-  const Server& server;
-  const WeightFile& file;
-  const std::vector<ParsedName>& names;
-  const LoraConfig& config;
-  int64_t rank;
-
-  LoraModel run(std::vector<TensorState>& states, std::vector<Fault>& faults) const;
-};
+// LoRAModel.from_local_checkpoint after the name gate: the tensors of the file by module. Faults:
+// names that the gate did not look at, an embedding of another vocabulary.
+LoraModel load_tensors(const Server& server, const Adapter& adapter, int64_t rank,
+                       std::vector<TensorState>& states, std::vector<Fault>& faults);
 
 }  // namespace moelora::vllm

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 
 namespace moelora::vllm {
 namespace {
@@ -12,25 +11,35 @@ Raised none_times_float() {
   return Raised("TypeError", "unsupported operand type(s) for *=: 'NoneType' and 'float'");
 }
 
+// pin_memory() is called on both, in a list only where there is a lora_A.
+bool has_half(const Lora& lora) {
+  if (!lora.packed) return !lora.has_a() || !lora.has_b();
+  for (size_t i = 0; i < lora.as.size(); ++i)
+    if (lora.as[i] && !lora.bs[i]) return true;
+  return false;
+}
+
 }  // namespace
 
 void PackStep::run() {
   const bool empty = model_.loras().empty();
-  for (const Module& module : server_.modules) {
+  const Settings& settings = server_.settings;
+  for (size_t m = 0; m < server_.modules.size(); ++m) {
+    const Module& module = server_.modules[m];
     if (module.kind == Kind::merged)
-      pack_dense(module);
-    else if (module.is_experts() && server_.settings.shared_outer)
-      pack_shared_outer(module);
+      pack_dense(adapter_.wanted[m]);
+    else if (module.is_experts() && settings.shared_outer)
+      pack_shared_outer(module, adapter_.wanted[m]);
     else if (module.kind == Kind::experts)
-      pack_experts(module);
+      pack_experts(module, adapter_.wanted[m]);
   }
   optimize();
-  for (const Module& module : server_.modules) {
+  for (size_t m = 0; m < server_.modules.size(); ++m) {
+    const Module& module = server_.modules[m];
     if (module.kind == Kind::stacked_experts)
-      stack_experts(module);
-    else if (module.kind == Kind::experts && server_.settings.mixed &&
-             server_.settings.stacked_flag)
-      convert_experts(module);
+      stack_experts(module, adapter_.wanted[m]);
+    else if (module.kind == Kind::experts && settings.mixed && settings.stacked_flag)
+      convert_experts(module, adapter_.wanted[m]);
   }
   if (empty)
     faults_.push_back(
@@ -53,38 +62,36 @@ void PackStep::refuse(std::string_view cause, std::string_view stage, const Rais
                             named.empty() ? std::move(all) : std::move(named)));
 }
 
-Lora& PackStep::put(const Module& module) {
+Lora& PackStep::put(const Wanted& wanted) {
   std::vector<uint32_t> replaced;
-  if (const Lora* old = model_.find(module.name)) add_sources(*old, replaced);
+  if (const Lora* old = model_.find(wanted.own)) add_sources(*old, replaced);
   for (uint32_t tensor : replaced) states_[tensor].use = Use::overwritten;
-  Lora& out = model_.add(module.name);
+  Lora& out = model_.add(wanted.own);
   out.packed = true;
   return out;
 }
 
-std::string PackStep::child_name(const Module& module, const std::string& child) const {
-  return module.name.substr(0, module.name.rfind('.') + 1) + child;
-}
-
 // PackedLoRALayerWeights.pack: a child that is not there stays None.
-void PackStep::pack_dense(const Module& module) {
+void PackStep::pack_dense(const Wanted& wanted) {
   std::vector<Lora*> children;
-  for (const Child& child : module.children) children.push_back(model_.find(child.name));
+  for (uint32_t child : wanted.children) children.push_back(model_.find(child));
   if (std::all_of(children.begin(), children.end(), [](Lora* l) { return l == nullptr; })) return;
   for (Lora*& child : children) {
-    if (child == nullptr || child->b[0] || child->scale == 1) continue;
+    if (child == nullptr || child->has_b() || child->scale == 1) continue;
     refuse(cause::kHalfPair, "pack", none_times_float(),
-           fmt::format("{} has lora_A without lora_B", child->module), {child});
+           name_of(*child) + " has lora_A without lora_B", {child});
     child = nullptr;
   }
-  Lora& out = put(module);
-  out.a.assign(children.size(), std::nullopt);
-  out.b = out.a;
+  Lora& out = put(wanted);
+  out.as.resize(children.size());
+  out.bs.resize(children.size());
   for (size_t i = 0; i < children.size(); ++i) {
-    if (children[i] == nullptr) continue;
-    out.a[i] = std::move(children[i]->a[0]);
-    if (children[i]->b[0]) out.b[i] = children[i]->b[0]->scaled(children[i]->scale);
-    model_.drop(*children[i]);
+    Lora* child = children[i];
+    if (child == nullptr) continue;
+    child->b_scale = child->scale;
+    if (child->has_a()) out.as[i] = model_.a(*child);
+    if (child->has_b()) out.bs[i] = model_.b(*child);
+    model_.drop(*child);
   }
 }
 
@@ -92,13 +99,10 @@ void PackStep::pack_dense(const Module& module) {
 void PackStep::optimize() {
   for (Lora& lora : model_.loras()) {
     if (lora.dropped || lora.packed || lora.scale == 1) continue;
-    if (!lora.b[0]) {
+    lora.b_scale = lora.scale;
+    if (!lora.has_b())
       refuse(cause::kHalfPair, "pack", none_times_float(),
-             fmt::format("{} has lora_A without lora_B", lora.module), {&lora});
-      continue;
-    }
-    lora.b[0]->scale *= lora.scale;
-    lora.scale = 1;
+             name_of(lora) + " has lora_A without lora_B", {&lora});
   }
 }
 
@@ -107,20 +111,13 @@ void PackStep::pin() {
   auto& loras = model_.loras();
   const auto first = std::find_if(loras.begin(), loras.end(), [](Lora& l) { return !l.dropped; });
   if (first == loras.end() || first->packed) return;
-  if (!first->a[0])
+  if (!first->has_a())
     refuse(cause::kHalfPair, "pack", assertion_error(),
-           fmt::format("{} has lora_B without lora_A and is the first of the file", first->module),
-           {&*first});
-  for (Lora& lora : loras) {
-    if (lora.dropped) continue;
-    const bool half = std::any_of(lora.a.begin(), lora.a.end(), [&](auto& a) {
-      const auto& b = lora.b[static_cast<size_t>(&a - lora.a.data())];
-      return lora.packed ? a && !b : !a || !b;
-    });
-    if (half)
+           name_of(*first) + " has lora_B without lora_A and is the first of the file", {&*first});
+  for (Lora& lora : loras)
+    if (!lora.dropped && has_half(lora))
       refuse(cause::kHalfPair, "pack", none_has_no("pin_memory"),
-             fmt::format("{} has one factor of a pair only", lora.module), {&lora});
-  }
+             name_of(lora) + " has one factor of a pair only", {&lora});
 }
 
 }  // namespace moelora::vllm

@@ -42,20 +42,20 @@ View View::of(uint32_t tensor, const Shape& shape) {
   return out;
 }
 
-View View::stack(const std::vector<const View*>& parts) {
-  View out = *parts.front();
-  out.stacked = true;
-  out.sources.clear();
-  for (size_t i = 0; i < parts.size(); ++i) {
-    if (parts[i]->shape != parts.front()->shape)
+View View::stack(std::vector<uint32_t> tensors,
+                 const std::function<const Shape&(uint32_t)>& shape_of) {
+  const Shape& first = shape_of(tensors.front());
+  for (size_t i = 1; i < tensors.size(); ++i)
+    if (const Shape& shape = shape_of(tensors[i]); shape != first)
       throw Raised("RuntimeError",
                    fmt::format("stack expects each tensor to be equal size, but got {} at entry 0 "
                                "and {} at entry {}",
-                               to_string(parts.front()->shape), to_string(parts[i]->shape), i));
-    out.sources.push_back(parts[i]->sources.front());
-  }
-  out.shape.insert(out.shape.begin(), static_cast<int64_t>(parts.size()));
+                               to_string(first), to_string(shape), i));
+  View out = of(tensors.front(), first);
+  out.stacked = true;
+  out.shape.insert(out.shape.begin(), static_cast<int64_t>(tensors.size()));
   out.strides.insert(out.strides.begin(), 0);
+  out.sources = std::move(tensors);
   return out;
 }
 

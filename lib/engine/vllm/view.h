@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -21,8 +22,9 @@ struct View {
   double scale = 1;  // what the server multiplies the values with, after rounding them to bf16
 
   static View of(uint32_t tensor, const Shape& shape);
-  // Raises RuntimeError when the shapes differ. REQUIRES plain views, at least one.
-  static View stack(const std::vector<const View*>& parts);
+  // Raises RuntimeError when the shapes differ. REQUIRES at least one.
+  static View stack(std::vector<uint32_t> tensors,
+                    const std::function<const Shape&(uint32_t)>& shape_of);
 
   int64_t rank() const { return static_cast<int64_t>(shape.size()); }
   int64_t dim(int64_t d) const { return shape[static_cast<size_t>(d)]; }
