@@ -11,13 +11,18 @@ std::vector<int> ExpertCoverage::layers() const {
   return out;
 }
 
+ExpertCoverage::Key coverage_key(const NamedTensor& tensor) {
+  const ExpertPlace& place = *tensor.expert;
+  return {place.layer,
+          std::string(place.projection ? projection_name(*place.projection) : std::string_view())};
+}
+
 ExpertCoverage expert_coverage(const Subject& subject, int64_t experts) {
   ExpertCoverage out;
   for (const NamedTensor& tensor : subject.parts.tensors) {
     if (!tensor.expert || tensor.elements() == 0) continue;
     const ExpertPlace& place = *tensor.expert;
-    const std::string_view word = place.projection ? projection_name(*place.projection) : "";
-    auto& entry = out.places[{place.layer, std::string(word)}];
+    auto& entry = out.places[coverage_key(tensor)];
     if (entry.stem.empty())
       entry.stem = layer_path(subject.experts[static_cast<size_t>(tensor.expert_tensor)].path.stem,
                               place.layer);

@@ -14,14 +14,6 @@ namespace {
 
 constexpr double kMostF16 = 65504;
 
-double rounding(const Subject& subject, const std::vector<std::string>& names) {
-  double out = 0;
-  for (const std::string& name : names)
-    if (const auto at = subject.values.find(name); at != subject.values.end())
-      out = std::max(out, at->second.max_bf16_error);
-  return out;
-}
-
 std::string what_is_lost(double most) {
   if (most == 0) return "nothing is lost: every value is one of BF16 already";
   if (std::isinf(most)) return "values beyond BF16 become infinities";
@@ -30,20 +22,21 @@ std::string what_is_lost(double most) {
 
 void report_wide(RuleContext& context) {
   const Subject& subject = context.subject();
-  std::vector<std::string> names;
+  size_t count = 0;
   uint64_t bytes = 0;
+  double most = 0;
   for (const NamedTensor& tensor : subject.parts.tensors) {
     if (!tensor.is_factor() || tensor.dtype != DType::F32) continue;
-    names.push_back(tensor.name);
+    ++count;
     bytes += static_cast<uint64_t>(tensor.elements()) * 4;
+    if (const auto stats = subject.values.find(tensor.name); stats != subject.values.end())
+      most = std::max(most, stats->second.max_bf16_error);
   }
-  if (names.empty()) return;
-  const double most = rounding(subject, names);
-  const size_t count = names.size();
+  if (count == 0) return;
   Finding& finding = context.report(
-      std::move(names),
       fmt::format("{} of F32 beside a BF16 base model, {}: servers cast them to BF16, {}",
                   counted(count, "factor"), size_text(bytes), what_is_lost(most)));
+  finding.file = subject.main_file;
   if (std::isinf(most)) finding.severity = Severity::error;
 }
 

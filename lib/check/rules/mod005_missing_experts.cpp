@@ -18,29 +18,46 @@ std::vector<int> missing(const std::vector<bool>& held) {
   return out;
 }
 
-// Projections of one layer that lack the same experts are one finding.
-void check_experts(RuleContext& context, const ExpertCoverage& coverage, int64_t experts) {
-  struct Lack {
-    std::string stem;
-    std::vector<std::string> words;
-    size_t experts;
-  };
-  std::map<std::pair<int, std::string>, Lack> lacks;  // by layer and what is absent
+// Projections of one layer that lack the same experts.
+struct Lack {
+  std::vector<std::string> words;
+  size_t experts = 0;
+};
+
+std::map<ExpertCoverage::Key, Lack> lacks_of(const ExpertCoverage& coverage) {
+  std::map<ExpertCoverage::Key, Lack> out;  // by layer and what is absent
   for (const auto& [key, place] : coverage.places) {
     const std::vector<int> absent = missing(place.held);
     if (absent.empty()) continue;
-    Lack& lack = lacks[{key.first, ranges(absent)}];
-    lack.stem = place.stem;
+    Lack& lack = out[{key.first, ranges(absent)}];
     lack.words.push_back(key.second);
     lack.experts = absent.size();
   }
-  NameGroups groups;
+  return out;
+}
+
+void check_experts(RuleContext& context, const ExpertCoverage& coverage, int64_t experts) {
+  const auto lacks = lacks_of(coverage);
+  if (lacks.empty()) return;
+  std::map<ExpertCoverage::Key, std::string> messages;  // by place
   for (const auto& [key, lack] : lacks)
-    groups.add(
-        fmt::format("has {} of {} of {} experts, and none of {}", fmt::join(lack.words, ", "),
-                    experts - static_cast<int64_t>(lack.experts), experts, key.second),
-        lack.stem);
-  groups.report(context);
+    for (const std::string& word : lack.words)
+      messages[{key.first, word}] =
+          fmt::format("has {} of {} of {} experts, and none of {}", fmt::join(lack.words, ", "),
+                      experts - static_cast<int64_t>(lack.experts), experts, key.second);
+  NameGroups groups;
+  for (const NamedTensor& tensor : context.subject().parts.tensors) {
+    if (!tensor.expert) continue;
+    const auto message = messages.find(coverage_key(tensor));
+    if (message != messages.end()) groups.add(message->second, tensor.name);
+  }
+  groups.report(context, [&](Finding& finding, const RuleContext& c) {
+    const auto& tensors = c.subject().parts.tensors;
+    const auto first = std::find_if(tensors.begin(), tensors.end(), [&](const NamedTensor& tensor) {
+      return tensor.name == finding.names.front();
+    });
+    finding.where = coverage.places.at(coverage_key(*first)).stem;
+  });
 }
 
 // Whether the config names layers, so that some of them are what was asked for.
