@@ -47,14 +47,6 @@ int64_t max_rank(const ExpertPair& pair) {
 
 namespace {
 
-Tensor padded(const Tensor& part, Side side, int64_t rank) {
-  const int dim = side == Side::A ? 0 : 1;
-  if (part.dim(dim) == rank) return part;
-  Shape rest = part.shape();
-  rest[static_cast<size_t>(dim)] = rank - part.dim(dim);
-  return Tensor::concat(dim, std::vector{part, Tensor::zeros(part.dtype(), rest)});
-}
-
 const Tensor& first_present(const Factor& factor) {
   for (const Tensor& part : factor.parts)
     if (part.rank() != 0) return part;
@@ -63,9 +55,17 @@ const Tensor& first_present(const Factor& factor) {
 
 }  // namespace
 
+Tensor pad_rank(const Tensor& part, Side side, int64_t rank) {
+  const int dim = side == Side::A ? 0 : 1;
+  if (part.dim(dim) == rank) return part;
+  Shape rest = part.shape();
+  rest[static_cast<size_t>(dim)] = rank - part.dim(dim);
+  return Tensor::concat(dim, std::vector{part, Tensor::zeros(part.dtype(), rest)});
+}
+
 Tensor stack_experts(const Factor& factor, Side side, int64_t experts, int64_t rank) {
   if (factor.shared)
-    return padded(factor.parts.front(), side, rank).unsqueeze(0).broadcast(0, experts);
+    return pad_rank(factor.parts.front(), side, rank).unsqueeze(0).broadcast(0, experts);
   const Tensor& model = first_present(factor);
   Shape shape = model.shape();
   shape[side == Side::A ? 0 : 1] = rank;
@@ -73,7 +73,7 @@ Tensor stack_experts(const Factor& factor, Side side, int64_t experts, int64_t r
   std::vector<Tensor> parts;
   parts.reserve(static_cast<size_t>(experts));
   for (int64_t e = 0; e < experts; ++e)
-    parts.push_back(factor.has(e) ? padded(factor.at(e), side, rank) : absent);
+    parts.push_back(factor.has(e) ? pad_rank(factor.at(e), side, rank) : absent);
   return Tensor::stack(parts);
 }
 

@@ -94,6 +94,9 @@ std::string layer_path(const std::string& stem, int layer);
 // Rank of one factor part: rows of A, columns of B.
 int64_t factor_rank(const Tensor& part, Side side);
 
+// `part` with zeros up to a higher rank: rows of A, columns of B.
+Tensor pad_rank(const Tensor& part, Side side, int64_t rank);
+
 // All experts of a factor as one tensor [E, ..]: shared ones repeated, absent ones zero, lower
 // ranks padded with zeros to `rank`.
 Tensor stack_experts(const Factor& factor, Side side, int64_t experts, int64_t rank);

@@ -17,6 +17,10 @@ struct Scaling {
   // PEFT does gives the same double. Throws Error when no double does.
   Scaling with_rank(int64_t new_rank) const;
 
+  // The scaling without rsLoRA of this rank and value: alpha = value * rank, or a neighbour that
+  // gives the value exactly where one does.
+  static Scaling plain(int64_t rank, double value);
+
   friend bool operator==(const Scaling&, const Scaling&) = default;
 };
 
