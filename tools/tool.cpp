@@ -7,6 +7,7 @@
 #include <new>
 
 #include "lib/base/error.h"
+#include "lib/base/nearest.h"
 #include "lib/base/version.h"
 #include "lib/io/output.h"
 #include "lib/io/utf8.h"
@@ -21,6 +22,22 @@ int report(const std::string& tool, const std::string& what, const std::string& 
   fmt::print(stderr, "{}: error: {}\n", tool, printable(what, kLongestLine));
   if (!hint.empty()) fmt::print(stderr, "hint: {}\n", printable(hint, kLongestLine));
   return kFailed;
+}
+
+// CLI11 takes a word that is no command for an argument, and misses a command.
+void check_command(const CLI::App& app, int argc, char** argv) {
+  const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
+  const std::string_view word = argc > 1 ? argv[1] : "-";
+  if (commands.empty() || word.starts_with("-")) return;
+  std::vector<std::string_view> names;
+  for (const CLI::App* command : commands) {
+    if (command->get_name() == word) return;
+    names.push_back(command->get_name());
+  }
+  const auto meant = nearest(word, names);
+  throw Error(quoted(word), "is no command",
+              meant ? fmt::format("did you mean {}?", *meant)
+                    : fmt::format("commands: {}", fmt::join(names, ", ")));
 }
 
 }  // namespace
@@ -39,6 +56,7 @@ int run_tool(CLI::App& app, int argc, char** argv, const std::function<int()>& r
   install_signal_handlers();
   const std::string tool = app.get_name();
   try {
+    check_command(app, argc, argv);
     app.parse(argc, argv);
     return run();
   } catch (const CLI::Success& e) {

@@ -6,6 +6,7 @@
 
 #include "lib/adapter/path_regex.h"
 #include "lib/base/error.h"
+#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {
@@ -98,11 +99,16 @@ void read_targets(const Reader& reader, AdapterConfig& config) {
   config.modules_to_save = reader.strings("modules_to_save");
 }
 
+// How messages name one entry of a pattern, between quotes: "rank_pattern" of "q_proj".
+std::string entry(std::string_view pattern, const std::string& key) {
+  return fmt::format("{}\" of \"{}", pattern, printable(key));
+}
+
 void read_patterns(const Reader& reader, AdapterConfig& config) {
   for (const auto& [key, value] : reader.pattern("rank_pattern"))
-    config.rank_pattern.emplace_back(key, reader.positive_int("rank_pattern", value));
+    config.rank_pattern.emplace_back(key, reader.positive_int(entry("rank_pattern", key), value));
   for (const auto& [key, value] : reader.pattern("alpha_pattern"))
-    config.alpha_pattern.emplace_back(key, reader.number("alpha_pattern", value));
+    config.alpha_pattern.emplace_back(key, reader.number(entry("alpha_pattern", key), value));
 }
 
 template <class T>
@@ -149,11 +155,26 @@ bool literal_suffix(const std::string& key, const std::string& path) {
   return true;
 }
 
+// A key that is no pattern, said with its place in the file.
+[[noreturn]] void refuse_pattern(const AdapterConfig& config, std::string_view name,
+                                 const std::string& key, const Error& error) {
+  const Json* all = config.json.find(name);
+  const Json* value = all == nullptr ? nullptr : all->find(key);
+  throw Error(value == nullptr ? config.where : at(config.where, *value),
+              fmt::format("\"{}\": {}", entry(name, key), error.text()), error.hint());
+}
+
 template <class T>
-const T* first_match(const std::vector<std::pair<std::string, T>>& patterns,
+const T* first_match(const AdapterConfig& config, std::string_view name,
+                     const std::vector<std::pair<std::string, T>>& patterns,
                      const std::string& path) {
-  for (const auto& pattern : patterns)
-    if (pattern_matches(pattern.first, path)) return &pattern.second;
+  for (const auto& pattern : patterns) {
+    try {
+      if (pattern_matches(pattern.first, path)) return &pattern.second;
+    } catch (const Error& error) {
+      refuse_pattern(config, name, pattern.first, error);
+    }
+  }
   return nullptr;
 }
 
@@ -187,8 +208,8 @@ bool pattern_matches(const std::string& key, const std::string& path) {
 }
 
 Scaling AdapterConfig::scaling(const std::string& path) const {
-  const int64_t* rank = first_match(rank_pattern, path);
-  const double* alpha = first_match(alpha_pattern, path);
+  const int64_t* rank = first_match(*this, "rank_pattern", rank_pattern, path);
+  const double* alpha = first_match(*this, "alpha_pattern", alpha_pattern, path);
   return {rank != nullptr ? *rank : r, alpha != nullptr ? *alpha : lora_alpha, use_rslora};
 }
 

@@ -95,11 +95,14 @@ class Folder {
 
   [[noreturn]] void refuse_without_weights(const Names& stems) const {
     const auto pickles = ending_in(names_, {".bin", ".pt", ".pth"});
-    const std::string expected = stems.front() + std::string(kSafetensorsEnding);
-    if (pickles.empty()) throw Error(path_, fmt::format("holds no weights, expected {}", expected));
+    const std::string ending(kSafetensorsEnding);
+    if (pickles.empty())
+      throw Error(path_, fmt::format("{}, expected {}{}",
+                                     names_.empty() ? "holds no file" : "holds no weights",
+                                     fmt::join(stems, ending + " or "), ending));
     throw Error(path_,
-                fmt::format("holds no {}, and no pickled file is named {}.bin: {}", expected,
-                            stems.front(), list_some(pickles)),
+                fmt::format("holds no {}{}, and no pickled file is named {}.bin: {}", stems.front(),
+                            ending, stems.front(), list_some(pickles)),
                 "Give the path of the file that is meant.");
   }
 

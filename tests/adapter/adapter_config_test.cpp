@@ -161,9 +161,9 @@ TEST_CASE("a missing or mistyped field is named with its line, what it is and wh
     CHECK(fault_with(R"(, "rank_pattern": ["a"])") ==
           "c.json:1:43: \"rank_pattern\" is an array, expected an object");
     CHECK(fault_with(R"(, "rank_pattern": {"a": 0})") ==
-          "c.json:1:49: \"rank_pattern\" is 0, expected a positive integer");
+          "c.json:1:49: \"rank_pattern\" of \"a\" is 0, expected a positive integer");
     CHECK(fault_with(R"(, "alpha_pattern": {"a": "1"})") ==
-          "c.json:1:50: \"alpha_pattern\" is a string, expected a number");
+          "c.json:1:50: \"alpha_pattern\" of \"a\" is a string, expected a number");
   }
   SUBCASE("markers") {
     CHECK(fault_with(R"(, "lora_B_layout": "columns")") ==
@@ -177,6 +177,15 @@ TEST_CASE("a missing or mistyped field is named with its line, what it is and wh
     CHECK(fault_with(R"(, "moelora": [])") ==
           "c.json:1:38: \"moelora\" is an array, expected an object");
   }
+}
+
+TEST_CASE("a pattern key that is no regular expression is named with its place in the file") {
+  const AdapterConfig c = with(R"(, "rank_pattern": {"k_proj": 2, "q_proj(": 4})");
+  CHECK(c.scaling("model.layers.0.self_attn.k_proj").rank == 2);  // never gets to the bad one
+  CHECK(error_text([&] { c.scaling("model.layers.0.self_attn.o_proj"); }) ==
+        "c.json:1:68: \"rank_pattern\" of \"q_proj(\": this pattern key has an unbalanced (, which "
+        "is "
+        "not read here");
 }
 
 // peft/utils/other.py get_pattern_key: re.match(rf"(.*\.)?({key})$", name).
