@@ -7,6 +7,10 @@
 #include "lib/adapter/inspect.h"
 #include "lib/adapter/summary.h"
 #include "lib/base/error.h"
+#include "lib/engine/fit/fit.h"
+#include "lib/engine/fit/served_output.h"
+#include "lib/engine/fit/verify_fit.h"
+#include "lib/io/utf8.h"
 #include "lib/model/base_convert.h"
 #include "tools/load_options.h"
 #include "tools/sizes.h"
@@ -57,9 +61,57 @@ struct Inspect {
 
 // ---- adapter ---------------------------------------------------------------------------------
 
+// --for and what belongs to it.
+struct FitFlags {
+  std::string engine;
+  std::vector<std::string> server_options, drops;
+
+  void add(CLI::App& app) {
+    app.add_option("--for", engine,
+                   "Repair for and write what this server loads: sglang, vllm, peft, or "
+                   "sglang@0.5.18")
+        ->type_name("ENGINE");
+    app.add_option("--server-option", server_options,
+                   "How the server is started: virtual-experts=on, tp-size=2, ...")
+        ->type_name("KEY=VALUE")
+        ->allow_extra_args(false);
+    app.add_option("--drop", drops,
+                   "Leave out what the engine cannot hold: router, bias, saved-modules, embeddings")
+        ->type_name("PART")
+        ->allow_extra_args(false);
+  }
+
+  EngineChoice choice() const {
+    try {
+      return parse_engine(engine);
+    } catch (const Error& e) {
+      throw Error("--for " + printable(engine), e.text(), e.hint());
+    }
+  }
+
+  FitOptions options(const std::string& to, int threads) const {
+    FitOptions o{choice(), {}, server_options, to, {}, threads};
+    for (const std::string& pair : server_options)
+      set_server_option(o.server, pair, {&o.engine, 1});
+    for (const std::string& drop : drops) o.drop.insert(parse_drop(drop));
+    return o;
+  }
+
+  void check_alone(const std::string& to) const {
+    if (to.empty())
+      throw Error("adapter", "neither --for nor --to is given", "say --for ENGINE or --to LAYOUT");
+    if (!server_options.empty())
+      throw Error("--server-option", "is there without --for", "name the server with --for");
+    if (!drops.empty())
+      throw Error("--drop", "is there without --for: a layout alone drops nothing",
+                  "name the server with --for");
+  }
+};
+
 struct AdapterCommand {
   CommonOptions common;
   LoadFlags load;
+  FitFlags fit;
   StackedFlags out_side;
   std::string out, to, names = "family", dtype = "keep", max_shard_size;
   bool verify = false, dry_run = false, force = false, no_sync = false;
@@ -68,7 +120,9 @@ struct AdapterCommand {
     CLI::App* sub = app.add_subcommand("adapter", "Rewrite an adapter in another layout");
     sub->add_option("IN", load.path, "Adapter folder or weights file")->required();
     sub->add_option("OUT", out, "Output folder; appears complete or not at all")->required();
-    sub->add_option("--to", to, "Layout to write")->type_name("LAYOUT")->required();
+    sub->add_option("--to", to, "Layout to write (with --for: instead of the engine's own)")
+        ->type_name("LAYOUT");
+    fit.add(*sub);
     add_load_options(*sub, load);
     sub->add_option("--out-b-order", out_side.b_order, "Columns of the written stacked lora_B")
         ->type_name("ORDER");
@@ -117,20 +171,48 @@ struct AdapterCommand {
     return text + "\n" + table(c) + "\nadapter_config.json:\n" + c.config.dump() + "\n";
   }
 
+  // Fitted for the engine and judged by its plan.
+  Conversion fitted(uint64_t shard_size) const {
+    if (!out_side.b_order.empty() || !out_side.roles.empty())
+      throw Error("--for",
+                  "says how stacked pairs are written: --out-b-order and --out-roles do not "
+                  "go with it",
+                  "leave them out, or use --to alone");
+    const FitOptions how = fit.options(to, common.threads);
+    FittedConversion made = plan_fitted(read_input(load.path, options()), how, options());
+    check_served(made.conversion, out, how, shard_size);
+    if (verify) verify_fit(made.meant, made.conversion.adapter, common.threads);
+    return std::move(made.conversion);
+  }
+
+  Conversion planned(uint64_t shard_size) const {
+    if (!fit.engine.empty()) return fitted(shard_size);
+    fit.check_alone(to);
+    return plan_conversion(load.path, options());
+  }
+
+  std::string verified_text(const Conversion& c, int64_t factors) const {
+    if (!c.fitting || c.fitting->repairs.empty())
+      return fmt::format("verified: {} factors identical\n", factors);
+    return fmt::format(
+        "verified: {} factors as planned; the deltas are the input's within one rounding\n",
+        factors);
+  }
+
   int run() const {
-    const Conversion c = plan_conversion(load.path, options());
+    WriteFolderOptions folder = folder_options(common, force, no_sync, max_shard_size);
+    const Conversion c = planned(folder.weights.max_shard_size);
     for (const std::string& note : c.notes) print_note(common, kTool, note);
     if (dry_run) {
       print_data(common, plan_text(c));
       return kClean;
     }
-    WriteFolderOptions folder = folder_options(common, force, no_sync, max_shard_size);
     folder.verify = verify;
     const WrittenConversion written = write_conversion(c, out, folder);
     std::string text = table(c);
     text += fmt::format("wrote {}: {} tensors, {}\n", out, written.weights.tensors.size(),
                         size_text(written.weights.bytes));
-    if (verify) text += fmt::format("verified: {} factors identical\n", written.verified);
+    if (verify) text += verified_text(c, written.verified);
     print_data(common, text);
     return kClean;
   }

@@ -172,20 +172,33 @@ void set_markers(const WrittenConfig& in, Json& config) {
   config.set("moelora", Json::object(std::move(marker)));
 }
 
+// A plain list of suffixes; what else PEFT would choose modules by is emptied.
+void set_suffixes(const WrittenConfig& in, Json& config) {
+  std::set<std::string> leaves;
+  for (const auto& targets : {in.dense, in.experts})
+    for (const ExpertTarget& t : targets) leaves.insert(leaf(t.path));
+  config.set("target_modules", Json::strings({leaves.begin(), leaves.end()}));
+  for (const char* key :
+       {"target_parameters", "exclude_modules", "layers_to_transform", "layers_pattern"})
+    if (config.find(key) != nullptr) config.set(key, Json());
+}
+
 }  // namespace
 
 Json write_config(const WrittenConfig& in) {
   Json config = in.original.json;
+  const bool fitted = in.fitting != nullptr;
   if (config.find("peft_type") == nullptr) config.set("peft_type", "LORA");
-  if (in.layout != nullptr) {
+  if (fitted && in.fitting->targets == TargetStyle::suffixes)
+    set_suffixes(in, config);
+  else if (in.layout != nullptr || fitted)
     set_targets(in, config);
-    set_markers(in, config);
-  } else if (in.original.target_modules.empty() && in.original.target_regex.empty()) {
+  else if (in.original.target_modules.empty() && in.original.target_regex.empty())
     set_names(config, "target_modules", kept_modules(in));
-  }
+  if (in.layout != nullptr) set_markers(in, config);
   std::vector<ExpertTarget> all(in.dense.begin(), in.dense.end());
   all.insert(all.end(), in.experts.begin(), in.experts.end());
-  if (in.layout != nullptr) set_scales(config, in.original, all);
+  if (in.layout != nullptr || fitted) set_scales(config, in.original, all);
   return config;
 }
 

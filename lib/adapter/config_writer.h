@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/adapter/fitting.h"
 #include "lib/adapter/layout.h"
 
 namespace moelora {
@@ -20,6 +21,7 @@ struct WrittenConfig {
   LayoutWriteOptions options;
   std::optional<GateUpOrder> gate_up_order;  // of fused factors as written
   std::span<const ExpertTarget> dense, experts;
+  const Fitting* fitting = nullptr;  // set: written for one engine
 };
 
 Json write_config(const WrittenConfig& in);

@@ -36,10 +36,38 @@ std::string joined(const std::set<std::string>& items, std::string_view separato
   return out;
 }
 
+// A change is a list of steps: "cast BF16 to F32 (exact), scaled by 0.5 (exact)".
+bool exact(const std::string& change) {
+  for (size_t at = 0; at < change.size();) {
+    const size_t end = std::min(change.find(", ", at), change.size());
+    if (!std::string_view(change).substr(at, end - at).ends_with("(exact)")) return false;
+    at = end + 2;
+  }
+  return true;
+}
+
 bool exact(const std::set<std::string>& changes) {
-  return std::all_of(changes.begin(), changes.end(), [](const std::string& change) {
-    return change.find("(exact)") != std::string::npos;
-  });
+  return std::all_of(changes.begin(), changes.end(),
+                     [](const std::string& change) { return exact(change); });
+}
+
+Json dropped_json(const DroppedPart& part) {
+  return Json::object({{"kind", part.kind},
+                       {"modules", Json::strings(part.modules)},
+                       {"norm", part.norm ? Json(*part.norm) : Json()},
+                       {"whole", part.whole}});
+}
+
+// What was done for an engine: "for", "server_options", "repairs", "dropped".
+std::string fitting_lines(const Fitting& fitting) {
+  std::vector<Json> repairs, dropped;
+  for (const Repair& repair : fitting.repairs)
+    repairs.push_back(Json::object({{"name", repair.name}, {"note", repair.note}}));
+  for (const DroppedPart& part : fitting.dropped) dropped.push_back(dropped_json(part));
+  return fmt::format(
+      "  \"for\": {},\n  \"server_options\": {},\n  \"repairs\": {},\n  \"dropped\": {},\n",
+      quoted(fitting.engine), Json::strings(fitting.options).dump(-1),
+      Json::array(std::move(repairs)).dump(-1), Json::array(std::move(dropped)).dump(-1));
 }
 
 std::string tensor_line(const std::string& name, const Tensor& tensor,
@@ -62,6 +90,7 @@ std::string conversion_report(const Conversion& c, const WrittenWeights& written
   out += fmt::format("  \"from\": {},\n",
                      c.input.layout != nullptr ? quoted(std::string(c.input.layout->id)) : "null");
   out += fmt::format("  \"to\": {},\n", c.to != nullptr ? quoted(std::string(c.to->id)) : "null");
+  if (c.fitting) out += fitting_lines(*c.fitting);
   out += fmt::format("  \"notes\": {},\n", Json::strings(c.notes).dump(-1));
   out += "  \"tensors\": {";
   bool first = true;

@@ -43,6 +43,11 @@ void fuse_for(Conversion& c, const ModelSpec* spec, int threads) {
         "name it with --base");
 }
 
+// The layout whose names dense modules take: a fitted adapter without experts has one too.
+const Layout* naming(const Conversion& c, const ConvertOptions& options) {
+  return c.to == nullptr && c.fitting ? &layout_by_id(options.to) : c.to;
+}
+
 std::string printed_module(const std::string& module, const ModelSpec* spec, const Layout* to) {
   const LinearSpec* linear = spec != nullptr && to != nullptr ? spec->find_linear(module) : nullptr;
   if (linear == nullptr) return module;
@@ -59,18 +64,31 @@ bool bare_parameter(const std::string& module, const DensePair& pair, const Mode
   return linear != nullptr && !(hub ? linear->hub_linear : linear->memory_linear);
 }
 
-std::vector<ExpertTarget> write_dense(const Conversion& c, const ModelSpec* spec,
+// "model.embed_tokens" of "model.embed_tokens.lora_embedding_A".
+std::string embedded_module(const std::string& name) {
+  return name.substr(0, name.rfind(".lora_embedding_"));
+}
+
+void write_extras(const Adapter& adapter, TensorMap& tensors, std::vector<ExpertTarget>& targets) {
+  for (const auto& [name, extra] : adapter.extras) {
+    tensors[std::string(kPeftPrefix) + name] = extra.tensor;
+    if (extra.kind != ExtraKind::embedding_factor || !name.ends_with("_A")) continue;
+    const std::string module = embedded_module(name);
+    targets.push_back({module, false, adapter.config.scaling(module)});
+  }
+}
+
+std::vector<ExpertTarget> write_dense(const Conversion& c, const ModelSpec* spec, const Layout* to,
                                       TensorMap& tensors) {
   std::vector<ExpertTarget> targets;
   for (const auto& [module, pair] : c.adapter.dense) {
-    const std::string printed = printed_module(module, spec, c.to);
+    const std::string printed = printed_module(module, spec, to);
     tensors[lora_name(printed, Side::A)] = pair.a;
     tensors[lora_name(printed, Side::B)] = pair.b;
-    const bool bare = bare_parameter(module, pair, spec, c.to);
+    const bool bare = bare_parameter(module, pair, spec, to);
     targets.push_back({bare ? printed + ".weight" : printed, bare, pair.scaling});
   }
-  for (const auto& entry : c.adapter.extras)
-    tensors[std::string(kPeftPrefix) + entry.first] = entry.second.tensor;
+  write_extras(c.adapter, tensors, targets);
   return targets;
 }
 
@@ -126,9 +144,40 @@ void note_ranks(Conversion& c) {
   }
 }
 
+// Everything that follows from what is read (c.input) and what is to be written (c.adapter).
+Conversion planned(Conversion c, const ConvertOptions& options) {
+  c.notes = c.input.notes;
+  const ModelSpec* spec = c.input.base ? &c.input.base->spec : nullptr;
+  if (!c.adapter.experts.empty()) c.to = &layout_by_id(options.to);
+  const LayoutWriteOptions form = written_form(c, options);
+
+  const std::vector<ExpertTarget> dense = write_dense(c, spec, naming(c, options), c.tensors);
+  WrittenExperts experts;
+  if (c.to != nullptr) {
+    if (c.to->fused)
+      fuse_for(c, spec, options.threads);
+    else
+      split_gate_up(c.adapter);
+    if (!c.fitting) note_ranks(c);
+    check_expert_count(c, spec);
+    experts = c.to->write({c.adapter, spec, form});
+  } else {
+    (void)layout_by_id(options.to);
+    if (!c.fitting) c.notes.push_back("no routed-expert factors: every layout writes the same");
+  }
+  for (auto& [name, tensor] : experts.tensors) c.tensors[name] = std::move(tensor);
+  if (c.fitting) {
+    for (const Repair& repair : c.fitting->repairs) c.notes.push_back(repair.note);
+    c.notes.insert(c.notes.end(), c.fitting->notes.begin(), c.fitting->notes.end());
+  }
+  c.config = write_config({c.adapter.config, spec, c.to, form, c.adapter.gate_up_order, dense,
+                           experts.targets, c.fitting ? &*c.fitting : nullptr});
+  return c;
+}
+
 }  // namespace
 
-Conversion plan_conversion(const std::string& in, const ConvertOptions& options) {
+LoadedAdapter read_input(const std::string& in, const ConvertOptions& options) {
   std::vector<std::string> notes;
   AdapterFiles files = open_adapter(in);
   if (options.dtype) {
@@ -139,36 +188,27 @@ Conversion plan_conversion(const std::string& in, const ConvertOptions& options)
   LoadedAdapter input =
       interpret_adapter(std::move(files), std::move(base), options.load.from, options.load.read);
   input.notes.insert(input.notes.begin(), notes.begin(), notes.end());
-  return plan_conversion(std::move(input), options);
+  return input;
+}
+
+Conversion plan_conversion(const std::string& in, const ConvertOptions& options) {
+  return plan_conversion(read_input(in, options), options);
 }
 
 Conversion plan_conversion(LoadedAdapter input, const ConvertOptions& options) {
   Conversion c;
   c.input = std::move(input);
-  c.notes = c.input.notes;
   c.adapter = c.input.adapter;
-  const ModelSpec* spec = c.input.base ? &c.input.base->spec : nullptr;
-  if (c.input.layout != nullptr) c.to = &layout_by_id(options.to);
-  const LayoutWriteOptions form = written_form(c, options);
+  return planned(std::move(c), options);
+}
 
-  const std::vector<ExpertTarget> dense = write_dense(c, spec, c.tensors);
-  WrittenExperts experts;
-  if (c.to != nullptr) {
-    if (c.to->fused)
-      fuse_for(c, spec, options.threads);
-    else
-      split_gate_up(c.adapter);
-    note_ranks(c);
-    check_expert_count(c, spec);
-    experts = c.to->write({c.adapter, spec, form});
-  } else {
-    (void)layout_by_id(options.to);
-    c.notes.push_back("no routed-expert factors: every layout writes the same");
-  }
-  for (auto& [name, tensor] : experts.tensors) c.tensors[name] = std::move(tensor);
-  c.config = write_config(
-      {c.input.adapter.config, spec, c.to, form, c.adapter.gate_up_order, dense, experts.targets});
-  return c;
+Conversion plan_conversion(LoadedAdapter input, Adapter fitted, Fitting fitting,
+                           const ConvertOptions& options) {
+  Conversion c;
+  c.input = std::move(input);
+  c.adapter = std::move(fitted);
+  c.fitting = std::move(fitting);
+  return planned(std::move(c), options);
 }
 
 }  // namespace moelora

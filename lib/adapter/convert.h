@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "lib/adapter/adapter_file.h"
+#include "lib/adapter/fitting.h"
 #include "lib/io/tensor_writer.h"
 
 namespace moelora {
@@ -26,6 +27,7 @@ struct Conversion {
   TensorMap tensors;
   Json config;
   std::vector<std::string> notes;  // assumptions and changes, for people
+  std::optional<Fitting> fitting;  // set when `adapter` was changed for an engine
 };
 
 // Throws Error when the input cannot be read or the target layout cannot say what it holds.
@@ -34,6 +36,14 @@ Conversion plan_conversion(const std::string& in, const ConvertOptions& options)
 // The same for an adapter that is read already. Of options.load only `read` matters: where the
 // input has no stacked pairs, it says how the output's are to be.
 Conversion plan_conversion(LoadedAdapter input, const ConvertOptions& options);
+
+// As above with another adapter than the input was read as: what an engine's repairs made of it
+// (lib/engine/fit). Its config is the one that is written, its targets as `fitting` says.
+Conversion plan_conversion(LoadedAdapter input, Adapter fitted, Fitting fitting,
+                           const ConvertOptions& options);
+
+// What plan_conversion(in, ..) reads: options.load and options.dtype.
+LoadedAdapter read_input(const std::string& in, const ConvertOptions& options);
 
 struct WriteFolderOptions {
   OutputOptions output;

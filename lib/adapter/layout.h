@@ -44,6 +44,8 @@ struct LayoutWriteOptions {
   BOrder b_order = BOrder::rank_major;
   Roles roles = Roles::natural;
   bool canonical_names = false;  // gate/up/down where the family says w1/w3/w2
+  bool short_names = false;      // w1/w3/w2 where the hub numbers no experts (vLLM on gpt-oss)
+  bool shared_outer = false;     // stacked-fused: outer factors once, with a leading 1
 };
 
 struct WriteContext {

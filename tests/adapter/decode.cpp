@@ -43,6 +43,11 @@ struct Decoder {
   std::map<std::string, std::pair<Shape, std::vector<double>>> tensors;
   std::map<std::string, Matrix> out;
 
+  double scale(const std::string& path) const {
+    if (options.server_scale) return config.lora_alpha / static_cast<double>(config.r);
+    return config.scaling(path).value();
+  }
+
   // Element [e, r, c] of a tensor that is 2-D or 3-D with a leading E or 1.
   Matrix slab(const std::string& name, int64_t e) const {
     const auto& [shape, data] = tensors.at(name);
@@ -83,9 +88,9 @@ struct Decoder {
       if (inner && !nested) continue;
       const bool down = nested ? inner == options.base_layer_is_down : options.lone == "down_proj";
       const std::string name = prefix + stem + (inner ? ".base_layer" : "");
-      const double scale = config.scaling(stem + (down ? ".down_proj" : ".gate_up_proj")).value();
+      const double s = scale(stem + (down ? ".down_proj" : ".gate_up_proj"));
       for (int64_t e = 0; e < options.experts; ++e) {
-        Matrix delta = product(stacked_pair(name, e), scale);
+        Matrix delta = product(stacked_pair(name, e), s);
         if (options.swapped) delta = transposed(delta);
         if (down)
           put(layer, e, "down", delta);
@@ -125,7 +130,7 @@ std::map<std::string, Matrix> decode_deltas(const std::string& folder,
         listed = listed || parameter == t || parameter.ends_with("." + t);
       d.out[module] =
           product({d.slab(stem + ".lora_A.weight", 0), d.slab(stem + ".lora_B.weight", 0)},
-                  d.config.scaling(listed ? parameter : module).value());
+                  d.scale(listed ? parameter : module));
       continue;
     }
     const std::string layer = x[2], rest = x[3];
@@ -136,12 +141,9 @@ std::map<std::string, Matrix> decode_deltas(const std::string& folder,
     const size_t dot = rest.find('.');
     const bool numbered = dot != std::string::npos;
     const std::string proj = gate_up_down(numbered ? rest.substr(dot + 1) : rest);
-    const double scale =
-        d.config
-            .scaling(numbered
-                         ? module
-                         : x[1].str() + "." + (proj == "gate_up" ? "gate_up_proj" : proj + "_proj"))
-            .value();
+    const double scale = d.scale(
+        numbered ? module
+                 : x[1].str() + "." + (proj == "gate_up" ? "gate_up_proj" : proj + "_proj"));
     const int64_t first = numbered ? std::stoll(rest.substr(0, dot)) : 0;
     for (int64_t e = first; e < (numbered ? first + 1 : options.experts); ++e) {
       const Matrix delta =

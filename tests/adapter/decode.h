@@ -23,7 +23,9 @@ struct DecodeOptions {
   bool interleaved = false;                    // rows of gate_up in PEFT's parameters (gpt-oss)
   bool expert_major = false, swapped = false;  // of peft-params
   bool base_layer_is_down = false;             // PEFT on parametrised experts
-  std::string lone = "gate_up_proj";           // what an unnested pair without a sibling is
+  // lora_alpha / r of the config for all, as servers have it: no patterns, no rsLoRA.
+  bool server_scale = false;
+  std::string lone = "gate_up_proj";  // what an unnested pair without a sibling is
 };
 
 // Every module's delta by name: "model.layers.0.self_attn.q_proj", and for routed experts

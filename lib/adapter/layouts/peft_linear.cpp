@@ -27,8 +27,11 @@ void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Ada
 }
 
 std::string_view word(const WriteContext& context, Projection projection) {
-  if (context.spec == nullptr || context.options.canonical_names || !context.spec->hub.numbered)
+  const bool numbered = context.spec != nullptr && context.spec->hub.numbered;
+  if (context.options.canonical_names || (!numbered && !context.options.short_names))
     return names().word(projection);
+  if (!numbered)
+    return projection == Projection::gate ? "w1" : projection == Projection::up ? "w3" : "w2";
   const ExpertStorage& hub = context.spec->hub;
   return projection == Projection::gate ? hub.gate
          : projection == Projection::up ? hub.up

@@ -25,7 +25,9 @@ void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Ada
   adapter.gate_up_order = GateUpOrder::halves;
 }
 
-WrittenExperts write(const WriteContext& context) { return write_stacked(names(), context, false); }
+WrittenExperts write(const WriteContext& context) {
+  return write_stacked(names(), context, context.options.shared_outer);
+}
 
 }  // namespace
 

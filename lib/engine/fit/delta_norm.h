@@ -1,0 +1,25 @@
+#pragma once
+
+#include <vector>
+
+#include "lib/adapter/adapter.h"
+
+namespace moelora {
+
+// One low-rank delta: scale * B A.
+struct Delta {
+  Tensor a, b;
+  double scale = 1;
+};
+
+// ||scale B A||, Frobenius, in double: sqrt(scale^2 tr((B^T B)(A A^T))); the delta itself is never
+// formed. Reads the factors.
+double delta_norm(const Delta& delta);
+
+// Square root of the sum of their squares, on `threads` (0: all).
+double delta_norm(const std::vector<Delta>& deltas, int threads);
+
+// Every delta of an adapter's routed experts. A factor that all experts share is in each of them.
+std::vector<Delta> expert_deltas(const Adapter& adapter);
+
+}  // namespace moelora

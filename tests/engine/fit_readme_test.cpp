@@ -1,0 +1,24 @@
+// The tables of --for in README.md are made from the library. MOELORA_UPDATE=1 writes them.
+
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include "lib/engine/fit/fit.h"
+#include "lib/engine/fit/layout_choice.h"
+#include "tests/adapter/readme_section.h"
+
+using namespace moelora;
+
+TEST_CASE("README lists every repair") {
+  std::string out = "| repair | for | what is mended, and how |\n|---|---|---|\n";
+  for (const RepairRow& row : repair_rows())
+    out += fmt::format("| {} | {} | {} |\n", row.name, row.engines, row.summary);
+  check_readme_section("repairs", out);
+}
+
+TEST_CASE("README lists which layout an engine gets") {
+  std::string out = "| engine | base and options | layout | because |\n|---|---|---|---|\n";
+  for (const LayoutChoice& row : layout_choices())
+    out += fmt::format("| {} | {} | `{}` | {} |\n", row.engine, row.when, row.layout, row.why);
+  check_readme_section("layout choices", out);
+}
