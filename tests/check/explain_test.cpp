@@ -69,6 +69,14 @@ TEST_CASE("every rule's example shows the finding that it really gives") {
   }
 }
 
+TEST_CASE("what rules say fits what GitHub shows of a SARIF rule") {
+  for (const Rule* rule : all_rules()) {
+    CAPTURE(rule->id);
+    CHECK(rule->what.size() <= 1024);
+    CHECK(rule->why.size() <= 1024);
+  }
+}
+
 TEST_CASE("the lists of rules have a line for each rule") {
   const std::string markdown = list_rules("markdown"), text = list_rules("text");
   const Json json = parse_json(list_rules("json"), "rules");

@@ -29,6 +29,7 @@ SCHEMAS = pathlib.Path(__file__).resolve().parents[2] / "schemas"
 GOLDENS = [["gpt_oss/peft_params", "--base", "gpt_oss/base"],
            ["gpt_oss/per_expert", "qwen3_moe/per_expert"],
            ["mixtral/per_expert", "--base", "mixtral/base", "--engine", "peft"],
+           ["gpt_oss/peft_params", "gpt_oss/lone_q", "--base", "gpt_oss/base", "--engine", "sglang", "--engine", "vllm"],
            ["no/such/adapter"]]
 
 

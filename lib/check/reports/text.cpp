@@ -27,7 +27,7 @@ class Text {
     if (report_.options.verbose)
       for (const EngineRun* run : with_memory(report_.deployment)) memory(*run);
     all_remarks();
-    out_ += paint(Style::bold, summary_line(report_)) + "\n";
+    out_ += paint(Style::bold, prose(summary_line(report_), 0)) + "\n";
     return std::move(out_);
   }
 
@@ -103,8 +103,11 @@ class Text {
 
   void all_remarks() {
     const std::vector<Remark> all = remarks(report_.judgement);
-    for (const Remark& remark : all)
-      out_ += paint(Style::dim, remark.label) + ": " + prose(shown(remark.text), 2) + "\n";
+    for (const Remark& remark : all) {
+      const std::string_view label = remark.label;
+      const std::string text = prose(fmt::format("{}: {}", label, shown(remark.text)), 2);
+      out_ += paint(Style::dim, label) + text.substr(label.size()) + "\n";
+    }
     if (!all.empty()) out_ += "\n";
   }
 

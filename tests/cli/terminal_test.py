@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""lora-validate on a terminal: colours and width, and who may forbid them. Unix only (a pty).
+
+    terminal_test.py BUILD/bin/lora-validate
+"""
+
+import fcntl
+import os
+import pathlib
+import pty
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import unittest
+
+TOOL = pathlib.Path(sys.argv[1]).resolve()
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+ESCAPE = "\x1b["
+
+
+def on_terminal(*arguments, columns=200, **variables):
+    """What the command prints on a terminal of so many columns."""
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "TERM")}
+    with tempfile.TemporaryDirectory() as home:
+        process = subprocess.Popen([TOOL, *arguments], stdin=subprocess.DEVNULL, stdout=child, cwd=ROOT / "examples/data",
+                                   env={**environment, "HOME": home, "TERM": "xterm", **variables})
+        os.close(child)
+        text = b""
+        while True:
+            try:
+                piece = os.read(parent, 1 << 16)
+            except OSError:  # Linux says EIO where the other side is closed
+                break
+            if not piece:
+                break
+            text += piece
+        process.wait()
+    os.close(parent)
+    return text.decode("utf-8").replace("\r\n", "\n")
+
+
+class TerminalTest(unittest.TestCase):
+    def test_a_terminal_gets_colours(self):
+        text = on_terminal("gpt_oss_adapter")
+        self.assertIn(f"{ESCAPE}1mgpt_oss_adapter{ESCAPE}0m: 1 information", text)
+        self.assertIn(f"{ESCAPE}1;36minformation{ESCAPE}0m", text)
+
+    def test_colours_can_be_forbidden(self):
+        self.assertNotIn(ESCAPE, on_terminal("gpt_oss_adapter", "--no-color"))
+        self.assertNotIn(ESCAPE, on_terminal("gpt_oss_adapter", NO_COLOR="1"))
+        self.assertNotIn(ESCAPE, on_terminal("gpt_oss_adapter", TERM="dumb"))
+        self.assertIn(ESCAPE, on_terminal("gpt_oss_adapter", NO_COLOR=""))
+
+    def test_other_formats_and_files_get_none(self):
+        self.assertNotIn(ESCAPE, on_terminal("gpt_oss_adapter", "--format", "markdown"))
+        with tempfile.NamedTemporaryFile() as file:
+            on_terminal("gpt_oss_adapter", "--output", file.name, "--quiet")
+            self.assertNotIn(ESCAPE, file.read().decode())
+
+    def test_prose_is_wrapped_at_the_width_and_commands_are_not(self):
+        missing = ["no_such_adapter", "--no-color"]
+        wide, narrow = on_terminal(*missing), on_terminal(*missing, columns=40)
+        self.assertGreater(max(map(len, wide.splitlines())), 80)
+        prose = [line for line in narrow.splitlines() if not line.startswith("    fix: ")]
+        self.assertLessEqual(max(map(len, prose[2:])), 40)
+        self.assertEqual(wide.split(), narrow.split())
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1])
