@@ -230,8 +230,15 @@ TEST_CASE("a GitHub annotation names file, line and rule on one line") {
       "server: KeyError: 'v_proj'%0Afix: lora-convert adapter adapters/a OUT --to peft-linear\n"));
   CHECK(count(text, "::warning file=adapters/a/adapter_config.json,line=12,endLine=12,col=5,") ==
         1);
-  CHECK(count(text, "\n::notice ") == 1);
+  CHECK(count(text, "::notice ") == 0);
+  CHECK(count(text, "\ninformation MOD907 coverage adapters/a: attention of 2 layers\n") == 1);
   CHECK(count(text, "\nignored CFG903 dead-pattern in adapters/b: trained that way") == 1);
+}
+
+TEST_CASE("information is annotated when GitHub's report is verbose") {
+  ReportOptions options = in_folder("/w");
+  options.verbose = true;
+  CHECK(count(broken_verdict().written("github", options), "\n::notice ") == 1);
 }
 
 TEST_CASE("more than ten annotations of a kind go to the log as lines, and the tenth says so") {

@@ -62,19 +62,26 @@ std::string plain(const Report& report, const FindingGroup& group) {
                               told(group)));
 }
 
-// The annotations of one severity, and as plain lines those that would be too many.
+// How many of so many findings are annotated; with more than a step may have, the last annotation
+// says how many are not. Information is for the log: nobody has to act on it.
+size_t annotated(size_t findings, Severity severity, bool verbose) {
+  if (severity == Severity::information && !verbose) return 0;
+  return findings <= kMostOfAKind ? findings : kMostOfAKind - 1;
+}
+
+// The annotations of one severity, and the rest as plain lines.
 std::string of_severity(const Report& report, const std::vector<FindingGroup>& groups,
                         Severity severity) {
   std::vector<const FindingGroup*> mine;
   for (const FindingGroup& group : groups)
     if (group.severity == severity) mine.push_back(&group);
-  const size_t annotated = mine.size() <= kMostOfAKind ? mine.size() : kMostOfAKind - 1;
+  const size_t count = annotated(mine.size(), severity, report.options.verbose);
   std::string out;
-  for (size_t i = 0; i < annotated; ++i) out += annotation(report, *mine[i]);
-  if (annotated < mine.size())
+  for (size_t i = 0; i < count; ++i) out += annotation(report, *mine[i]);
+  if (count > 0 && count < mine.size())
     out += fmt::format("::{} title=lora-validate::{} more follow in this step's log\n",
-                       kind(severity), mine.size() - annotated);
-  for (size_t i = annotated; i < mine.size(); ++i) out += plain(report, *mine[i]);
+                       kind(severity), mine.size() - count);
+  for (size_t i = count; i < mine.size(); ++i) out += plain(report, *mine[i]);
   return out;
 }
 
