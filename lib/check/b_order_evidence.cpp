@@ -150,7 +150,7 @@ void decide_by_norms(BOrderEvidence& e) {
   const double main = std::abs(grouping) >= std::abs(e.pairing) ? grouping : e.pairing;
   const double sign = main > 0 ? 1 : -1;
   const double least = std::min({sign * grouping, sign * e.strict, sign * e.pairing});
-  if (std::abs(main) < kLikely || least < -kOpposed) return;
+  if (std::abs(main) < kLikely || least < -kOpposed - std::abs(main) / 10) return;
   e.verdict = order_of(main);
   e.confidence = Confidence::likely;
   const bool unfeigned = std::max(sign * e.strict, sign * e.pairing) >= kCertainStrict;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "lib/check/b_order_evidence.h"
 #include "lib/check/rule.h"
 #include "lib/check/stacked_file.h"
 
@@ -19,6 +20,23 @@ bool is_decided(const Subject& subject, int64_t experts, int64_t rows) {
   return loaded && loaded->adapter.stacked && loaded->adapter.stacked->b_order_from == "given";
 }
 
+std::string said(const Subject& subject, bool unsloth) {
+  if (!unsloth)
+    return "nothing says in which order the columns of lora_B are; read as PEFT writes them, "
+           "rank-major: column k*E + e";
+  return fmt::format(
+      "the base model is {}, and Unsloth wrote the columns of a stacked lora_B in either order; "
+      "there is no \"lora_B_layout\" that says which",
+      subject.parsed_config->base_model);
+}
+
+// Only told: no verdict rests on it.
+std::string evidence(const Subject& subject, const StackedFile& file, int64_t experts) {
+  if (subject.values.empty()) return {};
+  const BOrderEvidence found = b_order_evidence(file.pairs, experts, 0);
+  return found.pairs > 0 ? "; " + describe(found) : "";
+}
+
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
   const auto file = stacked_file(subject);
@@ -29,13 +47,8 @@ void check(RuleContext& context) {
   for (const StackedPair& pair : file->pairs) names.push_back(pair.b->name);
   std::sort(names.begin(), names.end());
   const bool unsloth = is_unsloth(*subject.parsed_config);
-  Finding& finding = context.report(
-      std::move(names),
-      unsloth ? fmt::format("the base model is {}, and Unsloth wrote the columns of a stacked "
-                            "lora_B in either order; there is no \"lora_B_layout\" that says which",
-                            subject.parsed_config->base_model)
-              : std::string("nothing says in which order the columns of lora_B are; read as PEFT "
-                            "writes them, rank-major: column k*E + e"));
+  Finding& finding =
+      context.report(std::move(names), said(subject, unsloth) + evidence(subject, *file, experts));
   if (unsloth) finding.severity = Severity::error;
 }
 
