@@ -2,139 +2,184 @@
 
 #include <fmt/format.h>
 
-#include "lib/engine/vllm/copy.h"
+#include "lib/engine/vllm/slot.h"
 
 namespace moelora::vllm {
 namespace {
 
-// This rank's part of `whole` rows that lie on the ranks in `parts` parts.
-struct Part {
-  int64_t first, end;
-};
-Part part_of(int64_t whole, int64_t parts, int64_t rank, int64_t tp) {
-  const int64_t size = whole / parts, mine = rank / (tp / parts);
-  return {mine * size, (mine + 1) * size};
+using Views = std::vector<std::optional<View>>;
+
+// [first:end, :] of a matrix.
+View rows(const View& view, int64_t first, int64_t end) {
+  if (view.rank() < 2) view.slice(1, 0, 0);  // raises
+  return view.slice(0, first, end);
 }
 
-}  // namespace
+class DenseCopy {
+ public:
+  DenseCopy(const CopyContext& context, const Module& module, const Lora& lora)
+      : settings_(context.server.settings),
+        rank_(context.rank),
+        model_(context.model),
+        slot_(context.slot),
+        module_(module),
+        lora_(lora) {}
 
-// BaseLinearLayerWithLoRA, LogitsProcessorWithLoRA.
-void CopyStep::copy_single(const Module& module, const Lora& lora) {
-  if (lora.packed || !lora.has_a() || !lora.has_b()) throw assertion_error();
-  View a = model_.a(lora), b = model_.b(lora);
-  const Child& child = module.children[0];
-  const bool cut = settings_.tp > 1 && module.kind != Kind::logits, column = child.parts > 1,
-             row = cut && module.kind == Kind::row;
-  expect(a, 1, child.in);
-  expect(b, 0, child.out);
-  const int64_t max_rank = settings_.max_rank, a_rows = rank_rows(column);
-  const int64_t in = row ? child.in / settings_.tp : child.in;
-  const int64_t out =
-      row && settings_.fully_sharded ? child.out / settings_.tp : child.out / child.parts;
-  handle(a);
-  if (row) a = a.slice(1, rank_ * in, (rank_ + 1) * in);
-  if (a_rows < max_rank) {
-    a.size(0);
-    a = a.slice(0, rank_ * a_rows, (rank_ + 1) * a_rows);
+  void run() {
+    if (module_.kind == Kind::merged) return lists(lora_.as, lora_.bs);
+    if (lora_.packed || !lora_.has_a() || !lora_.has_b()) throw assertion_error();
+    const View a = model_.a(lora_), b = model_.b(lora_);
+    slot_.expect(a, 1, child().in);
+    slot_.expect(b, 0, child().out);
+    if (module_.kind == Kind::embedding) return embedding(a, b);
+    if (module_.kind == Kind::unknown) return unknown(a, b);
+    if (module_.kind == Kind::variable) return variable(a, b);
+    single(a, b);
   }
-  handle(b);
-  if (cut && out < child.out) {
-    if (b.rank() < 2) b.slice(1, 0, 0);  // [first:end, :]
-    b = b.slice(0, rank_ * out, (rank_ + 1) * out);
-  }
-  if (module.kind == Kind::unknown) {
-    writes_.push_back({{"lora_a_stacked.0", a.shape}, Shape(a.shape.size()), a.shape, a});
-    writes_.push_back({{"lora_b_stacked.0", b.shape}, Shape(b.shape.size()), b.shape, b});
-    return;
-  }
-  put_dense("lora_a_stacked.0", {a_rows, in}, a);
-  put_dense("lora_b_stacked.0", {out, max_rank}, b);
-}
 
-// VocabParallelEmbeddingWithLoRA: lora_a is held transposed.
-void CopyStep::copy_embedding(const Lora& lora) {
-  if (lora.packed || !lora.has_a() || !lora.has_b()) throw assertion_error();
-  const View a = model_.a(lora), b = model_.b(lora);
-  expect(a, 1, server_.spec.vocab);
-  expect(b, 0, server_.spec.hidden);
-  put_dense("lora_a_stacked.0", {server_.spec.vocab, settings_.max_rank}, a.transpose());
-  put_dense("lora_b_stacked.0", {server_.spec.hidden, settings_.max_rank}, b);
-}
+ private:
+  const Child& child() const { return module_.children[0]; }
+  bool is_sharded() const { return child().parts > 1; }
 
-// MergedColumnParallelLinearWithLoRA: one buffer a slice; None leaves it zero.
-void CopyStep::copy_lists(const Module& module, std::vector<std::optional<View>> a,
-                          std::vector<std::optional<View>> b) {
-  std::vector<int64_t> whole = module.slices;
-  if (whole.empty())
-    for (const Child& child : module.children) whole.push_back(child.out);
-  for (size_t i = 0; i < module.children.size() && module.kind == Kind::merged; ++i) {
-    if (a[i]) expect(*a[i], 1, module.children[i].in);
-    if (b[i]) expect(*b[i], 0, module.children[i].out);
+  // Rows of lora_A on this rank: cut along the rank where column-parallel and fully sharded.
+  int64_t a_rows() const {
+    return is_sharded() && settings_.fully_sharded ? settings_.max_rank / settings_.tp
+                                                   : settings_.max_rank;
   }
-  if (b.size() != whole.size()) expand_groups(module, a, b);
-  const bool sharded = settings_.tp > 1 && module.children[0].parts > 1;
-  const int64_t a_rows = rank_rows(sharded), in = module.children[0].in;
-  const auto parts = [&](size_t i) {
-    return i < module.children.size() ? module.children[i].parts : module.children[0].parts;
-  };
-  for (size_t i = 0; i < whole.size() && sharded; ++i) {
-    if (!a[i]) continue;
-    handle(*a[i]);
-    if (a_rows < settings_.max_rank) a[i] = a[i]->slice(0, rank_ * a_rows, (rank_ + 1) * a_rows);
-  }
-  for (size_t i = 0; i < whole.size() && sharded; ++i) {
-    if (!b[i]) continue;
-    handle(*b[i]);
-    if (b[i]->rank() < 2) b[i]->slice(1, 0, 0);  // [first:end, :]
-    const Part part = part_of(whole[i], parts(i), rank_, settings_.tp);
-    b[i] = b[i]->slice(0, part.first, part.end);
-  }
-  for (size_t i = 0; i < whole.size(); ++i) {
-    const int64_t out = sharded ? whole[i] / parts(i) : whole[i];
-    if (a[i]) put_dense(fmt::format("lora_a_stacked.{}", i), {a_rows, in}, *a[i]);
-    if (b[i]) put_dense(fmt::format("lora_b_stacked.{}", i), {out, settings_.max_rank}, *b[i]);
-  }
-}
 
-// expand_packed_lora: in_proj_qkv covers three slices, in_proj_z one.
-void CopyStep::expand_groups(const Module& module, std::vector<std::optional<View>>& a,
-                             std::vector<std::optional<View>>& b) const {
-  std::vector<std::optional<View>> wide_a, wide_b;
-  size_t first = 0;
-  for (size_t group = 0; group < b.size(); ++group) {
-    if (!b[group]) throw none_has_no("shape");
-    const int64_t rows = b[group]->size(0);
+  View cut_a(const View& a) {
+    slot_.handle(a);
+    const int64_t count = a_rows();
+    return count < settings_.max_rank ? a.slice(0, rank_ * count, (rank_ + 1) * count) : a;
+  }
+
+  // This rank's part of the `whole` rows, which lie on the ranks in `parts` parts.
+  View cut_b(const View& b, int64_t whole, int64_t parts) {
+    slot_.handle(b);
+    if (!is_sharded()) return b;
+    const int64_t size = whole / parts, mine = rank_ / (settings_.tp / parts);
+    return rows(b, mine * size, (mine + 1) * size);
+  }
+
+  void put(const char* side, size_t index, const Shape& buffer, const View& view) {
+    slot_.put(fmt::format("lora_{}_stacked.{}", side, index), buffer, {view}, 0);
+  }
+
+  // BaseLinearLayerWithLoRA, LogitsProcessorWithLoRA.
+  void single(const View& a, const View& b) {
+    if (module_.kind == Kind::row) return row(a, b);
+    const View mine_a = cut_a(a), mine_b = cut_b(b, child().out, child().parts);
+    put("a", 0, {a_rows(), child().in}, mine_a);
+    put("b", 0, {child().out / child().parts, settings_.max_rank}, mine_b);
+  }
+
+  // RowParallelLinearWithLoRA: columns of A; with fully sharded LoRA rows of B as well.
+  void row(View a, View b) {
+    const int64_t in = child().in / settings_.tp;
+    const int64_t out = settings_.fully_sharded ? child().out / settings_.tp : child().out;
+    slot_.handle(a);
+    if (settings_.tp > 1) a = a.slice(1, rank_ * in, (rank_ + 1) * in);
+    slot_.handle(b);
+    if (out < child().out) b = rows(b, rank_ * out, (rank_ + 1) * out);
+    put("a", 0, {settings_.max_rank, in}, a);
+    put("b", 0, {out, settings_.max_rank}, b);
+  }
+
+  // VocabParallelEmbeddingWithLoRA: lora_a is held transposed.
+  void embedding(const View& a, const View& b) {
+    put("a", 0, {child().in, settings_.max_rank}, a.transpose());
+    put("b", 0, {child().out, settings_.max_rank}, b);
+  }
+
+  void unknown(const View& a, const View& b) {
+    put("a", 0, a.shape, a);
+    put("b", 0, b.shape, b);
+  }
+
+  // MergedColumnParallelLinearVariableSliceWithLoRA: one lora_B is split, its lora_A repeated.
+  void variable(const View& a, const View& b) {
+    Views bs;
+    int64_t first = 0;
+    for (int64_t size : module_.slices) {
+      bs.emplace_back(b.slice(0, first, first + size));
+      first += size;
+    }
+    copy_slices(Views(module_.slices.size(), a), bs);
+  }
+
+  // MergedColumnParallelLinearWithLoRA: one buffer a slice; None leaves it zero.
+  void lists(Views as, Views bs) {
+    for (size_t i = 0; i < module_.children.size(); ++i) {
+      if (as[i]) slot_.expect(*as[i], 1, module_.children[i].in);
+      if (bs[i]) slot_.expect(*bs[i], 0, module_.children[i].out);
+    }
+    if (!module_.slices.empty() && bs.size() != module_.slices.size()) expand_groups(as, bs);
+    copy_slices(std::move(as), std::move(bs));
+  }
+
+  // Rows of slice i and in how many parts they lie.
+  int64_t whole(size_t i) const {
+    return module_.slices.empty() ? module_.children[i].out : module_.slices[i];
+  }
+  int64_t parts(size_t i) const {
+    return module_.slices.empty() ? module_.children[i].parts : child().parts;
+  }
+
+  void copy_slices(Views as, Views bs) {
+    if (is_sharded()) {
+      for (std::optional<View>& a : as)
+        if (a) a = cut_a(*a);
+      for (size_t i = 0; i < bs.size(); ++i)
+        if (bs[i]) bs[i] = cut_b(*bs[i], whole(i), parts(i));
+    }
+    for (size_t i = 0; i < bs.size(); ++i) {
+      if (as[i]) put("a", i, {a_rows(), child().in}, *as[i]);
+      if (bs[i]) put("b", i, {whole(i) / parts(i), settings_.max_rank}, *bs[i]);
+    }
+  }
+
+  // expand_packed_lora: in_proj_qkv covers three slices, in_proj_z one.
+  void expand_groups(Views& as, Views& bs) const {
+    Views wide_as, wide_bs;
+    size_t first = 0;
+    for (size_t group = 0; group < bs.size(); ++group) {
+      if (!bs[group]) throw none_has_no("shape");
+      const size_t end = end_of_group(first, bs[group]->size(0));
+      for (int64_t row = 0; first < end; row += module_.slices[first++]) {
+        wide_bs.emplace_back(bs[group]->slice(0, row, row + module_.slices[first]));
+        wide_as.push_back(as[group]);
+      }
+    }
+    if (wide_bs.size() != module_.slices.size())
+      throw Raised("IndexError", "list index out of range");
+    as = std::move(wide_as);
+    bs = std::move(wide_bs);
+  }
+
+  size_t end_of_group(size_t first, int64_t count) const {
     size_t end = first;
     int64_t covered = 0;
-    while (end < module.slices.size() && covered != rows) covered += module.slices[end++];
-    if (covered != rows || end == first)
+    while (end < module_.slices.size() && covered != count) covered += module_.slices[end++];
+    if (covered != count || end == first)
       throw Raised("ValueError",
                    fmt::format("Cannot determine how to split lora_b with {} rows into {} slices "
                                "with output sizes {} starting from index {}.",
-                               rows, module.slices.size(), to_string(module.slices), first));
-    for (int64_t row = 0; first < end; row += module.slices[first++]) {
-      wide_b.push_back(b[group]->slice(0, row, row + module.slices[first]));
-      wide_a.push_back(a[group]);
-    }
+                               count, module_.slices.size(), to_string(module_.slices), first));
+    return end;
   }
-  if (wide_b.size() != module.slices.size()) throw Raised("IndexError", "list index out of range");
-  a = std::move(wide_a);
-  b = std::move(wide_b);
-}
 
-// MergedColumnParallelLinearVariableSliceWithLoRA: one lora_B is split, its lora_A repeated.
-void CopyStep::copy_variable(const Module& module, const Lora& lora) {
-  if (lora.packed || !lora.has_a() || !lora.has_b()) throw assertion_error();
-  const View whole_a = model_.a(lora), whole_b = model_.b(lora);
-  expect(whole_a, 1, module.children[0].in);
-  expect(whole_b, 0, module.children[0].out);
-  std::vector<std::optional<View>> a(module.slices.size(), whole_a), b;
-  int64_t first = 0;
-  for (int64_t rows : module.slices) {
-    b.push_back(whole_b.slice(0, first, first + rows));
-    first += rows;
-  }
-  copy_lists(module, std::move(a), std::move(b));
+  const Settings& settings_;
+  int64_t rank_;
+  const LoraModel& model_;
+  Slot& slot_;
+  const Module& module_;
+  const Lora& lora_;
+};
+
+}  // namespace
+
+void copy_dense(const CopyContext& context, const Module& module, const Lora& lora) {
+  DenseCopy(context, module, lora).run();
 }
 
 }  // namespace moelora::vllm

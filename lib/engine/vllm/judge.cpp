@@ -66,9 +66,7 @@ class AllRanks {
   }
 
   void merge(TensorState& all, const TensorState& mine, const std::vector<Buffer>& buffers) {
-    all.misfit.smaller |= mine.misfit.smaller;
-    all.misfit.larger |= mine.misfit.larger;
-    all.misfit.collapsed |= mine.misfit.collapsed;
+    all.misfit |= mine.misfit;
     if (weight(mine.use) <= weight(all.use)) return;
     all.use = mine.use;
     if (mine.buffer >= buffers.size()) return;

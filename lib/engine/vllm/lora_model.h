@@ -27,6 +27,13 @@ struct Misfit {
   bool smaller = false;    // the rest of the buffer stays zero
   bool larger = false;     // what lies beyond is cut off
   bool collapsed = false;  // per-expert factors where one is held: expert 0 alone is kept
+
+  Misfit& operator|=(const Misfit& other) {
+    smaller |= other.smaller;
+    larger |= other.larger;
+    collapsed |= other.collapsed;
+    return *this;
+  }
 };
 
 struct TensorState {

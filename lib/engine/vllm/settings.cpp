@@ -11,6 +11,7 @@
 namespace moelora::vllm {
 namespace {
 
+constexpr int64_t kMostRanks = 256;  // every one of them is simulated
 constexpr std::array<int64_t, 9> kLegalRanks = {1, 8, 16, 32, 64, 128, 256, 320, 512};
 
 void drop_unknown_switch(bool& on, std::string_view name, std::string_view since,
@@ -43,7 +44,10 @@ bool class_starts(const ModelSpec& spec, const EngineVersion& version) {
 Settings make_settings(const ServerOptions& options, const ModelSpec& spec,
                        const EngineVersion& version) {
   Settings out;
-  out.tp = std::max(options.tp, options.ep);
+  const int64_t ranks = std::max(options.tp, options.ep);
+  out.tp = std::min(ranks, kMostRanks);
+  if (ranks > kMostRanks)
+    out.notes.push_back(fmt::format("judged for {} ranks instead of {}", kMostRanks, ranks));
   out.expert_parallel = options.on("enable-expert-parallel") || options.ep > 1;
   out.fully_sharded = options.on("fully-sharded-loras");
   out.mixed = options.on("enable-mixed-moe-lora-format");
