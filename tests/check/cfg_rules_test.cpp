@@ -13,12 +13,6 @@ using namespace moelora::test;
 
 namespace {
 
-Severity worst(const std::vector<Finding>& findings) {
-  Severity out = Severity::information;
-  for (const Finding& finding : findings) out = std::max(out, finding.severity);
-  return out;
-}
-
 std::vector<std::string> faults(std::string_view config) {
   std::vector<std::string> out;
   for (const SchemaFault& fault :

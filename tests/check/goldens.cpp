@@ -1,9 +1,12 @@
 #include "tests/check/goldens.h"
 
+#include <doctest/doctest.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <filesystem>
+
+#include "lib/base/cast.h"
 
 namespace moelora::test {
 namespace {
@@ -41,6 +44,28 @@ std::vector<Finding> found_by(const Judgement& judgement, std::string_view rule)
   std::copy_if(judgement.findings.begin(), judgement.findings.end(), std::back_inserter(out),
                [&](const Finding& finding) { return finding.rule->id == rule; });
   return out;
+}
+
+Finding only(const Judgement& judgement, std::string_view rule) {
+  const auto found = found_by(judgement, rule);
+  INFO(told(judgement));
+  REQUIRE(found.size() == 1);
+  return found[0];
+}
+
+Severity worst(const std::vector<Finding>& findings) {
+  Severity out = Severity::information;
+  for (const Finding& finding : findings) out = std::max(out, finding.severity);
+  return out;
+}
+
+Tensor filled(const Shape& shape, float value, DType dtype) {
+  int64_t elements = 1;
+  for (int64_t extent : shape) elements *= extent;
+  const std::vector<float> values(static_cast<size_t>(elements), value);
+  return Tensor::of_f32(shape, values).map_sources(dtype, [&](const SourcePtr& source) {
+    return cast_source(source, dtype);
+  });
 }
 
 std::string told(const Judgement& judgement) {

@@ -24,6 +24,14 @@ Judgement judge_specimen(std::string_view id, void (*change)(Specimen&),
 // The findings of one rule.
 std::vector<Finding> found_by(const Judgement& judgement, std::string_view rule);
 
+// The only one of a rule; a failed test when there are none or several.
+Finding only(const Judgement& judgement, std::string_view rule);
+
+Severity worst(const std::vector<Finding>& findings);  // information for none
+
+// Every element `value`.
+Tensor filled(const Shape& shape, float value, DType dtype = DType::F32);
+
 // "FMT006 error layers.0...: message", a line each, for failure messages.
 std::string told(const Judgement& judgement);
 
