@@ -10,7 +10,7 @@ void PatternTable::add(const std::string& key) {
   if (out.literal) return;
   try {
     out.regex.emplace("(.*\\.)?(" + key + ")");
-  } catch (const Error&) {  // CFG001 says so
+  } catch (const Error&) {  // the reader says so
   }
 }
 
