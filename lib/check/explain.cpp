@@ -45,13 +45,7 @@ std::string heading(const Rule& rule) {
                      rule_scope(rule));
 }
 
-std::string fix_of(const Rule& rule) {
-  std::string out(rule.fix);
-  constexpr std::string_view kHole = "{adapter}";
-  for (size_t at = out.find(kHole); at != std::string::npos; at = out.find(kHole, at))
-    out.replace(at, kHole.size(), "ADAPTER");
-  return out;
-}
+std::string fix_of(const Rule& rule) { return fill_holes(rule.fix, "ADAPTER", "LAYOUT"); }
 
 std::string needs(const Rule& rule) {
   if (rule.needs_base && rule.needs_values) return "--base and the tensors' values";

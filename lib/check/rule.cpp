@@ -141,11 +141,18 @@ void RuleContext::explain_runs(size_t first) {
 }
 
 std::string RuleContext::fill(std::string_view fix) const {
+  const Subject* subject = adapter_ ? &this->subject() : nullptr;
+  const bool experts = subject != nullptr && subject->layout != nullptr;
+  return fill_holes(fix, subject != nullptr ? subject->given : "ADAPTER",
+                    experts ? subject->layout->id : "peft-linear");
+}
+
+std::string fill_holes(std::string_view fix, std::string_view adapter, std::string_view layout) {
   std::string out(fix);
-  const std::string path = adapter_ ? subject().given : "ADAPTER";
-  constexpr std::string_view kHole = "{adapter}";
-  for (size_t at = out.find(kHole); at != std::string::npos; at = out.find(kHole, at + path.size()))
-    out.replace(at, kHole.size(), path);
+  for (const auto& [hole, text] :
+       {std::pair{std::string_view("{adapter}"), adapter}, {std::string_view("{layout}"), layout}})
+    for (size_t at = out.find(hole); at != std::string::npos; at = out.find(hole, at + text.size()))
+      out.replace(at, hole.size(), text);
   return out;
 }
 

@@ -47,7 +47,7 @@ struct Rule {
   bool whole_deployment = false;  // run once, not once an adapter
   std::string_view what;          // one sentence: what fires it
   std::string_view why;           // what goes wrong, with the server's own text
-  std::string_view fix;           // one command or instruction; {adapter} is the adapter's path
+  std::string_view fix;           // one command or instruction; fill_holes() fills it in
   std::string_view source;        // issue, PR or code the fact is from
   Breaks breaks = {};             // the smallest change of a sound adapter that fires it
   // Rules that may fire on that example too, above information: consequences, not other faults.
@@ -57,6 +57,10 @@ struct Rule {
 
 std::span<const Rule* const> all_rules();            // by id
 const Rule* find_rule(std::string_view id_or_name);  // null when unknown
+
+// A fix with {adapter}, the adapter's path, and {layout}, the layout of its experts ("peft-linear"
+// for one without), filled in.
+std::string fill_holes(std::string_view fix, std::string_view adapter, std::string_view layout);
 
 // What a rule sees, and where it reports.
 //
@@ -98,7 +102,7 @@ class RuleContext {
   // its name; other events become findings of their own. The runner calls this after check().
   void explain_runs(size_t first);
 
-  // Rule::fix, or another text, with {adapter} filled in.
+  // Rule::fix, or another text, with its holes filled in.
   std::string fill(std::string_view fix) const;
 
  private:

@@ -12,6 +12,7 @@ namespace moelora {
 namespace {
 
 constexpr size_t kMostSamples = 64;  // of modules that differ in numbers only, for a regex
+constexpr size_t kMostTries = 4096;  // of a regex in all
 
 // Names that an expert factor goes by in the configs of trainers and servers.
 std::vector<std::string_view> expert_words(const ExpertPlace& place) {
@@ -73,7 +74,7 @@ class Entries {
 };
 
 // A regular expression over tens of thousands of paths that differ in their numbers: a few of each
-// kind are tried, and one that matches speaks for its kind.
+// kind are tried, and one that matches speaks for its kind. Beyond some thousand, it matches all.
 class Regex {
  public:
   explicit Regex(const std::string& text) {
@@ -85,10 +86,11 @@ class Regex {
   }
 
   bool matches(const std::string& path) {
-    if (!regex_) return true;
+    if (!regex_ || tries_ >= kMostTries) return true;
     Kind& kind = kinds_[without_numbers(path)];
-    if (!kind.matches && kind.tried++ < kMostSamples) kind.matches = regex_->matches(path);
-    return kind.matches;
+    if (kind.matches || kind.tried++ >= kMostSamples) return kind.matches;
+    ++tries_;
+    return kind.matches = regex_->matches(path);
   }
 
  private:
@@ -97,6 +99,7 @@ class Regex {
     bool matches = false;
   };
   std::optional<PathRegex> regex_;
+  size_t tries_ = 0;
   std::unordered_map<std::string, Kind> kinds_;
 };
 

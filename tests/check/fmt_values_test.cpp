@@ -29,7 +29,7 @@ TEST_CASE("the first value that is not finite is named by its coordinates, in al
     }));
     const auto found = found_by(validate(deployment_of(std::move(specimen), "")), "FMT008");
     REQUIRE(found.size() == 1);
-    CHECK(found[0].message == "1 NaN and 1 infinite values in 1 tensor, the first at [3, 17]");
+    CHECK(found[0].message == "1 NaN and 1 infinity in 1 tensor, the first at [3, 17]");
     CHECK(found[0].names == std::vector<std::string>{kQ + "A.weight"});
   }
 }

@@ -88,7 +88,7 @@ const Rule cfg001_missing_field = {
         "with \"Missing required configuration fields: {'target_modules'}\". Tinker's raw "
         "adapters have r and lora_alpha only.",
     .fix =
-        "lora-convert adapter {adapter} OUT --to LAYOUT writes a whole config from Tinker's; "
+        "lora-convert adapter {adapter} OUT --to {layout} writes a whole config from Tinker's; "
         "else add the key as the trainer used it.",
     .source = "SGLang lora/lora_config.py; vLLM peft_helper.py; peft LoraConfig",
     .breaks = {.specimen = "qwen3_moe_per_expert",

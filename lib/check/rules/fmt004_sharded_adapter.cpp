@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "lib/check/name_groups.h"
 #include "lib/check/read_problems.h"
 #include "lib/check/rule.h"
 #include "lib/check/served.h"
@@ -36,7 +37,7 @@ const Rule fmt004_sharded_adapter = {
     .why =
         "PEFT finds no weights (it looks for adapter_model.safetensors, then .bin), and vLLM "
         "says \"... doesn't contain tensors\". SGLang reads every file of the folder.",
-    .fix = "lora-convert adapter {adapter} OUT --to LAYOUT writes one file.",
+    .fix = "lora-convert adapter {adapter} OUT --to {layout} writes one file.",
     .source = "peft/utils/save_and_load.py; vLLM lora_model.py; transformers issue 47176",
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "split the weights into two shards with an index",

@@ -8,6 +8,13 @@
 namespace moelora {
 namespace {
 
+// "3 NaN", "3 NaN and 1 infinity", "2 infinities".
+std::string counts(int64_t nan, int64_t inf) {
+  const std::string infinities = fmt::format("{} {}", inf, inf == 1 ? "infinity" : "infinities");
+  if (nan == 0) return infinities;
+  return fmt::format("{} NaN{}", nan, inf == 0 ? "" : " and " + infinities);
+}
+
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
   int64_t nan = 0, inf = 0;
@@ -22,9 +29,8 @@ void check(RuleContext& context) {
   const Shape at =
       coordinates(subject.tensors.at(names[0]).shape(), subject.values.at(names[0]).first_bad);
   const size_t tensors = names.size();
-  context.report(std::move(names),
-                 fmt::format("{} NaN and {} infinite values in {}, the first at {}", nan, inf,
-                             counted(tensors, "tensor"), to_string(at)));
+  context.report(std::move(names), fmt::format("{} in {}, the first at {}", counts(nan, inf),
+                                               counted(tensors, "tensor"), to_string(at)));
 }
 
 void break_it(Specimen& specimen) {

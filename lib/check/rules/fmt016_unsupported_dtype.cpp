@@ -50,7 +50,7 @@ const Rule fmt016_unsupported_dtype = {
         "SGLang and vLLM cast whatever they find to the model's dtype without looking: integers "
         "and FP8 codes become numbers, their scales are nobody's.",
     .fix =
-        "lora-convert adapter {adapter} OUT --to LAYOUT --dtype bf16 (from F64); save the "
+        "lora-convert adapter {adapter} OUT --to {layout} --dtype bf16 (from F64); save the "
         "adapter again without quantising it (from the others).",
     .source = "oracle vLLM: fp8, int8 and fp64 accepted",
     .breaks = {.specimen = "qwen3_moe_per_expert",

@@ -37,12 +37,14 @@ void check(RuleContext& context) {
   context.report(message(*equal)).fix = context.fill(fix(*equal));
 }
 
-// All experts with the lora_A of the first, as an expanded shared outer factor.
+// The lora_A of gate and up of all experts as of the first: an expanded shared outer factor.
 void break_it(Specimen& specimen) {
   const TensorMap before = specimen.tensors();
   for (const auto& [name, tensor] : before) {
     const size_t at = name.find(".mlp.experts.");
-    if (at == std::string::npos || name.find("lora_A") == std::string::npos) continue;
+    if (at == std::string::npos || name.find("lora_A") == std::string::npos ||
+        name.find("down_proj") != std::string::npos)
+      continue;
     const size_t dot = name.find('.', at + 13);
     specimen.set(name, before.at(name.substr(0, at + 13) + "0" + name.substr(dot)));
   }
@@ -64,7 +66,7 @@ const Rule fmt018_duplicated_experts = {
     .fix = "lora-convert adapter {adapter} OUT --to shared-outer",
     .source = "tinker-cookbook PR 928; Megatron-Bridge share_expert_adapters, PR 5484",
     .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "give every expert the lora_A of the first",
+               .change = "give every expert's gate and up the lora_A of the first's",
                .engine = "",
                .apply = break_it},
     .check = check,

@@ -89,7 +89,7 @@ const Rule fmt020_wide_dtype = {
         "PEFT trains and saves factors in F32 by default; servers cast them to the model's "
         "dtype when they load them. SGLang multiplies an expert's lora_B by the scale in the "
         "file's dtype first, so that a large F16 value becomes an infinity.",
-    .fix = "lora-convert adapter {adapter} OUT --to LAYOUT --dtype bf16 halves the file.",
+    .fix = "lora-convert adapter {adapter} OUT --to {layout} --dtype bf16 halves the file.",
     .source = "peft autocast_adapter_dtype; oracle f16_overflow: inf in the pool",
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "nothing: its factors are F32 and the base model is BF16",

@@ -77,7 +77,7 @@ const Rule mod001_no_such_module = {
         "error. SGLang looks for layers.N and the last name anywhere.",
     .fix =
         "Name the base model that the adapter was trained on (--base); a wrong prefix is mended "
-        "by lora-convert adapter {adapter} OUT --to LAYOUT --base BASE where the names are "
+        "by lora-convert adapter {adapter} OUT --to {layout} --base BASE where the names are "
         "known.",
     .source = "vLLM issues 34186, 39278 and 41754; vllm.md 1.5",
     .breaks = {.specimen = "qwen3_moe_per_expert",

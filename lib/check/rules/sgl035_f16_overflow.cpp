@@ -61,7 +61,7 @@ const Rule sgl035_f16_overflow = {
         "to the model's: what exceeds 65504 in F16 is infinite in the pool, and every token of "
         "that "
         "expert is NaN. Nothing says so.",
-    .fix = "lora-convert adapter {adapter} OUT --to LAYOUT --dtype bf16.",
+    .fix = "lora-convert adapter {adapter} OUT --to {layout} --dtype bf16.",
     .source = "SGLang lora/mem_pool.py; measured: 145 of 256 values infinite",
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "store lora_B of down_proj in F16 and scale it by two million",
