@@ -115,13 +115,17 @@ TEST_CASE("report: a LoRA backend other than triton has no expert LoRA, until 0.
 }
 
 TEST_CASE("report: GPT-OSS picks triton_kernel, whose experts have no 'w13_weight'") {
-  const Judgement judgement =
-      judge(with_option("gpt_oss_stacked", "moe-runner-backend", "triton_kernel"), "sglang");
-  REQUIRE(error_of(judgement, "SGL037") != nullptr);
-  CHECK(error_of(judgement, "SGL037")->server_text ==
+  Specimen specimen = with_option("gpt_oss_stacked", "moe-runner-backend", "triton_kernel");
+  specimen.options.tp = 2;
+  const Judgement before = judge(specimen, "sglang@0.5.10"), now = judge(specimen, "sglang");
+  REQUIRE(error_of(before, "SGL037") != nullptr);
+  CHECK(error_of(before, "SGL037")->server_text ==
         "AttributeError: 'FusedMoE' object has no attribute 'w13_weight'");
-  CHECK(complaints(
-            judge(with_option("gpt_oss_stacked", "moe-runner-backend", "triton"), "sglang")) == "");
+  REQUIRE(error_of(now, "SGL037") != nullptr);
+  CHECK(error_of(now, "SGL037")->server_text ==
+        "NotImplementedError: LoRA MoE not supported for backend MoeRunnerBackend.TRITON_KERNELS");
+  CHECK(complaints(judge(with_option("gpt_oss_stacked", "moe-runner-backend", "triton"),
+                         "sglang")) == "");
 }
 
 TEST_CASE("report: w1, w3 and w2 in target_modules") {

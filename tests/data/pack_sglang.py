@@ -8,9 +8,9 @@ ORACLE holds adapters/, results/ and pools/ of the oracle, GOLDENS the folders o
 values of an adapter that is refused in every setting become 0.5 but for NaN, infinities and zeros:
 no test looks at them. From the pools the table learns which tensors of a served adapter reach the
 server whole, in part or not at all: a row of a factor counts as there when the same row stands
-anywhere in the buffers of its layer.
+anywhere in the buffers of its layer. Of every buffer it keeps a CRC-32.
 """
-import collections, glob, json, os, re, shutil, struct, sys
+import collections, glob, json, os, re, shutil, struct, sys, zlib
 import numpy as np
 
 FAMILIES = ["deepseek_v3", "glm4_moe", "gpt_oss", "gpt_oss_square", "mixtral", "qwen2_moe",
@@ -89,6 +89,11 @@ def scaled(dtype, values, factor):
         return product.astype(np.float16).astype(np.float32) if dtype == "F16" else product
 
 
+def layer_of(key):
+    found = re.search(r"\|layers\.(\d+)\.", key)
+    return int(found.group(1)) if found else -1
+
+
 class Pools:
     def __init__(self, path):
         self.tensors, _ = read_safetensors(path)
@@ -99,6 +104,14 @@ class Pools:
             where = (prefix, layer.group(1) if layer else "")
             rows = np.frombuffer(data, "<u2").reshape(-1, shape[-1])
             self.rows[where][shape[-1]].update(r.tobytes() for r in rows)
+
+    def digests(self, prefix):
+        """CRC-32 of each buffer, layer after layer: {"qkv_proj.A": crc}."""
+        out = {}
+        for key in sorted((k for k in self.tensors if k.startswith(prefix + "|")), key=layer_of):
+            name = re.sub(r"^layers\.\d+\.", "", key[len(prefix) + 1:])
+            out[name] = zlib.crc32(self.tensors[key][2], out.get(name, 0))
+        return out
 
     def look(self, prefix, layer, dtype, shape, data, factor):
         """"whole", "part" or "none" of the tensor's rows are there."""
@@ -160,6 +173,7 @@ def main(oracle, goldens, out):
             row = compact(record)
             if record["outcome"] == "ok" and "adapter" in record:
                 served.add((family.replace("_tied", ""), record["adapter"]))
+                row["pool"] = pools.digests(record["label"] + "|id0")
                 if record["setting"] == "r" and not record["adapter"].endswith("_bin"):
                     row["lost"] = lost_tensors(oracle, goldens, family, record, pools)
             rows.append(row)

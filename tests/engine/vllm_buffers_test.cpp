@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cstring>
 #include <map>
@@ -12,6 +11,7 @@
 #include "lib/base/cast.h"
 #include "lib/engine/vllm/load.h"
 #include "lib/io/safetensors.h"
+#include "tests/engine/crc32.h"
 #include "tests/engine/vllm_oracle.h"
 
 using namespace moelora;
@@ -22,22 +22,6 @@ using vllm::View;
 namespace {
 
 using Bf16 = std::vector<uint16_t>;
-
-uint32_t crc32(std::span<const std::byte> bytes, uint32_t crc) {
-  static const std::array<uint32_t, 256> kTable = [] {
-    std::array<uint32_t, 256> table{};
-    for (uint32_t i = 0; i < 256; ++i) {
-      uint32_t c = i;
-      for (int bit = 0; bit < 8; ++bit) c = (c & 1) != 0 ? 0xEDB88320u ^ (c >> 1) : c >> 1;
-      table[i] = c;
-    }
-    return table;
-  }();
-  crc = ~crc;
-  for (std::byte byte : bytes)
-    crc = kTable[(crc ^ static_cast<uint32_t>(byte)) & 0xFF] ^ (crc >> 8);
-  return ~crc;
-}
 
 // bf16(float(value) * float(scale)): what `lora_b *= scaling` computes.
 uint16_t scaled(uint16_t value, double scale) {

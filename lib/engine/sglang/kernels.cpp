@@ -8,6 +8,7 @@ namespace {
 
 constexpr int64_t kMostVirtualExperts = 8191;  // of the alignment kernel
 constexpr int64_t kDefaultSlots = 8;
+constexpr std::string_view kForward = "forward";
 
 std::string text_at(const Json* json, std::string_view key) {
   const Json* value = json != nullptr ? json->find(key) : nullptr;
@@ -72,8 +73,8 @@ class KernelJudge {
   }
 
   void refuse(std::string_view cause, std::string_view stage, std::string_view type,
-              std::string text, std::string detail) {
-    adapter_.raise({cause, stage, type, std::move(text), std::move(detail)}, experts_);
+              std::string text, std::string detail, bool first_use = false) {
+    adapter_.raise({cause, stage, type, std::move(text), std::move(detail), first_use}, experts_);
   }
 
   void wrong(std::string_view cause, Effect effect, const std::vector<int32_t>& about,
@@ -93,14 +94,15 @@ class KernelJudge {
     if (uses_marlin(quantization, backend)) judge_marlin();
   }
 
+  // MarlinLoraRunnerCore.run() asserts these with the first batch.
   void judge_marlin() {
-    if (options_.compute_capability && *options_.compute_capability < 9)
-      refuse("marlin-limits", stage::kWrap, "AssertionError",
-             "MarlinLoraRunnerCore requires CUDA compute capability >= 9",
-             fmt::format("compute capability {}", *options_.compute_capability));
     if (model_.interleaved || !model_.gated)
-      refuse("marlin-limits", stage::kLoad, "AssertionError", "Only SiLU activation is supported.",
-             "the base's experts have another activation than SiLU");
+      refuse("marlin-limits", kForward, "AssertionError", "Only SiLU activation is supported.",
+             "the base's experts have another activation than SiLU", true);
+    if (options_.compute_capability && *options_.compute_capability < 9)
+      refuse("marlin-limits", kForward, "AssertionError",
+             "MarlinLoraRunnerCore requires CUDA compute capability >= 9",
+             fmt::format("compute capability {}", *options_.compute_capability), true);
   }
 
   void judge_backend() {
@@ -108,11 +110,34 @@ class KernelJudge {
     if (!features_.csgmv_experts && !lora.empty() && lora != "triton")
       wrong("backend-without-moe-lora", Effect::unused, experts_,
             fmt::format("--lora-backend {}: this version has expert LoRA with triton only", lora));
-    const std::string moe = options_.text("moe-runner-backend");
-    if (moe == "triton_kernel")
+    const std::string runner = options_.text("moe-runner-backend");
+    if (!has_lora(runner)) refuse_runner(runner);
+  }
+
+  // Runners that FusedMoEWithLoRA takes; marlin falls back to triton where nothing is quantised.
+  bool has_lora(std::string_view runner) const {
+    if (runner.empty() || runner == "auto" || runner == "triton") return true;
+    if (runner.starts_with("experimental_sgl_")) return features_.moe_runner_config;
+    return runner == "marlin" && features_.replicated_layers;
+  }
+
+  void refuse_runner(const std::string& runner) {
+    const std::string detail =
+        fmt::format("--moe-runner-backend {} keeps the experts in a form without LoRA", runner);
+    if (features_.replicated_layers)
+      refuse("backend-without-moe-lora", stage::kWrap, "NotImplementedError",
+             "LoRA MoE not supported for backend MoeRunnerBackend." + enumerator_of(runner),
+             detail);
+    else
       refuse("backend-without-moe-lora", stage::kWrap, "AttributeError",
-             "'FusedMoE' object has no attribute 'w13_weight'",
-             "--moe-runner-backend triton_kernel keeps the experts in a form without LoRA");
+             "'FusedMoE' object has no attribute 'w13_weight'", detail);
+  }
+
+  static std::string enumerator_of(std::string_view runner) {
+    std::string out(runner == "triton_kernel" ? "triton_kernels" : runner);
+    for (char& c : out)
+      if (c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
+    return in_text(out);
   }
 
   void judge_versions() {

@@ -126,7 +126,7 @@ void Server::wrap() {
 
 void Server::make_pools() {
   const PoolRequest request{targets_, max_rank_, shared_outer_};
-  constexpr int64_t kMostRanks = 1024;  // that are looked at
+  constexpr int64_t kMostRanks = 64;  // that are looked at; the others are alike
   const int64_t ranks = std::clamp<int64_t>(launch_.tp, 1, kMostRanks);
   for (int64_t i = 0; i < ranks; ++i)
     pools_.push_back(make_pool(model_, features_, request, rank_of(launch_.tp, launch_.ep, i)));
