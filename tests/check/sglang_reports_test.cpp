@@ -124,8 +124,8 @@ TEST_CASE("report: GPT-OSS picks triton_kernel, whose experts have no 'w13_weigh
   REQUIRE(error_of(now, "SGL037") != nullptr);
   CHECK(error_of(now, "SGL037")->server_text ==
         "NotImplementedError: LoRA MoE not supported for backend MoeRunnerBackend.TRITON_KERNELS");
-  CHECK(complaints(judge(with_option("gpt_oss_stacked", "moe-runner-backend", "triton"),
-                         "sglang")) == "");
+  CHECK(complaints(
+            judge(with_option("gpt_oss_stacked", "moe-runner-backend", "triton"), "sglang")) == "");
 }
 
 TEST_CASE("report: w1, w3 and w2 in target_modules") {

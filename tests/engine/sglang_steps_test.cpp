@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "lib/engine/engine.h"
+#include "lib/engine/sglang/slots.h"
 #include "tests/engine/sglang_oracle.h"
 
 using namespace moelora;
@@ -267,4 +268,17 @@ TEST_CASE("what releases have changed is as it was in them") {
   high.max_lora_rank = 8;
   CHECK(event_of(experts.plan("qwen3_moe", "sglang@0.5.10", high), "rank-over-limit") != nullptr);
   CHECK(event_of(experts.plan("qwen3_moe", "sglang@0.5.11", high), "rank-over-limit") == nullptr);
+}
+
+TEST_CASE("a full pool gives up the slot of the adapter that was used longest ago") {
+  sglang::SlotTable slots(3);  // the base model has the first
+  CHECK(slots.use(10) == 1);
+  CHECK(slots.use(11) == 2);
+  CHECK(slots.use(10) == 1);
+  CHECK(slots.use(12) == 2);
+  CHECK(slots.slot_of(11) == -1);
+  CHECK(slots.use(11) == 1);
+  CHECK(slots.slot_of(10) == -1);
+  sglang::SlotTable one(1);
+  CHECK(one.use(10) == 0);
 }
