@@ -80,7 +80,8 @@ Finding& MadeVerdict::add(const Rule& rule, std::optional<size_t> adapter, std::
 MadeVerdict sound_verdict() {
   MadeVerdict out;
   out.deployment.adapters = {made_adapter("adapters/a"), made_adapter("adapters/b")};
-  out.deployment.engines = {sglang_run(), {parse_engine("peft@0.21"), {}, std::nullopt, ""}};
+  out.deployment.engines.push_back(sglang_run());
+  out.deployment.engines.emplace_back().choice = parse_engine("peft@0.21");
   out.judgement.rules_run = 42;
   return out;
 }
