@@ -173,7 +173,8 @@ TEST_CASE("a folder without weights that can be chosen is refused") {
   const Weighed w;
   SUBCASE("nothing") {
     w.put("adapter_config.json", "{}");
-    CHECK(w.fault() == w.path() + ": holds no weights, expected adapter_model.safetensors or model.safetensors");
+    CHECK(w.fault() ==
+          w.path() + ": holds no weights, expected adapter_model.safetensors or model.safetensors");
   }
   SUBCASE("pickles of other names only") {
     w.put("training_args.bin", "PK\3\4");
@@ -212,7 +213,8 @@ TEST_CASE("a folder without weights that can be chosen is refused") {
   }
   SUBCASE("a folder that bears the name of a file") {
     fs::create_directory(w.path("adapter_model.safetensors"));
-    CHECK(w.fault() == w.path() + ": holds no file, expected adapter_model.safetensors or model.safetensors");
+    CHECK(w.fault() ==
+          w.path() + ": holds no file, expected adapter_model.safetensors or model.safetensors");
   }
 }
 
