@@ -21,7 +21,8 @@ uint32_t crc_of(const std::string& data) {
 
 std::string little_endian(uint64_t value, int width) {
   std::string out;
-  for (int i = 0; i < width; ++i) out += static_cast<char>(value >> (8 * i) & 0xFF);
+  for (int i = 0; i < width; ++i)
+    out += i < 8 ? static_cast<char>(value >> (8 * i) & 0xFF) : '\0';  // wider than a value: zeros
   return out;
 }
 
