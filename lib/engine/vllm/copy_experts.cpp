@@ -32,10 +32,12 @@ class ExpertCopy {
     if (!lora.packed) throw assertion_error();
     const int64_t shared = settings_.shared_outer ? 1 : local_;
     std::array<View, 3> a, b;
-    for (size_t w : {0, 2, 1}) a[w] = matched(tensor_of(lora.as[w]), w == 1 ? local_ : shared);
-    for (size_t w : {0, 2, 1}) b[w] = matched(tensor_of(lora.bs[w]), w == 1 ? shared : local_);
+    for (const size_t w : {0UL, 2UL, 1UL})
+      a[w] = matched(tensor_of(lora.as[w]), w == 1 ? local_ : shared);
+    for (const size_t w : {0UL, 2UL, 1UL})
+      b[w] = matched(tensor_of(lora.bs[w]), w == 1 ? shared : local_);
     const bool gated = server_.spec.gated;
-    for (size_t w : {0, 2}) {
+    for (const size_t w : {0UL, 2UL}) {
       if (w == 2 && !gated) continue;
       slot_.expect(a[w], 2, in_);
       slot_.expect(b[w], 1, server_.spec.intermediate);

@@ -9,7 +9,6 @@ namespace {
 constexpr std::string_view kNumbered = "gate_proj up_proj down_proj";
 constexpr std::string_view kShort = "w1 w3 w2";
 constexpr std::string_view kMlp = "mlp.experts", kSparse = "block_sparse_moe.experts";
-constexpr std::string_view kPlain = "self_attn.qkv_proj self_attn.o_proj";
 constexpr std::string_view kPlainGate = "self_attn.qkv_proj self_attn.o_proj mlp.gate mlp.experts";
 constexpr std::string_view kDense =
     "self_attn.qkv_proj self_attn.o_proj mlp.gate_up_proj mlp.down_proj mlp.gate mlp.experts";
