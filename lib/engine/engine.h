@@ -45,6 +45,10 @@ struct PlanRequest {
   const EngineVersion& version;
 };
 
+struct BufferRequest;  // lib/engine/buffers.h
+struct RankBuffers;
+struct ServedBlock;
+
 // A server that loads adapters. Each is one file engines/NAME.cpp that defines `const Engine
 // NAME_engine`; what it does with an adapter is said by plan() alone: rules explain a plan and
 // never derive it again.
@@ -56,6 +60,11 @@ struct Engine {
   std::string_view known_to;  // date up to which rules are known
   std::span<const ServerOption> options;
   ServerPlan (*plan)(const PlanRequest& request);  // null: no loader to simulate (peft)
+  // The plan of one adapter filled with values, and what the kernels make of what a rank holds.
+  // Null where the engine's buffers are not known.
+  RankBuffers (*fill)(const BufferRequest& request) = nullptr;
+  std::vector<ServedBlock> (*blocks)(const BufferRequest& request,
+                                     const RankBuffers& held) = nullptr;
 
   const Release& release(std::string_view version) const;  // REQUIRES one of `releases`
 };
