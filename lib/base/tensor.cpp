@@ -258,6 +258,27 @@ Tensor Tensor::concat(int d, std::span<const Tensor> parts) {
   return out;
 }
 
+Tensor Tensor::assemble(DType dtype, const Shape& shape, std::span<const PlacedTensor> parts) {
+  Tensor out = zeros(dtype, shape);
+  for (const PlacedTensor& placed : parts) {
+    Tensor part = placed.part;
+    bool fits = part.dtype_ == dtype && part.shape_.size() == shape.size() &&
+                placed.at.size() == shape.size();
+    for (size_t d = 0; fits && d < shape.size(); ++d)
+      fits = placed.at[d] >= 0 && placed.at[d] <= shape[d] - part.shape_[d];
+    if (!fits)
+      refuse("cannot put " + std::string(dtype_name(part.dtype_)) + " " + to_string(part.shape_) +
+             " at " + to_string(placed.at) + " of " + std::string(dtype_name(dtype)) + " " +
+             to_string(shape));
+    for (int d = 0; d < part.rank(); ++d) part = part.with_single_axis(d);
+    for (Piece& p : part.pieces_) {
+      for (size_t d = 0; d < shape.size(); ++d) p.start[d] += placed.at[d];
+      out.pieces_.push_back(std::move(p));
+    }
+  }
+  return out;
+}
+
 Tensor Tensor::stack(std::span<const Tensor> parts) {
   std::vector<Tensor> rows;
   rows.reserve(parts.size());

@@ -27,6 +27,8 @@ struct Piece {
   std::vector<int64_t> start, count, stride;  // one entry an axis
 };
 
+struct PlacedTensor;
+
 // A lazy tensor: dtype, shape and a recipe. Slicing, transposing, reshaping, stacking and
 // broadcasting only rewrite the recipe; no byte is read before read() or the writer asks.
 // Boxes never overlap; what no box covers is zero. Data movement never changes a bit: whatever
@@ -59,6 +61,9 @@ class Tensor {
   Tensor broadcast(int dim, int64_t count) const;  // REQUIRES: dim(dim) == 1
   static Tensor concat(int dim, std::span<const Tensor> parts);
   static Tensor stack(std::span<const Tensor> parts);  // along a new dim 0
+  // The parts, each at its place, and zeros between them. Throws Error for a part of another type
+  // or one that reaches beyond `shape`. REQUIRES: no two parts overlap.
+  static Tensor assemble(DType dtype, const Shape& shape, std::span<const PlacedTensor> parts);
 
   // The same tensor with every source replaced; `f` is called once for each distinct source and
   // must keep the element count. This is how a cast is put under a tensor.
@@ -93,6 +98,12 @@ class Tensor {
   std::vector<int64_t> axes_;
   std::vector<int> axes_of_dim_;  // how many axes each dim has; at least one
   std::vector<Piece> pieces_;
+};
+
+// A tensor in a larger one of as many dims: its first element is element `at` of that.
+struct PlacedTensor {
+  Tensor part;
+  std::vector<int64_t> at;
 };
 
 // Sorted by name, hence deterministic.

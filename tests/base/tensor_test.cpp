@@ -79,6 +79,29 @@ TEST_CASE("stacking per-expert factors and taking them apart is the identity") {
   for (int e = 0; e < 5; ++e) CHECK(values(back.select(0, e)) == values(parts[0]));
 }
 
+TEST_CASE("parts are put at their places, whatever views they are, and the rest is zero") {
+  const Tensor a = counting({3, 2});  // 0 1 / 2 3 / 4 5
+  const Tensor split = counting({4}).reshape({2, 2}).transpose(0, 1).reshape({1, 4});  // 0 2 1 3
+  const std::vector<PlacedTensor> parts{
+      {a.slice(0, 1, 2).transpose(0, 1), {0, 0}}, {split, {2, 0}}, {a.slice(0, 0, 0), {1, 2}}};
+  const Tensor made = Tensor::assemble(DType::F32, {4, 4}, parts);
+  CHECK(values(made) == std::vector<float>{2, 4, 0, 0, 3, 5, 0, 0, 0, 2, 1, 3, 0, 0, 0, 0});
+  CHECK(values(made.slice(0, 1, 2)) == std::vector<float>{3, 5, 0, 0, 0, 2, 1, 3});
+}
+
+TEST_CASE("a part of another type, or beyond the shape, is refused") {
+  const auto put = [](const Tensor& part, std::vector<int64_t> at) {
+    const std::vector<PlacedTensor> parts{{part, std::move(at)}};
+    return Tensor::assemble(DType::F32, {2, 2}, parts);
+  };
+  CHECK_THROWS_AS(put(counting({2, 1}), {0, 2}), Error);
+  CHECK_THROWS_AS(put(counting({2, 1}), {1, 0}), Error);
+  CHECK_THROWS_AS(put(counting({2, 1}), {-1, 0}), Error);
+  CHECK_THROWS_AS(put(counting({2, 3}), {0, 0}), Error);
+  CHECK_THROWS_AS(put(counting({2}), {0}), Error);
+  CHECK_THROWS_AS(put(Tensor::zeros(DType::BF16, {1, 1}), {0, 0}), Error);
+}
+
 TEST_CASE("what no piece covers is zero, and unequal recipes concatenate") {
   const Tensor a = counting({2, 3});
   const Tensor joined = Tensor::concat(0, std::vector{a, Tensor::zeros(DType::F32, {1, 3}), a});
