@@ -1,0 +1,218 @@
+#include "lib/io/npy.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cstring>
+#include <optional>
+
+#include "lib/base/checked.h"
+#include "lib/base/error.h"
+#include "lib/io/utf8.h"
+
+namespace moelora {
+namespace {
+
+using Bytes = std::span<const std::byte>;
+
+constexpr std::string_view kMagic = "\x93NUMPY";
+
+struct Descr {
+  std::string_view text;
+  DType dtype;
+};
+constexpr std::array<Descr, 13> kDescrs = {{{"<f8", DType::F64},
+                                            {"<f4", DType::F32},
+                                            {"<f2", DType::F16},
+                                            {"<i8", DType::I64},
+                                            {"<i4", DType::I32},
+                                            {"<i2", DType::I16},
+                                            {"|i1", DType::I8},
+                                            {"<u8", DType::U64},
+                                            {"<u4", DType::U32},
+                                            {"<u2", DType::U16},
+                                            {"|u1", DType::U8},
+                                            {"|b1", DType::BOOL},
+                                            {"?", DType::BOOL}}};
+
+// Reads {'descr': '<f4', 'fortran_order': False, 'shape': (2, 23), } and nothing else.
+class HeaderReader {
+ public:
+  HeaderReader(std::string_view text, const std::string& where) : text_(text), where_(where) {}
+
+  NpyHeader read() {
+    expect('{');
+    while (!take('}')) {
+      read_member();
+      if (!take(',') && peek() != '}') refuse("a comma or } was expected");
+    }
+    skip_space();
+    if (!text_.empty()) refuse("there is text after the dict");
+    if (!descr_ || !order_ || !shape_) refuse("descr, fortran_order and shape must all be there");
+    return std::move(out_);
+  }
+
+ private:
+  void read_member() {
+    const std::string_view key = quoted_text();
+    expect(':');
+    if (key == "descr" && !descr_)
+      read_descr();
+    else if (key == "fortran_order" && !order_)
+      read_order();
+    else if (key == "shape" && !shape_)
+      read_shape();
+    else
+      refuse(fmt::format("the key {} was not expected", quoted(key)));
+  }
+
+  void read_descr() {
+    skip_space();
+    if (peek() == '[') refuse("a structured dtype holds no plain numbers");
+    const std::string_view text = quoted_text();
+    descr_ = true;
+    for (const Descr& known : kDescrs)
+      if (known.text == text) {
+        out_.dtype = known.dtype;
+        return;
+      }
+    if (text.find('O') != std::string_view::npos)
+      refuse("an array of objects is a pickle, which is never loaded");
+    if (text.starts_with('>')) refuse("big-endian numbers are not read: save with astype('<f4')");
+    refuse(fmt::format("the dtype {} is not read", quoted(text)));
+  }
+
+  void read_order() {
+    skip_space();
+    order_ = true;
+    if (take_word("True"))
+      out_.fortran_order = true;
+    else if (!take_word("False"))
+      refuse("fortran_order is neither True nor False");
+  }
+
+  void read_shape() {
+    expect('(');
+    shape_ = true;
+    while (!take(')')) {
+      out_.shape.push_back(extent());
+      if (out_.shape.size() > kMaxNpyRank) refuse("there are too many dims");
+      if (!take(',') && peek() != ')') refuse("a comma or ) was expected in shape");
+    }
+  }
+
+  int64_t extent() {
+    skip_space();
+    int64_t value = 0;
+    size_t digits = 0;
+    while (digits < text_.size() && text_[digits] >= '0' && text_[digits] <= '9') {
+      value = value * 10 + (text_[digits] - '0');
+      if (++digits > 15) refuse("an extent of shape is too large");
+    }
+    if (digits == 0) refuse("an extent of shape is no number");
+    text_.remove_prefix(digits);
+    return value;
+  }
+
+  std::string_view quoted_text() {
+    skip_space();
+    const char quote = peek();
+    if (quote != '\'' && quote != '"') refuse("a quoted text was expected");
+    const size_t end = text_.find(quote, 1);
+    if (end == std::string_view::npos) refuse("a quote is not closed");
+    const std::string_view out = text_.substr(1, end - 1);
+    text_.remove_prefix(end + 1);
+    return out;
+  }
+
+  bool take(char c) {
+    skip_space();
+    if (peek() != c) return false;
+    text_.remove_prefix(1);
+    return true;
+  }
+  bool take_word(std::string_view word) {
+    if (!text_.starts_with(word)) return false;
+    text_.remove_prefix(word.size());
+    return true;
+  }
+  void expect(char c) {
+    if (!take(c)) refuse(fmt::format("'{}' was expected", c));
+  }
+  char peek() {
+    skip_space();
+    return text_.empty() ? '\0' : text_[0];
+  }
+  void skip_space() {
+    const size_t first = text_.find_first_not_of(" \n");
+    text_.remove_prefix(first == std::string_view::npos ? text_.size() : first);
+  }
+
+  [[noreturn]] void refuse(const std::string& what) const {
+    throw Error(where_, "has a .npy header that is not sound: " + what,
+                "save it again with numpy.save or numpy.savez");
+  }
+
+  std::string_view text_;
+  const std::string& where_;
+  NpyHeader out_;
+  bool descr_ = false, order_ = false, shape_ = false;
+};
+
+[[noreturn]] void refuse_cut(const std::string& where) {
+  throw Error(where, "ends inside its .npy header", "copy the file again");
+}
+
+uint64_t little_endian(Bytes bytes) {
+  uint64_t out = 0;
+  for (size_t i = bytes.size(); i-- > 0;) out = out << 8 | static_cast<uint64_t>(bytes[i]);
+  return out;
+}
+
+// Magic, version, header length: where the header's text begins and how long it is.
+std::pair<size_t, size_t> find_header(Bytes bytes, const std::string& where) {
+  if (bytes.size() < 10) refuse_cut(where);
+  if (std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0)
+    throw Error(where, "does not begin as a .npy file does");
+  const auto major = static_cast<int>(bytes[6]), minor = static_cast<int>(bytes[7]);
+  if (major < 1 || major > 3 || minor != 0)
+    throw Error(where,
+                fmt::format("has the .npy version {}.{}, known are 1.0 to 3.0", major, minor));
+  const size_t width = major == 1 ? 2 : 4;
+  if (bytes.size() < 8 + width) refuse_cut(where);
+  const uint64_t length = little_endian(bytes.subspan(8, width));
+  if (length > kMaxNpyHeader)
+    throw Error(where, fmt::format("has a .npy header of {} bytes, at most {} are read", length,
+                                   kMaxNpyHeader));
+  if (bytes.size() < 8 + width + length) refuse_cut(where);
+  return {8 + width, length};
+}
+
+std::optional<uint64_t> data_bytes(const NpyHeader& header) {
+  std::optional<uint64_t> out = static_cast<uint64_t>(dtype_bytes(header.dtype));
+  for (const int64_t extent : header.shape)
+    if (out) out = checked_mul(*out, static_cast<uint64_t>(extent));
+  return out;
+}
+
+}  // namespace
+
+NpyArray parse_npy(Bytes bytes, const std::string& where) {
+  const auto [begin, length] = find_header(bytes, where);
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + begin, length);
+  NpyArray out;
+  out.header = HeaderReader(text, where).read();
+  out.header.data_begin = begin + length;
+  const Bytes data = bytes.subspan(out.header.data_begin);
+  const auto expected = data_bytes(out.header);
+  if (!expected || *expected != data.size())
+    throw Error(where,
+                fmt::format("holds {} bytes of data, {} of {} need {}", data.size(),
+                            to_string(out.header.shape), dtype_name(out.header.dtype),
+                            expected ? std::to_string(*expected) : "more than 2^64"),
+                "copy the file again");
+  out.data.assign(data.begin(), data.end());
+  return out;
+}
+
+}  // namespace moelora
