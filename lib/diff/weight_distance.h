@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "lib/adapter/delta_pair.h"
+
+namespace moelora {
+
+// How far two deltas of one place are apart, from the Gram matrices of their factors: with
+// P = [A1; A2][A1; A2]^T and Q = [B1, B2]^T [B1, B2], |D1|^2 = s1^2 sum(Q11 * P11) and
+// <D1, D2> = s1 s2 sum(Q12 * P12) in the Frobenius inner product; no delta is ever formed. All sums
+// are in double: distances below kResolution of the norms are rounding and reported as 0.
+struct Distance {
+  DeltaKey key;
+  double norm_a = 0, norm_b = 0;  // |D1|, |D2|
+  double apart = 0;               // |D1 - D2|
+  double inner = 0;               // <D1, D2>
+  // Participation ratio of the singular values, (sum s^2)^2 / sum s^4: 1 for rank one, r where all
+  // r are equal; 0 of a zero delta.
+  double effective_rank_a = 0, effective_rank_b = 0;
+  bool identical = false;  // factors and scale are the same, bit for bit
+
+  double relative() const;  // apart / norm_a; infinite where only norm_a is 0
+  double cosine() const;    // 1 where both are 0, 0 where one is
+};
+
+inline constexpr double kResolution = 1e-7;
+
+struct WeightDiff {
+  std::vector<Distance> pairs;  // of places that both have, by key
+  std::vector<DeltaKey> only_a, only_b;
+  std::vector<std::string> shapes_differ;  // places whose deltas have different shapes, in words
+};
+
+struct DistanceOptions {
+  int threads = 0;
+  std::string progress;  // label of a progress bar; "" for none
+};
+
+// Streams: factors are read in batches of neighbours, each source byte once a batch.
+WeightDiff weight_distances(const Deltas& a, const Deltas& b, const DistanceOptions& options);
+
+}  // namespace moelora

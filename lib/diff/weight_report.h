@@ -1,0 +1,46 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lib/adapter/adapter_file.h"
+#include "lib/diff/same_up_to.h"
+#include "lib/diff/weight_distance.h"
+
+namespace moelora {
+
+struct WeightDiffOptions {
+  LoadOptions load;         // for both; `from` is for neither
+  double tolerance = 1e-6;  // relative distance up to which two deltas are the same
+  int threads = 0;
+  bool progress = false;
+};
+
+// Two adapters in weight space, whatever their layouts.
+struct WeightComparison {
+  struct Side {
+    std::string path, layout;  // layout: "dense" without routed experts
+    int64_t pairs = 0;
+  };
+  Side a, b;
+  double tolerance = 0;
+  WeightDiff diff;
+  std::vector<std::string> extras;     // saved modules, biases ...: those that differ, in words
+  std::optional<SameUpTo> same_up_to;  // looked for only where something differs
+  std::vector<std::string> notes;
+
+  // Every place is in both, within the tolerance, and so are the extras.
+  bool same() const;
+  const Distance* worst() const;  // null without a common place
+};
+
+// Throws Error when an adapter cannot be read, or when they have not one place in common: nothing
+// compared is never "the same".
+WeightComparison compare_weights(const std::string& a, const std::string& b,
+                                 const WeightDiffOptions& options);
+
+std::string weight_text(const WeightComparison& comparison);
+std::string weight_json(const WeightComparison& comparison);  // schemas/weight_diff.schema.json
+
+}  // namespace moelora
