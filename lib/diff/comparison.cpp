@@ -1,0 +1,222 @@
+#include "lib/diff/comparison.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <map>
+
+#include "lib/base/error.h"
+
+namespace moelora {
+namespace {
+
+constexpr double kFloorFactor = 2, kLeastFloor = 0.05;  // close: max(2 x floor, 0.05 nat)
+
+double mean_distance(const Scores& a, const Scores& b) {
+  return measure(align(a, b).pairs).mean_abs;
+}
+
+std::optional<Metrics> measure_part(const std::vector<ScorePair>& pairs,
+                                    const std::function<bool(const ScorePair&)>& wanted) {
+  std::vector<ScorePair> part;
+  std::copy_if(pairs.begin(), pairs.end(), std::back_inserter(part), wanted);
+  if (part.empty()) return std::nullopt;
+  return measure(part);
+}
+
+std::vector<std::pair<size_t, Metrics>> measure_sequences(const std::vector<ScorePair>& pairs) {
+  std::map<size_t, std::vector<ScorePair>> parts;
+  for (const ScorePair& pair : pairs) parts[pair.sequence].push_back(pair);
+  std::vector<std::pair<size_t, Metrics>> out;
+  for (const auto& [sequence, part] : parts) out.emplace_back(sequence, measure(part));
+  std::stable_sort(out.begin(), out.end(), [](const auto& x, const auto& y) {
+    return x.second.mean_abs > y.second.mean_abs;
+  });
+  return out;
+}
+
+// The effect of the adapter at every position that both scored, as pairs of (e_A, e_B).
+std::vector<ScorePair> effects(const Alignment& adapted, const Alignment& base_a,
+                               const Alignment& base_b) {
+  using Place = std::pair<size_t, size_t>;
+  const auto effect = [](const Alignment& alignment) {
+    std::map<Place, double> out;
+    for (const ScorePair& p : alignment.pairs) out[{p.sequence, p.position}] = p.b - p.a;
+    return out;
+  };
+  const std::map<Place, double> in_a = effect(base_a), in_b = effect(base_b);
+  std::vector<ScorePair> out;
+  for (const ScorePair& p : adapted.pairs) {
+    const auto x = in_a.find({p.sequence, p.position}), y = in_b.find({p.sequence, p.position});
+    if (x != in_a.end() && y != in_b.end())
+      out.push_back({p.sequence, p.position, p.token, x->second, y->second, p.prompt});
+  }
+  return out;
+}
+
+double mean_size(const std::vector<ScorePair>& pairs, double ScorePair::*side) {
+  double sum = 0;
+  for (const ScorePair& p : pairs) sum += std::fabs(p.*side);
+  return sum / static_cast<double>(pairs.size());
+}
+
+class Comparer {
+ public:
+  Comparer(ScoreFile first, std::optional<ScoreFile> second, const CompareOptions& options)
+      : o_(options) {
+    out_.a = std::move(first.first);
+    out_.b = second ? std::move(second->first) : std::move(*first.second);
+  }
+
+  Comparison run() {
+    out_.alignment = align(out_.a, out_.b);
+    gather_notes();
+    measure_all();
+    judge_thresholds();
+    if (!o_.floor.empty()) judge_floor();
+    if (!o_.base_a.empty() || !o_.base_b.empty()) judge_effect();
+    if (!o_.candidates.empty()) judge_routing();
+    conclude();
+    return std::move(out_);
+  }
+
+ private:
+  void gather_notes() {
+    for (const Scores* side : {&out_.a, &out_.b})
+      for (const std::string& note : side->notes) out_.notes.push_back(side->path + ": " + note);
+    const auto& notes = out_.alignment.notes;
+    out_.notes.insert(out_.notes.end(), notes.begin(), notes.end());
+    out_.suspicions = suspicions(out_.a, out_.b, out_.alignment);
+  }
+
+  void measure_all() {
+    const auto& pairs = out_.alignment.pairs;
+    out_.metrics = measure(pairs);
+    if (out_.alignment.knows_prompt) {
+      out_.prompt = measure_part(pairs, [](const ScorePair& p) { return p.prompt; });
+      out_.response = measure_part(pairs, [](const ScorePair& p) { return !p.prompt; });
+    }
+    out_.by_sequence = measure_sequences(pairs);
+    out_.top = measure_top(out_.a, out_.b, out_.alignment);
+    out_.worst = worst_pairs(pairs, o_.worst);
+  }
+
+  void state(std::string id, bool holds, std::string text) {
+    out_.statements.push_back({std::move(id), holds, std::move(text)});
+  }
+
+  void judge_thresholds() {
+    const auto named = out_.metrics.named();
+    for (const Threshold& t : o_.thresholds) {
+      const auto at = std::find_if(named.begin(), named.end(),
+                                   [&](const auto& entry) { return entry.first == t.metric; });
+      if (at == named.end())
+        throw Error(t.from, t.metric + " is not defined for these values: one side is constant",
+                    "use another metric");
+      const bool holds = at->second <= t.most;
+      state("threshold", holds,
+            fmt::format("{} {:.6g} {} {:g} ({})", t.metric, at->second, holds ? "<=" : ">", t.most,
+                        t.from));
+    }
+  }
+
+  void judge_floor() {
+    ScoreFile repeat = read_scores(o_.floor);
+    out_.floor = repeat.second ? mean_distance(repeat.first, *repeat.second)
+                               : mean_distance(out_.b, repeat.first);
+    const double most = std::max(kFloorFactor * *out_.floor, kLeastFloor);
+    const bool holds = out_.metrics.mean_abs <= most;
+    state("close", holds,
+          fmt::format("mean_abs {:.6g} {} {:.6g} = max(2 x floor {:.6g}, 0.05)",
+                      out_.metrics.mean_abs, holds ? "<=" : ">", most, *out_.floor));
+  }
+
+  // The adapter has an effect at all: B lies nearer to A than to the base model.
+  void judge_effect() {
+    const std::string& path = !o_.base_b.empty() ? o_.base_b : o_.base_a;
+    const Scores base = read_scores(path).first;
+    const double to_base = mean_distance(base, out_.b), to_a = out_.metrics.mean_abs;
+    const bool holds = to_a < to_base;
+    state("applied", holds,
+          fmt::format("B is {:.6g} from A and {:.6g} from the base model{}", to_a, to_base,
+                      holds ? "" : ": the adapter is not applied"));
+    if (!o_.base_a.empty() && !o_.base_b.empty()) measure_delta(base);
+  }
+
+  void measure_delta(const Scores& base_b) {
+    const Scores base_a = read_scores(o_.base_a).first;
+    const std::vector<ScorePair> pairs =
+        effects(out_.alignment, align(base_a, out_.a), align(base_b, out_.b));
+    if (pairs.empty()) throw Error(o_.base_a, "shares no scored position with the adapted sides");
+    const Metrics m = measure(pairs);
+    DeltaMetrics d;
+    d.n = m.n;
+    d.effect_a = mean_size(pairs, &ScorePair::a);
+    d.effect_b = mean_size(pairs, &ScorePair::b);
+    d.mean_abs = m.mean_abs;
+    d.p95_abs = m.p95_abs;
+    d.max_abs = m.max_abs;
+    d.mean_abs_pct = d.effect_a > 0 ? 100 * d.mean_abs / d.effect_a : 0;
+    d.pearson = m.pearson;
+    out_.delta = d;
+  }
+
+  void judge_routing() {
+    std::string nearest;
+    double least = out_.metrics.mean_abs;
+    for (const std::string& path : o_.candidates) {
+      const double distance = mean_distance(read_scores(path).first, out_.b);
+      if (distance >= least) continue;
+      least = distance;
+      nearest = path;
+    }
+    state("routed", nearest.empty(),
+          nearest.empty()
+              ? fmt::format("of {} candidates A is the nearest to B", o_.candidates.size() + 1)
+              : fmt::format("B is nearer to {} ({:.6g}) than to A ({:.6g})", nearest, least,
+                            out_.metrics.mean_abs));
+  }
+
+  // Values that are no numbers are never the same, whatever the others say.
+  void conclude() {
+    if (out_.alignment.not_finite > 0)
+      state("finite", false,
+            fmt::format("{} positions are NaN or infinite", out_.alignment.not_finite));
+    if (out_.statements.empty()) return;
+    const bool all = std::all_of(out_.statements.begin(), out_.statements.end(),
+                                 [](const Statement& s) { return s.holds; });
+    out_.verdict = all ? Verdict::same : Verdict::different;
+  }
+
+  const CompareOptions& o_;
+  Comparison out_;
+};
+
+}  // namespace
+
+std::string_view verdict_name(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::same:
+      return "same";
+    case Verdict::different:
+      return "different";
+    case Verdict::not_judged:
+      return "not judged";
+  }
+  return "";
+}
+
+Comparison compare_scores(const std::string& a, const std::string& b,
+                          const CompareOptions& options) {
+  ScoreFile first = read_scores(a);
+  if (b.empty() && !first.second)
+    throw Error(a, "holds what one system said: there is nothing to compare it with",
+                "name the other side's file too");
+  std::optional<ScoreFile> second;
+  if (!b.empty()) second = read_scores(b);
+  return Comparer(std::move(first), std::move(second), options).run();
+}
+
+}  // namespace moelora

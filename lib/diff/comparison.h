@@ -1,0 +1,70 @@
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lib/diff/metrics.h"
+
+namespace moelora {
+
+struct Threshold {
+  std::string metric;
+  double most;
+  std::string from;  // "--max", or the preset's name
+};
+
+struct CompareOptions {
+  std::vector<Threshold> thresholds = {};
+  std::string floor = {};                    // --floor: B's system again, on the same tokens
+  std::string base_a = {}, base_b = {};      // the base model on each side
+  std::vector<std::string> candidates = {};  // what A's system says with other adapters
+  size_t worst = 10;
+};
+
+// One statement about the two, with what it was decided on.
+struct Statement {
+  std::string id;  // "threshold", "close", "applied", "routed", "finite"
+  bool holds;
+  std::string text;  // "k2 1.85e-4 <= 5e-3 (sglang-gpt-oss-20b)"
+};
+
+// The effect of the adapter on each side, B's against A's: with e = (adapted - base) per token,
+// d = e_B - e_A; what both systems do to the base model too cancels.
+struct DeltaMetrics {
+  int64_t n = 0;
+  double effect_a = 0, effect_b = 0;              // mean |e|
+  double mean_abs = 0, p95_abs = 0, max_abs = 0;  // of |d|
+  double mean_abs_pct = 0;                        // 100 mean |d| / mean |e_A|
+  std::optional<double> pearson;                  // of e_A and e_B
+};
+
+enum class Verdict : uint8_t { same, different, not_judged };
+std::string_view verdict_name(Verdict verdict);  // "same", "different", "not judged"
+
+struct Comparison {
+  Scores a, b;
+  Alignment alignment;
+  Metrics metrics;
+  std::optional<Metrics> prompt, response;              // where a file tells the prompt's length
+  std::vector<std::pair<size_t, Metrics>> by_sequence;  // worst mean_abs first
+  std::optional<TopMetrics> top;
+  std::optional<DeltaMetrics> delta;
+  std::optional<double> floor;  // mean |d| of the repeat
+  std::vector<ScorePair> worst;
+  std::vector<std::string> suspicions, notes;
+  std::vector<Statement> statements;
+  Verdict verdict = Verdict::not_judged;  // same: every statement holds and there is one
+};
+
+// `b` empty: the file `a` holds both sides. Throws Error where nothing can be compared.
+Comparison compare_scores(const std::string& a, const std::string& b,
+                          const CompareOptions& options);
+
+std::string comparison_text(const Comparison& comparison);
+// schemas/logprobs.schema.json; with_scores: a report that reads as a file of both sides again.
+std::string comparison_json(const Comparison& comparison, bool with_scores);
+std::string comparison_html(const Comparison& comparison);  // one page, no script, nothing loaded
+
+}  // namespace moelora

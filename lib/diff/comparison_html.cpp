@@ -1,0 +1,186 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "lib/diff/comparison.h"
+#include "lib/diff/svg_chart.h"
+
+namespace moelora {
+namespace {
+
+constexpr size_t kMostDots = 4000;  // more would only blacken the chart and swell the page
+constexpr int kBins = 30;
+
+constexpr std::string_view kStyle = R"css(
+:root { color-scheme: light dark; --ink: #1b1f24; --soft: #667; --paper: #fff; --grid: #e4e7eb;
+        --dot: #2458b3; --mark: #c2410c; --bar: #7aa2dd; --good: #1a7f37; --bad: #b42318; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e8eb; --soft: #9aa4b2; --paper: #14171b; --grid: #2a2f36; --dot: #7fb0ff;
+          --mark: #ff9a5c; --bar: #3f6aa8; --good: #57c774; --bad: #ff8a80; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1000px; padding: 24px; background: var(--paper); color: var(--ink);
+       font: 15px/1.5 system-ui, sans-serif; }
+h1 { font-size: 22px; margin: 0 0 4px; } h2 { font-size: 17px; margin: 28px 0 8px; }
+p, ul { margin: 4px 0; } code { font-family: ui-monospace, monospace; overflow-wrap: anywhere; }
+.soft { color: var(--soft); } .good { color: var(--good); } .bad { color: var(--bad); }
+.verdict { font-size: 18px; font-weight: 600; margin: 12px 0; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 16px; }
+svg { width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 11px; }
+svg .title { fill: var(--ink); font-size: 13px; font-weight: 600; }
+.grid { stroke: var(--grid); } .dot { fill: var(--dot); fill-opacity: .55; }
+.line { fill: none; stroke: var(--dot); stroke-width: 1.5; } .bar { fill: var(--bar); }
+.mark { fill: none; stroke: var(--mark); stroke-width: 1.2; stroke-dasharray: 4 3; }
+.table { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+td, th { padding: 3px 12px 3px 0; text-align: right; border-bottom: 1px solid var(--grid); }
+td:first-child, th:first-child { text-align: left; }
+)css";
+
+using Points = std::vector<std::pair<double, double>>;
+
+double apart(const ScorePair& p) { return std::fabs(p.b - p.a); }
+
+// All pairs, or evenly spread ones together with the worst.
+std::vector<ScorePair> drawn(const Comparison& c) {
+  const auto& all = c.alignment.pairs;
+  if (all.size() <= kMostDots) return all;
+  std::vector<ScorePair> out;
+  const size_t step = (all.size() + kMostDots - 1) / kMostDots;
+  for (size_t i = 0; i < all.size(); i += step) out.push_back(all[i]);
+  out.insert(out.end(), c.worst.begin(), c.worst.end());
+  return out;
+}
+
+std::string scatter(const Comparison& c) {
+  std::vector<double> values;
+  Points points;
+  for (const ScorePair& p : drawn(c)) {
+    points.emplace_back(p.a, p.b);
+    values.insert(values.end(), {p.a, p.b});
+  }
+  const SvgChart::Range range = range_of(values);
+  SvgChart chart("B against A, per token", "log-probability A", "log-probability B", range, range);
+  chart.line({{range.low, range.low}, {range.high, range.high}}, "mark");
+  chart.dots(points, "dot");
+  return chart.finish();
+}
+
+std::string along(const Comparison& c) {
+  Points points;
+  std::vector<double> sizes{0}, positions{0};
+  for (const ScorePair& p : drawn(c)) {
+    points.emplace_back(static_cast<double>(p.position), apart(p));
+    positions.push_back(points.back().first);
+    sizes.push_back(points.back().second);
+  }
+  SvgChart chart("|d| along the sequence", "position", "|logp B - logp A|", range_of(positions),
+                 range_of(sizes));
+  chart.dots(points, "dot");
+  return chart.finish();
+}
+
+std::string histogram(const Comparison& c) {
+  const double most = std::max(c.metrics.max_abs, 1e-12);
+  std::vector<double> counts(kBins);
+  for (const ScorePair& p : c.alignment.pairs)
+    ++counts[static_cast<size_t>(std::min(kBins - 1.0, std::floor(apart(p) / most * kBins)))];
+  const double highest = *std::max_element(counts.begin(), counts.end());
+  SvgChart chart("How large |d| is", "|d|", "tokens", {0, most}, {0, highest * 1.05});
+  for (int i = 0; i < kBins; ++i)
+    chart.bar(most * i / kBins, most * (i + 1) / kBins, counts[static_cast<size_t>(i)]);
+  return chart.finish();
+}
+
+std::string cumulative(const Comparison& c) {
+  std::vector<double> sizes;
+  for (const ScorePair& p : c.alignment.pairs) sizes.push_back(apart(p));
+  std::sort(sizes.begin(), sizes.end());
+  Points points{{0, 0}};
+  const size_t step = std::max<size_t>(1, sizes.size() / 500);
+  const auto add = [&](size_t i) {
+    points.emplace_back(sizes[i],
+                        100 * static_cast<double>(i + 1) / static_cast<double>(sizes.size()));
+  };
+  for (size_t i = 0; i < sizes.size(); i += step) add(i);
+  add(sizes.size() - 1);
+  SvgChart chart("Share of tokens within |d|", "|d|", "% of tokens",
+                 {0, std::max(c.metrics.max_abs, 1e-12)}, {0, 102});
+  chart.line(points, "line");
+  return chart.finish();
+}
+
+std::string row(std::initializer_list<std::string> cells, std::string_view tag = "td") {
+  std::string out = "<tr>";
+  for (const std::string& cell : cells) out += fmt::format("<{0}>{1}</{0}>", tag, cell);
+  return out + "</tr>\n";
+}
+
+std::string number(double value) { return fmt::format("{:.6g}", value); }
+
+std::string metrics_table(const Comparison& c) {
+  std::string out = "<div class=\"table\"><table>\n" + row({"metric", "value"}, "th") +
+                    row({"n", std::to_string(c.metrics.n)});
+  for (const auto& [name, value] : c.metrics.named()) out += row({name, number(value)});
+  return out + "</table></div>\n";
+}
+
+// The text of a token, where a side has it.
+std::string token_text(const Comparison& c, const ScorePair& p) {
+  for (const Scores* side : {&c.a, &c.b}) {
+    const auto& texts = side->sequences[p.sequence].texts;
+    if (p.position < texts.size()) return html_escaped(texts[p.position]);
+  }
+  return "";
+}
+
+std::string worst_table(const Comparison& c) {
+  std::string out = "<div class=\"table\"><table>\n" +
+                    row({"|d|", "sequence", "position", "token", "text", "logp A", "logp B"}, "th");
+  for (const ScorePair& p : c.worst)
+    out += row({number(apart(p)), std::to_string(p.sequence), std::to_string(p.position),
+                p.token < 0 ? "?" : std::to_string(p.token), token_text(c, p), number(p.a),
+                number(p.b)});
+  return out + "</table></div>\n";
+}
+
+std::string verdict_part(const Comparison& c) {
+  const char* css = c.verdict == Verdict::same        ? "good"
+                    : c.verdict == Verdict::different ? "bad"
+                                                      : "soft";
+  std::string out =
+      fmt::format("<p class=\"verdict {}\">Verdict: {}</p>\n<ul>\n", css, verdict_name(c.verdict));
+  for (const Statement& s : c.statements)
+    out += fmt::format("<li class=\"{}\">{}: {}</li>\n", s.holds ? "good" : "bad", s.id,
+                       html_escaped(s.text));
+  for (const std::string& text : c.suspicions)
+    out += fmt::format("<li class=\"bad\">suspicious: {}</li>\n", html_escaped(text));
+  return out + "</ul>\n";
+}
+
+std::string side_part(char letter, const Scores& side) {
+  return fmt::format("<p>{}: <code>{}{}</code> <span class=\"soft\">({})</span></p>\n", letter,
+                     html_escaped(side.path),
+                     side.side.empty() ? "" : ": " + html_escaped(side.side), side.format);
+}
+
+}  // namespace
+
+std::string comparison_html(const Comparison& c) {
+  std::string out =
+      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+      "<title>lora-diff: log-probabilities</title>\n<style>" +
+      std::string(kStyle) +
+      "</style>\n</head>\n<body>\n<h1>Log-probabilities, token by token</h1>\n";
+  out += side_part('A', c.a) + side_part('B', c.b);
+  out += fmt::format(
+      "<p class=\"soft\">{} positions compared; {} without a value, {} masked, {} not finite</p>\n",
+      c.alignment.pairs.size(), c.alignment.unscored, c.alignment.masked, c.alignment.not_finite);
+  out += verdict_part(c) + "<div class=\"charts\">\n" + scatter(c) + along(c) + histogram(c) +
+         cumulative(c) + "</div>\n<h2>Worst tokens</h2>\n" + worst_table(c) +
+         "<h2>Metrics</h2>\n<p class=\"soft\">d = log p(B) - log p(A) per token, in nats</p>\n" +
+         metrics_table(c) + "</body>\n</html>\n";
+  return out;
+}
+
+}  // namespace moelora

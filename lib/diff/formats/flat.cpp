@@ -1,0 +1,52 @@
+// A JSON list of log-probabilities, or of such lists: no tokens.
+
+#include <algorithm>
+
+#include "lib/base/error.h"
+#include "lib/diff/logprob_format.h"
+#include "lib/diff/place.h"
+
+namespace moelora {
+namespace {
+
+bool is_value(const Json& value) { return value.is_number() || value.is(Json::Kind::null); }
+
+bool is_flat(const Json& list) {
+  return list.is(Json::Kind::array) && !list.items().empty() &&
+         std::all_of(list.items().begin(), list.items().end(), is_value);
+}
+
+bool claims(const ScoreInput& input) {
+  if (!input.json || !input.json->is(Json::Kind::array)) return false;
+  const auto& items = input.json->items();
+  return is_flat(*input.json) ||
+         (!items.empty() && std::all_of(items.begin(), items.end(), is_flat));
+}
+
+Sequence read_sequence(const Json& list, const std::string& path) {
+  Sequence out;
+  for (const Json& value : list.items()) {
+    const auto logprob = number_or_null(value, path);
+    logprob ? out.add(*logprob) : out.add_unscored();
+  }
+  return out;
+}
+
+ScoreFile read(const ScoreInput& input) {
+  ScoreFile out;
+  if (is_flat(*input.json)) {
+    out.first.sequences.push_back(read_sequence(*input.json, input.path));
+    return out;
+  }
+  for (const Json& list : input.json->items())
+    out.first.sequences.push_back(read_sequence(list, input.path));
+  return out;
+}
+
+}  // namespace
+
+extern const LogprobFormat flat_format;
+const LogprobFormat flat_format = {"flat", "a JSON list of numbers, or of lists of numbers", claims,
+                                   read};
+
+}  // namespace moelora

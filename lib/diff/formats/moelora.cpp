@@ -1,0 +1,55 @@
+// lora-diff's own JSON report with --with-scores: both sides of a comparison.
+
+#include "lib/base/error.h"
+#include "lib/diff/logprob_format.h"
+#include "lib/diff/place.h"
+
+namespace moelora {
+namespace {
+
+constexpr std::string_view kSchema = "moelora.logprobs/1";
+
+bool claims(const ScoreInput& input) {
+  const Json* schema = input.json ? input.json->find("schema") : nullptr;
+  return schema != nullptr && schema->is(Json::Kind::string) && schema->as_string() == kSchema;
+}
+
+Sequence read_side(const Json& object, std::string_view side, const std::string& path) {
+  Sequence out;
+  for (const Json& value : member(object, side, Json::Kind::array, path).items()) {
+    const auto logprob = number_or_null(value, path);
+    logprob ? out.add(*logprob) : out.add_unscored();
+  }
+  for (const Json& id : member(object, "tokens", Json::Kind::array, path).items()) {
+    if (!id.is(Json::Kind::integer)) throw Error(place_of(id, path), "is no token id");
+    out.tokens.push_back(id.as_int());
+  }
+  if (!out.tokens.empty() && out.tokens.size() != out.size())
+    throw Error(place_of(object, path), "tokens and log-probabilities differ in length");
+  if (const Json* prompt = object.find("prompt");
+      prompt != nullptr && prompt->is(Json::Kind::integer) && prompt->as_int() >= 0)
+    out.prompt = static_cast<size_t>(prompt->as_int());
+  return out;
+}
+
+ScoreFile read(const ScoreInput& input) {
+  ScoreFile out;
+  out.second.emplace();
+  const Json* scores = input.json->find("scores");
+  if (scores == nullptr || !scores->is(Json::Kind::array))
+    throw Error(input.path, "is a report of lora-diff without the scores themselves",
+                "write it with --with-scores");
+  for (const Json& sequence : scores->items()) {
+    out.first.sequences.push_back(read_side(sequence, "a", input.path));
+    out.second->sequences.push_back(read_side(sequence, "b", input.path));
+  }
+  return out;
+}
+
+}  // namespace
+
+extern const LogprobFormat moelora_format;
+const LogprobFormat moelora_format = {
+    "moelora", "lora-diff logprobs --format json --with-scores (both sides)", claims, read};
+
+}  // namespace moelora
