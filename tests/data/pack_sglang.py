@@ -3,12 +3,14 @@
 of what the real server did with them and with the goldens.
 
     pack_sglang.py ORACLE GOLDENS OUT      (needs numpy; then: pack.sh OUT sglang_adapters)
+    pack_sglang.py ORACLE > tests/engine/sglang_scenario_pools.txt
 
 ORACLE holds adapters/, results/ and pools/ of the oracle, GOLDENS the folders of the goldens. The
 values of an adapter that is refused in every setting become 0.5 but for NaN, infinities and zeros:
 no test looks at them. From the pools the table learns which tensors of a served adapter reach the
 server whole, in part or not at all: a row of a factor counts as there when the same row stands
-anywhere in the buffers of its layer. Of every buffer it keeps a CRC-32.
+anywhere in the buffers of its layer. Of every buffer it keeps a CRC-32. The second form prints one of all buffers
+of each adapter in each scenario.
 """
 import collections, glob, json, os, re, shutil, struct, sys, zlib
 import numpy as np
@@ -187,5 +189,19 @@ def main(oracle, goldens, out):
         json.dump(table, f, separators=(",", ":"), sort_keys=True)
 
 
+def print_scenario_pools(oracle):
+    """FAMILY/scenario/NAME idK COUNT CRC: of names and bytes, sorted by name."""
+    for family in FAMILIES:
+        pools, _ = read_safetensors(f"{oracle}/pools/{family}.safetensors")
+        crcs = {}
+        for key in sorted(k for k in pools if k.startswith("scenario.")):
+            scenario, adapter, name = key.split("|")
+            place = f"{family}/scenario/{scenario[len('scenario.'):]} {adapter}"
+            count, crc = crcs.get(place, (0, 0))
+            crcs[place] = count + 1, zlib.crc32(pools[key][2], zlib.crc32(name.encode(), crc))
+        for place, (count, crc) in crcs.items():
+            print(place, count, crc)
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    (main if len(sys.argv) == 4 else print_scenario_pools)(*sys.argv[1:])

@@ -13,12 +13,12 @@ namespace moelora::test {
 // Whether it stops, where, with which exception and words.
 std::string refusal_difference(const sglang::Server& server, const OracleRecord& record);
 
+// Two texts of a refusal, whatever the order in which Python printed a set.
+bool same_refusal_text(const std::string& ours, const std::string& theirs);
+
 // Targets, rank, detection, and the buffers of one rank: which there are, shapes, and who reads
 // them.
 std::string state_difference(const sglang::Server& server, size_t rank, const Json& record);
-
-// The first refusal of the server or of any adapter; null for none.
-const Refusal* first_refusal(const sglang::Server& server);
 
 // Labels of sglang_disagreements.txt ("LABEL: why"): where we are right not to agree.
 const std::set<std::string>& sglang_disagreements();

@@ -7,6 +7,7 @@
 
 #include "tests/engine/served_from_folder.h"
 #include "tests/engine/sglang_compare.h"
+#include "tests/engine/sglang_scenario_pools.h"
 
 using namespace moelora;
 using namespace moelora::test;
@@ -170,6 +171,31 @@ std::string slot_difference(const Server& server, const Json* slots) {
   return "";
 }
 
+// Whether the archive has other values than the oracle had: another adapter of the same shapes
+// stands in, or its values are constants.
+bool is_stand_in(const std::string& scenario, size_t id) {
+  return (scenario == "from_tensors_file_order" && id == 0) ||
+         (scenario == "reload_after_evict_slot_reuse" && id == 2) ||
+         scenario == "empty_start_then_all_linear";
+}
+
+// The buffers of every adapter that is in the archive as the oracle had it. A lower rank in a slot
+// that was used before is left out: SGLang leaves the old values beyond it.
+size_t compare_pools(const Server& server, const Scenario& scenario, const OracleRecord& record) {
+  if (scenario.name == "slot_reuse_rank_8_then_2") return 0;
+  std::vector<std::string> names = scenario.start;
+  names.insert(names.end(), scenario.later.begin(), scenario.later.end());
+  size_t compared = 0;
+  for (size_t i = 0; i < names.size() && i < server.count(); ++i) {
+    if (!has_sglang_adapter(record.family, names[i]) || is_stand_in(scenario.name, i)) continue;
+    const std::string folder = sglang_folder(record.family, names[i]);
+    const ScenarioPool pool = compare_scenario_pool(server, i, folder, record.label());
+    CHECK_MESSAGE(pool.difference.empty(), record.label() << ": " << pool.difference);
+    compared += pool.buffers;
+  }
+  return compared;
+}
+
 // "id1" of the oracle's words is the second adapter.
 OracleRecord with_names(OracleRecord record, const Server& server) {
   std::string text = record.text("text");
@@ -182,7 +208,8 @@ OracleRecord with_names(OracleRecord record, const Server& server) {
   return record;
 }
 
-void run(const Scenario& scenario, const OracleRecord& record) {
+// Returns how many buffers were compared.
+size_t run(const Scenario& scenario, const OracleRecord& record) {
   const std::string variant = scenario.name.starts_with("no_shared_experts") ? "no_shared" : "";
   const OracleBase& base = sglang_base(record.family, variant);
   Server server(sglang::make_model_class(base.spec, base.config), {},
@@ -200,20 +227,23 @@ void run(const Scenario& scenario, const OracleRecord& record) {
   if (difference.empty() && record.text("stage").empty())
     difference = slot_difference(server, record.json.find("slots"));
   CHECK_MESSAGE(difference.empty(), record.label() << ": " << difference);
+  return record.text("stage").empty() ? compare_pools(server, scenario, record) : 0;
 }
 
 }  // namespace
 
 TEST_CASE("every scenario of SGLang's oracle ends as SGLang's did") {
   int records = 0;
+  size_t buffers = 0;
   for (const OracleRecord& record : sglang_records()) {
     const std::string name = record.text("scenario");
     if (name.empty() || sglang_disagreements().count(record.label()) != 0) continue;
     const auto scenario = std::find_if(scenarios().begin(), scenarios().end(),
                                        [&](const Scenario& s) { return s.name == name; });
     REQUIRE_MESSAGE(scenario != scenarios().end(), name);
-    run(*scenario, record);
+    buffers += run(*scenario, record);
     ++records;
   }
   CHECK(records == 208);
+  CHECK(buffers == 1360);
 }

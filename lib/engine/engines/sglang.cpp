@@ -4,8 +4,10 @@
 
 #include <array>
 
+#include "lib/engine/buffers.h"
 #include "lib/engine/engine.h"
 #include "lib/engine/sglang/fates.h"
+#include "lib/engine/sglang/fill.h"
 #include "lib/engine/sglang/memory.h"
 #include "lib/engine/sglang/options.h"
 #include "lib/engine/sglang/scales.h"
@@ -40,14 +42,19 @@ void add_notes(const ModelClass& model, const Features& features, ServerPlan& pl
         "releases before 0.5.11 are followed by reading their code, not by running them");
 }
 
-ServerPlan plan_sglang(const PlanRequest& request) {
-  const ModelClass model = make_model_class(request.spec, request.base_config);
-  const Features features = features_of(request.version);
-  Server server(model, features, launch_of(request.options));
+// Started with the adapters, or empty and asked to load them.
+void start(Server& server, const PlanRequest& request) {
   const bool empty = starts_empty(request.options);
   server.start(empty ? std::span<const ServedAdapter>() : request.adapters);
   if (empty && server.has_pool())
     for (const ServedAdapter& adapter : request.adapters) server.load(adapter);
+}
+
+ServerPlan plan_sglang(const PlanRequest& request) {
+  const ModelClass model = make_model_class(request.spec, request.base_config);
+  const Features features = features_of(request.version);
+  Server server(model, features, launch_of(request.options));
+  start(server, request);
   ServerPlan out;
   for (size_t i = 0; i < server.count(); ++i)
     out.adapters.push_back(plan_adapter(server, i, request));
@@ -57,6 +64,18 @@ ServerPlan plan_sglang(const PlanRequest& request) {
     out.memory = plan_memory(server.pools().front(), server.launch().slots, request.base_config);
   add_notes(model, features, out);
   return out;
+}
+
+RankBuffers fill_sglang(const BufferRequest& request) {
+  const ModelClass model = make_model_class(request.spec, request.base_config);
+  Server server(model, features_of(request.version), launch_of(request.options));
+  const PlanRequest plan{
+      {&request.adapter, 1}, request.spec, request.base_config, request.options, request.version};
+  start(server, plan);
+  if (server.count() > 0) plan_adapter(server, 0, plan);
+  if (const Refusal* refusal = server.first_refusal()) return {*refusal, {}};
+  PoolValues values(server.adapter(0), request.adapter, request.values);
+  return {std::nullopt, fill_pool(server, 0, server.pool_of(request.tp_rank), values)};
 }
 
 }  // namespace
@@ -70,6 +89,7 @@ const Engine sglang_engine = {
     .known_to = "2026-08-21",
     .options = sglang::kOptions,
     .plan = plan_sglang,
+    .fill = fill_sglang,
 };
 
 }  // namespace moelora

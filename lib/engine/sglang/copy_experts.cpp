@@ -82,8 +82,9 @@ class ExpertCopier {
   bool copy_expert(const Staged& staged, int64_t expert, int64_t source_expert) {
     const Shape& shape = c_.shape_of(buffer_, is_a_);
     if (expert >= shape[0]) return refuse_expert(staged, expert, shape[0]);
-    Sliced sliced = is_a_ ? slice_moe_a(c_.c.model, buffer_.name, staged, c_.pool.rank)
-                          : slice_moe_b(c_.c.model, buffer_.name, staged, c_.pool.rank);
+    Sliced sliced =
+        is_a_ ? slice_moe_a(c_.c.model, buffer_.name, staged, c_.pool.rank)
+              : slice_moe_b(c_.c.model, c_.c.features, buffer_.name, staged, c_.pool.rank);
     if (!sliced.error_type.empty()) return c_.refuse_slice(sliced);
     if (source_expert >= 0) sliced.shape.erase(sliced.shape.begin());
     Write write = c_.at(buffer_, is_a_, sliced);
@@ -92,16 +93,18 @@ class ExpertCopier {
     return is_a_ ? copy_expert_a(shape, sliced, write) : copy_expert_b(shape, sliced, write);
   }
 
-  // gate and up begin at rows 0 and R: each is cut out of the stack and checked by itself.
+  // gate and up begin at rows 0 and R (before 0.5.11: at 0 and r): each is cut out of the stack and
+  // checked by itself.
   bool copy_expert_a(const Shape& shape, const Sliced& sliced, Write write) {
-    const int64_t r = c_.c.adapter.r, R = c_.pool.request.max_rank;
+    const int64_t r = c_.c.adapter.r;
+    const int64_t apart = c_.c.features.any_rank_below_max ? c_.pool.request.max_rank : r;
     const std::vector<int64_t> each(static_cast<size_t>(buffer_.stacked), r);
     for (int64_t i = 0; i < buffer_.stacked; ++i) {
       Sliced part = sliced;
       const int64_t have = sliced.shape.empty() ? 0 : sliced.shape[0];
       part.runs[0] = {std::min(i * r, have), std::clamp<int64_t>(have - i * r, 0, r)};
       if (sliced.shape.size() == 2) part.shape[0] = part.runs[0].count;
-      const int64_t first = std::min(i * R, shape[1]);
+      const int64_t first = std::min(i * apart, shape[1]);
       if (!c_.fits({std::min(first + r, shape[1]) - first, shape[2]}, part)) return false;
       write.row = first;
       const Part whole_part[] = {{static_cast<int>(i), r, 0}};

@@ -53,7 +53,8 @@ class LayerCopier {
     }
     if (c_.model.interleaved && wrapped.buffer == "gate_up_proj_moe")
       for (const Staged* staged : b.all()) {
-        const Sliced sliced = slice_moe_b(c_.model, wrapped.buffer, *staged, pool_.rank);
+        const Sliced sliced =
+            slice_moe_b(c_.model, c_.features, wrapped.buffer, *staged, pool_.rank);
         if (!sliced.error_type.empty()) copier_.refuse_slice(sliced);
       }
     active_.push_back(active);

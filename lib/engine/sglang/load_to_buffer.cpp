@@ -41,7 +41,7 @@ void refuse_skipped(CpuAdapter& adapter, const NameSet& targets, const TargetMat
 
 }  // namespace
 
-void load_to_buffer(const CopyContext& context, const std::vector<Pool>& pools, bool strict) {
+void load_to_buffer(const CopyContext& context, std::span<const Pool> pools, bool strict) {
   CpuAdapter& adapter = context.adapter;
   const NameSet& targets = pools.front().request.targets;
   const TargetMatcher matcher(targets);

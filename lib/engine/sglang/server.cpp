@@ -148,9 +148,8 @@ void Server::use(size_t index) {
   // What is whole without a split is whole on every rank of one, and cheaper to look at.
   if (pools_.size() > 1) {
     const CpuAdapter::Told before = adapter.told();
-    const std::vector<Pool> single{
-        make_pool(model_, features_, pools_.front().request, rank_of(1, 1, 0))};
-    load_to_buffer({adapter, model_, features_, wrapping_, coverage}, single, launch_.strict);
+    const Pool single = make_pool(model_, features_, pools_.front().request, rank_of(1, 1, 0));
+    load_to_buffer({adapter, model_, features_, wrapping_, coverage}, {&single, 1}, launch_.strict);
     if (!adapter.journal.refused() && coverage.all_whole()) return;
     adapter.tell_again(before);
     coverage_[index].emplace(adapter.sources);
@@ -163,9 +162,22 @@ const Coverage* Server::coverage(size_t index) const {
   return coverage_[index] ? &*coverage_[index] : nullptr;
 }
 
-void Server::writes(size_t index, size_t rank, WriteSink& sink) const {
+const Refusal* Server::first_refusal() const {
+  for (const PlanEvent& event : events_)
+    if (event.refusal) return &*event.refusal;
+  for (const CpuAdapter& adapter : adapters_)
+    if (const Refusal* refusal = adapter.journal.first_refusal()) return refusal;
+  return nullptr;
+}
+
+Pool Server::pool_of(int64_t rank) const {
+  return make_pool(model_, features_, pools_.front().request,
+                   rank_of(launch_.tp, launch_.ep, rank));
+}
+
+void Server::writes(size_t index, const Pool& pool, WriteSink& sink) const {
   CpuAdapter copy = adapters_[index];
-  load_to_buffer({copy, model_, features_, wrapping_, sink}, {pools_[rank]}, false);
+  load_to_buffer({copy, model_, features_, wrapping_, sink}, {&pool, 1}, false);
 }
 
 }  // namespace moelora::sglang

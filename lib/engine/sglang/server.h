@@ -63,8 +63,14 @@ class Server {
   const std::vector<Pool>& pools() const { return pools_; }  // one a rank
   const SlotTable& slots() const { return slots_; }
 
-  // What rank `rank` holds of adapter `index`, as writes to `sink`; refusals are not told again.
-  void writes(size_t index, size_t rank, WriteSink& sink) const;
+  // The first that was raised, by the server or by an adapter; null for none.
+  const Refusal* first_refusal() const;
+
+  // What rank `rank` of the server allocates. REQUIRES has_pool().
+  Pool pool_of(int64_t rank) const;
+  // What a rank holds of adapter `index` in `pool`, as writes to `sink`; refusals are not told
+  // again.
+  void writes(size_t index, const Pool& pool, WriteSink& sink) const;
 
  private:
   void read(const ServedAdapter& served, const PoolLimits* limits);

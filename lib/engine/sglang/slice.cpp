@@ -116,10 +116,11 @@ Sliced slice_moe_a(const ModelClass& model, std::string_view buffer, const Stage
   return out;
 }
 
-Sliced slice_moe_b(const ModelClass& model, std::string_view buffer, const Staged& staged,
-                   const Rank& rank) {
+Sliced slice_moe_b(const ModelClass& model, const Features& features, std::string_view buffer,
+                   const Staged& staged, const Rank& rank) {
   Sliced out = whole(staged);
   if (buffer != "gate_up_proj_moe" || (rank.moe_tp <= 1 && !model.interleaved)) return out;
+  if (!features.slices_always && rank.tp <= 1) return out;
   if (!needs_matrix(out)) return out;
   const int64_t share = model.intermediate / rank.moe_tp, first = rank.moe_tp_rank * share;
   if (!model.gated) {

@@ -3,6 +3,7 @@
 #include <array>
 #include <string>
 
+#include "lib/engine/sglang/features.h"
 #include "lib/engine/sglang/model_class.h"
 #include "lib/engine/sglang/pool.h"
 #include "lib/engine/sglang/weights.h"
@@ -37,8 +38,8 @@ Sliced slice_dense_b(const ClassModule& module, const HfConfig& config, const St
 // A routed-expert factor, of one expert or of all.
 Sliced slice_moe_a(const ModelClass& model, std::string_view buffer, const Staged& staged,
                    const Rank& rank);
-Sliced slice_moe_b(const ModelClass& model, std::string_view buffer, const Staged& staged,
-                   const Rank& rank);
+Sliced slice_moe_b(const ModelClass& model, const Features& features, std::string_view buffer,
+                   const Staged& staged, const Rank& rank);
 
 // Rows of the rank's part of q, k, v (or gate, up; or all) and where they begin in the whole part.
 std::vector<Span> shares_of(const ClassModule& module, const HfConfig& config, const Rank& rank);

@@ -7,7 +7,7 @@ namespace moelora::sglang {
 
 // A box of a source tensor that a rank copies into a buffer: rows x columns values, row i of the
 // box to row `row + i * row_step` of the buffer. Together the writes of a rank are all it holds of
-// an adapter; what no write covers is zero. This is where values can be added.
+// an adapter (fill.h); what no write covers is zero.
 struct Write {
   std::string_view buffer;  // "gate_up_proj_moe", "embed_tokens"
   int layer = -1;           // -1: an embedding
