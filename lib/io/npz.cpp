@@ -19,6 +19,7 @@ using Bytes = std::span<const std::byte>;
 constexpr size_t kEndBytes = 22, kCentralBytes = 46, kLocalBytes = 30;
 constexpr uint64_t kMostEntries = 10'000;
 constexpr uint16_t kStored = 0, kDeflated = 8, kUtf8Flag = 1 << 11, kZip64Field = 1;
+constexpr uint64_t kMostInflation = 1032;  // deflate: 258 bytes by two bits
 constexpr std::string_view kEnding = ".npy";
 
 struct Record {
@@ -138,6 +139,8 @@ class NpzReader {
     total_ += record.size;
     if (total_ > kMaxNpzBytes)
       refuse(name, fmt::format("makes the arrays larger than {} bytes", kMaxNpzBytes));
+    if (record.size / kMostInflation > record.packed)
+      refuse(name, fmt::format("declares more bytes than deflate can hold in {}", record.packed));
   }
 
   // Where the record's data begin; the local header must repeat the directory.

@@ -1,38 +1,12 @@
 // Input: the bytes of a file. Checksums are not looked at, so that a change reaches the pickle.
 
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include <string>
-
 #include "lib/io/torch_file.h"
 #include "lib/io/zip_directory.h"
-#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/memory_file.h"
 
 namespace {
 
 using namespace moelora;
-
-// A file that only this process sees.
-class MemoryFile {
- public:
-  explicit MemoryFile(std::string_view bytes) : fd_(memfd_create("f", 0)) {
-    require(fd_ >= 0);
-    for (size_t at = 0; at < bytes.size();) {
-      const ssize_t put = write(fd_, bytes.data() + at, bytes.size() - at);
-      require(put > 0);
-      at += static_cast<size_t>(put);
-    }
-  }
-  ~MemoryFile() { close(fd_); }
-  MemoryFile(const MemoryFile&) = delete;
-  MemoryFile& operator=(const MemoryFile&) = delete;
-
-  std::string path() const { return "/proc/self/fd/" + std::to_string(fd_); }
-
- private:
-  int fd_;
-};
 
 // Records lie one after the other inside the file, under names that are plain.
 void require_sound(const std::vector<ZipEntry>& entries, uint64_t file_size) {

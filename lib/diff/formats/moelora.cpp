@@ -14,6 +14,13 @@ bool claims(const ScoreInput& input) {
   return schema != nullptr && schema->is(Json::Kind::string) && schema->as_string() == kSchema;
 }
 
+size_t prompt_of(const Json& value, const Sequence& sequence, const std::string& path) {
+  const auto most = static_cast<int64_t>(sequence.size());
+  if (!value.is(Json::Kind::integer) || value.as_int() < 0 || value.as_int() > most)
+    throw Error(place_of(value, path), "is not how many of the tokens are the prompt");
+  return static_cast<size_t>(value.as_int());
+}
+
 Sequence read_side(const Json& object, std::string_view side, const std::string& path) {
   Sequence out;
   for (const Json& value : member(object, side, Json::Kind::array, path).items()) {
@@ -26,9 +33,7 @@ Sequence read_side(const Json& object, std::string_view side, const std::string&
   }
   if (!out.tokens.empty() && out.tokens.size() != out.size())
     throw Error(place_of(object, path), "tokens and log-probabilities differ in length");
-  if (const Json* prompt = object.find("prompt");
-      prompt != nullptr && prompt->is(Json::Kind::integer) && prompt->as_int() >= 0)
-    out.prompt = static_cast<size_t>(prompt->as_int());
+  if (const Json* prompt = object.find("prompt")) out.prompt = prompt_of(*prompt, out, path);
   return out;
 }
 
