@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""What examples/ shows of lora-validate works: the deployment script, the step of the GitHub workflow, the
-pre-commit hook.
+"""What examples/ shows works: the deployment script, the step of the GitHub workflow, the pre-commit hook, and the
+script that asks servers for log-probabilities (of a server on the loopback that answers as SGLang and vLLM do).
 
     examples_test.py BUILD/bin
 """
 
+import http.server
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -100,6 +102,101 @@ class ExamplesTest(unittest.TestCase):
         done = run([value("entry"), *named], self.folder)
         self.assertEqual(done.returncode, 1)
         self.assertIn("adapters/gpt_oss_lone_q: 1 error", done.stdout)
+
+
+def logprob(token, position, adapter, noise):
+    """A made-up model: what the adapter adds is larger than the noise of a system."""
+    return -1 - token / 100 - position / 10 - (token % 3 / 4 if adapter else 0) - noise * (token % 2)
+
+
+def sglang_answers(body):
+    """As python/sglang/srt/entrypoints does for a batch: [log-probability, id, text], null first."""
+    assert set(body) == {"input_ids", "lora_path", "return_logprob", "logprob_start_len", "sampling_params"}, body
+    assert body["return_logprob"] is True and body["logprob_start_len"] == 0
+    assert body["sampling_params"] == {"temperature": 0, "max_new_tokens": 0}
+    assert body["lora_path"] in (None, "tuned"), body["lora_path"]
+    return [{"text": "", "meta_info": {"prompt_tokens": len(ids), "output_token_logprobs": [], "input_token_logprobs": [
+        [None if i == 0 else logprob(token, i, body["lora_path"], 0), token, None] for i, token in enumerate(ids)]}}
+        for ids in body["input_ids"]]
+
+
+def vllm_answers(body):
+    """As vllm/entrypoints/openai/completion: one choice a prompt, null for its first token."""
+    assert set(body) == {"model", "prompt", "prompt_logprobs", "return_token_ids", "temperature", "max_tokens"}, body
+    assert body["max_tokens"] == 1 and body["temperature"] == 0 and body["return_token_ids"] is True
+    assert body["model"] in ("base-model", "tuned"), body["model"]
+    entry = lambda token, i: {str(token): {"logprob": logprob(token, i, body["model"] == "tuned", 1e-3), "rank": 9,
+                                           "decoded_token": "x"},
+                              "1": {"logprob": -0.5, "rank": 1, "decoded_token": "y"}}
+    return {"object": "text_completion", "model": body["model"], "choices": [
+        {"index": n, "text": "x", "logprobs": None, "prompt_token_ids": ids,
+         "prompt_logprobs": [None if i == 0 else entry(token, i) for i, token in enumerate(ids)]}
+        for n, ids in enumerate(body["prompt"])]}
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    routes = {"/generate": sglang_answers, "/v1/completions": vllm_answers}
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        try:
+            assert self.headers["Content-Type"] == "application/json"
+            status, answer = 200, self.routes[self.path](body)
+        except (AssertionError, KeyError) as error:
+            status, answer = 400, {"error": {"message": repr(error)}}
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(answer).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@unittest.skipIf(shutil.which("curl") is None, "no curl")
+class CaptureTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        (self.folder / "tokens.json").write_text("[[3, 14, 15, 92], [65, 35, 89]]")
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+        self.addCleanup(server.server_close)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.shutdown)
+        self.url = f"http://127.0.0.1:{server.server_address[1]}/"
+
+    def capture(self, engine, *names):
+        return run([str(EXAMPLES / "capture_logprobs.sh"), engine, self.url, "tokens.json", "out", *names], self.folder,
+                   no_proxy="127.0.0.1")
+
+    def diff(self, *arguments):
+        done = run(["lora-diff", "logprobs", *arguments, "--format", "json"], self.folder / "out")
+        self.assertIn(done.returncode, (0, 1), done.stdout)
+        return json.loads(done.stdout)
+
+    def test_both_servers_files_are_compared_four_ways(self):
+        for names in (["sglang", "tuned"], ["vllm", "tuned", "base-model"]):
+            done = self.capture(*names)
+            self.assertEqual((done.returncode, done.stdout), (0, ""))
+        report = self.diff("vllm.adapter.json", "sglang.adapter.json", "--base-a", "vllm.base.json", "--base-b",
+                           "sglang.base.json")
+        self.assertEqual(report["metrics"]["n"], 5)
+        self.assertAlmostEqual(report["metrics"]["max_abs"], 1e-3, 12)
+        self.assertAlmostEqual(report["delta"]["max_abs"], 0, 12)
+        self.assertGreater(report["delta"]["effect_a"], 0.2)
+        self.assertIn({"id": "applied", "holds": True}, [{k: s[k] for k in ("id", "holds")} for s in report["statements"]])
+
+    def test_a_refusal_leaves_no_file_and_shows_the_servers_words(self):
+        done = self.capture("vllm", "another", "base-model")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("AssertionError('another')", done.stdout)
+        self.assertEqual(sorted(p.name for p in (self.folder / "out").iterdir()), ["vllm.base.json"])
+
+    def test_what_is_missing_is_said(self):
+        for names in (["sglang"], ["vllm", "tuned"], ["other", "tuned"]):
+            done = self.capture(*names)
+            self.assertEqual(done.returncode, 2, names)
+            self.assertIn("capture_logprobs.sh sglang URL TOKENS OUT ADAPTER", done.stdout)
 
 
 if __name__ == "__main__":
