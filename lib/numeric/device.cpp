@@ -1,0 +1,96 @@
+#include "lib/numeric/device.h"
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <vector>
+
+namespace moelora {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kModule = "libmoelora_cuda.so";
+
+std::vector<std::string> places(const std::string& module) {
+  if (!module.empty()) return {module};
+  if (const char* given = std::getenv("MOELORA_CUDA_MODULE"); given != nullptr && *given != '\0')
+    return {given};
+  std::error_code error;
+  const fs::path folder = fs::read_symlink("/proc/self/exe", error).parent_path();
+  std::vector<std::string> out;
+  for (const fs::path& path : {folder / kModule, folder / "../lib" / kModule})
+    if (!error && fs::exists(path, error)) out.push_back(path.string());
+  out.emplace_back(kModule);
+  return out;
+}
+
+// Stays open until the process ends: CUDA does not survive being unloaded.
+void* open_module(const std::string& module) {
+  std::string said;
+  for (const std::string& place : places(module)) {
+    if (void* handle = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
+    said = dlerror();
+  }
+  throw Error("cuda", "the CUDA module cannot be opened: " + said,
+              "build it with -DMOELORA_CUDA=ON, or name it in MOELORA_CUDA_MODULE");
+}
+
+const kernels::Api& module_api(const std::string& module) {
+  using GetApi = const kernels::Api* (*)() noexcept;
+  const auto get = reinterpret_cast<GetApi>(dlsym(open_module(module), "moelora_cuda_api"));
+  if (get == nullptr) throw Error("cuda", "the CUDA module is none of moelora's");
+  const kernels::Api* api = get();
+  if (api->version != kernels::kVersion)
+    throw Error("cuda", fmt::format("the CUDA module has version {}, expected {}", api->version,
+                                    kernels::kVersion));
+  return *api;
+}
+
+std::string version(int number) {  // 13000, 13010
+  return fmt::format("{}.{}", number / 1000, number % 1000 / 10);
+}
+
+}  // namespace
+
+DeviceMemoryError::DeviceMemoryError(const kernels::Failure& failure)
+    : Error("cuda",
+            fmt::format("out of memory: {} bytes were asked for, {} are free", failure.bytes,
+                        failure.bytes_free),
+            "use --device cpu, or a card that nothing else uses"),
+      bytes(failure.bytes),
+      bytes_free(failure.bytes_free) {}
+
+void check_device(kernels::Status status, const kernels::Failure& failure) {
+  if (status == kernels::Status::ok) return;
+  if (status == kernels::Status::out_of_memory) throw DeviceMemoryError(failure);
+  throw Error("cuda", failure.text);
+}
+
+Device::Device(const std::string& module, int index) : api_(module_api(module)) {
+  kernels::Failure failure;
+  check_device(api_.open(index, &context_, &failure), failure);
+  const kernels::Status status = api_.describe(context_, &info_, &failure);
+  if (status != kernels::Status::ok) api_.close(context_);
+  check_device(status, failure);
+}
+
+Device::~Device() { api_.close(context_); }
+
+std::string Device::description() const {
+  return fmt::format("{}, {:.1f} GiB, CUDA {}, cuBLAS {}.{}.{}", info_.name,
+                     static_cast<double>(info_.memory) / (1 << 30), version(info_.runtime),
+                     info_.cublas / 10000, info_.cublas / 100 % 100, info_.cublas % 100);
+}
+
+FoundDevice find_device(const std::string& module) {
+  try {
+    return {std::make_shared<Device>(module), ""};
+  } catch (const std::exception& error) {
+    return {nullptr, error.what()};
+  }
+}
+
+}  // namespace moelora
