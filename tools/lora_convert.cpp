@@ -12,6 +12,7 @@
 #include "lib/engine/fit/verify_fit.h"
 #include "lib/io/utf8.h"
 #include "lib/model/base_convert.h"
+#include "tools/convert/buffers.h"
 #include "tools/load_options.h"
 #include "tools/sizes.h"
 #include "tools/tool.h"
@@ -72,7 +73,8 @@ struct FitFlags {
                    "sglang@0.5.18")
         ->type_name("ENGINE");
     app.add_option("--server-option", server_options,
-                   "How the server is started: virtual-experts=on, tp-size=2, ...")
+                   "How the server is started: virtual-experts=on, tp-size=2, ...; tp-rank=N says "
+                   "whose buffers are written")
         ->type_name("KEY=VALUE")
         ->allow_extra_args(false);
     app.add_option("--drop", drops,
@@ -120,7 +122,9 @@ struct AdapterCommand {
     CLI::App* sub = app.add_subcommand("adapter", "Rewrite an adapter in another layout");
     sub->add_option("IN", load.path, "Adapter folder or weights file")->required();
     sub->add_option("OUT", out, "Output folder; appears complete or not at all")->required();
-    sub->add_option("--to", to, "Layout to write (with --for: instead of the engine's own)")
+    sub->add_option("--to", to,
+                    "Layout to write (with --for: instead of the engine's own), or what a server "
+                    "holds: sglang-pool, vllm-stacked")
         ->type_name("LAYOUT");
     fit.add(*sub);
     add_load_options(*sub, load);
@@ -191,6 +195,30 @@ struct AdapterCommand {
     return plan_conversion(load.path, options());
   }
 
+  // What says how an adapter is read or written says nothing of a server's buffers.
+  void check_buffer_flags() const {
+    const std::pair<const char*, bool> given[] = {{"--from", !load.from.empty()},
+                                                  {"--b-order", !load.in.b_order.empty()},
+                                                  {"--roles", !load.in.roles.empty()},
+                                                  {"--out-b-order", !out_side.b_order.empty()},
+                                                  {"--out-roles", !out_side.roles.empty()},
+                                                  {"--names", names != "family"},
+                                                  {"--dtype", dtype != "keep"},
+                                                  {"--drop", !fit.drops.empty()}};
+    for (const auto& [flag, is_given] : given)
+      if (is_given)
+        throw Error(flag, fmt::format("does not go with --to {}: the files are read and the "
+                                      "buffers written as the server does",
+                                      to));
+  }
+
+  int run_buffers(WriteFolderOptions folder) const {
+    check_buffer_flags();
+    folder.verify = verify;
+    const BufferOptions buffers{to, fit.engine, fit.server_options, load.base, load.model_specs};
+    return BuffersCommand{common, load.path, out, buffers, folder, dry_run}.run();
+  }
+
   std::string verified_text(const Conversion& c, int64_t factors) const {
     if (!c.fitting || c.fitting->repairs.empty())
       return fmt::format("verified: {} factors identical\n", factors);
@@ -201,6 +229,7 @@ struct AdapterCommand {
 
   int run() const {
     WriteFolderOptions folder = folder_options(common, force, no_sync, max_shard_size);
+    if (find_buffer_form(to) != nullptr) return run_buffers(folder);
     const Conversion c = planned(folder.weights.max_shard_size);
     for (const std::string& note : c.notes) print_note(common, kTool, note);
     if (dry_run) {

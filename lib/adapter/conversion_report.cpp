@@ -59,16 +59,18 @@ Json dropped_json(const DroppedPart& part) {
 }
 
 // What was done for an engine: "for", "server_options", "repairs", "dropped".
-std::string fitting_lines(const Fitting& fitting) {
+void add_fitting(const Fitting& fitting, Json::Members& head) {
   std::vector<Json> repairs, dropped;
   for (const Repair& repair : fitting.repairs)
     repairs.push_back(Json::object({{"name", repair.name}, {"note", repair.note}}));
   for (const DroppedPart& part : fitting.dropped) dropped.push_back(dropped_json(part));
-  return fmt::format(
-      "  \"for\": {},\n  \"server_options\": {},\n  \"repairs\": {},\n  \"dropped\": {},\n",
-      quoted(fitting.engine), Json::strings(fitting.options).dump(-1),
-      Json::array(std::move(repairs)).dump(-1), Json::array(std::move(dropped)).dump(-1));
+  head.emplace_back("for", fitting.engine);
+  head.emplace_back("server_options", Json::strings(fitting.options));
+  head.emplace_back("repairs", Json::array(std::move(repairs)));
+  head.emplace_back("dropped", Json::array(std::move(dropped)));
 }
+
+Json layout_id(const Layout* layout) { return layout != nullptr ? Json(layout->id) : Json(); }
 
 std::string tensor_line(const std::string& name, const Tensor& tensor,
                         const WrittenWeights& written) {
@@ -84,22 +86,27 @@ std::string tensor_line(const std::string& name, const Tensor& tensor,
 
 }  // namespace
 
-std::string conversion_report(const Conversion& c, const WrittenWeights& written) {
+std::string report_text(const Json::Members& head, const TensorMap& tensors,
+                        const WrittenWeights& written) {
   std::string out = fmt::format("{{\n  \"schema\": \"moelora.conversion/1\",\n  \"version\": {},\n",
                                 quoted(std::string(version())));
-  out += fmt::format("  \"from\": {},\n",
-                     c.input.layout != nullptr ? quoted(std::string(c.input.layout->id)) : "null");
-  out += fmt::format("  \"to\": {},\n", c.to != nullptr ? quoted(std::string(c.to->id)) : "null");
-  if (c.fitting) out += fitting_lines(*c.fitting);
-  out += fmt::format("  \"notes\": {},\n", Json::strings(c.notes).dump(-1));
+  for (const auto& [key, value] : head)
+    out += fmt::format("  {}: {},\n", quoted(key), value.dump(-1));
   out += "  \"tensors\": {";
   bool first = true;
-  for (const auto& [name, tensor] : c.tensors) {
+  for (const auto& [name, tensor] : tensors) {
     out += first ? "\n" : ",\n";
     first = false;
     out += tensor_line(name, tensor, written);
   }
   return out + "\n  }\n}\n";
+}
+
+std::string conversion_report(const Conversion& c, const WrittenWeights& written) {
+  Json::Members head{{"from", layout_id(c.input.layout)}, {"to", layout_id(c.to)}};
+  if (c.fitting) add_fitting(*c.fitting, head);
+  head.emplace_back("notes", Json::strings(c.notes));
+  return report_text(head, c.tensors, written);
 }
 
 }  // namespace moelora

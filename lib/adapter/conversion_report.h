@@ -11,4 +11,8 @@ namespace moelora {
 // text: at 36,864 tensors a document tree would cost more memory than the conversion.
 std::string conversion_report(const Conversion& conversion, const WrittenWeights& written);
 
+// The same with other head lines between the versions and the tensors.
+std::string report_text(const Json::Members& head, const TensorMap& tensors,
+                        const WrittenWeights& written);
+
 }  // namespace moelora

@@ -24,6 +24,26 @@ std::string_view fate_name(Fate fate) {
   return "";
 }
 
+std::string_view effect_name(Effect effect) {
+  switch (effect) {
+    case Effect::refused:
+      return "refused";
+    case Effect::unused:
+      return "unused";
+    case Effect::cut:
+      return "cut";
+    case Effect::partial:
+      return "partial";
+    case Effect::misplaced:
+      return "misplaced";
+    case Effect::wrong_scale:
+      return "wrong-scale";
+    case Effect::wrong_values:
+      return "wrong-values";
+  }
+  return "";
+}
+
 const PlanEvent* AdapterPlan::first_refusal() const {
   for (const PlanEvent& event : events)
     if (event.refusal) return &event;

@@ -33,6 +33,7 @@ enum class Fate : uint8_t {
 std::string_view fate_name(Fate fate);
 
 enum class Effect : uint8_t { refused, unused, cut, partial, misplaced, wrong_scale, wrong_values };
+std::string_view effect_name(Effect effect);  // "wrong-scale"
 
 // One thing that the server does otherwise than the adapter means, or why it does not load it.
 struct PlanEvent {

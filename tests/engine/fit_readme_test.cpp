@@ -1,8 +1,9 @@
-// The tables of --for in README.md are made from the library. MOELORA_UPDATE=1 writes them.
+// The tables of --for and --to in README.md are made from the library. MOELORA_UPDATE=1 writes them.
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include "lib/engine/buffer_forms.h"
 #include "lib/engine/fit/fit.h"
 #include "lib/engine/fit/layout_choice.h"
 #include "tests/adapter/readme_section.h"
@@ -21,4 +22,11 @@ TEST_CASE("README lists which layout an engine gets") {
   for (const LayoutChoice& row : layout_choices())
     out += fmt::format("| {} | {} | `{}` | {} |\n", row.engine, row.when, row.layout, row.why);
   check_readme_section("layout choices", out);
+}
+
+TEST_CASE("README lists what a server holds") {
+  std::string out = "| --to | of | names | shapes |\n|---|---|---|---|\n";
+  for (const BufferForm& form : buffer_forms())
+    out += fmt::format("| `{}` | {} | {} | {} |\n", form.id, form.engine, form.names, form.shapes);
+  check_readme_section("buffers", out);
 }

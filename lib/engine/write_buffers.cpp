@@ -1,0 +1,160 @@
+#include "lib/engine/write_buffers.h"
+
+#include <fmt/format.h>
+
+#include "lib/adapter/conversion_report.h"
+#include "lib/adapter/tensor_name.h"
+#include "lib/base/error.h"
+#include "lib/engine/fit/step.h"
+#include "lib/io/tensor_digests.h"
+#include "lib/io/utf8.h"
+#include "lib/io/weights.h"
+
+namespace moelora {
+namespace {
+
+constexpr const char* kStem = "buffers";
+
+EngineChoice choose_engine(const BufferForm& form, const std::string& engine) {
+  const std::string where = "--for " + printable(engine);
+  try {
+    const EngineChoice choice = parse_engine(engine.empty() ? form.engine : engine);
+    if (choice.engine->id == form.engine) return choice;
+  } catch (const Error& e) {
+    throw Error(where, e.text(), e.hint());
+  }
+  std::string other;
+  for (const BufferForm& candidate : buffer_forms())
+    if (engine.starts_with(candidate.engine)) other = candidate.id;
+  throw Error(where, fmt::format("--to {} is what {} holds", form.id, form.engine),
+              other.empty() ? fmt::format("--for {}", form.engine)
+                            : fmt::format("--to {}, or --for {}", other, form.engine));
+}
+
+// The options of the server, and which of its ranks is meant.
+struct Deployment {
+  ServerOptions server;
+  int64_t tp_rank = 0;
+};
+
+Deployment deployment_of(const BufferOptions& options, const EngineChoice& engine) {
+  constexpr std::string_view kRank = "tp-rank=";
+  Deployment out;
+  std::string rank;
+  for (const std::string& pair : options.server_pairs)
+    if (pair.starts_with(kRank))
+      rank = pair;
+    else
+      set_server_option(out.server, pair, {&engine, 1});
+  if (rank.empty()) return out;
+  const auto number = parse_index(std::string_view(rank).substr(kRank.size()));
+  if (!number || *number < 0 || *number >= out.server.tp)
+    throw Error("--server-option " + printable(rank),
+                out.server.tp == 1 ? "the server has one rank, 0"
+                                   : fmt::format("the server has ranks 0 to {}", out.server.tp - 1),
+                out.server.tp == 1 ? "--server-option tp-size=N says how many" : "");
+  out.tp_rank = *number;
+  return out;
+}
+
+BaseModel base_of(const BufferOptions& options, const Json& config,
+                  std::vector<std::string>& notes) {
+  if (!options.base.empty()) return open_base(options.base, options.model_specs);
+  const Json* name = config.find("base_model_name_or_path");
+  if (name != nullptr && name->is(Json::Kind::string)) {
+    BaseModel found = find_base_by_name(name->as_string(), options.model_specs);
+    if (!found.origin.empty()) {
+      notes.push_back(fmt::format("base model: {} (from base_model_name_or_path)", found.origin));
+      return found;
+    }
+  }
+  throw Error("--to " + options.to,
+              "what a server holds depends on the base model, and none is known",
+              "name it with --base");
+}
+
+[[noreturn]] void refuse(const EngineChoice& engine, const Refusal& refusal) {
+  throw Error(engine.label(),
+              fmt::format("refuses the adapter{}: {}",
+                          refusal.first_use ? " at the first request" : "", refusal_text(refusal)));
+}
+
+void add_losses(const std::vector<PlanEvent>& events, BufferConversion& out) {
+  for (const PlanEvent& event : events) {
+    out.losses.push_back({std::string(event.cause), std::string(effect_name(event.effect)),
+                          event.detail, event.tensors});
+    std::string note = fmt::format("{}: {}", event.cause, event.detail);
+    if (!event.tensors.empty()) note += fmt::format(" ({})", fit::some_of(event.tensors));
+    out.notes.push_back(std::move(note));
+  }
+}
+
+Json loss_json(const BufferLoss& loss) {
+  return Json::object({{"cause", loss.cause},
+                       {"effect", loss.effect},
+                       {"detail", loss.detail},
+                       {"tensors", Json::strings(loss.tensors)}});
+}
+
+std::string report(const BufferConversion& c, const WrittenWeights& written) {
+  std::vector<Json> losses;
+  for (const BufferLoss& loss : c.losses) losses.push_back(loss_json(loss));
+  return report_text({{"from", Json()},
+                      {"to", c.form->id},
+                      {"for", c.engine.label()},
+                      {"server_options", Json::strings(c.server_pairs)},
+                      {"tp_rank", c.tp_rank},
+                      {"losses", Json::array(std::move(losses))},
+                      {"notes", Json::strings(c.notes)}},
+                     c.buffers, written);
+}
+
+int64_t verify(const WrittenWeights& written, const std::string& staged, const std::string& out,
+               int threads) {
+  const Weights back = open_weights(staged, {kStem});
+  const auto digests = digest_tensors(back.tensors, threads);
+  for (const auto& [name, tensor] : written.tensors) {
+    const auto found = digests.find(name);
+    if (found == digests.end() || found->second != tensor.digest)
+      throw Error(out, fmt::format("verification failed: {} is not what was written", name));
+  }
+  return static_cast<int64_t>(digests.size());
+}
+
+}  // namespace
+
+BufferConversion plan_buffers(const std::string& in, const BufferOptions& options) {
+  const BufferForm& form = *find_buffer_form(options.to);
+  BufferConversion out{
+      &form, choose_engine(form, options.engine), options.server_pairs, 0, {}, {}, {}, {}};
+  const Deployment deployment = deployment_of(options, out.engine);
+  out.tp_rank = deployment.tp_rank;
+  out.input = open_served_folder(in);
+  const ServedAdapter& served = out.input.adapter;
+  const BaseModel base = base_of(options, served.config, out.notes);
+  const Engine& engine = *out.engine.engine;
+  if (engine.fill == nullptr)
+    throw Error("--to " + options.to, fmt::format("{}'s buffers are not known yet", engine.title));
+  RankBuffers held = engine.fill({served, out.input.values, base.spec, base.config,
+                                  deployment.server, out.engine.version, out.tp_rank});
+  if (held.refused) refuse(out.engine, *held.refused);
+  out.buffers = std::move(held.buffers);
+  const ServerPlan plan =
+      engine.plan({{&served, 1}, base.spec, base.config, deployment.server, out.engine.version});
+  add_losses(plan.server, out);
+  for (const AdapterPlan& adapter : plan.adapters) add_losses(adapter.events, out);
+  out.notes.insert(out.notes.end(), plan.notes.begin(), plan.notes.end());
+  return out;
+}
+
+WrittenConversion write_buffers(const BufferConversion& c, const std::string& out,
+                                const WriteFolderOptions& options) {
+  OutputFolder folder(out, c.input.inputs, options.output);
+  WrittenConversion written{write_weights(folder, kStem, c.buffers, options.weights), 0};
+  if (options.verify)
+    written.verified = verify(written.weights, folder.staged(), out, options.weights.threads);
+  folder.commit("conversion.json", report(c, written.weights));
+  return written;
+}
+
+}  // namespace moelora

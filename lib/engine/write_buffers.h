@@ -1,0 +1,54 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lib/adapter/convert.h"
+#include "lib/engine/buffer_forms.h"
+#include "lib/engine/buffers.h"
+#include "lib/engine/served_folder.h"
+
+namespace moelora {
+
+// --to sglang-pool, --to vllm-stacked: an adapter as one rank of a server holds it. Nothing is
+// repaired: what the server loses is lost here too, and said.
+
+struct BufferOptions {
+  std::string to;                         // a BufferForm's id
+  std::string engine;                     // --for; "" for the newest of the form's engine
+  std::vector<std::string> server_pairs;  // "KEY=VALUE" as given; "tp-rank=N" says which rank
+  std::string base;                       // --base; "" to look at base_model_name_or_path
+  std::vector<std::string> model_specs;
+};
+
+// One thing the server does otherwise than the adapter means.
+struct BufferLoss {
+  std::string cause;   // the rule of lora-validate that explains it
+  std::string effect;  // "unused", "cut" ...
+  std::string detail;
+  std::vector<std::string> tensors;
+};
+
+// What will be written, nothing written yet.
+struct BufferConversion {
+  const BufferForm* form = nullptr;
+  EngineChoice engine;
+  std::vector<std::string> server_pairs;
+  int64_t tp_rank = 0;
+  ServedFolder input;
+  TensorMap buffers;
+  std::vector<BufferLoss> losses;
+  std::vector<std::string> notes;  // the losses and what the plan does not cover, for people
+};
+
+// Throws Error for options that do not go together, for an unknown base model, and with the
+// server's own words for an adapter that it refuses.
+BufferConversion plan_buffers(const std::string& in, const BufferOptions& options);
+
+// Writes the output folder: buffers.safetensors (or shards) and conversion.json, but no
+// adapter_config.json, so that nobody takes it for an adapter. With options.verify the files are
+// read back and every buffer's digest is compared.
+WrittenConversion write_buffers(const BufferConversion& conversion, const std::string& out,
+                                const WriteFolderOptions& options);
+
+}  // namespace moelora
