@@ -41,21 +41,6 @@ Options parse(int argc, char** argv) {
   return out;
 }
 
-std::vector<LayerCase> shapes() {
-  std::vector<LayerCase> out(2);
-  LayerCase &oss = out[0], &qwen = out[1];
-  oss.name = "gpt-oss-20b";
-  oss.experts = 32, oss.top_k = 4, oss.width = 2880, oss.intermediate = 2880;
-  oss.rank = oss.down_rank = 32;
-  oss.biases = true;
-  oss.layer.activation = Activation::gpt_oss_swiglu;
-  oss.layer.limit = 7;
-  qwen.name = "Qwen3-30B-A3B";
-  qwen.experts = 128, qwen.top_k = 8, qwen.width = 2048, qwen.intermediate = 768;
-  qwen.rank = qwen.down_rank = 16;
-  return out;
-}
-
 struct Way {
   std::string name;
   kernels::Plan plan;
@@ -154,7 +139,7 @@ int main(int argc, char** argv) {
     const Options options = parse(argc, argv);
     Device device;
     std::vector<Json> results;
-    for (const LayerCase& c : shapes())
+    for (const LayerCase& c : {gpt_oss_20b(), qwen3_30b()})
       if (options.shape.empty() || options.shape == c.name)
         results.push_back(Bench(device, c, options).run());
     const Json out = Json::object({{"schema", Json("moelora.forward-bench/1")},

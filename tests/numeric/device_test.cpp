@@ -18,25 +18,6 @@ std::shared_ptr<Device> card() {
   return found.device;
 }
 
-LayerCase gpt_oss_20b() {
-  LayerCase c;
-  c.name = "gpt-oss-20b";
-  c.experts = 32, c.top_k = 4, c.width = 2880, c.intermediate = 2880;
-  c.rank = c.down_rank = 32;
-  c.biases = true;
-  c.layer.activation = Activation::gpt_oss_swiglu;
-  c.layer.limit = 7;
-  return c;
-}
-
-LayerCase qwen3_30b() {
-  LayerCase c;
-  c.name = "Qwen3-30B-A3B";
-  c.experts = 128, c.top_k = 8, c.width = 2048, c.intermediate = 768;
-  c.rank = c.down_rank = 16;
-  return c;
-}
-
 void check_ugly(int64_t tokens) {
   const std::shared_ptr<Device> device = card();
   if (device == nullptr) return;

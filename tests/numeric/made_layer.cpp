@@ -74,6 +74,17 @@ MadeLayer made_layer(const LayerCase& c, uint64_t seed) {
   return out;
 }
 
+Adapter made_adapter(const LayerCase& c, int layers, uint64_t seed) {
+  Adapter out;
+  out.expert_count = c.experts;
+  for (int layer = 0; layer < layers; ++layer) {
+    const MadeLayer made = made_layer(c, seed + static_cast<uint64_t>(layer));
+    for (const auto& [projection, pair] : made.weights.lora)
+      out.experts[{layer, projection}] = pair;
+  }
+  return out;
+}
+
 Routing made_routing(const LayerCase& c, int64_t tokens, uint64_t seed) {
   const std::vector<double> scores =
       read_double(random_bf16(seed, "scores", {tokens, c.experts}, 1.0));
@@ -93,6 +104,25 @@ Routing made_routing(const LayerCase& c, int64_t tokens, uint64_t seed) {
 
 std::vector<double> made_tokens(const LayerCase& c, int64_t tokens, uint64_t seed) {
   return read_double(random_bf16(seed, "tokens", {tokens, c.width}, std::sqrt(3.0)));
+}
+
+LayerCase gpt_oss_20b() {
+  LayerCase c;
+  c.name = "gpt-oss-20b";
+  c.experts = 32, c.top_k = 4, c.width = 2880, c.intermediate = 2880;
+  c.rank = c.down_rank = 32;
+  c.biases = true;
+  c.layer.activation = Activation::gpt_oss_swiglu;
+  c.layer.limit = 7;
+  return c;
+}
+
+LayerCase qwen3_30b() {
+  LayerCase c;
+  c.name = "Qwen3-30B-A3B";
+  c.experts = 128, c.top_k = 8, c.width = 2048, c.intermediate = 768;
+  c.rank = c.down_rank = 16;
+  return c;
 }
 
 std::vector<LayerCase> ugly_cases() {

@@ -30,9 +30,16 @@ MadeLayer held_in_memory(const MadeLayer& made);
 // One pair of factors, all experts; `shared_a`, `shared_b`: one matrix for all. Scale 2.
 ExpertPair made_pair(const LayerCase& c, Projection p, uint64_t seed, bool shared_a, bool shared_b);
 
+// The experts' LoRA of `layers` such layers, each with factors of its own; in canonical form.
+Adapter made_adapter(const LayerCase& c, int layers, uint64_t seed = 1);
+
 // Distinct experts a token, weights that sum to 1; every value a BF16 value.
 Routing made_routing(const LayerCase& c, int64_t tokens, uint64_t seed = 2);
 std::vector<double> made_tokens(const LayerCase& c, int64_t tokens, uint64_t seed = 3);
+
+// Two models whose speed is told: their sizes, a rank, their activation.
+LayerCase gpt_oss_20b();
+LayerCase qwen3_30b();
 
 // The cases of all activations, gated and not, with and without shared factors and biases.
 std::vector<LayerCase> ugly_cases();
