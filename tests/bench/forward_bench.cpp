@@ -1,6 +1,7 @@
-// Times the CUDA forward of one MoE layer with LoRA: every path of the module, recorded as a CUDA
-// graph and not, at 1 to 8192 tokens. Weights and tokens are random; four routings in turn, so that
-// no run finds its inputs in a cache. JSON on stdout, microseconds on the device.
+// Times the CUDA forward of one MoE layer with LoRA: every path of the module and the one that is
+// chosen by itself ("auto"), recorded as a CUDA graph and not, at 1 to 8192 tokens. Weights and
+// tokens are random; four routings in turn, so that no run finds its inputs in a cache. JSON on
+// stdout, microseconds on the device.
 //   forward_bench [--shape gpt-oss-20b|Qwen3-30B-A3B] [--tokens 1,16] [--count 20]
 
 #include <fmt/format.h>
@@ -14,6 +15,7 @@
 
 #include "lib/io/json.h"
 #include "lib/numeric/device_forward.h"
+#include "tests/bench/run_record.h"
 #include "tests/numeric/made_layer.h"
 
 using namespace moelora;
@@ -43,18 +45,21 @@ Options parse(int argc, char** argv) {
 
 struct Way {
   std::string name;
-  kernels::Plan plan;
+  std::optional<kernels::Path> path;  // not set: the one chosen for the routing
+  int32_t streams;
+  bool graph;
 };
 
 std::vector<Way> ways() {
   std::vector<Way> out;
   for (const bool graph : {true, false}) {
     const std::string suffix = graph ? " graph" : "";
-    for (const int streams : {4, 8, 16})
+    out.push_back({"auto" + suffix, std::nullopt, 8, graph});
+    for (const int32_t streams : {4, 8, 16})
       out.push_back({fmt::format("per_expert {} streams{}", streams, suffix),
-                     {kernels::Path::per_expert, streams, graph, false}});
-    out.push_back({"gathered" + suffix, {kernels::Path::gathered, 1, graph, false}});
-    out.push_back({"batched" + suffix, {kernels::Path::batched, 1, graph, false}});
+                     kernels::Path::per_expert, streams, graph});
+    out.push_back({"gathered" + suffix, kernels::Path::gathered, 1, graph});
+    out.push_back({"batched" + suffix, kernels::Path::batched, 1, graph});
   }
   return out;
 }
@@ -104,19 +109,20 @@ class Bench {
       inputs.push_back({made_routing(case_, tokens, seed), {x.begin(), x.end()}});
     }
     Json::Members times;
-    for (const Way& way : ways()) times.emplace_back(way.name, time(layer, inputs, way.plan));
+    for (const Way& way : ways()) times.emplace_back(way.name, time(layer, inputs, way));
     const DevicePlan chosen = first_plan(made_.layer, inputs[0].routing);
     return Json::object({{"tokens", Json(tokens)},
                          {"chosen", Json(to_string(chosen))},
                          {"microseconds", Json::object(std::move(times))}});
   }
 
-  Json time(const DeviceLayer& layer, const std::vector<Input>& inputs,
-            const kernels::Plan& plan) const {
+  Json time(const DeviceLayer& layer, const std::vector<Input>& inputs, const Way& way) const {
     try {
       std::vector<std::unique_ptr<DeviceBatch>> batches;
       std::vector<DeviceBatch*> pointers;
       for (const Input& input : inputs) {
+        const auto path = way.path ? *way.path : first_plan(made_.layer, input.routing).path;
+        const kernels::Plan plan{path, way.streams, way.graph, false};
         batches.push_back(std::make_unique<DeviceBatch>(layer, input.routing, input.x, plan));
         pointers.push_back(batches.back().get());
       }
@@ -142,10 +148,10 @@ int main(int argc, char** argv) {
     for (const LayerCase& c : {gpt_oss_20b(), qwen3_30b()})
       if (options.shape.empty() || options.shape == c.name)
         results.push_back(Bench(device, c, options).run());
-    const Json out = Json::object({{"schema", Json("moelora.forward-bench/1")},
-                                   {"device", Json(device.description())},
-                                   {"results", Json::array(std::move(results))}});
-    std::printf("%s\n", out.dump().c_str());
+    Json::Members out =
+        bench::run_record("moelora.forward-bench/1", argc, argv, device.description());
+    out.emplace_back("results", Json::array(std::move(results)));
+    std::printf("%s\n", Json::object(std::move(out)).dump().c_str());
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "forward_bench: %s\n", error.what());

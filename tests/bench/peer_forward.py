@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
 """Times one MoE layer with LoRA as PyTorch users run it, beside forward_bench on the same machine.
 
-    peer_forward.py [--tokens 1,16,128,1024,8192] [--count 20] [--ours forward_bench.json]
+    peer_forward.py [--tokens 1,16,128,1024,8192] [--count 20]
 
-Three forms, bf16, router left out, the routing given, LoRA on gate, up and down with an A each:
+Four forms, bf16, router left out, the routing given, LoRA on gate, up and down with an A each:
   grouped  sort by expert, torch._grouped_mm for base and LoRA, un-sort, weighted sum; as a CUDA graph and not
+  presorted  the same with the rows' order worked out before, as forward_bench has it
   gather   torch.bmm over each pair's gathered weights (few tokens only), as a CUDA graph and not
   loop     the eager loop over chosen experts
 Four routings in turn, times between two CUDA events, median of --count after 4 warm-ups, microseconds. The floor is
 the larger of bytes over bandwidth and operations over the matrix rate: of an H200 (4.3 TB/s, 790 TFLOP/s), and of
-what this machine reached just before. JSON on stdout; with --ours a table on stderr compares.
+what this machine reached just before. JSON on stdout; compare_forward.py sets it beside forward_bench's.
 """
 import argparse
+import datetime
 import json
 import statistics
 import sys
@@ -89,10 +91,16 @@ class Layer:
             out.index_add_(0, token, y * weight[token, slot, None])
         return out
 
-    def grouped(self, x, chosen, weight):
-        I, r, T = self.I, self.r, x.shape[0]
+    def row_order(self, chosen):
         order, pair = torch.sort(chosen.reshape(-1), stable=True)
         ends = torch.searchsorted(order, self.experts, right=True).to(torch.int32)
+        back = torch.empty_like(pair)
+        back[pair] = torch.arange(pair.numel(), device="cuda")
+        return order, pair, ends, back
+
+    def grouped(self, x, chosen, weight, rows=None):
+        I, r, T = self.I, self.r, x.shape[0]
+        order, pair, ends, back = rows or self.row_order(chosen)
         by_expert = lambda rows, w: torch._grouped_mm(rows, w.transpose(1, 2), offs=ends)
         h = x[pair // self.k]
         both = by_expert(h, self.w13)
@@ -106,8 +114,6 @@ class Layer:
         if self.oss:
             y = y + self.b2[order]
         y = y + SCALE * by_expert(by_expert(a, self.a2), self.down_b)
-        back = torch.empty_like(pair)
-        back[pair] = torch.arange(pair.numel(), device="cuda")
         return (y[back].view(T, self.k, self.H) * weight[..., None]).sum(1)
 
     def gather(self, x, chosen, weight):
@@ -125,6 +131,11 @@ class Layer:
             y = y + self.b2[e]
         y = y + SCALE * torch.bmm(self.down_b[e], torch.bmm(self.a2[e], a))[..., 0]
         return (y.view(T, self.k, self.H) * weight[..., None]).sum(1)
+
+    def check(self):
+        given = self.inputs(64)
+        loop, grouped = self.loop(*given).double(), self.grouped(*given).double()
+        return float((loop - grouped).norm() / loop.norm())
 
     def inputs(self, tokens):
         weight, chosen = torch.randn(tokens, self.E, device="cuda").topk(self.k, -1)
@@ -154,11 +165,14 @@ def measure(layer, tokens, count):
     sets = [layer.inputs(tokens) for _ in range(4)]
     active = sum(int(torch.unique(s[1]).numel()) for s in sets) / len(sets)
     times = {}
-    forms = [("grouped", layer.grouped)] + ([("gather", layer.gather)] if tokens <= 16 else [])
-    for name, form in forms:
+    presorted = [(*s, layer.row_order(s[1])) for s in sets]
+    forms = [("grouped", layer.grouped, sets), ("presorted", layer.grouped, presorted)]
+    if tokens <= 16:
+        forms.append(("gather", layer.gather, sets))
+    for name, form, given in forms:
         try:
-            times[name] = timed(lambda i: form(*sets[i % 4]), count)
-            graphs = recorded(form, sets)
+            times[name] = timed(lambda i: form(*given[i % 4]), count)
+            graphs = recorded(form, given)
             times[name + " graph"] = timed(lambda i: graphs[i % 4].replay(), count)
             del graphs
         except Exception as error:  # a form that this torch cannot do is a result too
@@ -168,26 +182,10 @@ def measure(layer, tokens, count):
     return active, times
 
 
-def compare(ours, results):
-    log(f"{'':15s}{'tokens':>7s}{'ours':>9s}  {'path':28s}{'peer graph':>11s}{'ratio':>7s}{'floor':>8s}{'ratio':>7s}")
-    for shape in ours["results"]:
-        peer = next((p for p in results if p["shape"] == shape["shape"]), None)
-        for row in shape["rows"]:
-            other = next((r for r in peer["rows"] if r["tokens"] == row["tokens"]), None) if peer else None
-            if other is None:
-                continue
-            mine = {n: t["median"] for n, t in row["microseconds"].items() if isinstance(t, dict) and n.endswith("graph")}
-            best = min(mine, key=mine.get)
-            theirs = min(t["median"] for n, t in other["microseconds"].items() if n.endswith("graph"))
-            log(f"{shape['shape']:15s}{row['tokens']:7d}{mine[best]:9.1f}  {best:28s}{theirs:11.1f}{mine[best] / theirs:7.2f}"
-                f"{other['floor_here_us']:8.1f}{mine[best] / other['floor_here_us']:7.2f}")
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--tokens", default="1,16,128,1024,8192")
     parser.add_argument("--count", type=int, default=20)
-    parser.add_argument("--ours")
     options = parser.parse_args()
     torch.manual_seed(11)
     here = ceilings()
@@ -200,13 +198,13 @@ def main():
                              floor_h200_us=layer.floor(tokens, active, H200),
                              floor_here_us=layer.floor(tokens, active, here)))
             log(name, json.dumps(rows[-1]))
-        results.append(dict(shape=name, **{k: int(v) for k, v in shape.items()}, rows=rows))
+        results.append(dict(shape=name, **{k: int(v) for k, v in shape.items()}, loop_and_grouped_differ_by=layer.check(),
+                            rows=rows))
         del layer
         torch.cuda.empty_cache()
-    print(json.dumps(dict(schema="moelora.peer-forward/1", device=torch.cuda.get_device_name(), torch=torch.__version__,
-                          measured_here=here, results=results), indent=1))
-    if options.ours:
-        compare(json.load(open(options.ours)), results)
+    record = dict(schema="moelora.peer-forward/1", command=" ".join(sys.argv), device=torch.cuda.get_device_name(),
+                  date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"), torch=torch.__version__)
+    print(json.dumps(dict(record, measured_here=here, results=results), indent=1))
 
 
 if __name__ == "__main__":
