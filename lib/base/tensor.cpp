@@ -47,13 +47,14 @@ Tensor::Tensor(SourcePtr source, Shape shape)
   pieces_.push_back(std::move(piece));
 }
 
-Tensor Tensor::strided(SourcePtr source, Shape shape, std::vector<int64_t> stride) {
+Tensor Tensor::strided(SourcePtr source, Shape shape, std::vector<int64_t> stride,
+                       int64_t offset) {
   Tensor out = zeros(source->dtype(), shape);
   if (out.elements() == 0) return out;
   const std::vector<int64_t> steps = row_major_steps(shape);
   for (size_t d = 0; d < shape.size(); ++d)
     if (shape[d] == 1) stride[d] = steps[d];  // nobody takes that step
-  out.pieces_.push_back({std::move(source), 0, std::vector<int64_t>(shape.size(), 0),
+  out.pieces_.push_back({std::move(source), offset, std::vector<int64_t>(shape.size(), 0),
                          std::move(shape), std::move(stride)});
   return out;
 }
