@@ -47,8 +47,7 @@ Tensor::Tensor(SourcePtr source, Shape shape)
   pieces_.push_back(std::move(piece));
 }
 
-Tensor Tensor::strided(SourcePtr source, Shape shape, std::vector<int64_t> stride,
-                       int64_t offset) {
+Tensor Tensor::strided(SourcePtr source, Shape shape, std::vector<int64_t> stride, int64_t offset) {
   Tensor out = zeros(source->dtype(), shape);
   if (out.elements() == 0) return out;
   const std::vector<int64_t> steps = row_major_steps(shape);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <regex>
 
 #include "lib/io/safetensors.h"
 
@@ -99,6 +100,11 @@ ServerOptions VllmRun::options() const {
   if (mode == "mixed3d") on("is-3d-lora-weight");
   if (mode.starts_with("shared")) on("enable-moe-shared-loras");
   return out;
+}
+
+std::string without_sets(const std::string& text) {
+  static const std::regex kSet(R"((modules in )\{[^}]*\})");
+  return std::regex_replace(text, kSet, "$1{SET}");
 }
 
 const VllmOracle& vllm_oracle() {

@@ -31,6 +31,9 @@ struct VllmRun {
   ServerOptions options() const;
 };
 
+// A message with "{SET}" for the set of accepted modules, whose order is arbitrary.
+std::string without_sets(const std::string& text);
+
 struct VllmClass {
   std::string name, error;  // error: it cannot start with LoRA
   bool stacked = false, non_gated = false;

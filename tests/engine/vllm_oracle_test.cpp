@@ -7,7 +7,6 @@
 
 #include <fstream>
 #include <map>
-#include <regex>
 #include <set>
 
 #include "lib/engine/vllm/load.h"
@@ -43,11 +42,6 @@ const ServedAdapter& cached_adapter(const VllmRun& run) {
   const std::string folder = run.folder();
   if (const auto at = adapters.find(folder); at != adapters.end()) return at->second;
   return adapters.emplace(folder, vllm_adapter(folder)).first->second;
-}
-
-std::string without_sets(const std::string& text) {
-  static const std::regex kSet(R"((modules in )\{[^}]*\})");
-  return std::regex_replace(text, kSet, "$1{SET}");
 }
 
 std::string in_words(const VllmOutcome& outcome) {

@@ -212,7 +212,7 @@ TEST_CASE("an MXFP4 base pads its partitions and LoRA is cut at the padded size"
     REQUIRE(load.faults.empty());
     for (const vllm::Placement& placement : load.placements)
       if (load.buffers[placement.buffer].name.ends_with("experts.w2_lora_a_stacked.0"))
-        CHECK(placement.view.offset == e.second);
+        CHECK(placement.parts[0].offset == e.second);
     const AdapterPlan plan = vllm::plan_adapter(server, adapter);
     CHECK((event(plan, "padded-partition") != nullptr) == (*e.backend != '\0' && e.tp > 1));
   }

@@ -3,6 +3,8 @@
 #include <array>
 
 #include "lib/engine/engine.h"
+#include "lib/engine/vllm/blocks.h"
+#include "lib/engine/vllm/fill.h"
 #include "lib/engine/vllm/judge.h"
 #include "lib/engine/vllm/memory.h"
 #include "lib/engine/vllm/releases.h"
@@ -51,6 +53,8 @@ const Engine vllm_engine = {
     .known_to = "2026-10-03",
     .options = kOptions,
     .plan = plan,
+    .fill = vllm::fill,
+    .blocks = vllm::blocks,
 };
 
 }  // namespace moelora

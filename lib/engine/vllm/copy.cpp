@@ -11,7 +11,7 @@ void CopyStep::run() {
     const Module& module = server_.modules[m];
     const Lora* lora = model_.find(adapter_.wanted[m].own);
     if (lora == nullptr) continue;
-    Slot slot;
+    Slot slot(module_buffers(server_, module));
     if (const auto raised = raised_by([&] { copy(module, *lora, slot); }))
       refuse(module, adapter_.wanted[m], *lora, slot, *raised);
     else
@@ -32,16 +32,14 @@ void CopyStep::copy(const Module& module, const Lora& lora, Slot& slot) const {
 void CopyStep::accept(const Module& module, const Lora& lora, Slot& slot) {
   set_modules.push_back(module.name);
   for (Slot::Write& write : slot.writes) {
-    write.buffer.name.insert(0, module.name + ".");
-    if (buffers.empty() || buffers.back().name != write.buffer.name)
-      buffers.push_back(std::move(write.buffer));
-    const auto buffer = static_cast<uint32_t>(buffers.size() - 1);
-    for (uint32_t source : write.view.sources) {
-      states_[source].use = Use::copied;
-      states_[source].buffer = std::min(states_[source].buffer, buffer);
-    }
-    placements.push_back(
-        {buffer, std::move(write.start), std::move(write.count), std::move(write.view)});
+    const auto buffer = static_cast<uint32_t>(buffers.size());
+    buffers.push_back(std::move(slot.buffers[write.buffer]));
+    for (const View& part : write.parts)
+      for (uint32_t source : part.sources) {
+        states_[source].use = Use::copied;
+        states_[source].buffer = std::min(states_[source].buffer, buffer);
+      }
+    placements.push_back({buffer, write.axis, std::move(write.parts), std::move(write.count)});
   }
   for (const auto& [source, misfit] : slot.misfits) states_[source].misfit |= misfit;
   for (size_t i = 0; i < lora.as.size(); ++i)
@@ -71,10 +69,10 @@ std::string CopyStep::what_went_wrong(const Module& module, const Lora& lora, co
                        module.kind == Kind::experts
                            ? "FusedMoEWithLoRA, which takes a pair an expert and projection"
                            : "FusedMoE3DWithLoRA, which takes gate_up and down of all experts");
-  if (slot.at.attribute.empty())
+  if (slot.at.name.empty())
     return fmt::format("{} cannot be cut for a rank of {}", to_string(slot.at.shape), module.name);
-  return fmt::format("{} does not fit into {}.{} {}", to_string(slot.at.shape), module.name,
-                     slot.at.attribute, to_string(slot.at.buffer));
+  return fmt::format("{} does not fit into {} {}", to_string(slot.at.shape), slot.at.name,
+                     to_string(slot.at.buffer));
 }
 
 // Of a refused module: what it was given, and the inner pair of stacked experts beside it.

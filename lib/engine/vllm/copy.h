@@ -7,13 +7,14 @@
 
 namespace moelora::vllm {
 
-// Element [i, ..] of `view` is element [start + i, ..] of the buffer, `count` of them; a dim of
-// extent 1 where `count` is more is repeated. What no placement covers is zero. With the values of
-// the view's sources (rounded to bf16, then times its scale, rounded once) this is the buffer.
+// The parts, one below the other along `axis`, are elements [0, count) of the buffer; a dim of
+// extent 1 where `count` is more is repeated. What no placement covers is zero. A view's values are
+// those of its sources, rounded to the server's type, then times its scale and rounded again.
 struct Placement {
   uint32_t buffer;
-  Shape start, count;
-  View view;
+  size_t axis;
+  std::vector<View> parts;
+  Shape count;
 };
 
 // Every module's set_lora(): what is cut for this rank and written where (stage copy). The buffers

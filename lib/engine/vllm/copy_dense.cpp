@@ -61,16 +61,16 @@ class DenseCopy {
     return rows(b, mine * size, (mine + 1) * size);
   }
 
-  void put(const char* side, size_t index, const Shape& buffer, const View& view) {
-    slot_.put(fmt::format("lora_{}_stacked.{}", side, index), buffer, {view}, 0);
+  void put(const char* side, size_t index, const View& view) {
+    slot_.put(fmt::format(".lora_{}_stacked.{}", side, index), {view}, 0);
   }
 
   // BaseLinearLayerWithLoRA, LogitsProcessorWithLoRA.
   void single(const View& a, const View& b) {
     if (module_.kind == Kind::row) return row(a, b);
     const View mine_a = cut_a(a), mine_b = cut_b(b, child().out, child().parts);
-    put("a", 0, {a_rows(), child().in}, mine_a);
-    put("b", 0, {child().out / child().parts, settings_.max_rank}, mine_b);
+    put("a", 0, mine_a);
+    put("b", 0, mine_b);
   }
 
   // RowParallelLinearWithLoRA: columns of A; with fully sharded LoRA rows of B as well.
@@ -81,19 +81,22 @@ class DenseCopy {
     if (settings_.tp > 1) a = a.slice(1, rank_ * in, (rank_ + 1) * in);
     slot_.handle(b);
     if (out < child().out) b = rows(b, rank_ * out, (rank_ + 1) * out);
-    put("a", 0, {settings_.max_rank, in}, a);
-    put("b", 0, {out, settings_.max_rank}, b);
+    put("a", 0, a);
+    put("b", 0, b);
   }
 
   // VocabParallelEmbeddingWithLoRA: lora_a is held transposed.
   void embedding(const View& a, const View& b) {
-    put("a", 0, {child().in, settings_.max_rank}, a.transpose());
-    put("b", 0, {child().out, settings_.max_rank}, b);
+    put("a", 0, a.transpose());
+    put("b", 0, b);
   }
 
+  // Taken as it comes: the shapes of its buffers are not known.
   void unknown(const View& a, const View& b) {
-    put("a", 0, a.shape, a);
-    put("b", 0, b.shape, b);
+    slot_.buffers = {{module_.name + ".lora_a_stacked.0", a.shape},
+                     {module_.name + ".lora_b_stacked.0", b.shape}};
+    put("a", 0, a);
+    put("b", 0, b);
   }
 
   // MergedColumnParallelLinearVariableSliceWithLoRA: one lora_B is split, its lora_A repeated.
@@ -117,24 +120,17 @@ class DenseCopy {
     copy_slices(std::move(as), std::move(bs));
   }
 
-  // Rows of slice i and in how many parts they lie.
-  int64_t whole(size_t i) const {
-    return module_.slices.empty() ? module_.children[i].out : module_.slices[i];
-  }
-  int64_t parts(size_t i) const {
-    return module_.slices.empty() ? module_.children[i].parts : child().parts;
-  }
-
   void copy_slices(Views as, Views bs) {
+    const std::vector<Slice> slices = slices_of(module_);
     if (is_sharded()) {
       for (std::optional<View>& a : as)
         if (a) a = cut_a(*a);
       for (size_t i = 0; i < bs.size(); ++i)
-        if (bs[i]) bs[i] = cut_b(*bs[i], whole(i), parts(i));
+        if (bs[i]) bs[i] = cut_b(*bs[i], slices[i].rows, slices[i].parts);
     }
     for (size_t i = 0; i < bs.size(); ++i) {
-      if (as[i]) put("a", i, {a_rows(), child().in}, *as[i]);
-      if (bs[i]) put("b", i, {whole(i) / parts(i), settings_.max_rank}, *bs[i]);
+      if (as[i]) put("a", i, *as[i]);
+      if (bs[i]) put("b", i, *bs[i]);
     }
   }
 

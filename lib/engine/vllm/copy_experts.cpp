@@ -44,13 +44,13 @@ class ExpertCopy {
     }
     expect_down(a[1], b[1]);
     const View a1 = w13_a(a[0]), b1 = rows(b[0], own_), a2 = w2_a(a[1]), b2 = w2_b(b[1]);
-    put_w13(0, shared, a1, b1);
+    put_w13(0, a1, b1);
     if (gated) {
       const View a3 = w13_a(a[2]), b3 = rows(b[2], own_);
-      put_w13(1, shared, a3, b3);
+      put_w13(1, a3, b3);
     }
-    put("w2_lora_a_stacked.0", {local_, max_rank_, own_}, {a2});
-    put("w2_lora_b_stacked.0", {shared, in_ / part_, max_rank_}, {b2});
+    put("w2_lora_a_stacked.0", {a2});
+    put("w2_lora_b_stacked.0", {b2});
   }
 
   // gate_up and down of all experts.
@@ -63,10 +63,10 @@ class ExpertCopy {
     const View own_a13 = w13_a(a13);
     const std::vector<View> own_b13 = stacked_w13_b(b13);
     const View a2 = w2_a(*lora.as[1]), b2 = w2_b(*lora.bs[1]);
-    put("w13_lora_a_stacked.0", {local_, max_rank_ / part_, in_}, {own_a13});
-    put("w2_lora_a_stacked.0", {local_, max_rank_, own_}, {a2});
-    put("w13_lora_b_stacked.0", {local_, 2 * own_, max_rank_}, own_b13);
-    put("w2_lora_b_stacked.0", {local_, in_ / part_, max_rank_}, {b2});
+    put("w13_lora_a_stacked.0", {own_a13});
+    put("w2_lora_a_stacked.0", {a2});
+    put("w13_lora_b_stacked.0", own_b13);
+    put("w2_lora_b_stacked.0", {b2});
   }
 
  private:
@@ -77,13 +77,13 @@ class ExpertCopy {
     slot_.expect(b, 1, in_);
   }
 
-  void put(const std::string& attribute, const Shape& buffer, const std::vector<View>& parts) {
-    slot_.put(attribute, buffer, parts, 1);
+  void put(const std::string& attribute, std::vector<View> parts) {
+    slot_.put(attribute, std::move(parts), 1);
   }
 
-  void put_w13(int slice, int64_t shared, const View& a, const View& b) {
-    put(fmt::format("w13_lora_a_stacked.{}", slice), {shared, max_rank_ / part_, in_}, {a});
-    put(fmt::format("w13_lora_b_stacked.{}", slice), {local_, own_, max_rank_}, {b});
+  void put_w13(int slice, const View& a, const View& b) {
+    put(fmt::format("w13_lora_a_stacked.{}", slice), {a});
+    put(fmt::format("w13_lora_b_stacked.{}", slice), {b});
   }
 
   // _match_expert_dim: a factor that the buffer holds once keeps its first expert.

@@ -112,21 +112,12 @@ void mark_misplaced(const std::vector<Fault>& faults, std::vector<TensorFate>& f
       for (uint32_t tensor : fault.tensors) fates[tensor].fate = Fate::misplaced;
 }
 
-// --max-lora-rank itself is cut over the ranks: the server does not start.
-void check_fully_sharded(const Settings& settings, std::vector<Fault>& faults) {
-  if (!settings.fully_sharded || settings.max_rank % settings.tp == 0) return;
-  const std::string text = fmt::format("{} is not divisible by {}", settings.max_rank, settings.tp);
-  faults.push_back(refused(
-      cause::kFullyShardedRank, "start", Raised("AssertionError", text),
-      fmt::format("--max-lora-rank {} is cut into {} parts", settings.max_rank, settings.tp)));
-}
-
 }  // namespace
 
 AdapterPlan plan_adapter(const Server& server, const ServedAdapter& served) {
   const Adapter adapter = open_adapter(server, served);
   AllRanks all;
-  check_fully_sharded(server.settings, all.faults);
+  if (auto fault = start_fault(server.settings)) all.faults.push_back(std::move(*fault));
   const int64_t ranks = adapter.faults.empty() ? server.settings.tp : 1;  // else all raise the same
   for (int64_t rank = 0; rank < ranks; ++rank) all.add(load_on_rank(server, adapter, rank));
   AdapterPlan out;

@@ -1,8 +1,19 @@
 #include "lib/engine/vllm/load.h"
 
+#include <fmt/format.h>
+
 #include "lib/engine/vllm/pack.h"
 
 namespace moelora::vllm {
+
+std::optional<Fault> start_fault(const Settings& settings) {
+  if (!settings.fully_sharded || settings.max_rank % settings.tp == 0) return std::nullopt;
+  const std::string text = fmt::format("{} is not divisible by {}", settings.max_rank, settings.tp);
+  return refused(
+      cause::kFullyShardedRank, "start", Raised("AssertionError", text),
+      fmt::format("--max-lora-rank {} is cut into {} parts", settings.max_rank, settings.tp));
+}
+
 RankLoad load_on_rank(const Server& server, const Adapter& adapter, int64_t rank) {
   RankLoad out;
   out.faults = adapter.faults;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,10 @@ struct RankLoad {
 
   const Fault* refusal() const { return faults.empty() ? nullptr : &faults.front(); }
 };
+
+// --max-lora-rank itself is cut over the ranks (--fully-sharded-loras): the server does not start.
+std::optional<Fault> start_fault(const Settings& settings);
+
 RankLoad load_on_rank(const Server& server, const Adapter& adapter, int64_t rank);
 
 }  // namespace moelora::vllm

@@ -123,7 +123,7 @@ class Builder {
   }
 
   Child child(const std::string& name, const LinearSpec& linear) const {
-    return {name, linear.in, linear.out, 1};
+    return {name, linear.in, linear.out, 1, &linear};
   }
 
   void add_single(const std::string& name, int layer, const LinearSpec& linear) {
@@ -138,11 +138,17 @@ class Builder {
   std::vector<int64_t> variable_slices(const LinearSpec& linear) const {
     if (server_.model.name == "Lfm2MoeForCausalLM")
       return {linear.out / 3, linear.out / 3, linear.out / 3};
-    const int64_t heads = config_int(config_, "mamba_num_heads", 0);
-    const int64_t inner = heads * config_int(config_, "mamba_head_dim", 0);
-    const int64_t state =
-        config_int(config_, "n_groups", 0) * config_int(config_, "ssm_state_size", 0);
+    const auto [inner, state, heads] = mamba_sizes();
     return {inner, inner, state, state, heads};
+  }
+
+  struct MambaSizes {
+    int64_t inner, state, heads;
+  };
+  MambaSizes mamba_sizes() const {
+    const int64_t heads = config_int(config_, "mamba_num_heads", 0);
+    return {heads * config_int(config_, "mamba_head_dim", 0),
+            config_int(config_, "n_groups", 0) * config_int(config_, "ssm_state_size", 0), heads};
   }
 
   // Where the mixer's in_proj is, which its class packs or not.
@@ -150,7 +156,18 @@ class Builder {
     const std::string mark = std::string(parent_of(name)) + "in_proj";
     const auto sibling = linears_.lower_bound(mark);
     if (sibling == linears_.end() || !sibling->first.starts_with(mark)) return;
-    modules_.push_back({name, Kind::unknown, layer, false, {{name, -1, -1, 1}}, {}});
+    Module module{name, Kind::unknown, layer, false, {Child{name}}, {}};
+    if (server_.model.name == "NemotronHForCausalLM") split_convolution(module);
+    modules_.push_back(std::move(module));
+  }
+
+  // MergedColumnParallelLinear of what the convolution runs over: x, B and C.
+  void split_convolution(Module& module) const {
+    const auto [inner, state, heads] = mamba_sizes();
+    module.kind = Kind::variable;
+    module.slices = {inner, state, state};
+    module.children[0] = {module.name, config_int(config_, "conv_kernel", 4), inner + 2 * state,
+                          server_.settings.tp};
   }
 
   void add_packed(const std::string& name, int layer) {

@@ -17,7 +17,7 @@ enum class Kind : uint8_t {
   row,              // columns of A are cut
   merged,           // column, of several children side by side: qkv_proj, gate_up_proj ...
   variable,         // one pair whose B is split into several slices
-  unknown,          // a convolution: no shape that we know
+  unknown,          // a convolution whose shape we do not know
   embedding,        // A transposed, nothing cut
   logits,           // lm_head: nothing cut
   experts,          // FusedMoEWithLoRA: per expert, w1/w2/w3
@@ -29,6 +29,7 @@ struct Child {
   std::string name;           // "model.layers.0.self_attn.q_proj", as vLLM spells it
   int64_t in = -1, out = -1;  // of the whole base Linear; -1 unknown
   int64_t parts = 1;          // B's rows lie on the ranks in so many parts (kv heads: at most tp)
+  const LinearSpec* linear = nullptr;  // null: a convolution
 };
 
 // A module that vLLM wraps for LoRA.

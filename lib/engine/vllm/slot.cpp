@@ -7,10 +7,10 @@ namespace {
 
 // Whether `source` exceeds `buffer` in no dim but the rank's: the last of a lora_B, the first that
 // is clipped of a lora_A.
-bool exceeds_rank_alone(const std::string& attribute, const Shape& source, const Shape& buffer,
+bool exceeds_rank_alone(std::string_view attribute, const Shape& source, const Shape& buffer,
                         size_t clipped) {
   if (source.size() != buffer.size()) return false;
-  const bool b = attribute.find("_b_") != std::string::npos;
+  const bool b = attribute.find("_b_") != std::string_view::npos;
   const size_t rank = b ? buffer.size() - 1 : clipped;
   for (size_t d = 0; d < buffer.size(); ++d)
     if (d != rank && source[d] > buffer[d]) return false;
@@ -34,24 +34,25 @@ void Slot::collapsed(const View& factor) {
   for (uint32_t source : factor.sources) misfits.push_back({source, misfit});
 }
 
-void Slot::put(const std::string& attribute, const Shape& buffer, const std::vector<View>& parts,
-               size_t clipped) {
+size_t Slot::index_of(std::string_view attribute) const {
+  const auto found = std::find_if(buffers.begin(), buffers.end(),
+                                  [&](const Buffer& b) { return b.name.ends_with(attribute); });
+  return static_cast<size_t>(found - buffers.begin());
+}
+
+void Slot::put(std::string_view attribute, std::vector<View> parts, size_t clipped) {
+  const size_t index = index_of(attribute);
+  const Shape& buffer = buffers[index].shape;
   Shape source = parts.front().shape;
-  at = {parts.front().sources, source, attribute, buffer, false};
+  at = {parts.front().sources, source, buffers[index].name, buffer, false};
   for (size_t d = clipped; d < buffer.size(); ++d)
     parts.front().size(static_cast<int64_t>(d));  // raises for want of dims
   for (size_t i = 1; i < parts.size(); ++i) source[clipped] += parts[i].shape[clipped];
-  Shape destination = buffer;
-  for (size_t d = clipped; d < buffer.size(); ++d) destination[d] = std::min(buffer[d], source[d]);
+  Shape count = buffer;
+  for (size_t d = clipped; d < buffer.size(); ++d) count[d] = std::min(buffer[d], source[d]);
   at.only_rank = exceeds_rank_alone(attribute, source, buffer, clipped);
-  check_copy(destination, source);
-  Shape start(buffer.size(), 0);
-  for (const View& part : parts) {
-    Shape count = destination;
-    count[clipped] = part.shape[clipped];
-    writes.push_back({{attribute, buffer}, start, count, part});
-    start[clipped] += count[clipped];
-  }
+  check_copy(count, source);
+  writes.push_back({index, clipped, std::move(parts), std::move(count)});
 }
 
 }  // namespace moelora::vllm

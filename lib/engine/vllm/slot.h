@@ -2,19 +2,14 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "lib/engine/vllm/lora_model.h"
+#include "lib/engine/vllm/module_buffers.h"
 
 namespace moelora::vllm {
-
-// One slot of a buffer on one rank, named as the server's attribute:
-// "model.layers.0.mlp.experts.w13_lora_a_stacked.0" [E, R, H]; of other modules [R, in], [out, R].
-struct Buffer {
-  std::string name;
-  Shape shape;
-};
 
 // Where a copied tensor's shape is not the base's; `source` is the tensor.
 struct MisfitOf {
@@ -25,6 +20,8 @@ struct MisfitOf {
 // What set_lora() of one module writes. Nothing of it counts when the server raises on the way.
 class Slot {
  public:
+  explicit Slot(std::vector<Buffer> module) : buffers(std::move(module)) {}
+
   // The factor at hand: what a message is about when the server raises next.
   void handle(const View& factor);
 
@@ -34,13 +31,16 @@ class Slot {
 
   // Copies the parts, one below the other along `clipped`, into ATTRIBUTE[slot]: dims from
   // `clipped` on may be smaller than the buffer's. Raises as torch does.
-  void put(const std::string& attribute, const Shape& buffer, const std::vector<View>& parts,
-           size_t clipped);
+  void put(std::string_view attribute, std::vector<View> parts, size_t clipped);
 
+  std::vector<Buffer> buffers;  // of the module
+  // The parts, along `axis`, fill [0, count) of a buffer; a dim of extent 1 where `count` is more
+  // is repeated.
   struct Write {
-    Buffer buffer;  // named without its module
-    Shape start, count;
-    View view;
+    size_t buffer;
+    size_t axis;
+    std::vector<View> parts;
+    Shape count;
   };
   std::vector<Write> writes;
   std::vector<MisfitOf> misfits;
@@ -48,10 +48,13 @@ class Slot {
   struct Handled {
     std::vector<uint32_t> tensors;
     Shape shape;
-    std::string attribute;  // that it is copied into; "" while it is being cut
+    std::string name;  // of the buffer that it is copied into; "" while it is being cut
     Shape buffer;
     bool only_rank = false;  // it would fit but for its rank
   } at;
+
+ private:
+  size_t index_of(std::string_view attribute) const;  // REQUIRES that the module has it
 };
 
 // What set_lora() of a module has to work with.
