@@ -19,3 +19,6 @@ layering_sees(a_relative_include lib/io/a.cpp "\"json.h\"" "is not spelled from 
 layering_sees(json_in_model lib/model/a.cpp "<nlohmann/json.hpp>" "in lib/io only")
 layering_sees(json_in_tools tools/a.cpp "<nlohmann/json.hpp>" "in lib/io only")
 layering_sees(cli11_in_lib lib/base/a.h "<CLI/CLI.hpp>" "in tools only")
+layering_sees(adapter_in_packed_check lib/numeric/packed/a.cpp "\"lib/adapter/scaling.h\"" "works everything out by itself")
+layering_sees(engine_in_packed_check lib/numeric/packed_check.h "\"lib/engine/plan.h\"" "works everything out by itself")
+layering_sees(forward_in_packed_check lib/numeric/packed/a.h "\"lib/numeric/moe_forward.h\"" "works everything out by itself")
