@@ -6,6 +6,7 @@
 
 #include "lib/adapter/convert.h"
 #include "lib/base/error.h"
+#include "lib/numeric/verify_conversion.h"
 
 namespace {
 
@@ -30,7 +31,7 @@ int main(int argc, char** argv) try {
   const moelora::Conversion conversion = moelora::plan_conversion(argv[1], options);
   print_experts(conversion.adapter);
   moelora::WriteFolderOptions folder;
-  folder.verify = true;
+  folder.verify = moelora::packed_verifier(argv[1]);
   const auto written = moelora::write_conversion(conversion, argv[3], folder);
   std::printf("%zu tensors written, %lld factors identical\n", written.weights.tensors.size(),
               static_cast<long long>(written.verified));

@@ -12,6 +12,7 @@
 #include "lib/engine/fit/verify_fit.h"
 #include "lib/io/utf8.h"
 #include "lib/model/base_convert.h"
+#include "lib/numeric/verify_conversion.h"
 #include "tools/convert/buffers.h"
 #include "tools/load_options.h"
 #include "tools/sizes.h"
@@ -212,11 +213,12 @@ struct AdapterCommand {
                                       to));
   }
 
-  int run_buffers(WriteFolderOptions folder) const {
+  int run_buffers(const WriteFolderOptions& folder) const {
     check_buffer_flags();
-    folder.verify = verify;
     const BufferOptions buffers{to, fit.engine, fit.server_options, load.base, load.model_specs};
-    return BuffersCommand{common, load.path, out, buffers, folder, dry_run}.run();
+    return BuffersCommand{common, load.path, out, buffers, {folder.output, folder.weights, verify},
+                          dry_run}
+        .run();
   }
 
   std::string verified_text(const Conversion& c, int64_t factors) const {
@@ -236,7 +238,7 @@ struct AdapterCommand {
       print_data(common, plan_text(c));
       return kClean;
     }
-    folder.verify = verify;
+    if (verify) folder.verify = packed_verifier(load.path, common.threads);
     const WrittenConversion written = write_conversion(c, out, folder);
     std::string text = table(c);
     text += fmt::format("wrote {}: {} tensors, {}\n", out, written.weights.tensors.size(),

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -45,10 +46,15 @@ Conversion plan_conversion(LoadedAdapter input, Adapter fitted, Fitting fitting,
 // What plan_conversion(in, ..) reads: options.load and options.dtype.
 LoadedAdapter read_input(const std::string& in, const ConvertOptions& options);
 
+// Looks at a finished conversion before it is published: `written` are its files in the temporary
+// folder. Returns how many factors it compared; what it throws publishes nothing. The one that the
+// tools use is packed_verifier() of lib/numeric.
+using Verifier = std::function<int64_t(const Conversion& conversion, const AdapterFiles& written)>;
+
 struct WriteFolderOptions {
   OutputOptions output;
   WriteOptions weights;
-  bool verify = false;  // read the weights back before the folder is published
+  Verifier verify;  // null: none
 };
 
 struct WrittenConversion {
@@ -58,18 +64,8 @@ struct WrittenConversion {
 
 // Writes the output folder: weights, carried files (README, tokenizer, chat template),
 // conversion.json (per output tensor its sources, whether it is exact, its XXH3-128),
-// adapter_config.json last. With options.verify, verify_conversion runs on the finished files and a
-// difference publishes nothing.
+// adapter_config.json last.
 WrittenConversion write_conversion(const Conversion& conversion, const std::string& out,
                                    const WriteFolderOptions& options);
-
-// Reads a written folder back through its own reader and compares every scale, and every factor by
-// its bytes, with what the input was read as. Returns how many factors were compared; throws Error
-// at the first that differs. Factors an absent half was filled with are zero and compared as such.
-int64_t verify_conversion(const Conversion& conversion, const std::string& out, int threads);
-
-// As above for opened files; `where` is what messages name.
-int64_t verify_conversion(const Conversion& conversion, AdapterFiles files,
-                          const std::string& where, int threads);
 
 }  // namespace moelora

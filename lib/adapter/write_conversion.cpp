@@ -51,8 +51,7 @@ WrittenConversion write_conversion(const Conversion& c, const std::string& out,
   for (const std::string& name : carried_files(c.input.files.folder))
     folder.copy_file(name, (fs::path(c.input.files.folder) / name).string());
   folder.write_text("conversion.json", conversion_report(c, written.weights));
-  if (options.verify)
-    written.verified = verify_conversion(c, staged_files(c, folder), out, options.weights.threads);
+  if (options.verify) written.verified = options.verify(c, staged_files(c, folder));
   folder.commit("adapter_config.json", c.config.dump() + "\n");
   return written;
 }

@@ -148,7 +148,7 @@ BufferConversion plan_buffers(const std::string& in, const BufferOptions& option
 }
 
 WrittenConversion write_buffers(const BufferConversion& c, const std::string& out,
-                                const WriteFolderOptions& options) {
+                                const WriteBuffersOptions& options) {
   OutputFolder folder(out, c.input.inputs, options.output);
   WrittenConversion written{write_weights(folder, kStem, c.buffers, options.weights), 0};
   if (options.verify)

@@ -45,10 +45,15 @@ struct BufferConversion {
 // server's own words for an adapter that it refuses.
 BufferConversion plan_buffers(const std::string& in, const BufferOptions& options);
 
+struct WriteBuffersOptions {
+  OutputOptions output;
+  WriteOptions weights;
+  bool verify = false;  // read the files back and compare every buffer's digest
+};
+
 // Writes the output folder: buffers.safetensors (or shards) and conversion.json, but no
-// adapter_config.json, so that nobody takes it for an adapter. With options.verify the files are
-// read back and every buffer's digest is compared.
+// adapter_config.json, so that nobody takes it for an adapter.
 WrittenConversion write_buffers(const BufferConversion& conversion, const std::string& out,
-                                const WriteFolderOptions& options);
+                                const WriteBuffersOptions& options);
 
 }  // namespace moelora

@@ -13,6 +13,7 @@
 #include "lib/engine/fit/served_output.h"
 #include "lib/engine/fit/verify_fit.h"
 #include "tests/adapter/goldens.h"
+#include "tests/adapter/round_trip.h"
 
 using namespace moelora;
 using namespace moelora::test;
@@ -56,7 +57,9 @@ void check_written(const Golden& g, const Conversion& c) {
   TempFolder temp;
   WriteFolderOptions write;
   write.output.durable = false;
-  write.verify = true;
+  write.verify = [](const Conversion& done, const AdapterFiles& written) {
+    return read_back(done, written, "out");
+  };
   write_conversion(c, temp.path + "/out", write);
   const std::string layout(c.to != nullptr ? c.to->id : "peft-linear");
   DecodeOptions decode = decode_options(spec, layout, false);

@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "lib/adapter/convert.h"
+#include "lib/numeric/packed_check.h"
 #include "tests/fuzz/adapter_text.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -44,13 +45,26 @@ Input parse(std::string_view text) {
   return input;
 }
 
-// What was written reads back as the same factors and scales.
+packed::Reading reading_of(const Adapter& adapter) {
+  packed::Reading out;
+  if (!adapter.stacked) return out;
+  out.expert_major = adapter.stacked->b_order == BOrder::expert_major;
+  out.swapped = adapter.stacked->roles == Roles::swapped;
+  return out;
+}
+
+// What was written is what was read, by a check that shares no code with reader and writer.
 void require_verified(const Conversion& c) {
-  AdapterFiles files;
-  files.config = parse_adapter_config(parse_json(c.config.dump(), "w"), "w");
-  files.weights.tensors = c.tensors;
+  packed::CheckOptions options;
+  options.spec = c.input.base ? &c.input.base->spec : nullptr;
+  options.threads = 1;
+  options.products = false;
+  const AdapterFiles& in = c.input.files;
   try {
-    verify_conversion(c, std::move(files), "w", 1);
+    const packed::Report report = packed::check_packed(
+        {c.tensors, c.config, "w", {}},
+        {in.weights.tensors, in.config.json, "f", reading_of(c.input.adapter)}, options);
+    require(report.sound());
   } catch (const Error&) {
     require(false);
   }

@@ -12,7 +12,7 @@ struct BuffersCommand {
   const CommonOptions& common;
   std::string in, out;
   BufferOptions options;
-  WriteFolderOptions folder;
+  WriteBuffersOptions folder;
   bool dry_run = false;
 
   // What is lost goes to stderr; exit status 0 whatever it is.

@@ -1,10 +1,11 @@
+#include "tests/adapter/round_trip.h"
+
 #include <fmt/format.h>
 
-#include "lib/adapter/convert.h"
 #include "lib/base/error.h"
 #include "lib/io/tensor_digests.h"
 
-namespace moelora {
+namespace moelora::test {
 namespace {
 
 // Every factor by a name that does not depend on the layout, and every scale.
@@ -63,21 +64,15 @@ void compare(const std::string& out, const std::map<std::string, T>& expected,
 
 }  // namespace
 
-int64_t verify_conversion(const Conversion& c, AdapterFiles files, const std::string& where,
-                          int threads) {
+int64_t read_back(const Conversion& c, AdapterFiles files, const std::string& where) {
   const bool numbered =
       c.to != nullptr && (c.to->id == "peft-linear" || c.to->id == "linear-fused");
   const LoadedAdapter back = interpret_adapter(std::move(files), c.input.base,
                                                c.to != nullptr ? std::string(c.to->id) : "", {});
   const Factors expected = factors(c.adapter, !numbered), found = factors(back.adapter, !numbered);
   compare(where, expected.scales, found.scales, "scale");
-  compare(where, digest_tensors(expected.tensors, threads), digest_tensors(found.tensors, threads),
-          "digest");
+  compare(where, digest_tensors(expected.tensors, 1), digest_tensors(found.tensors, 1), "digest");
   return static_cast<int64_t>(expected.tensors.size());
 }
 
-int64_t verify_conversion(const Conversion& c, const std::string& out, int threads) {
-  return verify_conversion(c, open_adapter(out), out, threads);
-}
-
-}  // namespace moelora
+}  // namespace moelora::test
