@@ -48,8 +48,12 @@ std::string heading(const Rule& rule) {
 std::string fix_of(const Rule& rule) { return fill_holes(rule.fix, "ADAPTER", "LAYOUT"); }
 
 std::string needs(const Rule& rule) {
-  if (rule.needs_base && rule.needs_values) return "--base and the tensors' values";
-  return rule.needs_base ? "--base" : rule.needs_values ? "the tensors' values" : "";
+  std::vector<std::string_view> out;
+  if (rule.needs_base) out.emplace_back("--base");
+  if (rule.numeric) out.emplace_back("--numeric");
+  if (rule.needs_source) out.emplace_back("--source");
+  if (rule.needs_values) out.emplace_back("the tensors' values");
+  return fmt::format("{}", fmt::join(out, " and "));
 }
 
 std::string table_text() {
@@ -80,6 +84,8 @@ Json rule_json(const Rule& rule) {
                        {"until", text_or_null(rule.until)},
                        {"needs_base", rule.needs_base},
                        {"needs_values", rule.needs_values},
+                       {"numeric", rule.numeric},
+                       {"needs_source", rule.needs_source},
                        {"whole_deployment", rule.whole_deployment},
                        {"what", rule.what},
                        {"why", rule.why},

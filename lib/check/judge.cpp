@@ -50,6 +50,17 @@ void check_named(const LoadOptions& load) {
   for (const std::string& path : load.model_specs) parse_family(read_json_file(path), path);
 }
 
+// The source is no adapter to judge: it must be readable.
+Subject source_of(const JudgeRequest& request, const std::optional<BaseModel>& base) {
+  Subject out = open_subject(adapter_path(request.source));
+  if (!out.problems.empty()) throw out.problems.front().error;
+  SubjectOptions options = request.subject;
+  options.values = false;
+  interpret(out, base, options);
+  if (out.config_error) throw *out.config_error;
+  return out;
+}
+
 Deployment open(const JudgeRequest& request, std::vector<std::string>& notes) {
   Deployment out;
   for (const std::string& given : request.adapters)
@@ -62,6 +73,9 @@ Deployment open(const JudgeRequest& request, std::vector<std::string>& notes) {
     if (!note.empty()) notes.push_back(note);
   }
   for (Subject& adapter : out.adapters) interpret(adapter, out.base, request.subject);
+  out.numeric = request.numeric;
+  out.threads = request.subject.threads;
+  if (!request.source.empty()) out.source = source_of(request, out.base);
   for (const EngineChoice& choice : request.engines)
     out.engines.push_back({choice, request.options, std::nullopt, ""});
   plan_engines(out);

@@ -15,6 +15,8 @@ struct JudgeRequest {
   ServerOptions options;
   SubjectOptions subject;  // load.base: what the server serves; "" to believe the adapters
   std::vector<Waiver> waivers;
+  bool numeric = false;  // run the rules that compute too
+  std::string source;    // what the adapters were made from; "" unknown. REQUIRES numeric
 };
 
 struct Verdict {
@@ -24,7 +26,8 @@ struct Verdict {
 };
 
 // Reads, plans and runs every rule. What is wrong with an adapter is a finding; throws Error only
-// for what the user named wrongly: load.base, load.from, load.model_specs.
+// for what the user named wrongly: load.base, load.from, load.model_specs, a source that cannot be
+// read.
 // Without load.base the base is the one that all adapters name in base_model_name_or_path, where it
 // is a known hub name; none where they disagree, as one server has one base.
 Verdict judge(const JudgeRequest& request);

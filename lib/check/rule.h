@@ -29,6 +29,9 @@ struct Deployment {
   std::shared_ptr<const BaseHeaders> base_headers;  // null: its weights are not at hand
   std::vector<EngineRun> engines;
   ServerOptions options;
+  bool numeric = false;           // rules that compute are run too
+  std::optional<Subject> source;  // what the adapters were made from
+  int threads = 0;                // for rules that compute; 0: all
 };
 
 class RuleContext;
@@ -45,6 +48,8 @@ struct Rule {
   bool needs_base = false;        // not run, and listed as skipped, without a base model
   bool needs_values = false;      // not run, and listed as skipped, when values are not looked at
   bool whole_deployment = false;  // run once, not once an adapter
+  bool numeric = false;           // run only where the user asks for what it computes
+  bool needs_source = false;      // not run, and listed as skipped, without a source adapter
   std::string_view what;          // one sentence: what fires it
   std::string_view why;           // what goes wrong, with the server's own text
   std::string_view fix;           // one command or instruction; fill_holes() fills it in

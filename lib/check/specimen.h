@@ -23,7 +23,8 @@ struct Specimen {
   Json base_config;                  // of the tiny base model; a change may edit it
   std::vector<std::string> engines;  // that accept it: "sglang", "vllm@0.22" ...
   ServerOptions options;
-  bool without_base = false;  // judge it without a base model
+  bool without_base = false;      // judge it without a base model
+  std::optional<Subject> source;  // with it the rules that compute are run too
 
   Subject& adapter() { return adapters.front(); }
   Json& config() { return adapters.front().config; }

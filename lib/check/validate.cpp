@@ -70,11 +70,16 @@ class Runner {
   }
 
   void run_for(const Rule& rule, const EngineRun* run) {
+    if (rule.numeric && !deployment_.numeric) return;
     if (rule.needs_base && !deployment_.base) return skip(rule, "no base model was given (--base)");
+    if (rule.needs_source && !deployment_.source)
+      return skip(rule, "no source adapter was given (--source)");
     if (rule.whole_deployment) return check(rule, std::nullopt, run);
     for (size_t i = 0; i < deployment_.adapters.size(); ++i) {
       const Subject& subject = deployment_.adapters[i];
-      if (rule.needs_values && subject.values.empty() && !subject.tensors.empty())
+      if (rule.numeric && (unreadable(subject) || subject.config_error))
+        skip(rule, subject.given + " could not be read");
+      else if (rule.needs_values && subject.values.empty() && !subject.tensors.empty())
         skip(rule, "values were not looked at (--no-values)");
       else
         check(rule, i, run);

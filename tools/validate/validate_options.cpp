@@ -104,6 +104,10 @@ void add_validate_options(CLI::App& app, ValidateOptions& o) {
   add_list(app, "--server-option", o.server_options, "Another flag of the server, see below",
            "KEY=VALUE");
   app.add_flag("--no-values", o.no_values, "Look at names and shapes only");
+  app.add_flag("--numeric", o.numeric, "Compute too: compare values with --source");
+  app.add_option("--source", o.source, "The adapter that these were made from")
+      ->type_name("ADAPTER")
+      ->needs("--numeric");
   app.add_option("--format", o.format, "Form of the report")->check(CLI::IsMember(format_ids()));
   app.add_flag("-v,--verbose", o.verbose, "Every name, and the server's memory");
   app.add_option("--fail-on", o.fail_on, "What makes the exit status 1")
@@ -143,6 +147,8 @@ JudgeRequest judge_request(const ValidateOptions& options) {
   out.subject = {options.load.options(), !options.no_values, options.common.threads};
   if (out.subject.load.base.empty()) out.subject.load.base = project.base;
   out.waivers = std::move(project.waivers);
+  out.numeric = options.numeric;
+  out.source = options.source;
   for (const std::string& rule : options.ignore)
     out.waivers.push_back(
         {&rule_named(rule, "--ignore"), "no reason given", "", "--ignore " + rule, ""});

@@ -17,9 +17,9 @@ struct ValidateOptions {
   LoadFlags load;
   std::vector<std::string> adapters, engines, server_options, ignore;
   std::optional<int64_t> tp, ep, max_lora_rank, max_loras;
-  std::string gpu_memory, format = "text", fail_on = "error", project, explain;
+  std::string gpu_memory, format = "text", fail_on = "error", project, explain, source;
   std::optional<double> compute_capability;
-  bool verbose = false, no_values = false, list_rules = false;
+  bool verbose = false, no_values = false, list_rules = false, numeric = false;
 };
 
 void add_validate_options(CLI::App& app, ValidateOptions& options);

@@ -1,0 +1,86 @@
+#include <fmt/format.h>
+
+#include "lib/base/error.h"
+#include "lib/check/rule.h"
+#include "lib/numeric/packed_check.h"
+
+namespace moelora {
+namespace {
+
+packed::Reading reading_of(const Subject& subject) {
+  packed::Reading out;
+  if (!subject.loaded || !subject.loaded->adapter.stacked) return out;
+  const StackedForm& form = *subject.loaded->adapter.stacked;
+  out.expert_major = form.b_order == BOrder::expert_major;
+  out.swapped = form.roles == Roles::swapped;
+  return out;
+}
+
+packed::AdapterInput input_of(const Subject& subject) {
+  return {subject.tensors, subject.config, subject.given, reading_of(subject)};
+}
+
+packed::Report compared(const RuleContext& context) {
+  packed::CheckOptions options;
+  options.spec = context.spec();
+  options.threads = context.deployment().threads;
+  return packed::check_packed(input_of(context.subject()), input_of(*context.deployment().source),
+                              options);
+}
+
+// Who asks for a comparison must not take one that could not be made for a sound adapter.
+void check(RuleContext& context) try {
+  for (const packed::Fault& fault : compared(context).faults) {
+    Finding& finding = context.report(fault.tensors, fault.text());
+    if (fault.kind == packed::FaultKind::rounding) finding.severity = Severity::warning;
+  }
+} catch (const Error& error) {
+  Finding& finding =
+      context.report(fmt::format("cannot be compared with its source: {}", error.what()));
+  finding.fix = error.hint();
+  finding.unchecked = true;
+}
+
+// The first two experts of the first layer, exchanged; made from what they were before.
+void break_it(Specimen& specimen) {
+  specimen.source = specimen.adapter();
+  const std::string marker = ".mlp.experts.0.";
+  const TensorMap before = specimen.tensors();
+  for (const auto& [name, tensor] : before) {
+    const size_t at = name.find(marker);
+    if (at == std::string::npos) continue;
+    std::string other = name;
+    other[at + marker.size() - 2] = '1';
+    specimen.set(name, before.at(other));
+    specimen.set(other, tensor);
+  }
+}
+
+}  // namespace
+
+extern const Rule num001_packed_differs_from_source;
+const Rule num001_packed_differs_from_source = {
+    .id = "NUM001",
+    .name = "packed-differs-from-source",
+    .numeric = true,
+    .needs_source = true,
+    .what = "The adapter computes something else than the adapter it was made from.",
+    .why =
+        "Experts rotated, gate and up exchanged or interleaved, a scale lost or applied twice, "
+        "columns of a stacked lora_B in the other order: no shape differs, no server complains, "
+        "and the model answers fluently and wrongly. Every element is derived from the source "
+        "again, by code that shares nothing with lora-convert, and compared by its bits; factors "
+        "that may differ are compared as products; what is left is named.",
+    .fix = "lora-convert adapter SOURCE OUT --to LAYOUT --verify",
+    .source =
+        "facts on 28 faults of packers that public kernel tests pass; unsloth #6930; "
+        "Megatron-Bridge peft_bridge.py; SGLang PR 27274",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "exchange experts 0 and 1 of every layer, and name the adapter before "
+                         "that as --source",
+               .engine = "",
+               .apply = break_it},
+    .check = check,
+};
+
+}  // namespace moelora
