@@ -33,7 +33,8 @@ struct RankBuffers {
 // A block of a delta as the server's kernels compute it from what a rank holds: `scale * b a` is
 // rows [out_first, out_first + out) and columns [in_first, in_first + in) of the delta of `module`.
 // Known defects of the version are in it: a block's `a` is the one that the kernel really reads.
-// Blocks of one place that overlap (an expert that is on every rank) hold the same.
+// Together the blocks of all ranks are the delta: what none covers is zero, and where some overlap
+// (a replicated module, an expert that is on every rank) they hold the same.
 struct ServedBlock {
   std::string module;   // canonical path of a dense module, or the projection: "gate_proj"
   int layer = -1;       // of an expert's projection

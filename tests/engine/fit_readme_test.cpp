@@ -1,4 +1,5 @@
-// The tables of --for and --to in README.md are made from the library. MOELORA_UPDATE=1 writes them.
+// The tables of --for and --to in README.md are made from the library. MOELORA_UPDATE=1 writes
+// them.
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>

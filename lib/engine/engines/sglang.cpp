@@ -6,6 +6,7 @@
 
 #include "lib/engine/buffers.h"
 #include "lib/engine/engine.h"
+#include "lib/engine/sglang/blocks.h"
 #include "lib/engine/sglang/fates.h"
 #include "lib/engine/sglang/fill.h"
 #include "lib/engine/sglang/memory.h"
@@ -42,6 +43,11 @@ void add_notes(const ModelClass& model, const Features& features, ServerPlan& pl
         "releases before 0.5.11 are followed by reading their code, not by running them");
 }
 
+PlanRequest plan_of(const BufferRequest& request) {
+  return {
+      {&request.adapter, 1}, request.spec, request.base_config, request.options, request.version};
+}
+
 // Started with the adapters, or empty and asked to load them.
 void start(Server& server, const PlanRequest& request) {
   const bool empty = starts_empty(request.options);
@@ -66,16 +72,28 @@ ServerPlan plan_sglang(const PlanRequest& request) {
   return out;
 }
 
+// A server that was asked for this one adapter, which it has not used yet.
+Server serve(const BufferRequest& request) {
+  Server server(make_model_class(request.spec, request.base_config), features_of(request.version),
+                launch_of(request.options));
+  start(server, plan_of(request));
+  return server;
+}
+
 RankBuffers fill_sglang(const BufferRequest& request) {
-  const ModelClass model = make_model_class(request.spec, request.base_config);
-  Server server(model, features_of(request.version), launch_of(request.options));
-  const PlanRequest plan{
-      {&request.adapter, 1}, request.spec, request.base_config, request.options, request.version};
-  start(server, plan);
-  if (server.count() > 0) plan_adapter(server, 0, plan);
+  Server server = serve(request);
+  if (server.count() > 0) plan_adapter(server, 0, plan_of(request));
   if (const Refusal* refusal = server.first_refusal()) return {*refusal, {}};
   PoolValues values(server.adapter(0), request.adapter, request.values);
   return {std::nullopt, fill_pool(server, 0, server.pool_of(request.tp_rank), values)};
+}
+
+std::vector<ServedBlock> blocks_sglang(const BufferRequest& request, const RankBuffers& held) {
+  if (held.refused) return {};
+  const Server server = serve(request);
+  const ExpertKernel kernel = expert_kernel(server.model(), server.features(), request.options,
+                                            server.adapter(0).r, server.max_lora_rank());
+  return pool_blocks(server, 0, server.pool_of(request.tp_rank), kernel, held.buffers);
 }
 
 }  // namespace
@@ -90,6 +108,7 @@ const Engine sglang_engine = {
     .options = sglang::kOptions,
     .plan = plan_sglang,
     .fill = fill_sglang,
+    .blocks = blocks_sglang,
 };
 
 }  // namespace moelora

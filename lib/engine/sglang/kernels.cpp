@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "lib/engine/sglang/expert_kernel.h"
 #include "lib/engine/sglang/names.h"
 #include "lib/engine/sglang/options.h"
 
@@ -42,7 +43,8 @@ class KernelJudge {
         adapter_(server.mutable_adapter(index)),
         coverage_(server.coverage(index)),
         options_(options),
-        base_(base) {}
+        base_(base),
+        kernel_(expert_kernel(model_, features_, options, adapter_.r, server.max_lora_rank())) {}
 
   void judge() {
     judge_class();
@@ -106,10 +108,10 @@ class KernelJudge {
   }
 
   void judge_backend() {
-    const std::string lora = options_.text("lora-backend");
-    if (!features_.csgmv_experts && !lora.empty() && lora != "triton")
+    if (!kernel_.has_lora)
       wrong("backend-without-moe-lora", Effect::unused, experts_,
-            fmt::format("--lora-backend {}: this version has expert LoRA with triton only", lora));
+            fmt::format("--lora-backend {}: this version has expert LoRA with triton only",
+                        options_.text("lora-backend")));
     const std::string runner = options_.text("moe-runner-backend");
     if (!has_lora(runner)) refuse_runner(runner);
   }
@@ -146,7 +148,7 @@ class KernelJudge {
       refuse("moe-runner-config", "capture CUDA graph", "AttributeError",
              "'FusedMoEWithLoRA' object has no attribute 'moe_runner_config'",
              "this version's model class asks the wrapped experts for what they do not have");
-    if (!features_.any_rank_below_max && adapter_.r < server_.max_lora_rank())
+    if (kernel_.up_at_max_rank)
       wrong("rank-over-limit", Effect::wrong_values, experts_,
             fmt::format("r = {} below the server's rank {}: this version's experts take up's rows "
                         "from the wrong place",
@@ -174,7 +176,7 @@ class KernelJudge {
 
   // What the class does to the deltas, were it ever to start with them.
   void judge_class() {
-    if (model_.family != "llama4") return;
+    if (kernel_.weights_outputs) return;
     std::vector<int32_t> about;
     for (size_t i = 0; i < adapter_.sources.size(); ++i)
       if (contains(adapter_.sources[i].name, "experts.")) about.push_back(static_cast<int32_t>(i));
@@ -186,7 +188,7 @@ class KernelJudge {
   }
 
   void judge_weights() {
-    if (options_.on("enable-fused-moe-sum-all-reduce") && model_.top_k > 2)
+    if (!kernel_.sums_down)
       wrong("server-options", Effect::unused, down(),
             "--enable-fused-moe-sum-all-reduce: the delta of down_proj is written where nothing "
             "sums it");
@@ -194,8 +196,8 @@ class KernelJudge {
 
   // Pairs of gate and up with an A each: right only where the two are equal.
   void judge_split_a() {
-    const bool virtual_experts = options_.on("lora-use-virtual-experts");
-    if (!model_.gated || (!virtual_experts && !model_.interleaved)) return;
+    if (kernel_.gate_up == ExpertKernel::GateUp::apart) return;
+    const bool virtual_experts = kernel_.gate_up == ExpertKernel::GateUp::gate_a_only;
     std::vector<int32_t> about;
     for (LayerWeights& weights : adapter_.layers)
       for (size_t i = 0; i < weights.count(); ++i) {
@@ -221,6 +223,7 @@ class KernelJudge {
   const Coverage* coverage_;
   const ServerOptions& options_;
   const Json& base_;
+  const ExpertKernel kernel_;
   std::vector<int32_t> experts_;
 };
 

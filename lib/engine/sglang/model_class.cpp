@@ -206,6 +206,15 @@ class Builder {
 
 std::string_view ClassModule::leaf() const { return leaf_of_path(name); }
 
+std::vector<std::string> ClassModule::parts() const {
+  std::vector<std::string> names;
+  for (const Fusion& fusion : kFusions)
+    if (fusion.fused == leaf())
+      for (std::string_view part : fusion.parts)
+        if (!part.empty()) names.push_back(parent_of(name) + std::string(part));
+  return names.size() == out.size() ? names : std::vector<std::string>{name};
+}
+
 int64_t ClassModule::rows() const { return std::accumulate(out.begin(), out.end(), int64_t{0}); }
 
 ModelClass make_model_class(const ModelSpec& spec, const Json& base_config) {

@@ -30,7 +30,9 @@ struct ClassModule {
   std::string python_type;   // of a foreign one, as Python prints the class
 
   std::string_view leaf() const;  // "qkv_proj"
-  int64_t rows() const;           // of all parts
+  // The modules of the hub's files that its parts are: "model.layers.0.self_attn.q_proj" ...
+  std::vector<std::string> parts() const;
+  int64_t rows() const;  // of all parts
 };
 
 // The model class SGLang serves a base with: its modules in the order of named_modules(), fused as
