@@ -12,8 +12,8 @@ constexpr std::array<BufferForm, 2> kForms = {{
      "dense A [c·R, in], B [out, R]; experts A [E, c·R, in], B [E, out, R], scaled, with E 1 for a "
      "shared outer factor; c factors stacked (q, k, v: 3), R --max-lora-rank"},
     {"vllm-stacked", "vllm", "{module}.{lora_a_stacked\\|lora_b_stacked\\|...}.{i}",
-     "dense A [1, R, in], B [1, out, R]; experts A [E, R, in], B [E, out, R], scaled; R "
-     "--max-lora-rank"},
+     "dense A [R, in], B [out, R], of embed_tokens A [V, R]; experts A [E, R, in], B [E, out, R], "
+     "with E 1 for a shared outer factor; B scaled; R --max-lora-rank"},
 }};
 
 }  // namespace

@@ -143,6 +143,9 @@ BufferConversion plan_buffers(const std::string& in, const BufferOptions& option
       engine.plan({{&served, 1}, base.spec, base.config, deployment.server, out.engine.version});
   add_losses(plan.server, out);
   for (const AdapterPlan& adapter : plan.adapters) add_losses(adapter.events, out);
+  if (!plan.memory.dtype.empty() && plan.memory.dtype != "bf16")
+    out.notes.push_back(fmt::format("{} holds adapters of this base in {}: rounded to BF16 here",
+                                    engine.title, plan.memory.dtype));
   out.notes.insert(out.notes.end(), plan.notes.begin(), plan.notes.end());
   return out;
 }

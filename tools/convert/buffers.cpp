@@ -36,7 +36,7 @@ std::string buffer_table(const TensorMap& buffers) {
   std::vector<std::vector<std::string>> rows{{"buffer", "layers", "shape"}};
   for (auto& [key, of] : layers) {
     std::sort(of.begin(), of.end());
-    rows.push_back({printable(key.first), ranges(of), key.second});
+    rows.push_back({printable(key.first), of.empty() ? "-" : ranges(of), key.second});
   }
   return text_table(rows);
 }

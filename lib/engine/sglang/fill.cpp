@@ -4,6 +4,9 @@
 
 #include <algorithm>
 
+#include "lib/base/checked.h"
+#include "lib/base/error.h"
+
 namespace moelora::sglang {
 namespace {
 
@@ -24,6 +27,8 @@ bool extends(const Write& last, int64_t experts, const Write& next) {
 class Assembly {
  public:
   explicit Assembly(const Shape& shape) : shape_(shape) {}
+
+  const Shape& shape() const { return shape_; }
 
   void add(const Write& write) {
     for (size_t i = runs_.size(); i-- > 0 && runs_.size() - i <= kAlternating;)
@@ -67,6 +72,17 @@ class Assembly {
   std::vector<Run> runs_;
 };
 
+// A config may ask for more than there are bytes.
+void check_size(const std::string& name, const Shape& shape) {
+  constexpr uint64_t kMostElements = uint64_t{1} << 48;
+  std::optional<uint64_t> elements = 1;
+  for (int64_t extent : shape)
+    if (elements) elements = checked_mul(*elements, static_cast<uint64_t>(extent));
+  if (!elements || *elements > kMostElements)
+    throw Error(name, fmt::format("a buffer of {} is too large to be real", to_string(shape)),
+                "look at the base's config.json and at --max-lora-rank");
+}
+
 class Collector : public WriteSink {
  public:
   Collector(const Server& server, const Pool& pool) {
@@ -91,8 +107,9 @@ class Collector : public WriteSink {
     TensorMap out;
     for (const auto& [key, assembly] : buffers_) {
       const std::string stem = key.layer < 0 ? "" : fmt::format("layers.{}.", key.layer);
-      out.emplace(fmt::format("{}{}.{}", stem, key.buffer, key.is_a ? "A" : "B"),
-                  assembly.tensor(values));
+      const std::string name = fmt::format("{}{}.{}", stem, key.buffer, key.is_a ? "A" : "B");
+      check_size(name, assembly.shape());
+      out.emplace(name, assembly.tensor(values));
     }
     return out;
   }

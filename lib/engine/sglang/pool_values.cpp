@@ -8,7 +8,6 @@
 
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
-#include "lib/base/scale.h"
 
 namespace moelora::sglang {
 namespace {
@@ -57,8 +56,7 @@ class PoolSource final : public moelora::Source {
   std::string change() const override {
     std::string text = inner_->change();
     const auto add = [&](const std::string& step) { text += (text.empty() ? "" : ", ") + step; };
-    if (scale_)
-      add(fmt::format("scaled by {}{}", *scale_, is_power_of_two(*scale_) ? " (exact)" : ""));
+    if (scale_) add(fmt::format("scaled by {}", *scale_));
     if (inner_->dtype() != DType::BF16)
       add(fmt::format("cast {} to BF16", dtype_name(inner_->dtype())));
     return text;
