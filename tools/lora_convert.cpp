@@ -368,7 +368,7 @@ struct Base {
 
 int main_(int argc, char** argv) {
   CLI::App app("Rewrites MoE LoRA adapters between the layouts of trainers and servers", kTool);
-  app.set_version_flag("--version", version_line(kTool));
+  app.set_version_flag("--version", [] { return version_line(kTool); });
   app.require_subcommand(1);
   Inspect inspect_command;
   AdapterCommand adapter_command;

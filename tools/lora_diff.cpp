@@ -125,7 +125,7 @@ int run_diff(int argc, char** argv) {
   CLI::App app{
       "Is it still the same model? Compares log-probabilities, and adapters in weight space",
       kTool};
-  app.set_version_flag("--version", version_line(kTool));
+  app.set_version_flag("--version", [] { return version_line(kTool); });
   app.require_subcommand(1);
   app.footer("Exit codes: 0 the same, 1 different, 2 cannot tell.");
   LogprobsCommand logprobs;

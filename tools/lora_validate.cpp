@@ -57,7 +57,7 @@ int run_judge(const ValidateOptions& options) {
 
 int main_(int argc, char** argv) {
   CLI::App app("Says what a server would refuse, drop or compute wrongly, before it starts", kTool);
-  app.set_version_flag("--version", version_line(kTool));
+  app.set_version_flag("--version", [] { return version_line(kTool); });
   app.footer(engines_help);
   ValidateOptions options;
   add_validate_options(app, options);

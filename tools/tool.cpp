@@ -11,6 +11,7 @@
 #include "lib/base/version.h"
 #include "lib/io/output.h"
 #include "lib/io/utf8.h"
+#include "lib/numeric/device.h"
 
 namespace moelora {
 namespace {
@@ -89,7 +90,9 @@ void print_note(const CommonOptions& options, const std::string& tool, const std
 }
 
 std::string version_line(const std::string& tool) {
-  return fmt::format("{} {} (CUDA no)", tool, version());
+  const FoundDevice found = find_device();
+  return fmt::format("{} {} (CUDA {})", tool, version(),
+                     found.device == nullptr ? "no" : "on " + found.device->description());
 }
 
 }  // namespace moelora

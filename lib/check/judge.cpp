@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <set>
 
+#include "lib/check/forward.h"
 #include "lib/io/utf8.h"
 #include "lib/model/family.h"
 
@@ -61,6 +62,14 @@ Subject source_of(const JudgeRequest& request, const std::optional<BaseModel>& b
   return out;
 }
 
+void run_forwards(const JudgeRequest& request, Deployment& deployment) {
+  ForwardCheckOptions options;
+  options.where = open_device(request.device);
+  options.threads = request.subject.threads;
+  options.progress = request.progress;
+  for (Subject& adapter : deployment.adapters) run_forward(adapter, *deployment.source, options);
+}
+
 Deployment open(const JudgeRequest& request, std::vector<std::string>& notes) {
   Deployment out;
   for (const std::string& given : request.adapters)
@@ -75,7 +84,10 @@ Deployment open(const JudgeRequest& request, std::vector<std::string>& notes) {
   for (Subject& adapter : out.adapters) interpret(adapter, out.base, request.subject);
   out.numeric = request.numeric;
   out.threads = request.subject.threads;
-  if (!request.source.empty()) out.source = source_of(request, out.base);
+  if (!request.source.empty()) {
+    out.source = source_of(request, out.base);
+    run_forwards(request, out);
+  }
   for (const EngineChoice& choice : request.engines)
     out.engines.push_back({choice, request.options, std::nullopt, ""});
   plan_engines(out);
@@ -90,6 +102,7 @@ Verdict judge(const JudgeRequest& request) {
   Verdict out;
   out.deployment = open(request, notes);
   out.judgement = validate(out.deployment);
+  tell_forwards(out.deployment.adapters, out.judgement);
   out.judgement.notes.insert(out.judgement.notes.begin(), notes.begin(), notes.end());
   out.waived = take_waived(out.judgement, out.deployment, request.waivers);
   return out;

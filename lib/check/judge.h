@@ -17,6 +17,8 @@ struct JudgeRequest {
   std::vector<Waiver> waivers;
   bool numeric = false;  // run the rules that compute too
   std::string source;    // what the adapters were made from; "" unknown. REQUIRES numeric
+  DeviceChoice device = DeviceChoice::automatic;  // where forwards run
+  bool progress = false;                          // a bar on stderr
 };
 
 struct Verdict {
@@ -27,7 +29,7 @@ struct Verdict {
 
 // Reads, plans and runs every rule. What is wrong with an adapter is a finding; throws Error only
 // for what the user named wrongly: load.base, load.from, load.model_specs, a source that cannot be
-// read.
+// read, a device that is not there.
 // Without load.base the base is the one that all adapters name in base_model_name_or_path, where it
 // is a known hub name; none where they disagree, as one server has one base.
 Verdict judge(const JudgeRequest& request);

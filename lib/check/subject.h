@@ -10,6 +10,7 @@
 #include "lib/check/adapter_parts.h"
 #include "lib/check/value_stats.h"
 #include "lib/engine/served_adapter.h"
+#include "lib/numeric/forward_check.h"
 
 namespace moelora {
 
@@ -69,6 +70,10 @@ struct Subject {
 
   // Of the tensors' values; empty when they were not looked at.
   std::map<std::string, ValueStats> values;
+
+  // What its forward computes against the source's, where both were asked for (JudgeRequest).
+  std::optional<StageReport> forward;
+  std::string forward_not_run;  // why
 
   const ModelSpec* spec() const { return base ? &base->spec : nullptr; }
 };

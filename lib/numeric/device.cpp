@@ -93,4 +93,10 @@ FoundDevice find_device(const std::string& module) {
   }
 }
 
+FoundDevice open_device(DeviceChoice choice, const std::string& module) {
+  if (choice == DeviceChoice::automatic) return find_device(module);
+  if (choice == DeviceChoice::cuda) return {std::make_shared<Device>(module), ""};
+  return {};
+}
+
 }  // namespace moelora

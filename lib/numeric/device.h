@@ -38,12 +38,18 @@ class Device {
   kernels::DeviceInfo info_ = {};
 };
 
-// --device auto: the first card or, in words, why there is none. Never throws.
+// Where a forward runs. automatic: on a card where there is one.
+enum class DeviceChoice : uint8_t { automatic, cpu, cuda };
+
+// The first card or, in words, why there is none.
 struct FoundDevice {
   std::shared_ptr<Device> device;
   std::string reason;
 };
-FoundDevice find_device(const std::string& module = "");
+FoundDevice find_device(const std::string& module = "");  // never throws
+
+// As chosen; null and no reason for the CPU. Throws Error when `cuda` is asked for and not there.
+FoundDevice open_device(DeviceChoice choice, const std::string& module = "");
 
 // Throws what a call of the module answered: DeviceMemoryError, else Error, unless it is ok.
 void check_device(kernels::Status status, const kernels::Failure& failure);

@@ -11,6 +11,7 @@
 #include "lib/adapter/random_source.h"
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
+#include "lib/base/progress.h"
 #include "lib/numeric/device_forward.h"
 #include "lib/numeric/forward_cpu.h"
 
@@ -21,12 +22,9 @@ namespace {
 class Runner {
  public:
   Runner(const ForwardCheckOptions& options, StageReport& report)
-      : options_(options), report_(report) {
-    if (options.device == DeviceChoice::cuda)
-      device_ = std::make_shared<Device>(options.module);
-    else if (options.device == DeviceChoice::automatic)
-      take(find_device(options.module));
+      : options_(options), device_(options.where.device.get()), report_(report) {
     report_.device = device_ == nullptr ? "CPU, float" : device_->description();
+    report_.why_cpu = options.where.reason;
   }
 
   MoeStages<float> run(const MoeLayer& layer, const MoeWeights& weights, const Routing& routing,
@@ -48,14 +46,9 @@ class Runner {
   StageRounding rounding() const { return {device_ != nullptr}; }
 
  private:
-  void take(FoundDevice found) {
-    device_ = std::move(found.device);
-    report_.why_cpu = std::move(found.reason);
-  }
-
   const ForwardCheckOptions& options_;
+  Device* device_;
   StageReport& report_;
-  std::shared_ptr<Device> device_;
 };
 
 // The base of one layer after the other.
@@ -117,6 +110,12 @@ std::set<int> layers_of(const Adapter& a, const Adapter& b) {
   return out;
 }
 
+// Of a layer's weights in BF16.
+uint64_t bytes_of(const MoeLayer& layer) {
+  const int64_t matrices = layer.gated ? 3 : 2;
+  return static_cast<uint64_t>(matrices * layer.experts * layer.width * layer.intermediate) * 2;
+}
+
 void note(const DeltaError& error, int layer, StageReport& report) {
   ++report.deltas;
   if (!error.within) {
@@ -140,7 +139,10 @@ StageReport check_forward(const Adapter& packed, const Adapter& source, const Mo
   report.experts = layer.experts;
   report.tokens = routing.tokens;
   Runner runner(options, report);
-  for (const int at : layers_of(one, other)) {
+  const std::set<int> layers = layers_of(one, other);
+  const uint64_t bytes = bytes_of(layer);
+  Progress progress("computing", bytes * layers.size(), !options.progress);
+  for (const int at : layers) {
     const MoeWeights mine{bases.of(at), layer_lora(one, at)};
     const MoeWeights theirs{mine.base, layer_lora(other, at)};
     check_weights(theirs, layer);
@@ -150,6 +152,7 @@ StageReport check_forward(const Adapter& packed, const Adapter& source, const Mo
     for (const DeltaError& error : check_deltas(check, found)) note(error, at, report);
     report.base = bases.text(mine.base);
     ++report.layers;
+    progress.add(bytes);
   }
   return report;
 }

@@ -7,18 +7,16 @@
 #include "lib/base/tensor.h"
 #include "lib/model/model_spec.h"
 #include "lib/numeric/delta_check.h"
+#include "lib/numeric/device.h"
 
 namespace moelora {
 
-// Where a forward runs. automatic: on a card where there is one.
-enum class DeviceChoice : uint8_t { automatic, cpu, cuda };
-
 struct ForwardCheckOptions {
-  DeviceChoice device = DeviceChoice::automatic;
-  std::string module;            // of CUDA; "" as Device finds it
+  FoundDevice where;             // open_device()
   int threads = 0;               // 0: all cores
   int64_t pairs_per_expert = 4;  // tokens that each expert gets
   uint64_t seed = 0;             // of tokens, and of a base that stands in
+  bool progress = false;         // a bar on stderr
 };
 
 // Base weights at hand. Without them the same random matrices stand in for every expert and layer:
@@ -37,7 +35,7 @@ struct LayerDeltaError : DeltaError {
 // What check_forward() did and found.
 struct StageReport {
   std::string device;   // "CPU, float", "NVIDIA H200, 139.8 GiB, ... (cuBLAS, expert by expert ..)"
-  std::string why_cpu;  // of DeviceChoice::automatic: why no card; "" otherwise
+  std::string why_cpu;  // why no card, where one would have been taken; "" otherwise
   std::string base;     // "MXFP4 of models/gpt-oss-20b", "synthetic, seed 0"
   int64_t layers = 0, experts = 0, tokens = 0;  // tokens a layer
   int64_t deltas = 0;                           // compared: projections of experts
@@ -48,8 +46,8 @@ struct StageReport {
 // Layer by layer: tokens go through the layer as moe_forward.h says with the packed adapter's
 // factors, in float on the chosen device, and what each projection of each expert added is held
 // against the source's factors in double (delta_check.h). Every expert is chosen equally often.
-// Holds one layer at a time. Throws Error: no device where one is asked for, weights that cannot be
-// read, adapters that do not fit the layer, gate_up factors in an unknown order.
+// Holds one layer at a time. Throws Error: weights that cannot be read, adapters that do not fit
+// the layer, gate_up factors in an unknown order.
 StageReport check_forward(const Adapter& packed, const Adapter& source, const MoeLayer& layer,
                           const ForwardBase& base, const ForwardCheckOptions& options);
 

@@ -83,7 +83,7 @@ Json run(const Options& options, StageReport& report) {
   ForwardBase base;
   if (options.own_base) base = {&weights, &model.spec, "random weights"};
   ForwardCheckOptions how;
-  how.device = options.device;
+  how.where = open_device(options.device);
   const auto begin = std::chrono::steady_clock::now();
   report = check_forward(adapter, adapter, moe_layer(model.spec, model.config), base, how);
   const double seconds = seconds_since(begin);

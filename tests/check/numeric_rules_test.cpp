@@ -2,6 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cstdlib>
+
 #include "lib/base/error.h"
 #include "lib/check/judge.h"
 #include "tests/check/goldens.h"
@@ -28,6 +31,17 @@ std::vector<Finding> num001(const JudgeRequest& request) {
   for (const Finding& finding : judge(request).judgement.findings)
     if (finding.rule->id == "NUM001") out.push_back(finding);
   return out;
+}
+
+// Says that the specimen's forward differs from that of the same adapter.
+void differ(Specimen& specimen, double relative) {
+  specimen.source = specimen.adapter();
+  StageReport report;
+  report.device = "CPU, float";
+  report.deltas = 72;
+  report.differences = {{{Projection::up, 4, 2, relative / 2, false}, 0},
+                        {{Projection::down, 3, 9, relative, false}, 1}};
+  specimen.adapter().forward = report;
 }
 
 }  // namespace
@@ -82,4 +96,52 @@ TEST_CASE("a comparison that cannot be made is an error, not silence") {
   CHECK(found[0].severity == Severity::error);
   CHECK(found[0].unchecked);
   CHECK(found[0].message.find("cannot be compared") != std::string::npos);
+}
+
+TEST_CASE("the forward says where it ran, over the base's own weights") {
+  JudgeRequest wanted = request("peft_params_swapped_roles", "peft_params");
+  wanted.device = DeviceChoice::cpu;
+  const Verdict verdict = judge(wanted);
+  const std::optional<StageReport>& forward = verdict.deployment.adapters[0].forward;
+  REQUIRE(forward);
+  CHECK(forward->device == "CPU, float");
+  CHECK(forward->base.starts_with("BF16 of "));
+  CHECK(forward->deltas == 24);
+  CHECK(forward->differences.empty());
+  const auto& notes = verdict.judgement.notes;
+  CHECK(std::any_of(notes.begin(), notes.end(), [](const std::string& note) {
+    return note.find("all 24 deltas in 2 layers are the source's, to 1e-06") != std::string::npos;
+  }));
+}
+
+TEST_CASE("a forward that differs is a finding where nothing else found a fault") {
+  const auto judged = [](void (*change)(Specimen&)) {
+    return found_by(judge_specimen("qwen3_moe_per_expert", change), "NUM001");
+  };
+  const auto found = judged([](Specimen& s) { differ(s, 1.424); });
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].severity == Severity::error);
+  CHECK(found[0].message ==
+        "the forward on CPU, float gives deltas that are not the source's: 2 of 72, most in layer "
+        "1 expert 3 down_proj, off by 142 %");
+  const auto no_number = judged([](Specimen& s) { differ(s, kBeyond); });
+  CHECK(no_number[0].message.ends_with("which gives no number"));
+}
+
+TEST_CASE("a card that is asked for and not there is the user's mistake") {
+  setenv("MOELORA_CUDA_MODULE", "/nowhere/libmoelora_cuda.so", 1);
+  JudgeRequest wanted = request("peft_params", "peft_params");
+  wanted.device = DeviceChoice::cuda;
+  CHECK_THROWS_AS(judge(wanted), Error);
+  wanted.device = DeviceChoice::automatic;
+  CHECK(judge(wanted).deployment.adapters[0].forward->why_cpu.find("/nowhere/") !=
+        std::string::npos);
+  unsetenv("MOELORA_CUDA_MODULE");
+}
+
+TEST_CASE("adapters without experts have no forward, and the report says so") {
+  const Verdict verdict = judge(request("attention_only", "attention_only"));
+  CHECK(!verdict.deployment.adapters[0].forward);
+  CHECK(verdict.deployment.adapters[0].forward_not_run.find("no LoRA on routed experts") !=
+        std::string::npos);
 }

@@ -30,6 +30,8 @@ GOLDENS = [["gpt_oss/peft_params", "--base", "gpt_oss/base"],
            ["gpt_oss/per_expert", "qwen3_moe/per_expert"],
            ["mixtral/per_expert", "--base", "mixtral/base", "--engine", "peft"],
            ["gpt_oss/peft_params", "gpt_oss/lone_q", "--base", "gpt_oss/base", "--engine", "sglang", "--engine", "vllm"],
+           ["gpt_oss/peft_params_swapped_roles", "gpt_oss/peft_params_grouped_b_unmarked", "--base", "gpt_oss/base",
+            "--numeric", "--source", "gpt_oss/peft_params"],
            ["no/such/adapter"]]
 
 

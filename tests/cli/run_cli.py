@@ -70,6 +70,7 @@ class Case:
             "HOME": str(folder),
             "TMPDIR": str(folder),
             "LC_ALL": "C.UTF-8",
+            "MOELORA_CUDA_MODULE": "/nowhere/libmoelora_cuda.so",  # the same everywhere, with a card or not
         }
 
     def run(self, command):

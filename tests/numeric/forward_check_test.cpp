@@ -24,16 +24,11 @@ LayerCase square_case() {  // H == I: shapes tell no role
   return c;
 }
 
-ForwardCheckOptions on_cpu() {
-  ForwardCheckOptions out;
-  out.device = DeviceChoice::cpu;
-  return out;
-}
+ForwardCheckOptions on_cpu() { return {}; }
 
 ForwardCheckOptions on_fake() {
   ForwardCheckOptions out;
-  out.device = DeviceChoice::cuda;
-  out.module = fake_module();
+  if (!fake_module().empty()) out.where = open_device(DeviceChoice::cuda, fake_module());
   return out;
 }
 
@@ -96,13 +91,12 @@ TEST_CASE("An adapter computes what it computes itself, on the CPU and through t
     MoeLayer layer = c.layer;
     layer.experts = c.experts, layer.width = c.width, layer.intermediate = c.intermediate;
     for (const ForwardCheckOptions& options : {on_cpu(), on_fake()}) {
-      if (options.device == DeviceChoice::cuda && options.module.empty()) continue;
       const StageReport report = check_forward(adapter, adapter, layer, {}, options);
       CHECK(report.differences.empty());
       CHECK(report.layers == 2);
       CHECK(report.deltas == 2 * c.experts * ((c.layer.gated ? 2 : 1) + (c.down_rank > 0 ? 1 : 0)));
       CHECK(report.worst > 0);
-      CHECK(report.relative < (options.device == DeviceChoice::cuda ? 5e-3 : 1e-6));
+      CHECK(report.relative < (options.where.device != nullptr ? 5e-3 : 1e-6));
       CHECK(report.base == "synthetic, seed 0");
     }
   }
@@ -110,7 +104,6 @@ TEST_CASE("An adapter computes what it computes itself, on the CPU and through t
 
 TEST_CASE("Faults that leave every shape as it was are found, at their place") {
   for (const ForwardCheckOptions& options : {on_cpu(), on_fake()}) {
-    if (options.device == DeviceChoice::cuda && options.module.empty()) continue;
     CHECK(after([](Adapter&) {}, options).differences.empty());
     const auto exchange = [&](Projection p, size_t i, size_t j) {
       return after(
@@ -245,14 +238,15 @@ TEST_CASE("A peer's adapter in two layouts is one adapter, over its base's own w
 
 TEST_CASE("The report says where it ran, and a card that is not there is said or refused") {
   const Adapter adapter = made_adapter(square_case(), 1);
+  const std::string nowhere = "/nowhere/libmoelora_cuda.so";
   ForwardCheckOptions options;
-  options.module = "/nowhere/libmoelora_cuda.so";
+  options.where = open_device(DeviceChoice::automatic, nowhere);
   const StageReport automatic = check(adapter, adapter, options);
   CHECK(automatic.device == "CPU, float");
-  CHECK(automatic.why_cpu.find("/nowhere/libmoelora_cuda.so") != std::string::npos);
-  CHECK(check(adapter, adapter).why_cpu.empty());
-  options.device = DeviceChoice::cuda;
-  CHECK_THROWS_AS(check(adapter, adapter, options), Error);
+  CHECK(automatic.why_cpu.find(nowhere) != std::string::npos);
+  options.where = open_device(DeviceChoice::cpu, nowhere);
+  CHECK(check(adapter, adapter, options).why_cpu.empty());
+  CHECK_THROWS_AS(open_device(DeviceChoice::cuda, nowhere), Error);
   if (fake_module().empty()) return;
   CHECK(check(adapter, adapter, on_fake()).device ==
         "a card that is not there, 1024.0 GiB, CUDA 13.0, cuBLAS 13.1.0 (cuBLAS, experts as one "

@@ -108,6 +108,9 @@ void add_validate_options(CLI::App& app, ValidateOptions& o) {
   app.add_option("--source", o.source, "The adapter that these were made from")
       ->type_name("ADAPTER")
       ->needs("--numeric");
+  app.add_option("--device", o.device, "Where to compute; auto: on a GPU where there is one")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->needs("--numeric");
   app.add_option("--format", o.format, "Form of the report")->check(CLI::IsMember(format_ids()));
   app.add_flag("-v,--verbose", o.verbose, "Every name, and the server's memory");
   app.add_option("--fail-on", o.fail_on, "What makes the exit status 1")
@@ -149,6 +152,9 @@ JudgeRequest judge_request(const ValidateOptions& options) {
   out.waivers = std::move(project.waivers);
   out.numeric = options.numeric;
   out.source = options.source;
+  if (options.device == "cpu") out.device = DeviceChoice::cpu;
+  if (options.device == "cuda") out.device = DeviceChoice::cuda;
+  out.progress = !options.common.quiet;
   for (const std::string& rule : options.ignore)
     out.waivers.push_back(
         {&rule_named(rule, "--ignore"), "no reason given", "", "--ignore " + rule, ""});

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "lib/base/version.h"
 #include "lib/check/report_parts.h"
 
@@ -49,11 +51,39 @@ Json waived_json(const Waived& waived, const Deployment& deployment) {
   return out;
 }
 
+Json delta_json(const LayerDeltaError& error) {
+  return Json::object({{"layer", error.layer},
+                       {"expert", error.expert},
+                       {"projection", projection_name(error.projection)},
+                       {"relative", error.relative}});
+}
+
+// The largest differences alone: there may be one for each projection of each expert.
+Json forward_json(const StageReport& report) {
+  std::vector<LayerDeltaError> worst = report.differences;
+  std::stable_sort(worst.begin(), worst.end(),
+                   [](const auto& a, const auto& b) { return a.relative > b.relative; });
+  std::vector<Json> told;
+  for (size_t i = 0; i < std::min<size_t>(worst.size(), 16); ++i)
+    told.push_back(delta_json(worst[i]));
+  return Json::object({{"device", text(report.device)},
+                       {"why_cpu", text_or_null(report.why_cpu)},
+                       {"base", text(report.base)},
+                       {"layers", report.layers},
+                       {"experts", report.experts},
+                       {"tokens", report.tokens},
+                       {"compared", report.deltas},
+                       {"relative", report.relative},
+                       {"different", static_cast<int64_t>(report.differences.size())},
+                       {"worst", Json::array(std::move(told))}});
+}
+
 Json adapter_json(const Subject& adapter) {
   return Json::object({{"path", text(adapter.given)},
                        {"layout", adapter.layout ? Json(adapter.layout->id) : Json()},
                        {"tensors", static_cast<int64_t>(adapter.tensors.size())},
-                       {"base", adapter.base ? text(adapter.base->origin) : Json()}});
+                       {"base", adapter.base ? text(adapter.base->origin) : Json()},
+                       {"forward", adapter.forward ? forward_json(*adapter.forward) : Json()}});
 }
 
 Json engine_json(const EngineRun& run) {

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/error.h"
+#include "lib/check/forward.h"
 #include "lib/check/rule.h"
 #include "lib/numeric/packed_check.h"
 
@@ -30,10 +31,14 @@ packed::Report compared(const RuleContext& context) {
 
 // Who asks for a comparison must not take one that could not be made for a sound adapter.
 void check(RuleContext& context) try {
-  for (const packed::Fault& fault : compared(context).faults) {
+  const packed::Report report = compared(context);
+  for (const packed::Fault& fault : report.faults) {
     Finding& finding = context.report(fault.tensors, fault.text());
     if (fault.kind == packed::FaultKind::rounding) finding.severity = Severity::warning;
   }
+  const std::optional<StageReport>& forward = context.subject().forward;
+  if (report.sound() && forward && !forward->differences.empty())
+    context.report(differences_text(*forward));
 } catch (const Error& error) {
   Finding& finding =
       context.report(fmt::format("cannot be compared with its source: {}", error.what()));
@@ -70,7 +75,8 @@ const Rule num001_packed_differs_from_source = {
         "columns of a stacked lora_B in the other order: no shape differs, no server complains, "
         "and the model answers fluently and wrongly. Every element is derived from the source "
         "again, by code that shares nothing with lora-convert, and compared by its bits; factors "
-        "that may differ are compared as products; what is left is named.",
+        "that may differ are compared as products; what is left is named. Last, both run through "
+        "their layers: what each projection of each expert adds must be the same number.",
     .fix = "lora-convert adapter SOURCE OUT --to LAYOUT --verify",
     .source =
         "facts on 28 faults of packers that public kernel tests pass; unsloth #6930; "
