@@ -138,26 +138,30 @@ class PlannedRun {
   const DeviceForwardOptions& options_;
 };
 
-// Microseconds, roughly: a Hopper card reads 4 bytes a picosecond, multiplies 0.6 PFLOP/s, and
-// starts a GEMM every half microsecond over 8 streams. Only their order matters.
-double estimate(const MoeLayer& layer, double experts, double rows, double gemms) {
+// Microseconds of a layer's products, roughly: a Hopper card reads 4 bytes a picosecond and
+// multiplies 0.6 PFLOP/s. Only their order matters.
+double estimate(const MoeLayer& layer, size_t experts, double rows) {
   const double matrices = layer.gated ? 3 : 2;
   const double size = matrices * static_cast<double>(layer.width * layer.intermediate);
-  return std::max(experts * size * 2 / 4e6, rows * size * 2 / 6e8) + 0.5 * gemms;
+  return std::max(static_cast<double>(experts) * size * 2 / 4e6, rows * size * 2 / 6e8);
 }
 
+// One batch does padding too, but starts at once and keeps the card full; a product for each expert
+// took 1.7 us to start, two an expert, and ran at 0.87 of the rate (tests/bench/RESULTS.md).
 kernels::Path faster_path(const MoeLayer& layer, const Routing& routing) {
   const std::vector<ExpertGroup> groups = group_by_expert(routing);
-  size_t largest = 0, rows = 0;
+  size_t longest = 0, rows = 0;
   for (const ExpertGroup& group : groups) {
-    largest = std::max(largest, group.pairs.size());
+    longest = std::max(longest, group.pairs.size());
     rows += group.pairs.size();
   }
-  const auto all = static_cast<double>(layer.experts), active = static_cast<double>(groups.size());
-  const double padded = all * static_cast<double>((largest + 7) / 8 * 8);
-  const bool batched = estimate(layer, all, padded, 4) <
-                       estimate(layer, active, static_cast<double>(rows), 4 * active);
-  return batched ? kernels::Path::batched : kernels::Path::per_expert;
+  const size_t active = groups.size(), padded = active * ((longest + 7) / 8 * 8);
+  const double batch = estimate(layer, active, static_cast<double>(padded));
+  const double alone =
+      estimate(layer, active, static_cast<double>(rows)) / 0.87 + 3.4 * static_cast<double>(active);
+  if (alone < batch) return kernels::Path::per_expert;
+  return active == static_cast<size_t>(layer.experts) ? kernels::Path::batched
+                                                      : kernels::Path::gathered;
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ std::string to_string(
     const DevicePlan& plan);  // "cuBLAS, expert by expert; at a time: experts 32, ..."
 
 struct DeviceForwardOptions {
-  std::optional<kernels::Path> path;  // not set: the faster of the two fast ones, by estimate
+  std::optional<kernels::Path> path;  // not set: the fastest, by estimate
   int streams = 8;
   bool keep_delta = false;  // base and delta apart in the stages
   int threads = 0;          // that read weights; 0: all cores

@@ -130,6 +130,23 @@ TEST_CASE("With too little memory a smaller plan gives the same result") {
   }
 }
 
+TEST_CASE("The path is chosen by how tokens spread over the experts") {
+  const auto path_of = [](const LayerCase& c, const Routing& routing) {
+    MoeLayer layer = c.layer;
+    layer.experts = c.experts, layer.width = c.width, layer.intermediate = c.intermediate;
+    return first_plan(layer, routing).path;
+  };
+  const LayerCase qwen = qwen3_30b(), oss = gpt_oss_20b();
+  CHECK(path_of(qwen, made_routing(qwen, 1)) == kernels::Path::gathered);
+  CHECK(path_of(qwen, made_routing(qwen, 16)) == kernels::Path::gathered);
+  CHECK(path_of(qwen, made_routing(qwen, 1024)) == kernels::Path::batched);
+  CHECK(path_of(oss, made_routing(oss, 8192)) == kernels::Path::batched);
+  Routing crowded = made_routing(qwen, 8192);  // half of all choices are one expert's
+  for (size_t pair = 0; pair < crowded.experts.size(); pair += 2) crowded.experts[pair] = 0;
+  CHECK(path_of(qwen, crowded) == kernels::Path::per_expert);
+  CHECK(path_of(qwen, {0, 8, {}, {}}) != kernels::Path::naive);
+}
+
 TEST_CASE("Without a module or a card there is a reason, and no device") {
   const FoundDevice none = find_device("/nowhere/libmoelora_cuda.so");
   CHECK(none.device == nullptr);
