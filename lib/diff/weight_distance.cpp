@@ -7,18 +7,13 @@
 #include <cstring>
 #include <limits>
 
-#include "lib/base/arena.h"
 #include "lib/base/parallel.h"
 #include "lib/base/progress.h"
-#include "lib/io/evaluate.h"
 #include "lib/numeric/gram.h"
+#include "lib/numeric/tensor_batch.h"
 
 namespace moelora {
 namespace {
-
-// A batch ends with a projection of a layer once it is worth reading, and in any case when full.
-constexpr uint64_t kGoodBatch = 24 << 20, kFullBatch = 64 << 20;
-constexpr uint64_t kReadMemory = 32 << 20;
 
 // Sums over blocks of Gram matrices of both sides: rows [0, r1) are the first delta's.
 struct Grams {
@@ -113,69 +108,39 @@ Distance distance_of(const DeltaKey& key, const Values& v) {
   return out;
 }
 
-// Values of the factors of a run of places, read together. A factor that several places share (a
-// shared outer one) is read once.
+// A run of places whose factors are read together.
 class Batch {
  public:
   void add(const DeltaKey& key, const Delta& a, const Delta& b) {
-    Item item{key, &a, &b, {place(a.a), place(a.b), place(b.a), place(b.b)}};
-    items_.push_back(std::move(item));
+    items_.push_back(
+        {key, &a, &b, {held_.add(a.a), held_.add(a.b), held_.add(b.a), held_.add(b.b)}});
   }
 
-  uint64_t bytes() const { return bytes_; }
+  uint64_t bytes() const { return held_.bytes(); }
   bool empty() const { return items_.empty(); }
 
   void measure(int threads, std::vector<Distance>& out) {
-    read(threads);
+    held_.read(threads);
     const size_t before = out.size();
     out.resize(before + items_.size());
     parallel_for(static_cast<int64_t>(items_.size()), threads, [&](int64_t i, int) {
       const Item& item = items_[static_cast<size_t>(i)];
-      const auto at = [&](int k) { return values_ + item.offset[k]; };
+      const auto at = [&](int k) { return held_.at(item.factor[k]); };
       out[before + static_cast<size_t>(i)] =
           distance_of(item.key, {item.a, item.b, at(0), at(1), at(2), at(3)});
     });
     items_.clear();
-    tensors_.clear();
-    places_.clear();
-    bytes_ = 0;
+    held_.clear();
   }
 
  private:
   struct Item {
     DeltaKey key;
     const Delta *a, *b;
-    uint64_t offset[4];
+    size_t factor[4];
   };
-
-  uint64_t place(const Tensor& tensor) {
-    // Only the factors of one expert after another can be the same one.
-    for (size_t i = tensors_.size(); i-- > 0 && tensors_.size() - i <= 8;)
-      if (tensors_[i]->same_recipe(tensor)) return places_[i].offset;
-    tensors_.push_back(&tensor);
-    places_.push_back({0, bytes_});
-    bytes_ += (tensor.bytes() + 7) / 8 * 8;
-    return places_.back().offset;
-  }
-
-  void read(int threads) {
-    values_ = memory_.take(bytes_).data();
-    EvaluateOptions options;
-    options.threads = threads;
-    options.memory = kReadMemory;
-    options.digests = false;
-    evaluate_tensors(tensors_, places_, options,
-                     [&](size_t, uint64_t offset, std::span<const std::byte> bytes) {
-                       std::memcpy(values_ + offset, bytes.data(), bytes.size());
-                     });
-  }
-
   std::vector<Item> items_;
-  std::vector<const Tensor*> tensors_;
-  std::vector<Place> places_;
-  uint64_t bytes_ = 0;
-  Arena memory_;
-  std::byte* values_ = nullptr;
+  TensorBatch held_;
 };
 
 bool same_shape(const Delta& a, const Delta& b) {
@@ -219,6 +184,7 @@ double Distance::cosine() const {
 WeightDiff weight_distances(const Deltas& a, const Deltas& b, const DistanceOptions& options) {
   WeightDiff out;
   Progress progress(options.progress, bytes_of(a) + bytes_of(b), options.progress.empty());
+  // A batch ends with a projection of a layer once it is worth reading, and in any case when full.
   Batch batch;
   const auto measure = [&] {
     const uint64_t bytes = batch.bytes();
