@@ -21,6 +21,7 @@ struct EngineRun {
   std::optional<ServerPlan>
       plan;                 // nullopt: no base model, no loader to simulate, or `not_planned`
   std::string not_planned;  // why
+  bool unreadable = false;  // because an adapter could not be read, which its own findings tell
 };
 
 struct Deployment {

@@ -145,7 +145,7 @@ Deployment deployment_of(Specimen specimen, std::string_view engine) {
     interpret(subject, out.base, {});
     out.adapters.push_back(std::move(subject));
   }
-  out.numeric = specimen.source.has_value();
+  out.numeric = specimen.numeric || specimen.source.has_value();
   if (specimen.source) interpret(*specimen.source, out.base, {});
   out.source = std::move(specimen.source);
   if (!engine.empty()) out.engines.push_back({parse_engine(engine), out.options, {}, {}});

@@ -25,6 +25,7 @@ struct Specimen {
   ServerOptions options;
   bool without_base = false;      // judge it without a base model
   std::optional<Subject> source;  // with it the rules that compute are run too
+  bool numeric = false;           // so are they with this
 
   Subject& adapter() { return adapters.front(); }
   Json& config() { return adapters.front().config; }

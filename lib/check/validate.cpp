@@ -27,18 +27,24 @@ bool unreadable(const Subject& subject) {
   });
 }
 
-// Why this run has no plan, or "" when it may have one.
-std::string obstacle(const Deployment& deployment) {
-  if (!deployment.base)
-    return "no base model: give --base (a folder, its config.json, or a hub name we know)";
+// Why this run has no plan; it may have one where nothing is said.
+void find_obstacle(const Deployment& deployment, EngineRun& run) {
+  if (!deployment.base) {
+    run.not_planned =
+        "no base model: give --base (a folder, its config.json, or a hub name we know)";
+    return;
+  }
   for (const Subject& subject : deployment.adapters)
-    if (unreadable(subject)) return subject.given + " could not be read";
-  return "";
+    if (unreadable(subject)) {
+      run.not_planned = subject.given + " could not be read";
+      run.unreadable = true;
+      return;
+    }
 }
 
 void plan_engine(const Deployment& deployment, std::span<const ServedAdapter> adapters,
                  EngineRun& run) {
-  run.not_planned = obstacle(deployment);
+  find_obstacle(deployment, run);
   if (!run.not_planned.empty() || run.choice.engine->plan == nullptr) return;
   try {
     run.plan = run.choice.engine->plan({adapters, deployment.base->spec, deployment.base->config,
@@ -105,9 +111,10 @@ class Runner {
 
   void skip(const Rule& rule, const std::string& why) { skipped_[why].insert(rule.id); }
 
+  // What NUM003 does not tell.
   void note_unplanned() {
     for (const EngineRun& run : deployment_.engines)
-      if (!run.not_planned.empty())
+      if (!run.not_planned.empty() && (run.unreadable || run.choice.engine->plan == nullptr))
         out_.skipped.push_back(
             {"what " + run.choice.label() + " would do with the adapter", run.not_planned});
   }

@@ -8,7 +8,7 @@
 #include <map>
 #include <set>
 
-#include "lib/check/validate.h"
+#include "tests/check/sglang_deployment.h"
 #include "tests/engine/sglang_compare.h"
 #include "tests/engine/sglang_faults.h"
 
@@ -16,43 +16,6 @@ using namespace moelora;
 using namespace moelora::test;
 
 namespace {
-
-BaseModel base_of(const OracleRecord& record) {
-  const bool q40 = record.text("adapter").ends_with("_q40");
-  const OracleBase& base = sglang_base(record.family, q40 ? "q40" : "");
-  BaseModel out;
-  out.spec = base.spec;
-  out.config = base.config;
-  return out;
-}
-
-ServerOptions options_of(const std::string& setting) {
-  ServerOptions out;
-  if (setting == "R8") out.max_lora_rank = 8;
-  if (setting.starts_with("tp2")) out.tp = 2;
-  if (setting.starts_with("tp2ep2")) out.ep = 2;
-  return out;
-}
-
-const Subject& subject_of(const OracleRecord& record) {
-  static std::map<std::string, Subject> subjects;
-  const std::string folder = sglang_folder(record.family, record.text("adapter"));
-  const std::string key = record.family + folder;
-  if (const auto at = subjects.find(key); at != subjects.end()) return at->second;
-  Subject& subject = subjects[key] = open_subject(folder);
-  interpret(subject, base_of(record), {});
-  return subject;
-}
-
-Judgement judge(const OracleRecord& record) {
-  Deployment deployment;
-  deployment.base = base_of(record);
-  deployment.options = options_of(record.text("setting"));
-  deployment.adapters.push_back(subject_of(record));
-  deployment.engines.push_back({parse_engine("sglang@0.5.18"), deployment.options, {}, {}});
-  plan_engines(deployment);
-  return validate(deployment);
-}
 
 std::string text(const Judgement& judgement) {
   std::string out;
@@ -91,21 +54,6 @@ SilentFaults value_faults(const OracleRecord& record) {
   return out;
 }
 
-// GPT-OSS adapters of separate gate and up, for which SGLang computes something else, if anything.
-bool has_split_a(const OracleRecord& record) {
-  if (!record.family.starts_with("gpt_oss")) return false;
-  if (silent_faults(record).count("one-sided-experts") != 0) return false;
-  const auto& tensors = subject_of(record).tensors;
-  const bool tied = record.text("adapter").find("tied_a") != std::string::npos;
-  return !tied && std::any_of(tensors.begin(), tensors.end(), [](const auto& entry) {
-    const std::string& name = entry.first;
-    return name.find("experts") != std::string::npos &&
-           (name.find("up_proj.lora_A") != std::string::npos ||
-            name.find("w3.lora_A") != std::string::npos) &&
-           name.find("gate_up_proj") == std::string::npos && entry.second.elements() > 0;
-  });
-}
-
 // Nothing above information from SGL rules, no error from those of no engine.
 bool is_quiet(const Judgement& judgement) {
   return std::all_of(judgement.findings.begin(), judgement.findings.end(), [](const Finding& f) {
@@ -121,7 +69,7 @@ TEST_CASE("lora-validate says of every adapter what SGLang did with it, in every
   for (const OracleRecord& record : sglang_records()) {
     const std::string setting = record.text("setting");
     if (record.text("adapter").empty() || setting.ends_with(".1")) continue;  // judged with rank 0
-    const Judgement judgement = judge(record);
+    const Judgement judgement = judge_for_sglang(record);
     INFO(record.label() << text(judgement));
     SilentFaults faults = silent_faults(record);
     faults.merge(value_faults(record));

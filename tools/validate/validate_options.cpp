@@ -104,7 +104,7 @@ void add_validate_options(CLI::App& app, ValidateOptions& o) {
   add_list(app, "--server-option", o.server_options, "Another flag of the server, see below",
            "KEY=VALUE");
   app.add_flag("--no-values", o.no_values, "Look at names and shapes only");
-  app.add_flag("--numeric", o.numeric, "Compute too: compare values with --source");
+  app.add_flag("--numeric", o.numeric, "Compute too: what servers make of it, and of --source");
   app.add_option("--source", o.source, "The adapter that these were made from")
       ->type_name("ADAPTER")
       ->needs("--numeric");

@@ -1,0 +1,150 @@
+#include <fmt/format.h>
+
+#include <array>
+
+#include "lib/base/error.h"
+#include "lib/check/name_groups.h"
+#include "lib/check/served_deltas.h"
+#include "lib/engine/fit/served_output.h"
+
+namespace moelora {
+namespace {
+
+std::string error_text(const WrongDeltas& wrong) {
+  switch (wrong.kind) {
+    case WrongDeltas::Kind::lost:
+      return "nothing of it is added";
+    case WrongDeltas::Kind::untrained:
+      return "something is added that was never trained";
+    case WrongDeltas::Kind::not_finite:
+      return "what is added is not finite";
+    case WrongDeltas::Kind::off:
+      break;
+  }
+  const std::string least = fmt::format("{:.2g}", wrong.least),
+                    most = fmt::format("{:.2g}", wrong.most);
+  return fmt::format("what is added is off by {} of the delta's norm",
+                     least == most ? least : least + " to " + most);
+}
+
+std::string reason_text(const WrongDeltas& wrong) {
+  std::string out;
+  for (std::string_view cause : wrong.causes) {
+    const Rule* rule = find_rule(cause);
+    out += out.empty() ? ": " : ", ";
+    out += rule == nullptr ? std::string(cause) : fmt::format("{} {}", rule->id, rule->name);
+  }
+  if (!wrong.defect.empty()) out += fmt::format("; {}", wrong.defect);
+  return out.empty() ? "; no rule says why" : out;
+}
+
+LoadedAdapter loaded_of(const Subject& subject, const BaseModel& base) {
+  LoadedAdapter out;
+  out.files.config = *subject.parsed_config;
+  out.files.folder = subject.folder;
+  out.adapter = subject.loaded->adapter;
+  out.layout = subject.loaded->layout;
+  out.base = base;
+  return out;
+}
+
+// The server as it was judged, for a conversion.
+std::string options_text(const ServerOptions& options) {
+  std::string out;
+  const auto add = [&](std::string_view key, const std::string& value) {
+    out += fmt::format(" --server-option {}={}", key, value);
+  };
+  if (options.tp > 1) add("tp-size", std::to_string(options.tp));
+  if (options.ep > 1) add("ep-size", std::to_string(options.ep));
+  if (options.max_lora_rank) add("max-lora-rank", std::to_string(*options.max_lora_rank));
+  for (const auto& [key, value] : options.values) add(key, value);
+  return out;
+}
+
+// The command that mends it for this server, or why there is none. The conversion is worked out
+// and judged by the engine's plan; nothing is written.
+std::string repair(const RuleContext& context, const EngineRun& run) {
+  const Subject& subject = context.subject();
+  const std::string label = run.choice.label();
+  try {
+    if (!subject.loaded) throw *subject.adapter_error;
+    const FitOptions options{run.choice, run.options, {}, "", {}, context.deployment().threads};
+    const FittedConversion fitted =
+        plan_fitted(loaded_of(subject, *context.deployment().base), options, {});
+    check_served(fitted.conversion, "OUT", options, 0);
+  } catch (const Error& error) {
+    return fmt::format("lora-convert has no repair for {}: {}", label,
+                       error.where() == label ? error.text() : error.what());
+  }
+  return context.fill(fmt::format("lora-convert adapter {{adapter}} OUT --for {} --base BASE{}",
+                                  label, options_text(run.options)));
+}
+
+void check_run(RuleContext& context, const EngineRun& run, size_t adapter, const Deltas& meant) {
+  const Deployment& deployment = context.deployment();
+  const auto blocks = served_blocks(context.subject(), *deployment.base, run);
+  const auto deltas = served_differences(meant, deployment.base->spec, blocks, deployment.threads);
+  const auto groups =
+      wrong_by_reason(deltas, meant, context.subject(), run.plan->adapters[adapter]);
+  const std::string fix = groups.empty() ? "" : repair(context, run);
+  for (const WrongDeltas& wrong : groups) {
+    Finding& finding = context.report(
+        {wrong.tensors.begin(), wrong.tensors.end()},
+        fmt::format("{} ({}): {}{}", places_text(wrong.keys), counted(wrong.keys.size(), "delta"),
+                    error_text(wrong), reason_text(wrong)));
+    finding.engine = run.choice.label();
+    finding.fix = fix;
+  }
+}
+
+void check(RuleContext& context) {
+  const Deployment& deployment = context.deployment();
+  const auto adapter = static_cast<size_t>(&context.subject() - deployment.adapters.data());
+  std::string why;
+  std::optional<Deltas> meant;
+  for (const EngineRun& run : deployment.engines) {
+    if (!has_known_kernels(*run.choice.engine) || !is_served(run, adapter)) continue;
+    if (!meant) {
+      const auto read = meant_adapter(context.subject(), deployment.base->spec, why);
+      if (!read) return;  // NUM003 says so
+      meant = meant_deltas(*read, deployment.base->spec);
+    }
+    check_run(context, run, adapter, *meant);
+  }
+}
+
+constexpr std::array<std::string_view, 1> kImplies = {"VLM010"};
+
+}  // namespace
+
+extern const Rule num002_engine_computes_other;
+const Rule num002_engine_computes_other = {
+    .id = "NUM002",
+    .name = "engine-computes-other",
+    .needs_base = true,
+    .needs_values = true,
+    .numeric = true,
+    .what = "A chosen server computes something else than the adapter means.",
+    .why =
+        "Servers lose a scale, pair the wrong columns, keep one expert's factor for all, cut what "
+        "does not fit or leave a module out, and answer fluently. What every rank holds after the "
+        "load is worked out, bit for bit, and what its kernels make of that is compared with "
+        "scale B A of the adapter: the finding says where, by how much of the delta's norm, and "
+        "which rules say why. What rounding to the server's type explains is left out.",
+    .fix =
+        "lora-convert adapter {adapter} OUT --for ENGINE --base BASE writes what that server "
+        "computes rightly, or says what it cannot hold.",
+    .source = "the buffers that SGLang and vLLM held (oracles), bit for bit; SGLang forward runs",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "set use_rslora, and ask with --numeric",
+               .engine = "vllm",
+               .apply =
+                   [](Specimen& specimen) {
+                     specimen.config().set("use_rslora", true);
+                     specimen.numeric = true;
+                   }},
+    .implies = kImplies,
+    .check = check,
+};
+
+}  // namespace moelora

@@ -1,0 +1,172 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "lib/check/name_groups.h"
+#include "lib/check/rule.h"
+#include "lib/check/served_deltas.h"
+
+namespace moelora {
+namespace {
+
+bool is_later(const EngineChoice& choice) {
+  const std::string& version = choice.version.text();
+  return choice.version.is_date()
+             ? compare_versions(version, choice.engine->known_to) > 0
+             : compare_versions(version, choice.engine->releases.back().version) > 0;
+}
+
+std::string later_text(const EngineChoice& choice) {
+  const Release& last = choice.engine->releases.back();
+  return fmt::format(
+      "is later than its rules are known to: {}, {}; what changed since is not followed",
+      last.version, choice.engine->known_to);
+}
+
+// What an adapter means besides deltas; "" for what is one of an embedding, or the base's own.
+std::string_view extra_noun(ExtraKind kind) {
+  switch (kind) {
+    case ExtraKind::embedding_factor:
+    case ExtraKind::base_weight:
+      return "";
+    case ExtraKind::lora_bias:
+      return "LoRA bias tensor";
+    case ExtraKind::magnitude:
+      return "DoRA magnitude vector";
+    case ExtraKind::saved_module:
+      return "saved weight";
+    case ExtraKind::other:
+      break;
+  }
+  return "other tensor";
+}
+
+class NotChecked {
+ public:
+  explicit NotChecked(RuleContext& context)
+      : context_(context), deployment_(context.deployment()) {}
+
+  void run() {
+    for (const EngineRun& run : deployment_.engines) look_at(run);
+    if (deployment_.numeric) look_at_numbers();
+  }
+
+ private:
+  Finding& tell(const EngineRun* run, std::string message, std::string fix) {
+    Finding& finding = context_.report(std::move(message));
+    if (run != nullptr) finding.engine = run->choice.label();
+    finding.fix = std::move(fix);
+    return finding;
+  }
+
+  void look_at(const EngineRun& run) {
+    const Engine& engine = *run.choice.engine;
+    if (is_later(run.choice))
+      tell(&run, fmt::format("{} {}", run.choice.label(), later_text(run.choice)),
+           fmt::format("Judge for {}@{}, and read what later releases say of LoRA.", engine.id,
+                       engine.releases.back().version));
+    if (engine.plan != nullptr && !run.not_planned.empty() && !run.unreadable)
+      tell(&run,
+           fmt::format("what {} does with the adapter: {}", run.choice.label(), run.not_planned),
+           deployment_.base ? "" : "Name the base model that it serves: --base.");
+    if (deployment_.numeric && !has_known_kernels(engine))
+      tell(&run,
+           fmt::format("what {} computes: its buffers are not known here", run.choice.label()),
+           "Compare its outputs with those of another server: lora-diff logprobs.");
+  }
+
+  bool computes(const EngineRun& run) const {
+    return has_known_kernels(*run.choice.engine) && run.plan.has_value();
+  }
+
+  void look_at_numbers() {
+    const auto& engines = deployment_.engines;
+    const bool served = std::any_of(engines.begin(), engines.end(),
+                                    [&](const EngineRun& run) { return computes(run); });
+    if (!served && !deployment_.source && engines.empty())
+      tell(nullptr, "--numeric computed nothing: no server and no source to compare with",
+           "Name a server with --engine and --base, or the adapter this was made from with "
+           "--source.");
+    for (size_t i = 0; served && i < deployment_.adapters.size(); ++i) look_at_numbers(i);
+  }
+
+  // Where a server computes something of the adapter: what of it NUM002 did not compare.
+  void look_at_numbers(size_t adapter) {
+    const Subject& subject = deployment_.adapters[adapter];
+    const auto& engines = deployment_.engines;
+    if (std::none_of(engines.begin(), engines.end(), [&](const EngineRun& run) {
+          return computes(run) && is_served(run, adapter);
+        }))
+      return;
+    if (subject.values.empty() && !subject.tensors.empty())
+      return tell_of(adapter, {}, "what a server computes: --no-values leaves the values out");
+    std::string why;
+    const auto meant = meant_adapter(subject, deployment_.base->spec, why);
+    if (!meant)
+      return tell_of(adapter, {},
+                     fmt::format("what a server computes was compared with nothing: "
+                                 "what the adapter means is not known: {}",
+                                 why));
+    look_at_extras(adapter, *meant);
+    look_at_types(adapter, *meant);
+  }
+
+  void tell_of(size_t adapter, std::vector<std::string> names, std::string message) {
+    Finding& finding = context_.report(std::move(names), std::move(message));
+    finding.adapter = adapter;
+    finding.file = deployment_.adapters[adapter].main_file;
+    finding.fix.clear();
+  }
+
+  void look_at_extras(size_t adapter, const Adapter& meant) {
+    std::map<std::string_view, std::vector<std::string>> by_noun;
+    for (const auto& [name, extra] : meant.extras)
+      if (const std::string_view noun = extra_noun(extra.kind); !noun.empty())
+        by_noun[noun].push_back(name);
+    for (auto& [noun, names] : by_noun) {
+      std::string message = fmt::format("{}: no delta; what a server makes of it was not compared",
+                                        counted(names.size(), noun));
+      tell_of(adapter, std::move(names), std::move(message));
+    }
+  }
+
+  void look_at_types(size_t adapter, const Adapter& meant) {
+    std::vector<std::string> names;
+    for (const auto& [key, delta] : meant_deltas(meant, deployment_.base->spec))
+      if (!is_float(delta.a.dtype()) || !is_float(delta.b.dtype())) names.push_back(to_string(key));
+    if (names.empty()) return;
+    std::string message = fmt::format(
+        "{} with factors that are no floats: what a server makes of them was not "
+        "compared",
+        counted(names.size(), "delta"));
+    tell_of(adapter, std::move(names), std::move(message));
+  }
+
+  RuleContext& context_;
+  const Deployment& deployment_;
+};
+
+}  // namespace
+
+extern const Rule num003_not_checked;
+const Rule num003_not_checked = {
+    .id = "NUM003",
+    .name = "not-checked",
+    .severity = Severity::warning,
+    .whole_deployment = true,
+    .what = "Something that was asked for could not be checked.",
+    .why =
+        "A check that was not made must not pass for one that found nothing: a release later than "
+        "the rules, a server without a base model, a sum that --numeric could not work out. Rules "
+        "that need more than was given are listed below the findings.",
+    .fix = "Give what is missing.",
+    .source = "lora-validate itself",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "judge it for a server without naming the base model",
+               .engine = "vllm",
+               .apply = [](Specimen& specimen) { specimen.without_base = true; }},
+    .check = [](RuleContext& context) { NotChecked(context).run(); },
+};
+
+}  // namespace moelora
