@@ -154,8 +154,10 @@ void check_class(const std::string& version, const std::string& family, const Vl
 
 TEST_CASE("what each model class accepts and wraps, and in which order, is vLLM's own") {
   size_t checked = 0;
-  for (const auto& [version, families] : vllm_oracle().catalogue)
-    for (const auto& [family, entry] : families) {
+  for (const auto& of_version : vllm_oracle().catalogue)
+    for (const auto& of_family : of_version.second) {
+      const std::string &version = of_version.first, &family = of_family.first;
+      const auto& entry = of_family.second;
       // The fork of 0.27 has no such class; vLLM has.
       if (entry.error == "KeyError: 'Dots1ForCausalLM'") continue;
       CAPTURE(version);
