@@ -32,6 +32,7 @@ class Window {
   Window(const Window&) = delete;
   Window& operator=(const Window&) = delete;
 
+  const HeldMatrix& matrix() const { return held_; }
   // As a lora_A [r, in] or a lora_B [out, r].
   FactorValues a() const { return {held_.dtype, held_.data, held_.rows, held_.columns, false}; }
   FactorValues b() const { return {held_.dtype, held_.data, held_.columns, held_.rows, true}; }
@@ -40,6 +41,12 @@ class Window {
   HeldMatrix held_;
   std::vector<std::byte> copy_;
 };
+
+// Whether held_scale * held is scale * meant, element by element, within `tolerance` of each value:
+// 0 for the same bits but for exponents. Rows of `held` beyond `meant` (of a lora_A) and columns
+// beyond it (of a lora_B) must be zero.
+bool is_same(const HeldMatrix& meant, double scale, const HeldMatrix& held, double held_scale,
+             double tolerance);
 
 // Inner products of the rank-one parts of deltas, <b_i a_i, b_j a_j>, numbered over all pairs of
 // factors in turn.

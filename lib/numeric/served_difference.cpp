@@ -49,14 +49,17 @@ double unit_roundoff(DType dtype) {
   return dtype == DType::BF16 ? 0x1p-8 : dtype == DType::F16 ? 0x1p-11 : 0x1p-24;
 }
 
-// How many roundings of the server's type lie between the meant factors and the held ones.
-int roundings(const Delta& meant, const ServedBlock& block) {
-  const auto rounded = [](const Tensor& from, const Tensor& to) {
-    return from.dtype() == to.dtype() ? 0 : 1;
-  };
-  return rounded(meant.a, block.a) + rounded(meant.b, block.b) +
-         (is_power_of_two(meant.scale / block.scale) ? 0 : 1);
-}
+// What the server's type rounds of the meant factors, relative to each element; a scale that it
+// multiplies into lora_B is one rounding more.
+struct Rounded {
+  Rounded(const Delta& meant, const ServedBlock& block) {
+    const double unit = unit_roundoff(block.a.dtype());
+    if (meant.a.dtype() != block.a.dtype()) a = unit;
+    if (meant.b.dtype() != block.b.dtype()) b = unit;
+    if (!is_power_of_two(meant.scale / block.scale)) b += unit * (1 + b);
+  }
+  double a = 0, b = 0;
+};
 
 // One cell while its factors are in memory.
 class Measure {
@@ -68,6 +71,13 @@ class Measure {
   }
 
   ServedDelta run() {
+    out_.same = is_same_but_rounded();
+    if (!out_.same) measure();
+    return std::move(out_);
+  }
+
+ private:
+  void measure() {
     double apart = 0, served = 0;
     if (cell_.meant != nullptr) apart = meant();
     for (size_t i = 0; i < cell_.blocks.size(); ++i) {
@@ -79,15 +89,35 @@ class Measure {
     const double noise = kSums * std::max(out_.meant, out_.served);
     out_.apart = apart <= noise * noise ? 0 : std::sqrt(apart);
     out_.rounding += noise;
-    return std::move(out_);
   }
 
- private:
   HeldMatrix factor(size_t index, const Tensor& tensor) const {
     return HeldMatrix::of(tensor, held_.at(factors_[index]));
   }
   HeldMatrix meant_a() const { return factor(0, cell_.meant->a); }
   HeldMatrix meant_b() const { return factor(1, cell_.meant->b); }
+
+  bool is_same_but_rounded() const {
+    if (cell_.meant == nullptr) return false;
+    int64_t covered = 0;
+    for (size_t i = 0; i < cell_.blocks.size(); ++i) {
+      if (!is_same_but_rounded(i)) return false;
+      covered += cell_.blocks[i]->a.dim(1) * cell_.blocks[i]->b.dim(0);
+    }
+    return covered == cell_.meant->a.dim(1) * cell_.meant->b.dim(0);
+  }
+
+  bool is_same_but_rounded(size_t i) const {
+    const Delta& delta = *cell_.meant;
+    const ServedBlock& served = *cell_.blocks[i];
+    const HeldMatrix a = factor(2 + 2 * i, served.a), b = factor(3 + 2 * i, served.b);
+    const HeldMatrix ma = meant_a(), mb = meant_b();
+    const Window m_a(ma, 0, 1, ma.rows, served.in_first, a.columns);
+    const Window m_b(mb, served.out_first, served.out_step, b.rows, 0, mb.columns);
+    const Rounded rounded(delta, served);
+    return is_same(m_a.matrix(), 1, a, 1, rounded.a) &&
+           is_same(m_b.matrix(), delta.scale, b, served.scale, rounded.b);
+  }
 
   double meant() {
     const Delta& delta = *cell_.meant;
@@ -96,14 +126,13 @@ class Measure {
     const double squares = delta.scale * delta.scale * parts.all();
     out_.meant = std::sqrt(std::max(0.0, squares));
     out_.measured = std::isfinite(squares);
-    int steps = 0;
-    double unit = 0;
+    double rounded = 0;
     for (const ServedBlock* served : cell_.blocks) {
-      steps = std::max(steps, roundings(delta, *served));
-      unit = std::max(unit, unit_roundoff(served->a.dtype()));
+      const Rounded of(delta, *served);
+      rounded = std::max(rounded, of.a + of.b);
     }
     out_.rounding =
-        steps * unit * std::max(out_.meant, std::fabs(delta.scale) * std::sqrt(parts.diagonal()));
+        rounded * std::max(out_.meant, std::fabs(delta.scale) * std::sqrt(parts.diagonal()));
     return squares;
   }
 
@@ -205,7 +234,9 @@ std::vector<ServedDelta> served_differences(const Deltas& meant, const ModelSpec
   for (const auto* entry : in_reading_order(cells)) {
     const DeltaKey& key = entry->first;
     if (!is_readable(entry->second)) {
-      out.push_back({key, 0, 0, 0, 0, "", false});
+      ServedDelta& unknown = out.emplace_back();
+      unknown.key = key;
+      unknown.measured = false;
       continue;
     }
     const bool next = last != nullptr && (last->layer != key.layer || last->module != key.module);

@@ -15,7 +15,10 @@ namespace moelora {
 // is ever formed. What no block covers is zero there, rows or columns of a block beyond the
 // adapter's are of a delta that it does not mean.
 struct ServedDelta {
-  DeltaKey key;                  // dense modules as the base's memory form spells them
+  DeltaKey key;  // dense modules as the base's memory form spells them
+  // Every element of the served factors is the meant one but for its own roundings, and they cover
+  // the delta: then nothing else is worked out, and the norms are 0.
+  bool same = false;
   double meant = 0, served = 0;  // |m|, |sum j|
   double apart = 0;              // |sum j - m|; not finite where the server's values are not
   // What rounding explains of `apart`: (uA + uB + uS) max(|m|, sqrt(sum_k |s b_k|^2 |a_k|^2)),
