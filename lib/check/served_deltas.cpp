@@ -119,15 +119,18 @@ std::string numbered(std::string_view noun, const std::set<int>& numbers) {
 
 }  // namespace
 
-std::optional<Adapter> meant_adapter(const Subject& subject, const ModelSpec& spec,
-                                     std::string& why) {
-  if (subject.loaded) return subject.loaded->adapter;
+std::optional<Meaning> meaning_of(const Subject& subject, const ModelSpec& spec, std::string& why) {
   if (subject.adapter_error) why = subject.adapter_error->what();
   if (!subject.parsed_config || subject.tensors.empty()) return std::nullopt;
   try {
-    return read_by_names(subject, spec);
-  } catch (const Error&) {
-    return std::nullopt;  // `why` is what the base's names told
+    std::optional<Adapter> adapter =
+        subject.loaded ? subject.loaded->adapter : read_by_names(subject, spec);
+    if (!adapter) return std::nullopt;
+    Deltas deltas = meant_deltas(*adapter, spec);
+    return Meaning{std::move(*adapter), std::move(deltas)};
+  } catch (const Error& error) {
+    if (why.empty()) why = error.what();  // what the base's names told is told rather
+    return std::nullopt;
   }
 }
 

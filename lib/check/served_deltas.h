@@ -14,8 +14,11 @@ namespace moelora {
 // What an adapter means: as it was read; where it does not fit the base model and could not be
 // read with it, by its own names and shapes, if it has the base's number of experts. nullopt, and
 // why, where neither tells.
-std::optional<Adapter> meant_adapter(const Subject& subject, const ModelSpec& spec,
-                                     std::string& why);
+struct Meaning {
+  Adapter adapter;
+  Deltas deltas;
+};
+std::optional<Meaning> meaning_of(const Subject& subject, const ModelSpec& spec, std::string& why);
 
 // Whether a chosen server gets as far as computing: it has a plan, and that refuses nothing.
 bool is_served(const EngineRun& run, size_t adapter);

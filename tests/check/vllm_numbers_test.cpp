@@ -82,15 +82,15 @@ const Subject& subject_of(const VllmRun& run) {
   return at->second;
 }
 
-std::vector<Finding> numbers_of(const VllmRun& run) {
+std::vector<Finding> numbers_of(const VllmRun& run, const ServerOptions& options) {
   Deployment deployment;
   const VllmBase& base = vllm_base(run.family);
   deployment.base = BaseModel{base.spec, base.config, "", ""};
-  deployment.options = run.options();
+  deployment.options = options;
   deployment.numeric = true;
   deployment.threads = 1;
   deployment.adapters.push_back(subject_of(run));
-  deployment.engines.push_back({parse_engine("vllm@" + run.version), run.options(), {}, {}, {}});
+  deployment.engines.push_back({parse_engine("vllm@" + run.version), options, {}, {}, {}});
   plan_engines(deployment);
   std::vector<Finding> out = validate(deployment).findings;
   std::erase_if(out, [](const Finding& f) { return !f.rule->id.starts_with("NUM"); });
@@ -106,7 +106,7 @@ TEST_CASE("NUM002 measures exactly what vLLM serves wrongly, and says which rule
     if (run.rank != 0 || run.mode == "as3d" || !run.outcome->served()) continue;
     CAPTURE(run.text());
     std::set<std::string_view> rules;
-    for (const Finding& finding : numbers_of(run)) {
+    for (const Finding& finding : numbers_of(run, run.options())) {
       CAPTURE(finding.message);
       CHECK_FALSE(finding.unchecked);
       CHECK(finding.message.find("no rule") == std::string::npos);
@@ -122,4 +122,27 @@ TEST_CASE("NUM002 measures exactly what vLLM serves wrongly, and says which rule
   CHECK(loads > 300);
   CHECK(wrong.size() == std::size(kWrong));
   CHECK(unknown.size() == std::size(kUnknown));
+}
+
+TEST_CASE(
+    "a padded partition of MXFP4 experts gives the second rank other units than it computes") {
+  VllmRun run;
+  run.family = "gpt_oss";
+  run.adapter = "peft_params";
+  run.version = "0.27";
+  ServerOptions options;
+  options.tp = 2;
+  options.values["quantization"] = "mxfp4";
+  const auto found = numbers_of(run, options);
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].rule->id == "NUM002");
+  CHECK(found[0].message.starts_with(
+      "down_proj, gate_proj and up_proj of layers 0-1, experts 0-3 (24 deltas): what is added is "
+      "off by 0."));
+  CHECK(found[0].message.ends_with("VLM021 padded-partition"));
+  options.values["quantization"] = "none";
+  CHECK(numbers_of(run, options).empty());
+  options.values["quantization"] = "mxfp4";
+  options.tp = 1;
+  CHECK(numbers_of(run, options).empty());
 }

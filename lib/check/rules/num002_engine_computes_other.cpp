@@ -101,15 +101,12 @@ void check(RuleContext& context) {
   const Deployment& deployment = context.deployment();
   const auto adapter = static_cast<size_t>(&context.subject() - deployment.adapters.data());
   std::string why;
-  std::optional<Deltas> meant;
+  std::optional<Meaning> meant;
   for (const EngineRun& run : deployment.engines) {
     if (!has_known_kernels(*run.choice.engine) || !is_served(run, adapter)) continue;
-    if (!meant) {
-      const auto read = meant_adapter(context.subject(), deployment.base->spec, why);
-      if (!read) return;  // NUM003 says so
-      meant = meant_deltas(*read, deployment.base->spec);
-    }
-    check_run(context, run, adapter, *meant);
+    if (!meant) meant = meaning_of(context.subject(), deployment.base->spec, why);
+    if (!meant) return;  // NUM003 says so
+    check_run(context, run, adapter, meant->deltas);
   }
 }
 

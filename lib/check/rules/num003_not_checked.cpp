@@ -102,14 +102,14 @@ class NotChecked {
     if (subject.values.empty() && !subject.tensors.empty())
       return tell_of(adapter, {}, "what a server computes: --no-values leaves the values out");
     std::string why;
-    const auto meant = meant_adapter(subject, deployment_.base->spec, why);
+    const auto meant = meaning_of(subject, deployment_.base->spec, why);
     if (!meant)
       return tell_of(adapter, {},
                      fmt::format("what a server computes was compared with nothing: "
                                  "what the adapter means is not known: {}",
                                  why));
-    look_at_extras(adapter, *meant);
-    look_at_types(adapter, *meant);
+    look_at_extras(adapter, meant->adapter);
+    look_at_types(adapter, meant->deltas);
   }
 
   void tell_of(size_t adapter, std::vector<std::string> names, std::string message) {
@@ -131,9 +131,9 @@ class NotChecked {
     }
   }
 
-  void look_at_types(size_t adapter, const Adapter& meant) {
+  void look_at_types(size_t adapter, const Deltas& meant) {
     std::vector<std::string> names;
-    for (const auto& [key, delta] : meant_deltas(meant, deployment_.base->spec))
+    for (const auto& [key, delta] : meant)
       if (!is_float(delta.a.dtype()) || !is_float(delta.b.dtype())) names.push_back(to_string(key));
     if (names.empty()) return;
     std::string message = fmt::format(
