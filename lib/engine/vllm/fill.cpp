@@ -13,18 +13,6 @@ namespace {
 
 constexpr DType kHeld = DType::BF16;
 
-// `tensor` in the corner of zeros of this shape.
-Tensor in_corner(Tensor tensor, const Shape& shape) {
-  for (size_t d = 0; d < shape.size(); ++d) {
-    const int dim = static_cast<int>(d);
-    Shape rest = tensor.shape();
-    rest[d] = shape[d] - rest[d];
-    if (rest[d] > 0)
-      tensor = Tensor::concat(dim, std::vector<Tensor>{tensor, Tensor::zeros(kHeld, rest)});
-  }
-  return tensor;
-}
-
 class Filler {
  public:
   Filler(const WeightFile& file, const TensorMap& values) : file_(file), values_(values) {}
@@ -36,7 +24,8 @@ class Filler {
     for (size_t d = 0; d < placement.count.size(); ++d)
       if (out.shape()[d] != placement.count[d])
         out = out.broadcast(static_cast<int>(d), placement.count[d]);
-    return in_corner(std::move(out), shape);
+    const PlacedTensor placed[] = {{std::move(out), std::vector<int64_t>(shape.size(), 0)}};
+    return Tensor::assemble(kHeld, shape, placed);
   }
 
  private:
