@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 
 #include "lib/base/error.h"
@@ -36,6 +37,17 @@ std::string reason_text(const WrongDeltas& wrong) {
   }
   if (!wrong.defect.empty()) out += fmt::format("; {}", wrong.defect);
   return out.empty() ? "; no rule says why" : out;
+}
+
+// No more than the rules that say why: what was read in a server's code and never run is a warning.
+Severity severity_of(const WrongDeltas& wrong) {
+  if (wrong.causes.empty() || !wrong.defect.empty()) return Severity::error;
+  Severity out = Severity::warning;
+  for (std::string_view cause : wrong.causes) {
+    const Rule* rule = find_rule(cause);
+    out = std::max(out, rule == nullptr ? Severity::error : rule->severity);
+  }
+  return out;
 }
 
 LoadedAdapter loaded_of(const Subject& subject, const BaseModel& base) {
@@ -92,6 +104,7 @@ void check_run(RuleContext& context, const EngineRun& run, size_t adapter, const
         {wrong.tensors.begin(), wrong.tensors.end()},
         fmt::format("{} ({}): {}{}", places_text(wrong.keys), counted(wrong.keys.size(), "delta"),
                     error_text(wrong), reason_text(wrong)));
+    finding.severity = severity_of(wrong);
     finding.engine = run.choice.label();
     finding.fix = fix;
   }
