@@ -93,6 +93,7 @@ Report check_packed(const AdapterInput& packed_in, const AdapterInput& source_in
   const Pairings pairings = pair_up(packed, source);
   PassOptions pass;
   pass.threads = options.threads;
+  pass.window = options.window;
   const BitPass bits = compare_bits(packed, source, pairings, pass);
 
   Report out;

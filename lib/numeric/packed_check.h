@@ -39,7 +39,8 @@ struct CheckOptions {
   // As packers fit an adapter to a server: a scale may be folded into B, and a frozen weight of the
   // base saved beside factors may be left out (extras.h).
   bool fitted = true;
-  double rounding = 1e-2;  // relative error of a delta up to which only rounding is to blame
+  double rounding = 1e-2;     // relative error of a delta up to which only rounding is to blame
+  uint64_t window = 4 << 20;  // bytes that a thread reads at once, of both adapters together
 };
 
 struct Report {

@@ -120,6 +120,7 @@ packed::Report judged(const Held& packed, const Held& source, const ModelSpec* s
   options.spec = spec;
   options.threads = 1;
   options.products = products;
+  options.window = 512;  // so that these small tensors too are cut
   return packed::check_packed({packed.tensors, packed.config, "packed", {}},
                               {source.tensors, source.config, "source", reading}, options);
 }

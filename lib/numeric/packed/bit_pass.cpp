@@ -31,7 +31,7 @@ class Pass {
     for (size_t g = 0; g < pairings_.groups.size(); ++g)
       for (const Side side : {Side::A, Side::B})
         for (const Window& w :
-             windows_of(packed_, source_, pairings_, g, side, options.window, options.most))
+             windows_of(packed_, source_, pairings_, g, side, options.window, options.most()))
           windows.push_back(w);
     const int threads = options.threads > 0 ? options.threads : available_threads();
     std::vector<std::unique_ptr<Worker>> workers(static_cast<size_t>(threads));

@@ -13,8 +13,8 @@ namespace moelora::packed {
 
 struct PassOptions {
   int threads = 0;
-  uint64_t window = 1 << 20;  // bytes read at once, of both adapters
-  uint64_t most = 32 << 20;   // where the two layouts cross
+  uint64_t window = 4 << 20;                    // bytes read at once, of both adapters
+  uint64_t most() const { return 8 * window; }  // where the two layouts cross
 };
 
 // One expert's factor that is not by its bits what the source says.

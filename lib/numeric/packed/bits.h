@@ -30,7 +30,7 @@ struct Difference {
   bool padding = false;  // a rank that holds nothing of the source's and is not +0
   int64_t count = 1;     // differing elements, counted up to kCountedDifferences
 };
-inline constexpr int64_t kCountedDifferences = 1000;
+inline constexpr int64_t kCountedDifferences = 256;
 
 struct FactorCheck {
   Part packed, source;  // either may have no data

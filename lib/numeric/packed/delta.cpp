@@ -1,63 +1,65 @@
 #include "lib/numeric/packed/delta.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
 
-#include "lib/numeric/packed/probes.h"
-
 namespace moelora::packed {
 namespace {
 
-constexpr int kVectors = 8;
+using Row = std::vector<double>;
 
-using Block = std::vector<double>;  // [row][vector]
-
-double sign(int vector, int64_t x) {
-  return probe_entry(Side::A, vector % kProbes, x + vector * 7919) < 0 ? -1 : 1;
+std::vector<Row> rows_of(const Matrix& m) {
+  std::vector<Row> out(static_cast<size_t>(m.rank), Row(static_cast<size_t>(m.width)));
+  for (int64_t k = 0; k < m.rank; ++k)
+    for (int64_t x = 0; x < m.width; ++x)
+      out[static_cast<size_t>(k)][static_cast<size_t>(x)] = m.value(k, x);
+  return out;
 }
 
-// scale B (A X), [out][vector].
-Block applied(const PairValues& pair) {
-  const Matrix &a = *pair.a, &b = *pair.b;
-  Block z(static_cast<size_t>(a.rank * kVectors), 0.0),
-      y(static_cast<size_t>(b.width * kVectors), 0.0);
-  for (int64_t x = 0; x < a.width; ++x)
-    for (int v = 0; v < kVectors; ++v) {
-      const double s = sign(v, x);
-      for (int64_t k = 0; k < a.rank; ++k)
-        z[static_cast<size_t>(k * kVectors + v)] += s * a.value(k, x);
-    }
-  for (int64_t k = 0; k < b.rank; ++k)
-    for (int64_t x = 0; x < b.width; ++x) {
-      const double value = pair.scale * b.value(k, x);
-      for (int v = 0; v < kVectors; ++v)
-        y[static_cast<size_t>(x * kVectors + v)] +=
-            value * z[static_cast<size_t>(k * kVectors + v)];
-    }
-  return y;
+struct Ranks {
+  std::vector<Row> a, b;  // none: a delta of zero
+  double scale = 0;
+
+  explicit Ranks(const PairValues& pair) {
+    if (pair.a == nullptr || pair.b == nullptr) return;
+    a = rows_of(*pair.a);
+    b = rows_of(*pair.b);
+    scale = pair.scale;
+  }
+};
+
+double dot(const Row& x, const Row& y) {
+  double out = 0;
+  for (size_t i = 0; i < x.size(); ++i) out += x[i] * y[i];
+  return out;
 }
 
-bool whole(const PairValues& pair) { return pair.a != nullptr && pair.b != nullptr; }
+// <scale B A, scale' B' A'>.
+double inner(const Ranks& x, const Ranks& y) {
+  double out = 0;
+  for (size_t k = 0; k < std::min(x.a.size(), x.b.size()); ++k)
+    for (size_t l = 0; l < std::min(y.a.size(), y.b.size()); ++l)
+      out += dot(x.a[k], y.a[l]) * dot(x.b[k], y.b[l]);
+  return x.scale * y.scale * out;
+}
+
+bool same_shape(const PairValues& x, const PairValues& y) {
+  if (x.a == nullptr || x.b == nullptr || y.a == nullptr || y.b == nullptr) return true;
+  return x.a->width == y.a->width && x.b->width == y.b->width;
+}
 
 }  // namespace
 
 std::optional<double> delta_error(const PairValues& packed, const PairValues& source) {
-  if (!whole(packed) && !whole(source)) return 0;
-  if (whole(packed) && whole(source) &&
-      (packed.a->width != source.a->width || packed.b->width != source.b->width))
-    return std::nullopt;
-  const Block found = whole(packed) ? applied(packed) : Block();
-  const Block expected = whole(source) ? applied(source) : Block();
-  double difference = 0, norm = 0;
-  for (size_t i = 0; i < std::max(found.size(), expected.size()); ++i) {
-    const double f = found.empty() ? 0 : found[i], e = expected.empty() ? 0 : expected[i];
-    difference += (f - e) * (f - e);
-    norm += e * e;
-  }
-  if (difference == 0) return 0;
-  if (!(norm > 0) || !std::isfinite(difference)) return std::numeric_limits<double>::infinity();
-  return std::sqrt(difference / norm);
+  if (!same_shape(packed, source)) return std::nullopt;
+  const Ranks found(packed), expected(source);
+  const double norm = inner(expected, expected);
+  const double difference = inner(found, found) + norm - 2 * inner(found, expected);
+  if (!std::isfinite(difference)) return std::numeric_limits<double>::infinity();
+  if (!(norm > 0)) return difference > 0 ? std::numeric_limits<double>::infinity() : 0.0;
+  return std::sqrt(std::max(difference, 0.0) / norm);
 }
 
 }  // namespace moelora::packed

@@ -6,9 +6,9 @@
 
 namespace moelora::packed {
 
-// How far a pair's delta is off: ||(dW' - dW) X|| / ||dW X|| for a block X of vectors of +-1, in
-// double, dW = scale B A. An estimate of the Frobenius ratio that needs neither matrix. Infinite
-// where only one of them is zero or a value is not finite, nullopt where shapes differ.
+// How far a pair's delta is off: ||dW' - dW|| / ||dW||, Frobenius, dW = scale B A, from inner
+// products of the factors' ranks in double, without either matrix; what is below 1e-7 may be 0.
+// Infinite where only one of them is zero or a value is not finite, nullopt where shapes differ.
 struct PairValues {
   MatrixPtr a, b;  // null: no pair, a delta of zero
   double scale = 1;

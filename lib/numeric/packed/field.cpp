@@ -1,7 +1,8 @@
 #include "lib/numeric/packed/field.h"
 
+#include <algorithm>
 #include <array>
-#include <cmath>
+#include <bit>
 
 namespace moelora::packed {
 namespace {
@@ -43,18 +44,23 @@ const Powers& powers() {
 
 }  // namespace
 
-Field Field::of(int64_t value) {
-  const uint64_t magnitude =
-      value < 0 ? uint64_t{0} - static_cast<uint64_t>(value) : static_cast<uint64_t>(value);
-  const uint64_t residue = reduced(magnitude);
+Field Field::of(int64_t value) { return of(int128{value}); }
+
+Field Field::of(int128 value) {
+  const auto bits = static_cast<uint128>(value);
+  const uint64_t residue = reduced(value < 0 ? -bits : bits);
   return Field(value < 0 && residue != 0 ? kPrime - residue : residue);
 }
 
 Field Field::of(double value) {
-  if (value == 0) return {};
-  int exponent = 0;
-  const double fraction = std::frexp(value, &exponent);  // value = fraction * 2^exponent
-  return of(static_cast<int64_t>(std::ldexp(fraction, 53))) * power_of_two(exponent - 53);
+  constexpr int kFraction = 52, kBias = 1023;
+  constexpr uint64_t kHidden = uint64_t{1} << kFraction;
+  const auto bits = std::bit_cast<uint64_t>(value);
+  const auto exponent = static_cast<int>(bits >> kFraction & 0x7FFU);
+  const uint64_t fraction = bits & (kHidden - 1);
+  const auto significand = static_cast<int64_t>(exponent == 0 ? fraction : fraction | kHidden);
+  return of(bits >> 63U != 0 ? -significand : significand) *
+         power_of_two(std::max(exponent, 1) - kBias - kFraction);
 }
 
 Field Field::power_of_two(int exponent) {

@@ -4,6 +4,8 @@
 
 namespace moelora::packed {
 
+__extension__ using int128 = __int128;
+
 // Integers modulo the safe prime p = 2^61 - 2373, of which 2 is a primitive root. Every finite
 // floating-point number is m * 2^e, hence an element of this field, and taking numbers into it
 // keeps sums and products: two expressions that are equal as numbers are equal here, whatever the
@@ -15,6 +17,7 @@ class Field {
 
   Field() = default;  // zero
   static Field of(int64_t value);
+  static Field of(int128 value);
   static Field of(double value);            // REQUIRES: finite
   static Field power_of_two(int exponent);  // -2400 .. 2400
 

@@ -6,7 +6,7 @@
 namespace moelora::packed {
 namespace {
 
-constexpr size_t kMostStates = 1 << 12;
+constexpr size_t kMostStates = 1 << 12, kMostSteps = 1 << 16;
 
 }  // namespace
 
@@ -16,23 +16,29 @@ class PatternKeyCompiler {
   PatternKeyCompiler(const std::vector<PatternNode>& nodes, const std::string& where,
                      PatternKey& out)
       : nodes_(nodes), where_(where), out_(out) {
-    add({{}, PatternKey::kEnd, PatternKey::kEnd});
+    add({Kind::jump, PatternKey::kEnd, PatternKey::kEnd});
     out_.start_ = before(nodes.size() - 1, PatternKey::kEnd);
   }
 
  private:
+  using Kind = PatternKey::Kind;
+
+  [[noreturn]] void refuse() const {
+    throw Error(where_, "a pattern key is too large to be matched");
+  }
+
   uint32_t add(PatternKey::State state) {
-    if (out_.states_.size() >= kMostStates)
-      throw Error(where_, "a pattern key is too large to be matched");
+    if (out_.states_.size() >= kMostStates) refuse();
     out_.states_.push_back(std::move(state));
     return static_cast<uint32_t>(out_.states_.size() - 1);
   }
 
   uint32_t before(size_t at, uint32_t next) {
+    if (++steps_ > kMostSteps) refuse();  // repeats of nothing add no states
     const PatternNode& node = nodes_[at];
     switch (node.kind) {
       case PatternNode::Kind::bytes:
-        return add({node.bytes, next, next});
+        return add({Kind::read, next, next, node.bytes});
       case PatternNode::Kind::sequence:
         for (size_t i = node.parts.size(); i-- > 0;) next = before(node.parts[i], next);
         return next;
@@ -40,6 +46,10 @@ class PatternKeyCompiler {
         return any_of(node, next);
       case PatternNode::Kind::repeat:
         return repeat(node, next);
+      case PatternNode::Kind::start:
+        return add({Kind::start, next, next});
+      case PatternNode::Kind::end:
+        return add({Kind::end, next, next});
     }
     return next;
   }
@@ -47,19 +57,19 @@ class PatternKeyCompiler {
   uint32_t any_of(const PatternNode& node, uint32_t next) {
     uint32_t out = before(node.parts.back(), next);
     for (size_t i = node.parts.size() - 1; i-- > 0;)
-      out = add({{}, before(node.parts[i], next), out});
+      out = add({Kind::jump, before(node.parts[i], next), out});
     return out;
   }
 
   uint32_t repeat(const PatternNode& node, uint32_t next) {
     uint32_t out = next;
     if (node.most < 0) {
-      out = add({{}, next, next});
+      out = add({Kind::jump, next, next});
       const uint32_t body = before(node.parts[0], out);
       out_.states_[out].other = body;
     }
     for (int64_t i = node.least; i < node.most; ++i)
-      out = add({{}, before(node.parts[0], out), next});
+      out = add({Kind::jump, before(node.parts[0], out), next});
     for (int64_t i = 0; i < node.least; ++i) out = before(node.parts[0], out);
     return out;
   }
@@ -67,6 +77,7 @@ class PatternKeyCompiler {
   const std::vector<PatternNode>& nodes_;
   const std::string& where_;
   PatternKey& out_;
+  size_t steps_ = 0;
 };
 
 PatternKey::PatternKey(std::string_view key, const std::string& where) {
@@ -74,28 +85,32 @@ PatternKey::PatternKey(std::string_view key, const std::string& where) {
 }
 
 // Everything reached from `state` without reading.
-void PatternKey::reach(uint32_t state, std::vector<bool>& reached) const {
+void PatternKey::reach(uint32_t state, const Ends& ends, std::vector<bool>& reached) const {
   std::vector<uint32_t> todo = {state};
   while (!todo.empty()) {
     const uint32_t at = todo.back();
     todo.pop_back();
     if (reached[at]) continue;
     reached[at] = true;
-    if (at == kEnd || !states_[at].bytes.empty()) continue;
-    todo.push_back(states_[at].next);
-    todo.push_back(states_[at].other);
+    const State& s = states_[at];
+    if (at == kEnd || s.kind == Kind::read) continue;
+    if ((s.kind == Kind::start && !ends.start) || (s.kind == Kind::end && !ends.end)) continue;
+    todo.push_back(s.next);
+    todo.push_back(s.other);
   }
 }
 
 bool PatternKey::names(std::string_view path) const {
   std::vector<bool> now(states_.size(), false), then;
-  reach(start_, now);
-  for (const char c : path) {
+  reach(start_, {true, path.empty()}, now);
+  for (size_t i = 0; i < path.size(); ++i) {
+    const Ends ends{false, i + 1 == path.size()};
     then.assign(states_.size(), false);
     for (size_t s = 1; s < states_.size(); ++s)
-      if (now[s] && !states_[s].bytes.empty() && states_[s].bytes[static_cast<unsigned char>(c)])
-        reach(states_[s].next, then);
-    if (c == '.') reach(start_, then);
+      if (now[s] && states_[s].kind == Kind::read &&
+          states_[s].bytes[static_cast<unsigned char>(path[i])])
+        reach(states_[s].next, ends, then);
+    if (path[i] == '.') reach(start_, ends, then);
     now.swap(then);
   }
   return now[kEnd];

@@ -53,12 +53,8 @@ class Parser {
   // The root is the last node.
   std::vector<Node> parse() {
     if (key_.size() > kLongestKey) refuse("is too long");
-    std::string_view body = key_;
-    if (body.starts_with('^')) body.remove_prefix(1);
-    if (body.ends_with('$') && !body.ends_with("\\$")) body.remove_suffix(1);
-    text_ = body;
     choice();
-    if (at_ < text_.size()) refuse("has an unpaired parenthesis");
+    if (!at_end()) refuse("has an unpaired parenthesis");
     return std::move(nodes_);
   }
 
@@ -69,8 +65,8 @@ class Parser {
     throw Error(where_, fmt::format("the pattern key \"{}\" {}", key_, what));
   }
 
-  bool at_end() const { return at_ >= text_.size(); }
-  bool next_is(char c) const { return !at_end() && text_[at_] == c; }
+  bool at_end() const { return at_ >= key_.size(); }
+  bool next_is(char c) const { return !at_end() && key_[at_] == c; }
   bool take(char c) {
     if (!next_is(c)) return false;
     ++at_;
@@ -78,7 +74,7 @@ class Parser {
   }
   char any() {
     if (at_end()) refuse("ends where a character is expected");
-    return text_[at_++];
+    return key_[at_++];
   }
 
   size_t add(Node node) {
@@ -103,47 +99,54 @@ class Parser {
   }
 
   size_t repeat() {
-    size_t node = atom();
-    while (const auto times = repeats())
-      node = add({Kind::repeat, {}, {node}, times->first, times->second});
-    return node;
+    const bool zero_width = next_is('^') || next_is('$');
+    const size_t node = atom();
+    const auto times = repeats();
+    if (!times) return node;
+    if (zero_width || repeats()) refuse("repeats what cannot be repeated");
+    return add({Kind::repeat, {}, {node}, times->first, times->second});
   }
 
-  std::optional<std::pair<int64_t, int64_t>> repeats() {
-    std::pair<int64_t, int64_t> out;
+  using Times = std::pair<int64_t, int64_t>;
+
+  std::optional<Times> repeats() {
+    std::optional<Times> out;
     if (take('*'))
       out = {0, -1};
     else if (take('+'))
       out = {1, -1};
     else if (take('?'))
       out = {0, 1};
-    else if (take('{'))
-      out = braces();
     else
-      return std::nullopt;
-    take('?');  // lazy: the same language
+      out = braces();
+    if (out) take('?');  // lazy: the same language
     return out;
   }
 
-  std::pair<int64_t, int64_t> braces() {
-    const int64_t least = count();
-    int64_t most = least;
-    if (take(',')) most = next_is('}') ? -1 : count();
-    if (!take('}') || (most >= 0 && most < least)) refuse("has a repeat that is not understood");
-    return {least, most};
+  // {m}, {m,}, {,n}, {m,n}, {,}; another brace is a character.
+  std::optional<Times> braces() {
+    const size_t before = at_;
+    if (!take('{') || next_is('}')) return at_ = before, std::nullopt;
+    const auto least = count();
+    const auto most = take(',') ? count().value_or(-1) : least.value_or(-1);
+    if (!take('}')) return at_ = before, std::nullopt;
+    if (most >= 0 && most < least.value_or(0)) refuse("has a repeat that is not understood");
+    return Times{least.value_or(0), most};
   }
 
-  int64_t count() {
+  std::optional<int64_t> count() {
+    const auto is_digit = [&] { return !at_end() && key_[at_] >= '0' && key_[at_] <= '9'; };
+    if (!is_digit()) return std::nullopt;
     int64_t value = 0;
-    if (at_end() || text_[at_] < '0' || text_[at_] > '9') refuse("has a repeat without a number");
-    while (!at_end() && text_[at_] >= '0' && text_[at_] <= '9') {
-      value = 10 * value + (text_[at_++] - '0');
+    while (is_digit()) {
+      value = 10 * value + (key_[at_++] - '0');
       if (value > kMostRepeats) refuse("repeats too often");
     }
     return value;
   }
 
   size_t atom() {
+    if (braces()) refuse("repeats nothing");
     const char c = any();
     if (c == '(') return group();
     if (c == '[') return add({Kind::bytes, bracket()});
@@ -153,8 +156,9 @@ class Parser {
       all['\n'] = false;
       return add({Kind::bytes, std::move(all)});
     }
-    if (c == '^' || c == '$' || c == '*' || c == '+' || c == '?' || c == '{')
-      refuse(fmt::format("has a '{}' where it is not understood", c));
+    if (c == '^') return add({Kind::start});
+    if (c == '$') return add({Kind::end});
+    if (c == '*' || c == '+' || c == '?') refuse(fmt::format("has a {} of nothing", c));
     return add({Kind::bytes, one(c)});
   }
 
@@ -194,7 +198,7 @@ class Parser {
       return;
     }
     char last = c;
-    if (next_is('-') && at_ + 1 < text_.size() && text_[at_ + 1] != ']') {
+    if (next_is('-') && at_ + 1 < key_.size() && key_[at_ + 1] != ']') {
       ++at_;
       last = any();
     }
@@ -203,7 +207,7 @@ class Parser {
     add_range(out, static_cast<unsigned char>(c), static_cast<unsigned char>(last));
   }
 
-  std::string_view key_, text_;
+  std::string_view key_;
   const std::string& where_;
   std::vector<Node> nodes_;
   size_t at_ = 0;

@@ -10,7 +10,7 @@ namespace moelora::packed {
 
 // The key as a tree, before it becomes states.
 struct PatternNode {
-  enum class Kind : uint8_t { bytes, sequence, choice, repeat };
+  enum class Kind : uint8_t { bytes, sequence, choice, repeat, start, end };
   Kind kind;
   std::vector<bool> bytes = {};    // of `bytes`: which of the 256 it takes
   std::vector<size_t> parts = {};  // of sequence and choice; one of repeat

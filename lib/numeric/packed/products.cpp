@@ -54,33 +54,33 @@ class GroupProducts {
 
   // The equal ones of `pairs`, all of one group.
   std::vector<PairId> equal(size_t group, const std::vector<PairId>& pairs) {
-    std::map<PairId, PairSums> sums;
-    for (const PairId& pair : pairs) sums[pair];
+    std::vector<PairSums> sums(pairs.size());
     for (const Side side : {Side::A, Side::B})
       for (const Window& w :
-           windows_of(packed_, source_, pairings_, group, side, options_.window, options_.most))
+           windows_of(packed_, source_, pairings_, group, side, options_.window, options_.most()))
         add(w, pairs, sums);
     std::vector<PairId> out;
-    for (const auto& [pair, both] : sums)
-      if (is_equal(pairings_.all[pair.pairing], pair.expert, both)) out.push_back(pair);
-    for (const auto& entry : sums)
-      for (const auto& sides : {entry.second.packed, entry.second.source})
-        for (const ProbeSums& s : sides) ++(s.by_doubles ? by_doubles : in_field);
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      if (is_equal(pairings_.all[pairs[i].pairing], pairs[i].expert, sums[i]))
+        out.push_back(pairs[i]);
+      for (const auto* sides : {&sums[i].packed, &sums[i].source})
+        for (const ProbeSums& s : *sides) ++(s.by_doubles ? by_doubles : in_integers);
+    }
     return out;
   }
 
   uint64_t bytes() const { return load_packed_.bytes_loaded() + load_source_.bytes_loaded(); }
-  int64_t by_doubles = 0, in_field = 0;
+  int64_t by_doubles = 0, in_integers = 0;
 
  private:
-  void add(const Window& w, const std::vector<PairId>& pairs, std::map<PairId, PairSums>& sums) {
+  void add(const Window& w, const std::vector<PairId>& pairs, std::vector<PairSums>& sums) {
     for (const size_t i : pairings_.groups[w.group]) {
       const Pairing& p = pairings_.all[i];
       const auto side = static_cast<size_t>(w.side);
       add(load_packed_, p.packed_side(w.side), w, i, pairs,
-          [&](const PairId& pair) -> ProbeSums& { return sums[pair].packed[side]; });
+          [&](size_t pair) -> ProbeSums& { return sums[pair].packed[side]; });
       add(load_source_, p.source_side(w.side), w, i, pairs,
-          [&](const PairId& pair) -> ProbeSums& { return sums[pair].source[side]; });
+          [&](size_t pair) -> ProbeSums& { return sums[pair].source[side]; });
     }
   }
 
@@ -93,16 +93,17 @@ class GroupProducts {
     box.x0 = std::min(box.x0, box.x1);
     if (box.width() == 0) return;
     const auto parts = loader.load(*factor, w.side, box);
-    for (const PairId& pair : pairs) {
-      if (pair.pairing != pairing || pair.expert < box.e0 || pair.expert >= box.e1) continue;
-      const Part& part = parts[static_cast<size_t>(pair.expert - box.e0)];
-      if (part.data != nullptr) add_probes(part, w.side, box.width(), box.x0, sums_of(pair));
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      const auto& [of, expert] = pairs[i];
+      if (of != pairing || expert < box.e0 || expert >= box.e1) continue;
+      const Part& part = parts[static_cast<size_t>(expert - box.e0)];
+      if (part.data != nullptr) add_probes(part, w.side, box.width(), box.x0, sums_of(i));
     }
   }
 
   static bool is_equal(const Pairing& p, int64_t expert, const PairSums& sums) {
-    for (const auto& sides : {sums.packed, sums.source})
-      for (const ProbeSums& s : sides)
+    for (const auto* sides : {&sums.packed, &sums.source})
+      for (const ProbeSums& s : *sides)
         if (!s.finite) return false;
     const auto found = products(sums.packed[0], sums.packed[1]);
     const auto expected = products(sums.source[0], sums.source[1]);
@@ -139,7 +140,7 @@ ProductPass compare_products(const Table& packed, const Table& source, const Pai
     out.equal.insert(equal.begin(), equal.end());
     out.bytes += work.bytes();
     out.by_doubles += work.by_doubles;
-    out.in_field += work.in_field;
+    out.in_integers += work.in_integers;
   });
   return out;
 }

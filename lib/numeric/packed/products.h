@@ -10,7 +10,7 @@ namespace moelora::packed {
 
 // L1: whether pairs whose factors differ are the same product all the same (ranks in another order,
 // zero ranks left out, a scale moved from one factor to the other ..): scale·u^T B (A x) of both in
-// the field, for four pairs of probe vectors. Equal products are always found equal; different ones
+// the field, for two pairs of probe vectors. Equal products are always found equal; different ones
 // are taken for equal with a chance of at most 2^-20.
 
 struct PairId {
@@ -21,8 +21,8 @@ struct PairId {
 
 struct ProductPass {
   std::set<PairId> equal;
-  uint64_t bytes = 0;                    // read
-  int64_t by_doubles = 0, in_field = 0;  // factors whose sums were exact in double, or not
+  uint64_t bytes = 0;                       // read
+  int64_t by_doubles = 0, in_integers = 0;  // factors whose sums were exact in double, or not
 };
 
 // Looks at `pairs` only.

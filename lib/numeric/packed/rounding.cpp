@@ -120,10 +120,4 @@ uint64_t folded(DType dtype, uint64_t bits, double scale, FoldRounding rounding)
   return bits_of(dtype, static_cast<double>(product));
 }
 
-uint64_t element(const std::byte* run, int bytes, int64_t index) {
-  uint64_t out = 0;
-  std::memcpy(&out, run + index * bytes, static_cast<size_t>(bytes));
-  return out;
-}
-
 }  // namespace moelora::packed

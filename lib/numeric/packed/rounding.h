@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "lib/base/dtype.h"
 
@@ -28,7 +29,25 @@ void cast(DType from, DType to, int64_t count, const std::byte* in, std::byte* o
 enum class FoldRounding : uint8_t { torch, once };
 uint64_t folded(DType dtype, uint64_t bits, double scale, FoldRounding rounding);
 
-// Element `index` of a run of elements.
-uint64_t element(const std::byte* run, int bytes, int64_t index);
+// Element `index` of a run of elements of 1, 2, 4 or 8 bytes.
+template <class Bits>
+uint64_t element_as(const std::byte* run, int64_t index) {
+  Bits out;
+  std::memcpy(&out, run + index * static_cast<int64_t>(sizeof out), sizeof out);
+  return out;
+}
+
+inline uint64_t element(const std::byte* run, int bytes, int64_t index) {
+  switch (bytes) {
+    case 1:
+      return element_as<uint8_t>(run, index);
+    case 2:
+      return element_as<uint16_t>(run, index);
+    case 4:
+      return element_as<uint32_t>(run, index);
+    default:
+      return element_as<uint64_t>(run, index);
+  }
+}
 
 }  // namespace moelora::packed
