@@ -1,22 +1,28 @@
 // Times the packed check (lib/numeric/packed_check.h) on an adapter of Qwen3-30B-A3B's shape.
 //
-//   packed_bench FOLDER [ROUNDS] [THREADS]
+//   packed_bench FOLDER [ROUNDS] [THREADS] [PACKED SOURCE]
 //
 // Makes in FOLDER the experts of a LoRA of rank 16 (48 layers, bf16) as PEFT stacks them (192
 // tensors), per expert (36,864 tensors), in 3-D tensors, and per expert with the ranks of every
 // pair in the reverse order: the same products from other factors. Each case is opened and checked
-// ROUNDS times, warm; the first round is thrown away. Prints a Markdown table of medians.
+// ROUNDS times, warm, and after each check both files are read (pread of 1 MB, as many threads) and
+// nothing is done with them; the first round is thrown away. Prints a Markdown table of medians;
+// PACKED and SOURCE name one case of it: linear, params, stacked, reversed.
 
 #include <fmt/format.h>
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
+#include <span>
 
 #include "lib/adapter/init.h"
 #include "lib/base/error.h"
+#include "lib/base/parallel.h"
+#include "lib/io/file.h"
 #include "lib/io/weights.h"
 #include "lib/numeric/packed_check.h"
 
@@ -86,6 +92,60 @@ uint64_t bytes_of(const std::string& folder) {
   return fs::file_size(folder + "/adapter_model.safetensors");
 }
 
+struct Cost {
+  double wall, cpu;  // seconds; user and system time of all threads
+};
+
+double cpu_seconds() {
+  rusage used{};
+  getrusage(RUSAGE_SELF, &used);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
+  return seconds(used.ru_utime) + seconds(used.ru_stime);
+}
+
+template <class F>
+Cost timed(F&& work) {
+  const auto start = std::chrono::steady_clock::now();
+  const double cpu = cpu_seconds();
+  work();
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  return {took.count(), cpu_seconds() - cpu};
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+struct Costs {
+  std::vector<double> wall, cpu;
+
+  void add(const Cost& cost) {
+    wall.push_back(cost.wall);
+    cpu.push_back(cost.cpu);
+  }
+  std::string text() const {
+    const auto [least, most] = std::minmax_element(wall.begin(), wall.end());
+    return fmt::format("{:.3f} ({:.3f}-{:.3f}), {:.2f}", median(wall), *least, *most, median(cpu));
+  }
+};
+
+void read_whole(const std::string& folder, int threads) {
+  constexpr uint64_t kBlock = 1 << 20;
+  const FilePtr file = File::open(folder + "/adapter_model.safetensors");
+  const uint64_t blocks = (file->size() + kBlock - 1) / kBlock;
+  std::vector<std::vector<std::byte>> buffers(
+      static_cast<size_t>(threads > 0 ? threads : available_threads()));
+  parallel_for(static_cast<int64_t>(blocks), threads, [&](int64_t item, int worker) {
+    auto& buffer = buffers[static_cast<size_t>(worker)];
+    buffer.resize(kBlock);
+    const uint64_t at = static_cast<uint64_t>(item) * kBlock;
+    file->read(at, std::min(kBlock, file->size() - at), buffer.data());
+  });
+}
+
 struct Bench {
   std::string folder;
   int rounds, threads;
@@ -93,27 +153,34 @@ struct Bench {
 
   std::string at(const std::string& name) const { return folder + "/" + name; }
 
+  packed::Report check(const std::string& packed, const std::string& source) const {
+    const Opened one(at(packed)), other(at(source));
+    packed::CheckOptions options;
+    options.spec = &base.spec;
+    options.threads = threads;
+    packed::Report out = packed::check_packed(one.input(), other.input(), options);
+    if (!out.sound()) throw Error(packed, out.faults.front().text());
+    return out;
+  }
+
   void run(const std::string& packed, const std::string& source) const {
-    std::vector<double> seconds;
+    Costs checks, reads;
     packed::Report report;
     for (int round = 0; round <= rounds; ++round) {
-      const auto start = std::chrono::steady_clock::now();
-      const Opened one(at(packed)), other(at(source));
-      packed::CheckOptions options;
-      options.spec = &base.spec;
-      options.threads = threads;
-      report = packed::check_packed(one.input(), other.input(), options);
-      if (!report.sound()) throw Error(packed, report.faults.front().text());
-      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-      if (round > 0) seconds.push_back(took.count());
+      const Cost check_cost = timed([&] { report = check(packed, source); });
+      const Cost read_cost = timed([&] {
+        read_whole(at(packed), threads);
+        read_whole(at(source), threads);
+      });
+      if (round == 0) continue;
+      checks.add(check_cost);
+      reads.add(read_cost);
     }
-    std::sort(seconds.begin(), seconds.end());
-    const double median = seconds[seconds.size() / 2];
     const auto own = static_cast<double>(bytes_of(at(packed)));
-    const auto both = own + static_cast<double>(bytes_of(at(source)));
-    fmt::print("| {} against {} | {} | {} | {:.3f} ({:.3f}–{:.3f}) | {:.2f} | {:.2f} |\n", packed,
-               source, report.same_bits, report.same_product, median, seconds.front(),
-               seconds.back(), own / median * 1e-9, both / median * 1e-9);
+    fmt::print("| {} against {} | {} | {} | {} | {:.2f} | {} | {:.2f} |\n", packed, source,
+               report.same_bits, report.same_product, checks.text(),
+               own / median(checks.wall) * 1e-9, reads.text(),
+               median(checks.wall) / median(reads.wall));
     std::fflush(stdout);
   }
 };
@@ -129,17 +196,22 @@ void make(const Bench& bench) {
     reverse_ranks(bench.at("linear"), bench.at("reversed"), bench.threads);
 }
 
-void run(const Bench& bench) {
+using Case = std::pair<const char*, const char*>;
+constexpr std::array<Case, 6> kCases = {{{"linear", "params"},
+                                         {"params", "linear"},
+                                         {"stacked", "linear"},
+                                         {"stacked", "params"},
+                                         {"reversed", "linear"},
+                                         {"reversed", "params"}}};
+
+void run(const Bench& bench, std::span<const Case> cases) {
   make(bench);
   fmt::print(
-      "| packed, source | same bits | same product | wall s | GB/s of packed | GB/s of both |\n"
-      "|---|---|---|---|---|---|\n");
-  bench.run("linear", "params");
-  bench.run("params", "linear");
-  bench.run("stacked", "linear");
-  bench.run("stacked", "params");
-  bench.run("reversed", "linear");
-  bench.run("reversed", "params");
+      "| packed, source | same bits | same product | wall s, CPU s | GB/s of packed | reading "
+      "both: "
+      "wall s, CPU s | ratio |\n"
+      "|---|---|---|---|---|---|---|\n");
+  for (const auto& [packed, source] : cases) bench.run(packed, source);
   rusage used{};
   getrusage(RUSAGE_SELF, &used);
   fmt::print("\npeak memory of the process {} MB\n", used.ru_maxrss / 1000);
@@ -149,11 +221,16 @@ void run(const Bench& bench) {
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    fmt::print("usage: packed_bench FOLDER [ROUNDS] [THREADS]\n");
+    fmt::print("usage: packed_bench FOLDER [ROUNDS] [THREADS] [PACKED SOURCE]\n");
     return 2;
   }
   try {
-    run({argv[1], argc > 2 ? std::atoi(argv[2]) : 5, argc > 3 ? std::atoi(argv[3]) : 0});
+    const Bench bench{argv[1], argc > 2 ? std::atoi(argv[2]) : 5,
+                      argc > 3 ? std::atoi(argv[3]) : 0};
+    if (argc > 5)
+      run(bench, std::array<Case, 1>{{{argv[4], argv[5]}}});
+    else
+      run(bench, kCases);
   } catch (const std::exception& error) {
     fmt::print(stderr, "packed_bench: {}\n", error.what());
     return 1;
