@@ -46,6 +46,60 @@ TEST_CASE("every layout of one adapter says what the adapter says, by its bits")
       }
 }
 
+namespace {
+
+// By bits alone, read in windows of an element or two.
+bool sound_in_windows(const Held& packed, const Held& source, const ModelSpec& spec) {
+  packed::CheckOptions options;
+  options.spec = &spec;
+  options.threads = 1;
+  options.products = false;
+  options.window = 8;
+  return packed::check_packed({packed.tensors, packed.config, "packed", {}},
+                              {source.tensors, source.config, "source", {}}, options)
+      .sound();
+}
+
+// How many elements of `held` may change by their last bit without being noticed.
+int unnoticed(Held held, const Held& source, const ModelSpec& spec, int& elements) {
+  REQUIRE(sound_in_windows(held, source, spec));
+  int out = 0;
+  for (auto& [name, tensor] : held.tensors) {
+    const Tensor before = tensor;
+    std::vector<std::byte> bytes = before.read();
+    const auto step = static_cast<size_t>(dtype_bytes(before.dtype()));
+    for (size_t at = 0; at < bytes.size(); at += step, ++elements) {
+      bytes[at] ^= std::byte{1};
+      tensor = Tensor(std::make_shared<MemorySource>(before.dtype(), bytes), before.shape());
+      out += sound_in_windows(held, source, spec) ? 1 : 0;
+      bytes[at] ^= std::byte{1};
+    }
+    tensor = before;
+  }
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("the last bit of each single element counts, in every layout and type") {
+  const Dims small{1, 2, 4, 2};
+  int elements = 0;
+  for (const bool same_a : {false, true})
+    for (const auto& dtype : {std::optional<DType>(), std::optional(DType::BF16)})
+      for (const char* layout :
+           {"peft-linear", "peft-params", "stacked", "stacked-fused", "linear-fused"}) {
+        const BaseModel base = made_base(same_a ? "gpt_oss" : "qwen3_moe", small);
+        MadeOptions made;
+        made.rank = 2;
+        made.same_a = same_a;
+        const Held source = made_experts(base.spec, made);
+        CAPTURE(layout);
+        CHECK(unnoticed(converted(source, base, layout, {}, dtype), source, base.spec, elements) ==
+              0);
+      }
+  CHECK(elements > 1000);
+}
+
 TEST_CASE("a scale that changes nothing yet, as B is zero, must be kept where none may be folded") {
   const BaseModel base = made_base("qwen3_moe");
   Held source = made_experts(base.spec);
