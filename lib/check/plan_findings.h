@@ -15,4 +15,8 @@ void explain_plan_with(RuleContext& context,
 // ... for rules about a key of adapter_config.json: a finding that names no tensor points at it.
 void explain_plan_at(RuleContext& context, std::string_view key);
 
+// For the rules about a server's memory: a finding where its LoRA slots are larger than the GPU
+// that --gpu-memory names.
+void report_slot_memory(RuleContext& context);
+
 }  // namespace moelora

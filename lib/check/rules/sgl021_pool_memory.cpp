@@ -1,22 +1,6 @@
-#include <fmt/format.h>
-
-#include "lib/adapter/summary.h"
-#include "lib/check/rule.h"
+#include "lib/check/plan_findings.h"
 
 namespace moelora {
-namespace {
-
-void check(RuleContext& context) {
-  if (!context.run().plan || !context.options().gpu_memory) return;
-  const MemoryPlan& memory = context.run().plan->memory;
-  const uint64_t limit = *context.options().gpu_memory;
-  if (memory.total_bytes() <= limit) return;
-  context.report(fmt::format("{} slots of {} each are {} on every GPU, which has {}", memory.slots,
-                             size_text(memory.slot_bytes()), size_text(memory.total_bytes()),
-                             size_text(limit)));
-}
-
-}  // namespace
 
 extern const Rule sgl021_pool_memory;
 const Rule sgl021_pool_memory = {
@@ -40,7 +24,7 @@ const Rule sgl021_pool_memory = {
                .change = "give the server 64 KiB",
                .engine = "sglang",
                .apply = [](Specimen& specimen) { specimen.options.gpu_memory = 64 << 10; }},
-    .check = check,
+    .check = report_slot_memory,
 };
 
 }  // namespace moelora
