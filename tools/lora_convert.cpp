@@ -141,7 +141,7 @@ struct AdapterCommand {
     sub->add_option("--max-shard-size", max_shard_size,
                     "Split the weights: 5GB, 500MB (PEFT reads one file only)")
         ->type_name("SIZE");
-    sub->add_flag("--verify", verify, "Read the output back and compare every factor");
+    sub->add_flag("--verify", verify, "Derive every element from the input anew and compare");
     sub->add_flag("--dry-run", dry_run, "Say what would be written");
     sub->add_flag("--force", force, "Replace an existing output folder");
     sub->add_flag("--no-sync", no_sync, "Do not wait for the disk (no fsync)");
