@@ -50,7 +50,7 @@ TEST_CASE("a CRC is the definition's at every length and start") {
 TEST_CASE("a CRC can be taken in pieces, in order or apart") {
   const auto all = noise(3000);
   const uint32_t whole = crc32(0, all);
-  for (size_t cut : {0, 1, 63, 64, 65, 1024, 2999, 3000}) {
+  for (size_t cut : {0U, 1U, 63U, 64U, 65U, 1024U, 2999U, 3000U}) {
     CAPTURE(cut);
     const std::span<const std::byte> a(all.data(), cut), b(all.data() + cut, all.size() - cut);
     CHECK(crc32(crc32(0, a), b) == whole);

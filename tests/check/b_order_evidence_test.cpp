@@ -116,13 +116,13 @@ TEST_CASE("experts, components and the rest share out the sum of squares") {
 }
 
 TEST_CASE("where there is no structure, the statistics are standard normal") {
-  for (const auto& [experts, rank] : {std::pair(32, 8), std::pair(12, 5), std::pair(8, 16)}) {
-    CAPTURE(experts);
+  for (const auto& size : {std::pair(32, 8), std::pair(12, 5), std::pair(8, 16)}) {
+    CAPTURE(size.first);
     std::array<double, 3> squares{};
     constexpr int kAdapters = 1500;
     for (int i = 0; i < kAdapters; ++i) {
       const BOrderEvidence e =
-          b_order_evidence(made(experts, rank, 0).make(static_cast<uint64_t>(i)));
+          b_order_evidence(made(size.first, size.second, 0).make(static_cast<uint64_t>(i)));
       squares[0] += e.grouping * e.grouping;
       squares[1] += e.strict * e.strict;
       squares[2] += e.pairing * e.pairing;
@@ -133,13 +133,12 @@ TEST_CASE("where there is no structure, the statistics are standard normal") {
 
 TEST_CASE("the order is found where experts differ") {
   // Of one pair alone, at the least that is promised: E 32, r 8, column sd 0.3, expert sd 0.2.
-  for (const auto& [experts, rank] :
-       {std::pair(32, 8), std::pair(32, 16), std::pair(32, 32), std::pair(64, 8), std::pair(128, 8),
-        std::pair(128, 16), std::pair(60, 12)})
+  for (const auto& size : {std::pair(32, 8), std::pair(32, 16), std::pair(32, 32), std::pair(64, 8),
+                           std::pair(128, 8), std::pair(128, 16), std::pair(60, 12)})
     for (const double expert : {0.2, 0.5}) {
-      CAPTURE(experts);
-      CAPTURE(rank);
-      const HitRate rate = hit_rate(made(experts, rank, expert), 200);
+      CAPTURE(size.first);
+      CAPTURE(size.second);
+      const HitRate rate = hit_rate(made(size.first, size.second, expert), 200);
       CHECK(rate.percent(rate.right) >= 95);
       CHECK(rate.certain_wrong == 0);
     }
@@ -223,7 +222,7 @@ TEST_CASE("zero columns that something else explains decide nothing") {
   }
   SUBCASE("columns here and there") {
     StackedProfile p = made(32, 8, 0).make(1);
-    for (const size_t at : {3, 77, 130}) p.column_is_zero[at] = 1, p.column_squares[at] = 0;
+    for (const size_t at : {3U, 77U, 130U}) p.column_is_zero[at] = 1, p.column_squares[at] = 0;
     const BOrderEvidence e = b_order_evidence(p);
     CHECK(e.zeros_rank_major + e.zeros_expert_major == 0);
   }
@@ -287,9 +286,10 @@ TEST_CASE("the golden adapters, which nobody trained, are never certain and wron
       {"peft_params_grouped_b", BOrder::expert_major},
       {"peft_params_grouped_b_unmarked", BOrder::expert_major}};
   for (const char* const family : {"gpt_oss", "qwen3_moe"})
-    for (const auto& [form, order] : forms) {
-      CAPTURE(form);
-      const std::string path = std::string(MOELORA_TEST_DATA) + "/" + family + "/" + form;
+    for (const auto& form : forms) {
+      CAPTURE(form.first);
+      const std::string name = std::string(family) + "/" + form.first;
+      const std::string path = std::string(MOELORA_TEST_DATA) + "/" + name;
       const AdapterFiles files = open_adapter(path);
       const std::vector<ExpertTensor> experts = expert_tensors(files.weights.tensors);
       const std::vector<StackedPair> pairs = pairs_of(experts);
@@ -297,8 +297,8 @@ TEST_CASE("the golden adapters, which nobody trained, are never certain and wron
       const BOrderEvidence e =
           b_order_evidence(pairs, pairs[0].a->tensor.dim(0) / files.config.r, 1);
       CHECK(e.pairs == static_cast<int64_t>(pairs.size()));
-      if (e.confidence == Confidence::certain) CHECK(e.verdict == order);
-      MESSAGE(std::string(std::string(family) + "/" + form + ": " + describe(e)));
+      if (e.confidence == Confidence::certain) CHECK(e.verdict == form.second);
+      MESSAGE(name, ": ", describe(e));
     }
 }
 

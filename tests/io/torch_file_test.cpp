@@ -82,12 +82,12 @@ TEST_CASE("what torch 2.11 saved reads as the same bytes as its safetensors twin
     const TorchFile ours = open_torch_file(kFiles + name + ".pt");
     const SafetensorsFile twin = open_safetensors(kFiles + name + ".safetensors");
     REQUIRE(ours.tensors.size() == twin.tensors.size());
-    for (const auto& [tensor, expected] : twin.tensors) {
-      CAPTURE(tensor);
-      const Tensor& read = ours.tensors.at(tensor);
-      CHECK(read.dtype() == expected.dtype());
-      CHECK(read.shape() == expected.shape());
-      CHECK(read.read() == expected.read());
+    for (const auto& expected : twin.tensors) {
+      CAPTURE(expected.first);
+      const Tensor& read = ours.tensors.at(expected.first);
+      CHECK(read.dtype() == expected.second.dtype());
+      CHECK(read.shape() == expected.second.shape());
+      CHECK(read.read() == expected.second.read());
     }
   }
 }
@@ -164,7 +164,7 @@ TEST_CASE("each record's checksum is checked") {
   const Made damaged(zip.bytes);
   CHECK(damaged.fault().starts_with("f.pt: m/data/0: has the CRC "));
   CHECK(damaged.fault().ends_with(": it is damaged"));
-  CHECK(damaged.hint() == "Download or copy the file again.");
+  CHECK(damaged.hint().starts_with("Download or copy the file again; --ignore-zip-crc "));
   CHECK(damaged.fault(true) == "");
   SUBCASE("in each part of a record") {
     std::string large(9 << 20, 'a');

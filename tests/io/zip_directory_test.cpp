@@ -116,7 +116,7 @@ TEST_CASE("the end of an archive is at the end of the file, once") {
 
 TEST_CASE("zip64 records agree with the end record") {
   const std::string at_end = "f.pt: its zip directory is inconsistent: ";
-  for (const size_t field : {10, 12, 16})  // entries, bytes, begin
+  for (const size_t field : {10U, 12U, 16U})  // entries, bytes, begin
     CHECK(spoilt([&](ZipBytes& z) {
             z.put(z.end + field, z.get(z.end + field, 2) + 1, 2);
             if (field == 10) z.put(z.end + 8, z.get(z.end + 8, 2) + 1, 2);
@@ -187,7 +187,7 @@ TEST_CASE("records are stored as they are") {
     return spoilt([&](ZipBytes& z) { z.put(z.central[1] + field, value, 2); });
   };
   CHECK(central(kMethod, 8) == "f.pt: m/b: is compressed (method 8), torch.save only stores");
-  for (const uint64_t flag : {0x0809, 0x0848, 0x2808})
+  for (const uint64_t flag : {0x0809U, 0x0848U, 0x2808U})
     CHECK(central(kFlags, flag) == "f.pt: m/b: is encrypted");
   CHECK(central(kFlags, 0x0818) == "f.pt: m/b: has the zip flags 0x0818, torch.save sets 0x0808");
   CHECK(central(kDisk, 1) == "f.pt: m/b: lies on another disk");
@@ -268,7 +268,7 @@ TEST_CASE("a local header says what the directory says") {
           }) == "");
   }
   SUBCASE("and so does the data descriptor") {
-    for (const size_t field : {16, 12, 8, 4})  // from the record after it
+    for (const size_t field : {16U, 12U, 8U, 4U})  // from the record after it
       CHECK(spoilt([&](ZipBytes& z) { z.put(z.local[2] - field, 0x55, 1); }) ==
             "f.pt: m/b: has a data descriptor that differs from its directory entry");
   }

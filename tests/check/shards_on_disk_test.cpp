@@ -1,0 +1,110 @@
+// Folders as they lie on disk: what is wrong with shards, pickles and foreign files, and the rule
+// that says so.
+
+#include <doctest/doctest.h>
+
+#include <fstream>
+
+#include "lib/io/tensor_writer.h"
+#include "tests/check/goldens.h"
+#include "tests/io/temp_folder.h"
+
+using namespace moelora;
+using namespace moelora::test;
+
+namespace {
+
+constexpr const char* kConfig =
+    R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]})";
+
+void write(const TempFolder& folder, const std::string& name, const std::string& text) {
+  std::ofstream(folder.path(name), std::ios::binary) << text;
+}
+
+// A sound file of one tensor.
+void write_tensor(const TempFolder& folder, const std::string& file, const std::string& tensor) {
+  const Tensor one = filled({4, 64}, 0.5F);
+  const SafetensorsPlan plan = plan_safetensors({{tensor, one}}, {{"format", "pt"}});
+  std::string bytes(plan.file_size, '\0');
+  bytes.replace(0, plan.header.size(), plan.header);
+  one.read(reinterpret_cast<std::byte*>(bytes.data() + plan.begin.at(tensor)));
+  write(folder, file, bytes);
+}
+
+std::string index_of(const std::string& entries) {
+  return R"({"metadata": {"total_size": 1024}, "weight_map": {)" + entries + "}}";
+}
+
+// Rules that find an error in what lies in the folder, and the first one's message.
+struct Told {
+  std::vector<std::string_view> rules;
+  std::string message;
+};
+
+Told judge(const TempFolder& folder) {
+  Deployment deployment;
+  Subject subject = open_subject(folder.path());
+  interpret(subject, std::nullopt, {});
+  deployment.adapters.push_back(std::move(subject));
+  Told out;
+  for (const Finding& finding : validate(deployment).findings) {
+    if (finding.severity != Severity::error) continue;
+    if (out.rules.empty()) out.message = finding.message;
+    out.rules.push_back(finding.rule->id);
+  }
+  return out;
+}
+
+using Rules = std::vector<std::string_view>;
+const std::string kA = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
+const std::string kShard = "adapter_model-00001-of-00002.safetensors";
+const std::string kIndex = "adapter_model.safetensors.index.json";
+
+}  // namespace
+
+TEST_CASE("shards that do not fit together are FMT004, each fault in its words") {
+  TempFolder folder;
+  write(folder, "adapter_config.json", kConfig);
+  write_tensor(folder, kShard, kA);
+  SUBCASE("one is missing") {
+    write(folder, kIndex,
+          index_of(R"(")" + kA + R"(": ")" + kShard +
+                   R"(", "b": "adapter_model-00002-of-00002.safetensors")"));
+    const Told told = judge(folder);
+    CHECK(told.rules == Rules{"FMT004"});
+    CHECK(told.message.find("00002-of-00002") != std::string::npos);
+  }
+  SUBCASE("a path leaves the folder") {
+    write(folder, kIndex, index_of(R"(")" + kA + R"(": "../elsewhere.safetensors")"));
+    CHECK(judge(folder).rules == Rules{"FMT004"});
+  }
+  SUBCASE("a tensor lies in two") {
+    write_tensor(folder, "adapter_model-00002-of-00002.safetensors", kA);
+    write(folder, kIndex,
+          index_of(R"(")" + kA + R"(": ")" + kShard +
+                   R"(", "b": "adapter_model-00002-of-00002.safetensors")"));
+    CHECK(judge(folder).rules == Rules{"FMT004"});
+  }
+  SUBCASE("there is no index") { CHECK(judge(folder).rules == Rules{"FMT004"}); }
+}
+
+TEST_CASE("a file of another kind is FMT021, and says what it is") {
+  TempFolder folder;
+  write(folder, "adapter_config.json", kConfig);
+  write(folder, "adapter_model.safetensors",
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n");
+  const Told told = judge(folder);
+  CHECK(told.rules == Rules{"FMT021"});
+  CHECK(told.message.find("Git LFS pointer") != std::string::npos);
+}
+
+TEST_CASE("what is not there is said once, and nothing is made up about it") {
+  TempFolder folder;
+  CHECK(judge(folder).rules == Rules{"FMT002", "FMT021"});
+  write(folder, "adapter_config.json", kConfig);
+  CHECK(judge(folder).rules == Rules{"FMT002"});
+  write_tensor(folder, "adapter_model.safetensors", kA);
+  CHECK(judge(folder).rules == Rules{"FMT006"});
+  write(folder, "adapter_config.json", "{\"r\": NaN}");
+  CHECK(judge(folder).rules == Rules{"FMT006", "FMT021"});
+}
