@@ -26,7 +26,7 @@ std::optional<Roles> StackedFlags::role(const std::string& flag) const {
 }
 
 LoadOptions LoadFlags::options() const {
-  return {from, base, model_specs, {in.order("--b-order"), in.role("--roles")}};
+  return {from, base, model_specs, {in.order("--b-order"), in.role("--roles")}, {ignore_zip_crc}};
 }
 
 void add_load_options(CLI::App& app, LoadFlags& flags) {
@@ -44,6 +44,11 @@ void add_load_options(CLI::App& app, LoadFlags& flags) {
   app.add_option("--roles", flags.in.roles,
                  "Side of a stacked lora_A: natural (input) or swapped (output)")
       ->type_name("ROLES");
+}
+
+void add_zip_flag(CLI::App& app, LoadFlags& flags) {
+  app.add_flag("--ignore-zip-crc", flags.ignore_zip_crc,
+               "Read a torch file though the checksum of a record differs");
 }
 
 }  // namespace moelora

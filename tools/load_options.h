@@ -18,15 +18,17 @@ struct StackedFlags {
   std::optional<Roles> role(const std::string& flag) const;
 };
 
-// How an adapter is to be read: --from, --base, --model-spec, --b-order, --roles.
+// How an adapter is to be read: --from, --base, --model-spec, --b-order, --roles, --ignore-zip-crc.
 struct LoadFlags {
   std::string path, from, base;
   std::vector<std::string> model_specs;
   StackedFlags in;
+  bool ignore_zip_crc = false;
 
   LoadOptions options() const;
 };
 
 void add_load_options(CLI::App& app, LoadFlags& flags);
+void add_zip_flag(CLI::App& app, LoadFlags& flags);  // --ignore-zip-crc
 
 }  // namespace moelora

@@ -49,6 +49,7 @@ struct Inspect {
         "inspect", "What is this: layout, modules, ranks, scales, what is ambiguous");
     sub->add_option("PATH", load.path, "Adapter folder, weights file, model folder")->required();
     add_load_options(*sub, load);
+    add_zip_flag(*sub, load);
     sub->add_option("--format", format, "text or json")->check(CLI::IsMember({"text", "json"}));
     add_common_options(*sub, common);
     return sub;
@@ -129,6 +130,7 @@ struct AdapterCommand {
         ->type_name("LAYOUT");
     fit.add(*sub);
     add_load_options(*sub, load);
+    add_zip_flag(*sub, load);
     sub->add_option("--out-b-order", out_side.b_order, "Columns of the written stacked lora_B")
         ->type_name("ORDER");
     sub->add_option("--out-roles", out_side.roles, "Side of the written stacked lora_A")

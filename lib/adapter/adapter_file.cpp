@@ -137,7 +137,7 @@ void note_config(const AdapterConfig& config, std::vector<std::string>& notes) {
 
 }  // namespace
 
-AdapterFiles open_adapter(const std::string& path) {
+AdapterFiles open_adapter(const std::string& path, const TorchOptions& torch) {
   AdapterFiles out;
   std::error_code ignored;
   if (!fs::exists(path, ignored))
@@ -150,7 +150,7 @@ AdapterFiles open_adapter(const std::string& path) {
     throw Error(out.folder, "has no adapter_config.json",
                 "an adapter is a folder with adapter_config.json and adapter_model.safetensors");
   out.config = read_adapter_config(config.string());
-  out.weights = open_weights(path, {"adapter_model"});
+  out.weights = open_weights(path, {"adapter_model"}, torch);
   if (out.weights.tensors.empty())
     throw Error(path, "holds no tensor", "the training saved no LoRA weights");
   return out;
@@ -208,7 +208,7 @@ LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> bas
 }
 
 LoadedAdapter load_adapter(const std::string& path, const LoadOptions& options) {
-  AdapterFiles files = open_adapter(path);
+  AdapterFiles files = open_adapter(path, options.torch);
   std::vector<std::string> notes;
   std::optional<BaseModel> base = base_for(files.config, options, notes);
   LoadedAdapter out =

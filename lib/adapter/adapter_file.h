@@ -14,6 +14,7 @@ struct LoadOptions {
   std::string base;                      // --base; "" to look at base_model_name_or_path
   std::vector<std::string> model_specs;  // --model-spec
   ReadOptions read;
+  TorchOptions torch;
 };
 
 // An adapter as it lies on disk, before anything is made of its names.
@@ -32,7 +33,7 @@ struct LoadedAdapter {
 };
 
 // `path`: a folder with adapter_config.json, or a weights file beside one. Throws Error.
-AdapterFiles open_adapter(const std::string& path);
+AdapterFiles open_adapter(const std::string& path, const TorchOptions& torch = {});
 
 // The base model to read an adapter with: options.base, else base_model_name_or_path where that is
 // a known hub name (never a path: it is a hint of another machine), else none.

@@ -176,7 +176,10 @@ void set_markers(const WrittenConfig& in, Json& config) {
 void set_suffixes(const WrittenConfig& in, Json& config) {
   std::set<std::string> leaves;
   for (const auto& targets : {in.dense, in.experts})
-    for (const ExpertTarget& t : targets) leaves.insert(leaf(t.path));
+    for (const ExpertTarget& t : targets) {
+      const auto other = in.fitting->suffixes.find(leaf(t.path));
+      leaves.insert(other == in.fitting->suffixes.end() ? leaf(t.path) : other->second);
+    }
   config.set("target_modules", Json::strings({leaves.begin(), leaves.end()}));
   for (const char* key :
        {"target_parameters", "exclude_modules", "layers_to_transform", "layers_pattern"})

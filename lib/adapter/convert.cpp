@@ -179,7 +179,7 @@ Conversion planned(Conversion c, const ConvertOptions& options) {
 
 LoadedAdapter read_input(const std::string& in, const ConvertOptions& options) {
   std::vector<std::string> notes;
-  AdapterFiles files = open_adapter(in);
+  AdapterFiles files = open_adapter(in, options.load.torch);
   if (options.dtype) {
     files.weights.tensors = cast_tensors(files.weights.tensors, *options.dtype);
     notes.push_back(fmt::format("factors are cast to {}", dtype_name(*options.dtype)));

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -35,6 +37,8 @@ struct Fitting {
   std::string engine;                // "sglang@0.5.18"
   std::vector<std::string> options;  // of the server, "KEY=VALUE" as given
   TargetStyle targets = TargetStyle::peft;
+  std::map<std::string, std::string> suffixes;  // names that `suffixes` spells otherwise
+  std::set<std::string> left_files;             // of the input folder, not carried along
   std::vector<Repair> repairs;
   std::vector<std::string> notes;  // what the server must be started with, for people
   std::vector<DroppedPart> dropped;

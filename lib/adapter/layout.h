@@ -46,6 +46,13 @@ struct LayoutWriteOptions {
   bool canonical_names = false;  // gate/up/down where the family says w1/w3/w2
   bool short_names = false;      // w1/w3/w2 where the hub numbers no experts (vLLM on gpt-oss)
   bool shared_outer = false;     // stacked-fused: outer factors once, with a leading 1
+  bool up_as_gate = false;       // without a gate, up is called gate_proj (w1), as SGLang reads it
+
+  // The projection under whose name `projection` is written.
+  Projection named(Projection projection, const ModelSpec* spec) const {
+    const bool rename = up_as_gate && spec != nullptr && !spec->gated;
+    return rename && projection == Projection::up ? Projection::gate : projection;
+  }
 };
 
 struct WriteContext {

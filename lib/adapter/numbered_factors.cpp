@@ -1,14 +1,30 @@
 #include "lib/adapter/numbered_factors.h"
 
+#include <algorithm>
+
 #include "lib/adapter/expert_collector.h"
 
 namespace moelora {
+namespace {
+
+// For SGLang the up of experts without a gate is called gate_proj or w1.
+bool gate_is_up(MatchRest match, std::span<const ExpertTensor> tensors,
+                const ReadContext& context) {
+  if (context.spec == nullptr || context.spec->gated) return false;
+  return std::none_of(tensors.begin(), tensors.end(), [&](const ExpertTensor& t) {
+    return match(t)->projection == Projection::up;
+  });
+}
+
+}  // namespace
 
 void read_numbered(MatchRest match, std::span<const ExpertTensor> tensors,
                    const ReadContext& context, Adapter& adapter) {
   ExpertCollector collector(context);
+  const bool no_gate = gate_is_up(match, tensors, context);
   for (const ExpertTensor& t : tensors) {
-    const auto at = *match(t);
+    auto at = *match(t);
+    if (no_gate && at.projection == Projection::gate) at.projection = Projection::up;
     collector.add(t, at.projection, *at.expert, t.tensor,
                   layer_path(t.path.stem, t.path.layer) + "." + t.path.rest);
   }

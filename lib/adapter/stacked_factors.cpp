@@ -84,7 +84,8 @@ WrittenExperts write_stacked(const NamePattern& names, const WriteContext& conte
   for (const auto& [key, pair] : context.adapter.experts) {
     const std::string stem = written_stem(context, Form::hub, key.layer);
     const int64_t rank = uniform_rank(key, pair, experts);
-    const std::string module = stem + "." + names.format(0, names.word(key.projection));
+    const Projection named = context.options.named(key.projection, context.spec);
+    const std::string module = stem + "." + names.format(0, names.word(named));
     for (Side side : {Side::A, Side::B}) {
       const Factor& factor = side == Side::A ? pair.a : pair.b;
       out.tensors[lora_name(module, side)] =
@@ -92,7 +93,7 @@ WrittenExperts write_stacked(const NamePattern& names, const WriteContext& conte
               ? outer_part(key, factor, side, experts).unsqueeze(0)
               : stack_experts(factor, side, experts, rank);
     }
-    out.targets.push_back({stem + "." + std::string(projection_name(key.projection)), false,
+    out.targets.push_back({stem + "." + std::string(projection_name(named)), false,
                            pair.scaling_of(0).with_rank(rank)});
   }
   return out;

@@ -49,7 +49,8 @@ WrittenConversion write_conversion(const Conversion& c, const std::string& out,
   OutputFolder folder(out, std::move(inputs), options.output);
   WrittenConversion written{write_weights(folder, "adapter_model", c.tensors, options.weights), 0};
   for (const std::string& name : carried_files(c.input.files.folder))
-    folder.copy_file(name, (fs::path(c.input.files.folder) / name).string());
+    if (!c.fitting || c.fitting->left_files.count(name) == 0)
+      folder.copy_file(name, (fs::path(c.input.files.folder) / name).string());
   folder.write_text("conversion.json", conversion_report(c, written.weights));
   if (options.verify) written.verified = options.verify(c, staged_files(c, folder));
   folder.commit("adapter_config.json", c.config.dump() + "\n");

@@ -105,7 +105,7 @@ class Opener {
     }
     out_.sharded = !weights.index_path.empty();
     out_.main_file = name_of(out_.sharded ? weights.index_path : weights.files[0].file->path());
-    out_.pickle = !out_.sharded && !out_.main_file.ends_with(kSafetensorsEnding);
+    out_.pickle = weights.pickled;
     for (SafetensorsFile& file : weights.files) add_own(file, weights.tensors);
   }
 

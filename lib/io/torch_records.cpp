@@ -161,10 +161,11 @@ bool check_torch_crcs(const File& file, const std::vector<ZipEntry>& directory) 
     for (; i < blocks.size() && blocks[i].entry == entry; ++i)
       crc = crc32_join(crc, blocks[i].crc, blocks[i].bytes);
     if (crc != entry->crc)
-      throw Error(file.path() + ": " + printable(entry->name),
-                  fmt::format("has the CRC {:08x}, the archive says {:08x}: it is damaged", crc,
-                              entry->crc),
-                  "Download or copy the file again.");
+      throw Error(
+          file.path() + ": " + printable(entry->name),
+          fmt::format("has the CRC {:08x}, the archive says {:08x}: it is damaged", crc,
+                      entry->crc),
+          "Download or copy the file again; --ignore-zip-crc of lora-convert reads it as it is.");
   }
   return true;
 }

@@ -239,6 +239,8 @@ TEST_CASE("factors fit the base model") {
   SUBCASE("an expert projection that it does not have") {
     MadeAdapter made;
     made.pair("model.layers.1.mixer.experts.0.gate_proj", {2, 64}, {24, 2});
+    CHECK(fault(made, "nemotron_h") == "");  // SGLang's name of its up_proj
+    made.pair("model.layers.1.mixer.experts.0.up_proj", {2, 64}, {24, 2});
     CHECK(fault(made, "nemotron_h") == a_name("model.layers.1.mixer.experts.0.gate_proj") +
                                            ": the experts of this base model have no gate_proj");
     CHECK(hint(made, "nemotron_h") ==

@@ -40,7 +40,7 @@ std::string_view word(const WriteContext& context, Projection projection) {
 
 WrittenExperts write(const WriteContext& context) {
   return write_numbered(context, [&](int64_t expert, Projection projection) {
-    return names().format(expert, word(context, projection));
+    return names().format(expert, word(context, context.options.named(projection, context.spec)));
   });
 }
 

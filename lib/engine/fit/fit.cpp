@@ -14,9 +14,11 @@ namespace fit {
 namespace {
 
 // In this order: later steps rely on what earlier ones made.
-const std::array<const FitStep*, 8> kSteps = {&drop_unheld,   &module_names, &whole_groups,
-                                              &whole_experts, &one_scale,    &one_a,
-                                              &one_rank,      &plain_config};
+const std::array<const FitStep*, 12> kSteps = {
+    &drop_unheld, &module_names, &split_gdn, &whole_groups, &whole_experts, &even_experts,
+    &one_scale,   &one_a,        &one_rank,  &wide_range,   &plain_config,  &added_tokens};
+// After this one no delta changes its name, and verify_fit can compare.
+const FitStep* const kLastToRename = &split_gdn;
 
 bool is_for(const FitStep& step, std::string_view engine) {
   return step.engines.find(engine) != std::string_view::npos;
@@ -83,10 +85,11 @@ FittedAdapter fit_adapter(const LoadedAdapter& input, const FitOptions& options)
   out.fitting.engine = options.engine.label();
   out.fitting.options = options.server_pairs;
   if (options.engine.engine->id == "sglang") out.fitting.targets = TargetStyle::suffixes;
-  fit::FitContext context{out.adapter, spec, *input.base, options, choice, out.fitting};
+  fit::FitContext context{out.adapter, spec,   *input.base, input.files.folder,
+                          options,     choice, out.fitting};
   for (const fit::FitStep* step : fit::kSteps) {
     if (fit::is_for(*step, options.engine.engine->id)) step->run(context);
-    if (step == &fit::module_names) out.meant = out.adapter;
+    if (step == fit::kLastToRename) out.meant = out.adapter;
   }
   return out;
 }

@@ -36,7 +36,7 @@ struct FitOptions {
 };
 
 struct FittedAdapter {
-  Adapter meant;  // as read, without what was dropped, under the base's names
+  Adapter meant;  // as read, without what was dropped, under the names the engine reads
   Adapter adapter;
   Fitting fitting;
   std::string layout;        // to write it in

@@ -21,8 +21,10 @@ bool lacks(const Situation& s, std::string_view release) {
 
 bool numbered_only(const Situation& s) { return lacks(s, "0.5.10"); }
 
+// A server that starts without adapters takes none to be shared outer.
 bool shared_outer_kept(const Situation& s) {
-  return s.server.flag("experts-shared-outer-loras").value_or(s.shared_outer);
+  const bool detected = s.shared_outer && !s.server.on("empty-start");
+  return s.server.flag("experts-shared-outer-loras").value_or(detected);
 }
 
 bool shared_outer_server(const Situation& s) { return s.server.on("enable-moe-shared-loras"); }
@@ -45,8 +47,8 @@ constexpr std::array<LayoutChoice, 12> kChoices = {{
     {"sglang", "before 0.5.10", numbered_only, "peft-linear", "the one form it loads"},
     {"sglang", "gpt-oss, or virtual-experts=on, with shared outer factors", shared_one_a,
      "stacked-fused", "one lora_A for gate and up, written once for all experts"},
-    {"sglang", "shared outer factors, unless experts-shared-outer-loras=off", shared_outer_kept,
-     "shared-outer", "its pool then holds each of them once"},
+    {"sglang", "shared outer factors, unless experts-shared-outer-loras=off or empty-start=on",
+     shared_outer_kept, "shared-outer", "its pool then holds each of them once"},
     {"sglang", "gpt-oss, or virtual-experts=on", needs_one_a, "stacked-fused",
      "one lora_A for gate and up, which it takes for both"},
     {"sglang", "else", always, "stacked", "every expert in four or six tensors a layer"},
@@ -87,7 +89,7 @@ const LayoutChoice& choose_layout(const Situation& situation) {
 LayoutWriteOptions write_options(const Situation& s) {
   LayoutWriteOptions out;
   const std::string_view engine = s.engine.engine->id;
-  out.canonical_names = engine == "sglang";
+  out.canonical_names = out.up_as_gate = engine == "sglang";
   out.shared_outer = engine == "sglang" && shared_outer_kept(s);
   if (engine == "peft") out.roles = peft_roles(s);
   if (engine == "vllm") {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/error.h"
 #include "lib/engine/fit/step.h"
 
 namespace moelora::fit {
@@ -31,10 +32,23 @@ void for_server(FitContext& context, std::vector<std::string>& changed) {
   if (says(config, "modules_to_save")) set(context, "modules_to_save", Json(), changed);
 }
 
-// PEFT's ParamWrapper refuses dropout, which counts in training only.
+[[noreturn]] void refuse_beside_parameters(const AdapterConfig& config, std::string_view key) {
+  throw Error(
+      config.where,
+      fmt::format("PEFT refuses \"{}\" beside target_parameters, which its experts become", key),
+      "use --to peft-linear, or train without it");
+}
+
+// PEFT's ParamWrapper refuses DoRA, biases and dropout; the last counts in training only.
 void for_peft(FitContext& context, std::vector<std::string>& changed) {
-  const Json* dropout = context.adapter.config.json.find("lora_dropout");
+  const AdapterConfig& config = context.adapter.config;
+  const Json* dropout = config.json.find("lora_dropout");
   if (context.choice.layout != "peft-params" || context.adapter.experts.empty()) return;
+  if (config.use_dora) refuse_beside_parameters(config, "use_dora");
+  if (config.lora_bias && context.drops(DropKind::bias))
+    set(context, "lora_bias", Json(false), changed);
+  else if (config.lora_bias)
+    refuse_beside_parameters(config, "lora_bias");
   if (dropout != nullptr && dropout->is_number() && dropout->as_double() != 0)
     set(context, "lora_dropout", Json(0.0), changed);
 }

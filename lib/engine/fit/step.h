@@ -14,6 +14,7 @@ struct FitContext {
   Adapter& adapter;
   const ModelSpec& spec;
   const BaseModel& base;
+  const std::string& folder;  // of the input
   const FitOptions& options;
   const LayoutChoice& choice;
   Fitting& fitting;
@@ -36,8 +37,8 @@ struct FitStep {
 };
 
 // One file each.
-extern const FitStep drop_unheld, module_names, whole_groups, whole_experts, one_scale, one_a,
-    one_rank, plain_config;
+extern const FitStep drop_unheld, module_names, split_gdn, whole_groups, whole_experts,
+    even_experts, one_scale, one_a, one_rank, wide_range, plain_config, added_tokens;
 
 // "q_proj in 3 modules (model.layers.0.self_attn.q_proj, ...)": the first two of a list.
 std::string some_of(const std::vector<std::string>& names);

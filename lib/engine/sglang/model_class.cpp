@@ -27,10 +27,12 @@ struct Fusion {
   LayerKind kind;
   std::array<std::string_view, 3> parts;
 };
-constexpr std::array<Fusion, 3> kFusions = {{
+constexpr std::string_view kGdn = "in_proj_qkvz";  // Qwen3.5's linear attention
+constexpr std::array<Fusion, 4> kFusions = {{
     {"qkv_proj", LayerKind::qkv, {"q_proj", "k_proj", "v_proj"}},
     {"fused_qkv_a_proj_with_mqa", LayerKind::replicated, {"q_a_proj", "kv_a_proj_with_mqa", ""}},
     {"gate_up_proj", LayerKind::merged, {"gate_proj", "up_proj", ""}},
+    {kGdn, LayerKind::merged, {"in_proj_qkv", "in_proj_z", ""}},
 }};
 
 std::string_view leaf_of_path(std::string_view path) { return path.substr(path.rfind('.') + 1); }
@@ -169,6 +171,9 @@ class Builder {
     module.layer = layer_in(name, *parts.front());
     module.in = parts.front()->in;
     for (const LinearSpec* part : parts) module.out.push_back(part->out);
+    if (fusion.fused != kGdn) return;
+    const int64_t value = module.out[1], key = (module.out[0] - value) / 2;
+    module.out = {key, key, value, value};  // q, k, v and z
   }
 
   // The layer in the name, which is not the sample's of a replaced block.

@@ -20,7 +20,7 @@ struct Span {
 // beyond the tensor is not there, and shows as a shape that is too small.
 struct Sliced {
   const Staged* tensor = nullptr;
-  std::array<Span, 3> runs;
+  std::array<Span, 4> runs;  // q, k, v and z of linear attention
   int run_count = 1;
   Span columns;
   bool interleaved = false;            // row i of run j becomes row 2i + j

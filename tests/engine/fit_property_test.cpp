@@ -1,0 +1,167 @@
+// Every family of the catalogue x every engine x {per expert, shared outer} x dtypes: a fresh
+// adapter with ranks and scales of its own for some modules is fitted, written, decoded by
+// tests/adapter/decode.cpp with the server's rules, and compared with the factors it was made of.
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <set>
+
+#include "lib/adapter/init.h"
+#include "lib/base/error.h"
+#include "lib/engine/fit/served_output.h"
+#include "tests/adapter/goldens.h"
+#include "tests/engine/fitted.h"
+
+using namespace moelora;
+using namespace moelora::test;
+
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<std::string> families() {
+  std::set<std::string> out;
+  for (const auto& entry : fs::directory_iterator(std::string(MOELORA_TEST_DATA) + "/catalogue"))
+    out.insert(entry.path().filename().string());
+  return {out.begin(), out.end()};
+}
+
+struct Made {
+  std::string family;
+  bool shared_outer;
+  DType dtype;
+  bool uneven;  // q_proj and down_proj have a scale of their own; rsLoRA
+};
+
+LoadedAdapter make(const Made& made, const std::string& folder) {
+  InitOptions init;
+  init.base = std::string(MOELORA_TEST_DATA) + "/catalogue/" + made.family;
+  init.rank = 2;
+  init.alpha = 6;
+  init.targets = {"attention", "experts"};
+  init.to = made.shared_outer ? "shared-outer" : "stacked";
+  init.seed = 11;
+  init.random_b = true;
+  init.dtype = made.dtype;
+  FreshAdapter fresh = make_adapter(init);
+  if (made.uneven) {
+    fresh.config.set("use_rslora", Json(true));
+    fresh.config.set("alpha_pattern", Json::object({{"q_proj", Json(10)}, {"down_proj", Json(3)}}));
+  }
+  WriteFolderOptions write;
+  write.output.durable = false;
+  write_adapter(fresh, folder, write);
+  ConvertOptions convert;
+  convert.load.base = init.base;
+  return read_input(folder, convert);
+}
+
+void put(std::map<std::string, Matrix>& out, const std::string& name, const Tensor& a,
+         const Tensor& b, const Scaling& scaling) {
+  out[name] = {b.dim(0), a.dim(1), delta_of(a, b, scaling)};
+}
+
+std::map<std::string, Matrix> deltas(const Adapter& adapter) {
+  std::map<std::string, Matrix> out;
+  for (const auto& entry : adapter.dense)
+    put(out, entry.first, entry.second.a, entry.second.b, entry.second.scaling);
+  for (const auto& [key, pair] : adapter.experts)
+    for (int64_t e = 0; e < adapter.expert_count; ++e) {
+      const std::string name(projection_name(key.projection));
+      put(out,
+          "layer " + std::to_string(key.layer) + " expert " + std::to_string(e) + " " +
+              name.substr(0, name.size() - 5),
+          pair.a.at(e), pair.b.at(e), pair.scaling_of(e));
+    }
+  return out;
+}
+
+// Half a unit in the last place of what rounding of lora_B can cost.
+double rounding(const Made& made) {
+  return !made.uneven ? 1e-12 : made.dtype == DType::BF16 ? 4e-3 : 1e-7;
+}
+
+double worst_error(const std::string& folder, const ModelSpec& spec, const Conversion& c,
+                   const std::map<std::string, Matrix>& expected, bool server) {
+  DecodeOptions decode = decode_options(spec, std::string(c.to->id), false);
+  decode.server_scale = server;
+  decode.swapped = c.config.find("moelora")->find("roles") != nullptr &&
+                   c.config.find("moelora")->find("roles")->as_string() == "swapped";
+  double worst = 0;
+  size_t compared = 0;
+  for (const auto& entry : decode_deltas(folder, decode)) {
+    const LinearSpec* linear = spec.find_linear(entry.first);
+    std::string name = linear != nullptr ? linear->memory : entry.first;
+    if (!spec.gated && name.ends_with(" gate")) name.replace(name.size() - 4, 4, "up");  // SGLang
+    const auto found = expected.find(name);
+    if (found == expected.end()) continue;  // zeros beside
+    ++compared;
+    worst = std::max(worst, relative_error(entry.second, found->second));
+  }
+  CHECK(compared == expected.size());
+  return worst;
+}
+
+// What the engine's plan says of a whole class of models, whatever the adapter: dense layers
+// without shared experts have no buffers in SGLang (facts: sglang.md 2.2), ...
+constexpr std::string_view kNoDenseBuffer = "KeyError: 'gate_up_proj'";
+const std::map<std::string, std::string_view> kRefused = {
+    {"vllm exaone_moe", "'LoRAConfig' object has no attribute"},
+    {"sglang qwen2_moe", "does not match base partition prefix"},
+    {"sglang qwen3_next", "does not match base partition prefix"},
+    {"sglang lfm2_moe", "get_hidden_dim not implemented for out_proj"},
+    {"sglang ernie4_5_moe", kNoDenseBuffer},
+    {"sglang exaone_moe", kNoDenseBuffer},
+    {"sglang hunyuan_v1_moe", kNoDenseBuffer},
+    {"sglang jamba", kNoDenseBuffer},
+    {"sglang llama4_text", kNoDenseBuffer}};
+
+void check_one(const Made& made, const std::string& engine) {
+  TempFolder temp;
+  const LoadedAdapter input = make(made, temp.path + "/in");
+  const ModelSpec spec = input.base->spec;
+  const auto expected = deltas(input.adapter);
+  const FitOptions options = fit_for(engine);
+  const Conversion c = plan_fitted(input, options, {}).conversion;
+  const auto refused = kRefused.find(engine + " " + made.family);
+  if (refused != kRefused.end()) {
+    CHECK_THROWS_WITH_AS(check_served(c, "out", options, 0),
+                         doctest::Contains(std::string(refused->second).c_str()), Error);
+    return;
+  }
+  CHECK_NOTHROW(check_served(c, "out", options, 0));
+  WriteFolderOptions write;
+  write.output.durable = false;
+  write_conversion(c, temp.path + "/out", write);
+  if (!spec.gated && c.to->fused) return;  // decode.cpp knows no parameter of up alone
+  CHECK(worst_error(temp.path + "/out", spec, c, expected, engine != "peft") <= rounding(made));
+}
+
+}  // namespace
+
+TEST_CASE("fitted to any engine, an adapter of any family keeps its deltas") {
+  for (const std::string& family : families())
+    for (const char* engine : {"sglang", "vllm", "peft"})
+      for (const bool shared_outer : {false, true})
+        for (const bool uneven : {false, true}) {
+          CAPTURE(family);
+          CAPTURE(engine);
+          CAPTURE(shared_outer);
+          CAPTURE(uneven);
+          check_one({family, shared_outer, DType::F32, uneven}, engine);
+        }
+}
+
+TEST_CASE("fitted in BF16, an adapter keeps its deltas within one rounding of lora_B") {
+  for (const char* family : {"gpt_oss", "qwen3_moe", "nemotron_h"})
+    for (const char* engine : {"sglang", "vllm"})
+      for (const bool uneven : {false, true}) {
+        CAPTURE(family);
+        CAPTURE(engine);
+        CAPTURE(uneven);
+        check_one({family, false, DType::BF16, uneven}, engine);
+      }
+}
