@@ -53,7 +53,9 @@ std::map<std::string, std::pair<int64_t, int64_t>> hub_weights(const std::string
 void check_shapes(const FreshAdapter& adapter,
                   const std::map<std::string, std::pair<int64_t, int64_t>>& expected) {
   CHECK(adapter.tensors.size() == 2 * expected.size());
-  for (const auto& [module, dims] : expected) {
+  for (const auto& entry : expected) {
+    const auto& module = entry.first;
+    const auto& dims = entry.second;
     CAPTURE(module);
     REQUIRE(adapter.tensors.count(a_name(module)) == 1);
     CHECK(adapter.tensors.at(a_name(module)).shape() == Shape{3, dims.first});
@@ -124,7 +126,9 @@ TEST_CASE("A is uniform within 1/sqrt(in), B zero or random") {
   for (const bool random_b : {false, true}) {
     o.random_b = random_b;
     const FreshAdapter adapter = make_adapter(o);
-    for (const auto& [name, tensor] : adapter.tensors) {
+    for (const auto& entry : adapter.tensors) {
+      const std::string& name = entry.first;
+      const Tensor& tensor = entry.second;
       CAPTURE(name);
       const std::vector<float> values = floats(tensor);
       const bool b = name.find("lora_B") != std::string::npos;

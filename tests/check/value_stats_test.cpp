@@ -204,8 +204,8 @@ TEST_CASE("tensors that lie together in a file are read together, and each keeps
   const Weights read = open_weights(folder.path("a"), {"adapter_model"});
   const auto in_memory = scan_values(tensors, 1), in_file = scan_values(read.tensors, 2);
   REQUIRE(in_file.size() == in_memory.size());
-  for (const auto& [name, stats] : in_memory) {
-    CAPTURE(name);
-    CHECK(in_file.at(name) == stats);
+  for (const auto& entry : in_memory) {
+    CAPTURE(entry.first);
+    CHECK(in_file.at(entry.first) == entry.second);
   }
 }

@@ -333,7 +333,8 @@ TEST_CASE("a file that is wrong gets its words, with the place in it") {
       {"token_id,logprob\n1,x\n", "\"x\" is no log-probability"},
       {"token_id,logprob\n1\n", "has 1 fields, the heading 2"},
   };
-  for (const auto& [text, words] : cases) {
+  for (const auto& one : cases) {
+    const std::string &text = one.first, &words = one.second;
     CAPTURE(text);
     const Written file("a.json", text);
     const std::string error = error_of([&] { read_scores(file.path); });

@@ -56,7 +56,9 @@ TEST_CASE("Qwen3.5's in_proj_qkv becomes the four slices that SGLang joins") {
       {"in_proj_q", whole.slice(0, 0, key)},
       {"in_proj_k", whole.slice(0, key, key)},
       {"in_proj_v", whole.slice(0, 2 * key, z.out)}};
-  for (const auto& [name, b] : slices) {
+  for (const auto& slice : slices) {
+    const std::string& name = slice.first;
+    const Tensor& b = slice.second;
     CAPTURE(name);
     CHECK(c.tensors.at(stem + name + ".lora_B.weight").read() == b.read());
     CHECK(c.tensors.at(stem + name + ".lora_A.weight").read() ==

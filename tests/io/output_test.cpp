@@ -362,7 +362,7 @@ TEST_CASE("an output killed at any moment is absent or complete") {
     CAPTURE(round);
     const int number = round % 2 == 0 ? SIGKILL : SIGTERM;
     const bool before = fs::exists(path);
-    const int status = run_child(work, number, round * 40);
+    const int status = run_child(work, number, static_cast<unsigned>(round) * 40);
     REQUIRE((!fs::exists(path) || complete()));
     REQUIRE((!before || fs::exists(path)));
     (WIFSIGNALED(status) ? killed : finished) += 1;

@@ -55,7 +55,9 @@ WrittenWeights write(const std::string& path, const TensorMap& tensors,
 
 void check_same(const TensorMap& found, const TensorMap& expected) {
   REQUIRE(found.size() == expected.size());
-  for (const auto& [name, tensor] : expected) {
+  for (const auto& entry : expected) {
+    const std::string& name = entry.first;
+    const Tensor& tensor = entry.second;
     CAPTURE(name);
     CHECK(found.at(name).dtype() == tensor.dtype());
     CHECK(found.at(name).shape() == tensor.shape());

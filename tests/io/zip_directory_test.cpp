@@ -33,7 +33,7 @@ const std::vector<ZipPart> kParts = {{"m/a", "alpha"}, {"m/b", "beta"}, {"m/empt
 
 // Where fields lie in a header.
 constexpr size_t kFlags = 8, kMethod = 10, kCrc = 16, kStored = 20, kSize = 24, kNameBytes = 28,
-                 kExtraBytes = 30, kCommentBytes = 32, kDisk = 34, kOffset = 42, kName = 46;
+                 kExtraBytes = 30, kCommentBytes = 32, kDisk = 34, kOffset = 42;
 constexpr size_t kLocalFlags = 6, kLocalCrc = 14, kLocalSize = 22, kLocalExtraBytes = 28,
                  kLocalName = 30;
 
