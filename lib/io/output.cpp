@@ -21,7 +21,9 @@ namespace moelora {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::array<const char*, 2> kMarks = {"adapter_config.json", "config.json"};
+// Of adapters, models, and buffers of a server.
+constexpr std::array<const char*, 3> kMarks = {"adapter_config.json", "config.json",
+                                               "conversion.json"};
 
 // The parent's real path and the name in it; "out/" and "a/../out" are understood.
 fs::path resolve(const std::string& path) {
@@ -78,8 +80,8 @@ void refuse_existing(const fs::path& target, const std::string& path, bool force
                                   [&](const char* mark) { return fs::exists(target / mark); });
   if (!marked && !fs::is_empty(target, failed))
     throw Error(path,
-                "is a folder without adapter_config.json or config.json, hence no output "
-                "that --force may replace",
+                "is a folder without adapter_config.json, config.json or conversion.json, hence "
+                "no output that --force may replace",
                 "remove it yourself if that is what you want");
 }
 
