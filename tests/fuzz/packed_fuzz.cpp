@@ -60,7 +60,8 @@ Input parse(std::string_view text) {
     if (first == "base") {
       input.base = base_model(number);
     } else if (first == "type") {
-      dtype = static_cast<DType>(number % kDTypeCount);
+      const auto given = static_cast<DType>(number % kDTypeCount);
+      if (dtype_bits(given) % 8 == 0) dtype = given;
     } else if (!first.empty()) {
       add(first, dtype, words, input);
     }

@@ -246,6 +246,21 @@ TEST_CASE("extras must be there with their values") {
         std::vector<std::string>{"not-in-source"});
 }
 
+TEST_CASE("a factor without its other side is compared all the same") {
+  const BaseModel base = made_base("qwen3_moe");
+  for (const std::string side : {"lora_A", "lora_B"}) {
+    Held source = made_experts(base.spec);
+    std::erase_if(source.tensors, [&](const auto& entry) {
+      return entry.first.find("layers.0.mlp.experts.0.up_proj." + side) != std::string::npos;
+    });
+    CHECK(judged(source, source, &base.spec, false).sound());
+    Held packed = source;
+    CHECK(edit(packed, {"layers.0.mlp.experts.0.up_proj.lora"},
+               [](Values& values, const Shape&) { values[0] += 1; }) == 1);
+    CHECK_FALSE(judged(packed, source, &base.spec, false).sound());
+  }
+}
+
 TEST_CASE("names that make no sense are refused with the tensor's name") {
   const BaseModel base = made_base("qwen3_moe");
   const Held source = made_experts(base.spec);

@@ -135,7 +135,7 @@ std::optional<double> factor_of(const Matrix& found, const Matrix& expected) {
 std::optional<FaultKind> bad_cast(const Matrix& found, const Matrix& source) {
   if (found.rank != source.rank || found.width != source.width) return std::nullopt;
   if (!is_float(found.dtype) || !is_float(source.dtype)) return std::nullopt;
-  bool truncation = true, overflow = true, flush = true,
+  bool any = false, truncation = true, overflow = true, flush = true,
        same_bits =
            found.dtype != source.dtype && dtype_bits(found.dtype) == dtype_bits(source.dtype);
   for (size_t i = 0; i < found.bits.size(); ++i) {
@@ -143,11 +143,13 @@ std::optional<FaultKind> bad_cast(const Matrix& found, const Matrix& source) {
     const uint64_t f = found.bits[i], want = bits_of(found.dtype, value);
     same_bits = same_bits && f == source.bits[i];
     if (f == want) continue;
+    any = true;
     truncation = truncation && f == truncated(found.dtype, value);
     overflow = overflow && std::isinf(value_of(found.dtype, f)) && std::isfinite(value);
     flush = flush && value_of(found.dtype, f) == 0 && is_subnormal(found.dtype, value);
   }
   if (same_bits) return FaultKind::dtype_bits;
+  if (!any) return std::nullopt;
   if (flush) return FaultKind::flushed;
   if (overflow) return FaultKind::overflow;
   if (truncation) return FaultKind::truncated;

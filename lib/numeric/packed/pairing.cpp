@@ -13,8 +13,10 @@ namespace {
 constexpr int64_t kLooked = 64;
 
 int64_t rank_of(const Unit* unit, int64_t expert) {
-  const Slab* slab = unit != nullptr ? unit->side(Side::A).slab_of(expert) : nullptr;
-  return slab != nullptr ? slab->rank : 0;
+  for (const Side side : {Side::A, Side::B})
+    if (const Slab* slab = unit != nullptr ? unit->side(side).slab_of(expert) : nullptr)
+      return slab->rank;
+  return 0;
 }
 
 bool same_place(const Slab* a, const Slab* b) {
