@@ -31,8 +31,8 @@ void print_data(const CommonOptions& options, const std::string& text);
 // A line for people, on stderr; nothing with --quiet.
 void print_note(const CommonOptions& options, const std::string& tool, const std::string& text);
 
-// "lora-convert 0.1.0 (CUDA no)", "lora-convert 0.1.0 (CUDA on NVIDIA H200, 139.8 GiB, ...)". Looks for
-// a card, which takes a moment where there is one.
+// "lora-convert 0.1.0 (CUDA no)", "lora-convert 0.1.0 (CUDA on NVIDIA H200, 139.8 GiB, ...)". Looks
+// for a card, which takes a moment where there is one.
 std::string version_line(const std::string& tool);
 
 }  // namespace moelora
