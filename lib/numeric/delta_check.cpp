@@ -21,9 +21,9 @@ struct Rounding {
 Rounding rounding_to(DType dtype) {
   switch (dtype) {
     case DType::BF16:
-      return {0x1p-9, 0x1p-134};
+      return {0x1p-8, 0x1p-134};
     case DType::F16:
-      return {0x1p-12, 0x1p-25};
+      return {0x1p-11, 0x1p-25};
     case DType::F32:
       return {0x1p-24, 0x1p-150};
     default:

@@ -16,7 +16,7 @@ namespace moelora {
 // The bound, element by element, from the packed factors, with K the row's length, r the rank,
 // u = 2^-23 (truncating tensor cores allowed for), U = 2^-8 and z = A x:
 //   |s| |B| ((K u + c) |A| |x|) + (r u + U [s A x is BF16] + c) |s| |B| |z|
-// c is the rounding of the packed factors' type (BF16 2^-9) where that type or the scale is not the
+// c is the rounding of the packed factors' type (BF16 2^-8) where that type or the scale is not the
 // source's, and 0 where they are the same; an F16's smallest steps are added. What is within the
 // bound only because of c is the source's if the whole delta is off by at most kRoundedDelta.
 struct DeltaError {
