@@ -6,7 +6,7 @@
 
 #include "lib/adapter/convert.h"
 #include "lib/base/error.h"
-#include "lib/numeric/verify_conversion.h"
+#include "lib/compare/verify_conversion.h"
 
 namespace {
 

@@ -8,7 +8,7 @@
 namespace moelora {
 
 // Fills Subject::forward: what the adapter computes against what its source does
-// (lib/numeric/forward_check.h), over the base's own weights where they are at hand and can be
+// (lib/compare/forward_check.h), over the base's own weights where they are at hand and can be
 // decoded. Throws nothing: forward_not_run says why there is none.
 void run_forward(Subject& adapter, const Subject& source, const ForwardCheckOptions& options);
 

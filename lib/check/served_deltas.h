@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "lib/check/rule.h"
-#include "lib/numeric/meant_deltas.h"
-#include "lib/numeric/served_difference.h"
+#include "lib/compare/meant_deltas.h"
+#include "lib/compare/served_difference.h"
 
 namespace moelora {
 

@@ -8,9 +8,9 @@
 #include "lib/adapter/adapter_file.h"
 #include "lib/base/error.h"
 #include "lib/check/adapter_parts.h"
-#include "lib/check/value_stats.h"
+#include "lib/compare/forward_check.h"
 #include "lib/engine/served_adapter.h"
-#include "lib/numeric/forward_check.h"
+#include "lib/numeric/stats/value_stats.h"
 
 namespace moelora {
 

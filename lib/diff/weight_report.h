@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "lib/adapter/adapter_file.h"
-#include "lib/diff/same_up_to.h"
-#include "lib/diff/weight_distance.h"
+#include "lib/compare/same_up_to.h"
+#include "lib/compare/weight_distance.h"
 
 namespace moelora {
 

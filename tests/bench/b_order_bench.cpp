@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "tests/check/made_profile.h"
+#include "tests/numeric/made_profile.h"
 
 using namespace moelora;
 using namespace moelora::test;

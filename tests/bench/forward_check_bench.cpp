@@ -13,7 +13,7 @@
 #include "lib/adapter/random_source.h"
 #include "lib/base/cast.h"
 #include "lib/base/parallel.h"
-#include "lib/numeric/forward_check.h"
+#include "lib/compare/forward_check.h"
 #include "tests/bench/run_record.h"
 #include "tests/numeric/made_layer.h"
 

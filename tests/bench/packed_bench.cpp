@@ -1,4 +1,4 @@
-// Times the packed check (lib/numeric/packed_check.h) on an adapter of Qwen3-30B-A3B's shape.
+// Times the packed check (lib/compare/packed_check.h) on an adapter of Qwen3-30B-A3B's shape.
 //
 //   packed_bench FOLDER [ROUNDS] [THREADS] [PACKED SOURCE]
 //
@@ -22,9 +22,9 @@
 #include "lib/adapter/init.h"
 #include "lib/base/error.h"
 #include "lib/base/parallel.h"
+#include "lib/compare/packed_check.h"
 #include "lib/io/file.h"
 #include "lib/io/weights.h"
-#include "lib/numeric/packed_check.h"
 
 using namespace moelora;
 namespace fs = std::filesystem;

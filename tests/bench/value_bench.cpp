@@ -17,9 +17,9 @@
 #include <random>
 
 #include "lib/base/error.h"
-#include "lib/check/value_stats.h"
 #include "lib/io/tensor_writer.h"
 #include "lib/io/weights.h"
+#include "lib/numeric/stats/value_stats.h"
 
 using namespace moelora;
 namespace fs = std::filesystem;

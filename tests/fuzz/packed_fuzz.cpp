@@ -5,7 +5,7 @@
 
 #include <sstream>
 
-#include "lib/numeric/packed_check.h"
+#include "lib/compare/packed_check.h"
 #include "tests/fuzz/adapter_text.h"
 #include "tests/fuzz/fuzz.h"
 

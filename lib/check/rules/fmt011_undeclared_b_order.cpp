@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "lib/check/b_order_evidence.h"
 #include "lib/check/rule.h"
 #include "lib/check/stacked_file.h"
+#include "lib/numeric/stats/b_order_evidence.h"
 
 namespace moelora {
 namespace {

@@ -3,7 +3,7 @@
 #include "lib/base/error.h"
 #include "lib/check/forward.h"
 #include "lib/check/rule.h"
-#include "lib/numeric/packed_check.h"
+#include "lib/compare/packed_check.h"
 
 namespace moelora {
 namespace {

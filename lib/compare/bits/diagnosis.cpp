@@ -1,0 +1,226 @@
+#include "lib/compare/bits/diagnosis.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "lib/compare/bits/delta.h"
+#include "lib/compare/bits/fault_list.h"
+#include "lib/compare/bits/hypotheses.h"
+#include "lib/compare/bits/origin.h"
+
+namespace moelora::packed {
+namespace {
+
+constexpr size_t kSamples = 6;  // experts looked at of those that differ alike
+
+std::vector<PairFault> merged(std::vector<PairFault> faults) {
+  if (faults.size() == 2 && faults[0].kind == faults[1].kind) {
+    faults[0].sides = {Side::A, Side::B};
+    faults.pop_back();
+  }
+  return faults;
+}
+
+bool is_outer(Projection p, Side side) { return (p == Projection::down) == (side == Side::B); }
+
+class Diagnosis {
+ public:
+  Diagnosis(const Table& packed, const Table& source, const Pairings& pairings, const BitPass& bits,
+            double rounding)
+      : pairings_(pairings),
+        bits_(bits),
+        rounding_(rounding),
+        lens_(packed, source, pairings),
+        finder_(lens_, bits),
+        list_(packed, source) {}
+
+  std::vector<Fault> run(const std::set<PairId>& different) {
+    std::map<size_t, std::vector<int64_t>> by_pairing;
+    for (const PairId& pair : different) by_pairing[pair.pairing].push_back(pair.expert);
+    for (const auto& [pairing, experts] : by_pairing) look_at(pairing, experts);
+    return list_.faults();
+  }
+
+ private:
+  bool differs(size_t pairing, int64_t expert, Side side) const {
+    return (bits_.of(pairing, expert, side) & kSame) == 0;
+  }
+
+  // ---- one projection of a layer ----
+
+  void look_at(size_t pairing, const std::vector<int64_t>& experts) {
+    std::vector<int64_t> rest;
+    const auto placed = look_for_experts(pairing, experts);
+    for (const int64_t e : experts)
+      if (!placed.count(e)) rest.push_back(e);
+    // Those that differ alike are looked at by sample; the others are taken to be as the last one.
+    std::map<std::pair<bool, bool>, std::vector<int64_t>> alike;
+    for (const int64_t e : rest)
+      alike[{differs(pairing, e, Side::A), differs(pairing, e, Side::B)}].push_back(e);
+    for (const auto& entry : alike) {
+      std::vector<PairFault> last;
+      const std::vector<int64_t>& group = entry.second;
+      for (size_t i = 0; i < group.size(); ++i) {
+        const bool sample = group.size() <= 2 * kSamples || i < kSamples;
+        if (sample) last = explain(pairing, group[i]);
+        add(pairing, group[i], last);
+      }
+    }
+  }
+
+  // Experts that hold other experts' factors, whole maps at a time. Returns those it explains.
+  std::set<int64_t> look_for_experts(size_t pairing, const std::vector<int64_t>& experts) {
+    std::set<int64_t> out;
+    std::map<int64_t, std::vector<PairFault>> faults;
+    std::map<int64_t, int> unexplained;
+    for (const Side side : {Side::A, Side::B}) {
+      std::vector<int64_t> wrong;
+      for (const int64_t e : experts)
+        if (differs(pairing, e, side)) wrong.push_back(e);
+      for (const int64_t e : wrong) ++unexplained[e];
+      for (auto& [e, fault] : experts_of_side(pairing, side, wrong)) {
+        faults[e].push_back(fault);
+        --unexplained[e];
+      }
+    }
+    for (auto& [e, list] : faults) {
+      if (unexplained[e] != 0) continue;
+      add(pairing, e, merged(std::move(list)));
+      out.insert(e);
+    }
+    return out;
+  }
+
+  std::map<int64_t, PairFault> experts_of_side(size_t pairing, Side side,
+                                               const std::vector<int64_t>& wrong) {
+    std::map<int64_t, PairFault> out;
+    if (wrong.empty()) return out;
+    const Pairing& p = pairings_.all[pairing];
+    const auto held = finder_.holders(pairing, side, wrong);
+    std::vector<Placed> placed;
+    for (const auto& [at, holds] : held) placed.push_back({at, holds});
+    if (!placed.empty() && sure(p, pairing, side, placed)) {
+      const bool outer = is_outer(p.key.projection, side);
+      const FaultKind kind = order_of(placed, experts_of(p), outer);
+      for (const Placed& one : placed)
+        out[one.at] = {kind, {side}, fmt::format("expert {} holds expert {}", one.at, one.holds)};
+    } else if (held.empty() && wrong.size() > 2 && finder_.all_alike(pairing, side, wrong) &&
+               p.key.layer >= 0 && p.packed != nullptr && p.source != nullptr &&
+               finder_.find(pairing, wrong.front(), side).fault == FaultKind::unknown) {
+      for (const int64_t e : wrong) out[e] = {FaultKind::averaged, {side}};
+    }
+    return out;
+  }
+
+  // Whole factors, not only their beginnings.
+  bool sure(const Pairing& p, size_t pairing, Side side, const std::vector<Placed>& placed) {
+    for (const Placed& one : {placed.front(), placed.back()})
+      if (!finder_.holds(pairing, one.at, side, p.key, one.holds)) return false;
+    return true;
+  }
+
+  // ---- one pair ----
+
+  std::vector<PairFault> explain(size_t pairing, int64_t expert) {
+    const Origin a = finder_.find(pairing, expert, Side::A);
+    const Origin b = finder_.find(pairing, expert, Side::B);
+    if (auto fault = by_scale(pairing, expert, a, b)) return {*fault};
+    if (auto fault = by_halves(pairing, expert, a, b)) return {*fault};
+    std::vector<PairFault> out;
+    for (const auto& [side, origin] : {std::pair(Side::A, a), std::pair(Side::B, b)}) {
+      if (origin.kind == Origin::Kind::own) continue;
+      FaultKind kind = origin.fault;
+      if (origin.kind == Origin::Kind::sibling)
+        kind = side == Side::A ? FaultKind::gate_up_a_blocks : FaultKind::gate_up_halves;
+      out.push_back({kind, {side}, origin.detail});
+    }
+    return by_rounding(pairing, expert, merged(std::move(out)));
+  }
+
+  std::optional<PairFault> by_scale(size_t pairing, int64_t expert, const Origin& a,
+                                    const Origin& b) const {
+    const auto constant = [](const Origin& o) {
+      return o.kind == Origin::Kind::own || o.kind == Origin::Kind::scaled;
+    };
+    const Pairing& p = pairings_.all[pairing];
+    if (p.packed == nullptr || p.source == nullptr || !constant(a) || !constant(b))
+      return std::nullopt;
+    const double ratio = a.factor * b.factor / scale_ratio(p, expert);
+    if (std::fabs(ratio - 1) <= rounding_) return PairFault{FaultKind::rounding, {}};
+    const Scale &right = p.source->scale(expert), &config = p.packed->scale(expert);
+    const std::string detail =
+        fmt::format("{:.6g} became {:.6g}", right.value(), right.value() * ratio);
+    if (a.factor * b.factor == 1 && config.rslora != right.rslora && config.alpha == right.alpha)
+      return PairFault{FaultKind::scale_rslora, {}, detail};
+    const Slab* slab = p.packed->side(Side::A).slab_of(expert);
+    const int64_t packed_rank = slab != nullptr ? slab->rank : right.rank;
+    return PairFault{scale_fault(ratio, right.value(), right.rank, packed_rank), {}, detail};
+  }
+
+  // Gate's factors where up's belong, and the reverse.
+  std::optional<PairFault> by_halves(size_t pairing, int64_t expert, const Origin& a,
+                                     const Origin& b) const {
+    using Kind = Origin::Kind;
+    const bool a_moved = a.kind == Kind::sibling, b_moved = b.kind == Kind::sibling;
+    if (a_moved && b_moved) return PairFault{FaultKind::gate_up_names, {Side::A, Side::B}};
+    if (b_moved && a.kind == Kind::own) return PairFault{FaultKind::gate_up_halves, {Side::B}};
+    if (!a_moved || b.kind != Kind::own) return std::nullopt;
+    const UnitKey& key = pairings_.all[pairing].key;
+    const auto gate = lens_.find({key.layer, Projection::gate, {}});
+    const bool lost = key.projection == Projection::up && gate && !differs(*gate, expert, Side::A);
+    return PairFault{lost ? FaultKind::up_uses_gate_a : FaultKind::gate_up_a_blocks, {Side::A}};
+  }
+
+  // What nothing names but is small is rounding.
+  std::vector<PairFault> by_rounding(size_t pairing, int64_t expert,
+                                     std::vector<PairFault> faults) {
+    const bool unnamed = std::all_of(faults.begin(), faults.end(), [](const PairFault& f) {
+      return f.kind == FaultKind::unknown;
+    });
+    if (!unnamed) return faults;
+    const auto error = measure(pairing, expert);
+    if (error && *error <= rounding_) return {{FaultKind::rounding, {}}};
+    if (faults.empty()) faults.push_back({FaultKind::unknown, {}});
+    return faults;
+  }
+
+  std::optional<double> measure(size_t pairing, int64_t expert) {
+    const Pairing& p = pairings_.all[pairing];
+    const auto values = [&](const Unit* unit, bool packed) {
+      PairValues out;
+      if (unit == nullptr) return out;
+      out.a =
+          packed ? lens_.packed(pairing, expert, Side::A) : lens_.source(pairing, expert, Side::A);
+      out.b =
+          packed ? lens_.packed(pairing, expert, Side::B) : lens_.source(pairing, expert, Side::B);
+      out.scale = unit->scale(expert).value();
+      return out;
+    };
+    return delta_error(values(p.packed, true), values(p.source, false));
+  }
+
+  void add(size_t pairing, int64_t expert, const std::vector<PairFault>& faults) {
+    for (const PairFault& one : faults)
+      list_.add(pairings_.all[pairing], expert, one, [&] { return measure(pairing, expert); });
+  }
+
+  const Pairings& pairings_;
+  const BitPass& bits_;
+  const double rounding_;
+  Lens lens_;
+  OriginFinder finder_;
+  FaultList list_;
+};
+
+}  // namespace
+
+std::vector<Fault> diagnose(const Table& packed, const Table& source, const Pairings& pairings,
+                            const BitPass& bits, const std::set<PairId>& different,
+                            double rounding) {
+  return Diagnosis(packed, source, pairings, bits, rounding).run(different);
+}
+
+}  // namespace moelora::packed

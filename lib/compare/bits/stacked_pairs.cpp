@@ -1,0 +1,149 @@
+#include "lib/compare/bits/stacked_pairs.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "lib/base/error.h"
+
+namespace moelora::packed {
+namespace {
+
+// One way to read the whole file.
+struct Guess {
+  bool swapped, reversed;  // reversed: the model's second parameter is the inner one
+  bool lone_is_second;
+};
+
+std::string_view text_at(const Json& config, std::string_view key) {
+  const Json* value = config.find(key);
+  return value != nullptr && value->is(Json::Kind::string) ? std::string_view(value->as_string())
+                                                           : std::string_view();
+}
+
+std::string_view own_marker(const Json& config, std::string_view key) {
+  const Json* ours = config.find("moelora");
+  return ours == nullptr ? std::string_view() : text_at(*ours, key);
+}
+
+class Resolver {
+ public:
+  Resolver(std::span<const StackedPair> pairs, const Json& config, const TableOptions& options,
+           const std::string& where)
+      : pairs_(pairs), config_(config), spec_(options.spec), told_(options.reading), where_(where) {
+    first_ = spec_ != nullptr && !spec_->gated ? Projection::up : Projection::gate_up;
+    read_targets();
+  }
+
+  StackedForm form() const {
+    std::optional<Guess> best;
+    bool other_side = false;
+    for (const Guess& guess : guesses()) {
+      if (!fits(guess)) continue;
+      if (!best) best = guess;
+      // Two oddities at once are no rival of none: gate-less up and down have each other's shapes.
+      other_side = other_side || (guess.swapped != best->swapped && !guess.reversed);
+    }
+    if (!best) refuse("no reading of the stacked pairs fits the shapes of the expert parameters");
+    if (other_side && !told_side())
+      refuse("shapes do not tell whether lora_A of the stacked pairs lies on the input or output");
+    StackedForm out{best->swapped, {}};
+    for (size_t i = 0; i < pairs_.size(); ++i) out.projections.push_back(projection(*best, i));
+    return out;
+  }
+
+ private:
+  [[noreturn]] void refuse(std::string_view what) const { throw Error(where_, std::string(what)); }
+
+  void read_targets() {
+    const Json* targets = config_.find("target_parameters");
+    if (targets == nullptr || !targets->is(Json::Kind::array)) return;
+    for (const Json& target : targets->items()) {
+      if (!target.is(Json::Kind::string)) continue;
+      names_first_ = names_first_ || target.as_string().ends_with(projection_name(first_));
+      names_second_ = names_second_ || target.as_string().ends_with("down_proj");
+    }
+  }
+
+  std::optional<bool> told_side() const {
+    if (told_.swapped) return told_.swapped;
+    const std::string_view marker = own_marker(config_, "roles");
+    if (marker.empty()) return std::nullopt;
+    return marker == "swapped";
+  }
+
+  // In the order of preference.
+  std::vector<Guess> guesses() const {
+    std::vector<Guess> out;
+    const bool second_first = names_second_ && !names_first_;
+    for (const bool reversed : {false, true})
+      for (const bool swapped : {false, true})
+        for (const bool lone : {second_first, !second_first})
+          if (!told_side() || *told_side() == swapped) out.push_back({swapped, reversed, lone});
+    return out;
+  }
+
+  bool alone(size_t i) const {
+    const bool before = i > 0 && pairs_[i - 1].layer == pairs_[i].layer;
+    const bool after = i + 1 < pairs_.size() && pairs_[i + 1].layer == pairs_[i].layer;
+    return !before && !after;
+  }
+
+  Projection projection(const Guess& guess, size_t i) const {
+    if (alone(i)) return guess.lone_is_second ? Projection::down : first_;
+    const bool inner = i == 0 || pairs_[i - 1].layer != pairs_[i].layer;
+    return inner != guess.reversed ? first_ : Projection::down;
+  }
+
+  static int64_t in(const StackedPair& p, bool swapped) { return swapped ? p.b_dim : p.a_dim; }
+  static int64_t out(const StackedPair& p, bool swapped) { return swapped ? p.a_dim : p.b_dim; }
+
+  bool fits(const Guess& guess) const {
+    for (size_t i = 0; i < pairs_.size(); ++i)
+      if (spec_ != nullptr ? !fits_base(guess, i) : !fits_sibling(guess, i)) return false;
+    return true;
+  }
+
+  bool fits_base(const Guess& guess, size_t i) const {
+    const Projection p = projection(guess, i);
+    return in(pairs_[i], guess.swapped) == spec_->in_dim(p) &&
+           out(pairs_[i], guess.swapped) == spec_->out_dim(p);
+  }
+
+  // gate_up is H -> 2I and down I -> H.
+  bool fits_sibling(const Guess& guess, size_t i) const {
+    if (alone(i)) return guess.lone_is_second || out(pairs_[i], guess.swapped) % 2 == 0;
+    if (projection(guess, i) == Projection::down) return true;
+    const size_t other = i > 0 && pairs_[i - 1].layer == pairs_[i].layer ? i - 1 : i + 1;
+    return out(pairs_[i], guess.swapped) == 2 * in(pairs_[other], guess.swapped) &&
+           in(pairs_[i], guess.swapped) == out(pairs_[other], guess.swapped);
+  }
+
+  std::span<const StackedPair> pairs_;
+  const Json& config_;
+  const ModelSpec* spec_;
+  const Reading& told_;
+  const std::string& where_;
+  Projection first_;
+  bool names_first_ = false, names_second_ = false;
+};
+
+}  // namespace
+
+StackedForm resolve_stacked(std::span<const StackedPair> pairs, const Json& config,
+                            const TableOptions& options, const std::string& where) {
+  return Resolver(pairs, config, options, where).form();
+}
+
+bool expert_major(const Json& config, const Reading& told, const std::string& where) {
+  if (told.expert_major) return *told.expert_major;
+  const std::string_view ours = own_marker(config, "b_order");
+  if (ours == "expert-major") return true;
+  if (ours == "rank-major") return false;
+  const std::string_view unsloth = text_at(config, "lora_B_layout");
+  if (unsloth.empty() || unsloth == "rank_major") return false;
+  if (unsloth == "grouped_by_expert") return true;
+  throw Error(where, fmt::format("\"lora_B_layout\" is \"{}\"", unsloth));
+}
+
+}  // namespace moelora::packed

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lib/base/tensor.h"
+#include "lib/compare/bits/table.h"
+
+namespace moelora::packed {
+
+// One of PEFT's stacked pairs: A [E*r, a], B [b, r*E] of a bare Parameter [E, ..].
+struct StackedPair {
+  int layer = 0, nesting = 0;
+  size_t a = 0, b = 0;  // indices of its tensors
+  int64_t a_dim = 0, b_dim = 0, rows = 0;
+  std::string_view stem;  // "model.layers.3.mlp.experts"
+};
+
+struct StackedForm {
+  bool swapped = false;                 // A lies on the output side
+  std::vector<Projection> projections;  // one a pair
+};
+
+// Which parameter every pair belongs to and which side A is on, decided by the base model's shapes
+// (without one by how the shapes of a layer's two pairs depend on each other), by what the config's
+// target_parameters and markers say, and by `told`. Nesting counts from the innermost: PEFT wraps
+// parameters in the order of the model's definition, old versions of trainers in the alphabet's.
+// `pairs` are sorted by layer, innermost first. Throws Error where nothing fits, or where both
+// sides do and nothing tells.
+StackedForm resolve_stacked(std::span<const StackedPair> pairs, const Json& config,
+                            const TableOptions& options, const std::string& where);
+
+// Whether columns of a stacked lora_B are e*r + k (true) rather than PEFT's k*E + e.
+bool expert_major(const Json& config, const Reading& told, const std::string& where);
+
+}  // namespace moelora::packed

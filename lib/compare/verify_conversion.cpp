@@ -1,0 +1,68 @@
+#include "lib/compare/verify_conversion.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "lib/base/error.h"
+#include "lib/compare/packed_check.h"
+#include "lib/io/weights.h"
+
+namespace moelora {
+namespace {
+
+packed::Reading reading_of(const Adapter& adapter) {
+  packed::Reading out;
+  if (!adapter.stacked) return out;
+  out.expert_major = adapter.stacked->b_order == BOrder::expert_major;
+  out.swapped = adapter.stacked->roles == Roles::swapped;
+  return out;
+}
+
+bool names(const std::vector<DroppedPart>& parts, const std::string& module) {
+  for (const DroppedPart& part : parts)
+    for (const std::string& dropped : part.modules)
+      if (module == dropped || module.starts_with(dropped + ".") || dropped == module + ".weight")
+        return true;
+  return false;
+}
+
+// What --for may do: leave out what --drop names, and round where a repair says so.
+bool is_planned(const packed::Fault& fault, const Fitting& fitting) {
+  if (fault.kind == packed::FaultKind::rounding) return !fitting.repairs.empty();
+  return fault.kind == packed::FaultKind::missing && fault.layers.empty() &&
+         std::all_of(fault.modules.begin(), fault.modules.end(),
+                     [&](const std::string& module) { return names(fitting.dropped, module); });
+}
+
+void check_faults(const std::string& where, std::vector<packed::Fault> faults,
+                  const std::optional<Fitting>& fitting) {
+  if (fitting)
+    std::erase_if(faults, [&](const packed::Fault& fault) { return is_planned(fault, *fitting); });
+  if (faults.empty()) return;
+  std::string text = "verification failed: " + faults.front().text();
+  if (faults.size() > 1) text += fmt::format(", and {} more kinds of fault", faults.size() - 1);
+  throw Error(where, text, "this is a fault of lora-convert: please report it with the input");
+}
+
+}  // namespace
+
+Verifier packed_verifier(std::string in, int threads) {
+  return [in = std::move(in), threads](const Conversion& c, const AdapterFiles& written) {
+    const Weights source = open_weights(in, {"adapter_model"});
+    const std::string config_path = c.input.files.config.where;
+    const Json source_config = read_json_file(config_path);
+    packed::CheckOptions options;
+    options.spec = c.input.base ? &c.input.base->spec : nullptr;
+    options.threads = threads;
+    // Without an engine to fit, a conversion keeps every factor and every scale.
+    options.products = options.fitted = c.fitting.has_value();
+    const packed::Report report = packed::check_packed(
+        {written.weights.tensors, written.config.json, written.config.where, {}},
+        {source.tensors, source_config, config_path, reading_of(c.input.adapter)}, options);
+    check_faults(written.config.where, report.faults, c.fitting);
+    return report.factors;
+  };
+}
+
+}  // namespace moelora

@@ -1,0 +1,284 @@
+#include "lib/numeric/stats/b_order_evidence.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "lib/base/parallel.h"
+#include "lib/numeric/stats/two_way.h"
+
+namespace moelora {
+namespace {
+
+using Confidence = BOrderEvidence::Confidence;
+
+// In standard deviations.
+constexpr double kLikely = 2.5;  // one in a hundred, where there is nothing to see
+constexpr double kOpposed = 3;   // what contradicts
+constexpr double kCertain = 8;   // and at least kCertainStrict of what cannot be feigned
+constexpr double kCertainStrict = 6;
+constexpr double kComponents = 5;     // from here on lora_A's components differ
+constexpr double kLeastRest = 1e-6;   // of the variance, where hardly anything is unexplained
+constexpr double kZerosCertain = -9;  // log10 of a chance
+
+std::vector<double> logs(const std::vector<double>& squares) {
+  std::vector<double> out;
+  out.reserve(squares.size());
+  for (const double s : squares) out.push_back(std::log(std::max(s, 1e-300)));
+  return out;
+}
+
+Arrangement arrangement(const StackedProfile& p, BOrder order) {
+  return {p.experts, p.rank, order == BOrder::expert_major};
+}
+
+// ---- norms ----
+
+double correlation(const std::vector<double>& a, const std::vector<double>& b) {
+  double ab = 0, aa = 0, bb = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    ab += a[i] * b[i];
+    aa += a[i] * a[i];
+    bb += b[i] * b[i];
+  }
+  return aa > 1e-9 && bb > 1e-9 ? ab / std::sqrt(aa * bb) : 0;
+}
+
+void judge_norms(const StackedProfile& p, BOrderEvidence& out) {
+  const std::vector<double> columns = normal_scores(logs(p.column_squares));
+  const std::vector<double> rows = normal_scores(logs(p.row_squares));
+  std::vector<double> of_rows, rank_major, expert_major;
+  // lora_A has but one order.
+  const TwoWayFit a = two_way_fit(rows, arrangement(p, BOrder::expert_major), &of_rows);
+  const auto components = static_cast<double>(p.rank - 1);
+  out.components = (a.components - components) / std::sqrt(2 * components);
+  const TwoWayFit r = two_way_fit(columns, arrangement(p, BOrder::rank_major), &rank_major);
+  const TwoWayFit e = two_way_fit(columns, arrangement(p, BOrder::expert_major), &expert_major);
+  const FitDeviations one = fit_deviations(p.experts, p.rank);
+  if (one.experts > 0) out.grouping = (r.experts - e.experts) / one.experts;
+  out.strict_share = one.share;
+  // In units of what the worse fit leaves: beside strong components little is left to experts.
+  const auto freedom = static_cast<double>((p.experts - 1) * (p.rank - 1));
+  const double rest = (static_cast<double>(p.count()) - std::min(r.both(), e.both())) / freedom;
+  if (one.both > 0 && rest > kLeastRest) out.strict = (r.both() - e.both()) / one.both / rest;
+  out.pairing = (correlation(of_rows, rank_major) - correlation(of_rows, expert_major)) *
+                std::sqrt(freedom / 2);
+}
+
+// ---- zeros ----
+
+// Zero columns read in one order.
+struct Zeros {
+  int64_t experts = 0;           // that are zero as a whole
+  bool whole = true;             // no other zero columns
+  bool whole_components = true;  // each is zero for all experts or for none: a padded rank
+  bool rows_are_initial = true;  // lora_A's rows of these experts, and of no other
+};
+
+Zeros read_zeros(const StackedProfile& p, BOrder order) {
+  const Arrangement in = arrangement(p, order);
+  std::vector<int64_t> zeros(static_cast<size_t>(p.experts), 0), initial = zeros;
+  std::vector<int64_t> of_component(static_cast<size_t>(p.rank), 0);
+  for (int64_t at = 0; at < p.count(); ++at) {
+    const char zero = p.column_is_zero[static_cast<size_t>(at)];
+    zeros[static_cast<size_t>(in.expert(at))] += zero;
+    of_component[static_cast<size_t>(in.component(at))] += zero;
+    initial[static_cast<size_t>(at / p.rank)] += p.row_is_initial[static_cast<size_t>(at)];
+  }
+  Zeros out;
+  for (size_t e = 0; e < zeros.size(); ++e) {
+    if (zeros[e] == p.rank) ++out.experts;
+    if (zeros[e] != 0 && zeros[e] != p.rank) out.whole = false;
+    if ((zeros[e] == p.rank) != (initial[e] == p.rank)) out.rows_are_initial = false;
+  }
+  for (const int64_t count : of_component)
+    if (count != 0 && count != p.experts) out.whole_components = false;
+  return out;
+}
+
+// log10 of "this many whole experts" over "this many columns anywhere".
+double zeros_chance(const StackedProfile& p, int64_t experts) {
+  const auto choose = [](int64_t n, int64_t k) {
+    const auto gamma = [](int64_t i) { return std::lgamma(static_cast<double>(i) + 1); };
+    return (gamma(n) - gamma(k) - gamma(n - k)) / std::log(10.0);
+  };
+  return choose(p.experts, experts) - choose(p.count(), experts * p.rank);
+}
+
+// Is this reading the only one, or the one that lora_A confirms?
+bool holds(const Zeros& read, const Zeros& other) {
+  if (!read.whole) return false;
+  return read.rows_are_initial || (!other.whole && !other.whole_components);
+}
+
+bool in_one_block(const std::vector<char>& zeros) {
+  const auto first = std::find(zeros.begin(), zeros.end(), 1);
+  const auto last = std::find(zeros.rbegin(), zeros.rend(), 1).base();
+  return std::count(first, last, 0) == 0;
+}
+
+void judge_zeros(const StackedProfile& p, BOrderEvidence& out) {
+  if (std::count(p.column_is_zero.begin(), p.column_is_zero.end(), 1) == 0) return;
+  const Zeros r = read_zeros(p, BOrder::rank_major), e = read_zeros(p, BOrder::expert_major);
+  const bool as_r = holds(r, e), as_e = holds(e, r);
+  if (as_r == as_e) return;
+  const Zeros& read = as_r ? r : e;
+  (as_r ? out.zeros_rank_major : out.zeros_expert_major) = 1;
+  out.zeros_with_initial_rows = read.rows_are_initial ? 1 : 0;
+  if (read.rows_are_initial || !in_one_block(p.column_is_zero))
+    out.zeros_chance = zeros_chance(p, read.experts);
+}
+
+// ---- the verdict ----
+
+BOrder order_of(double z) { return z > 0 ? BOrder::rank_major : BOrder::expert_major; }
+
+// Components, not experts, are the reason for the grouping: lora_A's components differ too, or the
+// grouping vanishes once components may explain it.
+bool components_pose(const BOrderEvidence& e) {
+  const double sign = e.grouping > 0 ? 1 : -1;
+  const double expected = sign * e.grouping * e.strict_share;
+  return e.components >= kComponents || sign * e.strict < 0.4 * expected - kOpposed;
+}
+
+// The strongest of what the norms say, unless something else clearly says the opposite.
+void decide_by_norms(BOrderEvidence& e) {
+  const double grouping = components_pose(e) ? e.strict : e.grouping;
+  const double main = std::abs(grouping) >= std::abs(e.pairing) ? grouping : e.pairing;
+  const double sign = main > 0 ? 1 : -1;
+  const double least = std::min({sign * grouping, sign * e.strict, sign * e.pairing});
+  if (std::abs(main) < kLikely || least < -kOpposed - std::abs(main) / 10) return;
+  e.verdict = order_of(main);
+  e.confidence = Confidence::likely;
+  const bool unfeigned = std::max(sign * e.strict, sign * e.pairing) >= kCertainStrict;
+  if (sign * grouping >= kCertain && unfeigned && 10 * e.against < e.pairs)
+    e.confidence = Confidence::certain;
+}
+
+void decide(BOrderEvidence& e) {
+  decide_by_norms(e);
+  const int64_t r = e.zeros_rank_major, x = e.zeros_expert_major;
+  if (r == 0 && x == 0) return;
+  const std::optional<BOrder> norms = e.verdict;
+  const BOrder zeros = r > 0 ? BOrder::rank_major : BOrder::expert_major;
+  if ((r > 0 && x > 0) || (norms && *norms != zeros)) {
+    e.verdict.reset();
+    e.confidence = Confidence::unknown;
+    return;
+  }
+  e.verdict = zeros;
+  if (e.zeros_chance <= kZerosCertain) e.confidence = Confidence::certain;
+  if (e.confidence == Confidence::unknown) e.confidence = Confidence::likely;
+}
+
+// ---- words ----
+
+std::string of_pairs(int64_t count) {
+  return fmt::format("{} pair{}", count, count == 1 ? "" : "s");
+}
+
+// What the norms say for the verdict, where it is more than noise.
+void add_reasons(const BOrderEvidence& e, std::vector<std::string>& reasons) {
+  const double sign = e.verdict == BOrder::rank_major ? 1 : -1;
+  if (sign * e.grouping >= kLikely)
+    reasons.push_back(fmt::format(
+        "the columns of an expert have similar norms ({:.1f} standard deviations over {})",
+        sign * e.grouping, of_pairs(e.pairs)));
+  if (sign * e.pairing >= kLikely)
+    reasons.push_back(
+        fmt::format("their norms go with those of lora_A's rows ({:.1f} standard deviations)",
+                    sign * e.pairing));
+}
+
+void add_zero_reasons(const BOrderEvidence& e, std::vector<std::string>& reasons) {
+  const int64_t zeros = e.zeros_rank_major + e.zeros_expert_major;
+  if (zeros == 0) return;
+  std::string text =
+      fmt::format("the columns that are exactly 0 are whole experts in {}", of_pairs(zeros));
+  if (e.zeros_with_initial_rows > 0)
+    text += fmt::format(", and in {} lora_A's rows of the same experts are as initialised",
+                        of_pairs(e.zeros_with_initial_rows));
+  reasons.push_back(std::move(text));
+}
+
+std::string describe_unknown(const BOrderEvidence& e) {
+  std::string reason = fmt::format("neither order stands out in {}", of_pairs(e.pairs));
+  if (e.pairs == 0) reason = "lora_B is 0 or not finite, or both orders are the same";
+  if (e.zeros_rank_major > 0 && e.zeros_expert_major > 0)
+    reason = "pairs whose columns are exactly 0 contradict each other";
+  else if (e.zeros_rank_major + e.zeros_expert_major > 0)
+    reason = "norms and columns that are exactly 0 contradict each other";
+  return "the values do not tell: " + reason;
+}
+
+}  // namespace
+
+BOrderEvidence b_order_evidence(const StackedProfile& profile) {
+  BOrderEvidence out;
+  out.experts = profile.experts;
+  out.rank = profile.rank;
+  if (!profile.finite || profile.experts < 2 || profile.rank < 2) return out;
+  if (std::count(profile.column_is_zero.begin(), profile.column_is_zero.end(), 0) == 0) return out;
+  out.pairs = 1;
+  judge_norms(profile, out);
+  judge_zeros(profile, out);
+  decide(out);
+  return out;
+}
+
+BOrderEvidence b_order_evidence(const Tensor& a, const Tensor& b, int64_t experts) {
+  return b_order_evidence(profile_stacked_pair(a, b, experts));
+}
+
+BOrderEvidence join_b_order_evidence(std::span<const BOrderEvidence> pairs) {
+  BOrderEvidence out;
+  for (const BOrderEvidence& pair : pairs) {
+    out.experts = std::max(out.experts, pair.experts);
+    out.rank = std::max(out.rank, pair.rank);
+    out.strict_share = std::max(out.strict_share, pair.strict_share);
+    out.pairs += pair.pairs;
+    out.grouping += pair.grouping;
+    out.strict += pair.strict;
+    out.pairing += pair.pairing;
+    out.components += pair.components;
+    out.zeros_rank_major += pair.zeros_rank_major;
+    out.zeros_expert_major += pair.zeros_expert_major;
+    out.zeros_with_initial_rows += pair.zeros_with_initial_rows;
+    out.zeros_chance += pair.zeros_chance;
+  }
+  if (out.pairs == 0) return out;
+  const double root = std::sqrt(static_cast<double>(out.pairs));
+  for (double* value : {&out.grouping, &out.strict, &out.pairing, &out.components}) *value /= root;
+  for (const BOrderEvidence& pair : pairs)
+    if (std::abs(pair.strict) > kOpposed && order_of(pair.strict) != order_of(out.strict))
+      ++out.against;
+  decide(out);
+  return out;
+}
+
+BOrderEvidence b_order_evidence(std::span<const StackedPair> pairs, int64_t experts, int threads) {
+  std::vector<BOrderEvidence> each(pairs.size());
+  parallel_for(static_cast<int64_t>(pairs.size()), threads, [&](int64_t item, int) {
+    const auto i = static_cast<size_t>(item);
+    const Tensor &a = pairs[i].a->tensor, &b = pairs[i].b->tensor;
+    if (experts > 1 && a.dim(0) > experts && a.dim(0) % experts == 0 && is_float(a.dtype()) &&
+        is_float(b.dtype()))
+      each[i] = b_order_evidence(a, b, experts);
+  });
+  return join_b_order_evidence(each);
+}
+
+std::string describe(const BOrderEvidence& e) {
+  if (!e.verdict) return describe_unknown(e);
+  std::vector<std::string> reasons;
+  add_reasons(e, reasons);
+  add_zero_reasons(e, reasons);
+  return fmt::format("the values speak for {} ({}): {}", b_order_name(*e.verdict),
+                     e.confidence == Confidence::certain ? "certain" : "likely",
+                     fmt::join(reasons, "; "));
+}
+
+}  // namespace moelora

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "lib/adapter/stacked_pairs.h"
+#include "lib/numeric/stats/stacked_profile.h"
+
+namespace moelora {
+
+// In which order the columns of a stacked lora_B are (BOrder: column k*E + e or e*r + k), guessed
+// from values, where nothing declares it. Three kinds of evidence, none of which needs a base
+// model:
+//   grouping  Experts see different numbers of tokens, so the columns of one expert have similar
+//             norms: the order whose experts explain more of the norms is the better one. An effect
+//             of the rank component (an SVD initialisation, a padded rank) can pose as experts in
+//             the other order: `strict` lets the components of each order explain what they can
+//             first, and is blind where r is a multiple of E.
+//   pairing   What is left of a column's norm goes with what is left of the norm of its row of
+//             lora_A, whose order is known (e*r + k): the two grow together in training. Only in
+//             the right order do they meet.
+//   zeros     An expert that no token reached has r columns that are exactly 0, and rows of lora_A
+//             that are still as they were initialised.
+// "certain" was never wrong where the order was known (tests/bench/RESULTS.md); it still decides
+// nothing by itself: an adapter can be made whose values say anything.
+struct BOrderEvidence {
+  enum class Confidence : uint8_t { unknown, likely, certain };
+
+  std::optional<BOrder> verdict;  // nullopt exactly where confidence is unknown
+  Confidence confidence = Confidence::unknown;
+
+  int64_t experts = 0, rank = 0;
+  int64_t pairs = 0;    // that can tell: E, r > 1, every value finite, lora_B not all 0
+  int64_t against = 0;  // pairs whose own norms clearly say the opposite of all together
+
+  // Standard deviations from "no order fits better"; above 0 speaks for rank-major.
+  double grouping = 0, strict = 0, pairing = 0;
+  double strict_share = 0;  // what `strict` is of `grouping` where experts are the reason for both
+  double components = 0;    // of lora_A's rows: how much their norms depend on the rank component
+
+  // Pairs whose zero columns are whole experts in this order and cannot be so in the other, and of
+  // these the ones where lora_A's rows of just these experts are as initialised.
+  int64_t zeros_rank_major = 0, zeros_expert_major = 0;
+  int64_t zeros_with_initial_rows = 0;
+  // log10 of the probability that so many zero columns, anywhere, make whole experts; 0 for zeros
+  // that something else than experts could have left in one block.
+  double zeros_chance = 0;
+};
+
+// Of one stacked pair.
+BOrderEvidence b_order_evidence(const StackedProfile& profile);
+BOrderEvidence b_order_evidence(const Tensor& a, const Tensor& b, int64_t experts);
+
+// Of all pairs of an adapter, which are all in one order.
+BOrderEvidence join_b_order_evidence(std::span<const BOrderEvidence> pairs);
+
+// Reads all pairs of a file, one a thread, and joins them; what E does not divide is left out.
+BOrderEvidence b_order_evidence(std::span<const StackedPair> pairs, int64_t experts, int threads);
+
+// For a message: "the values speak for expert-major (certain): the columns of an expert have
+// similar norms (21.3 standard deviations over 96 pairs), ..." or "the values do not tell: ...".
+std::string describe(const BOrderEvidence& evidence);
+
+}  // namespace moelora

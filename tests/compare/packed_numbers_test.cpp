@@ -1,0 +1,129 @@
+// The arithmetic of the packed check, each part against literal values or a plain loop.
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <random>
+
+#include "lib/base/cast.h"
+#include "lib/compare/bits/gather.h"
+#include "lib/compare/bits/hypotheses.h"
+#include "lib/compare/bits/rounding.h"
+
+using namespace moelora;
+using namespace moelora::packed;
+
+TEST_CASE("every 16-bit value has the value lib/base gives it, and every cast its bits") {
+  for (const DType type : {DType::F16, DType::BF16}) {
+    std::vector<std::byte> bits(2 << 16), wide(4 << 16), back(2 << 16);
+    for (uint32_t i = 0; i < 65536; ++i) {
+      const auto word = static_cast<uint16_t>(i);
+      std::memcpy(bits.data() + 2 * i, &word, 2);
+    }
+    packed::cast(type, DType::F32, 65536, bits.data(), wide.data());
+    std::vector<std::byte> expected(4 << 16);
+    cast_elements(type, DType::F32, 65536, bits.data(), expected.data());
+    int wrong = 0;
+    for (int64_t i = 0; i < 65536; ++i) {
+      const uint64_t found = element(wide.data(), 4, i), want = element(expected.data(), 4, i);
+      const bool nan = is_nan(DType::F32, want);
+      wrong += nan ? !is_nan(DType::F32, found) : found != want;
+      const double value = value_of(type, static_cast<uint64_t>(i));
+      if (!nan) wrong += bits_of(type, value) != static_cast<uint64_t>(i);
+    }
+    CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("narrowing rounds to nearest, ties to even, as lib/base does for a million values") {
+  std::mt19937_64 rng(5);
+  std::vector<uint32_t> in(1 << 20);
+  for (uint32_t& v : in) v = static_cast<uint32_t>(rng());
+  for (uint32_t i = 0; i < 4096; ++i) in[i] = 0x3F800000U + (i << 12U);  // many ties
+  const auto* from = reinterpret_cast<const std::byte*>(in.data());
+  const auto count = static_cast<int64_t>(in.size());
+  for (const DType to : {DType::F16, DType::BF16}) {
+    std::vector<std::byte> found(in.size() * 2), expected(in.size() * 2);
+    packed::cast(DType::F32, to, count, from, found.data());
+    cast_elements(DType::F32, to, count, from, expected.data());
+    int wrong = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const uint64_t a = element(found.data(), 2, i), b = element(expected.data(), 2, i);
+      wrong += is_nan(to, b) ? !is_nan(to, a) : a != b;
+    }
+    CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("a scale folded into lora_B is rounded as torch does, or once") {
+  // 1.0078125 * 1.7: torch goes through F32.
+  const uint64_t b = bits_of(DType::BF16, 1.0078125);
+  CHECK(value_of(DType::BF16, folded(DType::BF16, b, 1.7, FoldRounding::once)) == 1.7109375);
+  CHECK(folded(DType::BF16, b, 2, FoldRounding::torch) == bits_of(DType::BF16, 2.015625));
+  CHECK(is_infinite(DType::BF16,
+                    folded(DType::BF16, bits_of(DType::BF16, 3e38), 2, FoldRounding::torch)));
+  int different = 0;
+  for (uint64_t bits = 0x3F80; bits < 0x4000; ++bits)
+    for (double s : {1.7, 0.1, 1.0 / 3})
+      different += folded(DType::BF16, bits, s, FoldRounding::once) !=
+                   folded(DType::BF16, bits, s, FoldRounding::torch);
+  CHECK(different < 8);  // the two are rarely not the same
+}
+
+TEST_CASE("gather moves any three axes as a plain loop does") {
+  std::mt19937_64 rng(9);
+  for (int round = 0; round < 300; ++round) {
+    const std::array<int64_t, 3> count = {1 + static_cast<int64_t>(rng() % 40),
+                                          1 + static_cast<int64_t>(rng() % 40),
+                                          1 + static_cast<int64_t>(rng() % 40)};
+    std::array<size_t, 3> from = {0, 1, 2}, to = {0, 1, 2};
+    std::shuffle(from.begin(), from.end(), rng);
+    std::shuffle(to.begin(), to.end(), rng);
+    std::array<GatherAxis, 3> axes = {};
+    int64_t step = 1 + static_cast<int64_t>(rng() % 2);
+    for (const size_t a : from) {
+      axes[a].count = count[a];
+      axes[a].from = step;
+      step *= count[a];
+    }
+    const int64_t span = step + 1;
+    step = 1;
+    for (const size_t a : to) {
+      axes[a].to = step;
+      step *= count[a];
+    }
+    for (const int bytes : {1, 2, 4, 8}) {
+      std::vector<std::byte> in(static_cast<size_t>(2 * span * bytes));
+      for (std::byte& b : in) b = static_cast<std::byte>(rng());
+      std::vector<std::byte> out(static_cast<size_t>(step * bytes)), expected(out.size());
+      gather(bytes, axes, in.data(), out.data());
+      for (int64_t i = 0; i < count[0]; ++i)
+        for (int64_t j = 0; j < count[1]; ++j)
+          for (int64_t k = 0; k < count[2]; ++k)
+            std::memcpy(
+                expected.data() + (i * axes[0].to + j * axes[1].to + k * axes[2].to) * bytes,
+                in.data() + (i * axes[0].from + j * axes[1].from + k * axes[2].from) * bytes,
+                static_cast<size_t>(bytes));
+      REQUIRE(out == expected);
+    }
+  }
+}
+
+TEST_CASE("a scale's fault has the name of what was done") {
+  CHECK(scale_fault(0.25, 4, 16, 16) == FaultKind::scale_missing);
+  CHECK(scale_fault(4, 4, 9, 9) == FaultKind::scale_twice);
+  CHECK(scale_fault(3, 2, 9, 9) == FaultKind::scale_rslora);
+  CHECK(scale_fault(0.5, 3, 8, 16) == FaultKind::scale_of_padded_rank);
+  CHECK(scale_fault(0.7, 2, 9, 9) == FaultKind::scale_other);
+}
+
+TEST_CASE("orders of experts have names") {
+  CHECK(order_of({{2, 5}, {5, 2}}, 12, true) == FaultKind::experts_exchanged);
+  CHECK(order_of({{0, 2}, {1, 3}, {2, 0}, {3, 1}}, 4, true) == FaultKind::experts_rotated);
+  CHECK(order_of({{1, 0}, {2, 0}, {3, 0}}, 4, true) == FaultKind::one_for_all);
+  CHECK(order_of({{1, 0}, {2, 0}, {3, 0}}, 4, false) == FaultKind::wrong_side_shared);
+  CHECK(order_of({{0, 3}, {3, 1}, {1, 0}}, 4, true) == FaultKind::experts_permuted);
+}

@@ -1,0 +1,78 @@
+// lora-convert --for ... --verify: every golden adapter fitted for each server is found to mean
+// what its source means, by a check that knows nothing of repairs; and a fit that errs is not.
+
+#include <doctest/doctest.h>
+
+#include "lib/base/error.h"
+#include "lib/compare/verify_conversion.h"
+#include "lib/engine/fit/fit.h"
+#include "tests/adapter/goldens.h"
+
+using namespace moelora;
+using namespace moelora::test;
+
+namespace {
+
+std::optional<Conversion> fitted(const Golden& golden, const std::string& engine) {
+  FitOptions options{parse_engine(engine), {}, {}, "", {}, 1};
+  for (const DropKind kind :
+       {DropKind::router, DropKind::bias, DropKind::saved_modules, DropKind::embeddings})
+    options.drop.insert(kind);
+  ConvertOptions convert;
+  convert.load.base = golden.base();
+  convert.load.read = golden.read;
+  try {
+    return plan_fitted(read_input(golden.folder(), convert), options, convert).conversion;
+  } catch (const Error&) {
+    return std::nullopt;  // what that server cannot serve
+  }
+}
+
+int64_t write_verified(const Conversion& c, const std::string& in) {
+  TempFolder temp;
+  WriteFolderOptions write;
+  write.output.durable = false;
+  write.verify = packed_verifier(in, 1);
+  return write_conversion(c, temp.path + "/out", write).verified;
+}
+
+}  // namespace
+
+TEST_CASE("every golden adapter fitted for a server is verified against its source") {
+  for (const char* engine : {"sglang", "vllm", "peft"}) {
+    int verified = 0;
+    for (const Golden& golden : goldens()) {
+      CAPTURE(engine);
+      CAPTURE(golden.family);
+      CAPTURE(golden.adapter);
+      const auto conversion = fitted(golden, engine);
+      if (!conversion) continue;
+      CHECK_NOTHROW(write_verified(*conversion, golden.folder()));
+      ++verified;
+    }
+    MESSAGE(verified << " golden adapters fitted for " << engine);
+    CHECK(verified > 30);
+  }
+}
+
+TEST_CASE("a fit that changes what an adapter means is not published") {
+  for (const Golden& golden : goldens()) {
+    if (golden.family != "gpt_oss" || golden.adapter != "peft_patterns") continue;
+    auto conversion = fitted(golden, "sglang");
+    REQUIRE(conversion);
+    SUBCASE("rows moved") {
+      for (auto& [name, tensor] : conversion->tensors)
+        if (name.find("k_proj.lora_B") != std::string::npos)
+          tensor = Tensor::concat(
+              0, std::vector{tensor.slice(0, 1, tensor.dim(0) - 1), tensor.slice(0, 0, 1)});
+    }
+    SUBCASE("another scale") { conversion->config.set("lora_alpha", 5); }
+    SUBCASE("a module left out that nobody dropped") {
+      std::erase_if(conversion->tensors, [](const auto& entry) {
+        return entry.first.find("layers.0.self_attn.q_proj") != std::string::npos;
+      });
+    }
+    CHECK_THROWS_WITH_AS(write_verified(*conversion, golden.folder()),
+                         doctest::Contains("verification failed"), Error);
+  }
+}
