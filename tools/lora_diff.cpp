@@ -7,10 +7,10 @@
 #include <cmath>
 
 #include "lib/base/error.h"
+#include "lib/base/utf8.h"
 #include "lib/diff/comparison.h"
 #include "lib/diff/presets.h"
 #include "lib/diff/weight_report.h"
-#include "lib/io/utf8.h"
 #include "tools/load_options.h"
 #include "tools/tool.h"
 

@@ -8,9 +8,9 @@
 
 #include "lib/base/error.h"
 #include "lib/base/nearest.h"
+#include "lib/base/utf8.h"
 #include "lib/base/version.h"
 #include "lib/io/output.h"
-#include "lib/io/utf8.h"
 #include "lib/numeric/device.h"
 
 namespace moelora {

@@ -8,7 +8,7 @@
 #include <tuple>
 
 #include "lib/adapter/tensor_name.h"
-#include "lib/io/utf8.h"
+#include "lib/base/utf8.h"
 
 namespace moelora {
 namespace {

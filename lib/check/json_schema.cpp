@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
+#include "lib/base/utf8.h"
 #include "lib/check/embedded_config_schema.h"
-#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {

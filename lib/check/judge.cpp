@@ -5,8 +5,8 @@
 #include <filesystem>
 #include <set>
 
+#include "lib/base/utf8.h"
 #include "lib/check/forward.h"
-#include "lib/io/utf8.h"
 #include "lib/model/family.h"
 
 namespace moelora {

@@ -7,8 +7,8 @@
 #include <initializer_list>
 
 #include "lib/base/error.h"
+#include "lib/base/utf8.h"
 #include "lib/io/json.h"
-#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {

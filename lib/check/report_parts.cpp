@@ -7,7 +7,7 @@
 #include <map>
 #include <tuple>
 
-#include "lib/io/utf8.h"
+#include "lib/base/utf8.h"
 
 namespace moelora {
 namespace {

@@ -7,7 +7,7 @@
 #include <functional>
 
 #include "lib/base/error.h"
-#include "lib/io/utf8.h"
+#include "lib/base/utf8.h"
 
 namespace moelora {
 namespace {

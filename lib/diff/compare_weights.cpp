@@ -4,8 +4,8 @@
 
 #include "lib/adapter/identical.h"
 #include "lib/base/error.h"
+#include "lib/base/utf8.h"
 #include "lib/diff/weight_report.h"
-#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {

@@ -3,8 +3,8 @@
 #include <cmath>
 
 #include "lib/adapter/summary.h"
+#include "lib/base/utf8.h"
 #include "lib/diff/comparison.h"
-#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "lib/base/error.h"
-#include "lib/io/utf8.h"
+#include "lib/base/utf8.h"
 
 namespace moelora {
 namespace {

@@ -5,13 +5,13 @@
 
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
+#include "lib/base/utf8.h"
 #include "lib/diff/logprob_format.h"
 #include "lib/io/file.h"
 #include "lib/io/npz.h"
 #include "lib/io/safetensors.h"
 #include "lib/io/sniff.h"
 #include "lib/io/torch_archive.h"
-#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {

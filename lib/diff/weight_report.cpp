@@ -8,8 +8,8 @@
 #include <set>
 
 #include "lib/adapter/summary.h"
+#include "lib/base/utf8.h"
 #include "lib/io/json.h"
-#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {

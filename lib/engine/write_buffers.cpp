@@ -5,9 +5,9 @@
 #include "lib/adapter/conversion_report.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/error.h"
+#include "lib/base/utf8.h"
 #include "lib/engine/fit/step.h"
 #include "lib/io/tensor_digests.h"
-#include "lib/io/utf8.h"
 #include "lib/io/weights.h"
 
 namespace moelora {

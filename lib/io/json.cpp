@@ -6,10 +6,10 @@
 #include <charconv>
 
 #include "lib/base/error.h"
+#include "lib/base/utf8.h"
 #include "lib/io/file.h"
 #include "lib/io/json_scan.h"
 #include "lib/io/text_position.h"
-#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {

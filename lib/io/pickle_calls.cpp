@@ -5,8 +5,8 @@
 #include <algorithm>
 
 #include "lib/base/checked.h"
+#include "lib/base/utf8.h"
 #include "lib/io/pickle_builder.h"
-#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {

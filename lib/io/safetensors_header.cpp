@@ -6,10 +6,10 @@
 #include <tuple>
 
 #include "lib/base/error.h"
+#include "lib/base/utf8.h"
 #include "lib/io/json_scan.h"
 #include "lib/io/safetensors.h"
 #include "lib/io/safetensors_layout.h"
-#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {

@@ -7,10 +7,10 @@
 #include <set>
 
 #include "lib/base/error.h"
+#include "lib/base/utf8.h"
 #include "lib/io/folder_listing.h"
 #include "lib/io/json_scan.h"
 #include "lib/io/text_position.h"
-#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {

@@ -6,9 +6,9 @@
 #include <filesystem>
 
 #include "lib/base/error.h"
+#include "lib/base/utf8.h"
 #include "lib/io/folder_listing.h"
 #include "lib/io/shard_index.h"
-#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {

@@ -7,8 +7,8 @@
 
 #include "lib/base/checked.h"
 #include "lib/base/error.h"
+#include "lib/base/utf8.h"
 #include "lib/io/sniff.h"
-#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {

@@ -8,8 +8,8 @@
 #include "lib/base/crc32.h"
 #include "lib/base/error.h"
 #include "lib/base/parallel.h"
+#include "lib/base/utf8.h"
 #include "lib/io/sniff.h"
-#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {

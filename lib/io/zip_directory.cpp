@@ -6,7 +6,7 @@
 #include <span>
 #include <string_view>
 
-#include "lib/io/utf8.h"
+#include "lib/base/utf8.h"
 #include "lib/io/zip_end.h"
 #include "lib/io/zip_record.h"
 

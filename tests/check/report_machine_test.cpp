@@ -9,8 +9,8 @@
 #include <fstream>
 #include <set>
 
+#include "lib/base/utf8.h"
 #include "lib/io/json.h"
-#include "lib/io/utf8.h"
 #include "tests/check/made_verdict.h"
 
 using namespace moelora;

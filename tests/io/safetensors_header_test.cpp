@@ -4,8 +4,8 @@
 #include <filesystem>
 #include <sstream>
 
+#include "lib/base/utf8.h"
 #include "lib/io/safetensors.h"
-#include "lib/io/utf8.h"
 #include "tests/io/error_text.h"
 #include "tests/io/golden_text.h"
 

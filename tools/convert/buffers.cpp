@@ -6,7 +6,7 @@
 #include <map>
 
 #include "lib/adapter/summary.h"
-#include "lib/io/utf8.h"
+#include "lib/base/utf8.h"
 
 namespace moelora {
 namespace {

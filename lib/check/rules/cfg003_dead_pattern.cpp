@@ -1,9 +1,9 @@
 #include <fmt/format.h>
 
+#include "lib/base/utf8.h"
 #include "lib/check/module_paths.h"
 #include "lib/check/pattern_table.h"
 #include "lib/check/rule.h"
-#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
+#include "lib/base/utf8.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule.h"
 #include "lib/check/target_names.h"
-#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {

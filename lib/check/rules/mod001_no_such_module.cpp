@@ -1,10 +1,10 @@
 #include <fmt/format.h>
 
+#include "lib/base/utf8.h"
 #include "lib/check/base_modules.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule.h"
 #include "lib/check/served.h"
-#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {

@@ -1,7 +1,7 @@
 #include <fmt/format.h>
 
+#include "lib/base/utf8.h"
 #include "lib/check/rule.h"
-#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {

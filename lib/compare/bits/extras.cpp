@@ -6,8 +6,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "lib/base/utf8.h"
 #include "lib/compare/bits/rounding.h"
-#include "lib/io/utf8.h"
 
 namespace moelora::packed {
 namespace {

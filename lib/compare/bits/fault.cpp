@@ -6,7 +6,7 @@
 #include <array>
 #include <cmath>
 
-#include "lib/io/utf8.h"
+#include "lib/base/utf8.h"
 
 namespace moelora::packed {
 namespace {

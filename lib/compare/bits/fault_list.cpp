@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "lib/io/utf8.h"
+#include "lib/base/utf8.h"
 
 namespace moelora::packed {
 namespace {

@@ -9,8 +9,8 @@
 
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/error.h"
+#include "lib/base/utf8.h"
 #include "lib/diff/logprob_format.h"
-#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace {

@@ -6,8 +6,8 @@
 #include <array>
 
 #include "lib/base/error.h"
+#include "lib/base/utf8.h"
 #include "lib/engine/fit/step.h"
-#include "lib/io/utf8.h"
 
 namespace moelora {
 namespace fit {

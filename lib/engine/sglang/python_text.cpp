@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "lib/io/utf8.h"
+#include "lib/base/utf8.h"
 
 namespace moelora::sglang {
 namespace {

@@ -8,8 +8,8 @@
 #include "lib/adapter/path_regex.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/error.h"
+#include "lib/base/utf8.h"
 #include "lib/engine/sglang/names.h"
-#include "lib/io/utf8.h"
 
 namespace moelora::sglang {
 namespace {

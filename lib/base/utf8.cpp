@@ -1,4 +1,4 @@
-#include "lib/io/utf8.h"
+#include "lib/base/utf8.h"
 
 #include <fmt/format.h>
 
