@@ -63,7 +63,7 @@ void MadeAdapter::write(const std::string& folder) const {
 }
 
 BaseModel catalogue_base(const std::string& family) {
-  return open_base(std::string(MOELORA_TEST_DATA) + "/catalogue/" + family);
+  return open_base(std::string(MOELORA_TEST_DATA "/catalogue/") + family);
 }
 
 std::vector<float> floats(const Tensor& tensor) {

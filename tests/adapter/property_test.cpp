@@ -31,7 +31,7 @@ struct TempFolder {
 
 std::vector<std::string> families() {
   std::set<std::string> out;
-  for (const auto& entry : fs::directory_iterator(std::string(MOELORA_TEST_DATA) + "/catalogue"))
+  for (const auto& entry : fs::directory_iterator(std::string(MOELORA_TEST_DATA "/catalogue")))
     out.insert(entry.path().string());
   return {out.begin(), out.end()};
 }
@@ -137,7 +137,7 @@ TEST_CASE("a chain through every layout keeps the deltas of every family") {
 }
 
 TEST_CASE("every float type keeps its bits through every layout") {
-  const std::string catalogue = std::string(MOELORA_TEST_DATA) + "/catalogue/";
+  const std::string catalogue = std::string(MOELORA_TEST_DATA "/catalogue/");
   for (const char* family : {"gpt_oss", "qwen3_moe", "mixtral"})
     for (DType dtype : {DType::F16, DType::BF16})
       for (bool shared_outer : {false, true}) {

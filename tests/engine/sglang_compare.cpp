@@ -90,7 +90,7 @@ std::string normalised(std::string text, const std::string& prefix) {
 
 std::set<std::string> read_disagreements() {
   std::set<std::string> out;
-  std::ifstream file(std::string(MOELORA_SOURCE_DIR) + "/tests/engine/sglang_disagreements.txt");
+  std::ifstream file(std::string(MOELORA_SOURCE_DIR "/tests/engine/sglang_disagreements.txt"));
   for (std::string line; std::getline(file, line);)
     if (!line.empty() && line[0] != '#') out.insert(line.substr(0, line.find(": ")));
   return out;
