@@ -6,7 +6,7 @@
 #include <map>
 
 #include "lib/base/crc32.h"
-#include "lib/engine/sglang/fill.h"
+#include "lib/engine/sglang/kernels/fill.h"
 #include "tests/engine/served_from_folder.h"
 
 namespace moelora::test {

@@ -7,7 +7,7 @@
 #include <algorithm>
 
 #include "lib/engine/engine.h"
-#include "lib/engine/sglang/slots.h"
+#include "lib/engine/sglang/pool/slots.h"
 #include "tests/engine/sglang_oracle.h"
 
 using namespace moelora;

@@ -6,11 +6,11 @@
 
 #include "lib/engine/buffers.h"
 #include "lib/engine/engine.h"
-#include "lib/engine/sglang/blocks.h"
 #include "lib/engine/sglang/fates.h"
-#include "lib/engine/sglang/fill.h"
-#include "lib/engine/sglang/memory.h"
+#include "lib/engine/sglang/kernels/blocks.h"
+#include "lib/engine/sglang/kernels/fill.h"
 #include "lib/engine/sglang/options.h"
+#include "lib/engine/sglang/pool/memory.h"
 #include "lib/engine/sglang/scales.h"
 #include "lib/engine/sglang/server.h"
 

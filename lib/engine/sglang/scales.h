@@ -1,6 +1,6 @@
 #pragma once
 
-#include "lib/engine/sglang/cpu_adapter.h"
+#include "lib/engine/sglang/load/cpu_adapter.h"
 
 namespace moelora::sglang {
 

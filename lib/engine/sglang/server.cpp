@@ -4,14 +4,14 @@
 
 #include <algorithm>
 
-#include "lib/engine/sglang/copy_layer.h"
-#include "lib/engine/sglang/load_to_buffer.h"
+#include "lib/engine/sglang/copy/copy_layer.h"
+#include "lib/engine/sglang/copy/load_to_buffer.h"
+#include "lib/engine/sglang/load/normalise.h"
+#include "lib/engine/sglang/load/read_adapter.h"
+#include "lib/engine/sglang/model/targets.h"
 #include "lib/engine/sglang/names.h"
-#include "lib/engine/sglang/normalise.h"
-#include "lib/engine/sglang/read_adapter.h"
 #include "lib/engine/sglang/shared_outer.h"
 #include "lib/engine/sglang/start_checks.h"
-#include "lib/engine/sglang/targets.h"
 
 namespace moelora::sglang {
 

@@ -6,12 +6,12 @@
 #include <string>
 #include <vector>
 
-#include "lib/engine/sglang/coverage.h"
-#include "lib/engine/sglang/cpu_adapter.h"
+#include "lib/engine/sglang/copy/coverage.h"
 #include "lib/engine/sglang/features.h"
-#include "lib/engine/sglang/pool.h"
-#include "lib/engine/sglang/slots.h"
-#include "lib/engine/sglang/wrapped.h"
+#include "lib/engine/sglang/load/cpu_adapter.h"
+#include "lib/engine/sglang/model/wrapped.h"
+#include "lib/engine/sglang/pool/pool.h"
+#include "lib/engine/sglang/pool/slots.h"
 
 namespace moelora::sglang {
 

@@ -3,8 +3,8 @@
 #include <deque>
 #include <optional>
 
-#include "lib/engine/sglang/cpu_adapter.h"
 #include "lib/engine/sglang/features.h"
+#include "lib/engine/sglang/load/cpu_adapter.h"
 
 namespace moelora::sglang {
 

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 
+#include "lib/engine/sglang/copy/slice.h"
+#include "lib/engine/sglang/model/targets.h"
 #include "lib/engine/sglang/names.h"
-#include "lib/engine/sglang/slice.h"
-#include "lib/engine/sglang/targets.h"
 
 namespace moelora::sglang {
 namespace {

@@ -3,11 +3,11 @@
 #include <string_view>
 #include <vector>
 
-#include "lib/engine/sglang/cpu_adapter.h"
 #include "lib/engine/sglang/features.h"
-#include "lib/engine/sglang/model_class.h"
-#include "lib/engine/sglang/pool.h"
-#include "lib/engine/sglang/wrapped.h"
+#include "lib/engine/sglang/load/cpu_adapter.h"
+#include "lib/engine/sglang/model/model_class.h"
+#include "lib/engine/sglang/model/wrapped.h"
+#include "lib/engine/sglang/pool/pool.h"
 
 namespace moelora::sglang {
 

@@ -1,0 +1,237 @@
+#include <fmt/format.h>
+
+#include "lib/engine/sglang/kernels/expert_kernel.h"
+#include "lib/engine/sglang/names.h"
+#include "lib/engine/sglang/options.h"
+
+namespace moelora::sglang {
+namespace {
+
+constexpr int64_t kMostVirtualExperts = 8191;  // of the alignment kernel
+constexpr int64_t kDefaultSlots = 8;
+constexpr std::string_view kForward = "forward";
+
+std::string text_at(const Json* json, std::string_view key) {
+  const Json* value = json != nullptr ? json->find(key) : nullptr;
+  return value != nullptr && value->is(Json::Kind::string) ? value->as_string() : "";
+}
+
+const Json* quantization_config(const Json& base) {
+  if (const Json* config = base.find("quantization_config")) return config;
+  const Json* text = base.find("text_config");
+  return text != nullptr ? text->find("quantization_config") : nullptr;
+}
+
+// How the base's experts are stored, as SGLang's quant methods are called.
+std::string quantization_of(const ServerOptions& options, const Json& base) {
+  if (const std::string given = options.text("quantization"); !given.empty()) return given;
+  return text_at(quantization_config(base), "quant_method");
+}
+
+bool uses_marlin(std::string_view quantization, std::string_view backend) {
+  if (backend == "triton") return false;
+  return quantization == "compressed-tensors" || quantization == "modelopt_fp4" ||
+         quantization == "modelopt" || backend == "marlin";
+}
+
+class KernelJudge {
+ public:
+  KernelJudge(Server& server, size_t index, const ServerOptions& options, const Json& base)
+      : server_(server),
+        model_(server.model()),
+        features_(server.features()),
+        adapter_(server.mutable_adapter(index)),
+        coverage_(server.coverage(index)),
+        options_(options),
+        base_(base),
+        kernel_(expert_kernel(model_, features_, options, adapter_.r, server.max_lora_rank())) {}
+
+  void judge() {
+    judge_class();
+    find_experts();
+    if (experts_.empty()) return;
+    judge_quantization();
+    judge_backend();
+    judge_versions();
+    judge_virtual();
+    judge_weights();
+    judge_split_a();
+  }
+
+ private:
+  // Sources that reach an experts' buffer.
+  void find_experts() {
+    if (coverage_ == nullptr) return;
+    for (size_t i = 0; i < adapter_.sources.size(); ++i)
+      if (coverage_->is_expert(static_cast<int32_t>(i)))
+        experts_.push_back(static_cast<int32_t>(i));
+  }
+
+  std::vector<int32_t> down() const {
+    std::vector<int32_t> out;
+    for (int32_t id : experts_)
+      if (contains(coverage_->buffer(id), "down_proj_moe")) out.push_back(id);
+    return out;
+  }
+
+  void refuse(std::string_view cause, std::string_view stage, std::string_view type,
+              std::string text, std::string detail, bool first_use = false) {
+    adapter_.raise({cause, stage, type, std::move(text), std::move(detail), first_use}, experts_);
+  }
+
+  void wrong(std::string_view cause, Effect effect, const std::vector<int32_t>& about,
+             std::string detail) {
+    Journal::Entry& entry = adapter_.journal.entry(cause, effect);
+    if (entry.is_new()) entry.detail = std::move(detail);
+    entry.add(about);
+  }
+
+  void judge_quantization() {
+    const std::string quantization = quantization_of(options_, base_);
+    const std::string backend = options_.text("moe-runner-backend");
+    if (quantization == "mxfp4" && backend != "triton_kernel")
+      refuse("quantised-experts", stage::kWrap, "NotImplementedError",
+             "Mxfp4MoEMethod must implement get_triton_quant_info()",
+             "the base's experts are MXFP4, for which SGLang has no expert LoRA");
+    if (uses_marlin(quantization, backend)) judge_marlin();
+  }
+
+  // MarlinLoraRunnerCore.run() asserts these with the first batch.
+  void judge_marlin() {
+    if (model_.interleaved || !model_.gated)
+      refuse("marlin-limits", kForward, "AssertionError", "Only SiLU activation is supported.",
+             "the base's experts have another activation than SiLU", true);
+    if (options_.compute_capability && *options_.compute_capability < 9)
+      refuse("marlin-limits", kForward, "AssertionError",
+             "MarlinLoraRunnerCore requires CUDA compute capability >= 9",
+             fmt::format("compute capability {}", *options_.compute_capability), true);
+  }
+
+  void judge_backend() {
+    if (!kernel_.has_lora)
+      wrong("backend-without-moe-lora", Effect::unused, experts_,
+            fmt::format("--lora-backend {}: this version has expert LoRA with triton only",
+                        options_.text("lora-backend")));
+    const std::string runner = options_.text("moe-runner-backend");
+    if (!has_lora(runner)) refuse_runner(runner);
+  }
+
+  // Runners that FusedMoEWithLoRA takes; marlin falls back to triton where nothing is quantised.
+  bool has_lora(std::string_view runner) const {
+    if (runner.empty() || runner == "auto" || runner == "triton") return true;
+    if (runner.starts_with("experimental_sgl_")) return features_.moe_runner_config;
+    return runner == "marlin" && features_.replicated_layers;
+  }
+
+  void refuse_runner(const std::string& runner) {
+    const std::string detail =
+        fmt::format("--moe-runner-backend {} keeps the experts in a form without LoRA", runner);
+    if (features_.replicated_layers)
+      refuse("backend-without-moe-lora", stage::kWrap, "NotImplementedError",
+             "LoRA MoE not supported for backend MoeRunnerBackend." + enumerator_of(runner),
+             detail);
+    else
+      refuse("backend-without-moe-lora", stage::kWrap, "AttributeError",
+             "'FusedMoE' object has no attribute 'w13_weight'", detail);
+  }
+
+  static std::string enumerator_of(std::string_view runner) {
+    std::string out(runner == "triton_kernel" ? "triton_kernels" : runner);
+    for (char& c : out)
+      if (c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
+    return in_text(out);
+  }
+
+  void judge_versions() {
+    const bool deepseek = model_.family == "deepseek_v2" || model_.family == "deepseek_v3";
+    if (!features_.moe_runner_config && deepseek)
+      refuse("moe-runner-config", "capture CUDA graph", "AttributeError",
+             "'FusedMoEWithLoRA' object has no attribute 'moe_runner_config'",
+             "this version's model class asks the wrapped experts for what they do not have");
+    if (kernel_.up_at_max_rank)
+      wrong("rank-over-limit", Effect::wrong_values, experts_,
+            fmt::format("r = {} below the server's rank {}: this version's experts take up's rows "
+                        "from the wrong place",
+                        adapter_.r, server_.max_lora_rank()));
+    if (!features_.slices_always && model_.interleaved && server_.launch().tp == 1)
+      wrong("interleaved-b", Effect::wrong_values, experts_,
+            "this version interleaves gate and up at tp 2 or more only");
+  }
+
+  void judge_virtual() {
+    if (!options_.on("lora-use-virtual-experts")) return;
+    const int64_t slots = options_.max_loras.value_or(kDefaultSlots);
+    const int64_t count = model_.experts * slots;
+    if (count > kMostVirtualExperts)
+      refuse("virtual-experts-limit", stage::kLoad, "AssertionError", "",
+             fmt::format("{} experts x {} slots are {} virtual experts, the kernel takes {}",
+                         model_.experts, slots, count, kMostVirtualExperts));
+    if (!features_.csgmv_experts && options_.text("lora-backend") != "triton")
+      refuse("backend-without-moe-lora", "constructor", "AssertionError",
+             fmt::format(
+                 "--lora-use-virtual-experts requires --lora-backend triton. Got: {}",
+                 options_.text("lora-backend").empty() ? "csgmv" : options_.text("lora-backend")),
+             "virtual experts need --lora-backend triton in this version");
+  }
+
+  // What the class does to the deltas, were it ever to start with them.
+  void judge_class() {
+    if (kernel_.weights_outputs) return;
+    std::vector<int32_t> about;
+    for (size_t i = 0; i < adapter_.sources.size(); ++i)
+      if (contains(adapter_.sources[i].name, "experts.")) about.push_back(static_cast<int32_t>(i));
+    if (about.empty()) return;
+    wrong("weight-on-input", Effect::wrong_values, about,
+          "this class weights the experts' input; SGLang weights the delta of down instead of that "
+          "of "
+          "gate and up");
+  }
+
+  void judge_weights() {
+    if (!kernel_.sums_down)
+      wrong("server-options", Effect::unused, down(),
+            "--enable-fused-moe-sum-all-reduce: the delta of down_proj is written where nothing "
+            "sums it");
+  }
+
+  // Pairs of gate and up with an A each: right only where the two are equal.
+  void judge_split_a() {
+    if (kernel_.gate_up == ExpertKernel::GateUp::apart) return;
+    const bool virtual_experts = kernel_.gate_up == ExpertKernel::GateUp::gate_a_only;
+    std::vector<int32_t> about;
+    for (LayerWeights& weights : adapter_.layers)
+      for (size_t i = 0; i < weights.count(); ++i) {
+        const Staged* entry = weights.at(i);
+        if (entry == nullptr || !entry->is_a() || !contains(entry->name, "experts.")) continue;
+        const auto sources = entry->sources();
+        if (sources.size() == 2 && sources[0] != sources[1] && coverage_->is_expert(sources[0]))
+          about.insert(about.end(), sources.begin(), sources.end());
+      }
+    if (about.empty()) return;
+    wrong(
+        virtual_experts ? "virtual-experts-up" : "gpt-oss-split-a", Effect::wrong_values, about,
+        virtual_experts
+            ? "gate_proj and up_proj have an A each, and virtual experts use gate's for both"
+            : "gate_proj and up_proj have an A each, and SGLang gives gate's to the first half of "
+              "the interleaved rows and up's to the second");
+  }
+
+  Server& server_;
+  const ModelClass& model_;
+  const Features& features_;
+  CpuAdapter& adapter_;
+  const Coverage* coverage_;
+  const ServerOptions& options_;
+  const Json& base_;
+  const ExpertKernel kernel_;
+  std::vector<int32_t> experts_;
+};
+
+}  // namespace
+
+void judge_options(Server& server, size_t index, const ServerOptions& options,
+                   const Json& base_config) {
+  KernelJudge(server, index, options, base_config).judge();
+}
+
+}  // namespace moelora::sglang

@@ -1,0 +1,196 @@
+#include <fmt/format.h>
+
+#include "lib/engine/sglang/load/read_adapter.h"
+#include "lib/engine/sglang/model/targets.h"
+
+namespace moelora::sglang {
+namespace {
+
+constexpr int64_t kMostRank = int64_t{1} << 28;  // no server has memory for more
+
+std::string_view python_type(const Json& value) {
+  switch (value.kind()) {
+    case Json::Kind::null:
+      return "NoneType";
+    case Json::Kind::boolean:
+      return "bool";
+    case Json::Kind::integer:
+      return "int";
+    case Json::Kind::real:
+      return "float";
+    case Json::Kind::string:
+      return "str";
+    case Json::Kind::array:
+      return "list";
+    case Json::Kind::object:
+      return "dict";
+  }
+  return "";
+}
+
+class ConfigReader {
+ public:
+  ConfigReader(const ServedAdapter& served, const ModelClass& model, const Features& features,
+               const PoolLimits* limits)
+      : served_(served), model_(model), features_(features), limits_(limits) {
+    out_.name = served.name;
+    out_.at_start = limits == nullptr;
+    out_.config = served.config;
+  }
+
+  CpuAdapter read() {
+    out_.alive = has_file() && has_keys() && no_added_tokens() && no_dora() && fits_pool() &&
+                 is_lora() && has_scale();
+    return std::move(out_);
+  }
+
+ private:
+  bool fail(CpuAdapter::Raise raise) {
+    out_.raise(raise);
+    return false;
+  }
+
+  bool has_file() {
+    if (served_.has_config) return true;
+    return fail({"unreadable-adapter", stage::kConfig, "FileNotFoundError",
+                 fmt::format("[Errno 2] No such file or directory: {}",
+                             py_repr(served_.folder + "/adapter_config.json")),
+                 "there is no readable adapter_config.json"});
+  }
+
+  bool has_keys() {
+    for (std::string_view key : {"target_modules", "r", "lora_alpha"})
+      if (served_.config.find(key) == nullptr)
+        return fail({"missing-field", stage::kConfig, "KeyError", py_repr(key),
+                     fmt::format("adapter_config.json has no {}", key)});
+    read_targets(*served_.config.find("target_modules"));
+    return true;
+  }
+
+  // Only what is a list or a string counts; the rest is refused with the first tensor.
+  void read_targets(const Json& targets) {
+    if (targets.is(Json::Kind::string))
+      out_.all_targets = targets.as_string() == "all" || targets.as_string() == "all-linear";
+    for (const Json& item : targets.items()) {
+      if (!item.is(Json::Kind::string)) continue;
+      out_.target_names.insert(item.as_string());
+      out_.targets.insert(normalised_target(item.as_string(), features_));
+    }
+  }
+
+  bool no_added_tokens() {
+    if (!served_.added_tokens) return true;
+    int64_t added = 0;
+    for (const auto& [token, id] : served_.added_tokens->members())
+      if (id.is_number() && (!features_.detects_shared_outer ||
+                             id.as_double() >= static_cast<double>(model_.config.vocab)))
+        ++added;
+    if (added == 0) return true;
+    return fail({"added-tokens", stage::kValidate, "ValueError",
+                 fmt::format("Failed to load {} because LoRA serving currently doesn't support "
+                             "adapters that add tokens to the vocabulary",
+                             in_text(out_.name)),
+                 fmt::format("added_tokens.json has {} tokens with ids from {} on, the size of the "
+                             "base's vocabulary",
+                             added, model_.config.vocab)});
+  }
+
+  bool no_dora() {
+    const Json* dora = served_.config.find("use_dora");
+    if (dora == nullptr || !dora->is(Json::Kind::boolean) || !dora->as_bool()) return true;
+    if (!features_.refuses_dora) {
+      Journal::Entry& entry = out_.journal.entry("dora", Effect::wrong_values);
+      entry.detail = "use_dora is true; this version serves the adapter as plain LoRA";
+      return true;
+    }
+    return fail(
+        {"dora", stage::kValidate, "ValueError",
+         fmt::format("Failed to load {} because LoRA serving currently doesn't support DoRA "
+                     "adapters",
+                     in_text(out_.name)),
+         "use_dora is true"});
+  }
+
+  int64_t rank() const {
+    const Json* r = served_.config.find("r");
+    return r->is(Json::Kind::integer) ? r->as_int() : 0;
+  }
+
+  // LoRAMemoryPool.can_support().
+  bool fits_pool() {
+    if (limits_ == nullptr) return true;
+    const bool rank_fits = rank() <= limits_->max_lora_rank;
+    if (rank_fits && (out_.all_targets || targets_fit())) return true;
+    const std::string_view cause = rank_fits ? "config-without-tensors" : "rank-over-limit";
+    return fail(
+        {cause, stage::kValidate, "ValueError",
+         fmt::format("LoRA adapter {} with rank {} is incompatible with the current LoRA "
+                     "memory pool configuration. Please ensure that the LoRA adapter's rank "
+                     "is within the configured `--max-lora-rank` and that the target "
+                     "modules are included in `--lora-target-modules`.",
+                     in_text(out_.name), rank()),
+         rank_fits ? fmt::format("its modules {} are not all among the server's {}",
+                                 py_list(out_.targets), py_list(limits_->targets))
+                   : fmt::format("its rank {} is above the server's --max-lora-rank {}", rank(),
+                                 limits_->max_lora_rank)});
+  }
+
+  bool targets_fit() const {
+    for (const std::string& target : out_.targets)
+      if (limits_->targets.count(target) == 0) return false;
+    return true;
+  }
+
+  bool is_lora() {
+    const Json* type = served_.config.find("peft_type");
+    if (type == nullptr)
+      return fail({"missing-field", stage::kRead, "KeyError", "'peft_type'",
+                   "adapter_config.json has no peft_type"});
+    if (!type->is(Json::Kind::string))
+      return fail({"missing-field", stage::kRead, "AttributeError",
+                   fmt::format("'{}' object has no attribute 'lower'", python_type(*type)),
+                   "peft_type is no string"});
+    std::string lower = type->as_string();
+    for (char& c : lower)
+      if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+    if (lower == "lora") return true;
+    return fail(
+        {"missing-field", stage::kRead, "AssertionError", "",
+         fmt::format("peft_type is {}, SGLang serves LORA only", py_repr(type->as_string()))});
+  }
+
+  bool has_scale() {
+    const Json &r = *served_.config.find("r"), &alpha = *served_.config.find("lora_alpha");
+    const auto counts = [](const Json& v) { return v.is_number() || v.is(Json::Kind::boolean); };
+    if (!counts(r) || !counts(alpha))
+      return fail({"missing-field", stage::kRead, "TypeError",
+                   fmt::format("unsupported operand type(s) for /: '{}' and '{}'",
+                               python_type(alpha), python_type(r)),
+                   fmt::format("r is {}, lora_alpha is {}", r.kind_name(), alpha.kind_name())});
+    if (r.is_number() && r.as_double() == 0)
+      return fail({"missing-field", stage::kRead, "ZeroDivisionError",
+                   alpha.is(Json::Kind::real) ? "float division by zero" : "division by zero",
+                   "r is 0"});
+    if (!r.is(Json::Kind::integer) || r.as_int() < 0 || r.as_int() > kMostRank)
+      return fail({"missing-field", stage::kPool, "TypeError", "",
+                   fmt::format("r is {}, expected a positive integer", r.dump(-1))});
+    out_.r = r.as_int();
+    out_.alpha = alpha.is_number() ? alpha.as_double() : 1;
+    return true;
+  }
+
+  const ServedAdapter& served_;
+  const ModelClass& model_;
+  const Features& features_;
+  const PoolLimits* limits_;
+  CpuAdapter out_;
+};
+
+}  // namespace
+
+CpuAdapter read_config(const ServedAdapter& served, const ModelClass& model,
+                       const Features& features, const PoolLimits* limits) {
+  return ConfigReader(served, model, features, limits).read();
+}
+
+}  // namespace moelora::sglang

@@ -1,0 +1,73 @@
+#include "lib/engine/sglang/load/stack_rows.h"
+
+#include <fmt/format.h>
+
+namespace moelora::sglang {
+namespace {
+
+// A 1-D tensor without elements is no obstacle to torch.cat, whatever the others are.
+bool is_skipped(const Staged& part) { return part.shape == Shape{0}; }
+
+const Staged* first_counting(std::span<const Staged* const> parts) {
+  for (const Staged* part : parts)
+    if (!is_skipped(*part)) return part;
+  return nullptr;
+}
+
+std::string mismatch(const Staged& first, const Staged& part, size_t index, size_t dim) {
+  if (part.shape.size() != first.shape.size())
+    return fmt::format("Tensors must have same number of dimensions: got {} and {}",
+                       first.shape.size(), part.shape.size());
+  for (size_t d = 0; d < first.shape.size(); ++d)
+    if (d != dim && part.shape[d] != first.shape[d])
+      return fmt::format(
+          "Sizes of tensors must match except in dimension {}. Expected size {} but "
+          "got size {} for tensor number {} in the list.",
+          dim, first.shape[d], part.shape[d], index);
+  return "";
+}
+
+}  // namespace
+
+Stacked stack_rows(std::span<const Staged* const> parts, int dim) {
+  Stacked out;
+  const Staged* first = first_counting(parts);
+  if (first == nullptr) {
+    out.shape = {0};
+    return out;
+  }
+  if (first->rank() == 0) {
+    out.error = "zero-dimensional tensor (at position 0) cannot be concatenated";
+    return out;
+  }
+  const int wrapped = dim < 0 ? dim + first->rank() : dim;
+  const auto at = static_cast<size_t>(wrapped < 0 || wrapped >= first->rank() ? 0 : wrapped);
+  out.shape = first->shape;
+  out.shape[at] = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (is_skipped(*parts[i])) continue;
+    out.error = mismatch(*first, *parts[i], i, at);
+    if (!out.error.empty()) return out;
+    out.shape[at] += parts[i]->shape[at];
+    out.blocks.insert(out.blocks.end(), parts[i]->blocks.begin(), parts[i]->blocks.end());
+  }
+  return out;
+}
+
+Staged zeros_like(const Staged& other) {
+  Staged out{"", other.shape, {}};
+  int64_t rows = 0;
+  for (const Block& block : other.blocks) rows += block.rows;
+  out.blocks.push_back({kZeros, rows});
+  return out;
+}
+
+void repeat_rows(Staged& staged, int times) {
+  const std::vector<Block> once = staged.blocks;
+  for (int i = 1; i < times; ++i)
+    staged.blocks.insert(staged.blocks.end(), once.begin(), once.end());
+  if (staged.rank() == 1) staged.shape.insert(staged.shape.begin(), 1);
+  if (staged.rank() >= 2) staged.shape[staged.shape.size() - 2] *= times;
+}
+
+}  // namespace moelora::sglang

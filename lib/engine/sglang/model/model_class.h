@@ -1,0 +1,60 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lib/engine/sglang/model/hf_config.h"
+
+namespace moelora::sglang {
+
+// What SGLang builds a layer of, as far as its LoRA code tells them apart.
+enum class LayerKind : uint8_t {
+  embedding,   // VocabParallelEmbedding
+  lm_head,     // ParallelLMHead
+  qkv,         // QKVParallelLinear
+  merged,      // MergedColumnParallelLinear
+  column,      // ColumnParallelLinear
+  row,         // RowParallelLinear
+  replicated,  // ReplicatedLinear
+  fused_moe,   // FusedMoE
+  foreign,     // anything LoRA cannot wrap
+};
+
+struct ClassModule {
+  std::string name;  // "model.layers.0.self_attn.qkv_proj"
+  LayerKind kind = LayerKind::foreign;
+  int layer = -1;  // -1 outside the layers
+  int64_t in = 0;
+  std::vector<int64_t> out;  // rows of its parts: q, k, v; gate, up; one for the others
+  std::string python_type;   // of a foreign one, as Python prints the class
+
+  std::string_view leaf() const;  // "qkv_proj"
+  // The modules of the hub's files that its parts are: "model.layers.0.self_attn.q_proj" ...
+  std::vector<std::string> parts() const;
+  int64_t rows() const;  // of all parts
+};
+
+// The model class SGLang serves a base with: its modules in the order of named_modules(), fused as
+// SGLang fuses them. Qwen2- and Qwen3-MoE have experts in every layer, whatever mlp_only_layers and
+// decoder_sparse_step say (models/qwen3_moe.py, models/qwen2_moe.py).
+struct ModelClass {
+  HfConfig config;
+  std::string family;
+  std::vector<ClassModule> modules;
+  int64_t experts = 0, expert_in = 0, intermediate = 0, top_k = 0;
+  bool has_moe = false;  // a FusedMoE is among the modules
+  bool gated = true;
+  bool interleaved = false;  // gate and up rows of the experts are g0,u0,g1,u1 (gpt-oss)
+  bool tied = false;         // lm_head is embed_tokens
+  bool own_dims = false;     // the class defines get_hidden_dim() itself
+
+  int layers() const { return static_cast<int>(config.layers); }
+};
+
+ModelClass make_model_class(const ModelSpec& spec, const Json& base_config);
+
+// The classes that an oracle ran; of others the modules are derived from the hub's names.
+bool is_proven_class(std::string_view family);
+
+}  // namespace moelora::sglang
