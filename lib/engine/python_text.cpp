@@ -1,4 +1,4 @@
-#include "lib/engine/sglang/python_text.h"
+#include "lib/engine/python_text.h"
 
 #include <fmt/format.h>
 

@@ -7,7 +7,7 @@
 
 #include "lib/engine/served_adapter.h"
 #include "lib/engine/sglang/load/weights.h"
-#include "lib/engine/sglang/python_text.h"
+#include "lib/engine/python_text.h"
 
 namespace moelora::sglang {
 

@@ -9,7 +9,7 @@
 #include "lib/engine/sglang/features.h"
 #include "lib/engine/sglang/model/model_class.h"
 #include "lib/engine/sglang/pool/rank.h"
-#include "lib/engine/sglang/python_text.h"
+#include "lib/engine/python_text.h"
 
 namespace moelora::sglang {
 
