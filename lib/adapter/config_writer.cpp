@@ -42,11 +42,9 @@ int64_t moe_layer_count(const ModelSpec& spec) {
 
 // How many modules or parameters of this name a whole model has, for expert targets: a name that is
 // not targeted everywhere must be written with its full path.
-bool everywhere(const WrittenConfig& in, const std::string& name, int64_t found) {
+bool everywhere(const WrittenConfig& in, int64_t found) {
   if (in.spec == nullptr) return true;
-  const bool numbered = in.layout->id == "peft-linear" || in.layout->id == "linear-fused";
-  (void)name;
-  return found == moe_layer_count(*in.spec) * (numbered ? in.spec->experts : 1);
+  return found == moe_layer_count(*in.spec) * (in.layout->numbered ? in.spec->experts : 1);
 }
 
 // Expert names as short as they can be: the leaf (modules) or the path below the layer (parameters)
@@ -63,7 +61,7 @@ Names expert_names(const WrittenConfig& in, bool parameters) {
   Names out;
   for (const std::string& name : order) {
     const Names& paths = by_short[name];
-    if (everywhere(in, name, static_cast<int64_t>(paths.size())))
+    if (everywhere(in, static_cast<int64_t>(paths.size())))
       out.push_back(name);
     else
       out.insert(out.end(), paths.begin(), paths.end());
@@ -154,7 +152,7 @@ void set_targets(const WrittenConfig& in, Json& config) {
 }
 
 void set_markers(const WrittenConfig& in, Json& config) {
-  const bool params = in.layout->id == "peft-params";
+  const bool params = in.layout->one_parameter;
   if (params)
     config.set("lora_B_layout",
                in.options.b_order == BOrder::rank_major ? "rank_major" : "grouped_by_expert");

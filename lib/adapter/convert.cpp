@@ -24,7 +24,7 @@ bool gated(const Conversion& c, const ModelSpec* spec) {
 
 void fuse_for(Conversion& c, const ModelSpec* spec, int threads) {
   if (!gated(c, spec)) {
-    if (has(c.adapter, Projection::up) && c.to->id != "peft-params")
+    if (has(c.adapter, Projection::up) && !c.to->one_parameter)
       throw Error(std::string(c.to->id),
                   "cannot hold experts without a gate: there is no gate_up_proj",
                   "use --to peft-linear, stacked or peft-params");
@@ -97,8 +97,8 @@ std::vector<ExpertTarget> write_dense(const Conversion& c, const ModelSpec* spec
 LayoutWriteOptions written_form(const Conversion& c, const ConvertOptions& options) {
   LayoutWriteOptions out = options.layout;
   const ReadOptions& said = options.load.read;
-  const bool in = c.input.layout != nullptr && c.input.layout->id == "peft-params";
-  const bool to = c.to != nullptr && c.to->id == "peft-params";
+  const bool in = c.input.layout != nullptr && c.input.layout->one_parameter;
+  const bool to = c.to != nullptr && c.to->one_parameter;
   if (in || (!said.b_order && !said.roles)) return out;
   if (!to)
     throw Error(
@@ -112,15 +112,11 @@ LayoutWriteOptions written_form(const Conversion& c, const ConvertOptions& optio
   return out;
 }
 
-bool numbered(const Layout& layout) {
-  return layout.id == "peft-linear" || layout.id == "linear-fused";
-}
-
 // Numbered files do not say how many experts there are; a tensor of all experts does.
 void check_expert_count(Conversion& c, const ModelSpec* spec) {
-  if (spec != nullptr || numbered(*c.to)) return;
-  const bool counted = !numbered(*c.input.layout);
-  if (c.adapter.expert_count == 1 && !(counted && c.to->id == "peft-params"))
+  if (spec != nullptr || c.to->numbered) return;
+  const bool counted = !c.input.layout->numbered;
+  if (c.adapter.expert_count == 1 && !(counted && c.to->one_parameter))
     throw Error("expert 0",
                 "is the only one with LoRA, and how many experts there are is not known: one slice "
                 "would mean one matrix for all of them",

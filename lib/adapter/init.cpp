@@ -143,7 +143,7 @@ FreshAdapter make_adapter(const InitOptions& given, const ModelSpec& spec) {
     throw Error("--alpha", "is not finite", "leave it out: alpha is then the rank");
   check_targets(o);
   const Layout& layout = layout_by_id(o.to);
-  if (layout.id == "shared-outer") o.shared_outer = true;
+  if (layout.shared_outer) o.shared_outer = true;
   const Maker maker(o);
   FreshAdapter out;
   out.adapter.config = start_config(o);

@@ -8,14 +8,10 @@
 
 namespace moelora {
 
-#define MOELORA_ENTRY(name) extern const Layout name;
-#include "layouts.inc"
-#undef MOELORA_ENTRY
-
 namespace {
 
 constexpr std::array kAll = {
-#define MOELORA_ENTRY(name) &name,
+#define MOELORA_ENTRY(name) &layouts::name,
 #include "layouts.inc"
 #undef MOELORA_ENTRY
 };

@@ -74,15 +74,19 @@ struct WrittenExperts {
 };
 
 // An on-disk form of routed-expert factors. Every layout is one file in layouts/ that defines one
-// `const Layout`; the folder is the registry.
+// `const Layout layouts::NAME`; the folder is the registry.
 struct Layout {
-  std::string_view id;       // "peft-linear"
+  std::string_view id;       // what --to says: peft-linear
   std::string_view summary;  // one line for the README table
   std::string_view names;    // names below "...experts", for the table
   std::string_view shapes;   // for the table
   std::string_view sources;  // upstream code these names and shapes were read from
-  bool fused;                // gate and up are one matrix
-  Form form;                 // whose module names dense tensors take
+  // Traits: what code that meets any layout asks. Nobody compares ids.
+  bool fused = false;          // gate and up are one matrix
+  bool numbered = false;       // a pair per expert, its number in the name; else all in one tensor
+  bool one_parameter = false;  // all experts are one PEFT parameter: B has an order, A and B roles
+  bool shared_outer = false;   // gate/up A and down B are always one matrix for all experts
+  Form form;                   // whose module names dense tensors take
   // Row order of fused factors; nullopt: the family's own, as its base parameter has it.
   std::optional<GateUpOrder> gate_up_order;
 
@@ -90,6 +94,13 @@ struct Layout {
   void (*read)(std::span<const ExpertTensor> tensors, const ReadContext& context, Adapter& adapter);
   WrittenExperts (*write)(const WriteContext& context);
 };
+
+// Every file of layouts/ as a symbol: layouts::peft_linear, ...
+namespace layouts {
+#define MOELORA_ENTRY(name) extern const Layout name;
+#include "layouts.inc"
+#undef MOELORA_ENTRY
+}  // namespace layouts
 
 std::span<const Layout* const> all_layouts();
 const Layout& layout_by_id(std::string_view id);  // throws Error that lists the ids

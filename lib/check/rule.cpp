@@ -144,7 +144,7 @@ std::string RuleContext::fill(std::string_view fix) const {
   const Subject* subject = adapter_ ? &this->subject() : nullptr;
   const bool experts = subject != nullptr && subject->layout != nullptr;
   return fill_holes(fix, subject != nullptr ? subject->given : "ADAPTER",
-                    experts ? subject->layout->id : "peft-linear");
+                    (experts ? *subject->layout : layouts::peft_linear).id);
 }
 
 std::string fill_holes(std::string_view fix, std::string_view adapter, std::string_view layout) {

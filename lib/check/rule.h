@@ -64,8 +64,8 @@ struct Rule {
 std::span<const Rule* const> all_rules();            // by id
 const Rule* find_rule(std::string_view id_or_name);  // null when unknown
 
-// A fix with {adapter}, the adapter's path, and {layout}, the layout of its experts ("peft-linear"
-// for one without), filled in.
+// A fix with {adapter}, the adapter's path, and {layout}, the id of its experts' layout
+// (peft-linear for one without), filled in.
 std::string fill_holes(std::string_view fix, std::string_view adapter, std::string_view layout);
 
 // What a rule sees, and where it reports.

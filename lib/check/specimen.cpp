@@ -17,22 +17,24 @@ namespace {
 
 // A sound adapter: what `lora-convert init` would make for a tiny base model.
 struct Recipe {
-  std::string_view id, base, to;
+  std::string_view id, base;
+  const Layout* to;
   std::string_view targets;  // separated by spaces
   std::string_view engines;  // that accept it, separated by spaces
 };
 
 constexpr std::array<Recipe, 9> kRecipes = {{
-    {"gpt_oss_attention", "gpt_oss", "peft-linear", "attention", "peft sglang vllm"},
-    {"gpt_oss_stacked_params", "gpt_oss", "peft-params", "attention experts", "peft vllm"},
-    {"gpt_oss_stacked", "gpt_oss", "stacked-fused", "attention experts", "sglang"},
-    {"qwen3_moe_per_expert", "qwen3_moe", "peft-linear", "attention experts", "sglang vllm"},
-    {"qwen3_moe_shared_outer", "qwen3_moe", "shared-outer", "attention experts", "sglang"},
-    {"qwen3_moe_stacked_params", "qwen3_moe", "peft-params", "attention experts", "peft"},
-    {"mixtral_per_expert", "mixtral", "peft-linear", "attention experts", "vllm"},
-    {"deepseek_v3_per_expert", "deepseek_v3", "peft-linear", "attention experts shared",
+    {"gpt_oss_attention", "gpt_oss", &layouts::peft_linear, "attention", "peft sglang vllm"},
+    {"gpt_oss_stacked_params", "gpt_oss", &layouts::peft_params, "attention experts", "peft vllm"},
+    {"gpt_oss_stacked", "gpt_oss", &layouts::stacked_fused, "attention experts", "sglang"},
+    {"qwen3_moe_per_expert", "qwen3_moe", &layouts::peft_linear, "attention experts",
      "sglang vllm"},
-    {"nemotron_h_per_expert", "nemotron_h", "peft-linear", "experts", "vllm"},
+    {"qwen3_moe_shared_outer", "qwen3_moe", &layouts::shared_outer, "attention experts", "sglang"},
+    {"qwen3_moe_stacked_params", "qwen3_moe", &layouts::peft_params, "attention experts", "peft"},
+    {"mixtral_per_expert", "mixtral", &layouts::peft_linear, "attention experts", "vllm"},
+    {"deepseek_v3_per_expert", "deepseek_v3", &layouts::peft_linear, "attention experts shared",
+     "sglang vllm"},
+    {"nemotron_h_per_expert", "nemotron_h", &layouts::peft_linear, "experts", "vllm"},
 }};
 
 std::vector<std::string> words(std::string_view text) {
@@ -70,7 +72,7 @@ InitOptions init_options(const Recipe& recipe) {
   out.rank = 4;
   out.alpha = 8;
   out.targets = words(recipe.targets);
-  out.to = recipe.to;
+  out.to = recipe.to->id;
   out.random_b = true;
   return out;
 }

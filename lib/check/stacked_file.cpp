@@ -25,7 +25,7 @@ Attempt attempt(const StackedFile& file, const Subject& subject, std::optional<R
 }  // namespace
 
 std::optional<StackedFile> stacked_file(const Subject& subject) {
-  if (!subject.parsed_config || subject.layout == nullptr || subject.layout->id != "peft-params")
+  if (!subject.parsed_config || subject.layout == nullptr || !subject.layout->one_parameter)
     return std::nullopt;
   StackedFile out;
   try {

@@ -61,14 +61,14 @@ WrittenExperts write(const WriteContext& context) {
 
 }  // namespace
 
-extern const Layout linear_fused;
-const Layout linear_fused = {
+const Layout layouts::linear_fused = {
     .id = "linear-fused",
     .summary = "one pair an expert, gate and up in one matrix",
     .names = "{e}.{gate_up_proj|down_proj}; reads {gate_up_projs|down_projs}.{e} too",
     .shapes = "A [r, in], B [2I, r]: gate rows, then up rows",
     .sources = "ms-swift, OpenPipe ART; Unsloth bnb-4bit gpt-oss (plural names, interleaved rows)",
     .fused = true,
+    .numbered = true,
     .form = Form::hub,
     .gate_up_order = GateUpOrder::halves,
     .claim = claim,

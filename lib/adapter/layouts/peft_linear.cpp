@@ -46,14 +46,13 @@ WrittenExperts write(const WriteContext& context) {
 
 }  // namespace
 
-extern const Layout peft_linear;
-const Layout peft_linear = {
+const Layout layouts::peft_linear = {
     .id = "peft-linear",
     .summary = "one pair an expert and projection, in the family's own spelling",
     .names = "{e}.{gate_proj|up_proj|down_proj} or {e}.{w1|w3|w2}",
     .shapes = "A [r, in], B [out, r]",
     .sources = "PEFT on transformers 4, tinker-cookbook build_lora_adapter, ms-swift, prime-rl",
-    .fused = false,
+    .numbered = true,
     .form = Form::hub,
     .gate_up_order = GateUpOrder::halves,
     .claim = claim,

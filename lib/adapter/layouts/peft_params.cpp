@@ -156,14 +156,14 @@ WrittenExperts write(const WriteContext& context) {
 
 }  // namespace
 
-extern const Layout peft_params;
-const Layout peft_params = {
+const Layout layouts::peft_params = {
     .id = "peft-params",
     .summary = "PEFT target_parameters: experts and rank on one axis",
     .names = "base_layer (gate_up) and the bare stem (down)",
     .shapes = "A [E*r, in] row e*r+k, B [out, r*E] column k*E+e",
     .sources = "PEFT >= 0.17 ParamWrapper, vLLM 3-D, Unsloth, prime-rl",
     .fused = true,
+    .one_parameter = true,
     .form = Form::memory,
     .gate_up_order = std::nullopt,
     .claim = claim,

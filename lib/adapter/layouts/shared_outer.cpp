@@ -32,15 +32,14 @@ WrittenExperts write(const WriteContext& context) { return write_stacked(names()
 
 }  // namespace
 
-extern const Layout shared_outer;
-const Layout shared_outer = {
+const Layout layouts::shared_outer = {
     .id = "shared-outer",
     .summary = "3-D tensors whose outer factors are one matrix for all experts",
     .names = "{w1|w3|w2}; reads {gate_proj|up_proj|down_proj} too",
     .shapes = "w1, w3: A [1, r, H], B [E, I, r]; w2: A [E, r, I], B [1, H, r]",
     .sources =
         "Tinker, miles (Inkling), xorl sglang_shared_outer, SGLang --experts-shared-outer-loras",
-    .fused = false,
+    .shared_outer = true,
     .form = Form::hub,
     .gate_up_order = GateUpOrder::halves,
     .claim = claim,

@@ -30,14 +30,12 @@ WrittenExperts write(const WriteContext& context) { return write_stacked(names()
 
 }  // namespace
 
-extern const Layout stacked;
-const Layout stacked = {
+const Layout layouts::stacked = {
     .id = "stacked",
     .summary = "one 3-D tensor a projection, experts first",
     .names = "{gate_proj|up_proj|down_proj}; reads {w1|w3|w2} too",
     .shapes = "A [E, r, in], B [E, out, r]",
     .sources = "SGLang normalisation (lora/lora.py), SkyRL",
-    .fused = false,
     .form = Form::hub,
     .gate_up_order = GateUpOrder::halves,
     .claim = claim,

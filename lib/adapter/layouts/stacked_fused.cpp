@@ -31,8 +31,7 @@ WrittenExperts write(const WriteContext& context) {
 
 }  // namespace
 
-extern const Layout stacked_fused;
-const Layout stacked_fused = {
+const Layout layouts::stacked_fused = {
     .id = "stacked-fused",
     .summary = "3-D tensors, gate and up in one matrix",
     .names = "{gate_up_proj|down_proj}",

@@ -17,9 +17,9 @@ struct Kinds {
 Kinds kinds_of(const std::vector<Subject>& adapters) {
   Kinds out;
   for (const Subject& subject : adapters) {
-    const std::string_view layout = subject.layout == nullptr ? "" : subject.layout->id;
-    if (layout == "peft-params") out.stacked.push_back(subject.given);
-    if (layout == "peft-linear" || layout == "linear-fused") out.numbered.push_back(subject.given);
+    if (subject.layout == nullptr) continue;
+    if (subject.layout->one_parameter) out.stacked.push_back(subject.given);
+    if (subject.layout->numbered) out.numbered.push_back(subject.given);
   }
   return out;
 }

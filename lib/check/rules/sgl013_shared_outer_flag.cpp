@@ -7,7 +7,7 @@ namespace {
 // Nothing is wrong, but the server must find out by itself.
 void note_detection(RuleContext& context) {
   const Subject& subject = context.subject();
-  if (subject.layout == nullptr || subject.layout->id != "shared-outer") return;
+  if (subject.layout == nullptr || !subject.layout->shared_outer) return;
   if (context.plan() == nullptr || context.plan()->first_refusal() != nullptr) return;
   Finding& finding = context.report(
       "the experts share their outer factors: a server that has this adapter at its start detects "

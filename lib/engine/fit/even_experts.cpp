@@ -37,7 +37,7 @@ Scaling scaling_with(const Group& group, double value) {
 
 void run(FitContext& context) {
   Adapter& adapter = context.adapter;
-  if (context.choice.layout != "peft-params") return;
+  if (!context.choice.layout->one_parameter) return;
   for (auto& [key, group] : groups(adapter)) {
     const ScaleCounts counts = counts_of(group, adapter.expert_count);
     if (counts.size() < 2) continue;

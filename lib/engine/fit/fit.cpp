@@ -76,7 +76,7 @@ FittedAdapter fit_adapter(const LoadedAdapter& input, const FitOptions& options)
   const Situation situation{options.engine, options.server, spec,
                             fit::is_shared_outer(input.adapter)};
   LayoutChoice choice = choose_layout(situation);
-  if (!options.to.empty()) choice.layout = layout_by_id(options.to).id;
+  if (!options.to.empty()) choice.layout = &layout_by_id(options.to);
 
   FittedAdapter out;
   out.adapter = input.adapter;
@@ -97,7 +97,7 @@ FittedAdapter fit_adapter(const LoadedAdapter& input, const FitOptions& options)
 FittedConversion plan_fitted(LoadedAdapter input, const FitOptions& options,
                              ConvertOptions convert) {
   FittedAdapter fitted = fit_adapter(input, options);
-  convert.to = fitted.layout;
+  convert.to = fitted.layout->id;
   convert.layout = fitted.write;
   return {std::move(fitted.meant), plan_conversion(std::move(input), std::move(fitted.adapter),
                                                    std::move(fitted.fitting), convert)};

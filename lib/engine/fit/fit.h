@@ -39,8 +39,8 @@ struct FittedAdapter {
   Adapter meant;  // as read, without what was dropped, under the names the engine reads
   Adapter adapter;
   Fitting fitting;
-  std::string layout;        // to write it in
-  LayoutWriteOptions write;  // of that layout
+  const Layout* layout = nullptr;  // to write it in
+  LayoutWriteOptions write;        // of that layout
 };
 
 // REQUIRES a base model: without one, or for what the engine cannot hold and --drop does not name,

@@ -21,7 +21,7 @@ struct LayoutChoice {
   std::string_view engine;  // id
   std::string_view when;    // for people
   bool (*applies)(const Situation& situation);
-  std::string_view layout;
+  const Layout* layout;
   std::string_view why;
 };
 

@@ -19,7 +19,8 @@ std::map<int, int64_t> gate_ranks(const Adapter& adapter) {
 }
 
 std::string reason(const FitContext& context, bool misread) {
-  if (!misread) return fmt::format("{} holds one lora_A for gate and up", context.choice.layout);
+  if (!misread)
+    return fmt::format("{} holds one lora_A for gate and up", context.choice.layout->id);
   return fmt::format("{} multiplies up with gate's lora_A {}", context.title(),
                      context.options.server.on("lora-use-virtual-experts") ? "under virtual experts"
                                                                            : "on gpt-oss");
@@ -40,7 +41,7 @@ void note_doubled(FitContext& context, const std::map<int, int64_t>& before, boo
 }
 
 void run(FitContext& context) {
-  const Layout& layout = layout_by_id(context.choice.layout);
+  const Layout& layout = *context.choice.layout;
   const bool misread = needs_one_a({context.engine(), context.options.server, context.spec, false});
   if (context.adapter.experts.empty() || !context.spec.gated || !(misread || layout.fused)) return;
   const auto before = gate_ranks(context.adapter);

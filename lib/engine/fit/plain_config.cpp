@@ -43,7 +43,7 @@ void for_server(FitContext& context, std::vector<std::string>& changed) {
 void for_peft(FitContext& context, std::vector<std::string>& changed) {
   const AdapterConfig& config = context.adapter.config;
   const Json* dropout = config.json.find("lora_dropout");
-  if (context.choice.layout != "peft-params" || context.adapter.experts.empty()) return;
+  if (!context.choice.layout->one_parameter || context.adapter.experts.empty()) return;
   if (config.use_dora) refuse_beside_parameters(config, "use_dora");
   if (config.lora_bias && context.drops(DropKind::bias))
     set(context, "lora_bias", Json(false), changed);
