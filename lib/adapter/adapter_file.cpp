@@ -7,6 +7,7 @@
 
 #include "lib/adapter/expert_collector.h"
 #include "lib/base/error.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
@@ -158,12 +159,7 @@ AdapterFiles open_adapter(const std::string& path, const TorchOptions& torch) {
 
 std::optional<BaseModel> base_for(const AdapterConfig& config, const LoadOptions& options,
                                   std::vector<std::string>& notes) {
-  if (!options.base.empty()) return open_base(options.base, options.model_specs);
-  if (config.base_model.empty()) return std::nullopt;
-  BaseModel found = find_base_by_name(config.base_model, options.model_specs);
-  if (found.origin.empty()) return std::nullopt;
-  notes.push_back(fmt::format("base model: {} (from base_model_name_or_path)", found.origin));
-  return found;
+  return base_or_hint(options.base, config.base_model, options.model_specs, notes);
 }
 
 Interpretation interpret_tensors(const TensorMap& tensors, std::span<const ExpertTensor> experts,

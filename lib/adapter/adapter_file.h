@@ -6,6 +6,7 @@
 
 #include "lib/adapter/layout.h"
 #include "lib/io/weights.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 

@@ -8,6 +8,7 @@
 #include "lib/adapter/gate_up.h"
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {

@@ -11,6 +11,7 @@
 #include "lib/adapter/random_source.h"
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {

@@ -7,6 +7,7 @@
 #include "lib/adapter/summary.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {

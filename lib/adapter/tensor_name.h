@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "lib/adapter/adapter.h"
-#include "lib/model/projection.h"
+#include "lib/model/model_spec.h"
 
 namespace moelora {
 

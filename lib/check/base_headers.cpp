@@ -4,6 +4,7 @@
 
 #include "lib/base/error.h"
 #include "lib/io/weights.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "lib/model/base_model.h"
 #include "lib/model/model_spec.h"
 
 namespace moelora {

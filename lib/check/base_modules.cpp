@@ -6,6 +6,7 @@
 
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/nearest.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {

@@ -6,6 +6,7 @@
 
 #include "lib/check/base_headers.h"
 #include "lib/check/subject.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 

@@ -7,6 +7,7 @@
 
 #include "lib/base/utf8.h"
 #include "lib/io/weights.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {

@@ -162,7 +162,7 @@ std::vector<SchemaFault> check_schema(const Json& value, const Json& schema) {
 
 const Json& adapter_config_schema() {
   static const Json kSchema =
-      parse_json(embedded_config_schema().front().text, "schemas/adapter_config.schema.json");
+      parse_json(embedded_config_schema().front().second, "schemas/adapter_config.schema.json");
   return kSchema;
 }
 

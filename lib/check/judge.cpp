@@ -7,6 +7,7 @@
 
 #include "lib/base/utf8.h"
 #include "lib/check/forward.h"
+#include "lib/model/base_model.h"
 #include "lib/model/family.h"
 
 namespace moelora {
@@ -38,11 +39,7 @@ std::optional<BaseModel> base_of(const std::vector<Subject>& adapters, const Loa
         "the adapters name {} base models ({}, {} ...), a server has one: "
         "judged without; name it with --base",
         names.size(), moelora::quoted(*names.begin()), moelora::quoted(*names.rbegin())));
-  if (names.size() != 1) return std::nullopt;
-  BaseModel found = find_base_by_name(*names.begin(), load.model_specs);
-  if (found.origin.empty()) return std::nullopt;
-  notes.push_back(fmt::format("base model: {} (from base_model_name_or_path)", found.origin));
-  return found;
+  return base_or_hint("", names.size() == 1 ? *names.begin() : "", load.model_specs, notes);
 }
 
 // What names no part of an adapter must be right even where nothing needs it.

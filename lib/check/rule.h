@@ -11,6 +11,7 @@
 #include "lib/check/specimen.h"
 #include "lib/check/subject.h"
 #include "lib/engine/engine.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 

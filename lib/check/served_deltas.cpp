@@ -10,6 +10,7 @@
 #include "lib/adapter/summary.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/engine/buffers.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {

@@ -8,6 +8,7 @@
 #include "lib/check/rule.h"
 #include "lib/compare/meant_deltas.h"
 #include "lib/compare/served_difference.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 

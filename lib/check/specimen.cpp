@@ -11,6 +11,8 @@
 #include "lib/base/error.h"
 #include "lib/check/embedded_specimens.h"
 #include "lib/check/validate.h"
+#include "lib/model/base_model.h"
+#include "lib/model/model_builder.h"
 
 namespace moelora {
 namespace {
@@ -48,8 +50,8 @@ std::vector<std::string> words(std::string_view text) {
 }
 
 Json base_config(std::string_view name) {
-  for (const EmbeddedFile& file : embedded_specimen_bases())
-    if (file.name == name) return parse_json(file.text, "schemas/specimens/" + file.name + ".json");
+  for (const auto& [file, text] : embedded_specimen_bases())
+    if (file == name) return parse_json(text, "schemas/specimens/" + file + ".json");
   throw Error(std::string(name), "is no base of schemas/specimens");
 }
 

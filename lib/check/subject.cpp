@@ -5,6 +5,7 @@
 
 #include "lib/io/folder_listing.h"
 #include "lib/io/sniff.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {

@@ -10,6 +10,7 @@
 #include "lib/check/adapter_parts.h"
 #include "lib/compare/forward_check.h"
 #include "lib/engine/served_adapter.h"
+#include "lib/model/base_model.h"
 #include "lib/numeric/stats/value_stats.h"
 
 namespace moelora {

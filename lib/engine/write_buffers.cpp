@@ -9,6 +9,7 @@
 #include "lib/engine/fit/step.h"
 #include "lib/io/tensor_digests.h"
 #include "lib/io/weights.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
@@ -59,15 +60,11 @@ Deployment deployment_of(const BufferOptions& options, const EngineChoice& engin
 
 BaseModel base_of(const BufferOptions& options, const Json& config,
                   std::vector<std::string>& notes) {
-  if (!options.base.empty()) return open_base(options.base, options.model_specs);
   const Json* name = config.find("base_model_name_or_path");
-  if (name != nullptr && name->is(Json::Kind::string)) {
-    BaseModel found = find_base_by_name(name->as_string(), options.model_specs);
-    if (!found.origin.empty()) {
-      notes.push_back(fmt::format("base model: {} (from base_model_name_or_path)", found.origin));
-      return found;
-    }
-  }
+  const bool named = name != nullptr && name->is(Json::Kind::string);
+  if (auto found =
+          base_or_hint(options.base, named ? name->as_string() : "", options.model_specs, notes))
+    return std::move(*found);
   throw Error("--to " + options.to,
               "what a server holds depends on the base model, and none is known",
               "name it with --base");

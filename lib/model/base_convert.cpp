@@ -4,18 +4,78 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
+#include <cstdint>
+#include <filesystem>
 #include <set>
+#include <string_view>
 
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
 #include "lib/io/tensor_writer.h"
 #include "lib/io/weights.h"
-#include "lib/model/base_files.h"
+#include "lib/model/base_model.h"
 #include "lib/model/base_verify.h"
 #include "lib/model/expert_tensors.h"
 
 namespace moelora {
 namespace {
+
+namespace fs = std::filesystem;
+
+// A file of a model folder that goes along unchanged: tokenizer, chat template, licence.
+struct CarriedFile {
+  std::string name, path;
+};
+
+constexpr uint64_t kMaxCarriedBytes = 256u << 20;
+
+bool is_weights(std::string_view name) {
+  static constexpr std::array<std::string_view, 9> kEndings = {
+      ".safetensors", ".safetensors.index.json",
+      ".bin",         ".bin.index.json",
+      ".pt",          ".pth",
+      ".gguf",        ".h5",
+      ".msgpack"};
+  return std::any_of(kEndings.begin(), kEndings.end(),
+                     [&](std::string_view end) { return name.ends_with(end); });
+}
+
+bool is_carried(const fs::directory_entry& entry, const std::string& name) {
+  std::error_code error;
+  return name[0] != '.' && entry.is_regular_file(error) &&
+         entry.file_size(error) <= kMaxCarriedBytes && !is_weights(name);
+}
+
+// The files of `folder` except config.json, weights and their indexes, in order of name. What is
+// neither weights nor carried along (folders, files above kMaxCarriedBytes, hidden files) is added
+// to `left_out`.
+std::vector<CarriedFile> other_files(const std::string& folder,
+                                     std::vector<std::string>& left_out) {
+  std::vector<CarriedFile> out;
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string();
+    const bool converted = name == "config.json" || name.ends_with(".safetensors") ||
+                           name.ends_with(".safetensors.index.json");
+    if (converted) continue;
+    if (is_carried(entry, name))
+      out.push_back({name, entry.path().string()});
+    else
+      left_out.push_back(name);
+  }
+  std::sort(out.begin(), out.end(),
+            [](const CarriedFile& a, const CarriedFile& b) { return a.name < b.name; });
+  std::sort(left_out.begin(), left_out.end());
+  return out;
+}
+
+// Tensors that a cast to BF16 passes by: a router's correction bias, which models keep in F32
+// (transformers' _keep_in_fp32_modules_strict) because rounding it changes which experts are
+// chosen.
+bool stays_as_it_is(const std::string& tensor_name) {
+  return tensor_name.ends_with("e_score_correction_bias");
+}
 
 std::string_view form_name(ExpertForm form) {
   return form == ExpertForm::per_expert ? "per-expert" : "fused";

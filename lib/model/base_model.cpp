@@ -1,18 +1,119 @@
+#include "lib/model/base_model.h"
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <cctype>
+#include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <optional>
 
 #include "lib/base/error.h"
-#include "lib/model/builtin_models.h"
-#include "lib/model/hub_cache.h"
+#include "lib/model/embedded_builtins.h"
+#include "lib/model/family.h"
+#include "lib/model/json_view.h"
 #include "lib/model/model_builder.h"
 
 namespace moelora {
 namespace {
 
 namespace fs = std::filesystem;
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+fs::path cache_folder() {
+  if (const std::string hub = environment("HF_HUB_CACHE"); !hub.empty()) return hub;
+  if (const std::string home = environment("HF_HOME"); !home.empty()) return fs::path(home) / "hub";
+  if (const std::string xdg = environment("XDG_CACHE_HOME"); !xdg.empty())
+    return fs::path(xdg) / "huggingface" / "hub";
+  return fs::path(environment("HOME")) / ".cache" / "huggingface" / "hub";
+}
+
+// "org/name" or "name" of characters a hub name may have: it becomes part of a path.
+bool is_hub_name(const std::string& name) {
+  const auto allowed = [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.' || c == '/';
+  };
+  return !name.empty() && std::all_of(name.begin(), name.end(), allowed) && name.front() != '/' &&
+         name.find("..") == std::string::npos && std::count(name.begin(), name.end(), '/') <= 1;
+}
+
+std::string repository_folder(const std::string& name) {
+  std::string out = "models--" + name;
+  const size_t slash = out.find('/');
+  return slash == std::string::npos ? out : out.replace(slash, 1, "--");
+}
+
+std::string first_word(const fs::path& path) {
+  std::ifstream in(path);
+  std::string out;
+  in >> out;
+  return out;
+}
+
+bool is_commit(const std::string& text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(),
+                                      [](unsigned char c) { return std::isalnum(c) != 0; });
+}
+
+// The snapshot of a hub model ("org/name") in the local cache.
+struct HubSnapshot {
+  std::string folder;  // "" when there is none
+  std::string tried;   // then: where it was looked for and what was missing
+};
+
+HubSnapshot find_hub_snapshot(const std::string& name) {
+  if (!is_hub_name(name)) return {"", "it is no hub name either"};
+  const fs::path repository = cache_folder() / repository_folder(name);
+  const fs::path ref = repository / "refs" / "main";
+  const std::string commit = first_word(ref);
+  if (!is_commit(commit)) return {"", fmt::format("the hub cache has no {}", ref.string())};
+  const fs::path snapshot = repository / "snapshots" / commit;
+  std::error_code ignored;
+  if (!fs::is_directory(snapshot, ignored))
+    return {"", fmt::format("the hub cache has no {}", snapshot.string())};
+  return {snapshot.string(), ""};
+}
+
+struct BuiltinModel {
+  std::vector<std::string> names;
+  std::string where;  // the file, for messages
+  Json config;
+};
+
+std::vector<BuiltinModel> read_builtins() {
+  std::vector<BuiltinModel> out;
+  for (const auto& [name, text] : embedded_builtin_files()) {
+    const std::string where = "schemas/builtin_models/" + name + ".json";
+    const Json json = parse_json(text, where);
+    const JsonView view(json, where);
+    out.push_back({view.at("names").strings(), where, view.at("config").json()});
+  }
+  return out;
+}
+
+const std::vector<BuiltinModel>& builtins() {
+  static const std::vector<BuiltinModel> all = read_builtins();
+  return all;
+}
+
+bool same_name(const std::string& a, const std::string& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](unsigned char x, unsigned char y) {
+    return std::tolower(x) == std::tolower(y);
+  });
+}
+
+const BuiltinModel* find_builtin_model(const std::string& name) {
+  for (const BuiltinModel& model : builtins())
+    for (const std::string& known : model.names)
+      if (same_name(known, name)) return &model;
+  return nullptr;
+}
 
 std::vector<Family> read_families(const std::vector<std::string>& paths) {
   std::vector<Family> out;
@@ -23,7 +124,7 @@ std::vector<Family> read_families(const std::vector<std::string>& paths) {
 BaseModel base_of(Json config, const std::string& where, std::string origin, std::string folder,
                   const std::vector<Family>& families) {
   BaseModel out;
-  out.spec = build_model_spec(config, where, family_of(config, where, families));
+  out.spec = make_model_spec(config, where, families);
   out.config = std::move(config);
   out.origin = std::move(origin);
   out.folder = std::move(folder);
@@ -48,10 +149,9 @@ BaseModel base_of_path(const std::string& path, const std::vector<Family>& famil
 // `tried` collects what was looked at, for the message.
 std::optional<BaseModel> base_of_name(const std::string& name, const std::vector<Family>& families,
                                       std::string& tried) {
-  if (const auto builtin = find_builtin_model(name)) {
-    return base_of(builtin->config, builtin->where, "built-in config of " + builtin->name, "",
-                   families);
-  }
+  if (const BuiltinModel* builtin = find_builtin_model(name))
+    return base_of(builtin->config, builtin->where, "built-in config of " + builtin->names.front(),
+                   "", families);
   tried += "no built-in model has this name";
   const HubSnapshot snapshot = find_hub_snapshot(name);
   if (!snapshot.folder.empty()) return base_of_path(snapshot.folder, families);
@@ -72,10 +172,29 @@ BaseModel open_base(const std::string& base, const std::vector<std::string>& mod
                           fmt::join(builtin_models(), ", ")));
 }
 
-BaseModel find_base_by_name(const std::string& name, const std::vector<std::string>& model_specs) {
+std::optional<BaseModel> find_base_by_name(const std::string& name,
+                                           const std::vector<std::string>& model_specs) {
   std::string tried;
-  auto found = base_of_name(name, read_families(model_specs), tried);
-  return found ? std::move(*found) : BaseModel();
+  return base_of_name(name, read_families(model_specs), tried);
+}
+
+std::optional<BaseModel> base_or_hint(const std::string& base, const std::string& hint,
+                                      const std::vector<std::string>& model_specs,
+                                      std::vector<std::string>& notes) {
+  if (!base.empty()) return open_base(base, model_specs);
+  if (hint.empty()) return std::nullopt;
+  auto found = find_base_by_name(hint, model_specs);
+  if (found)
+    notes.push_back(fmt::format("base model: {} (from base_model_name_or_path)", found->origin));
+  return found;
+}
+
+std::vector<std::string> builtin_models() {
+  std::vector<std::string> out;
+  for (const BuiltinModel& model : builtins())
+    out.insert(out.end(), model.names.begin(), model.names.end());
+  std::sort(out.begin(), out.end());
+  return out;
 }
 
 }  // namespace moelora

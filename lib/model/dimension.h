@@ -41,4 +41,11 @@ class Dimension {
   std::vector<Product> sum_;
 };
 
+// What a config value is when its key is absent (or says "auto") and no sum of products tells.
+// A family file names one with {"function": NAME}.
+bool is_value_function(const std::string& name);
+
+// REQUIRES: is_value_function(name), and `values` has "hidden".
+int64_t value_function(const std::string& name, const Values& values);
+
 }  // namespace moelora

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "lib/base/tensor.h"
-#include "lib/model/expert_storage.h"
 #include "lib/model/model_spec.h"
 
 namespace moelora {

@@ -7,7 +7,7 @@
 #include <set>
 
 #include "lib/base/error.h"
-#include "lib/model/value_functions.h"
+#include "lib/model/embedded_families.h"
 
 namespace moelora {
 namespace {
@@ -241,6 +241,20 @@ Family parse_family(const Json& document, const std::string& where) {
   check_references(json, family);
   check_gates(json, family);
   return family;
+}
+
+const std::vector<Family>& embedded_families() {
+  static const std::vector<Family> families = [] {
+    std::vector<Family> out;
+    for (const auto& [name, text] : embedded_family_files()) {
+      const std::string where = "schemas/models/" + name + ".json";
+      out.push_back(parse_family(parse_json(text, where), where));
+    }
+    std::sort(out.begin(), out.end(),
+              [](const Family& a, const Family& b) { return a.name < b.name; });
+    return out;
+  }();
+  return families;
 }
 
 }  // namespace moelora

@@ -17,7 +17,7 @@ namespace moelora {
 // model_builder.h.
 
 // How one value is found in a config: the first of `keys` that is there, else the length of the
-// first of `lengths` that is there, else `otherwise`, else the named function (value_functions.h).
+// first of `lengths` that is there, else `otherwise`, else the named function (dimension.h).
 struct ValueRule {
   std::string name;
   std::vector<std::string> keys, lengths;
@@ -68,6 +68,9 @@ struct Family {
   Renames hub_names;  // in-memory path components and how the hub spells them
   Renames aliases;    // trainers' spellings and the in-memory one
 };
+
+// The families of schemas/models, parsed once, in order of name.
+const std::vector<Family>& embedded_families();
 
 // Throws Error that names the place in the document (path, line, column) and what was expected.
 Family parse_family(const Json& json, const std::string& where);

@@ -1,12 +1,108 @@
 #include "lib/model/model_builder.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <optional>
 
 #include "lib/base/error.h"
-#include "lib/model/model_config.h"
 
 namespace moelora {
 namespace {
+
+constexpr int64_t kMaxValue = int64_t{1} << 40;
+
+int64_t scalar(const JsonView& json) {
+  if (json.json().is(Json::Kind::boolean)) return json.boolean() ? 1 : 0;
+  const int64_t value = json.integer();
+  if (value < -1 || value > kMaxValue)
+    json.fail(fmt::format("found {}, expected -1 to {}", value, kMaxValue));
+  return value;
+}
+
+int64_t integer_value(const JsonView& json) {
+  if (!json.json().is(Json::Kind::array)) return scalar(json);
+  const auto items = json.items();
+  if (items.empty()) json.fail("found an empty array, expected an integer");
+  const int64_t first = scalar(items.front());
+  for (const JsonView& item : items) {
+    if (scalar(item) != first)
+      item.fail(
+          fmt::format("found {} after {}, expected the same for all layers", scalar(item), first));
+  }
+  return first;
+}
+
+bool is_auto(const JsonView& json) {
+  return json.json().is(Json::Kind::string) && json.string() == "auto";
+}
+
+// A config.json read through a family's spellings.
+class ModelConfig {
+ public:
+  // Keys are looked up below `nested` ("text_config", "" for none), then at the top.
+  // Throws Error when `nested` is not there.
+  ModelConfig(const Json& config, const std::string& where, const std::string& nested)
+      : top_(config, where), nested_(nested.empty() ? top_ : top_.at(nested)) {}
+
+  // null counts as absent
+  std::optional<JsonView> find(const std::string& key) const {
+    if (key.empty()) return nested_;
+    auto found = nested_.find(key);
+    return found ? found : top_.find(key);
+  }
+
+  std::optional<JsonView> find_at_top(const std::string& key) const { return top_.find(key); }
+
+  FindKey finder() const {  // refers to this object
+    return [this](const std::string& key) { return find(key); };
+  }
+
+  // All values of the rules, in order; a rule may use those before it. true is 1, false 0; a list
+  // of equal integers (one a layer) is that integer. Throws Error at the config: a key that is
+  // missing, of the wrong kind, or out of range.
+  Values values(const std::vector<ValueRule>& rules, const std::string& family) const {
+    Values out;
+    for (const ValueRule& rule : rules) out[rule.name] = value(rule, out, family);
+    return out;
+  }
+
+  // The first of `keys` that is there, else `otherwise`.
+  std::string string(const std::vector<std::string>& keys, const std::string& otherwise) const {
+    for (const std::string& key : keys)
+      if (const auto found = find(key)) return found->string();
+    return otherwise;
+  }
+
+ private:
+  std::optional<int64_t> given(const ValueRule& rule) const {
+    for (const std::string& key : rule.keys) {
+      const auto found = find(key);
+      if (!found || (!rule.function.empty() && is_auto(*found))) continue;
+      return integer_value(*found);
+    }
+    for (const std::string& key : rule.lengths) {
+      const auto found = find(key);
+      if (!found) continue;
+      if (found->json().is(Json::Kind::string)) return static_cast<int64_t>(found->string().size());
+      return static_cast<int64_t>(found->items().size());
+    }
+    return std::nullopt;
+  }
+
+  int64_t value(const ValueRule& rule, const Values& before, const std::string& family) const {
+    if (const auto found = given(rule)) return *found;
+    if (rule.otherwise) return rule.otherwise->value(before, nested_.where());
+    if (!rule.function.empty()) return value_function(rule.function, before);
+    std::vector<std::string> keys = rule.keys;
+    keys.insert(keys.end(), rule.lengths.begin(), rule.lengths.end());
+    nested_.fail(fmt::format("the key \"{}\" is missing, which a {} model needs",
+                             fmt::join(keys, "\" or \""), family));
+  }
+
+  JsonView top_, nested_;
+};
 
 // Bounds against a config that would make us list forever or whose products overflow: some ten
 // times what exists.
@@ -161,37 +257,33 @@ const Variant* find_variant(const Family& family, const std::string& model_type)
   return nullptr;
 }
 
-}  // namespace
-
-ModelSpec build_model_spec(const Json& config, const std::string& where, const Family& family) {
-  const std::string& model_type = JsonView(config, where).at("model_type").string();
-  const Variant* variant = find_variant(family, model_type);
-  if (variant == nullptr) {
-    throw Error(where,
-                fmt::format("model_type \"{}\" is none of family {}", model_type, family.name));
-  }
-  return ModelBuilder(config, where, family, *variant).build();
-}
-
-const Family& family_of(const Json& config, const std::string& where,
-                        const std::vector<Family>& extra) {
-  const JsonView view(config, where);
-  const std::string& model_type = view.at("model_type").string();
-  for (auto it = extra.rbegin(); it != extra.rend(); ++it) {
+// The family of a config's model_type: the last of `more` that has it, else an embedded one.
+const Family& family_of(const JsonView& config, const std::vector<Family>& more) {
+  const std::string& model_type = config.at("model_type").string();
+  for (auto it = more.rbegin(); it != more.rend(); ++it)
     if (find_variant(*it, model_type) != nullptr) return *it;
-  }
   std::string known;
-  for (const std::vector<Family>* families : {&extra, &embedded_families()}) {
+  for (const std::vector<Family>* families : {&more, &embedded_families()}) {
     for (const Family& family : *families) {
       if (find_variant(family, model_type) != nullptr) return family;
       for (const Variant& variant : family.variants)
         known += (known.empty() ? "" : ", ") + variant.model_type;
     }
   }
-  view.at("model_type")
+  config.at("model_type")
       .fail(fmt::format("\"{}\" is no known model type; known are: {}", model_type, known),
             "describe the family in a file like those of schemas/models and pass it with "
             "--model-spec FILE");
+}
+
+}  // namespace
+
+ModelSpec make_model_spec(const Json& config, const std::string& where,
+                          const std::vector<Family>& more) {
+  const JsonView view(config, where);
+  const Family& family = family_of(view, more);
+  const Variant& variant = *find_variant(family, view.at("model_type").string());
+  return ModelBuilder(config, where, family, variant).build();
 }
 
 }  // namespace moelora

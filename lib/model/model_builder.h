@@ -8,15 +8,11 @@
 
 namespace moelora {
 
-// The embedded families, parsed once, in order of name.
-const std::vector<Family>& embedded_families();
-
-// The family of a config's model_type: the last of `extra` that has it, else an embedded one.
-// Throws Error that lists the known ones.
-const Family& family_of(const Json& config, const std::string& where,
-                        const std::vector<Family>& extra);
-
-// A family's data evaluated against a config.
-ModelSpec build_model_spec(const Json& config, const std::string& where, const Family& family);
+// Builds the spec for a config.json: the data of its model_type's family, evaluated. `more` are
+// further families (--model-spec): the last of them that has the model_type wins over the embedded
+// ones. Throws Error naming the config key that is missing or wrong, or the model types that are
+// known when this one is none of them.
+ModelSpec make_model_spec(const Json& config, const std::string& where,
+                          const std::vector<Family>& more = {});
 
 }  // namespace moelora

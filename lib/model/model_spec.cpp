@@ -1,8 +1,25 @@
+// ModelSpec::tensors: the names and shapes of a checkpoint or a state dict.
 #include "lib/model/model_spec.h"
 
-#include "lib/model/model_builder.h"
+#include <fmt/format.h>
+
+#include <charconv>
 
 namespace moelora {
+
+std::string_view projection_name(Projection projection) {
+  switch (projection) {
+    case Projection::gate:
+      return "gate_proj";
+    case Projection::up:
+      return "up_proj";
+    case Projection::gate_up:
+      return "gate_up_proj";
+    case Projection::down:
+      return "down_proj";
+  }
+  return "";
+}
 
 std::string_view role_name(Role role) {
   switch (role) {
@@ -66,16 +83,100 @@ std::string ModelSpec::normalised(std::string module) const {
   return linear == nullptr ? module : linear->memory;
 }
 
-ModelSpec make_model_spec(const Json& config, const std::string& where,
-                          const std::vector<Json>& families) {
-  std::vector<Family> extra;
-  for (const Json& json : families) extra.push_back(parse_family(json, "--model-spec"));
-  return build_model_spec(config, where, family_of(config, where, extra));
+namespace {
+
+constexpr std::string_view kLayer = "{layer}";
+
+}  // namespace
+
+std::vector<StoredProjection> stored_projections(const ExpertStorage& s) {
+  std::vector<StoredProjection> out;
+  for (const StoredProjection& p :
+       {StoredProjection{Projection::gate, s.gate}, StoredProjection{Projection::up, s.up},
+        StoredProjection{Projection::gate_up, s.gate_up},
+        StoredProjection{Projection::down, s.down}}) {
+    if (!p.name.empty()) out.push_back(p);
+  }
+  return out;
 }
 
-std::vector<std::string> family_names() {
-  std::vector<std::string> out;
-  for (const Family& family : embedded_families()) out.push_back(family.name);
+ExpertStorage per_expert_storage(const ModelSpec& spec) {
+  if (spec.hub.numbered) return spec.hub;
+  return {true,        spec.memory.stem,  spec.gated ? "gate_proj" : "", "up_proj", "",
+          "down_proj", ExpertAxes::out_in};
+}
+
+ExpertStorage fused_storage(const ModelSpec& spec) {
+  return spec.hub.numbered ? spec.memory : spec.hub;
+}
+
+std::string layer_stem(const ModelSpec& spec) {
+  return spec.hub.stem.substr(0, spec.hub.stem.find(kLayer) + kLayer.size());
+}
+
+std::pair<int, std::string> split_stem(const std::string& name, const std::string& stem) {
+  const std::pair<int, std::string> none = {-1, ""};
+  const size_t mark = stem.find(kLayer);
+  if (mark == std::string::npos || name.compare(0, mark, stem, 0, mark) != 0) return none;
+  int layer = 0;
+  const char* end = name.data() + name.size();
+  const auto [rest, error] = std::from_chars(name.data() + mark, end, layer);
+  const std::string tail = stem.substr(mark + kLayer.size()) + ".";
+  const std::string after(rest, end);
+  if (error != std::errc() || layer < 0 || after.rfind(tail, 0) != 0) return none;
+  return {layer, after.substr(tail.size())};
+}
+
+namespace {
+
+using Tensors = std::vector<std::pair<std::string, Shape>>;
+
+void add_numbered(const ModelSpec& spec, const ExpertStorage& storage, const std::string& stem,
+                  Tensors& out) {
+  for (int64_t e = 0; e < spec.experts; ++e) {
+    for (const auto& [projection, name] : stored_projections(storage)) {
+      const std::string module = fmt::format("{}.{}.{}", stem, e, name);
+      const int64_t rows = spec.out_dim(projection);
+      out.emplace_back(module + ".weight", Shape{rows, spec.in_dim(projection)});
+      if (spec.expert_bias) out.emplace_back(module + ".bias", Shape{rows});
+    }
+  }
+}
+
+void add_batched(const ModelSpec& spec, const ExpertStorage& storage, const std::string& stem,
+                 Tensors& out) {
+  for (const auto& [projection, name] : stored_projections(storage)) {
+    const std::string parameter = fmt::format("{}.{}", stem, name);
+    const int64_t rows = spec.out_dim(projection), columns = spec.in_dim(projection);
+    const bool in_out = storage.axes == ExpertAxes::in_out;
+    out.emplace_back(parameter, in_out ? Shape{spec.experts, columns, rows}
+                                       : Shape{spec.experts, rows, columns});
+    if (spec.expert_bias) out.emplace_back(parameter + "_bias", Shape{spec.experts, rows});
+  }
+}
+
+void add_linear(const LinearSpec& linear, Form form, Tensors& out) {
+  const std::string& module = form == Form::hub ? linear.hub : linear.memory;
+  const bool stored_in_out = linear.role == Role::embedding;
+  out.emplace_back(module + ".weight",
+                   stored_in_out ? Shape{linear.in, linear.out} : Shape{linear.out, linear.in});
+  if (linear.bias) out.emplace_back(module + ".bias", Shape{linear.out});
+}
+
+}  // namespace
+
+std::vector<std::pair<std::string, Shape>> ModelSpec::tensors(Form form) const {
+  Tensors out;
+  for (const LinearSpec& linear : linears) {
+    const bool left_out = linear.role == Role::lm_head && tied_embeddings && form == Form::hub;
+    if (!left_out) add_linear(linear, form, out);
+  }
+  for (int layer = 0; layer < layers; ++layer) {
+    if (!is_moe(layer)) continue;
+    const std::string stem = expert_stem(form, layer);
+    storage(form).numbered ? add_numbered(*this, storage(form), stem, out)
+                           : add_batched(*this, storage(form), stem, out);
+  }
   return out;
 }
 

@@ -8,11 +8,14 @@
 #include <vector>
 
 #include "lib/base/tensor.h"
-#include "lib/io/json.h"
-#include "lib/model/projection.h"
 #include "lib/model/rename.h"
 
 namespace moelora {
+
+// A weight of one expert. `gate_up` is gate and up stored as one matrix of 2I rows, in the order
+// (halves or interleaved) that the model family uses. A non-gated expert has up and down only.
+enum class Projection : uint8_t { gate, up, gate_up, down };
+std::string_view projection_name(Projection projection);  // "gate_proj", ..., "gate_up_proj"
 
 // Where names and shapes are looked at: as the hub file spells them (what transformers 4 used and
 // every version saves), or as transformers 5 holds them in memory (what PEFT wraps today).
@@ -112,32 +115,28 @@ class ModelSpec {
   std::map<std::string, size_t, std::less<>> by_module_;
 };
 
-// Builds the spec for a config.json. `families` are additional family descriptions
-// (--model-spec), which win over the embedded ones. Throws Error naming the config key that is
-// missing or wrong, or the families that are known when model_type is none of them.
-ModelSpec make_model_spec(const Json& config, const std::string& where,
-                          const std::vector<Json>& families = {});
-
-// Family names, in order; built-in model names (what --base takes without a file).
-std::vector<std::string> family_names();
-std::vector<std::string> builtin_models();
-
-// A base model as --base names it.
-struct BaseModel {
-  ModelSpec spec;
-  Json config;
-  std::string origin;  // "built-in config of openai/gpt-oss-20b", "base/config.json", ...
-  std::string folder;  // where its weights may be; "" for a built-in or a lone config.json
+// What a storage calls one projection, e.g. {up, "w3"}.
+struct StoredProjection {
+  Projection projection;
+  std::string name;
 };
 
-// `base`: a model folder, its config.json, a built-in name, or a hub name found in the local hub
-// cache ($HF_HUB_CACHE, $HF_HOME/hub, ~/.cache/huggingface/hub; refs/main's snapshot).
-// `model_specs` are --model-spec paths. Throws Error that lists what was tried.
-BaseModel open_base(const std::string& base, const std::vector<std::string>& model_specs = {});
+// The projections that are stored apart, gate and up before down; a fused gate_up is one.
+std::vector<StoredProjection> stored_projections(const ExpertStorage& storage);
 
-// As open_base for a name that is only a hint (base_model_name_or_path): a built-in or cached hub
-// name, never a path; nullopt-like empty origin when unknown.
-BaseModel find_base_by_name(const std::string& name,
-                            const std::vector<std::string>& model_specs = {});
+// Storage with a 2-D weight an expert: the hub's own where it is such, else
+// STEM.{e}.gate_proj|up_proj|down_proj below the in-memory stem.
+ExpertStorage per_expert_storage(const ModelSpec& spec);
+
+// Storage with batched parameters: the hub's own where it is such (gpt-oss, Llama 4, Qwen3-VL,
+// Granite), else the in-memory one of transformers 5.
+ExpertStorage fused_storage(const ModelSpec& spec);
+
+// "model.layers.{layer}" of "model.layers.{layer}.mlp.experts".
+std::string layer_stem(const ModelSpec& spec);
+
+// The layer number of "model.layers.7.mlp.experts.gate_up_proj" for a stem with "{layer}", and what
+// follows the stem and its dot; layer -1 when the name does not begin with the stem.
+std::pair<int, std::string> split_stem(const std::string& name, const std::string& stem);
 
 }  // namespace moelora

@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include "lib/model/base_model.h"
 #include "tests/adapter/made_adapter.h"
 #include "tests/io/error_text.h"
 #include "tests/io/temp_folder.h"

@@ -10,6 +10,7 @@
 #include "lib/adapter/convert.h"
 #include "lib/base/error.h"
 #include "lib/io/weights.h"
+#include "lib/model/base_model.h"
 #include "tests/adapter/goldens.h"
 #include "tests/adapter/round_trip.h"
 

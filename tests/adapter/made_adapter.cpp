@@ -5,6 +5,8 @@
 #include <fstream>
 #include <numeric>
 
+#include "lib/model/base_model.h"
+
 namespace moelora::test {
 
 MadeAdapter& MadeAdapter::add(const std::string& name, const Shape& shape) {

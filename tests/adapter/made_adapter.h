@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "lib/adapter/convert.h"
+#include "lib/model/base_model.h"
 
 namespace moelora::test {
 

@@ -11,6 +11,7 @@
 #include "lib/adapter/init.h"
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
+#include "lib/model/base_model.h"
 #include "tests/adapter/decode.h"
 
 using namespace moelora;

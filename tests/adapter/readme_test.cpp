@@ -9,6 +9,7 @@
 #include <set>
 
 #include "lib/adapter/layout.h"
+#include "lib/model/base_model.h"
 #include "lib/model/family.h"
 #include "tests/adapter/readme_section.h"
 

@@ -14,6 +14,7 @@
 #include "lib/base/cast.h"
 #include "lib/base/parallel.h"
 #include "lib/compare/forward_check.h"
+#include "lib/model/base_model.h"
 #include "tests/bench/run_record.h"
 #include "tests/numeric/made_layer.h"
 

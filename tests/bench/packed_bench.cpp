@@ -25,6 +25,7 @@
 #include "lib/compare/packed_check.h"
 #include "lib/io/file.h"
 #include "lib/io/weights.h"
+#include "lib/model/base_model.h"
 
 using namespace moelora;
 namespace fs = std::filesystem;

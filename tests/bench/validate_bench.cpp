@@ -9,6 +9,7 @@
 #include <functional>
 
 #include "lib/check/validate.h"
+#include "lib/model/base_model.h"
 
 namespace {
 

@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "lib/base/cast.h"
+#include "lib/model/base_model.h"
 
 namespace moelora::test {
 namespace {

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include "lib/model/base_model.h"
 #include "tests/check/goldens.h"
 
 using namespace moelora;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "lib/check/base_headers.h"
+#include "lib/model/base_model.h"
 #include "tests/check/goldens.h"
 
 using namespace moelora;

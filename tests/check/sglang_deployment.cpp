@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "lib/model/base_model.h"
 #include "tests/engine/sglang_faults.h"
 
 namespace moelora::test {

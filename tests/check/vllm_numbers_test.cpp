@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "lib/check/validate.h"
+#include "lib/model/base_model.h"
 #include "tests/engine/vllm_oracle.h"
 
 using namespace moelora;

@@ -12,6 +12,7 @@
 #include <set>
 
 #include "lib/check/validate.h"
+#include "lib/model/base_model.h"
 
 using namespace moelora;
 using namespace moelora::test;

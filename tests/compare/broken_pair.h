@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/model/base_model.h"
 #include "tests/compare/made_pair.h"
 
 namespace moelora::test {

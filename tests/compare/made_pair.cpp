@@ -6,6 +6,8 @@
 #include <random>
 
 #include "lib/base/cast.h"
+#include "lib/model/base_model.h"
+#include "lib/model/model_builder.h"
 #include "tests/adapter/made_adapter.h"
 
 namespace moelora::test {

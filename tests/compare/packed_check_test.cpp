@@ -7,6 +7,7 @@
 #include "lib/base/error.h"
 #include "lib/compare/bits/fault.h"
 #include "lib/compare/bits/rounding.h"
+#include "lib/model/base_model.h"
 #include "tests/compare/made_pair.h"
 
 using namespace moelora;

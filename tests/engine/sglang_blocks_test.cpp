@@ -12,6 +12,7 @@
 #include "lib/adapter/gate_up.h"
 #include "lib/base/cast.h"
 #include "lib/engine/buffers.h"
+#include "lib/model/model_builder.h"
 #include "tests/engine/served_from_folder.h"
 #include "tests/engine/sglang_oracle.h"
 

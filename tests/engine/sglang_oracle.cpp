@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "lib/model/model_builder.h"
 #include "lib/model/model_spec.h"
 
 namespace moelora::test {
@@ -38,7 +39,10 @@ Json base_config(const std::string& family, const std::string& variant) {
   return config;
 }
 
-std::vector<Json> families() { return {read_json_file(kAdapters + "/qwen3_dense/family.json")}; }
+std::vector<Family> families() {
+  const std::string file = kAdapters + "/qwen3_dense/family.json";
+  return {parse_family(read_json_file(file), file)};
+}
 
 }  // namespace
 

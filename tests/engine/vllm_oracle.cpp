@@ -7,6 +7,7 @@
 #include <regex>
 
 #include "lib/io/safetensors.h"
+#include "lib/model/model_builder.h"
 
 namespace moelora::test {
 namespace {

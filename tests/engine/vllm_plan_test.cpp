@@ -6,6 +6,8 @@
 
 #include "lib/engine/vllm/judge.h"
 #include "lib/engine/vllm/load.h"
+#include "lib/model/base_model.h"
+#include "lib/model/model_builder.h"
 #include "tests/engine/vllm_oracle.h"
 
 using namespace moelora;

@@ -6,6 +6,7 @@
 
 #include "lib/adapter/convert.h"
 #include "lib/compare/packed_check.h"
+#include "lib/model/base_model.h"
 #include "tests/fuzz/adapter_text.h"
 #include "tests/fuzz/fuzz.h"
 

@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "lib/model/base_model.h"
+#include "lib/model/model_builder.h"
 #include "lib/model/model_spec.h"
 
 // How the fuzz targets write an adapter down: adapter_config.json up to a line "--", then one line

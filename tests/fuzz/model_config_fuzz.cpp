@@ -1,3 +1,4 @@
+#include "lib/model/model_builder.h"
 #include "lib/model/model_spec.h"
 #include "tests/fuzz/fuzz.h"
 

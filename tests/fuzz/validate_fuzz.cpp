@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "lib/check/validate.h"
+#include "lib/model/base_model.h"
 #include "tests/fuzz/adapter_text.h"
 #include "tests/fuzz/fuzz.h"
 

@@ -8,8 +8,10 @@
 #include "lib/base/error.h"
 #include "lib/io/tensor_writer.h"
 #include "lib/io/weights.h"
+#include "lib/model/base_model.h"
 #include "lib/model/base_verify.h"
 #include "lib/model/expert_tensors.h"
+#include "lib/model/model_builder.h"
 #include "tests/io/temp_folder.h"
 #include "tests/model/catalogue.h"
 

@@ -7,6 +7,7 @@
 #include <regex>
 #include <set>
 
+#include "lib/model/model_builder.h"
 #include "lib/model/model_spec.h"
 
 namespace moelora {

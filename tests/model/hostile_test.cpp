@@ -88,7 +88,7 @@ TEST_CASE("A family file with anything anywhere gives a family or an Error") {
     const std::string catalogue = family == std::string("llama4") ? "llama4_text" : family;
     const Json config = read_json_file(catalogue_entry(catalogue).config);
     const auto build = [&](const Json& changed) {
-      build_model_spec(config, "config.json", parse_family(changed, "family.json"))
+      make_model_spec(config, "config.json", {parse_family(changed, "family.json")})
           .tensors(Form::hub);
     };
     CHECK_NOTHROW(replace_every_node(json, json, build, outcomes));

@@ -6,6 +6,8 @@
 #include <fstream>
 
 #include "lib/base/error.h"
+#include "lib/model/base_model.h"
+#include "lib/model/model_builder.h"
 #include "tests/io/error_text.h"
 #include "tests/io/temp_folder.h"
 #include "tests/model/catalogue.h"
@@ -228,11 +230,11 @@ TEST_CASE("A base is a folder, its config.json or a name; a hub name may be in t
   CHECK(error_text([] { open_base("some/model"); }).find("refs/main") != std::string::npos);
   std::ofstream(repository + "/refs/main") << "abc123\n";
   CHECK(open_base("some/model").folder == repository + "/snapshots/abc123");
-  CHECK(find_base_by_name("some/model").spec.family == "mixtral");
+  CHECK(find_base_by_name("some/model")->spec.family == "mixtral");
   CHECK(error_text([] { open_base("../some/model"); }).find("it is no hub name either") !=
         std::string::npos);
   std::ofstream(repository + "/refs/main") << "../../..\n";
-  CHECK(find_base_by_name("some/model").origin == "");
+  CHECK_FALSE(find_base_by_name("some/model").has_value());
   unsetenv("HF_HUB_CACHE");
 }
 

@@ -7,7 +7,6 @@
 
 #include "lib/base/error.h"
 #include "lib/io/safetensors.h"
-#include "lib/model/mxfp4_decode.h"
 
 namespace moelora {
 namespace {

@@ -4,6 +4,7 @@
 
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
+#include "lib/model/base_model.h"
 #include "tests/model/catalogue.h"
 #include "tests/numeric/made_layer.h"
 

@@ -5,6 +5,7 @@
 #include "lib/check/name_groups.h"
 #include "lib/check/rule.h"
 #include "lib/check/served.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {

@@ -2,6 +2,7 @@
 
 #include "lib/base/utf8.h"
 #include "lib/check/rule.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
@@ -30,9 +31,8 @@ void check(RuleContext& context) {
   const Subject& subject = context.subject();
   if (!subject.parsed_config || subject.parsed_config->base_model.empty()) return;
   const std::string& name = subject.parsed_config->base_model;
-  const BaseModel named = find_base_by_name(name);
-  if (!named.origin.empty())
-    if (const std::string what = difference(named.spec, *context.spec()); !what.empty())
+  if (const auto named = find_base_by_name(name))
+    if (const std::string what = difference(named->spec, *context.spec()); !what.empty())
       context.report_config("base_model_name_or_path",
                             fmt::format("is {}, another model than {}: {}", quoted(name),
                                         context.deployment().base->origin, what));

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "lib/compare/bits/names.h"
-#include "lib/model/projection.h"
+#include "lib/model/model_spec.h"
 
 namespace moelora::packed {
 

@@ -5,6 +5,7 @@
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
 #include "lib/io/weights.h"
+#include "lib/model/base_model.h"
 
 namespace moelora::fit {
 namespace {

@@ -9,6 +9,7 @@
 #include "lib/base/error.h"
 #include "lib/engine/fit/step.h"
 #include "lib/io/shard_split.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {

@@ -5,6 +5,7 @@
 
 #include "lib/engine/fit/fit.h"
 #include "lib/engine/fit/layout_choice.h"
+#include "lib/model/base_model.h"
 
 namespace moelora::fit {
 

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lib/io/json.h"
+#include "lib/model/model_spec.h"
+
+namespace moelora {
+
+// A base model as --base names it.
+struct BaseModel {
+  ModelSpec spec;
+  Json config;
+  std::string origin;  // "built-in config of openai/gpt-oss-20b", "base/config.json", ...
+  std::string folder;  // where its weights may be; "" for a built-in or a lone config.json
+};
+
+// `base`: a model folder, its config.json, a built-in name, or a hub name found in the local
+// Hugging Face cache: $HF_HUB_CACHE, else $HF_HOME/hub, else $XDG_CACHE_HOME or ~/.cache,
+// huggingface/hub; below it models--org--name/snapshots/COMMIT, with the commit of refs/main.
+// Nothing is downloaded. `model_specs` are --model-spec paths. Throws Error that lists what was
+// tried.
+BaseModel open_base(const std::string& base, const std::vector<std::string>& model_specs = {});
+
+// As open_base for a name that is only a hint (base_model_name_or_path): a built-in or cached hub
+// name, never a path; nullopt when unknown.
+std::optional<BaseModel> find_base_by_name(const std::string& name,
+                                           const std::vector<std::string>& model_specs = {});
+
+// The base model to look at an adapter with: `base` (--base) where given, else the one of the name
+// `hint` where that is known, with a note; nullopt for neither.
+std::optional<BaseModel> base_or_hint(const std::string& base, const std::string& hint,
+                                      const std::vector<std::string>& model_specs,
+                                      std::vector<std::string>& notes);
+
+// Names that --base takes without a file, in order: those of schemas/builtin_models/*.json, each
+// {"names": [hub names of this shape], "config": {...}}. Upper and lower case are alike, as on the
+// hub.
+std::vector<std::string> builtin_models();
+
+}  // namespace moelora
