@@ -4,7 +4,6 @@
 
 #include <cmath>
 
-#include "lib/adapter/path_regex.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
 
@@ -106,9 +105,9 @@ std::string entry(std::string_view pattern, const std::string& key) {
 
 void read_patterns(const Reader& reader, AdapterConfig& config) {
   for (const auto& [key, value] : reader.pattern("rank_pattern"))
-    config.rank_pattern.emplace_back(key, reader.positive_int(entry("rank_pattern", key), value));
+    config.rank_pattern.add(key, reader.positive_int(entry("rank_pattern", key), value));
   for (const auto& [key, value] : reader.pattern("alpha_pattern"))
-    config.alpha_pattern.emplace_back(key, reader.number(entry("alpha_pattern", key), value));
+    config.alpha_pattern.add(key, reader.number(entry("alpha_pattern", key), value));
 }
 
 template <class T>
@@ -145,17 +144,7 @@ void read_markers(const Reader& reader, AdapterConfig& config) {
                           "\"natural\" or \"swapped\"");
 }
 
-// A key without regex syntax needs no engine: '.' matches any character, as in a regex.
-bool literal_suffix(const std::string& key, const std::string& path) {
-  if (key.size() > path.size()) return false;
-  const size_t from = path.size() - key.size();
-  if (from > 0 && path[from - 1] != '.') return false;
-  for (size_t i = 0; i < key.size(); ++i)
-    if (key[i] != '.' && key[i] != path[from + i]) return false;
-  return true;
-}
-
-// A key that is no pattern, said with its place in the file.
+// A key that cannot be evaluated, with its place in the file.
 [[noreturn]] void refuse_pattern(const AdapterConfig& config, std::string_view name,
                                  const std::string& key, const Error& error) {
   const Json* all = config.json.find(name);
@@ -166,16 +155,12 @@ bool literal_suffix(const std::string& key, const std::string& path) {
 
 template <class T>
 const T* first_match(const AdapterConfig& config, std::string_view name,
-                     const std::vector<std::pair<std::string, T>>& patterns,
-                     const std::string& path) {
-  for (const auto& pattern : patterns) {
-    try {
-      if (pattern_matches(pattern.first, path)) return &pattern.second;
-    } catch (const Error& error) {
-      refuse_pattern(config, name, pattern.first, error);
-    }
+                     const PatternTable<T>& patterns, const std::string& path) {
+  try {
+    return patterns.find(path);
+  } catch (const Error& error) {
+    refuse_pattern(config, name, error.where(), error);
   }
-  return nullptr;
 }
 
 }  // namespace
@@ -196,15 +181,6 @@ std::optional<Roles> parse_roles(std::string_view text) {
   if (text == "natural") return Roles::natural;
   if (text == "swapped") return Roles::swapped;
   return std::nullopt;
-}
-
-bool pattern_matches(const std::string& key, const std::string& path) {
-  if (key.find_first_of("\\*+?()[]{}|^$") == std::string::npos) return literal_suffix(key, path);
-  try {
-    return PathRegex("(.*\\.)?(" + key + ")").matches(path);
-  } catch (const Error& e) {
-    throw Error(key, e.text(), e.hint());
-  }
 }
 
 Scaling AdapterConfig::scaling(const std::string& path) const {

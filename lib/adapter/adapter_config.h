@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "lib/adapter/scaling.h"
+#include "lib/base/path_pattern.h"
 #include "lib/io/json.h"
 
 namespace moelora {
@@ -32,8 +33,8 @@ struct AdapterConfig {
   int64_t r = 0;
   double lora_alpha = 0;
   bool use_rslora = false, use_dora = false, lora_bias = false, fan_in_fan_out = false;
-  std::vector<std::pair<std::string, int64_t>> rank_pattern;
-  std::vector<std::pair<std::string, double>> alpha_pattern;
+  PatternTable<int64_t> rank_pattern;
+  PatternTable<double> alpha_pattern;
   std::vector<std::string> target_modules;  // empty when absent, null or a string
   std::string target_regex;                 // target_modules given as a string
   std::vector<std::string> target_parameters;
@@ -57,8 +58,5 @@ struct AdapterConfig {
 // there; peft_type, where present, must be LORA.
 AdapterConfig parse_adapter_config(Json json, const std::string& where);
 AdapterConfig read_adapter_config(const std::string& path);
-
-// PEFT's pattern rule for one key.
-bool pattern_matches(const std::string& key, const std::string& path);
 
 }  // namespace moelora

@@ -1,7 +1,6 @@
 #include "lib/check/expected_ranks.h"
 
 #include "lib/check/expert_share.h"
-#include "lib/check/pattern_table.h"
 
 namespace moelora {
 namespace {
@@ -9,7 +8,7 @@ namespace {
 class RankChecker {
  public:
   explicit RankChecker(const Subject& subject)
-      : subject_(subject), config_(*subject.parsed_config), scales_(config_) {}
+      : subject_(subject), config_(*subject.parsed_config) {}
 
   std::vector<RankCheck> run() {
     for (const FactorPair& pair : subject_.parts.pairs) {
@@ -38,17 +37,17 @@ class RankChecker {
   // By the name as spelled where a pattern knows it, else by the names the base model has for it.
   int64_t expected_rank(const NamedTensor& any) const {
     const std::string end = is_parameter(any.module) ? ".weight" : "";
-    if (const int64_t rank = scales_.scaling(any.module + end).rank; rank != config_.r) return rank;
+    if (const int64_t rank = config_.scaling(any.module + end).rank; rank != config_.r) return rank;
     if (any.linear >= 0) {
       const LinearSpec& linear = subject_.spec()->linears[static_cast<size_t>(any.linear)];
       for (const std::string& name : {linear.memory, linear.hub})
-        if (const int64_t rank = scales_.scaling(name + end).rank; rank != config_.r) return rank;
+        if (const int64_t rank = config_.scaling(name + end).rank; rank != config_.r) return rank;
     }
     if (any.expert && any.expert->form == ExpertPlace::Form::named) {
       const size_t dot = any.module.rfind('.');
       const std::string path =
           any.module.substr(0, dot + 1) + std::string(projection_name(*any.expert->projection));
-      return scales_.scaling(path).rank;
+      return config_.scaling(path).rank;
     }
     return config_.r;
   }
@@ -71,7 +70,7 @@ class RankChecker {
         part_of[static_cast<size_t>(at)] = static_cast<int>(i);
     for (size_t i = 0; i < file.pairs.size(); ++i) {
       const int64_t rows = file.pairs[i].a->tensor.dim(0);
-      const int64_t expected = scales_.scaling(parameter_path(file, i, subject_.spec())).rank;
+      const int64_t expected = config_.scaling(parameter_path(file, i, subject_.spec())).rank;
       if (rows == experts * expected || local_experts(file, i, subject_)) continue;
       const int64_t found = experts > 0 && rows % experts == 0 ? rows / experts : 0;
       for (const ExpertTensor* t : {file.pairs[i].a, file.pairs[i].b})
@@ -82,7 +81,6 @@ class RankChecker {
 
   const Subject& subject_;
   const AdapterConfig& config_;
-  ScalingTable scales_;
   std::vector<RankCheck> out_;
 };
 

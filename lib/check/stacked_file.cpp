@@ -1,7 +1,5 @@
 #include "lib/check/stacked_file.h"
 
-#include "lib/check/pattern_table.h"
-
 namespace moelora {
 namespace {
 
@@ -55,8 +53,7 @@ std::string parameter_path(const StackedFile& file, size_t index, const ModelSpe
 int64_t stacked_experts(const StackedFile& file, const Subject& subject) {
   if (const ModelSpec* spec = subject.spec()) return spec->experts;
   if (!file.reading || file.pairs.empty()) return 0;
-  const int64_t rank =
-      ScalingTable(*subject.parsed_config).scaling(parameter_path(file, 0, nullptr)).rank;
+  const int64_t rank = subject.parsed_config->scaling(parameter_path(file, 0, nullptr)).rank;
   const int64_t rows = file.pairs.front().a->tensor.dim(0);
   return rank > 0 && rows % rank == 0 ? rows / rank : 0;
 }

@@ -4,8 +4,8 @@
 #include <array>
 #include <optional>
 
-#include "lib/adapter/path_regex.h"
 #include "lib/base/error.h"
+#include "lib/base/python_regex.h"
 #include "lib/check/module_paths.h"
 
 namespace moelora {
@@ -81,7 +81,8 @@ class Regex {
     if (text.empty() || text == "all" || text == "all-linear") return;
     try {
       regex_.emplace(text);
-    } catch (const Error&) {  // not understood: it may name anything
+    } catch (const Error& error) {
+      problem_ = error;
     }
   }
 
@@ -90,15 +91,24 @@ class Regex {
     Kind& kind = kinds_[without_numbers(path)];
     if (kind.matches || kind.tried++ >= kMostSamples) return kind.matches;
     ++tries_;
-    return kind.matches = regex_->matches(path);
+    try {
+      return kind.matches = regex_->fullmatch(path);
+    } catch (const Error& error) {  // it may name anything
+      problem_ = error;
+      regex_.reset();
+      return true;
+    }
   }
+
+  const std::optional<Error>& problem() const { return problem_; }
 
  private:
   struct Kind {
     size_t tried = 0;
     bool matches = false;
   };
-  std::optional<PathRegex> regex_;
+  std::optional<PythonRegex> regex_;
+  std::optional<Error> problem_;
   size_t tries_ = 0;
   std::unordered_map<std::string, Kind> kinds_;
 };
@@ -122,6 +132,7 @@ class TargetReader {
     }
     out_.unused_modules = modules_.unused();
     out_.unused_parameters = parameters_.unused();
+    out_.problem = regex_.problem();
     return std::move(out_);
   }
 

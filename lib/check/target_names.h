@@ -1,10 +1,12 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
+#include "lib/base/error.h"
 #include "lib/check/subject.h"
 
 namespace moelora {
@@ -18,6 +20,7 @@ struct TargetReading {
   std::vector<std::string> unused_parameters;  // entries of target_parameters without a tensor
   std::vector<int> unnamed;                    // indices of pairs that no entry names
   bool names_experts = false;                  // some entry names a routed-expert factor
+  std::optional<Error> problem;  // target_modules is an expression that cannot be evaluated
 };
 
 // REQUIRES a parsed config.

@@ -5,10 +5,8 @@
 #include <optional>
 #include <random>
 
-#include "lib/adapter/path_regex.h"
 #include "lib/base/error.h"
 #include "lib/compare/bits/names.h"
-#include "lib/compare/bits/pattern_key.h"
 #include "lib/compare/bits/scales.h"
 
 using namespace moelora;
@@ -85,82 +83,6 @@ TEST_CASE("what stands below experts says layout, projection and expert") {
   for (const char* other : {"7", "7.q_proj", "shared.gate_proj", "up_projs.1", "-1.w1", "w4",
                             "base_layer.", "7.gate_proj.x", "01.w1"})
     CHECK_FALSE(parse_expert_rest(other));
-}
-
-TEST_CASE("pattern keys name what PEFT's re.match names") {
-  const auto names = [](const char* key, const char* path) {
-    return PatternKey(key, "config").names(path);
-  };
-  CHECK(names("q_proj", "model.layers.0.self_attn.q_proj"));
-  CHECK_FALSE(names("q_proj", "model.layers.0.self_attn.xq_proj"));
-  CHECK(names("(q|v)_proj", "model.layers.0.self_attn.v_proj"));
-  CHECK(names(R"(layers\.\d+\.mlp\.experts\.gate_up_proj)",
-              "model.layers.31.mlp.experts.gate_up_proj"));
-  CHECK_FALSE(names(R"(layers\.[0-4]\.mlp)", "model.layers.5.mlp"));
-  CHECK(names(R"(.*\.gate_up_proj)", "model.layers.1.mlp.experts.gate_up_proj"));
-  CHECK(names("^model.layers.1.mlp$", "model.layers.1.mlp"));
-  CHECK(names(R"(layers\.\d{2}\.mlp)", "model.layers.17.mlp"));
-  CHECK_FALSE(names(R"(layers\.\d{2}\.mlp)", "model.layers.7.mlp"));
-  CHECK(names(R"(a(b|c)*?d{1,3})", "x.abcbd"));
-  CHECK(names("experts.[^.]+.w1", "model.experts.11.w1"));
-  CHECK_FALSE(names("experts.[^.]+.w1", "model.experts.11.2.w1"));
-  CHECK(names("^layers.1.mlp", "layers.1.mlp"));
-  CHECK_FALSE(names("^layers.1.mlp", "model.layers.1.mlp"));
-  CHECK(names("^mlp|w1", "model.w1"));
-  CHECK_FALSE(names("^mlp|w1", "model.mlp"));
-  CHECK(names("mlp$|w1", "model.mlp"));
-  CHECK_FALSE(names("m$lp", "m$lp"));
-  CHECK(names("w{,2}1{x}", "w1{x}"));
-  CHECK(names("((a*)*)*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab"));
-  CHECK_FALSE(names("((a*)*)*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
-  std::string nothing_often = "()";
-  for (int depth = 0; depth < 30; ++depth) nothing_often = "(" + nothing_often + "){64}";
-  const std::vector<std::string> bad_keys = {"(",
-                                             "a)",
-                                             "[a",
-                                             "(?=a)",
-                                             R"(\b)",
-                                             "a{2,1}",
-                                             "{2}",
-                                             "a**",
-                                             "^*",
-                                             "*a",
-                                             "x{64}{64}",
-                                             "x{65}",
-                                             "(((x{64}){64}){64})",
-                                             nothing_often};
-  for (const std::string& bad : bad_keys) CHECK_THROWS_AS(PatternKey(bad, "config"), Error);
-}
-
-TEST_CASE("pattern keys made at random name what lib/adapter's own expressions name") {
-  const std::vector<std::string> kPieces = {"a",    "b", "\\.", ".",    "*",    "+",   "?",
-                                            "(",    ")", "|",   "[ab]", "[^a]", "\\d", "{2}",
-                                            "{1,}", "^", "$",   "1",    "(?:",  "a-b", "\\w"};
-  std::mt19937_64 rng(7);
-  const auto pick = [&](size_t n) { return static_cast<size_t>(rng() % n); };
-  int compared = 0, named = 0;
-  for (int round = 0; round < 20000; ++round) {
-    std::string text, path;
-    for (size_t i = pick(8) + 1; i-- > 0;) text += kPieces[pick(kPieces.size())];
-    std::optional<PatternKey> key;
-    std::optional<PathRegex> expression;
-    try {
-      key.emplace(text, "config");
-      expression.emplace("(.*\\.)?(" + text + ")");
-    } catch (const Error&) {
-      continue;
-    }
-    for (int tries = 0; tries < 8; ++tries) {
-      path.clear();
-      for (size_t i = pick(7); i-- > 0;) path += "ab.1"[pick(4)];
-      INFO(text, " on ", path);
-      REQUIRE(key->names(path) == expression->matches(path));
-      ++compared;
-      named += key->names(path) ? 1 : 0;
-    }
-  }
-  CHECK(compared > 20000);
-  CHECK(named > 1000);
 }
 
 TEST_CASE("the first pattern in the file's order gives rank and alpha") {

@@ -1,26 +1,31 @@
 #include <fmt/format.h>
 
+#include "lib/base/path_pattern.h"
 #include "lib/base/utf8.h"
 #include "lib/check/module_paths.h"
-#include "lib/check/pattern_table.h"
 #include "lib/check/rule.h"
 
 namespace moelora {
 namespace {
 
-// For every key, whether some module of the adapter matches it.
-std::vector<bool> alive(const PatternTable& patterns, const Subject& subject) {
-  std::vector<bool> out(patterns.size());
-  size_t dead = out.size();
-  for (const FactorPair& pair : subject.parts.pairs) {
-    if (dead == 0) break;
+// What is wrong with each key: "" where some module of the adapter matches it.
+std::vector<std::string> faults(const PathPatterns& keys, const Subject& subject) {
+  std::vector<std::string> out(keys.size(), "matches no module of this adapter");
+  std::vector<bool> done(keys.size());
+  const auto settle = [&](size_t i, std::string fault) {
+    out[i] = std::move(fault);
+    done[i] = true;
+  };
+  for (const FactorPair& pair : subject.parts.pairs)
     for (const std::string& path : paths_of(subject, pair))
-      for (size_t i = 0; i < out.size(); ++i)
-        if (!out[i] && patterns.matches(i, path)) {
-          out[i] = true;
-          --dead;
+      for (size_t i = 0; i < out.size(); ++i) {
+        if (done[i]) continue;
+        try {
+          if (keys.matches(i, path)) settle(i, "");
+        } catch (const Error& error) {
+          settle(i, error.text());
         }
-  }
+      }
   return out;
 }
 
@@ -29,22 +34,18 @@ bool names_module(const std::string& key) {
   return key.ends_with("experts") || key.ends_with("base_layer");
 }
 
-template <class T>
-void check_pattern(RuleContext& context, std::string_view name,
-                   const std::vector<std::pair<std::string, T>>& entries) {
-  if (entries.empty()) return;
-  const PatternTable patterns(entries);
-  const std::vector<bool> lives = alive(patterns, context.subject());
+void check_pattern(RuleContext& context, std::string_view name, const PathPatterns& keys) {
+  const std::vector<std::string> found = faults(keys, context.subject());
   const Json* json = context.subject().config.find(name);
-  for (size_t i = 0; i < lives.size(); ++i) {
-    if (lives[i]) continue;
+  for (size_t i = 0; i < found.size(); ++i) {
+    if (found[i].empty()) continue;
     Finding& finding = context.report_config(
-        name, fmt::format("{} matches no module of this adapter{}", quoted(patterns.key(i)),
-                          names_module(patterns.key(i))
+        name, fmt::format("{} {}{}", quoted(keys.key(i)), found[i],
+                          names_module(keys.key(i))
                               ? ": PEFT matches expert parameters by path, "
                                 "...experts.gate_up_proj, not by the names of their tensors"
                               : ""));
-    if (const Json* at = json == nullptr ? nullptr : json->find(patterns.key(i))) {
+    if (const Json* at = json == nullptr ? nullptr : json->find(keys.key(i))) {
       finding.line = at->line();
       finding.column = at->column();
     }
@@ -54,8 +55,8 @@ void check_pattern(RuleContext& context, std::string_view name,
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
   if (!subject.parsed_config || subject.parts.pairs.empty()) return;
-  check_pattern(context, "rank_pattern", subject.parsed_config->rank_pattern);
-  check_pattern(context, "alpha_pattern", subject.parsed_config->alpha_pattern);
+  check_pattern(context, "rank_pattern", subject.parsed_config->rank_pattern.keys());
+  check_pattern(context, "alpha_pattern", subject.parsed_config->alpha_pattern.keys());
 }
 
 }  // namespace
@@ -65,7 +66,9 @@ const Rule cfg003_dead_pattern = {
     .id = "CFG003",
     .name = "dead-pattern",
     .severity = Severity::warning,
-    .what = "A key of rank_pattern or alpha_pattern matches no module of the adapter.",
+    .what =
+        "A key of rank_pattern or alpha_pattern matches no module of the adapter, or cannot be "
+        "evaluated.",
     .why =
         "The module it was meant for has the rank and scale of the rest. PEFT takes the first "
         "key for which re.match(r\"(.*\\.)?(KEY)$\", path) succeeds, and the path of an expert "

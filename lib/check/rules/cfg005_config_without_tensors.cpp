@@ -81,6 +81,9 @@ void check(RuleContext& context) {
       config.target_parameters.empty())
     return;  // CFG001
   const TargetReading targets = read_targets(subject);
+  if (targets.problem)
+    context.report_config("target_modules", fmt::format("{} {}", quoted(config.target_regex),
+                                                        targets.problem->text()));
   report_unused(context, "target_modules", targets.unused_modules);
   report_unused(context, "target_parameters", targets.unused_parameters);
   report_unnamed(context, targets);
@@ -95,7 +98,7 @@ const Rule cfg005_config_without_tensors = {
     .severity = Severity::warning,
     .what =
         "target_modules or target_parameters names a module that has no tensor, or a tensor's "
-        "module is named by neither.",
+        "module is named by neither, or target_modules is an expression that cannot be evaluated.",
     .why =
         "Either the module was not trained (the gpt-oss notebooks on 4-bit models named the "
         "experts and saved attention alone), or its tensors are lost. SGLang chooses its "

@@ -6,7 +6,6 @@
 #include "lib/adapter/summary.h"
 #include "lib/check/base_dtype.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/pattern_table.h"
 #include "lib/check/rule.h"
 
 namespace moelora {
@@ -44,7 +43,6 @@ void report_wide(RuleContext& context) {
 void report_overflow(RuleContext& context, bool f16_base) {
   const Subject& subject = context.subject();
   if (!subject.parsed_config) return;
-  const ScalingTable scales(*subject.parsed_config);
   std::vector<std::string> names;
   double most = 0;
   for (const FactorPair& pair : subject.parts.pairs) {
@@ -52,7 +50,8 @@ void report_overflow(RuleContext& context, bool f16_base) {
     if (b == nullptr || !(f16_base || b->dtype == DType::F16)) continue;
     const auto stats = subject.values.find(b->name);
     if (stats == subject.values.end()) continue;
-    const double scaled = std::fabs(scales.scaling(b->module).value()) * stats->second.max_abs;
+    const double scaled =
+        std::fabs(subject.parsed_config->scaling(b->module).value()) * stats->second.max_abs;
     if (scaled > kMostF16) names.push_back(b->name);
     most = std::max(most, scaled);
   }

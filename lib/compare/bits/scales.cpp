@@ -9,8 +9,6 @@
 namespace moelora::packed {
 namespace {
 
-constexpr size_t kMostPatterns = 1000;  // that are no plain names
-
 const Json* find(const Json& config, std::string_view key) {
   const Json* value = config.find(key);
   return value == nullptr || value->is(Json::Kind::null) ? nullptr : value;
@@ -41,8 +39,17 @@ bool flag(const Json& config, std::string_view key, const std::string& where) {
   return value->as_bool();
 }
 
-bool is_plain(std::string_view key) {
-  return key.find_first_of("\\*+?()[]{}|^$") == std::string_view::npos;
+// Keys and numbers of rank_pattern or alpha_pattern.
+PatternTable<double> read_pattern(const Json* patterns, std::string_view key,
+                                  const std::string& where) {
+  PatternTable<double> out;
+  if (patterns == nullptr) return out;
+  if (!patterns->is(Json::Kind::object)) mistyped(where, key, *patterns, "an object");
+  for (const auto& [name, value] : patterns->members()) {
+    if (!value.is_number()) mistyped(where, key, value, "numbers");
+    out.add(name, value.as_double());
+  }
+  return out;
 }
 
 }  // namespace
@@ -52,54 +59,19 @@ double Scale::value() const {
   return rslora ? alpha / std::sqrt(r) : alpha / r;
 }
 
-Scales::Table::Table(const Json* patterns, std::string_view key, const std::string& where) {
-  if (patterns == nullptr) return;
-  if (!patterns->is(Json::Kind::object)) mistyped(where, key, *patterns, "an object");
-  size_t order = 0;
-  for (const auto& [name, value] : patterns->members()) {
-    if (!value.is_number()) mistyped(where, key, value, "numbers");
-    const Entry entry{order++, value.as_double()};
-    if (is_plain(name))
-      plain_.emplace(name, entry);
-    else if (patterns_.size() < kMostPatterns)
-      patterns_.emplace_back(PatternKey(name, where), entry);
-    else
-      throw Error(where, fmt::format("\"{}\" has more than {} patterns", key, kMostPatterns));
-  }
-}
-
-std::optional<double> Scales::Table::find(std::string_view path) const {
-  const Entry* first = nullptr;
-  for (std::string_view rest = path; !plain_.empty();) {
-    const auto found = plain_.find(rest);
-    if (found != plain_.end() && (first == nullptr || found->second.order < first->order))
-      first = &found->second;
-    const size_t dot = rest.find('.');
-    if (dot == std::string_view::npos) break;
-    rest.remove_prefix(dot + 1);
-  }
-  for (const auto& [key, entry] : patterns_) {
-    if (first != nullptr && first->order < entry.order) break;
-    if (!key.names(path)) continue;
-    first = &entry;
-    break;
-  }
-  return first == nullptr ? std::nullopt : std::optional(first->value);
-}
-
 Scales::Scales(const Json& config, const std::string& where)
     : standard_{number(config, "lora_alpha", where), as_rank(number(config, "r", where), where),
                 flag(config, "use_rslora", where)},
-      rank_(packed::find(config, "rank_pattern"), "rank_pattern", where),
-      alpha_(packed::find(config, "alpha_pattern"), "alpha_pattern", where) {}
+      rank_(read_pattern(find(config, "rank_pattern"), "rank_pattern", where)),
+      alpha_(read_pattern(find(config, "alpha_pattern"), "alpha_pattern", where)) {}
 
 Scale Scales::of(const std::vector<std::string>& paths) const {
   if (!has_patterns()) return standard_;
   for (const std::string& path : paths) {
-    const auto rank = rank_.find(path), alpha = alpha_.find(path);
-    if (!rank && !alpha) continue;
-    return {alpha.value_or(standard_.alpha), rank ? as_rank(*rank, path) : standard_.rank,
-            standard_.rslora};
+    const double *rank = rank_.find(path), *alpha = alpha_.find(path);
+    if (rank == nullptr && alpha == nullptr) continue;
+    return {alpha != nullptr ? *alpha : standard_.alpha,
+            rank != nullptr ? as_rank(*rank, path) : standard_.rank, standard_.rslora};
   }
   return standard_;
 }

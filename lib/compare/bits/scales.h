@@ -1,13 +1,10 @@
 #pragma once
 
-#include <map>
-#include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
-#include "lib/compare/bits/pattern_key.h"
+#include "lib/base/path_pattern.h"
 #include "lib/io/json.h"
 
 namespace moelora::packed {
@@ -23,8 +20,7 @@ struct Scale {
 };
 
 // The scale of every module by adapter_config.json: r, lora_alpha, use_rslora, rank_pattern and
-// alpha_pattern, where the first key in the file's order wins. Plain keys are found by hashing, so
-// thousands of them cost nothing a module.
+// alpha_pattern, where the first key in the file's order wins.
 class Scales {
  public:
   // Throws Error at `where` for a field of another type, and for r or lora_alpha missing.
@@ -37,23 +33,8 @@ class Scales {
   const Scale& standard() const { return standard_; }
 
  private:
-  class Table {
-   public:
-    Table(const Json* patterns, std::string_view key, const std::string& where);
-    std::optional<double> find(std::string_view path) const;
-    bool empty() const { return plain_.empty() && patterns_.empty(); }
-
-   private:
-    struct Entry {
-      size_t order;
-      double value;
-    };
-    std::map<std::string, Entry, std::less<>> plain_;
-    std::vector<std::pair<PatternKey, Entry>> patterns_;
-  };
-
   Scale standard_;
-  Table rank_, alpha_;
+  PatternTable<double> rank_, alpha_;
 };
 
 }  // namespace moelora::packed

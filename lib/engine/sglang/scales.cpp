@@ -3,71 +3,38 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <unordered_map>
 
-#include "lib/adapter/path_regex.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/error.h"
+#include "lib/base/path_pattern.h"
 #include "lib/base/utf8.h"
 #include "lib/engine/sglang/names.h"
 
 namespace moelora::sglang {
 namespace {
 
-// Patterns with regex syntax that are looked at; keys that are plain names are never limited.
-constexpr size_t kMostRegexes = 64;
-
-// The numbers that a pattern of the config gives to modules: plain keys by suffix, the others as
-// PEFT matches them, (.*\.)?(KEY)$.
+// The numbers that a pattern of the config gives to modules, as PEFT matches them. A key that
+// cannot be evaluated gives none: the config rules report it.
 class Pattern {
  public:
   explicit Pattern(const Json* pattern) {
     if (pattern == nullptr) return;
-    for (const auto& [key, value] : pattern->members()) {
-      if (!value.is_number()) continue;
-      if (is_plain(key))
-        plain_.emplace(key, value.as_double());
-      else
-        add_regex(key, value.as_double());
-    }
+    for (const auto& [key, value] : pattern->members())
+      if (value.is_number()) table_.add(key, value.as_double());
   }
 
-  bool empty() const { return plain_.empty() && regexes_.empty(); }
+  bool empty() const { return table_.empty(); }
 
   const double* find(std::string_view path) const {
-    for (size_t at = 0; at != std::string_view::npos; at = next(path, at)) {
-      const auto found = plain_.find(std::string(path.substr(at)));
-      if (found != plain_.end()) return &found->second;
+    try {
+      return table_.find(path);
+    } catch (const Error&) {
+      return nullptr;
     }
-    for (const auto& [regex, number] : regexes_)
-      if (regex.matches(path)) return &number;
-    return nullptr;
   }
 
  private:
-  static bool is_plain(std::string_view key) {
-    for (char c : key)
-      if (!(c == '.' || c == '_' || c == '-' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
-            (c >= 'A' && c <= 'Z')))
-        return false;
-    return true;
-  }
-
-  void add_regex(const std::string& key, double number) {
-    if (regexes_.size() == kMostRegexes) return;
-    try {
-      regexes_.emplace_back(PathRegex("(.*\\.)?(" + key + ")"), number);
-    } catch (const Error&) {  // PEFT would not match it either, or the config rules tell it
-    }
-  }
-
-  static size_t next(std::string_view path, size_t at) {
-    const size_t dot = path.find('.', at);
-    return dot == std::string_view::npos ? dot : dot + 1;
-  }
-
-  std::unordered_map<std::string, double> plain_;
-  std::vector<std::pair<PathRegex, double>> regexes_;
+  PatternTable<double> table_;
 };
 
 bool is_true(const Json& config, std::string_view key) {

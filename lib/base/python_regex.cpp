@@ -1,0 +1,86 @@
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "lib/base/python_regex.h"
+
+#include <fmt/format.h>
+#include <pcre2.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+
+#include "lib/base/error.h"
+#include "lib/base/python_syntax.h"
+
+namespace moelora {
+namespace {
+
+constexpr uint32_t kMostSteps = 50000, kDeepest = 5000, kMostHeapKib = 16384;
+
+template <auto Free>
+struct Freed {
+  template <class T>
+  void operator()(T* thing) const {
+    Free(thing);
+  }
+};
+
+bool is_ascii(std::string_view text) {
+  return std::all_of(text.begin(), text.end(),
+                     [](char c) { return static_cast<signed char>(c) >= 0; });
+}
+
+}  // namespace
+
+PythonRegex::PythonRegex(std::string_view text) : text_(text) {
+  const PcreText ours = to_pcre(text);
+  ascii_only_ = ours.ascii_only;
+  const std::unique_ptr<pcre2_compile_context, Freed<pcre2_compile_context_free>> context(
+      pcre2_compile_context_create(nullptr));
+  pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
+  pcre2_set_parens_nest_limit(context.get(), 10 * kDeepestRegexGroup);
+  int fault = 0;
+  PCRE2_SIZE at = 0;
+  pcre2_code* compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(ours.text.data()),
+                                       ours.text.size(), PCRE2_UTF, &fault, &at, context.get());
+  if (compiled == nullptr) {
+    std::array<PCRE2_UCHAR, 256> reason{};
+    pcre2_get_error_message(fault, reason.data(), reason.size());
+    throw Error(
+        text_,
+        fmt::format("is not evaluated here: {}", reinterpret_cast<const char*>(reason.data())),
+        "write a simpler expression");
+  }
+  code_ = {compiled,
+           [](const pcre2_code* code) { pcre2_code_free(const_cast<pcre2_code*>(code)); }};
+}
+
+bool PythonRegex::fullmatch(std::string_view path) const {
+  return run(path, PCRE2_ANCHORED | PCRE2_ENDANCHORED);
+}
+
+bool PythonRegex::match(std::string_view path) const { return run(path, PCRE2_ANCHORED); }
+
+bool PythonRegex::run(std::string_view path, uint32_t options) const {
+  if (ascii_only_ && !is_ascii(path))
+    throw Error(text_, fmt::format("is not evaluated on '{}', which is not ASCII", path),
+                "write it without \\d, \\w, \\s, \\b and (?i), which are Unicode's there");
+  const std::unique_ptr<pcre2_match_context, Freed<pcre2_match_context_free>> context(
+      pcre2_match_context_create(nullptr));
+  pcre2_set_match_limit(context.get(), kMostSteps);
+  pcre2_set_depth_limit(context.get(), kDeepest);
+  pcre2_set_heap_limit(context.get(), kMostHeapKib);
+  const std::unique_ptr<pcre2_match_data, Freed<pcre2_match_data_free>> data(
+      pcre2_match_data_create(1, nullptr));
+  const int found = pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(path.data()), path.size(),
+                                0, options, data.get(), context.get());
+  if (found >= 0) return true;
+  if (found == PCRE2_ERROR_NOMATCH) return false;
+  std::array<PCRE2_UCHAR, 256> reason{};
+  pcre2_get_error_message(found, reason.data(), reason.size());
+  throw Error(text_,
+              fmt::format("could not be evaluated on '{}': {}", path,
+                          reinterpret_cast<const char*>(reason.data())),
+              "write a simpler expression");
+}
+
+}  // namespace moelora
