@@ -1,32 +1,33 @@
 #include "tools/load_options.h"
 
-#include <fmt/format.h>
+#include <array>
 
-#include "lib/base/error.h"
+#include "lib/base/nearest.h"
 
 namespace moelora {
 namespace {
 
 template <class T>
-std::optional<T> parsed(const std::string& flag, const std::string& text,
-                        std::optional<T> (*parse)(std::string_view), const char* choices) {
+std::optional<T> parsed(const std::string& flag, const std::string& text, std::string_view kind,
+                        std::optional<T> (*parse)(std::string_view),
+                        std::array<std::string_view, 2> choices) {
   if (text.empty()) return std::nullopt;
   if (const auto value = parse(text)) return value;
-  throw Error(flag, fmt::format("\"{}\" is none of {}", text, choices));
+  throw unknown_word({{}, 0, 0, flag, {}}, kind, text, choices);
 }
 
 }  // namespace
 
 std::optional<BOrder> StackedFlags::order(const std::string& flag) const {
-  return parsed(flag, b_order, parse_b_order, "rank-major, expert-major");
+  return parsed(flag, b_order, "order", parse_b_order, {"rank-major", "expert-major"});
 }
 
 std::optional<Roles> StackedFlags::role(const std::string& flag) const {
-  return parsed(flag, roles, parse_roles, "natural, swapped");
+  return parsed(flag, roles, "role", parse_roles, {"natural", "swapped"});
 }
 
 LoadOptions LoadFlags::options() const {
-  return {from, base, model_specs, {in.order("--b-order"), in.role("--roles")}, {ignore_zip_crc}};
+  return {from, base, model_specs, {in.order(), in.role()}, {ignore_zip_crc}};
 }
 
 void add_load_options(CLI::App& app, LoadFlags& flags) {

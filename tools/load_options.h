@@ -13,9 +13,9 @@ namespace moelora {
 struct StackedFlags {
   std::string b_order, roles;
 
-  // The order and the roles; Error at `flag` for an unknown word.
-  std::optional<BOrder> order(const std::string& flag) const;
-  std::optional<Roles> role(const std::string& flag) const;
+  // The order and the roles; Error at the flag for an unknown word.
+  std::optional<BOrder> order(const std::string& flag = "--b-order") const;
+  std::optional<Roles> role(const std::string& flag = "--roles") const;
 };
 
 // How an adapter is to be read: --from, --base, --model-spec, --b-order, --roles, --ignore-zip-crc.

@@ -85,13 +85,7 @@ struct FitFlags {
         ->allow_extra_args(false);
   }
 
-  EngineChoice choice() const {
-    try {
-      return parse_engine(engine);
-    } catch (const Error& e) {
-      throw Error("--for " + printable(engine), e.text(), e.hint());
-    }
-  }
+  EngineChoice choice() const { return parse_engine(engine); }
 
   FitOptions options(const std::string& to, int threads) const {
     FitOptions o{choice(), {}, server_options, to, {}, threads};

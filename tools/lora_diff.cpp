@@ -2,11 +2,12 @@
 // weight space.
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <charconv>
 #include <cmath>
 
-#include "lib/base/error.h"
+#include "lib/base/nearest.h"
 #include "lib/base/utf8.h"
 #include "lib/diff/comparison.h"
 #include "lib/diff/presets.h"
@@ -21,6 +22,7 @@ constexpr const char* kTool = "lora-diff";
 
 struct WeightsCommand {
   CommonOptions common;
+  LoadFlags load;
   WeightDiffOptions options;
   std::string a, b, format = "text";
 
@@ -29,9 +31,7 @@ struct WeightsCommand {
         app.add_subcommand("weights", "Two adapters in any two layouts, in weight space");
     sub->add_option("ADAPTER_A", a, "Adapter folder or weights file")->required();
     sub->add_option("ADAPTER_B", b, "The other one")->required();
-    sub->add_option("--base", options.load.base, "Base model: folder, config.json or hub name");
-    sub->add_option("--model-spec", options.load.model_specs, "Family description (JSON)")
-        ->type_name("FILE");
+    add_load_options(*sub, load);
     sub->add_option("--tolerance", options.tolerance,
                     "Relative distance up to which two deltas are the same")
         ->capture_default_str()
@@ -42,6 +42,7 @@ struct WeightsCommand {
   }
 
   int run() {
+    options.load = load.options();
     options.threads = common.threads;
     options.progress = !common.quiet;
     const WeightComparison c = compare_weights(a, b, options);
@@ -56,10 +57,14 @@ Threshold parse_threshold(const std::string& text) {
   const size_t equals = text.find('=');
   const std::string name = text.substr(0, equals);
   if (equals == std::string::npos || !Metrics::is_name(name)) {
-    std::string known;
-    for (const auto& entry : Metrics().named()) known += (known.empty() ? "" : ", ") + entry.first;
-    throw Error("--max " + printable(text), "is not METRIC=VALUE",
-                "metrics: " + known + ", pearson");
+    const auto named = Metrics().named();
+    std::vector<std::string_view> known;
+    for (const auto& entry : named) known.push_back(entry.first);
+    known.push_back("pearson");
+    if (equals != std::string::npos)
+      throw unknown_word(at_option(Option::max), "metric", name, known);
+    throw Error(at_option(Option::max, printable(text)), "is not METRIC=VALUE",
+                fmt::format("metrics: {}", fmt::join(known, ", ")));
   }
   double most = 0;
   const char* const end = text.data() + text.size();

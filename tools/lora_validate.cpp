@@ -27,7 +27,7 @@ int run_list(const ValidateOptions& options) {
 }
 
 int run_explain(const ValidateOptions& options) {
-  const Rule& rule = rule_named(options.explain, "--explain");
+  const Rule& rule = rule_named(options.explain, at_option(Option::explain));
   print_data(options.common, explain(rule, report_options(options).width));
   return kClean;
 }

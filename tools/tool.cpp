@@ -35,10 +35,21 @@ void check_command(const CLI::App& app, int argc, char** argv) {
     if (command->get_name() == word) return;
     names.push_back(command->get_name());
   }
-  const auto meant = nearest(word, names);
-  throw Error(quoted(word), "is no command",
-              meant ? fmt::format("did you mean {}?", *meant)
-                    : fmt::format("commands: {}", fmt::join(names, ", ")));
+  throw unknown_word({}, "command", word, names);
+}
+
+// The command that the line names: the tool itself, or a subcommand.
+const CLI::App& command_of(const CLI::App& app) {
+  const auto named = app.get_subcommands();
+  return named.empty() ? app : *named.front();
+}
+
+// What this command calls an option; "" when it has none of that meaning.
+std::string flag_of(const CLI::App& command, Option option) {
+  const std::string own = default_flag(option);
+  for (const std::string& flag : {own, std::string(option == Option::engine ? "--for" : "")})
+    if (!flag.empty() && command.get_option_no_throw(flag) != nullptr) return flag;
+  return "";
 }
 
 }  // namespace
@@ -63,9 +74,10 @@ int run_tool(CLI::App& app, int argc, char** argv, const std::function<int()>& r
   } catch (const CLI::Success& e) {
     return app.exit(e) == 0 ? kClean : kFailed;
   } catch (const CLI::ParseError& e) {
-    return report(tool, e.what(), fmt::format("{} --help tells the options", tool));
+    return report(tool, e.what(), fmt::format("run '{} --help'", tool));
   } catch (const Error& e) {
-    return report(tool, e.what(), e.hint());
+    const auto spell = [&](Option option) { return flag_of(command_of(app), option); };
+    return report(tool, e.message(spell), e.advice().text(spell));
   } catch (const std::bad_alloc&) {
     return report(tool, "out of memory", "");
   } catch (const std::exception& e) {

@@ -10,10 +10,6 @@
 namespace moelora {
 namespace {
 
-std::string at(const std::string& where, const Json& value) {
-  return value.line() > 0 ? fmt::format("{}:{}:{}", where, value.line(), value.column()) : where;
-}
-
 // Typed access to one config file; every mismatch names line, key, found and expected.
 class Reader {
  public:
@@ -26,13 +22,13 @@ class Reader {
 
   [[noreturn]] void mistyped(std::string_view key, const Json& value,
                              std::string_view expected) const {
-    throw Error(at(where_, value),
+    throw Error(place_of(value, where_),
                 fmt::format("\"{}\" is {}, expected {}", key, value.kind_name(), expected));
   }
 
   const Json& required(std::string_view key) const {
     if (const Json* value = get(key)) return *value;
-    throw Error(where_, fmt::format("\"{}\" is missing", key),
+    throw Error(in_file(where_), fmt::format("\"{}\" is missing", key),
                 fmt::format("add \"{}\" as the trainer used it", key));
   }
 
@@ -65,7 +61,7 @@ class Reader {
   int64_t positive_int(std::string_view key, const Json& value) const {
     if (!value.is(Json::Kind::integer)) mistyped(key, value, "an integer");
     if (value.as_int() <= 0)
-      throw Error(at(where_, value),
+      throw Error(place_of(value, where_),
                   fmt::format("\"{}\" is {}, expected a positive integer", key, value.as_int()));
     return value.as_int();
   }
@@ -114,7 +110,7 @@ template <class T>
 T marked(const Json& value, const std::string& where, std::string_view key,
          const std::optional<T>& parsed, std::string_view expected) {
   if (parsed) return *parsed;
-  throw Error(at(where, value),
+  throw Error(place_of(value, where),
               fmt::format("\"{}\" is {}, expected {}", key, value.dump(-1), expected));
 }
 
@@ -149,8 +145,8 @@ void read_markers(const Reader& reader, AdapterConfig& config) {
                                  const std::string& key, const Error& error) {
   const Json* all = config.json.find(name);
   const Json* value = all == nullptr ? nullptr : all->find(key);
-  throw Error(value == nullptr ? config.where : at(config.where, *value),
-              fmt::format("\"{}\": {}", entry(name, key), error.text()), error.hint());
+  throw Error(value == nullptr ? in_file(config.where) : place_of(*value, config.where),
+              fmt::format("\"{}\": {}", entry(name, key), error.text()), error.advice());
 }
 
 template <class T>
@@ -191,13 +187,13 @@ Scaling AdapterConfig::scaling(const std::string& path) const {
 
 AdapterConfig parse_adapter_config(Json json, const std::string& where) {
   if (!json.is(Json::Kind::object))
-    throw Error(at(where, json), fmt::format("is {}, expected an object", json.kind_name()));
+    throw Error(place_of(json, where), fmt::format("is {}, expected an object", json.kind_name()));
   AdapterConfig config;
   config.json = std::move(json);
   config.where = where;
   const Reader reader(config.json, config.where);
   if (const std::string type = reader.string("peft_type"); !type.empty() && type != "LORA")
-    throw Error(at(where, *reader.get("peft_type")),
+    throw Error(place_of(*reader.get("peft_type"), where),
                 fmt::format("\"peft_type\" is \"{}\", expected \"LORA\"", type));
   config.r = reader.positive_int("r", reader.required("r"));
   config.lora_alpha = reader.number("lora_alpha", reader.required("lora_alpha"));

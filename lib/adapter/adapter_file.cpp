@@ -118,7 +118,7 @@ class DenseReader {
       throw Error(names[0],
                   fmt::format("adapts {} -> {}, but {} of this base model is {} -> {}",
                               pair.a.dim(1), pair.b.dim(0), module, linear->in, linear->out),
-                  "check that --base names the model this adapter was trained on");
+                  {"check that ", Option::base, " names the model this adapter was trained on"});
   }
 
   const ModelSpec* spec_;
@@ -179,12 +179,12 @@ Interpretation interpret_tensors(const TensorMap& tensors, std::span<const Exper
   dense.finish();
   if (experts.empty()) return out;
 
-  out.layout = from.empty() ? detect_layout(experts) : &layout_by_id(from);
+  out.layout = from.empty() ? detect_layout(experts) : &layout_by_id(from, Option::from);
   for (const ExpertTensor& t : experts)
     if (out.layout->claim(t) == Claim::no)
       throw Error(t.name + " " + to_string(t.tensor.shape()),
                   fmt::format("is no tensor of the layout {}", out.layout->id),
-                  "leave --from out to detect it");
+                  {"leave ", Option::from, " out to detect it"});
   out.layout->read(experts, {spec, out.adapter.config, read, out.notes}, out.adapter);
   return out;
 }

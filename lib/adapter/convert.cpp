@@ -28,7 +28,7 @@ void fuse_for(Conversion& c, const ModelSpec* spec, int threads) {
     if (has(c.adapter, Projection::up) && !c.to->one_parameter)
       throw Error(std::string(c.to->id),
                   "cannot hold experts without a gate: there is no gate_up_proj",
-                  "use --to peft-linear, stacked or peft-params");
+                  {"use ", Option::to, " peft-linear, stacked or peft-params"});
     return;
   }
   const bool separate = has(c.adapter, Projection::gate) || has(c.adapter, Projection::up);
@@ -41,7 +41,7 @@ void fuse_for(Conversion& c, const ModelSpec* spec, int threads) {
         std::string(c.to->id),
         "whether gate and up rows are halves or interleaved in the base parameter depends on the "
         "model family, and no base model is known",
-        "name it with --base");
+        {"name it with ", Option::base});
 }
 
 // The layout whose names dense modules take: a fitted adapter without experts has one too.
@@ -103,7 +103,7 @@ LayoutWriteOptions written_form(const Conversion& c, const ConvertOptions& optio
   if (in || (!said.b_order && !said.roles)) return out;
   if (!to)
     throw Error(
-        said.b_order ? "--b-order" : "--roles",
+        said.b_order ? Option::b_order : Option::roles,
         fmt::format("only peft-params has it, and neither the input ({}) nor the output ({}) is of "
                     "that layout",
                     c.input.layout != nullptr ? c.input.layout->id : "no experts", options.to),
@@ -121,7 +121,7 @@ void check_expert_count(Conversion& c, const ModelSpec* spec) {
     throw Error("expert 0",
                 "is the only one with LoRA, and how many experts there are is not known: one slice "
                 "would mean one matrix for all of them",
-                "name the base model with --base");
+                {"name the base model with ", Option::base});
   if (counted) return;
   c.notes.push_back(
       fmt::format("without a base model, the highest number says that there are {} experts",

@@ -44,7 +44,7 @@ std::string shown(const ExpertTensor& t) { return t.name + " " + to_string(t.ten
                   "save the adapter in one layout, or split the file");
   }
   throw Error(shown(tensors.front()), "the expert tensors of this file fit no single layout",
-              "name the layout with --from");
+              {"name the layout with ", Option::from});
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ constexpr int64_t kMostFactors = 1 << 22;
       name,
       fmt::format("more than {} factors of experts, counting the absent ones of every layer",
                   kMostFactors),
-      "name the base model with --base");
+      {"name the base model with ", Option::base});
 }
 
 int64_t inner(const Tensor& part, Side side) { return part.dim(side == Side::A ? 1 : 0); }
@@ -96,14 +96,14 @@ void ExpertCollector::check(const ExpertKey& key, Pair& pair, int64_t experts) c
   if (context_.spec != nullptr && !context_.spec->is_moe(key.layer))
     throw Error((a.name.empty() ? b : a).name,
                 fmt::format("layer {} of this base model has no routed experts", key.layer),
-                "check that --base names the model this adapter was trained on");
+                {"check that ", Option::base, " names the model this adapter was trained on"});
   const bool with_gate =
       key.projection == Projection::gate || key.projection == Projection::gate_up;
   if (context_.spec != nullptr && !context_.spec->gated && with_gate)
     throw Error(
         (a.name.empty() ? b : a).name,
         fmt::format("the experts of this base model have no {}", projection_name(key.projection)),
-        "check that --base names the model this adapter was trained on");
+        {"check that ", Option::base, " names the model this adapter was trained on"});
   if (a.name.empty()) orphan(b.name, Side::A);
   if (b.name.empty()) orphan(a.name, Side::B);
   for (Slot* slot : {&a, &b}) {
@@ -114,7 +114,7 @@ void ExpertCollector::check(const ExpertKey& key, Pair& pair, int64_t experts) c
           slot->name,
           fmt::format("has {} experts, {} {}", held,
                       context_.spec != nullptr ? "the base model" : "other tensors", experts),
-          "an expert-parallel rank's part saved as the whole? check --base");
+          {"an expert-parallel rank's part saved as the whole? check ", Option::base});
     slot->factor.parts.resize(static_cast<size_t>(experts));
   }
   for (int64_t e = 0; e < experts; ++e) {
@@ -139,7 +139,7 @@ void ExpertCollector::check(const ExpertKey& key, Pair& pair, int64_t experts) c
             fmt::format("expert {} has shape {}, expected {} {} for {} of this base model", e,
                         to_string(part->shape()), want, side == Side::A ? "columns" : "rows",
                         projection_name(key.projection)),
-            "check that --base names the model this adapter was trained on");
+            {"check that ", Option::base, " names the model this adapter was trained on"});
   }
 }
 
@@ -188,7 +188,7 @@ int64_t ExpertCollector::count_experts() const {
         name,
         "every expert factor of this file is one matrix for all experts: how many there are, "
         "nothing in it tells",
-        "name the base model with --base");
+        {"name the base model with ", Option::base});
   if (experts > kMostFactors / (2 * static_cast<int64_t>(pairs_.size()))) too_many(name);
   return experts;
 }

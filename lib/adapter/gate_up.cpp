@@ -144,7 +144,7 @@ void split_gate_up(Adapter& adapter) {
       throw Error(layer_name(key.layer) + " gate_up_proj",
                   "whether gate and up rows are halves or interleaved depends on the model family, "
                   "and no base model is known",
-                  "name it with --base");
+                  {"name it with ", Option::base});
     out.emplace(ExpertKey{key.layer, Projection::gate}, half_of(pair, *adapter.gate_up_order, 0));
     out.emplace(ExpertKey{key.layer, Projection::up}, half_of(pair, *adapter.gate_up_order, 1));
   }

@@ -10,7 +10,7 @@
 #include "lib/adapter/gate_up.h"
 #include "lib/adapter/random_source.h"
 #include "lib/base/cast.h"
-#include "lib/base/error.h"
+#include "lib/base/nearest.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
@@ -27,23 +27,26 @@ constexpr std::array<Target, 5> kDenseTargets = {{{"attention", Role::attention}
                                                   {"shared", Role::shared_expert},
                                                   {"lm_head", Role::lm_head}}};
 
+constexpr std::array<std::string_view, 6> kTargets = {"attention", "mixer",   "mlp",
+                                                      "shared",    "experts", "lm_head"};
+
 bool wants(const InitOptions& options, std::string_view target) {
   return std::find(options.targets.begin(), options.targets.end(), target) != options.targets.end();
 }
 
 void check_targets(const InitOptions& options) {
-  if (options.targets.empty()) throw Error("--targets", "is empty", "name attention, experts, ...");
+  if (options.targets.empty())
+    throw Error(Option::targets, "is empty", "name attention, experts, ...");
   for (const std::string& name : options.targets) {
     const bool dense = std::any_of(kDenseTargets.begin(), kDenseTargets.end(),
                                    [&](const Target& t) { return t.name == name; });
     if (dense || name == "experts") continue;
     if (name == "router")
       throw Error(
-          "--targets",
+          Option::targets,
           "router cannot be adapted: SGLang and vLLM have no LoRA for it and refuse the adapter",
           "leave router out");
-    throw Error("--targets", fmt::format("\"{}\" is no target", name),
-                "targets: attention, mixer, mlp, shared, experts, lm_head");
+    throw unknown_word(at_option(Option::targets), "target", name, kTargets);
   }
 }
 
@@ -141,7 +144,7 @@ FreshAdapter make_adapter(const InitOptions& given, const ModelSpec& spec) {
   InitOptions o = given;
   if (o.alpha == 0) o.alpha = static_cast<double>(o.rank);
   if (!std::isfinite(o.alpha))
-    throw Error("--alpha", "is not finite", "leave it out: alpha is then the rank");
+    throw Error(Option::alpha, "is not finite", "leave it out: alpha is then the rank");
   check_targets(o);
   const Layout& layout = layout_by_id(o.to);
   if (layout.shared_outer) o.shared_outer = true;
@@ -167,7 +170,7 @@ FreshAdapter make_adapter(const InitOptions& given, const ModelSpec& spec) {
       dense.push_back({printed, false, scaling});
     }
     if (dense.size() == before)
-      throw Error("--targets", fmt::format("this base model has no {}", target.name),
+      throw Error(Option::targets, fmt::format("this base model has no {}", target.name),
                   "leave it out");
   }
   WrittenExperts experts;
@@ -175,7 +178,7 @@ FreshAdapter make_adapter(const InitOptions& given, const ModelSpec& spec) {
     if (layout.fused && !spec.gated && layout.gate_up_order)
       throw Error(std::string(layout.id),
                   "cannot hold experts without a gate: there is no gate_up_proj",
-                  "use --to peft-linear, stacked or peft-params");
+                  {"use ", Option::to, " peft-linear, stacked or peft-params"});
     out.layout = &layout;
     add_experts(maker, o, spec, layout, out.adapter);
     experts = layout.write({out.adapter, &spec, {}});

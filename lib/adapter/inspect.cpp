@@ -94,7 +94,7 @@ std::string layout_alone(const AdapterFiles& files, const LoadOptions& options) 
   try {
     const std::vector<ExpertTensor> experts = expert_tensors(files.weights.tensors);
     const Layout* layout =
-        options.from.empty() ? detect_layout(experts) : &layout_by_id(options.from);
+        options.from.empty() ? detect_layout(experts) : &layout_by_id(options.from, Option::from);
     return layout == nullptr ? "none" : std::string(layout->id);
   } catch (const Error&) {
     return "unknown";

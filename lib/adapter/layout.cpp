@@ -4,7 +4,7 @@
 
 #include <array>
 
-#include "lib/base/error.h"
+#include "lib/base/nearest.h"
 
 namespace moelora {
 
@@ -20,13 +20,13 @@ constexpr std::array kAll = {
 
 std::span<const Layout* const> all_layouts() { return kAll; }
 
-const Layout& layout_by_id(std::string_view id) {
-  std::string known;
+const Layout& layout_by_id(std::string_view id, Option said_by) {
+  std::vector<std::string_view> known;
   for (const Layout* layout : kAll) {
     if (layout->id == id) return *layout;
-    known += (known.empty() ? "" : ", ") + std::string(layout->id);
+    known.push_back(layout->id);
   }
-  throw Error(std::string(id), "is no layout", "layouts: " + known);
+  throw unknown_word(at_option(said_by), "layout", id, known);
 }
 
 std::string written_stem(const WriteContext& context, Form form, int layer) {

@@ -103,7 +103,8 @@ namespace layouts {
 }  // namespace layouts
 
 std::span<const Layout* const> all_layouts();
-const Layout& layout_by_id(std::string_view id);  // throws Error that lists the ids
+// Error at the option that says it, which lists the ids and the nearest.
+const Layout& layout_by_id(std::string_view id, Option said_by = Option::to);
 
 // The stem of the written tensors: the base's spelling in the layout's form, or as found.
 std::string written_stem(const WriteContext& context, Form form, int layer);

@@ -41,7 +41,7 @@ const Tensor& outer_part(const ExpertKey& key, const Factor& factor, Side side, 
           fmt::format("layer {} {} lora_{}", key.layer, projection_name(key.projection),
                       side_letter(side)),
           fmt::format("differs between experts 0 and {}; shared-outer holds one for all", e),
-          "use --to stacked, which holds one an expert");
+          {"use ", Option::to, " stacked, which holds one an expert"});
   return factor.parts.front();
 }
 
@@ -54,7 +54,7 @@ int64_t uniform_rank(const ExpertKey& key, const ExpertPair& pair, int64_t exper
           fmt::format("layer {} {}", key.layer, projection_name(key.projection)),
           fmt::format("experts 0 and {} have the scales {} and {}; a stacked tensor has one", e,
                       first.value(), pair.scaling_of(e).value()),
-          "use --to peft-linear");
+          {"use ", Option::to, " peft-linear"});
   return rank;
 }
 

@@ -91,7 +91,7 @@ std::string shown(const StackedPair& pair) {
   if (context.spec == nullptr)
     throw Error(shown(pair),
                 "no reading of the pairs of a layer as gate_up [2I, H] and down [H, I] fits",
-                "name the base model with --base");
+                {"name the base model with ", Option::base});
   const ModelSpec& spec = *context.spec;
   const Parameters p = parameters(context.spec);
   throw Error(
@@ -102,7 +102,7 @@ std::string shown(const StackedPair& pair) {
                   context.options.roles
                       ? fmt::format(" (with --roles {})", roles_name(*context.options.roles))
                       : ""),
-      "check --base and --roles");
+      {"check ", Option::base, " and ", Option::roles});
 }
 
 [[noreturn]] void roles_unknown(const StackedPair& pair, const ReadContext& context) {
@@ -111,11 +111,13 @@ std::string shown(const StackedPair& pair) {
                           : "without the base model, lora_A may lie on the input or on the output";
   if (!context.config.peft_version.empty())
     known += fmt::format("; it was saved by PEFT {}", context.config.peft_version);
-  throw Error(shown(pair), known,
-              std::string(context.spec == nullptr ? "name the base model with --base, or " : "") +
-                  "say --roles natural (A over the input: gpt-oss, and PEFT 0.19.1 and newer "
-                  "everywhere) or --roles swapped (A over the output: PEFT 0.18 and older on "
-                  "[E, out, in] experts)");
+  Hint say{"say ", Option::roles,
+           " natural (A over the input: gpt-oss, and PEFT 0.19.1 and newer everywhere) or ",
+           Option::roles,
+           " swapped (A over the output: PEFT 0.18 and older on [E, out, in] experts)"};
+  if (context.spec == nullptr)
+    say = Hint{"name the base model with ", Option::base, ", or "} + std::move(say);
+  throw Error(shown(pair), known, std::move(say));
 }
 
 [[noreturn]] void parameter_unknown(const StackedPair& pair, const Parameters& p) {
@@ -124,8 +126,8 @@ std::string shown(const StackedPair& pair) {
       fmt::format(
           "a lone stacked pair may be {} or {}, and neither shapes nor target_parameters tell",
           projection_name(p.first), projection_name(p.second)),
-      "name the base model with --base, or put the parameter into target_parameters of "
-      "adapter_config.json");
+      {"name the base model with ", Option::base,
+       ", or put the parameter into target_parameters of adapter_config.json"});
 }
 
 // What target_parameters says a lone pair is: false first, true second, nullopt when it names both

@@ -1,8 +1,13 @@
 #include "lib/base/nearest.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <numeric>
 #include <vector>
+
+#include "lib/base/utf8.h"
 
 namespace moelora {
 
@@ -35,6 +40,16 @@ std::optional<std::string_view> nearest(std::string_view text,
     limit = distance;
   }
   return best;
+}
+
+Error unknown_word(Location location, std::string_view kind, std::string_view word,
+                   std::span<const std::string_view> known, Hint otherwise) {
+  constexpr size_t kFew = 16;
+  std::string text = fmt::format("unknown {} '{}'", kind, printable(word));
+  const auto meant = nearest(word, known);
+  if (meant) text += fmt::format(" (did you mean '{}'?)", *meant);
+  if (known.size() <= kFew) otherwise = fmt::format("{}s: {}", kind, fmt::join(known, ", "));
+  return {std::move(location), std::move(text), std::move(otherwise)};
 }
 
 }  // namespace moelora

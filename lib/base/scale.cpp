@@ -59,7 +59,7 @@ class ScaledSource final : public Source {
         throw Error(where(),
                     fmt::format("{} scaled by {} is more than {} can hold", before[i], factor_,
                                 dtype_name(dtype())),
-                    "convert with --dtype f32");
+                    {"convert with ", Option::dtype, " f32"});
       if (found[i] / factor_ != before[i] && !std::isnan(before[i])) exact_ = false;
     }
   }

@@ -60,14 +60,12 @@ std::vector<const Waiver*> unused(std::span<const Waiver> waivers, std::span<con
   return out;
 }
 
-const Rule& rule_named(std::string_view id_or_name, const std::string& where) {
+const Rule& rule_named(std::string_view id_or_name, Location location) {
   if (const Rule* rule = find_rule(id_or_name)) return *rule;
   std::vector<std::string_view> known;
   for (const Rule* rule : all_rules()) known.insert(known.end(), {rule->id, rule->name});
-  const auto meant = nearest(id_or_name, known);
-  throw Error(
-      where, fmt::format("there is no rule {}", moelora::quoted(id_or_name)),
-      meant ? fmt::format("did you mean {}?", *meant) : "lora-validate --list-rules lists them");
+  throw unknown_word(std::move(location), "rule", id_or_name, known,
+                     "lora-validate --list-rules lists them");
 }
 
 bool glob_matches(std::string_view glob, std::string_view text) {

@@ -33,7 +33,7 @@ std::vector<Waived> take_waived(Judgement& judgement, const Deployment& deployme
 std::vector<const Waiver*> unused(std::span<const Waiver> waivers, std::span<const Waived> waived);
 
 // "SGL021" or "pool-memory". Throws Error at `where` for a rule that does not exist.
-const Rule& rule_named(std::string_view id_or_name, const std::string& where);
+const Rule& rule_named(std::string_view id_or_name, Location location);
 
 // `*` is any run of characters (slashes too), `?` any one; the rest is literal.
 bool glob_matches(std::string_view glob, std::string_view text);

@@ -44,7 +44,7 @@ std::optional<BaseModel> base_of(const std::vector<Subject>& adapters, const Loa
 
 // What names no part of an adapter must be right even where nothing needs it.
 void check_named(const LoadOptions& load) {
-  if (!load.from.empty()) layout_by_id(load.from);
+  if (!load.from.empty()) layout_by_id(load.from, Option::from);
   for (const std::string& path : load.model_specs) parse_family(read_json_file(path), path);
 }
 

@@ -35,9 +35,7 @@ class Reader {
   }
 
  private:
-  std::string at(const Json& json) const {
-    return fmt::format("{}:{}:{}", path_, json.line(), json.column());
-  }
+  Location at(const Json& json) const { return place_of(json, path_); }
 
   void expect_object(const Json& json, const char* what,
                      std::initializer_list<std::string_view> keys) const {
@@ -94,8 +92,8 @@ class Reader {
     expect_object(ignore, "an ignore", {"rule", "reason", "adapter"});
     const Json& rule = required(ignore, "rule", "write the rule's id or name");
     const Json& reason = required(ignore, "reason", "write why the finding can be lived with");
-    Waiver out{&rule_named(text(rule, "rule"), at(rule)), text(reason, "reason"), "", at(ignore),
-               fs::path(path_).parent_path().string()};
+    Waiver out{&rule_named(text(rule, "rule"), at(rule)), text(reason, "reason"), "",
+               at(ignore).text(), fs::path(path_).parent_path().string()};
     if (const Json* adapter = ignore.find("adapter")) out.adapter = text(*adapter, "adapter");
     return out;
   }

@@ -1,7 +1,6 @@
 #include "lib/check/read_problems.h"
 
 #include <algorithm>
-#include <charconv>
 #include <set>
 
 #include "lib/io/folder_listing.h"
@@ -61,28 +60,6 @@ std::vector<const ReadProblem*> problems_of(const Subject& subject, ProblemKind 
 
 bool is_stray(const Subject& subject, const ReadProblem& problem) {
   return !problem.file.empty() && !subject.main_file.empty();
-}
-
-void point_at(Finding& finding, const Error& error) {
-  const std::string& where = error.where();
-  const size_t column = where.rfind(':'), line = where.rfind(':', column - 1);
-  const auto number = [&](size_t begin, size_t end) {
-    int value = 0;
-    const auto read = std::from_chars(where.data() + begin + 1, where.data() + end, value);
-    return read.ec == std::errc() && read.ptr == where.data() + end ? value : 0;
-  };
-  const bool placed = column != std::string::npos && column > 0 && line != std::string::npos &&
-                      number(line, column) > 0 && number(column, where.size()) > 0;
-  finding.where = placed ? "" : where;
-  if (!placed) return;
-  finding.line = number(line, column);
-  finding.column = number(column, where.size());
-}
-
-std::string place_in_file(const Error& error) {
-  const std::string& where = error.where();
-  const size_t at = where.find(".safetensors: ");
-  return at == std::string::npos ? "" : where.substr(at + 14);
 }
 
 }  // namespace moelora

@@ -23,11 +23,4 @@ std::vector<const ReadProblem*> problems_of(const Subject& subject, ProblemKind 
 // Whether `problem` is of a file that is not the adapter's: SGLang reads those too.
 bool is_stray(const Subject& subject, const ReadProblem& problem);
 
-// The tensor or place that the error of a file names behind the file's path; "" for none.
-std::string place_in_file(const Error& error);
-
-// Points `finding` at the line and column that an error of "PATH:LINE:COLUMN" names, else at the
-// place itself.
-void point_at(Finding& finding, const Error& error);
-
 }  // namespace moelora

@@ -22,7 +22,7 @@ void check_fused(const LoadedAdapter& loaded, const std::string& path) {
   for (const auto& [key, pair] : loaded.adapter.experts)
     if (key.projection == Projection::gate_up && !loaded.adapter.gate_up_order)
       throw Error(path, "holds gate_up factors whose row order this file does not tell",
-                  "name the base model with --base");
+                  {"name the base model with ", Option::base});
 }
 
 std::vector<std::string> differing_extras(const Adapter& a, const Adapter& b) {
@@ -78,9 +78,9 @@ WeightComparison compare_weights(const std::string& a, const std::string& b,
   out.diff =
       weight_distances(deltas_a, deltas_b, {options.threads, options.progress ? "comparing" : ""});
   if (out.diff.pairs.empty() && out.diff.shapes_differ.empty())
-    throw Error(b,
-                fmt::format("has not one adapted module in common with {}: nothing to compare", a),
-                "give --base, so that both are read with the names of the same model");
+    throw Error(
+        b, fmt::format("has not one adapted module in common with {}: nothing to compare", a),
+        {"give ", Option::base, ", so that both are read with the names of the same model"});
   out.extras = differing_extras(first.adapter, second.adapter);
   if (!out.same())
     out.same_up_to =

@@ -65,10 +65,6 @@ std::vector<const Json*> documents(const ScoreInput& input) {
   return out;
 }
 
-std::string place_of(const Json& value, const std::string& path) {
-  return value.line() == 0 ? path : fmt::format("{}:{}:{}", path, value.line(), value.column());
-}
-
 std::optional<double> number_or_null(const Json& value, const std::string& where) {
   if (value.is(Json::Kind::null)) return std::nullopt;
   if (!value.is_number())

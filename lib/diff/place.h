@@ -18,7 +18,4 @@ Triple read_triple(const Json& entry, const std::string& path);
 // Drops texts and top lists that hold nothing.
 void tidy(Sequence& sequence);
 
-// "FILE:LINE:COLUMN" of a value.
-std::string place_of(const Json& value, const std::string& path);
-
 }  // namespace moelora

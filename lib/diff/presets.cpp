@@ -1,12 +1,9 @@
 #include "lib/diff/presets.h"
 
-#include <fmt/format.h>
-
 #include <array>
-#include <string>
+#include <vector>
 
-#include "lib/base/error.h"
-#include "lib/base/utf8.h"
+#include "lib/base/nearest.h"
 
 namespace moelora {
 namespace {
@@ -38,12 +35,12 @@ constexpr std::array<Preset, 15> kPresets = {{
 std::span<const Preset> all_presets() { return kPresets; }
 
 const Preset& preset_by_name(std::string_view name) {
-  std::string known;
+  std::vector<std::string_view> known;
   for (const Preset& preset : kPresets) {
     if (preset.name == name) return preset;
-    known += fmt::format("{}{}", known.empty() ? "" : ", ", preset.name);
+    known.push_back(preset.name);
   }
-  throw Error("--preset", fmt::format("{} is no preset", quoted(name)), "presets: " + known);
+  throw unknown_word(at_option(Option::preset), "preset", name, known);
 }
 
 }  // namespace moelora

@@ -24,26 +24,29 @@ constexpr std::array kAll = {
 #undef MOELORA_ENTRY
 };
 
-[[noreturn]] void refuse_engine(std::string_view text, const std::string& what) {
-  std::string known;
-  for (const Engine* engine : kAll) {
-    known += fmt::format("{}{} (", known.empty() ? "" : ", ", engine->id);
-    for (const Release& release : engine->releases)
-      known += fmt::format("{}{}", &release == engine->releases.data() ? "" : " ", release.version);
-    known += ")";
-  }
-  throw Error("--engine " + printable(text), what, "engines and their versions: " + known);
+[[noreturn]] void refuse_engine(std::string_view id) {
+  std::vector<std::string_view> known;
+  for (const Engine* engine : kAll) known.push_back(engine->id);
+  throw unknown_word(at_option(Option::engine), "engine", id, known);
 }
 
-[[noreturn]] void refuse_option(std::string_view pair, const std::string& what,
-                                const std::string& hint) {
-  throw Error("--server-option " + printable(pair), what, hint);
+[[noreturn]] void refuse_version(std::string_view text, const Engine& engine,
+                                 std::string_view version) {
+  std::vector<std::string_view> known;
+  for (const Release& release : engine.releases) known.push_back(release.version);
+  throw Error(at_option(Option::engine, printable(text)),
+              fmt::format("{} is neither a version nor a date (2026-05-19)", quoted(version)),
+              fmt::format("versions of {}: {}", engine.id, fmt::join(known, ", ")));
+}
+
+[[noreturn]] void refuse_option(std::string_view pair, const std::string& what, Hint hint = {}) {
+  throw Error(at_option(Option::server_option, printable(pair)), what, std::move(hint));
 }
 
 int64_t count_of(std::string_view pair, std::string_view value) {
   const auto number = parse_index(value);
   if (!number || *number < 1)
-    refuse_option(pair, fmt::format("{} is no number from 1 on", quoted(value)), "");
+    refuse_option(pair, fmt::format("{} is no number from 1 on", quoted(value)));
   return *number;
 }
 
@@ -65,7 +68,7 @@ bool set_common(ServerOptions& options, std::string_view key, std::string_view p
 
 void check_value(const ServerOption& option, std::string_view pair, std::string_view value) {
   if (option.kind == ServerOption::Kind::on_off && value != "on" && value != "off")
-    refuse_option(pair, fmt::format("{} is neither on nor off", quoted(value)), "");
+    refuse_option(pair, fmt::format("{} is neither on nor off", quoted(value)));
   if (option.kind == ServerOption::Kind::number) count_of(pair, value);
 }
 
@@ -76,12 +79,12 @@ const ServerOption* find_option(std::string_view key, std::span<const EngineChoi
   return nullptr;
 }
 
-std::string known_options(std::string_view key, std::span<const EngineChoice> engines) {
+[[noreturn]] void refuse_key(std::string_view key, std::span<const EngineChoice> engines) {
   std::vector<std::string_view> known{"tp-size", "ep-size", "max-lora-rank", "max-loras"};
   for (const EngineChoice& choice : engines)
     for (const ServerOption& option : choice.engine->options) known.push_back(option.key);
-  if (const auto meant = nearest(key, known)) return fmt::format("did you mean {}?", *meant);
-  return fmt::format("options: {}", fmt::join(known, ", "));
+  throw unknown_word(at_option(Option::server_option), "option", key, known,
+                     fmt::format("options: {}", fmt::join(known, ", ")));
 }
 
 }  // namespace
@@ -121,14 +124,11 @@ std::string EngineChoice::label() const { return fmt::format("{}@{}", engine->id
 EngineChoice parse_engine(std::string_view text) {
   const size_t at = text.find('@');
   const Engine* engine = find_engine(text.substr(0, at));
-  if (engine == nullptr)
-    refuse_engine(text, fmt::format("{} is no engine", quoted(text.substr(0, at))));
+  if (engine == nullptr) refuse_engine(text.substr(0, at));
   const std::string_view version =
       at == std::string_view::npos ? engine->newest : text.substr(at + 1);
   const auto parsed = EngineVersion::parse(version);
-  if (!parsed)
-    refuse_engine(text,
-                  fmt::format("{} is neither a version nor a date (2026-05-19)", quoted(version)));
+  if (!parsed) refuse_version(text, *engine, version);
   return {engine, *parsed};
 }
 
@@ -136,13 +136,12 @@ void set_server_option(ServerOptions& options, std::string_view pair,
                        std::span<const EngineChoice> engines) {
   const size_t equals = pair.find('=');
   if (equals == std::string_view::npos || equals == 0)
-    refuse_option(pair, "is not KEY=VALUE", "for example --server-option virtual-experts=on");
+    refuse_option(pair, "is not KEY=VALUE",
+                  {"for example ", Option::server_option, " virtual-experts=on"});
   const std::string_view key = pair.substr(0, equals), value = pair.substr(equals + 1);
   if (set_common(options, key, pair, value)) return;
   const ServerOption* option = find_option(key, engines);
-  if (option == nullptr)
-    refuse_option(pair, fmt::format("{} is no option of the chosen engines", quoted(key)),
-                  known_options(key, engines));
+  if (option == nullptr) refuse_key(key, engines);
   check_value(*option, pair, value);
   options.values[std::string(option->key)] = value;
 }

@@ -17,19 +17,15 @@ namespace {
 constexpr const char* kStem = "buffers";
 
 EngineChoice choose_engine(const BufferForm& form, const std::string& engine) {
-  const std::string where = "--for " + printable(engine);
-  try {
-    const EngineChoice choice = parse_engine(engine.empty() ? form.engine : engine);
-    if (choice.engine->id == form.engine) return choice;
-  } catch (const Error& e) {
-    throw Error(where, e.text(), e.hint());
-  }
+  const EngineChoice choice = parse_engine(engine.empty() ? form.engine : engine);
+  if (choice.engine->id == form.engine) return choice;
   std::string other;
   for (const BufferForm& candidate : buffer_forms())
     if (engine.starts_with(candidate.engine)) other = candidate.id;
-  throw Error(where, fmt::format("--to {} is what {} holds", form.id, form.engine),
-              other.empty() ? fmt::format("--for {}", form.engine)
-                            : fmt::format("--to {}, or --for {}", other, form.engine));
+  Hint hint{"say ", Option::engine, fmt::format(" {}", form.engine)};
+  if (!other.empty()) hint = Hint{"say ", Option::to, fmt::format(" {}, or ", other)} + hint;
+  throw Error(at_option(Option::engine, printable(engine)),
+              fmt::format("{} is what {} holds", form.id, form.engine), hint);
 }
 
 // The options of the server, and which of its ranks is meant.
@@ -50,10 +46,11 @@ Deployment deployment_of(const BufferOptions& options, const EngineChoice& engin
   if (rank.empty()) return out;
   const auto number = parse_index(std::string_view(rank).substr(kRank.size()));
   if (!number || *number < 0 || *number >= out.server.tp)
-    throw Error("--server-option " + printable(rank),
-                out.server.tp == 1 ? "the server has one rank, 0"
-                                   : fmt::format("the server has ranks 0 to {}", out.server.tp - 1),
-                out.server.tp == 1 ? "--server-option tp-size=N says how many" : "");
+    throw Error(
+        at_option(Option::server_option, printable(rank)),
+        out.server.tp == 1 ? "the server has one rank, 0"
+                           : fmt::format("the server has ranks 0 to {}", out.server.tp - 1),
+        out.server.tp == 1 ? Hint{Option::server_option, " tp-size=N says how many"} : Hint());
   out.tp_rank = *number;
   return out;
 }
@@ -65,9 +62,9 @@ BaseModel base_of(const BufferOptions& options, const Json& config,
   if (auto found =
           base_or_hint(options.base, named ? name->as_string() : "", options.model_specs, notes))
     return std::move(*found);
-  throw Error("--to " + options.to,
+  throw Error(at_option(Option::to, options.to),
               "what a server holds depends on the base model, and none is known",
-              "name it with --base");
+              {"name it with ", Option::base});
 }
 
 [[noreturn]] void refuse(const EngineChoice& engine, const Refusal& refusal) {
@@ -131,7 +128,8 @@ BufferConversion plan_buffers(const std::string& in, const BufferOptions& option
   const BaseModel base = base_of(options, served.config, out.notes);
   const Engine& engine = *out.engine.engine;
   if (engine.fill == nullptr)
-    throw Error("--to " + options.to, fmt::format("{}'s buffers are not known yet", engine.title));
+    throw Error(at_option(Option::to, options.to),
+                fmt::format("{}'s buffers are not known yet", engine.title));
   RankBuffers held = engine.fill({served, out.input.values, base.spec, base.config,
                                   deployment.server, out.engine.version, out.tp_rank});
   if (held.refused) refuse(out.engine, *held.refused);

@@ -37,11 +37,11 @@ FilePtr File::open(const std::string& path) {
   file->path_ = path;
   // O_NONBLOCK: the open of a FIFO without a writer would wait for ever.
   file->fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (file->fd_ < 0) throw Error(path, "cannot open: " + system_text(errno));
+  if (file->fd_ < 0) throw Error(in_file(path), "cannot open: " + system_text(errno));
   struct stat s {};
-  if (::fstat(file->fd_, &s) != 0) throw Error(path, "cannot stat: " + system_text(errno));
+  if (::fstat(file->fd_, &s) != 0) throw Error(in_file(path), "cannot stat: " + system_text(errno));
   if (!S_ISREG(s.st_mode))
-    throw Error(path, fmt::format("is {}, expected a regular file", kind_of(s.st_mode)));
+    throw Error(in_file(path), fmt::format("is {}, expected a regular file", kind_of(s.st_mode)));
   file->size_ = static_cast<uint64_t>(s.st_size);
   file->device_ = s.st_dev;
   file->inode_ = s.st_ino;
@@ -55,16 +55,17 @@ File::~File() {
 
 void File::read(uint64_t offset, uint64_t count, std::byte* out) const {
   if (offset > size_ || count > size_ - offset)
-    throw Error(path_, fmt::format("cannot read {} bytes at offset {}: the file has {} bytes",
-                                   count, offset, size_));
+    throw Error(in_file(path_),
+                fmt::format("cannot read {} bytes at offset {}: the file has {} bytes", count,
+                            offset, size_));
   while (count > 0) {
     const ssize_t got = ::pread(fd_, out, std::min(count, kWindow), static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0)
-      throw Error(path_, fmt::format("cannot read {} bytes at offset {}: {}", count, offset,
-                                     system_text(errno)));
+      throw Error(in_file(path_), fmt::format("cannot read {} bytes at offset {}: {}", count,
+                                              offset, system_text(errno)));
     if (got == 0)
-      throw Error(path_,
+      throw Error(in_file(path_),
                   fmt::format("ends at offset {}, had {} bytes when it was opened", offset, size_),
                   "Something shortened the file while it was read; run again when it is still.");
     offset += static_cast<uint64_t>(got);
@@ -76,11 +77,11 @@ void File::read(uint64_t offset, uint64_t count, std::byte* out) const {
 void File::check_unchanged() const {
   struct stat s {};
   if (::stat(path_.c_str(), &s) != 0)
-    throw Error(path_, "was removed while it was read: " + system_text(errno));
+    throw Error(in_file(path_), "was removed while it was read: " + system_text(errno));
   const bool same = s.st_dev == device_ && s.st_ino == inode_ &&
                     static_cast<uint64_t>(s.st_size) == size_ && mtime_ns(s) == mtime_ns_;
   if (!same)
-    throw Error(path_, "was changed or replaced while it was read",
+    throw Error(in_file(path_), "was changed or replaced while it was read",
                 "Run again when nothing writes to it.");
 }
 

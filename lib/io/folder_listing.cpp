@@ -22,7 +22,7 @@ std::vector<std::string> files_in(const std::string& folder) {
   for (auto it = fs::directory_iterator(folder, fault); !fault && it != fs::directory_iterator();
        it.increment(fault))
     if (!it->is_directory(ignored)) out.push_back(it->path().filename().string());
-  if (fault) throw Error(folder, "cannot list the folder: " + fault.message());
+  if (fault) throw Error(in_file(folder), "cannot list the folder: " + fault.message());
   std::sort(out.begin(), out.end());
   return out;
 }

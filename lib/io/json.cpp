@@ -139,8 +139,8 @@ class JsonBuilder final : public JsonHandler {
 
 Json parse_json(std::string_view text, const std::string& where, const JsonLimits& limits) {
   if (text.size() > limits.bytes)
-    throw Error(where, fmt::format("has {} bytes of JSON, more than the {} that are read",
-                                   text.size(), limits.bytes));
+    throw Error(in_file(where), fmt::format("has {} bytes of JSON, more than the {} that are read",
+                                            text.size(), limits.bytes));
   JsonBuilder builder(text, where);
   scan_json(text, std::min(limits.depth, kDeepest), builder);
   return builder.take();
@@ -149,8 +149,8 @@ Json parse_json(std::string_view text, const std::string& where, const JsonLimit
 Json read_json_file(const std::string& path, const JsonLimits& limits) {
   const FilePtr file = File::open(path);
   if (file->size() > limits.bytes)
-    throw Error(path, fmt::format("has {} bytes, more than the {} that are read", file->size(),
-                                  limits.bytes));
+    throw Error(in_file(path), fmt::format("has {} bytes, more than the {} that are read",
+                                           file->size(), limits.bytes));
   std::string text(file->size(), '\0');
   file->read(0, text.size(), reinterpret_cast<std::byte*>(text.data()));
   return parse_json(text, path, limits);

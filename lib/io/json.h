@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "lib/base/error.h"
+
 namespace moelora {
 
 // A JSON value that remembers the order of its keys and where it stood in its file, so that a
@@ -67,6 +69,11 @@ class Json {
   Members members_;
   int line_ = 0, column_ = 0;
 };
+
+// Where a value stood in the file it was read from.
+inline Location place_of(const Json& value, std::string file) {
+  return {std::move(file), value.line(), value.column(), {}, {}};
+}
 
 struct JsonLimits {
   uint64_t bytes = 1 << 20;

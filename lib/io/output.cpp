@@ -31,16 +31,17 @@ fs::path resolve(const std::string& path) {
   fs::path full = fs::absolute(path, failed).lexically_normal();
   if (!full.has_filename()) full = full.parent_path();
   if (path.empty() || failed || !full.has_filename())
-    throw Error(path, "is no name for an output folder");
+    throw Error(in_file(path), "is no name for an output folder");
   const fs::path parent = fs::canonical(full.parent_path(), failed);
   if (failed)
-    throw Error(path, "its parent folder " + full.parent_path().string() + ": " + failed.message(),
+    throw Error(in_file(path),
+                "its parent folder " + full.parent_path().string() + ": " + failed.message(),
                 "create the parent folder first");
   return parent / full.filename();
 }
 
 [[noreturn]] void refuse_input(const std::string& path, const std::string& input) {
-  throw Error(path, "is or holds the input " + input, "name another output folder");
+  throw Error(in_file(path), "is or holds the input " + input, "name another output folder");
 }
 
 void refuse_inputs(const fs::path& target, const std::string& path,
@@ -70,16 +71,17 @@ void refuse_existing(const fs::path& target, const std::string& path, bool force
   const fs::file_status status = fs::symlink_status(target, failed);
   if (!fs::exists(status)) return;
   if (!force)
-    throw Error(path, "exists already", "pass --force to replace it, or name another output");
+    throw Error(in_file(path), "exists already",
+                {"pass ", Option::force, " to replace it, or name another output"});
   if (fs::is_symlink(status))
-    throw Error(path, "is a symbolic link, which --force does not replace",
+    throw Error(in_file(path), "is a symbolic link, which --force does not replace",
                 "name the folder it points to, or remove the link");
   if (!fs::is_directory(status))
-    throw Error(path, "is a file, and the output is a folder", "name another output");
+    throw Error(in_file(path), "is a file, and the output is a folder", "name another output");
   const bool marked = std::any_of(kMarks.begin(), kMarks.end(),
                                   [&](const char* mark) { return fs::exists(target / mark); });
   if (!marked && !fs::is_empty(target, failed))
-    throw Error(path,
+    throw Error(in_file(path),
                 "is a folder without adapter_config.json, config.json or conversion.json, hence "
                 "no output that --force may replace",
                 "remove it yourself if that is what you want");
@@ -97,7 +99,7 @@ struct OutputFolder::Impl {
 
   std::shared_ptr<WriteFile> create(const std::string& name, uint64_t size) {
     if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos)
-      throw Error(path, "'" + name + "' is no plain file name");
+      throw Error(in_file(path), "'" + name + "' is no plain file name");
     auto file = std::make_shared<WriteFile>(temporary + "/" + name, path + "/" + name, size,
                                             options.durable);
     files[name] = file;

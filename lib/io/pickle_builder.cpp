@@ -51,11 +51,11 @@ std::string describe(const Pickle& pickle, const PickleValue& value) {
 }
 
 void PickleBuilder::refuse(const std::string& what) const {
-  throw Error(fmt::format("{}: byte {}", where_, at), what, hint_);
+  throw Error(in_file(where_, fmt::format("byte {}", at)), what, hint_);
 }
 
 void PickleBuilder::distrust(const std::string& what) const {
-  throw Error(fmt::format("{}: byte {}", where_, at), what,
+  throw Error(in_file(where_, fmt::format("byte {}", at)), what,
               "Nothing of it was run, but Python might: ask its author for safetensors.");
 }
 

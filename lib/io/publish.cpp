@@ -47,9 +47,9 @@ int exchange(const std::string& a, const std::string& b) {
 
 [[noreturn]] void fail(const std::string& where, const std::string& what, int error) {
   if (error == EEXIST)
-    throw Error(where, "appeared while the output was being made, and was left alone",
-                "pass --force to replace it, or name another output");
-  throw Error(where, what + ": " + std::generic_category().message(error));
+    throw Error(in_file(where), "appeared while the output was being made, and was left alone",
+                {"pass ", Option::force, " to replace it, or name another output"});
+  throw Error(in_file(where), what + ": " + std::generic_category().message(error));
 }
 
 void sync_parent(const std::string& target, const std::string& where) {
@@ -96,7 +96,8 @@ void sync_folder(const std::string& path, const std::string& where) {
   const int closed = fd >= 0 && close(fd) != 0 ? errno : 0;
   for (const int error : {opened, synced, closed})
     if (error != 0)
-      throw Error(where, "cannot be made durable: " + std::generic_category().message(error));
+      throw Error(in_file(where),
+                  "cannot be made durable: " + std::generic_category().message(error));
 }
 
 void publish(const std::string& temporary, const std::string& target, const std::string& where,

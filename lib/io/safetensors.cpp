@@ -45,7 +45,7 @@ class FileSource final : public Source {
 
 uint64_t header_length(const File& file) {
   if (file.size() < 8)
-    throw Error(file.path(),
+    throw Error(in_file(file.path()),
                 fmt::format("has {} bytes, a safetensors file has at least 8", file.size()));
   std::array<std::byte, 8> bytes;
   file.read(0, bytes.size(), bytes.data());
@@ -57,8 +57,8 @@ uint64_t header_length(const File& file) {
 [[noreturn]] void refuse_length(const File& file, const std::string& what) {
   const FileKind kind = sniff(file);
   if (kind == FileKind::unknown)
-    throw Error(file.path(), what, "The file is damaged or is no safetensors file.");
-  throw Error(file.path(), fmt::format("is {}, no safetensors file", describe(kind)),
+    throw Error(in_file(file.path()), what, "The file is damaged or is no safetensors file.");
+  throw Error(in_file(file.path()), fmt::format("is {}, no safetensors file", describe(kind)),
               mend(kind, file.path()));
 }
 
@@ -84,7 +84,7 @@ Shape to_shape(const TensorEntry& entry, const std::string& path) {
   for (const uint64_t dim : entry.shape) {
     out.push_back(static_cast<int64_t>(dim));
     if (__builtin_mul_overflow(product, out.back(), &product))
-      throw Error(path + ": " + printable(entry.name),
+      throw Error(in_file(path, printable(entry.name)),
                   fmt::format("has shape [{}], whose size does not fit 63 bits",
                               fmt::join(entry.shape, ", ")));
   }

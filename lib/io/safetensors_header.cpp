@@ -44,7 +44,7 @@ class HeaderReader final : public JsonHandler {
   }
 
   Error error_at(uint64_t offset, std::string what, std::string hint) const override {
-    return {where_, fmt::format("header byte {}: {}", offset, what), std::move(hint)};
+    return {in_file(where_), fmt::format("header byte {}: {}", offset, what), std::move(hint)};
   }
 
  private:
@@ -180,7 +180,7 @@ class HeaderReader final : public JsonHandler {
   }
 
   [[noreturn]] void refuse(const std::string& what) const {
-    throw Error(where_ + ": " + printable(name_), what);
+    throw Error(in_file(where_, printable(name_)), what);
   }
 
   const std::string& where_;

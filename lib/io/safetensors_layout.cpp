@@ -82,7 +82,7 @@ class LayoutCheck {
     const auto expected = checked_add(header_.data_begin, end);
     if (expected && *expected == file_size_) return;
     const bool truncated = !expected || *expected > file_size_;
-    throw Error(where_,
+    throw Error(in_file(where_),
                 fmt::format("has {} bytes of data, its header describes {}: {}",
                             file_size_ - header_.data_begin, end,
                             truncated ? "it was cut short" : "the rest belongs to no tensor"),
@@ -90,7 +90,7 @@ class LayoutCheck {
   }
 
   [[noreturn]] void refuse(const TensorEntry& entry, const std::string& what) const {
-    throw Error(where_ + ": " + printable(entry.name), what);
+    throw Error(in_file(where_, printable(entry.name)), what);
   }
 
   const std::string& where_;

@@ -62,7 +62,7 @@ std::string with_length(std::string json, size_t tensors) {
     throw Error("header",
                 fmt::format("would have {} bytes for {} tensors, at most {} can be read",
                             json.size(), tensors, kMaxHeaderBytes),
-                "write shards with --max-shard-size");
+                {"write shards with ", Option::max_shard_size});
   const uint64_t length = json.size();
   std::string header(8, '\0');
   std::memcpy(header.data(), &length, 8);

@@ -132,7 +132,7 @@ class IndexReader final : public JsonHandler {
       index_.total_size = value;
     else
       index_.warnings.push_back(fmt::format("{}: total_size is no whole number of bytes",
-                                            place_in(text_, token.offset, where_)));
+                                            place_in(text_, token.offset, where_).text()));
   }
 
   std::string_view text_;

@@ -71,7 +71,7 @@ class Shards {
     for (const auto& [tensor, name] : index_.weight_map) {
       const auto at = std::lower_bound(names_.begin(), names_.end(), name) - names_.begin();
       if (!out_.files[static_cast<size_t>(at)].tensors.contains(tensor))
-        throw Error(out_.index_path + ": " + printable(tensor),
+        throw Error(in_file(out_.index_path, printable(tensor)),
                     fmt::format("is not in {}, where the index says it is", printable(name)));
     }
   }
@@ -84,7 +84,7 @@ class Shards {
     out_.tensors.merge(file.tensors);
     if (file.tensors.empty()) return;
     const std::string& twin = file.tensors.begin()->first;
-    throw Error(out_.index_path + ": " + printable(twin),
+    throw Error(in_file(out_.index_path, printable(twin)),
                 fmt::format("stands in two shards; {} is one of them", printable(name)),
                 "Readers disagree on which one counts; delete one of them.");
   }

@@ -1,7 +1,5 @@
 #include "lib/io/text_position.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 
 namespace moelora {
@@ -28,10 +26,10 @@ void TextPosition::advance(uint64_t offset) {
   column_ = 1 + count_characters(passed.substr(newline + 1));
 }
 
-std::string place_in(std::string_view text, uint64_t offset, const std::string& where) {
+Location place_in(std::string_view text, uint64_t offset, const std::string& where) {
   TextPosition position(text);
   position.advance(offset);
-  return fmt::format("{}:{}:{}", where, position.line(), position.column());
+  return {where, position.line(), position.column(), {}, {}};
 }
 
 }  // namespace moelora

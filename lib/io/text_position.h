@@ -4,6 +4,8 @@
 #include <string>
 #include <string_view>
 
+#include "lib/base/error.h"
+
 namespace moelora {
 
 // Line and column of offsets that only grow, in one pass over the text. Both are 1-based; a column
@@ -24,7 +26,7 @@ class TextPosition {
   int line_ = 1, column_ = 1;
 };
 
-// "WHERE:LINE:COLUMN", for messages.
-std::string place_in(std::string_view text, uint64_t offset, const std::string& where);
+// Where `offset` of the text of file `where` is.
+Location place_in(std::string_view text, uint64_t offset, const std::string& where);
 
 }  // namespace moelora

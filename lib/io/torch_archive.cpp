@@ -38,7 +38,7 @@ class Opener {
     const std::string hint = resave_hint(out_.file->path());
     const ZipEntry& record = *records_.pickle;
     if (record.size > kMaxPickleBytes)
-      throw Error(where,
+      throw Error(in_file(where),
                   fmt::format("has {} bytes, at most {} are read", record.size, kMaxPickleBytes),
                   hint);
     auto bytes = std::make_shared<std::string>(record.size, '\0');
@@ -69,7 +69,7 @@ class Opener {
   }
 
   [[noreturn]] void refuse(const std::string& what) const {
-    throw Error(out_.file->path(), what, resave_hint(out_.file->path()));
+    throw Error(in_file(out_.file->path()), what, resave_hint(out_.file->path()));
   }
 
   std::vector<ZipEntry> directory_;

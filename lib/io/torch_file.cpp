@@ -24,7 +24,8 @@ class StateDict {
   TensorMap read() {
     const PickleValue& root = archive_.pickle.root;
     if (root.kind != Kind::dict)
-      throw Error(path(), fmt::format("holds {}, expected a dict of tensors", describe(root)),
+      throw Error(in_file(path()),
+                  fmt::format("holds {}, expected a dict of tensors", describe(root)),
                   resave_hint(path()));
     for (const auto& [key, value] : archive_.pickle.dicts[root.index()].items) add(key, value);
     return std::move(out_);
@@ -33,7 +34,7 @@ class StateDict {
  private:
   void add(const PickleValue& key, const PickleValue& value) {
     if (key.kind != Kind::text)
-      throw Error(path(), fmt::format("has {} as a tensor's name", describe(key)),
+      throw Error(in_file(path()), fmt::format("has {} as a tensor's name", describe(key)),
                   resave_hint(path()));
     const std::string name(archive_.pickle.texts[key.index()]);
     if (value.kind != Kind::tensor) refuse_value(name, value);
@@ -42,7 +43,7 @@ class StateDict {
   }
 
   [[noreturn]] void refuse_value(const std::string& name, const PickleValue& value) const {
-    throw Error(path() + ": " + printable(name),
+    throw Error(in_file(path(), printable(name)),
                 fmt::format("is {}, expected a tensor", describe(value)),
                 value.kind == Kind::dict ? resave_part_hint(path(), name) : resave_hint(path()));
   }
@@ -54,7 +55,7 @@ class StateDict {
     if (bytes) bytes = checked_add(*bytes, total_);
     const uint64_t most = std::max(kAlwaysAllowedBytes, 2 * archive_.file->size());
     if (!bytes || *bytes > most)
-      throw Error(path() + ": " + printable(name),
+      throw Error(in_file(path(), printable(name)),
                   fmt::format("takes the tensors over {} bytes, of a file of {}: they overlap",
                               most, archive_.file->size()),
                   resave_hint(path()));
@@ -75,10 +76,11 @@ FilePtr open_zip(const std::string& path) {
   FilePtr file = File::open(path);
   const FileKind kind = sniff(*file);
   if (kind == FileKind::unknown)
-    throw Error(path, "is no zip archive, expected what torch.save writes",
+    throw Error(in_file(path), "is no zip archive, expected what torch.save writes",
                 "The file is damaged or is no torch file.");
   if (kind != FileKind::zip)
-    throw Error(path, fmt::format("is {}, expected a zip archive of torch.save", describe(kind)),
+    throw Error(in_file(path),
+                fmt::format("is {}, expected a zip archive of torch.save", describe(kind)),
                 mend(kind, path));
   return file;
 }

@@ -95,7 +95,7 @@ class Sorter {
   }
 
   [[noreturn]] void refuse(const std::string& what) const {
-    throw Error(file_.path(), what, resave_hint(file_.path()));
+    throw Error(in_file(file_.path()), what, resave_hint(file_.path()));
   }
 
   const File& file_;
@@ -141,7 +141,7 @@ std::vector<ZipEntry> read_torch_directory(const File& file) {
   return read_zip_directory(file, [&](const std::string& name) {
     const std::string_view inner = std::string_view(name).substr(name.find('/') + 1);
     if (inner == "constants.pkl" || inner.starts_with("code/"))
-      throw Error(file.path(), "is a TorchScript archive: it holds code, not only tensors",
+      throw Error(in_file(file.path()), "is a TorchScript archive: it holds code, not only tensors",
                   resave_script_hint(file.path()));
   });
 }
@@ -162,7 +162,7 @@ bool check_torch_crcs(const File& file, const std::vector<ZipEntry>& directory) 
       crc = crc32_join(crc, blocks[i].crc, blocks[i].bytes);
     if (crc != entry->crc)
       throw Error(
-          file.path() + ": " + printable(entry->name),
+          in_file(file.path(), printable(entry->name)),
           fmt::format("has the CRC {:08x}, the archive says {:08x}: it is damaged", crc,
                       entry->crc),
           "Download or copy the file again; --ignore-zip-crc of lora-convert reads it as it is.");

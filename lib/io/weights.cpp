@@ -77,7 +77,7 @@ class Folder {
     if (indexes.empty() && singles.size() == 1 && missing_numbers(singles).empty())
       return open_safetensors_alone(join_path(path_, singles[0]));
     if (indexes.empty() && is_shard(singles[0])) refuse_without_index(singles, stems);
-    throw Error(path_,
+    throw Error(in_file(path_),
                 fmt::format("holds several weights, none of them named {}{}: {}", stems.front(),
                             kSafetensorsEnding, list_some(indexes.empty() ? singles : indexes)),
                 "Give the path of the file that is meant.");
@@ -87,7 +87,7 @@ class Folder {
 
   [[noreturn]] void refuse_without_index(const Names& shards, const Names& stems) const {
     const auto missing = missing_numbers(shards);
-    throw Error(path_,
+    throw Error(in_file(path_),
                 fmt::format("holds shards but no index: {}{}", list_some(shards),
                             missing.empty() ? "" : "; missing are " + list_some(missing)),
                 fmt::format("Download {}{} too.", stems.front(), kIndexEnding));
@@ -97,10 +97,10 @@ class Folder {
     const auto pickles = ending_in(names_, {".bin", ".pt", ".pth"});
     const std::string ending(kSafetensorsEnding);
     if (pickles.empty())
-      throw Error(path_, fmt::format("{}, expected {}{}",
-                                     names_.empty() ? "holds no file" : "holds no weights",
-                                     fmt::join(stems, ending + " or "), ending));
-    throw Error(path_,
+      throw Error(in_file(path_), fmt::format("{}, expected {}{}",
+                                              names_.empty() ? "holds no file" : "holds no weights",
+                                              fmt::join(stems, ending + " or "), ending));
+    throw Error(in_file(path_),
                 fmt::format("holds no {}{}, and no pickled file is named {}.bin: {}", stems.front(),
                             ending, stems.front(), list_some(pickles)),
                 "Give the path of the file that is meant.");

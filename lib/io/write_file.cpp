@@ -72,7 +72,7 @@ void WriteFile::finish() {
 
 void WriteFile::fail(const std::string& what, int error) const {
   const bool full = error == ENOSPC || error == EDQUOT;
-  throw Error(path_, what + ": " + std::generic_category().message(error),
+  throw Error(in_file(path_), what + ": " + std::generic_category().message(error),
               full ? "free some space, or name an output on another disk" : "");
 }
 

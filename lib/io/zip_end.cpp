@@ -35,17 +35,17 @@ std::vector<std::byte> bytes_at(const File& file, uint64_t begin, uint64_t count
     const uint64_t comment = fields.u16(), after = count - at - kEndBytes;
     if (after < comment)
       throw Error(
-          file.path(),
+          in_file(file.path()),
           fmt::format("announces a zip comment of {} bytes and has {} of them", comment, after),
           kCutHint);
-    throw Error(file.path(),
+    throw Error(in_file(file.path()),
                 after == comment
                     ? fmt::format("has a zip comment of {} bytes, torch.save writes none", after)
                     : fmt::format("has {} bytes after the end of its zip archive", after - comment),
                 kOddHint);
   }
-  throw Error(file.path(), "begins as a zip archive but has no zip directory: it was cut short",
-              kCutHint);
+  throw Error(in_file(file.path()),
+              "begins as a zip archive but has no zip directory: it was cut short", kCutHint);
 }
 
 class EndReader {
@@ -130,7 +130,7 @@ class EndReader {
   [[noreturn]] void refuse_disks() const { refuse("it is one disk of several"); }
 
   [[noreturn]] void refuse(const std::string& what) const {
-    throw Error(file_.path(), "its zip directory is inconsistent: " + what, kOddHint);
+    throw Error(in_file(file_.path()), "its zip directory is inconsistent: " + what, kOddHint);
   }
 
   const File& file_;

@@ -151,7 +151,7 @@ void check_zip_local(const File& file, ZipRecord& record, uint64_t end) {
 }
 
 void refuse_zip(const File& file, const std::string& name, const std::string& what) {
-  throw Error(file.path() + (name.empty() ? "" : ": " + printable(name)), what,
+  throw Error(in_file(file.path(), name.empty() ? "" : printable(name)), what,
               "torch.save writes no such archive; save the weights again.");
 }
 

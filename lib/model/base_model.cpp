@@ -10,7 +10,7 @@
 #include <fstream>
 #include <optional>
 
-#include "lib/base/error.h"
+#include "lib/base/nearest.h"
 #include "lib/model/embedded_builtins.h"
 #include "lib/model/family.h"
 #include "lib/model/json_view.h"
@@ -167,9 +167,13 @@ BaseModel open_base(const std::string& base, const std::vector<std::string>& mod
   if (fs::exists(base, ignored)) return base_of_path(base, families);
   std::string tried = "no such file or folder; ";
   if (auto found = base_of_name(base, families, tried)) return std::move(*found);
+  const std::vector<std::string> names = builtin_models();
+  const std::vector<std::string_view> known(names.begin(), names.end());
+  const auto meant = nearest(base, known);
   throw Error(base, tried,
-              fmt::format("name a model folder, a config.json or one of: {}",
-                          fmt::join(builtin_models(), ", ")));
+              meant ? fmt::format("did you mean '{}'?", *meant)
+                    : std::string("name a model folder, a config.json or a built-in model such as "
+                                  "openai/gpt-oss-20b (the README lists them)"));
 }
 
 std::optional<BaseModel> find_base_by_name(const std::string& name,

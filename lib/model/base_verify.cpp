@@ -228,7 +228,7 @@ class Verifier {
   }
 
   [[noreturn]] void fail(const std::string& what, const std::string& how) const {
-    throw Error(where_ + ": " + what, "verification failed: " + how,
+    throw Error(in_file(where_, what), "verification failed: " + how,
                 "do not use this output; convert again, and report this if it stays");
   }
 

@@ -109,7 +109,7 @@ class ExpertReader {
     for (int64_t e = 0; e < spec_.experts; ++e) {
       parts.push_back(take(fmt::format("{}.{}.{}.{}", stem, e, p.name, what), shape));
       if (parts.back().dtype() != parts.front().dtype()) {
-        throw Error(where_ + ": " + fmt::format("{}.{}.{}.{}", stem, e, p.name, what),
+        throw Error(in_file(where_, fmt::format("{}.{}.{}.{}", stem, e, p.name, what)),
                     fmt::format("is {}, but expert 0's is {}", dtype_name(parts.back().dtype()),
                                 dtype_name(parts.front().dtype())));
       }
@@ -152,8 +152,8 @@ class ExpertReader {
 
   const Tensor& checked(const std::string& name, const Tensor& tensor, const Shape& shape) const {
     if (tensor.shape() == shape) return tensor;
-    throw Error(where_ + ": " + name, fmt::format("has shape {}, the config says {}",
-                                                  to_string(tensor.shape()), to_string(shape)));
+    throw Error(in_file(where_, name), fmt::format("has shape {}, the config says {}",
+                                                   to_string(tensor.shape()), to_string(shape)));
   }
 
   void refuse_expert(const std::string& name) const {
@@ -161,7 +161,7 @@ class ExpertReader {
       const auto [layer, rest] = split_stem(name, storage.stem);
       if (layer < 0 || !is_of(storage, rest)) continue;
       throw Error(
-          where_ + ": " + name,
+          in_file(where_, name),
           fmt::format(
               "belongs to the experts of layer {}, but is none of the tensors they are known by",
               layer),

@@ -86,13 +86,10 @@ void JsonView::allow_only(std::initializer_list<std::string_view> keys) const {
   }
 }
 
-std::string JsonView::where() const {
-  if (json_->line() == 0) return file_;
-  return fmt::format("{}:{}:{}", file_, json_->line(), json_->column());
-}
+Location JsonView::place() const { return place_of(*json_, file_); }
 
 void JsonView::fail(const std::string& what, const std::string& hint) const {
-  throw Error(where(), path_.empty() ? what : path_ + ": " + what, hint);
+  throw Error(place(), path_.empty() ? what : path_ + ": " + what, hint);
 }
 
 void JsonView::fail_kind(std::string_view expected) const {

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "lib/base/error.h"
 #include "lib/io/json.h"
 
 namespace moelora {
@@ -39,7 +40,8 @@ class JsonView {
   // Refuses every key of this object but these.
   void allow_only(std::initializer_list<std::string_view> keys) const;
 
-  std::string where() const;  // "FILE:LINE:COLUMN", or FILE for a value that was never in a file
+  Location place() const;  // without a line for a value that was never in a file
+  std::string where() const { return place().text(); }
   [[noreturn]] void fail(const std::string& what, const std::string& hint = {}) const;
   [[noreturn]] void fail_kind(std::string_view expected) const;
 

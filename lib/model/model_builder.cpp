@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <optional>
 
-#include "lib/base/error.h"
+#include "lib/base/nearest.h"
 
 namespace moelora {
 namespace {
@@ -262,18 +262,17 @@ const Family& family_of(const JsonView& config, const std::vector<Family>& more)
   const std::string& model_type = config.at("model_type").string();
   for (auto it = more.rbegin(); it != more.rend(); ++it)
     if (find_variant(*it, model_type) != nullptr) return *it;
-  std::string known;
+  std::vector<std::string_view> known;
   for (const std::vector<Family>* families : {&more, &embedded_families()}) {
     for (const Family& family : *families) {
       if (find_variant(family, model_type) != nullptr) return family;
-      for (const Variant& variant : family.variants)
-        known += (known.empty() ? "" : ", ") + variant.model_type;
+      for (const Variant& variant : family.variants) known.push_back(variant.model_type);
     }
   }
-  config.at("model_type")
-      .fail(fmt::format("\"{}\" is no known model type; known are: {}", model_type, known),
-            "describe the family in a file like those of schemas/models and pass it with "
-            "--model-spec FILE");
+  throw unknown_word(
+      config.at("model_type").place(), "model type", model_type, known,
+      {"describe the family in a file like those of schemas/models and pass it with ",
+       Option::model_spec, " FILE"});
 }
 
 }  // namespace

@@ -59,7 +59,7 @@ DeviceMemoryError::DeviceMemoryError(const kernels::Failure& failure)
     : Error("cuda",
             fmt::format("out of memory: {} bytes were asked for, {} are free", failure.bytes,
                         failure.bytes_free),
-            "use --device cpu, or a card that nothing else uses"),
+            {"use ", Option::device, " cpu, or a card that nothing else uses"}),
       bytes(failure.bytes),
       bytes_free(failure.bytes_free) {}
 

@@ -242,7 +242,9 @@ TEST_CASE("numbered experts do not say how many there are") {
 TEST_CASE("an unknown layout is an error with experts and without") {
   MadeAdapter dense;
   dense.pair("model.layers.0.self_attn.q_proj", {2, 64}, {64, 2});
-  CHECK(refused(numbered(), "pfet-linear") == "pfet-linear: is no layout");
-  CHECK(refused(dense, "pfet-linear") == "pfet-linear: is no layout");
+  CHECK(refused(numbered(), "pfet-linear") ==
+        "--to: unknown layout 'pfet-linear' (did you mean 'peft-linear'?)");
+  CHECK(refused(dense, "pfet-linear") ==
+        "--to: unknown layout 'pfet-linear' (did you mean 'peft-linear'?)");
   CHECK(refused(dense, "peft-linear").empty());
 }

@@ -156,5 +156,5 @@ TEST_CASE("--from says the layout, and what does not belong to it is named") {
         "tensor of the layout "
         "stacked");
   CHECK(error_hint([&] { made.read("", {}, "stacked"); }) == "leave --from out to detect it");
-  CHECK(error_text([&] { made.read("", {}, "peft"); }) == "peft: is no layout");
+  CHECK(error_text([&] { made.read("", {}, "peft"); }) == "--from: unknown layout 'peft'");
 }

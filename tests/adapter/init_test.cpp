@@ -220,7 +220,7 @@ TEST_CASE("targets that cannot be are refused with those that can") {
   }
   SUBCASE("unknown") {
     CHECK(fault(options("qwen3_moe", {"attention", "q_proj"}, "stacked")) ==
-          "--targets: \"q_proj\" is no target");
+          "--targets: unknown target 'q_proj'");
     CHECK(hint(options("qwen3_moe", {"q_proj"}, "stacked")) ==
           "targets: attention, mixer, mlp, shared, experts, lm_head");
   }
@@ -238,7 +238,7 @@ TEST_CASE("targets that cannot be are refused with those that can") {
     CHECK(hint(options("mixtral", {"mixer"}, "stacked")) == "leave it out");
   }
   SUBCASE("a layout that is none") {
-    CHECK(fault(options("mixtral", {"experts"}, "peft")) == "peft: is no layout");
+    CHECK(fault(options("mixtral", {"experts"}, "peft")) == "--to: unknown layout 'peft'");
   }
   SUBCASE("a rank that is none") {
     InitOptions o = options("mixtral", {"experts"}, "stacked");

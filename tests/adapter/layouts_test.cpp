@@ -224,6 +224,6 @@ TEST_CASE("every layout is there under its id, and an unknown id lists them all"
   for (const char* id :
        {"linear-fused", "peft-linear", "peft-params", "shared-outer", "stacked", "stacked-fused"})
     CHECK(ids.find(id) != std::string::npos);
-  CHECK(error_text([] { layout_by_id("peft"); }) == "peft: is no layout");
+  CHECK(error_text([] { layout_by_id("peft"); }) == "--to: unknown layout 'peft'");
   CHECK(error_hint([] { layout_by_id("peft"); }) == "layouts: " + ids);
 }

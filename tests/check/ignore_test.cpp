@@ -149,7 +149,7 @@ TEST_CASE("a project file is strict, and says where it is wrong") {
   CHECK(error_of(R"({"ignore": [{"rule": "XYZ001"}]})") ==
         ".moelora.json:1:13: an ignore without \"reason\"");
   CHECK(error_of(R"({"ignore": [{"rule": "XYZ001", "reason": ""}]})") ==
-        ".moelora.json:1:22: there is no rule \"XYZ001\"");
+        ".moelora.json:1:22: unknown rule 'XYZ001'");
   CHECK(error_of(R"({"ignore": [{"rule": "XYZ001", "why": ""}]})") ==
         ".moelora.json:1:39: \"why\" is no key of an ignore");
   if (!some_rule().empty())

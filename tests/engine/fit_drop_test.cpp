@@ -172,5 +172,7 @@ TEST_CASE("DoRA cannot be dropped: what it means is not the low-rank part") {
 
 TEST_CASE("a --drop that is none is named with those that are") {
   CHECK(error_text([] { parse_drop("routers"); }) ==
-        "--drop: \"routers\" is none of router, bias, saved-modules, embeddings");
+        "--drop: unknown part 'routers' (did you mean 'router'?)");
+  CHECK(error_hint([] { parse_drop("routers"); }) ==
+        "parts: router, bias, saved-modules, embeddings");
 }

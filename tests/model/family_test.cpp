@@ -95,7 +95,7 @@ TEST_CASE("--model-spec adds a family or replaces an embedded one") {
     config = temp.path("config.json");
     std::ofstream(config) << json.dump();
   }
-  CHECK(error_text([&] { open_base(config); }).find("is no known model type") != std::string::npos);
+  CHECK(error_text([&] { open_base(config); }).find("unknown model type") != std::string::npos);
   CHECK(open_base(config, {temp.path("new.json")}).spec.model_type == "mistral_new");
 
   std::ofstream(temp.path("mine.json")) << edited("\"w1\"", "\"first\"");

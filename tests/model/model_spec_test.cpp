@@ -202,9 +202,11 @@ TEST_CASE("What a config says wrongly is named with its line") {
         std::string::npos);
 }
 
-TEST_CASE("An unknown model type lists the known ones") {
-  CHECK(fault("mixtral", R"({"model_type": "gemma9"})")
-            .find("\"gemma9\" is no known model type; known are: deepseek_v2,") !=
+TEST_CASE("An unknown model type is answered with the nearest known one and how to add one") {
+  CHECK(fault("mixtral", R"({"model_type": "gemma9"})").find("unknown model type 'gemma9'") !=
+        std::string::npos);
+  CHECK(fault("mixtral", R"({"model_type": "deepseek_v22"})")
+            .find("unknown model type 'deepseek_v22' (did you mean 'deepseek_v2'?)") !=
         std::string::npos);
   CHECK(error_hint([] {
           spec_with("mixtral", R"({"model_type": "gemma9"})");

@@ -140,8 +140,7 @@ std::string engines_help() {
 }
 
 JudgeRequest judge_request(const ValidateOptions& options) {
-  if (options.adapters.empty())
-    throw Error("ADAPTER", "is required", "lora-validate --help tells the options");
+  if (options.adapters.empty()) throw Error("ADAPTER", "is required", "run 'lora-validate --help'");
   Project project = project_of(options);
   JudgeRequest out;
   out.adapters = options.adapters;
@@ -156,8 +155,8 @@ JudgeRequest judge_request(const ValidateOptions& options) {
   if (options.device == "cuda") out.device = DeviceChoice::cuda;
   out.progress = !options.common.quiet;
   for (const std::string& rule : options.ignore)
-    out.waivers.push_back(
-        {&rule_named(rule, "--ignore"), "no reason given", "", "--ignore " + rule, ""});
+    out.waivers.push_back({&rule_named(rule, at_option(Option::ignore)), "no reason given", "",
+                           "--ignore " + rule, ""});
   return out;
 }
 

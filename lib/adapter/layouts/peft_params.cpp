@@ -31,8 +31,8 @@ Order input_order(const ReadContext& context, int64_t experts, int64_t rank) {
             "the base model is \"{}\" and there is no \"lora_B_layout\": Unsloth wrote the columns "
             "of a stacked lora_B in either order, and nothing in the file tells which",
             context.config.base_model),
-        "say --b-order rank-major (PEFT, and Unsloth since 2026-09-17) or --b-order expert-major "
-        "(Unsloth before that)");
+        {"say ", Option::b_order, " rank-major (PEFT, and Unsloth since 2026-09-17) or ",
+         Option::b_order, " expert-major (Unsloth before that)"});
   return {BOrder::rank_major, "assumed"};
 }
 
@@ -72,7 +72,7 @@ int64_t expert_count(const StackedPair& pair, const std::string& path, const Rea
                             context.spec != nullptr
                                 ? fmt::format("the {} experts of the base model", experts)
                                 : fmt::format("the rank {}", rank)),
-                "an expert-parallel rank's part saved as the whole? check r and --base");
+                {"an expert-parallel rank's part saved as the whole? check r and ", Option::base});
   check_expert_count(*pair.a, experts);
   return experts;
 }
@@ -127,7 +127,7 @@ Scaling uniform_scaling(const ExpertKey& key, const ExpertPair& pair, int64_t ex
       throw Error(fmt::format("layer {} {}", key.layer, projection_name(key.projection)),
                   fmt::format("experts 0 and {} have the scales {} and {}; one parameter has one",
                               e, pair.scaling_of(0).value(), pair.scaling_of(e).value()),
-                  "use --to peft-linear");
+                  {"use ", Option::to, " peft-linear"});
   return pair.scaling_of(0).with_rank(max_rank(pair));
 }
 
@@ -140,7 +140,7 @@ WrittenExperts write(const WriteContext& context) {
           fmt::format("layer {} up_proj", key.layer),
           "a gated model's up is part of gate_up_proj, and no base model says that this one has "
           "no gate",
-          "name it with --base");
+          {"name it with ", Option::base});
     const std::string stem = written_stem(context, Form::memory, key.layer);
     const bool wrapped_again = key.projection != Projection::down &&
                                adapter.experts.count({key.layer, Projection::down}) != 0;

@@ -9,7 +9,7 @@ void check(RuleContext& context) {
   const Subject& subject = context.subject();
   for (const ReadProblem* problem : problems_of(subject, ProblemKind::malformed)) {
     Finding& finding = context.report(problem->error.text());
-    finding.where = place_in_file(problem->error);
+    finding.where = problem->error.location().item;
     finding.file = problem->file.empty() ? "adapter_model.safetensors" : problem->file;
     if (!problem->error.hint().empty()) finding.fix = problem->error.hint();
     if (is_stray(subject, *problem)) minded_by(finding, context, {"sglang"});
@@ -21,9 +21,10 @@ void break_it(Specimen& specimen) {
   adapter.files.clear();
   adapter.own_files.clear();
   adapter.main_file.clear();
-  adapter.problems.push_back({ReadProblem::Kind::bad_weights, "",
-                              Error("adapter/adapter_model.safetensors: lm_head.lora_A.weight",
-                                    "holds 512 bytes, its shape [4, 64] of F32 needs 1024")});
+  adapter.problems.push_back(
+      {ReadProblem::Kind::bad_weights, "",
+       Error(in_file("adapter/adapter_model.safetensors", "lm_head.lora_A.weight"),
+             "holds 512 bytes, its shape [4, 64] of F32 needs 1024")});
 }
 
 }  // namespace

@@ -41,7 +41,10 @@ void check(RuleContext& context) {
   for (const ReadProblem* problem : problems_of(context.subject(), ProblemKind::unreadable)) {
     Finding& finding = context.report(problem->error.text());
     finding.file = problem->file;
-    point_at(finding, problem->error);
+    const Location& at = problem->error.location();
+    finding.line = at.line;
+    finding.column = at.column;
+    if (at.line == 0) finding.where = problem->error.where();
     if (!problem->error.hint().empty()) finding.fix = problem->error.hint();
   }
 }

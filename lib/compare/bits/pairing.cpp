@@ -150,7 +150,7 @@ Pairings pair_up(const Table& packed, const Table& source) {
       throw Error("gate_up_proj",
                   "whether gate and up rows are halves or interleaved in the stacked parameter "
                   "depends on the model family, and no base model is known",
-                  "name it with --base");
+                  {"name it with ", Option::base});
   }
   Pairings out;
   for (auto& [key, pairing] : found) {

@@ -41,7 +41,7 @@ bool claims(const ScoreInput& input) {
   return c.one || (c.first && c.second);
 }
 
-void add_value(const std::string& text, const std::string& where, Sequence& out) {
+void add_value(const std::string& text, const Location& where, Sequence& out) {
   if (text.empty()) return out.add_unscored();
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -60,7 +60,7 @@ class TableReader {
     std::string last;
     for (size_t r = 1; r < input_.table.size(); ++r) {
       const Row& row = input_.table[r];
-      const std::string where = fmt::format("{}:{}", input_.path, r + 1);
+      const Location where{input_.path, static_cast<int>(r + 1), 0, {}, {}};
       if (row.size() != input_.table.front().size())
         throw Error(where, fmt::format("has {} fields, the heading {}", row.size(),
                                        input_.table.front().size()));

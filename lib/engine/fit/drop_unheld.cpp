@@ -148,10 +148,11 @@ void drop(FitContext& context, const Part& part) {
 [[noreturn]] void refuse(const FitContext& context, const Part& part) {
   const std::string& first = part.dense.empty() ? part.extras.front() : part.dense.front();
   const size_t more = part.dense.size() + part.extras.size() - 1;
-  throw Error(first,
-              fmt::format("{} has no place for it{}", context.title(),
-                          more == 0 ? "" : fmt::format(", nor for {} more of its kind", more)),
-              fmt::format("--drop {} leaves it out and says what is lost", drop_name(part.kind)));
+  throw Error(
+      first,
+      fmt::format("{} has no place for it{}", context.title(),
+                  more == 0 ? "" : fmt::format(", nor for {} more of its kind", more)),
+      {Option::drop, fmt::format(" {} leaves it out and says what is lost", drop_name(part.kind))});
 }
 
 // ---- what no --drop can help -----------------------------------------------------------------

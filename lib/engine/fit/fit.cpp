@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <array>
 
-#include "lib/base/error.h"
+#include "lib/base/nearest.h"
 #include "lib/base/utf8.h"
 #include "lib/engine/fit/step.h"
 
@@ -60,18 +60,20 @@ std::string_view drop_name(DropKind kind) {
 }
 
 DropKind parse_drop(std::string_view text) {
+  std::vector<std::string_view> known;
   for (DropKind kind :
-       {DropKind::router, DropKind::bias, DropKind::saved_modules, DropKind::embeddings})
+       {DropKind::router, DropKind::bias, DropKind::saved_modules, DropKind::embeddings}) {
     if (drop_name(kind) == text) return kind;
-  throw Error("--drop",
-              fmt::format("{} is none of router, bias, saved-modules, embeddings", quoted(text)));
+    known.push_back(drop_name(kind));
+  }
+  throw unknown_word(at_option(Option::drop), "part", text, known);
 }
 
 FittedAdapter fit_adapter(const LoadedAdapter& input, const FitOptions& options) {
   if (!input.base)
-    throw Error("--for " + std::string(options.engine.engine->id),
+    throw Error(at_option(Option::engine, std::string(options.engine.engine->id)),
                 "what it serves depends on the base model, and none is known",
-                "name it with --base");
+                {"name it with ", Option::base});
   const ModelSpec& spec = input.base->spec;
   const Situation situation{options.engine, options.server, spec,
                             fit::is_shared_outer(input.adapter)};

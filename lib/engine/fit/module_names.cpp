@@ -53,7 +53,7 @@ void check(const std::string& module, const DensePair& pair, const LinearSpec& l
   throw Error(module,
               fmt::format("adapts {} -> {}, but {} of this base model is {} -> {}", pair.a.dim(1),
                           pair.b.dim(0), linear.memory, linear.in, linear.out),
-              "check that --base names the model this adapter was trained on");
+              {"check that ", Option::base, " names the model this adapter was trained on"});
 }
 
 void move_dense(FitContext& context, const Places& places, std::vector<std::string>& moved) {

@@ -36,7 +36,7 @@ void for_server(FitContext& context, std::vector<std::string>& changed) {
   throw Error(
       config.where,
       fmt::format("PEFT refuses \"{}\" beside target_parameters, which its experts become", key),
-      "use --to peft-linear, or train without it");
+      {"use ", Option::to, " peft-linear, or train without it"});
 }
 
 // PEFT's ParamWrapper refuses DoRA, biases and dropout; the last counts in training only.

@@ -42,12 +42,14 @@ std::string drop_for(const std::vector<std::string>& tensors, const ModelSpec& s
   return "";
 }
 
-std::string hint_for(const PlanEvent& event, const Conversion& c, const FitOptions& options) {
-  if (event.cause == "tensor-loader") return "leave --max-shard-size out: it reads one file";
+Hint hint_for(const PlanEvent& event, const Conversion& c, const FitOptions& options) {
+  if (event.cause == "tensor-loader")
+    return {"leave ", Option::max_shard_size, " out: it reads one file"};
   if (const std::string drop = drop_for(event.tensors, c.input.base->spec); !drop.empty())
-    return fmt::format("--drop {} leaves it out and says what is lost", drop);
-  if (!options.to.empty()) return "leave --to out: the engine's own layout is then chosen";
-  return "";
+    return {Option::drop, fmt::format(" {} leaves it out and says what is lost", drop)};
+  if (!options.to.empty())
+    return {"leave ", Option::to, " out: the engine's own layout is then chosen"};
+  return {};
 }
 
 [[noreturn]] void refuse(const PlanEvent& event, const Conversion& c, const FitOptions& options) {
