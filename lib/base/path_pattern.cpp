@@ -43,7 +43,7 @@ PythonRegex PathPatterns::expression(size_t index) const {
   try {
     return PythonRegex("(.*\\.)?(" + key + ")$");
   } catch (const Error& error) {
-    throw Error(key, error.text(), error.hint());
+    throw Error(key, error.text(), error.advice());
   }
 }
 
@@ -82,7 +82,7 @@ bool PathPatterns::matches(size_t index, std::string_view path) const {
   try {
     return evaluate(index, path);
   } catch (const Error& error) {
-    throw Error(keys_[index], error.text(), error.hint());
+    throw Error(keys_[index], error.text(), error.advice());
   }
 }
 
