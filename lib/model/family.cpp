@@ -219,7 +219,7 @@ Family parse_family(const Json& document, const std::string& where) {
   const JsonView json(document, where);
   json.allow_only({"$schema", "family", "note", "model_types", "values", "layers", "layer",
                    "embedding", "lm_head", "lm_head_bias", "modules", "experts", "hub_names",
-                   "aliases"});
+                   "aliases", "engines"});
   Family family;
   family.where = where;
   family.name = json.at("family").string();
@@ -238,6 +238,10 @@ Family parse_family(const Json& document, const std::string& where) {
   parse_experts(json.at("experts"), family);
   family.hub_names = parse_renames(json, "hub_names");
   family.aliases = parse_renames(json, "aliases");
+  if (const auto engines = json.find("engines")) {
+    for (const auto& [engine, classes] : engines->members()) classes.items();  // lists
+    family.engines = engines->json();
+  }
   check_references(json, family);
   check_gates(json, family);
   return family;

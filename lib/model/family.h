@@ -67,6 +67,8 @@ struct Family {
 
   Renames hub_names;  // in-memory path components and how the hub spells them
   Renames aliases;    // trainers' spellings and the in-memory one
+
+  Json engines;  // servers' classes of this family, as they stand in the file; null for none
 };
 
 // The families of schemas/models, parsed once, in order of name.

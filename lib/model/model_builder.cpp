@@ -152,6 +152,8 @@ class ModelBuilder {
 
   void set_dimensions() {
     spec_.family = family_.name;
+    spec_.engines = family_.engines;
+    spec_.family_file = family_.where;
     spec_.model_type = variant_.model_type;
     spec_.layers = number("layers", 1, kMaxLayers);
     spec_.hidden = number("hidden", 1, kMaxWidth);

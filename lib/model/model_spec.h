@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lib/base/tensor.h"
+#include "lib/io/json.h"
 #include "lib/model/rename.h"
 
 namespace moelora {
@@ -85,6 +86,11 @@ class ModelSpec {
   std::vector<LinearSpec> linears;
 
   Renames aliases;  // of normalised(), in order, at component boundaries
+
+  // What the family's file says of servers' classes, {"vllm": [..]}, for lib/engine/server_class.h;
+  // null for nothing. `family_file` names the file, for messages.
+  Json engines;
+  std::string family_file;
 
   bool is_moe(int layer) const {
     return layer >= 0 && layer < static_cast<int>(moe_layers.size()) &&

@@ -1,5 +1,6 @@
-"""The files of schemas/models and schemas/builtin_models are what their schemas say, and the
-schema refuses what the C++ reader refuses. Exit 77 (skipped) where jsonschema is not installed."""
+"""The files of schemas/models, schemas/builtin_models and schemas/engines are what their schemas say,
+and the schemas refuse what the C++ readers refuse. Exit 77 (skipped) where jsonschema is not
+installed."""
 import copy
 import json
 import pathlib
@@ -7,6 +8,7 @@ import sys
 
 try:
     import jsonschema
+    import referencing
 except ImportError:
     print("skipped: no jsonschema")
     sys.exit(77)
@@ -18,10 +20,17 @@ def load(path):
     return json.loads(path.read_text())
 
 
+def registry():
+    """The engines' schemas, which the schema of a family refers to."""
+    schemas = [load(path) for path in (ROOT / "engines").glob("*.schema.json")]
+    return referencing.Registry().with_resources(
+        [(schema["$id"], referencing.Resource.from_contents(schema)) for schema in schemas])
+
+
 def validator(name):
     schema = load(ROOT / name)
     jsonschema.Draft202012Validator.check_schema(schema)
-    return jsonschema.Draft202012Validator(schema)
+    return jsonschema.Draft202012Validator(schema, registry=registry())
 
 
 def check_folder(schema, folder):
@@ -60,9 +69,59 @@ def faults():
     }
 
 
+def check_engines():
+    """ENGINE.json against ENGINE.schema.json; its classes' families are there, each once."""
+    known = {path.stem for path in (ROOT / "models").glob("*.json")} | {"qwen3"}
+    schemas = sorted((ROOT / "engines").glob("*.schema.json"))
+    for path in schemas:
+        engine = path.name.removesuffix(".schema.json")
+        facts = load(ROOT / "engines" / f"{engine}.json")
+        errors = [f"{engine}: {e.json_path}: {e.message}" for e in validator(f"engines/{path.name}").iter_errors(facts)]
+        assert not errors, "\n".join(errors)
+        served = [family for one in facts["classes"] for family in one.get("families", [])]
+        names = [one["name"] for one in facts["classes"]]
+        assert facts["engine"] == engine
+        assert set(served) <= known, set(served) - known
+        assert len(set(served)) == len(served) and len(set(names)) == len(names), engine
+    return len(schemas)
+
+
+def taught(change):
+    """mixtral.json with the servers' classes of it, changed."""
+    family = copy.deepcopy(load(ROOT / "models" / "mixtral.json"))
+    family["engines"] = {
+        engine: [one for one in load(ROOT / "engines" / f"{engine}.json")["classes"]
+                 if "mixtral" in one.get("families", [])]
+        for engine in ("vllm", "sglang")
+    }
+    change(family["engines"])
+    return family
+
+
+def class_faults():
+    return {
+        "unknown engine": taught(lambda e: e.update(vlm=e.pop("vllm"))),
+        "no class": taught(lambda e: e.update(vllm=[])),
+        "no list": taught(lambda e: e.update(vllm=e["vllm"][0])),
+        "no name": taught(lambda e: e["vllm"][0].pop("name")),
+        "unknown key": taught(lambda e: e["vllm"][0].update(embedding=True)),
+        "no modules": taught(lambda e: e["vllm"][0].pop("modules")),
+        "no path": taught(lambda e: e["vllm"][0]["experts"].pop("path")),
+        "error without a type": taught(lambda e: e["vllm"][0].update(no_lora={"error": "fails"})),
+        "slices": taught(lambda e: e["vllm"][0].update(slices={"in_proj": ["a - b", "b"]})),
+        "module": taught(lambda e: e["vllm"][0]["modules"].append({"name": "mlp.gate"})),
+        "unknown key of SGLang's": taught(lambda e: e["sglang"][0].update(stacked=True)),
+    }
+
+
 families = check_folder("model_spec.schema.json", "models")
 builtins = check_folder("builtin_model.schema.json", "builtin_models")
 family_schema = validator("model_spec.schema.json")
 for name, family in faults().items():
     assert not family_schema.is_valid(family), f"the schema accepts: {name}"
-print(f"{families} families, {builtins} built-in models, {len(faults())} faults refused")
+engines = check_engines()
+assert family_schema.is_valid(taught(lambda e: None))
+for name, family in class_faults().items():
+    assert not family_schema.is_valid(family), f"the schema accepts: {name}"
+refused = len(faults()) + len(class_faults())
+print(f"{families} families, {builtins} built-in models, {engines} engines, {refused} faults refused")

@@ -7,8 +7,8 @@ namespace {
 
 // One of the two commands of Rule::fix: the layout that this class takes.
 void check(RuleContext& context) {
-  const vllm::ModelClass* model = vllm::find_model_class(*context.spec());
-  if (model == nullptr) return;
+  const auto model = vllm::find_model_class(*context.spec());
+  if (!model) return;
   const std::string fix = context.fill(
       model->stacked ? "lora-convert adapter {adapter} OUT --to peft-params --base BASE"
                      : "lora-convert adapter {adapter} OUT --to peft-linear --base BASE");

@@ -70,9 +70,8 @@ bool holds(const FitContext& context, DropKind kind) {
   if (context.is("peft")) return true;
   if (kind == DropKind::router) return context.is("vllm");
   if (kind != DropKind::embeddings) return false;
-  const vllm::ModelClass* model =
-      context.is("vllm") ? vllm::find_model_class(context.spec) : nullptr;
-  return model == nullptr || model->embeddings;
+  const auto model = context.is("vllm") ? vllm::find_model_class(context.spec) : std::nullopt;
+  return !model || model->embeddings;
 }
 
 // ---- what is lost ----------------------------------------------------------------------------

@@ -32,8 +32,8 @@ bool shared_outer_server(const Situation& s) { return s.server.on("enable-moe-sh
 bool mixed_server(const Situation& s) { return s.server.on("enable-mixed-moe-lora-format"); }
 
 bool stacked_class(const Situation& s) {
-  const vllm::ModelClass* model = vllm::find_model_class(s.spec);
-  return model != nullptr && model->stacked;
+  const auto model = vllm::find_model_class(s.spec);
+  return model && model->stacked;
 }
 
 // PEFT adapts what transformers holds: 4.x numbered Linears, where the hub has them; 5 parameters.
@@ -95,9 +95,9 @@ LayoutWriteOptions write_options(const Situation& s) {
   out.shared_outer = engine == "sglang" && shared_outer_kept(s);
   if (engine == "peft") out.roles = peft_roles(s);
   if (engine == "vllm") {
-    const vllm::ModelClass* model = vllm::find_model_class(s.spec);
+    const auto model = vllm::find_model_class(s.spec);
     if (lacks(s, "0.14")) out.b_order = BOrder::expert_major;
-    out.short_names = model != nullptr && model->words.starts_with("w1");
+    out.short_names = model && model->expert_names.gate == "w1";
   }
   return out;
 }

@@ -1,257 +1,131 @@
 #include "lib/engine/vllm/model_class.h"
 
 #include <algorithm>
-#include <array>
+
+#include "lib/engine/server_class.h"
+#include "lib/engine/vllm/releases.h"
 
 namespace moelora::vllm {
 namespace {
 
-constexpr std::string_view kNumbered = "gate_proj up_proj down_proj";
-constexpr std::string_view kShort = "w1 w3 w2";
-constexpr std::string_view kMlp = "mlp.experts", kSparse = "block_sparse_moe.experts";
-constexpr std::string_view kPlainGate = "self_attn.qkv_proj self_attn.o_proj mlp.gate mlp.experts";
-constexpr std::string_view kDense =
-    "self_attn.qkv_proj self_attn.o_proj mlp.gate_up_proj mlp.down_proj mlp.gate mlp.experts";
-constexpr std::string_view kShared =
-    "self_attn.qkv_proj self_attn.o_proj mlp.gate_up_proj mlp.down_proj mlp.gate "
-    "mlp.shared_experts.gate_up_proj mlp.shared_experts.down_proj mlp.experts";
-constexpr std::string_view kLatentAttention =
-    "self_attn.fused_qkv_a_proj self_attn.kv_a_proj_with_mqa self_attn.q_proj self_attn.q_b_proj "
-    "self_attn.kv_b_proj self_attn.o_proj mlp.gate_up_proj mlp.down_proj mlp.gate "
-    "mlp.shared_experts.gate_up_proj mlp.shared_experts.down_proj mlp.experts";
-constexpr std::string_view kSharedExpert =
-    "self_attn.qkv_proj self_attn.o_proj mlp.gate_up_proj mlp.down_proj mlp.gate "
-    "mlp.shared_expert_gate mlp.shared_expert.gate_up_proj mlp.shared_expert.down_proj mlp.experts";
-constexpr std::string_view kLinearAttention =
-    "linear_attn.conv1d linear_attn.in_proj_qkvz linear_attn.in_proj_ba linear_attn.out_proj "
-    "self_attn.qkv_proj self_attn.o_proj mlp.gate_up_proj mlp.down_proj mlp.gate "
-    "mlp.shared_expert_gate mlp.shared_expert.gate_up_proj mlp.shared_expert.down_proj mlp.experts";
-constexpr std::string_view kSparseGate =
-    "self_attn.qkv_proj self_attn.o_proj block_sparse_moe.gate block_sparse_moe.experts";
-
-constexpr std::string_view kWrapped =
-    "model.visual.>visual. lm_head.>language_model.lm_head. "
-    "model.language_model.>language_model.model.";
-constexpr std::string_view kVision = "qkv proj linear_fc1 linear_fc2";
-constexpr std::string_view kNoMapping =
-    "AttributeError: To support LoRA for MoE model, 'get_expert_mapping' must be implemented";
-
-constexpr std::array<ModelClass, 24> kClasses = {{
-    {.name = "GptOssForCausalLM",
-     .model_types = "gpt_oss",
-     .modules = "attn.qkv_proj attn.o_proj mlp.router mlp.experts",
-     .experts = kMlp,
-     .words = kShort,
-     .stacked = true,
-     .substrings = ".self_attn.>.attn.",
-     .suffixes = ".embed_tokens.weight>.embedding.weight"},
-    {.name = "Qwen3MoeForCausalLM",
-     .model_types = "qwen3_moe",
-     .modules = kDense,
-     .experts = kMlp,
-     .words = kNumbered,
-     .embeddings = true},
-    {.name = "MixtralForCausalLM",
-     .model_types = "mixtral",
-     .modules = kSparseGate,
-     .experts = kSparse,
-     .words = kShort,
-     .embeddings = true},
-    {.name = "DeepseekV3ForCausalLM",
-     .model_types = "deepseek_v3 kimi_k2",
-     .modules = kLatentAttention,
-     .experts = kMlp,
-     .words = kNumbered},
-    {.name = "DeepseekV2ForCausalLM",
-     .model_types = "deepseek_v2",
-     .modules = kLatentAttention,
-     .experts = kMlp,
-     .words = kNumbered},
-    {.name = "Glm4MoeForCausalLM",  // its router is a plain nn.Linear
-     .model_types = "glm4_moe",
-     .modules = "self_attn.qkv_proj self_attn.o_proj mlp.gate_up_proj mlp.down_proj "
-                "mlp.shared_experts.gate_up_proj mlp.shared_experts.down_proj mlp.experts",
-     .experts = kMlp,
-     .words = kNumbered},
-    {.name = "Qwen2MoeForCausalLM",
-     .model_types = "qwen2_moe",
-     .modules = kSharedExpert,
-     .experts = kMlp,
-     .words = kNumbered},
-    {.name = "NemotronHForCausalLM",  // its router is passed over: "mixer.gate"
-     .model_types = "nemotron_h",
-     .modules = "mixer.conv1d mixer.in_proj mixer.out_proj mixer.shared_experts.up_proj "
-                "mixer.shared_experts.down_proj mixer.fc1_latent_proj mixer.fc2_latent_proj "
-                "mixer.experts mixer.qkv_proj mixer.o_proj mixer.up_proj mixer.down_proj",
-     .experts = "mixer.experts",
-     .words = "up_proj down_proj",
-     .embeddings = true,
-     .unwrapped = "gate",
-     .prefixes = "backbone>model",
-     .substrings = "A_log>A embeddings>embed_tokens",
-     .skipped = "mtp."},
-    {.name = "Qwen3NextForCausalLM",
-     .model_types = "qwen3_next",
-     .modules = kLinearAttention,
-     .experts = kMlp,
-     .words = kNumbered},
-    {.name = "Qwen3_5MoeForConditionalGeneration",
-     .model_types = "qwen3_5_moe",
-     .modules = kLinearAttention,
-     .experts = kMlp,
-     .words = kNumbered,
-     .stacked = true,
-     .unwrapped = kVision,
-     .prefixes = kWrapped},
-    {.name = "Qwen3_5MoeForCausalLM",
-     .model_types = "qwen3_5_moe_text",
-     .modules = kLinearAttention,
-     .experts = kMlp,
-     .words = kNumbered},
-    {.name = "Qwen3VLMoeForConditionalGeneration",
-     .model_types = "qwen3_vl_moe",
-     .modules = kDense,
-     .experts = kMlp,
-     .words = kNumbered,
-     .stacked = true,
-     .unwrapped = kVision,
-     .prefixes = kWrapped},
-    {.name = "OlmoeForCausalLM",
-     .model_types = "olmoe",
-     .modules = kPlainGate,
-     .experts = kMlp,
-     .words = kNumbered},
-    {.name = "FlexOlmoForCausalLM",
-     .model_types = "flex_olmo",
-     .modules = kPlainGate,
-     .experts = kMlp,
-     .words = kNumbered},
-    {.name = "Dots1ForCausalLM",
-     .model_types = "dots1",
-     .modules = kShared,
-     .experts = kMlp,
-     .words = kNumbered},
-    {.name = "Ernie4_5_MoeForCausalLM",
-     .model_types = "ernie4_5_moe",
-     .modules = kShared,
-     .experts = kMlp,
-     .words = kNumbered},
-    {.name = "HunYuanMoEV1ForCausalLM",
-     .model_types = "hunyuan_v1_moe",
-     .modules = "self_attn.qkv_proj self_attn.o_proj mlp.gate=mlp.gate.wg "
-                "mlp.shared_mlp.gate_up_proj mlp.shared_mlp.down_proj mlp.experts",
-     .experts = kMlp,
-     .words = kNumbered},
-    {.name = "MiniMaxM2ForCausalLM",
-     .model_types = "minimax_m2",
-     .modules = "self_attn.qkv_proj self_attn.o_proj block_sparse_moe.experts "
-                "block_sparse_moe.gate",
-     .experts = kSparse,
-     .words = kShort},
-    {.name = "PhiMoEForCausalLM",
-     .model_types = "phimoe",
-     .modules = kSparseGate,
-     .experts = kSparse,
-     .words = kShort,
-     .embeddings = true},
-    {.name = "GraniteMoeForCausalLM",
-     .model_types = "granitemoe",
-     .modules = "self_attn.qkv_proj self_attn.o_proj "
-                "block_sparse_moe.gate=block_sparse_moe.router.layer block_sparse_moe.experts",
-     .experts = kSparse,
-     .words = kNumbered,
-     .embeddings = true,
-     .starts_since = "0.27",
-     .start_error = kNoMapping},
-    {.name = "JambaForCausalLM",
-     .model_types = "jamba",
-     .modules = "mamba.conv1d mamba.in_proj mamba.x_proj mamba.dt_proj mamba.out_proj qkv_proj "
-                "o_proj feed_forward.gate_up_proj feed_forward.down_proj feed_forward.router "
-                "feed_forward.experts",
-     .experts = "feed_forward.experts",
-     .words = kNumbered,
-     .embeddings = true,
-     .substrings = ".self_attn.>. .A_log>.A"},
-    {.name = "Lfm2MoeForCausalLM",
-     .model_types = "lfm2_moe",
-     .modules = "short_conv.conv short_conv.in_proj short_conv.out_proj self_attn.qkv_proj "
-                "self_attn.out_proj feed_forward.w13 feed_forward.w2 feed_forward.gate "
-                "feed_forward.experts",
-     .experts = "feed_forward.experts",
-     .words = kShort,
-     .embeddings = true,
-     .substrings = ".conv.>.short_conv."},
-    {.name = "Llama4ForCausalLM",
-     .model_types = "llama4_text",
-     .modules =
-         "self_attn.qkv_proj self_attn.o_proj feed_forward.gate_up_proj "
-         "feed_forward.down_proj feed_forward.router feed_forward.shared_expert.gate_up_proj "
-         "feed_forward.shared_expert.down_proj feed_forward.experts",
-     .experts = "feed_forward.experts",
-     .words = kNumbered,
-     .embeddings = true,
-     .starts_since = "0.27",
-     .start_error = kNoMapping},
-    {.name = "ExaoneMoEForCausalLM",
-     .model_types = "exaone_moe",
-     .modules = kShared,
-     .experts = kMlp,
-     .words = kNumbered,
-     .starts_since = kNever,
-     .start_error = "AttributeError: 'LoRAConfig' object has no attribute 'lora_extra_vocab_size'"},
-}};
-
-bool lists(std::string_view list, std::string_view word) {
-  const auto all = words_of(list);
-  return std::find(all.begin(), all.end(), word) != all.end();
+std::vector<std::string> strings(const JsonView& json, std::string_view key) {
+  const auto found = json.find(key);
+  return found ? found->strings() : std::vector<std::string>();
 }
 
-std::vector<std::pair<std::string_view, std::string_view>> replacements(std::string_view list) {
-  std::vector<std::pair<std::string_view, std::string_view>> out;
-  for (std::string_view word : words_of(list)) {
-    const size_t arrow = word.find('>');
-    out.emplace_back(word.substr(0, arrow), word.substr(arrow + 1));
-  }
+std::string text(const JsonView& json, std::string_view key) {
+  const auto found = json.find(key);
+  return found ? found->string() : std::string();
+}
+
+bool flag(const JsonView& json, std::string_view key) {
+  const auto found = json.find(key);
+  return found && found->boolean();
+}
+
+NameMapper::Replacements replacements(const JsonView& json, std::string_view key) {
+  NameMapper::Replacements out;
+  if (const auto found = json.find(key))
+    for (const auto& [from, to] : found->members()) out.emplace_back(from, to.string());
+  return out;
+}
+
+void read_names(const JsonView& json, NameMapper& out) {
+  json.allow_only({"substrings", "prefixes", "suffixes"});
+  out = {replacements(json, "substrings"), replacements(json, "prefixes"),
+         replacements(json, "suffixes")};
+}
+
+// The engine's and, on top, the class's own.
+void add_kinds(const JsonView& json, LayerKinds& out) {
+  json.allow_only({"packed", "row", "replicated", "convolutions"});
+  if (const auto packed = json.find("packed"))
+    for (const auto& [name, children] : packed->members())
+      out.packed.insert_or_assign(name, children.strings());
+  const auto append = [&](std::string_view key, std::vector<std::string>& names) {
+    for (std::string& name : strings(json, key)) names.push_back(std::move(name));
+  };
+  append("row", out.row);
+  append("replicated", out.replicated);
+  append("convolutions", out.convolutions);
+}
+
+ModuleName module_name(const JsonView& json) {
+  if (json.json().is(Json::Kind::string)) return {json.string(), json.string()};
+  json.allow_only({"name", "linear"});
+  return {json.at("name").string(), json.at("linear").string()};
+}
+
+void read_experts(const JsonView& json, ModelClass& out) {
+  json.allow_only({"path", "gate", "up", "down", "stacked", "interleaved"});
+  out.experts = json.at("path").string();
+  out.expert_names = {text(json, "gate"), json.at("up").string(), json.at("down").string()};
+  out.stacked = flag(json, "stacked");
+  out.interleaved = flag(json, "interleaved");
+  if (std::none_of(out.modules.begin(), out.modules.end(),
+                   [&](const ModuleName& module) { return module.name == out.experts; }))
+    json.at("path").fail("is not among the class's modules");
+}
+
+void read_slices(const JsonView& json, ModelClass& out) {
+  for (const auto& [name, rows] : json.members())
+    for (const JsonView& size : rows.items())
+      out.slices[name].push_back(Dimension::parse(size.string(), size.where()));
+}
+
+void read_no_lora(const JsonView& json, ModelClass& out) {
+  json.allow_only({"error", "before"});
+  out.start_error = json.at("error").string();
+  if (out.start_error.find(": ") == std::string::npos)
+    json.at("error").fail("expected \"TYPE: TEXT\"");
+  const auto before = json.find("before");
+  if (!before) return;
+  out.starts_since = find_release(before->string());
+  if (out.starts_since == nullptr) before->fail("is no release of vLLM that this tool knows");
+}
+
+ModelClass read_class(const JsonView& json) {
+  json.allow_only({"name", "families", "note", "modules", "experts", "embeddings", "unwrapped",
+                   "skipped", "names", "layers", "slices", "packs_gate_up_with", "no_lora"});
+  ModelClass out;
+  out.name = json.at("name").string();
+  out.where = json.where();
+  for (const JsonView& module : json.at("modules").items())
+    out.modules.push_back(module_name(module));
+  read_experts(json.at("experts"), out);
+  out.embeddings = flag(json, "embeddings");
+  out.unwrapped = strings(json, "unwrapped");
+  out.skipped = strings(json, "skipped");
+  if (const auto names = json.find("names")) read_names(*names, out.names);
+  add_kinds(engine_facts("vllm").at("layers"), out.kinds);
+  if (const auto kinds = json.find("layers")) add_kinds(*kinds, out.kinds);
+  if (const auto slices = json.find("slices")) read_slices(*slices, out);
+  out.packs_gate_up_with = text(json, "packs_gate_up_with");
+  if (const auto no_lora = json.find("no_lora")) read_no_lora(*no_lora, out);
   return out;
 }
 
 }  // namespace
 
-std::span<const ModelClass> model_classes() { return kClasses; }
-
-const ModelClass* find_model_class(const ModelSpec& spec) {
-  for (const ModelClass& model : kClasses)
-    if (model.name == spec.architecture) return &model;
-  for (const ModelClass& model : kClasses)
-    if (lists(model.model_types, spec.family)) return &model;
-  return nullptr;
-}
-
-NameMapper::NameMapper(const ModelClass& model)
-    : substrings_(replacements(model.substrings)),
-      prefixes_(replacements(model.prefixes)),
-      suffixes_(replacements(model.suffixes)) {}
-
 std::string NameMapper::map(std::string name) const {
-  for (const auto& [from, to] : substrings_)
+  for (const auto& [from, to] : substrings)
     if (const size_t at = name.find(from); at != std::string::npos)
       name.replace(at, from.size(), to);
-  for (const auto& [from, to] : prefixes_)
+  for (const auto& [from, to] : prefixes)
     if (name.starts_with(from)) name.replace(0, from.size(), to);
-  for (const auto& [from, to] : suffixes_)
+  for (const auto& [from, to] : suffixes)
     if (name.ends_with(from)) name.replace(name.size() - from.size(), from.size(), to);
   return name;
 }
 
-std::vector<std::string_view> words_of(std::string_view list) {
-  std::vector<std::string_view> out;
-  while (!list.empty()) {
-    const size_t blank = list.find(' ');
-    if (blank != 0) out.push_back(list.substr(0, blank));
-    if (blank == std::string_view::npos) break;
-    list.remove_prefix(blank + 1);
-  }
-  return out;
+std::vector<std::string> ExpertNames::all() const {
+  if (gate.empty()) return {up, down};
+  return {gate, up, down};
+}
+
+std::optional<ModelClass> find_model_class(const ModelSpec& spec) {
+  const auto found = find_server_class("vllm", spec);
+  return found ? std::optional(read_class(*found)) : std::nullopt;
 }
 
 }  // namespace moelora::vllm

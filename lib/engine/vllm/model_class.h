@@ -1,57 +1,77 @@
 #pragma once
 
-#include <span>
+#include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "lib/engine/release.h"
+#include "lib/model/dimension.h"
 #include "lib/model/model_spec.h"
 
 namespace moelora::vllm {
 
-// What one model class of vLLM accepts and wraps: what its source says and the oracle's catalogue
-// of 22 tiny models confirmed (goldens/oracles/vllm.md, section 5). Lists are separated by blanks.
+// WeightsMapper: names of the adapter as a class spells them.
+struct NameMapper {
+  using Replacements = std::vector<std::pair<std::string, std::string>>;
+  Replacements substrings, prefixes, suffixes;
+
+  // Substrings, then prefixes, then suffixes, each where it occurs, once.
+  std::string map(std::string name) const;
+};
+
+// A module of a layer: "mlp.gate", and the base's Linear whose shape it takes.
+struct ModuleName {
+  std::string name, linear;
+};
+
+// Names of one expert's Linears; `gate` is empty where the class has none.
+struct ExpertNames {
+  std::string gate, up, down;
+  std::vector<std::string> all() const;  // those that there are, in this order
+};
+
+// How a class builds its layers, by the last component of their names. A name of neither list is
+// column-parallel.
+struct LayerKinds {
+  std::map<std::string, std::vector<std::string>, std::less<>> packed;  // and what they pack
+  std::vector<std::string> row, replicated, convolutions;
+};
+
+// What one model class of vLLM accepts and wraps. Data: schemas/engines/vllm.json and the families'
+// files; vllm.schema.json explains the keys.
 struct ModelClass {
-  std::string_view name;         // "GptOssForCausalLM": architectures[0] of the base's config
-  std::string_view model_types;  // that it serves where the config names no architecture
+  std::string name;  // "GptOssForCausalLM": architectures[0] of the base's config
 
   // The modules of a layer that LoRA can reach, in the order in which the class builds them, which
   // is the order in which an adapter is copied. A module is there in the layers whose Linears it
-  // holds; "a=b" takes the shape of the base's Linear b.
-  std::string_view modules;
-  std::string_view experts;         // module of the routed experts: "mlp.experts"
-  std::string_view words;           // of one expert: gate, up, down; up, down where it has no gate
-  bool stacked = false;             // is_3d_moe_weight: wants gate_up of all experts in one tensor
-  bool embeddings = false;          // has embedding_modules: embed_tokens and lm_head take LoRA
-  std::string_view unwrapped = {};  // Linears that pass the name gate and take no LoRA
+  // holds.
+  std::vector<ModuleName> modules;
+  std::string experts;  // which of the modules are the routed experts: "mlp.experts"
+  ExpertNames expert_names;
+  bool stacked = false;      // is_3d_moe_weight: wants gate_up of all experts in one tensor
+  bool interleaved = false;  // whose rows are gate's and up's in turn, else halves
+  bool embeddings = false;   // has embedding_modules: embed_tokens and lm_head take LoRA
+  std::vector<std::string> unwrapped;  // Linears that pass the name gate and take no LoRA
+  std::vector<std::string> skipped;    // name prefixes that are passed over without a word
+  NameMapper names;
+  LayerKinds kinds;
+  // Rows of each buffer of B where one pair is split into several, by the module's last component.
+  std::map<std::string, std::vector<Dimension>, std::less<>> slices;
+  // gate_up_proj of dense layers is packed only where this list of the config is not empty; "":
+  // always.
+  std::string packs_gate_up_with;
 
-  // WeightsMapper: names of the adapter as this class spells them. "from>to".
-  std::string_view prefixes = {}, substrings = {}, suffixes = {};
-  std::string_view skipped = {};  // name prefixes that are passed over without a word
+  // "TYPE: TEXT" where the server does not start with LoRA before a release, or in any; else "".
+  std::string start_error;
+  const Release* starts_since = nullptr;  // null: in none
 
-  // The server cannot start with LoRA before this release; "" starts in all, kNever in none.
-  std::string_view starts_since = {}, start_error = {};
+  std::string where;  // FILE:LINE:COLUMN, for messages
 };
 
-inline constexpr std::string_view kNever = "never";
-
-std::span<const ModelClass> model_classes();
-
-// The class of the base's config: by architectures[0], else by model_type. Null when none is known.
-const ModelClass* find_model_class(const ModelSpec& spec);
-
-// WeightsMapper: substrings, then prefixes, then suffixes, each where it occurs, once.
-class NameMapper {
- public:
-  explicit NameMapper(const ModelClass& model);
-  std::string map(std::string name) const;
-
- private:
-  using Replacements = std::vector<std::pair<std::string_view, std::string_view>>;
-  Replacements substrings_, prefixes_, suffixes_;
-};
-
-std::vector<std::string_view> words_of(std::string_view list);
+// The class of the base's config: by architectures[0], else by family. nullopt when none is known.
+std::optional<ModelClass> find_model_class(const ModelSpec& spec);
 
 }  // namespace moelora::vllm

@@ -1,36 +1,19 @@
 #include "lib/engine/vllm/modules.h"
 
 #include <algorithm>
-#include <array>
-#include <unordered_map>
+#include <map>
+#include <numeric>
 
 namespace moelora::vllm {
 namespace {
 
-struct Pack {
-  std::string_view leaf, children;
-};
-
-constexpr std::array<Pack, 6> kPacks = {{
-    {"qkv_proj", "q_proj k_proj v_proj"},
-    {"gate_up_proj", "gate_proj up_proj"},
-    {"w13", "w1 w3"},
-    {"fused_qkv_a_proj", "q_a_proj kv_a_proj_with_mqa"},
-    {"in_proj_qkvz", "in_proj_qkv in_proj_z"},
-    {"in_proj_ba", "in_proj_b in_proj_a"},
-}};
-
-constexpr std::string_view kRow = "o_proj down_proj out_proj w2 x_proj";
-constexpr std::string_view kReplicated =
-    "gate router shared_expert_gate kv_a_proj_with_mqa fc1_latent_proj fc2_latent_proj";
-constexpr std::string_view kConvolutions = "conv1d conv";
+constexpr std::string_view kGateUp = "gate_up_proj";
 
 std::string_view leaf_of(std::string_view name) { return name.substr(name.rfind('.') + 1); }
 std::string_view parent_of(std::string_view name) { return name.substr(0, name.rfind('.') + 1); }
 
-bool lists(std::string_view list, std::string_view word) {
-  const auto all = words_of(list);
-  return std::find(all.begin(), all.end(), word) != all.end();
+bool lists(const std::vector<std::string>& list, std::string_view word) {
+  return std::find(list.begin(), list.end(), word) != list.end();
 }
 
 int64_t config_int(const Json& config, std::string_view key, int64_t otherwise) {
@@ -42,18 +25,12 @@ int64_t config_int(const Json& config, std::string_view key, int64_t otherwise) 
   return otherwise;
 }
 
-Kind kind_of(std::string_view leaf, const ModelClass& model) {
-  if (lists(kRow, leaf)) return Kind::row;
-  if (lists(kReplicated, leaf)) return Kind::replicated;
-  const bool split = model.name == "NemotronHForCausalLM" || model.name == "Lfm2MoeForCausalLM";
-  return leaf == "in_proj" && split ? Kind::variable : Kind::column;
-}
-
 class Builder {
  public:
-  Builder(const Server& server, const Json& config) : server_(server), config_(config) {
+  Builder(const Server& server, const Json& config)
+      : server_(server), kinds_(server.model.kinds), config_(config) {
     for (const LinearSpec& linear : server.spec.linears) {
-      std::string name = server.mapper.map(linear.hub + ".");
+      std::string name = server.model.names.map(linear.hub + ".");
       name.pop_back();
       if (linear.role == Role::embedding)
         embedding_ = {name, &linear};
@@ -91,16 +68,13 @@ class Builder {
 
   void add_layer(int layer) {
     const std::string prefix = root_ + std::to_string(layer) + ".";
-    for (std::string_view entry : words_of(server_.model.modules)) {
-      const size_t equals = entry.find('=');
-      const std::string name = prefix + std::string(entry.substr(0, equals));
-      const std::string source =
-          equals == std::string_view::npos ? name : prefix + std::string(entry.substr(equals + 1));
-      if (entry == server_.model.experts)
+    for (const ModuleName& module : server_.model.modules) {
+      const std::string name = prefix + module.name;
+      if (module.name == server_.model.experts)
         add_experts(name, layer);
-      else if (const LinearSpec* linear = take(source))
+      else if (const LinearSpec* linear = take(prefix + module.linear))
         add_single(name, layer, *linear);
-      else if (lists(kConvolutions, leaf_of(name)))
+      else if (lists(kinds_.convolutions, leaf_of(name)))
         add_convolution(name, layer);
       else
         add_packed(name, layer);
@@ -126,29 +100,31 @@ class Builder {
     return {name, linear.in, linear.out, 1, &linear};
   }
 
+  Kind kind_of(std::string_view leaf) const {
+    if (lists(kinds_.row, leaf)) return Kind::row;
+    if (lists(kinds_.replicated, leaf)) return Kind::replicated;
+    return server_.model.slices.contains(leaf) ? Kind::variable : Kind::column;
+  }
+
   void add_single(const std::string& name, int layer, const LinearSpec& linear) {
-    Module module{name, kind_of(leaf_of(name), server_.model), layer, false, {}, {}};
+    Module module{name, kind_of(leaf_of(name)), layer, false, {}, {}};
     module.children = {child(name, linear)};
     if (module.kind == Kind::column || module.kind == Kind::variable)
       module.children[0].parts = server_.settings.tp;
-    if (module.kind == Kind::variable) module.slices = variable_slices(linear);
+    if (module.kind == Kind::variable) module.slices = slices_of_class(leaf_of(name), linear.out);
     modules_.push_back(std::move(module));
   }
 
-  std::vector<int64_t> variable_slices(const LinearSpec& linear) const {
-    if (server_.model.name == "Lfm2MoeForCausalLM")
-      return {linear.out / 3, linear.out / 3, linear.out / 3};
-    const auto [inner, state, heads] = mamba_sizes();
-    return {inner, inner, state, state, heads};
-  }
-
-  struct MambaSizes {
-    int64_t inner, state, heads;
-  };
-  MambaSizes mamba_sizes() const {
-    const int64_t heads = config_int(config_, "mamba_num_heads", 0);
-    return {heads * config_int(config_, "mamba_head_dim", 0),
-            config_int(config_, "n_groups", 0) * config_int(config_, "ssm_state_size", 0), heads};
+  // Integers of the config, 0 where it has none, and the rows of the whole Linear as "out".
+  std::vector<int64_t> slices_of_class(std::string_view leaf, int64_t out) const {
+    std::vector<int64_t> slices;
+    for (const Dimension& rows : server_.model.slices.find(leaf)->second) {
+      Values values = {{"out", out}};
+      for (const std::string& name : rows.names())
+        values.try_emplace(name, config_int(config_, name, 0));
+      slices.push_back(rows.value(values, server_.model.where));
+    }
+    return slices;
   }
 
   // Where the mixer's in_proj is, which its class packs or not.
@@ -157,37 +133,35 @@ class Builder {
     const auto sibling = linears_.lower_bound(mark);
     if (sibling == linears_.end() || !sibling->first.starts_with(mark)) return;
     Module module{name, Kind::unknown, layer, false, {Child{name}}, {}};
-    if (server_.model.name == "NemotronHForCausalLM") split_convolution(module);
+    if (server_.model.slices.contains(leaf_of(name))) split_convolution(module);
     modules_.push_back(std::move(module));
   }
 
-  // MergedColumnParallelLinear of what the convolution runs over: x, B and C.
+  // MergedColumnParallelLinear of what the convolution runs over.
   void split_convolution(Module& module) const {
-    const auto [inner, state, heads] = mamba_sizes();
     module.kind = Kind::variable;
-    module.slices = {inner, state, state};
-    module.children[0] = {module.name, config_int(config_, "conv_kernel", 4), inner + 2 * state,
+    module.slices = slices_of_class(leaf_of(module.name), 0);
+    const int64_t rows = std::accumulate(module.slices.begin(), module.slices.end(), int64_t{0});
+    module.children[0] = {module.name, config_int(config_, "conv_kernel", 4), rows,
                           server_.settings.tp};
   }
 
   void add_packed(const std::string& name, int layer) {
-    const auto pack = std::find_if(kPacks.begin(), kPacks.end(),
-                                   [&](const Pack& p) { return p.leaf == leaf_of(name); });
-    if (pack == kPacks.end()) return;
-    if (pack->leaf == "gate_up_proj" && !packs_gate_up(server_, config_)) return;
+    const auto pack = kinds_.packed.find(leaf_of(name));
+    if (pack == kinds_.packed.end()) return;
+    if (pack->first == kGateUp && !packs_gate_up(server_, config_)) return;
     Module module{name, Kind::merged, layer, true, {}, {}};
-    const auto children = words_of(pack->children);
-    for (std::string_view word : children)
-      if (!linears_.contains(std::string(parent_of(name)) + std::string(word))) return;
-    for (std::string_view word : children) add_child(module, word);
-    if (pack->leaf == "in_proj_qkvz") module.slices = key_value_slices(module);
+    for (const std::string& word : pack->second)
+      if (!linears_.contains(std::string(parent_of(name)) + word)) return;
+    for (const std::string& word : pack->second) add_child(module, word);
+    if (pack->second.front() == "in_proj_qkv") module.slices = key_value_slices(module);
     modules_.push_back(std::move(module));
   }
 
-  void add_child(Module& module, std::string_view word) {
-    const std::string name = std::string(parent_of(module.name)) + std::string(word);
+  void add_child(Module& module, const std::string& word) {
+    const std::string name = std::string(parent_of(module.name)) + word;
     Child out = child(name, *take(name));
-    out.parts = leaf_of(module.name) == "fused_qkv_a_proj" ? 1 : server_.settings.tp;
+    out.parts = lists(kinds_.replicated, leaf_of(module.name)) ? 1 : server_.settings.tp;
     if (word == "k_proj" || word == "v_proj") out.parts = std::min(out.parts, kv_heads());
     module.children.push_back(std::move(out));
   }
@@ -204,6 +178,7 @@ class Builder {
   }
 
   const Server& server_;
+  const LayerKinds& kinds_;
   const Json& config_;
   std::string root_;
   Named embedding_, head_;
@@ -218,8 +193,8 @@ std::vector<Module> make_modules(const Server& server, const Json& base_config) 
 }
 
 bool packs_gate_up(const Server& server, const Json& base_config) {
-  if (server.model.name != "Qwen3MoeForCausalLM") return true;
-  const Json* layers = base_config.find("mlp_only_layers");
+  if (server.model.packs_gate_up_with.empty()) return true;
+  const Json* layers = base_config.find(server.model.packs_gate_up_with);
   return layers != nullptr && !layers->items().empty();
 }
 

@@ -9,8 +9,7 @@ namespace moelora::vllm {
 // The modules that vLLM wraps on this base: the class's list, in the layers that have them.
 std::vector<Module> make_modules(const Server& server, const Json& base_config);
 
-// Whether the class packs gate_proj and up_proj of a dense layer. Qwen3-MoE does so only when its
-// config lists mlp_only_layers.
+// Whether the class packs gate_proj and up_proj of a dense layer (ModelClass::packs_gate_up_with).
 bool packs_gate_up(const Server& server, const Json& base_config);
 
 }  // namespace moelora::vllm

@@ -18,10 +18,9 @@ bool is_base_embedding(std::string_view name) {
 }
 
 bool is_skipped(const ModelClass& model, std::string_view name) {
-  for (std::string_view prefix : words_of(model.skipped))
-    if (name.starts_with(prefix) || name.find("." + std::string(prefix)) != std::string_view::npos)
-      return true;
-  return false;
+  return std::any_of(model.skipped.begin(), model.skipped.end(), [&](const std::string& prefix) {
+    return name.starts_with(prefix) || name.find("." + prefix) != std::string_view::npos;
+  });
 }
 
 // The name inside vLLM without PEFT's prefix, every occurrence of which is removed.
@@ -29,7 +28,7 @@ std::string vllm_name(const Server& server, std::string name) {
   if (name.starts_with(kPeftPrefix))
     for (size_t at = 0; (at = name.find(kPeftPrefix, at)) != std::string::npos;)
       name.erase(at, kPeftPrefix.size());
-  return server.mapper.map(std::move(name));
+  return server.model.names.map(std::move(name));
 }
 
 struct Ending {
@@ -124,7 +123,8 @@ std::string what_is_accepted(const Server& server) {
   if (server.settings.shared_outer)
     out += ", experts as experts.w1/w2/w3";
   else if (!server.expert_names.empty())
-    out += fmt::format(", experts as experts.N.{}", fmt::join(words_of(server.model.words), "/"));
+    out +=
+        fmt::format(", experts as experts.N.{}", fmt::join(server.model.expert_names.all(), "/"));
   else if (server.spec.experts > 0)
     out += ", experts stacked as experts.base_layer (gate_up) and experts (down)";
   return out;

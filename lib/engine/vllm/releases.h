@@ -28,10 +28,14 @@ inline constexpr std::array<Release, 15> kReleases = {{
     {"0.30", "2026-10-03"},
 }};
 
-constexpr const Release& release(std::string_view version) {
+// Null when it is none of these.
+constexpr const Release* find_release(std::string_view version) {
   for (const Release& entry : kReleases)
-    if (entry.version == version) return entry;
-  return kReleases.back();
+    if (entry.version == version) return &entry;
+  return nullptr;
 }
+
+// REQUIRES that it is one of these: `version` is a literal.
+constexpr const Release& release(std::string_view version) { return *find_release(version); }
 
 }  // namespace moelora::vllm

@@ -11,11 +11,10 @@ namespace {
 
 std::string_view leaf(std::string_view name) { return name.substr(name.rfind('.') + 1); }
 
-// Words of w1, w2, w3 (gate, down, up); of experts without a gate: up, down.
-std::vector<std::string_view> expert_words(const Server& server) {
-  const auto words = words_of(server.model.words);
-  if (words.size() == 2) return words;
-  return {words[0], words[2], words[1]};
+// In the order of w1, w2, w3; of experts without a gate: up, down.
+std::vector<std::string> expert_words(const ExpertNames& names) {
+  if (names.gate.empty()) return {names.up, names.down};
+  return {names.gate, names.down, names.up};
 }
 
 std::vector<std::string> expert_names(const Server& server) {
@@ -23,10 +22,10 @@ std::vector<std::string> expert_names(const Server& server) {
   if (server.settings.shared_outer) return {"experts.w1", "experts.w2", "experts.w3"};
   if (server.stacked()) return {};
   std::vector<std::string> out;
-  const auto words = expert_words(server);
+  const std::vector<std::string> words = expert_words(server.model.expert_names);
   for (int64_t e = 0; e < server.spec.experts; ++e)
-    for (std::string_view word : words)
-      out.push_back("experts." + std::to_string(e) + "." + std::string(word));
+    for (const std::string& word : words)
+      out.push_back("experts." + std::to_string(e) + "." + word);
   return out;
 }
 
@@ -44,7 +43,7 @@ void accept_names(Server& server) {
     if (!module.packed) server.accepted.emplace(leaf(module.name));
     for (const Child& child : module.children) server.accepted.emplace(leaf(child.name));
   }
-  for (std::string_view name : words_of(server.model.unwrapped)) server.accepted.emplace(name);
+  server.accepted.insert(server.model.unwrapped.begin(), server.model.unwrapped.end());
   if (server.spec.experts > 0) server.accepted.emplace("experts");
   server.accepted.insert(server.expert_names.begin(), server.expert_names.end());
 }
@@ -63,11 +62,11 @@ int64_t Server::intermediate() const {
 }
 
 Server make_server(const ModelSpec& spec, const Json& base_config, Settings settings) {
-  const ModelClass* model = find_model_class(spec);
-  if (model == nullptr)
+  std::optional<ModelClass> model = find_model_class(spec);
+  if (!model)
     throw Error(spec.architecture.empty() ? spec.model_type : spec.architecture,
                 "is no model class of vLLM that this tool knows");
-  Server out{spec, *model, NameMapper(*model), std::move(settings), {}, {}, {}, {}};
+  Server out{spec, std::move(*model), std::move(settings), {}, {}, {}, {}};
   out.modules = make_modules(out, base_config);
   out.expert_names = expert_names(out);
   accept_names(out);

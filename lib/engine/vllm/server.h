@@ -46,8 +46,7 @@ struct Module {
 // vLLM as started on a base model, before any adapter is loaded.
 struct Server {
   const ModelSpec& spec;
-  const ModelClass& model;
-  NameMapper mapper;
+  ModelClass model;
   Settings settings;
   std::vector<Module> modules;  // in the order in which an adapter is copied
   // Names the gate accepts: last components, and "experts.3.up_proj".
@@ -63,7 +62,7 @@ struct Server {
   // Rows of gate (and of up) in a rank's buffer. MXFP4 backends round it up.
   int64_t intermediate() const;
   bool stacked() const;  // the experts' wrapper is the stacked one
-  bool is_gpt_oss() const { return model.name == "GptOssForCausalLM"; }
+  bool is_gpt_oss() const { return model.interleaved; }
 };
 
 // Throws Error for a base whose class this tool does not know. `spec` must outlive the result.

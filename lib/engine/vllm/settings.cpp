@@ -34,9 +34,9 @@ void note_limits(const Settings& settings, const EngineVersion& version,
 }
 
 bool class_starts(const ModelSpec& spec, const EngineVersion& version) {
-  const ModelClass* model = find_model_class(spec);
-  if (model == nullptr || model->starts_since.empty()) return true;
-  return model->starts_since != kNever && version.has(release(model->starts_since));
+  const std::optional<ModelClass> model = find_model_class(spec);
+  if (!model || model->start_error.empty()) return true;
+  return model->starts_since != nullptr && version.has(*model->starts_since);
 }
 
 }  // namespace

@@ -51,7 +51,7 @@ Unused expert_tensor(const Server& server, const std::string& module, int64_t la
 }
 
 bool is_unwrapped_router(const Server& server, const std::string& module) {
-  const auto unwrapped = words_of(server.model.unwrapped);
+  const std::vector<std::string>& unwrapped = server.model.unwrapped;
   const std::string_view name = leaf(module);
   return (name == "gate" || name == "router") &&
          std::find(unwrapped.begin(), unwrapped.end(), name) != unwrapped.end();

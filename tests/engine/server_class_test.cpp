@@ -1,0 +1,110 @@
+// A family's file teaches the servers' classes of it: --model-spec, or schemas/models.
+
+#include "lib/engine/server_class.h"
+
+#include <doctest/doctest.h>
+
+#include "lib/engine/engine.h"
+#include "lib/engine/vllm/model_class.h"
+#include "lib/model/model_builder.h"
+#include "tests/engine/vllm_oracle.h"
+#include "tests/io/error_text.h"
+
+using namespace moelora;
+using namespace moelora::test;
+
+namespace {
+
+constexpr const char* kNewMoe = R"([{
+  "name": "NewMoeForCausalLM",
+  "modules": ["self_attn.qkv_proj", "self_attn.o_proj", "block_sparse_moe.experts"],
+  "experts": {"path": "block_sparse_moe.experts", "gate": "w1", "up": "w3", "down": "w2"},
+  "layers": {"row": ["wo"]}
+}])";
+
+// Mixtral under another name, with what its file says of servers' classes.
+Json new_family(const std::string& engines) {
+  const std::string path = std::string(MOELORA_SOURCE_DIR) + "/schemas/models/mixtral.json";
+  Json family = read_json_file(path);
+  family.set("family", "new_moe");
+  family.set("model_types", Json::object({{"new_moe", Json::object()}}));
+  if (!engines.empty()) family.set("engines", parse_json(engines, "new_moe.json"));
+  return family;
+}
+
+std::string vllm_alone(const std::string& classes) { return "{\"vllm\": " + classes + "}"; }
+
+struct NewMoe {
+  Json config = vllm_base("mixtral").config;
+  ModelSpec spec;
+
+  explicit NewMoe(const std::string& engines) {
+    config.set("model_type", "new_moe");
+    config.set("architectures", Json::strings({"NewMoeForCausalLM"}));
+    spec =
+        make_model_spec(config, "config.json", {parse_family(new_family(engines), "new_moe.json")});
+  }
+
+  ServerPlan plan(std::string_view engine, const std::string& version) const {
+    VllmRun run;
+    run.family = "mixtral";
+    run.adapter = "per_expert";
+    const std::vector<ServedAdapter> adapters{vllm_adapter(run.folder())};
+    return find_engine(engine)->plan({adapters, spec, config, {}, *EngineVersion::parse(version)});
+  }
+};
+
+std::string fault(const std::string& engines) {
+  return error_text([&] { vllm::find_model_class(NewMoe(engines).spec); });
+}
+
+std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  return text.replace(text.find(from), from.size(), to);
+}
+
+}  // namespace
+
+TEST_CASE("a family that vLLM's table does not know is planned once its file brings the class") {
+  CHECK(error_text([] { NewMoe("").plan("vllm", "0.27"); }) ==
+        "NewMoeForCausalLM: is no model class of vLLM that this tool knows");
+  const ServerPlan plan = NewMoe(vllm_alone(kNewMoe)).plan("vllm", "0.27");
+  REQUIRE(plan.adapters.size() == 1);
+  CHECK(plan.adapters[0].first_refusal() == nullptr);
+  for (const TensorFate& fate : plan.adapters[0].fates) CHECK(fate.fate == Fate::used);
+}
+
+TEST_CASE("the class in a family's file comes before the engine's own") {
+  const NewMoe known(vllm_alone(replaced(kNewMoe, "NewMoe", "Mixtral")));
+  CHECK(vllm::find_model_class(known.spec)->kinds.row.back() == "wo");
+  CHECK(vllm::find_model_class(vllm_base("mixtral").spec)->kinds.row.back() != "wo");
+}
+
+TEST_CASE("a class of a family's file is found by the base's architecture, else it is the first") {
+  const std::string two = replaced(kNewMoe, "}]", "}, {\"name\": \"Other\"}]");
+  CHECK(find_server_class("vllm", NewMoe(vllm_alone(two)).spec)->at("name").string() ==
+        "NewMoeForCausalLM");
+  NewMoe other(vllm_alone(two));
+  other.spec.architecture = "Other";
+  CHECK(find_server_class("vllm", other.spec)->at("name").string() == "Other");
+  other.spec.architecture = "";
+  CHECK(find_server_class("vllm", other.spec)->at("name").string() == "NewMoeForCausalLM");
+}
+
+TEST_CASE("what a class cannot say is refused where it stands") {
+  CHECK(fault(R"({"vlm": []})").find("/engines/vlm: no engine of this name has model classes") !=
+        std::string::npos);
+  CHECK(fault(R"({"vllm": {}})").find("/engines/vllm: found an object, expected an array") !=
+        std::string::npos);
+  CHECK(fault(R"({"vllm": []})").find("/engines/vllm: names no class") != std::string::npos);
+  const auto fault_of = [](const char* from, const char* to) {
+    return fault(vllm_alone(replaced(kNewMoe, from, to)));
+  };
+  CHECK(fault_of("\"layers\"", "\"layer\"").find("5:3: /engines/vllm/0/layer") !=
+        std::string::npos);
+  CHECK(fault_of("\"path\": \"block_sparse_moe", "\"path\": \"mlp")
+            .find("/engines/vllm/0/experts/path: is not among the class's modules") !=
+        std::string::npos);
+  CHECK(fault_of("\"layers\": {\"row\": [\"wo\"]}",
+                 "\"no_lora\": {\"error\": \"E: e\", \"before\": \"0.28\"}")
+            .find("/engines/vllm/0/no_lora/before: is no release of vLLM") != std::string::npos);
+}
