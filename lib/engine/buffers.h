@@ -22,9 +22,9 @@ struct BufferRequest {
 };
 
 // What one rank of a server holds of the adapter, after the first request with it. Keys and shapes
-// are the server's (facts in lib/engine/sglang/pool/pool.h, lib/engine/vllm/slot.h); a slot's
-// dimension is left out. Every tensor is lazy and of the type the server runs in (BF16): its values
-// are those of the server bit for bit, zero where nothing was written.
+// are the server's (facts in lib/engine/sglang/pool/pool.h, lib/engine/vllm/load/set_lora.h); a
+// slot's dimension is left out. Every tensor is lazy and of the type the server runs in (BF16): its
+// values are those of the server bit for bit, zero where nothing was written.
 struct RankBuffers {
   std::optional<Refusal> refused;  // the load ends here; then there are no buffers
   TensorMap buffers;

@@ -5,7 +5,7 @@
 #include <doctest/doctest.h>
 
 #include "lib/engine/engine.h"
-#include "lib/engine/vllm/model_class.h"
+#include "lib/engine/vllm/server/model_class.h"
 #include "lib/model/model_builder.h"
 #include "tests/engine/vllm_oracle.h"
 #include "tests/io/error_text.h"

@@ -9,7 +9,7 @@
 #include <map>
 #include <set>
 
-#include "lib/engine/vllm/load.h"
+#include "lib/engine/vllm/load/load.h"
 
 using namespace moelora;
 using namespace moelora::test;

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <functional>
 
-#include "lib/engine/vllm/judge.h"
-#include "lib/engine/vllm/load.h"
+#include "lib/engine/vllm/load/load.h"
+#include "lib/engine/vllm/plan/plan.h"
 #include "lib/model/base_model.h"
 #include "lib/model/model_builder.h"
 #include "tests/engine/vllm_oracle.h"

@@ -1,6 +1,6 @@
 #include "lib/check/plan_findings.h"
 #include "lib/check/rule.h"
-#include "lib/engine/vllm/model_class.h"
+#include "lib/engine/vllm/server/model_class.h"
 
 namespace moelora {
 namespace {

@@ -3,11 +3,11 @@
 #include <array>
 
 #include "lib/engine/engine.h"
-#include "lib/engine/vllm/blocks.h"
-#include "lib/engine/vllm/fill.h"
-#include "lib/engine/vllm/judge.h"
-#include "lib/engine/vllm/memory.h"
+#include "lib/engine/vllm/plan/blocks.h"
+#include "lib/engine/vllm/plan/fill.h"
+#include "lib/engine/vllm/plan/plan.h"
 #include "lib/engine/vllm/releases.h"
+#include "lib/engine/vllm/server/memory.h"
 
 namespace moelora {
 namespace {

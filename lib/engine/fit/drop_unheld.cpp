@@ -12,7 +12,7 @@
 #include "lib/engine/fit/embeddings.h"
 #include "lib/engine/fit/saved_modules.h"
 #include "lib/engine/fit/step.h"
-#include "lib/engine/vllm/model_class.h"
+#include "lib/engine/vllm/server/model_class.h"
 
 namespace moelora::fit {
 namespace {

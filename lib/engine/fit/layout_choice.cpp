@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "lib/engine/vllm/model_class.h"
+#include "lib/engine/vllm/server/model_class.h"
 
 namespace moelora {
 

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lib/engine/vllm/load/config.h"
+#include "lib/engine/vllm/load/names.h"
+
+namespace moelora::vllm {
+
+// Modules by number, as an adapter has tens of thousands and every rank looks at all.
+inline constexpr uint32_t kNoModule = UINT32_MAX;
+
+// The numbers that one of server.modules looks for.
+struct Wanted {
+  uint32_t own = kNoModule;        // its own name
+  uint32_t inner = kNoModule;      // NAME.base_layer, of experts
+  std::vector<uint32_t> children;  // what it packs; kNoModule where the adapter has none
+};
+
+// An adapter as every rank sees it: the config, the file, its names.
+struct Adapter {
+  const ServedAdapter& served;
+  LoraConfig config;
+  const WeightFile* file = nullptr;  // null: the server finds none
+  std::vector<ParsedName> names;     // of file->tensors
+  std::vector<Fault> faults;         // stages load, config, validate, file, names
+
+  std::vector<std::string> modules;  // names by number
+  std::vector<uint32_t> module_of;   // of file->tensors; kNoModule where the name has none
+  std::vector<Wanted> wanted;        // of server.modules
+};
+
+// `served` must outlive the result.
+Adapter open_adapter(const Server& server, const ServedAdapter& served);
+
+}  // namespace moelora::vllm

@@ -1,0 +1,162 @@
+#include "lib/engine/vllm/load/config.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "lib/engine/vllm/load/python.h"
+
+namespace moelora::vllm {
+namespace {
+
+// The fields of the dataclass without a default, in its order.
+constexpr std::string_view kRequired[] = {"r", "lora_alpha", "target_modules"};
+
+bool is_number(const Json& value) { return value.is_number() || value.is(Json::Kind::boolean); }
+
+double number(const Json& value) {
+  return value.is(Json::Kind::boolean) ? static_cast<double>(value.as_bool()) : value.as_double();
+}
+
+bool is_float(const Json& value) { return value.is(Json::Kind::real); }
+
+std::vector<std::string> missing_fields(const Json& config) {
+  std::vector<std::string> out;
+  for (std::string_view field : kRequired)
+    if (config.find(field) == nullptr) out.emplace_back(field);
+  return out;
+}
+
+bool flag(const Json& config, std::string_view key) {
+  const Json* value = config.find(key);
+  return value != nullptr && truthy(*value);
+}
+
+// "config[...] = ..." of what json.load() gave.
+void check_is_dict(const Json& config) {
+  if (config.is(Json::Kind::object)) return;
+  if (config.is(Json::Kind::array))
+    throw Raised("TypeError", "list indices must be integers or slices, not str");
+  throw Raised("TypeError",
+               fmt::format("'{}' object does not support item assignment", type_name(config)));
+}
+
+void check_rank(const Json& r) {
+  if (!is_number(r))
+    throw Raised("TypeError", fmt::format("'<=' not supported between instances of '{}' and 'int'",
+                                          type_name(r)));
+  if (number(r) <= 0)
+    throw Raised("ValueError",
+                 fmt::format("LoRA rank `r` must be a positive integer, got {}.", str(r)));
+}
+
+double square_root(const Json& r) {
+  if (!is_number(r))
+    throw Raised("TypeError", fmt::format("must be real number, not {}", type_name(r)));
+  if (number(r) < 0) throw Raised("ValueError", "math domain error");
+  return std::sqrt(number(r));
+}
+
+double divided(const Json& alpha, double by, std::string_view type) {
+  if (!is_number(alpha) || type == "str" || type == "NoneType" || type == "list" || type == "dict")
+    throw Raised("TypeError", fmt::format("unsupported operand type(s) for /: '{}' and '{}'",
+                                          type_name(alpha), type));
+  if (by == 0)
+    throw Raised("ZeroDivisionError", is_float(alpha) || type == "float" ? "float division by zero"
+                                                                         : "division by zero");
+  return number(alpha) / by;
+}
+
+double plain_scaling(const Json& alpha, const Json& r) {
+  return divided(alpha, is_number(r) ? number(r) : 1, type_name(r));
+}
+
+// PEFTHelper.__post_init__.
+void compute_scaling(const Json& config, const Settings& settings, LoraConfig& out) {
+  const Json &r = *config.find("r"), &alpha = *config.find("lora_alpha");
+  if (settings.checks_rank) check_rank(r);
+  out.scaling = flag(config, "use_rslora") ? divided(alpha, square_root(r), "float")
+                                           : plain_scaling(alpha, r);
+  out.expert_scaling = settings.rslora_experts ? out.scaling : plain_scaling(alpha, r);
+}
+
+struct Complaint {
+  std::string_view cause;
+  std::string text, detail;
+};
+
+std::vector<Complaint> complaints(const Json& config, const Settings& settings) {
+  std::vector<Complaint> out;
+  if (flag(config, "modules_to_save"))
+    out.push_back({cause::kModulesToSave, "vLLM only supports modules_to_save being None.",
+                   "is " + config.find("modules_to_save")->dump(-1)});
+  if (flag(config, "use_dora"))
+    out.push_back({cause::kDora, "vLLM does not yet support DoRA.", "is true"});
+  const Json& r = *config.find("r");
+  if (number(r) > static_cast<double>(settings.max_rank))
+    out.push_back(
+        {cause::kRankOverLimit,
+         fmt::format("LoRA rank {} is greater than max_lora_rank {}.", str(r), settings.max_rank),
+         fmt::format("is {}, the server's --max-lora-rank {}", str(r), settings.max_rank)});
+  const Json* bias = config.find("bias");
+  if (bias != nullptr && !(bias->is(Json::Kind::string) && bias->as_string() == "none"))
+    out.push_back({cause::kBias, "Adapter bias is not supported.",
+                   fmt::format("is {}, vLLM takes \"none\"", bias->dump(-1))});
+  return out;
+}
+
+// PEFTHelper.validate_legal: all complaints in one ValueError.
+void validate(const Json& config, const Settings& settings, LoraConfig& out) {
+  const std::vector<Complaint> all = complaints(config, settings);
+  std::string text;
+  for (const Complaint& complaint : all) text += (text.empty() ? "" : " ") + complaint.text;
+  for (const Complaint& complaint : all)
+    out.faults.push_back(
+        refused(complaint.cause, "validate", Raised("ValueError", text), complaint.detail));
+}
+
+void refuse(LoraConfig& out, std::string_view stage, const Raised& raised, std::string detail) {
+  out.faults.push_back(refused(cause::kConfig, stage, raised, std::move(detail)));
+}
+
+std::string shown(const Json& config, std::string_view key) {
+  const Json* value = config.find(key);
+  return value == nullptr ? "absent" : value->dump(-1);
+}
+
+}  // namespace
+
+LoraConfig read_config(const ServedAdapter& adapter, const Settings& settings) {
+  LoraConfig out;
+  if (!adapter.has_config) {
+    refuse(out, "load",
+           Raised("LoRAAdapterNotFoundError",
+                  fmt::format("Loading lora {} failed: No adapter found for {}", adapter.name,
+                              adapter.folder)),
+           "no adapter_config.json that can be read");
+    return out;
+  }
+  const Json& config = adapter.config;
+  if (const auto raised = raised_by([&] { check_is_dict(config); })) {
+    refuse(out, "config", *raised, "adapter_config.json is no object");
+    return out;
+  }
+  if (const auto missing = missing_fields(config); !missing.empty()) {
+    refuse(out, "config",
+           Raised("ValueError", "Missing required configuration fields: " + set_text(missing)),
+           fmt::format("{} {} missing; null counts as there", fmt::join(missing, " and "),
+                       missing.size() == 1 ? "is" : "are"));
+    return out;
+  }
+  if (const auto raised = raised_by([&] { compute_scaling(config, settings, out); })) {
+    refuse(out, "config", *raised,
+           fmt::format("\"r\" is {} and \"lora_alpha\" is {}", shown(config, "r"),
+                       shown(config, "lora_alpha")));
+    return out;
+  }
+  out.readable = true;
+  validate(config, settings, out);
+  return out;
+}
+
+}  // namespace moelora::vllm

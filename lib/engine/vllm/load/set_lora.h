@@ -1,0 +1,71 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "lib/engine/vllm/load/lora_model.h"
+#include "lib/engine/vllm/server/module_buffers.h"
+
+namespace moelora::vllm {
+
+// Where a copied tensor's shape is not the base's; `source` is the tensor.
+struct MisfitOf {
+  uint32_t source;
+  Misfit misfit;
+};
+
+// What set_lora() of one module writes. Nothing of it counts when the server raises on the way.
+class Slot {
+ public:
+  explicit Slot(std::vector<Buffer> module) : buffers(std::move(module)) {}
+
+  // The factor at hand: what a message is about when the server raises next.
+  void handle(const View& factor);
+
+  // The base's extent of a factor's dim; -1 unknown. What differs is noted, not refused.
+  void expect(const View& factor, int64_t dim, int64_t extent);
+  void collapsed(const View& factor);  // only its first expert is kept
+
+  // Copies the parts, one below the other along `clipped`, into ATTRIBUTE[slot]: dims from
+  // `clipped` on may be smaller than the buffer's. Raises as torch does.
+  void put(std::string_view attribute, std::vector<View> parts, size_t clipped);
+
+  std::vector<Buffer> buffers;  // of the module
+  // The parts, along `axis`, fill [0, count) of a buffer; a dim of extent 1 where `count` is more
+  // is repeated.
+  struct Write {
+    size_t buffer;
+    size_t axis;
+    std::vector<View> parts;
+    Shape count;
+  };
+  std::vector<Write> writes;
+  std::vector<MisfitOf> misfits;
+
+  struct Handled {
+    std::vector<uint32_t> tensors;
+    Shape shape;
+    std::string name;  // of the buffer that it is copied into; "" while it is being cut
+    Shape buffer;
+    bool only_rank = false;  // it would fit but for its rank
+  } at;
+
+ private:
+  size_t index_of(std::string_view attribute) const;  // REQUIRES that the module has it
+};
+
+// What set_lora() of a module has to work with.
+struct CopyContext {
+  const Server& server;
+  int64_t rank;
+  const LoraModel& model;
+  Slot& slot;
+};
+void copy_dense(const CopyContext& context, const Module& module, const Lora& lora);
+void copy_experts(const CopyContext& context, const Lora& lora);          // FusedMoEWithLoRA
+void copy_stacked_experts(const CopyContext& context, const Lora& lora);  // FusedMoE3DWithLoRA
+
+}  // namespace moelora::vllm

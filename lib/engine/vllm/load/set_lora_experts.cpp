@@ -1,0 +1,166 @@
+// set_lora() of FusedMoEWithLoRA and FusedMoE3DWithLoRA.
+
+#include <fmt/format.h>
+
+#include <array>
+
+#include "lib/engine/vllm/load/set_lora.h"
+
+namespace moelora::vllm {
+namespace {
+
+const View& tensor_of(const std::optional<View>& view) {
+  if (!view) throw none_has_no("shape");
+  return *view;
+}
+
+class ExpertCopy {
+ public:
+  explicit ExpertCopy(const CopyContext& context)
+      : server_(context.server),
+        settings_(context.server.settings),
+        rank_(context.rank),
+        slot_(context.slot),
+        local_(server_.local_experts()),
+        max_rank_(settings_.max_rank),
+        in_(server_.spec.expert_in),
+        own_(server_.intermediate()),
+        part_(settings_.fully_sharded ? settings_.moe_tp() : 1) {}
+
+  // w1, w2, w3 of every expert.
+  void numbered(const Lora& lora) {
+    if (!lora.packed) throw assertion_error();
+    const int64_t shared = settings_.shared_outer ? 1 : local_;
+    std::array<View, 3> a, b;
+    for (const size_t w : {0UL, 2UL, 1UL})
+      a[w] = matched(tensor_of(lora.as[w]), w == 1 ? local_ : shared);
+    for (const size_t w : {0UL, 2UL, 1UL})
+      b[w] = matched(tensor_of(lora.bs[w]), w == 1 ? shared : local_);
+    const bool gated = server_.spec.gated;
+    for (const size_t w : {0UL, 2UL}) {
+      if (w == 2 && !gated) continue;
+      slot_.expect(a[w], 2, in_);
+      slot_.expect(b[w], 1, server_.spec.intermediate);
+    }
+    expect_down(a[1], b[1]);
+    const View a1 = w13_a(a[0]), b1 = rows(b[0], own_), a2 = w2_a(a[1]), b2 = w2_b(b[1]);
+    put_w13(0, a1, b1);
+    if (gated) {
+      const View a3 = w13_a(a[2]), b3 = rows(b[2], own_);
+      put_w13(1, a3, b3);
+    }
+    put("w2_lora_a_stacked.0", {a2});
+    put("w2_lora_b_stacked.0", {b2});
+  }
+
+  // gate_up and down of all experts.
+  void stacked(const Lora& lora) {
+    if (!lora.packed || lora.as.size() != 2) throw assertion_error();
+    const View &a13 = *lora.as[0], &b13 = *lora.bs[0];
+    slot_.expect(a13, 2, in_);
+    slot_.expect(b13, 1, 2 * server_.spec.intermediate);
+    expect_down(*lora.as[1], *lora.bs[1]);
+    const View own_a13 = w13_a(a13);
+    const std::vector<View> own_b13 = stacked_w13_b(b13);
+    const View a2 = w2_a(*lora.as[1]), b2 = w2_b(*lora.bs[1]);
+    put("w13_lora_a_stacked.0", {own_a13});
+    put("w2_lora_a_stacked.0", {a2});
+    put("w13_lora_b_stacked.0", own_b13);
+    put("w2_lora_b_stacked.0", {b2});
+  }
+
+ private:
+  bool is_whole() const { return settings_.moe_tp() == 1; }
+
+  void expect_down(const View& a, const View& b) {
+    slot_.expect(a, 2, server_.spec.intermediate);
+    slot_.expect(b, 1, in_);
+  }
+
+  void put(const std::string& attribute, std::vector<View> parts) {
+    slot_.put(attribute, std::move(parts), 1);
+  }
+
+  void put_w13(int slice, const View& a, const View& b) {
+    put(fmt::format("w13_lora_a_stacked.{}", slice), {a});
+    put(fmt::format("w13_lora_b_stacked.{}", slice), {b});
+  }
+
+  // _match_expert_dim: a factor that the buffer holds once keeps its first expert.
+  View matched(const View& view, int64_t experts) {
+    slot_.handle(view);
+    const int64_t found = view.size(0);
+    if (found == experts) return view;
+    if (experts != 1)
+      throw Raised("AssertionError",
+                   fmt::format("expert-dim mismatch: source {} vs buffer {}", found, experts));
+    slot_.collapsed(view);
+    return view.slice(0, 0, 1);
+  }
+
+  // (E, n, ..) -> this rank's `count` of the n.
+  View rows(const View& view, int64_t count) {
+    slot_.handle(view);
+    if (is_whole()) return view;
+    if (view.rank() < 3) view.slice(2, 0, 0);  // [:, first:end, :] raises
+    return view.slice(1, rank_ * count, (rank_ + 1) * count);
+  }
+
+  // (E, r, H), along the rank where fully sharded.
+  View w13_a(const View& view) {
+    slot_.handle(view);
+    if (is_whole() || !settings_.fully_sharded) return view;
+    if (view.size(1) % settings_.tp != 0) throw assertion_error();
+    return rows(view, max_rank_ / part_);
+  }
+
+  // (E, r, I), along I.
+  View w2_a(const View& view) {
+    slot_.handle(view);
+    return is_whole() ? view : view.slice(2, rank_ * own_, (rank_ + 1) * own_);
+  }
+
+  // (E, H, r), along H where fully sharded.
+  View w2_b(const View& view) { return settings_.fully_sharded ? rows(view, in_ / part_) : view; }
+
+  // This rank's rows of gate and of up, put together again: interleaved for gpt-oss, else halves.
+  std::vector<View> stacked_w13_b(const View& view) {
+    slot_.handle(view);
+    if (is_whole()) return {view};
+    if (view.rank() < 3) view.slice(2, 0, 0);  // [:, first:end, :] raises
+    const int64_t first = rank_ * own_, end = first + own_, all = view.dim(1);
+    if (server_.is_gpt_oss()) return {interleaved(view, first, end)};
+    return {view.slice(1, 0, all / 2).slice(1, first, end),
+            view.slice(1, all / 2, all).slice(1, first, end)};
+  }
+
+  static View interleaved(const View& view, int64_t first, int64_t end) {
+    const View gate = view.slice(1, 0, view.dim(1), 2).slice(1, first, end);
+    const View up = view.slice(1, 1, view.dim(1), 2).slice(1, first, end);
+    if (gate.shape != up.shape)
+      throw Raised("RuntimeError",
+                   fmt::format("stack expects each tensor to be equal size, but got {} at entry 0 "
+                               "and {} at entry 1",
+                               to_string(gate.shape), to_string(up.shape)));
+    return view.slice(1, 2 * first, 2 * end);
+  }
+
+  const Server& server_;
+  const Settings& settings_;
+  int64_t rank_;
+  Slot& slot_;
+  int64_t local_, max_rank_, in_, own_;  // experts, R, H and I of this rank's buffers
+  int64_t part_;  // into how many the rank (of w13 A) and H (of w2 B) are cut
+};
+
+}  // namespace
+
+void copy_experts(const CopyContext& context, const Lora& lora) {
+  ExpertCopy(context).numbered(lora);
+}
+
+void copy_stacked_experts(const CopyContext& context, const Lora& lora) {
+  ExpertCopy(context).stacked(lora);
+}
+
+}  // namespace moelora::vllm

@@ -1,0 +1,201 @@
+#include "lib/engine/vllm/server/module.h"
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+
+namespace moelora::vllm {
+namespace {
+
+constexpr std::string_view kGateUp = "gate_up_proj";
+
+std::string_view leaf_of(std::string_view name) { return name.substr(name.rfind('.') + 1); }
+std::string_view parent_of(std::string_view name) { return name.substr(0, name.rfind('.') + 1); }
+
+bool lists(const std::vector<std::string>& list, std::string_view word) {
+  return std::find(list.begin(), list.end(), word) != list.end();
+}
+
+int64_t config_int(const Json& config, std::string_view key, int64_t otherwise) {
+  const Json* text = config.find("text_config");
+  for (const Json* at : {text, &config})
+    if (const Json* value = at != nullptr ? at->find(key) : nullptr;
+        value != nullptr && value->is(Json::Kind::integer))
+      return value->as_int();
+  return otherwise;
+}
+
+class Builder {
+ public:
+  Builder(const Server& server, const Json& config)
+      : server_(server), kinds_(server.model.kinds), config_(config) {
+    for (const LinearSpec& linear : server.spec.linears) {
+      std::string name = server.model.names.map(linear.hub + ".");
+      name.pop_back();
+      if (linear.role == Role::embedding)
+        embedding_ = {name, &linear};
+      else if (linear.role == Role::lm_head)
+        head_ = {name, &linear};
+      else
+        add_linear(std::move(name), linear);
+    }
+  }
+
+  std::vector<Module> build() {
+    if (server_.model.embeddings) add_whole(embedding_, Kind::embedding);
+    for (int layer = 0; layer < server_.spec.layers; ++layer) add_layer(layer);
+    if (server_.model.embeddings) add_whole(head_, Kind::logits);
+    return std::move(modules_);
+  }
+
+ private:
+  struct Named {
+    std::string name;
+    const LinearSpec* linear = nullptr;
+  };
+
+  void add_linear(std::string name, const LinearSpec& linear) {
+    const std::string mark = "layers." + std::to_string(linear.layer) + ".";
+    if (const size_t at = name.find(mark); at != std::string::npos && root_.empty())
+      root_ = name.substr(0, at) + "layers.";
+    linears_.emplace(std::move(name), &linear);
+  }
+
+  void add_whole(const Named& named, Kind kind) {
+    if (named.linear == nullptr) return;
+    modules_.push_back({named.name, kind, -1, false, {child(named.name, *named.linear)}, {}});
+  }
+
+  void add_layer(int layer) {
+    const std::string prefix = root_ + std::to_string(layer) + ".";
+    for (const ModuleName& module : server_.model.modules) {
+      const std::string name = prefix + module.name;
+      if (module.name == server_.model.experts)
+        add_experts(name, layer);
+      else if (const LinearSpec* linear = take(prefix + module.linear))
+        add_single(name, layer, *linear);
+      else if (lists(kinds_.convolutions, leaf_of(name)))
+        add_convolution(name, layer);
+      else
+        add_packed(name, layer);
+    }
+  }
+
+  void add_experts(const std::string& name, int layer) {
+    if (server_.spec.is_moe(layer))
+      modules_.push_back(
+          {name, server_.stacked() ? Kind::stacked_experts : Kind::experts, layer, true, {}, {}});
+  }
+
+  // A Linear belongs to one module: kv_a_proj_with_mqa stands alone only where it is not packed.
+  const LinearSpec* take(const std::string& name) {
+    const auto at = linears_.find(name);
+    if (at == linears_.end() || at->second == nullptr) return nullptr;
+    const LinearSpec* out = at->second;
+    at->second = nullptr;
+    return out;
+  }
+
+  Child child(const std::string& name, const LinearSpec& linear) const {
+    return {name, linear.in, linear.out, 1, &linear};
+  }
+
+  Kind kind_of(std::string_view leaf) const {
+    if (lists(kinds_.row, leaf)) return Kind::row;
+    if (lists(kinds_.replicated, leaf)) return Kind::replicated;
+    return server_.model.slices.contains(leaf) ? Kind::variable : Kind::column;
+  }
+
+  void add_single(const std::string& name, int layer, const LinearSpec& linear) {
+    Module module{name, kind_of(leaf_of(name)), layer, false, {}, {}};
+    module.children = {child(name, linear)};
+    if (module.kind == Kind::column || module.kind == Kind::variable)
+      module.children[0].parts = server_.settings.tp;
+    if (module.kind == Kind::variable) module.slices = slices_of_class(leaf_of(name), linear.out);
+    modules_.push_back(std::move(module));
+  }
+
+  // Integers of the config, 0 where it has none, and the rows of the whole Linear as "out".
+  std::vector<int64_t> slices_of_class(std::string_view leaf, int64_t out) const {
+    std::vector<int64_t> slices;
+    for (const Dimension& rows : server_.model.slices.find(leaf)->second) {
+      Values values = {{"out", out}};
+      for (const std::string& name : rows.names())
+        values.try_emplace(name, config_int(config_, name, 0));
+      slices.push_back(rows.value(values, server_.model.where));
+    }
+    return slices;
+  }
+
+  // Where the mixer's in_proj is, which its class packs or not.
+  void add_convolution(const std::string& name, int layer) {
+    const std::string mark = std::string(parent_of(name)) + "in_proj";
+    const auto sibling = linears_.lower_bound(mark);
+    if (sibling == linears_.end() || !sibling->first.starts_with(mark)) return;
+    Module module{name, Kind::unknown, layer, false, {Child{name}}, {}};
+    if (server_.model.slices.contains(leaf_of(name))) split_convolution(module);
+    modules_.push_back(std::move(module));
+  }
+
+  // MergedColumnParallelLinear of what the convolution runs over.
+  void split_convolution(Module& module) const {
+    module.kind = Kind::variable;
+    module.slices = slices_of_class(leaf_of(module.name), 0);
+    const int64_t rows = std::accumulate(module.slices.begin(), module.slices.end(), int64_t{0});
+    module.children[0] = {module.name, config_int(config_, "conv_kernel", 4), rows,
+                          server_.settings.tp};
+  }
+
+  void add_packed(const std::string& name, int layer) {
+    const auto pack = kinds_.packed.find(leaf_of(name));
+    if (pack == kinds_.packed.end()) return;
+    if (pack->first == kGateUp && !packs_gate_up(server_, config_)) return;
+    Module module{name, Kind::merged, layer, true, {}, {}};
+    for (const std::string& word : pack->second)
+      if (!linears_.contains(std::string(parent_of(name)) + word)) return;
+    for (const std::string& word : pack->second) add_child(module, word);
+    if (pack->second.front() == "in_proj_qkv") module.slices = key_value_slices(module);
+    modules_.push_back(std::move(module));
+  }
+
+  void add_child(Module& module, const std::string& word) {
+    const std::string name = std::string(parent_of(module.name)) + word;
+    Child out = child(name, *take(name));
+    out.parts = lists(kinds_.replicated, leaf_of(module.name)) ? 1 : server_.settings.tp;
+    if (word == "k_proj" || word == "v_proj") out.parts = std::min(out.parts, kv_heads());
+    module.children.push_back(std::move(out));
+  }
+
+  int64_t kv_heads() const {
+    return std::max<int64_t>(1, config_int(config_, "num_key_value_heads",
+                                           config_int(config_, "num_attention_heads", 1)));
+  }
+
+  // in_proj_qkv holds queries and keys of one size and values of in_proj_z's.
+  static std::vector<int64_t> key_value_slices(const Module& module) {
+    const int64_t value = module.children[1].out, key = (module.children[0].out - value) / 2;
+    return {key, key, value, value};
+  }
+
+  const Server& server_;
+  const LayerKinds& kinds_;
+  const Json& config_;
+  std::string root_;
+  Named embedding_, head_;
+  std::map<std::string, const LinearSpec*> linears_;  // null: taken by a module
+  std::vector<Module> modules_;
+};
+
+}  // namespace
+
+std::vector<Module> make_modules(const Server& server, const Json& base_config) {
+  return Builder(server, base_config).build();
+}
+
+bool packs_gate_up(const Server& server, const Json& base_config) {
+  if (server.model.packs_gate_up_with.empty()) return true;
+  const Json* layers = base_config.find(server.model.packs_gate_up_with);
+  return layers != nullptr && !layers->items().empty();
+}
+
+}  // namespace moelora::vllm

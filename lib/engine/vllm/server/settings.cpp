@@ -1,0 +1,74 @@
+#include "lib/engine/vllm/server/settings.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "lib/engine/vllm/releases.h"
+#include "lib/engine/vllm/server/model_class.h"
+
+namespace moelora::vllm {
+namespace {
+
+constexpr int64_t kMostRanks = 256;  // every one of them is simulated
+constexpr std::array<int64_t, 9> kLegalRanks = {1, 8, 16, 32, 64, 128, 256, 320, 512};
+
+void drop_unknown_switch(bool& on, std::string_view name, std::string_view since,
+                         const EngineVersion& version, std::vector<std::string>& notes) {
+  if (!on || version.has(release(since))) return;
+  on = false;
+  notes.push_back(fmt::format("vLLM {} has no --{} (since {}); taken as off", version.text(), name,
+                              release(since).date));
+}
+
+void note_limits(const Settings& settings, const EngineVersion& version,
+                 std::vector<std::string>& notes) {
+  if (std::find(kLegalRanks.begin(), kLegalRanks.end(), settings.max_rank) == kLegalRanks.end())
+    notes.push_back(fmt::format("vLLM takes a --max-lora-rank of {} only, not {}",
+                                fmt::join(kLegalRanks, ", "), settings.max_rank));
+  if (!version.has(release("0.14")))
+    notes.push_back(
+        "before 2025-12-31 vLLM's loader changed every few weeks; only the order of lora_B is "
+        "known to differ");
+}
+
+bool class_starts(const ModelSpec& spec, const EngineVersion& version) {
+  const std::optional<ModelClass> model = find_model_class(spec);
+  if (!model || model->start_error.empty()) return true;
+  return model->starts_since != nullptr && version.has(*model->starts_since);
+}
+
+}  // namespace
+
+Settings make_settings(const ServerOptions& options, const ModelSpec& spec,
+                       const EngineVersion& version) {
+  Settings out;
+  const int64_t ranks = std::max(options.tp, options.ep);
+  out.tp = std::min(ranks, kMostRanks);
+  if (ranks > kMostRanks)
+    out.notes.push_back(fmt::format("judged for {} ranks instead of {}", kMostRanks, ranks));
+  out.expert_parallel = options.on("enable-expert-parallel") || options.ep > 1;
+  out.fully_sharded = options.on("fully-sharded-loras");
+  out.mixed = options.on("enable-mixed-moe-lora-format");
+  out.stacked_flag = options.on("is-3d-lora-weight");
+  out.shared_outer = options.on("enable-moe-shared-loras");
+  out.max_rank = options.max_lora_rank.value_or(16);
+  out.slots = options.max_loras.value_or(1);
+  out.all2all = options.text("all2all-backend");
+  out.moe_backend = options.text("moe-backend");
+  const std::string quantization = options.text("quantization");
+  out.mxfp4 = quantization.empty() ? spec.hub_mxfp4 : quantization == "mxfp4";
+  drop_unknown_switch(out.mixed, "enable-mixed-moe-lora-format", "0.22", version, out.notes);
+  drop_unknown_switch(out.shared_outer, "enable-moe-shared-loras", "0.27rc0", version, out.notes);
+  out.checks_rank = version.has(release("0.27rc0"));
+  out.rslora_experts = version.has(release("0.29"));
+  out.rank_major_b = version.has(release("0.14"));
+  out.supports_ep = version.has(release("0.21"));
+  out.one_shot_kernel = version.has(release("0.27"));
+  out.starts = class_starts(spec, version);
+  note_limits(out, version, out.notes);
+  return out;
+}
+
+}  // namespace moelora::vllm
