@@ -12,3 +12,17 @@ function(catalogue folder)
   endforeach()
   file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/generated/${name}.inc CONTENT "${text}" @ONLY)
 endfunction()
+
+# Where each entry is a folder: folder_catalogue(FLOOR NAME) lists every folder of lib/FLOOR that holds
+# a FLOOR.cpp of its own (lib/engine/sglang/engine.cpp) in generated/NAME.inc, sorted.
+function(folder_catalogue floor name)
+  file(GLOB entries CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${floor}/*/${floor}.cpp)
+  list(SORT entries)
+  set(text "")
+  foreach(entry ${entries})
+    get_filename_component(folder ${entry} DIRECTORY)
+    get_filename_component(stem ${folder} NAME)
+    string(APPEND text "MOELORA_ENTRY(${stem})\n")
+  endforeach()
+  file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/generated/${name}.inc CONTENT "${text}" @ONLY)
+endfunction()

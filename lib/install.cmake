@@ -8,6 +8,7 @@ set(package ${CMAKE_INSTALL_LIBDIR}/cmake/moelora)
 
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/lib DESTINATION ${headers} FILES_MATCHING PATTERN "*.h")
 install(FILES ${PROJECT_BINARY_DIR}/lib/generated/layouts.inc DESTINATION ${headers}/lib/adapter)
+install(FILES ${PROJECT_BINARY_DIR}/lib/generated/engines.inc DESTINATION ${headers}/lib/engine)
 install(FILES ${PROJECT_SOURCE_DIR}/kernels/moe_lora.h DESTINATION ${headers}/kernels)
 install(TARGETS moelora EXPORT moelora INCLUDES DESTINATION ${headers})
 install(EXPORT moelora NAMESPACE moelora:: FILE moeloraTargets.cmake DESTINATION ${package})

@@ -227,7 +227,7 @@ struct AdapterCommand {
 
   int run() const {
     WriteFolderOptions folder = folder_options(common, force, no_sync, max_shard_size);
-    if (find_buffer_form(to) != nullptr) return run_buffers(folder);
+    if (find_buffer_engine(to) != nullptr) return run_buffers(folder);
     const Conversion c = planned(folder.weights.max_shard_size);
     for (const std::string& note : c.notes) print_note(common, kTool, note);
     if (dry_run) {

@@ -2,15 +2,15 @@
 
 #include <algorithm>
 
-#include "lib/check/peft_facts.h"
 #include "lib/check/served.h"
+#include "lib/engine/peft/peft.h"
 
 namespace moelora {
 
 std::vector<const EngineRun*> peft_runs_since(const RuleContext& context,
                                               std::string_view release) {
   std::vector<const EngineRun*> out = chosen(context, "peft");
-  std::erase_if(out, [&](const EngineRun* run) { return !peft_has(run->choice, release); });
+  std::erase_if(out, [&](const EngineRun* run) { return !run->choice.has(release); });
   return out;
 }
 

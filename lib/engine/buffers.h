@@ -21,6 +21,13 @@ struct BufferRequest {
   int64_t tp_rank = 0;  // in [0, options.tp); with expert parallelism its experts follow from it
 };
 
+// What one rank of a server holds of an adapter, as files. No adapter can be read from it again:
+// scales are folded in, ranks padded, and what the server loses is gone.
+struct BufferForm {
+  std::string_view id;             // --to: "sglang-pool"
+  std::string_view names, shapes;  // for people
+};
+
 // What one rank of a server holds of the adapter, after the first request with it. Keys and shapes
 // are the server's (facts in lib/engine/sglang/pool/pool.h, lib/engine/vllm/load/set_lora.h); a
 // slot's dimension is left out. Every tensor is lazy and of the type the server runs in (BF16): its

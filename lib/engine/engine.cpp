@@ -12,14 +12,10 @@
 
 namespace moelora {
 
-#define MOELORA_ENTRY(name) extern const Engine name##_engine;
-#include "engines.inc"
-#undef MOELORA_ENTRY
-
 namespace {
 
 constexpr std::array kAll = {
-#define MOELORA_ENTRY(name) &name##_engine,
+#define MOELORA_ENTRY(name) &engines::name,
 #include "engines.inc"
 #undef MOELORA_ENTRY
 };

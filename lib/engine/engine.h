@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "lib/engine/engines.h"
 #include "lib/engine/plan.h"
 #include "lib/engine/release.h"
 #include "lib/engine/served_adapter.h"
@@ -48,10 +49,11 @@ struct PlanRequest {
 struct BufferRequest;  // lib/engine/buffers.h
 struct RankBuffers;
 struct ServedBlock;
+struct BufferForm;
+struct EngineFit;  // lib/engine/fit/engine_fit.h
 
-// A server that loads adapters. Each is one file engines/NAME.cpp that defines `const Engine
-// NAME_engine`; what it does with an adapter is said by plan() alone: rules explain a plan and
-// never derive it again.
+// A server that loads adapters, or PEFT. Each is one folder (lib/engine/engines.h); what it does
+// with an adapter is said by plan() alone: rules explain a plan and never derive it again.
 struct Engine {
   std::string_view id;                // "sglang"
   std::string_view title;             // "SGLang"
@@ -65,6 +67,8 @@ struct Engine {
   RankBuffers (*fill)(const BufferRequest& request) = nullptr;
   std::vector<ServedBlock> (*blocks)(const BufferRequest& request,
                                      const RankBuffers& held) = nullptr;
+  const BufferForm* buffers = nullptr;  // what --to calls them, as files; null as above
+  const EngineFit* fit = nullptr;       // how adapters are made fit for it
 
   const Release& release(std::string_view version) const;  // REQUIRES one of `releases`
 };
@@ -77,6 +81,7 @@ struct EngineChoice {
   const Engine* engine;
   EngineVersion version;
   std::string label() const;  // "sglang@0.5.18"
+  bool has(std::string_view release) const { return version.has(engine->release(release)); }
 };
 EngineChoice parse_engine(std::string_view text);
 

@@ -16,16 +16,15 @@ namespace {
 
 constexpr const char* kStem = "buffers";
 
-EngineChoice choose_engine(const BufferForm& form, const std::string& engine) {
-  const EngineChoice choice = parse_engine(engine.empty() ? form.engine : engine);
-  if (choice.engine->id == form.engine) return choice;
-  std::string other;
-  for (const BufferForm& candidate : buffer_forms())
-    if (engine.starts_with(candidate.engine)) other = candidate.id;
-  Hint hint{"say ", Option::engine, fmt::format(" {}", form.engine)};
-  if (!other.empty()) hint = Hint{"say ", Option::to, fmt::format(" {}, or ", other)} + hint;
+// `holder`: the engine that holds buffers of the form asked for.
+EngineChoice choose_engine(const Engine& holder, const std::string& engine) {
+  const EngineChoice choice = parse_engine(engine.empty() ? holder.id : engine);
+  if (choice.engine == &holder) return choice;
+  Hint hint{"say ", Option::engine, fmt::format(" {}", holder.id)};
+  if (const BufferForm* other = choice.engine->buffers)
+    hint = Hint{"say ", Option::to, fmt::format(" {}, or ", other->id)} + hint;
   throw Error(at_option(Option::engine, printable(engine)),
-              fmt::format("{} is what {} holds", form.id, form.engine), hint);
+              fmt::format("{} is what {} holds", holder.buffers->id, holder.id), hint);
 }
 
 // The options of the server, and which of its ranks is meant.
@@ -94,7 +93,7 @@ std::string report(const BufferConversion& c, const WrittenWeights& written) {
   std::vector<Json> losses;
   for (const BufferLoss& loss : c.losses) losses.push_back(loss_json(loss));
   return report_text({{"from", Json()},
-                      {"to", c.form->id},
+                      {"to", c.engine.engine->buffers->id},
                       {"for", c.engine.label()},
                       {"server_options", Json::strings(c.server_pairs)},
                       {"tp_rank", c.tp_rank},
@@ -117,10 +116,20 @@ int64_t verify(const WrittenWeights& written, const std::string& staged, const s
 
 }  // namespace
 
+const Engine* find_buffer_engine(std::string_view form) {
+  for (const Engine* engine : all_engines())
+    if (engine->buffers != nullptr && engine->buffers->id == form) return engine;
+  return nullptr;
+}
+
 BufferConversion plan_buffers(const std::string& in, const BufferOptions& options) {
-  const BufferForm& form = *find_buffer_form(options.to);
-  BufferConversion out{
-      &form, choose_engine(form, options.engine), options.server_pairs, 0, {}, {}, {}, {}};
+  BufferConversion out{choose_engine(*find_buffer_engine(options.to), options.engine),
+                       options.server_pairs,
+                       0,
+                       {},
+                       {},
+                       {},
+                       {}};
   const Deployment deployment = deployment_of(options, out.engine);
   out.tp_rank = deployment.tp_rank;
   out.input = open_served_folder(in);

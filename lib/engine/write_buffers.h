@@ -1,10 +1,10 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lib/adapter/convert.h"
-#include "lib/engine/buffer_forms.h"
 #include "lib/engine/buffers.h"
 #include "lib/engine/served_folder.h"
 
@@ -12,6 +12,9 @@ namespace moelora {
 
 // --to sglang-pool, --to vllm-stacked: an adapter as one rank of a server holds it. Nothing is
 // repaired: what the server loses is lost here too, and said.
+
+// The engine that holds buffers of this form ("sglang-pool"); null when unknown.
+const Engine* find_buffer_engine(std::string_view form);
 
 struct BufferOptions {
   std::string to;                         // a BufferForm's id
@@ -31,8 +34,7 @@ struct BufferLoss {
 
 // What will be written, nothing written yet.
 struct BufferConversion {
-  const BufferForm* form = nullptr;
-  EngineChoice engine;
+  EngineChoice engine;  // that holds such buffers
   std::vector<std::string> server_pairs;
   int64_t tp_rank = 0;
   ServedFolder input;

@@ -137,11 +137,25 @@ void parse_experts(const JsonView& json, Family& family) {
   family.hub_experts = hub ? parse_storage(*hub) : family.memory_experts;
 }
 
+bool is_true(const JsonView& json, std::string_view key) {
+  const auto found = json.find(key);
+  return found && found->boolean();
+}
+
+PeftFacts parse_peft(const JsonView& json) {
+  json.allow_only({"converts", "is_transposed", "numbered"});
+  return {is_true(json, "converts"), is_true(json, "is_transposed"), is_true(json, "numbered")};
+}
+
 Variant parse_variant(const std::string& model_type, const JsonView& json) {
-  json.allow_only({"config", "prefixes", "hub_experts"});
-  Variant out = {model_type, string_or_empty(json, "config"), parse_renames(json, "prefixes"),
-                 std::nullopt};
+  json.allow_only({"config", "prefixes", "hub_experts", "peft"});
+  Variant out = {model_type,
+                 string_or_empty(json, "config"),
+                 parse_renames(json, "prefixes"),
+                 std::nullopt,
+                 {}};
   if (const auto hub = json.find("hub_experts")) out.hub_experts = parse_storage(*hub);
+  if (const auto peft = json.find("peft")) out.peft = parse_peft(*peft);
   return out;
 }
 

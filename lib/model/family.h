@@ -47,6 +47,7 @@ struct Variant {
   std::string config;  // "text_config"; "" for the config itself
   Renames prefixes;    // {"model", "model.language_model"}
   std::optional<ExpertStorage> hub_experts;
+  PeftFacts peft;
 };
 
 struct Family {

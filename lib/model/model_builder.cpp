@@ -155,6 +155,7 @@ class ModelBuilder {
     spec_.engines = family_.engines;
     spec_.family_file = family_.where;
     spec_.model_type = variant_.model_type;
+    spec_.peft = variant_.peft;
     spec_.layers = number("layers", 1, kMaxLayers);
     spec_.hidden = number("hidden", 1, kMaxWidth);
     spec_.vocab = number("vocab", 1, kMaxWidth);

@@ -61,6 +61,13 @@ struct ExpertStorage {
   ExpertAxes axes;  // of the batched tensors
 };
 
+// What PEFT and transformers 5 do with the experts of a model_type (lib/engine/peft/peft.h).
+struct PeftFacts {
+  bool converts = false;       // an adapter of numbered experts becomes one of batched parameters
+  bool is_transposed = false;  // the class marks its parameters as [E, in, out]
+  bool numbered = false;       // its own code keeps a Linear for each expert
+};
+
 // Family data x one config.json: everything a conversion or a check must know of a base model.
 // The only place that knows how configs spell their keys.
 class ModelSpec {
@@ -84,6 +91,8 @@ class ModelSpec {
 
   // Every targetable 2-D module: the embedding, the layers in order, lm_head.
   std::vector<LinearSpec> linears;
+
+  PeftFacts peft;
 
   Renames aliases;  // of normalised(), in order, at component boundaries
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "lib/check/json_schema.h"
-#include "lib/check/peft_facts.h"
+#include "lib/engine/peft/peft.h"
 #include "tests/check/goldens.h"
 
 using namespace moelora;

@@ -3,7 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "lib/base/error.h"
-#include "lib/engine/fit/layout_choice.h"
+#include "lib/engine/fit/engine_fit.h"
 #include "lib/engine/fit/served_output.h"
 #include "lib/model/base_model.h"
 #include "tests/engine/fitted.h"
@@ -30,7 +30,7 @@ LayoutWriteOptions written(const std::string& engine, const std::string& family,
                            const std::vector<std::string>& server = {}) {
   const FitOptions options = fit_for(engine, server);
   const ModelSpec spec = catalogue_base(family).spec;
-  return write_options({options.engine, options.server, spec, false});
+  return options.engine.engine->fit->write({options.engine, options.server, spec, false});
 }
 
 // The experts of layer 1 in a base of the catalogue with E experts, gated, H 64.

@@ -4,9 +4,8 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
-#include "lib/engine/buffer_forms.h"
+#include "lib/engine/buffers.h"
 #include "lib/engine/fit/fit.h"
-#include "lib/engine/fit/layout_choice.h"
 #include "tests/adapter/readme_section.h"
 
 using namespace moelora;
@@ -14,20 +13,24 @@ using namespace moelora;
 TEST_CASE("README lists every repair") {
   std::string out = "| repair | for | what is mended, and how |\n|---|---|---|\n";
   for (const RepairRow& row : repair_rows())
-    out += fmt::format("| {} | {} | {} |\n", row.name, row.engines, row.summary);
+    out += fmt::format("| {} | {} | {} |\n", row.name, fmt::join(row.engines, ", "), row.summary);
   check_readme_section("repairs", out);
 }
 
 TEST_CASE("README lists which layout an engine gets") {
   std::string out = "| engine | base and options | layout | because |\n|---|---|---|---|\n";
-  for (const LayoutChoice& row : layout_choices())
-    out += fmt::format("| {} | {} | `{}` | {} |\n", row.engine, row.when, row.layout->id, row.why);
+  for (const Engine* engine : all_engines())
+    for (const LayoutChoice& row : engine->fit->layouts)
+      out +=
+          fmt::format("| {} | {} | `{}` | {} |\n", engine->id, row.when, row.layout->id, row.why);
   check_readme_section("layout choices", out);
 }
 
 TEST_CASE("README lists what a server holds") {
   std::string out = "| --to | of | names | shapes |\n|---|---|---|---|\n";
-  for (const BufferForm& form : buffer_forms())
-    out += fmt::format("| `{}` | {} | {} | {} |\n", form.id, form.engine, form.names, form.shapes);
+  for (const Engine* engine : all_engines())
+    if (const BufferForm* form = engine->buffers)
+      out +=
+          fmt::format("| `{}` | {} | {} | {} |\n", form->id, engine->id, form->names, form->shapes);
   check_readme_section("buffers", out);
 }

@@ -44,7 +44,7 @@ struct Run {
 std::vector<Run> runs() {
   std::map<std::string, Run> out;
   const SafetensorsFile file =
-      open_safetensors(std::string(MOELORA_TEST_DATA) + "/sglang_forward/forward.safetensors");
+      open_safetensors(MOELORA_TEST_DATA "/sglang_forward/forward.safetensors");
   for (const auto& [key, tensor] : file.tensors) {
     std::vector<std::string> words{""};
     for (char c : key)
@@ -80,7 +80,7 @@ std::vector<ServedBlock> served_blocks(const Run& run) {
 // What the adapter means: its experts as the canonical form has them.
 std::vector<ServedBlock> meant_blocks(const Run& run) {
   LoadOptions load;
-  load.base = std::string(MOELORA_TEST_DATA) + "/" + run.family + "/base";
+  load.base = std::string(MOELORA_TEST_DATA "/") + run.family + "/base";
   LoadedAdapter loaded = load_adapter(sglang_folder(run.family, run.adapter), load);
   split_gate_up(loaded.adapter);
   std::vector<ServedBlock> out;

@@ -53,6 +53,7 @@ def faults():
         "no layers": edit(lambda f: f.pop("layers")),
         "no moe": edit(lambda f: f["layers"].pop("moe")),
         "unknown key": edit(lambda f: f.update(hubnames={})),
+        "peft fact": edit(lambda f: f["model_types"]["mixtral"].update(peft={"convert": True})),
         "axes": edit(lambda f: f["experts"]["memory"].update(axes="in")),
         "no axes": edit(lambda f: f["experts"]["memory"].pop("axes")),
         "role": edit(lambda f: f["modules"][1].update(role="gate")),

@@ -4,9 +4,9 @@
 #include <array>
 
 #include "lib/check/name_groups.h"
-#include "lib/check/peft_facts.h"
 #include "lib/check/rule.h"
 #include "lib/check/served.h"
+#include "lib/engine/peft/peft.h"
 
 namespace moelora {
 namespace {
@@ -52,7 +52,7 @@ bool is_known_to_all(const RuleContext& context, const Variant& variant) {
   const auto& engines = context.deployment().engines;
   return !engines.empty() && std::all_of(engines.begin(), engines.end(), [&](const EngineRun& run) {
     return run.choice.engine->id == "peft" && variant.key != "kasa_config" &&
-           peft_has(run.choice, variant.since);
+           run.choice.has(variant.since);
   });
 }
 

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
-#include "lib/check/peft_facts.h"
 #include "lib/check/peft_runs.h"
 #include "lib/check/rule.h"
 #include "lib/check/served.h"
+#include "lib/engine/peft/peft.h"
 
 namespace moelora {
 namespace {

@@ -1,9 +1,9 @@
 #include <fmt/format.h>
 
 #include "lib/base/utf8.h"
-#include "lib/check/peft_facts.h"
 #include "lib/check/peft_runs.h"
 #include "lib/check/rule.h"
+#include "lib/engine/peft/peft.h"
 
 namespace moelora {
 namespace {

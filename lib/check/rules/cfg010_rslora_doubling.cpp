@@ -1,7 +1,7 @@
-#include "lib/check/peft_facts.h"
 #include "lib/check/peft_runs.h"
 #include "lib/check/rule.h"
 #include "lib/check/served.h"
+#include "lib/engine/peft/peft.h"
 
 namespace moelora {
 namespace {

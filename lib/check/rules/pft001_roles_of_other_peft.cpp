@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "lib/check/peft_facts.h"
 #include "lib/check/rule.h"
 #include "lib/check/stacked_file.h"
+#include "lib/engine/peft/peft.h"
 
 namespace moelora {
 namespace {

@@ -1,9 +1,9 @@
 #include <fmt/format.h>
 
 #include "lib/check/name_groups.h"
-#include "lib/check/peft_facts.h"
 #include "lib/check/peft_runs.h"
 #include "lib/check/rule.h"
+#include "lib/engine/peft/peft.h"
 
 namespace moelora {
 namespace {
@@ -13,7 +13,7 @@ std::string obstacle(const ModelSpec& spec, const EngineChoice& peft) {
   if (!spec.hub.numbered && !spec.memory.numbered)
     return fmt::format("names one expert; {} has its experts in one parameter, in every form",
                        spec.family);
-  if (!is_fused_in_memory(spec) || peft_converts(spec) || !peft_has(peft, "0.19.0")) return "";
+  if (!is_fused_in_memory(spec) || peft_converts(spec) || !peft.has("0.19.0")) return "";
   return fmt::format(
       "names one expert; transformers 5 holds the experts of {} in one parameter, and PEFT does "
       "not "

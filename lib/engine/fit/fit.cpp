@@ -3,26 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 
 #include "lib/base/nearest.h"
 #include "lib/base/utf8.h"
 #include "lib/engine/fit/step.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace fit {
 namespace {
-
-// In this order: later steps rely on what earlier ones made.
-const std::array<const FitStep*, 12> kSteps = {
-    &drop_unheld, &module_names, &split_gdn, &whole_groups, &whole_experts, &even_experts,
-    &one_scale,   &one_a,        &one_rank,  &wide_range,   &plain_config,  &added_tokens};
-// After this one no delta changes its name, and verify_fit can compare.
-const FitStep* const kLastToRename = &split_gdn;
-
-bool is_for(const FitStep& step, std::string_view engine) {
-  return step.engines.find(engine) != std::string_view::npos;
-}
 
 // Whether gate/up A and down B are each one matrix for all experts, wherever there are any.
 bool is_shared_outer(const Adapter& adapter) {
@@ -31,6 +20,16 @@ bool is_shared_outer(const Adapter& adapter) {
            const bool down = entry.first.projection == Projection::down;
            return down ? entry.second.b.shared : entry.second.a.shared;
          });
+}
+
+// Returns what the adapter means under the names it has in the end.
+Adapter run_steps(FitContext& context) {
+  Adapter meant = context.adapter;
+  for (const FitStep* step : context.engine().steps) {
+    step->run(context);
+    if (step->renames) meant = context.adapter;
+  }
+  return meant;
 }
 
 }  // namespace
@@ -69,30 +68,36 @@ DropKind parse_drop(std::string_view text) {
   throw unknown_word(at_option(Option::drop), "part", text, known);
 }
 
+int64_t max_rank_for(const EngineFit& fit, int64_t rank) {
+  const auto legal = std::lower_bound(fit.legal_ranks.begin(), fit.legal_ranks.end(),
+                                      std::max(rank, fit.default_rank));
+  return legal == fit.legal_ranks.end() ? rank : *legal;
+}
+
+const LayoutChoice& choose_layout(const FitTarget& target) {
+  const std::span<const LayoutChoice> choices = target.engine.engine->fit->layouts;
+  return *std::find_if(choices.begin(), choices.end() - 1,
+                       [&](const LayoutChoice& choice) { return choice.applies(target); });
+}
+
 FittedAdapter fit_adapter(const LoadedAdapter& input, const FitOptions& options) {
+  const Engine& engine = *options.engine.engine;
   if (!input.base)
-    throw Error(at_option(Option::engine, std::string(options.engine.engine->id)),
+    throw Error(at_option(Option::engine, std::string(engine.id)),
                 "what it serves depends on the base model, and none is known",
                 {"name it with ", Option::base});
-  const ModelSpec& spec = input.base->spec;
-  const Situation situation{options.engine, options.server, spec,
-                            fit::is_shared_outer(input.adapter)};
-  LayoutChoice choice = choose_layout(situation);
-  if (!options.to.empty()) choice.layout = &layout_by_id(options.to);
-
+  const FitTarget target{options.engine, options.server, input.base->spec,
+                         fit::is_shared_outer(input.adapter)};
   FittedAdapter out;
   out.adapter = input.adapter;
-  out.layout = choice.layout;
-  out.write = write_options(situation);
+  out.layout = options.to.empty() ? choose_layout(target).layout : &layout_by_id(options.to);
+  out.write = engine.fit->write(target);
   out.fitting.engine = options.engine.label();
   out.fitting.options = options.server_pairs;
-  if (options.engine.engine->id == "sglang") out.fitting.targets = TargetStyle::suffixes;
-  fit::FitContext context{out.adapter, spec,   *input.base, input.files.folder,
-                          options,     choice, out.fitting};
-  for (const fit::FitStep* step : fit::kSteps) {
-    if (fit::is_for(*step, options.engine.engine->id)) step->run(context);
-    if (step == fit::kLastToRename) out.meant = out.adapter;
-  }
+  out.fitting.targets = engine.fit->targets;
+  fit::FitContext context{out.adapter, *input.base, input.files.folder, options,
+                          target,      *out.layout, out.fitting};
+  out.meant = fit::run_steps(context);
   return out;
 }
 
@@ -107,8 +112,16 @@ FittedConversion plan_fitted(LoadedAdapter input, const FitOptions& options,
 
 std::vector<RepairRow> repair_rows() {
   std::vector<RepairRow> out;
-  for (const fit::FitStep* step : fit::kSteps)
-    out.push_back({step->name, step->engines, step->summary});
+  for (const Engine* engine : all_engines())
+    for (const fit::FitStep* step : engine->fit->steps) {
+      const auto row = std::find_if(out.begin(), out.end(), [&](const RepairRow& known) {
+        return known.summary == step->summary;
+      });
+      if (row != out.end())
+        row->engines.push_back(engine->id);
+      else
+        out.push_back({step->name, step->summary, {engine->id}});
+    }
   return out;
 }
 

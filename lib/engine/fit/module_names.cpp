@@ -1,6 +1,4 @@
-// Modules under the names of the base that is served: a model trained alone and served inside a
-// multimodal wrapper (or the reverse) has the same layers under another prefix, where a server
-// finds nothing and says nothing.
+#include "lib/engine/fit/module_names.h"
 
 #include <fmt/format.h>
 
@@ -8,7 +6,6 @@
 
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/error.h"
-#include "lib/engine/fit/step.h"
 
 namespace moelora::fit {
 namespace {
@@ -89,12 +86,12 @@ void move_extras(FitContext& context, const Places& places, std::vector<std::str
 
 bool other_stem(const FitContext& context) {
   const std::string& stem = context.adapter.expert_stem;
-  return !context.adapter.experts.empty() && stem != context.spec.hub.stem &&
-         stem != context.spec.memory.stem;
+  return !context.adapter.experts.empty() && stem != context.spec().hub.stem &&
+         stem != context.spec().memory.stem;
 }
 
 void run(FitContext& context) {
-  const Places places(context.spec);
+  const Places places(context.spec());
   std::vector<std::string> moved;
   move_dense(context, places, moved);
   move_extras(context, places, moved);
@@ -107,7 +104,8 @@ void run(FitContext& context) {
 }  // namespace
 
 const FitStep module_names = {
-    "module-names", "sglang, vllm, peft",
-    "a text model's names in a multimodal wrapper, or the reverse: the base's own prefix", run};
+    "module-names",
+    "a text model's names in a multimodal wrapper, or the reverse: the base's own prefix", run,
+    true};
 
 }  // namespace moelora::fit

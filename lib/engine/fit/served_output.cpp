@@ -62,8 +62,9 @@ Hint hint_for(const PlanEvent& event, const Conversion& c, const FitOptions& opt
 ServerOptions server_for(const Conversion& c, const FitOptions& options) {
   ServerOptions out = options.server;
   const Json* rank = c.config.find("r");
-  if (!out.max_lora_rank && options.engine.engine->id == "vllm" && rank != nullptr)
-    out.max_lora_rank = std::max<int64_t>(vllm_max_rank(rank->as_int()), 16);
+  const EngineFit& fit = *options.engine.engine->fit;
+  if (!out.max_lora_rank && !fit.legal_ranks.empty() && rank != nullptr)
+    out.max_lora_rank = max_rank_for(fit, rank->as_int());
   return out;
 }
 

@@ -10,8 +10,7 @@
 #include "lib/base/error.h"
 #include "lib/base/parallel.h"
 #include "lib/base/scale.h"
-#include "lib/engine/fit/delta_norm.h"
-#include "lib/engine/fit/embeddings.h"
+#include "lib/engine/fit/deltas.h"
 
 namespace moelora {
 namespace {
@@ -30,7 +29,7 @@ Deltas deltas_of(Adapter adapter) {
   Deltas out;
   for (const auto& [module, pair] : adapter.dense)
     out[module] = {pair.a, pair.b, pair.scaling.value()};
-  for (const fit::EmbeddingPair& pair : fit::embedding_pairs(adapter))
+  for (const EmbeddingPair& pair : embedding_pairs(adapter))
     out[pair.module] = {adapter.extras.at(pair.a).tensor, adapter.extras.at(pair.b).tensor,
                         pair.scaling.value()};
   for (const auto& [key, pair] : adapter.experts) add_experts(key, pair, adapter.expert_count, out);

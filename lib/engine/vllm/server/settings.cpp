@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 
 #include "lib/engine/vllm/releases.h"
 #include "lib/engine/vllm/server/model_class.h"
@@ -12,7 +11,6 @@ namespace moelora::vllm {
 namespace {
 
 constexpr int64_t kMostRanks = 256;  // every one of them is simulated
-constexpr std::array<int64_t, 9> kLegalRanks = {1, 8, 16, 32, 64, 128, 256, 320, 512};
 
 void drop_unknown_switch(bool& on, std::string_view name, std::string_view since,
                          const EngineVersion& version, std::vector<std::string>& notes) {

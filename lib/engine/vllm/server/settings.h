@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -7,6 +8,10 @@
 #include "lib/engine/engine.h"
 
 namespace moelora::vllm {
+
+// What --max-lora-rank may be, and is when nothing is said.
+inline constexpr std::array<int64_t, 9> kLegalRanks = {1, 8, 16, 32, 64, 128, 256, 320, 512};
+inline constexpr int64_t kDefaultRank = 16;
 
 // The server's command line with vLLM's defaults, and what this version of it does. A switch that
 // the version does not have is off, and `notes` says so.
@@ -17,7 +22,7 @@ struct Settings {
   bool mixed = false;         // --enable-mixed-moe-lora-format
   bool stacked_flag = false;  // is_3d_lora_weight of the adapters; only looked at when mixed
   bool shared_outer = false;  // --enable-moe-shared-loras
-  int64_t max_rank = 16, slots = 1;
+  int64_t max_rank = kDefaultRank, slots = 1;
   std::string all2all, moe_backend;
   bool mxfp4 = false;  // the experts are served in MXFP4
   // Wraps the experts of any class as stacked ones. No flag of the server: it stands for classes

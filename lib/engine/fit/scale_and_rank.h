@@ -6,8 +6,17 @@
 
 #include "lib/adapter/adapter.h"
 #include "lib/base/scale.h"
+#include "lib/engine/fit/step.h"
 
 namespace moelora::fit {
+
+// One scale for all: servers multiply every pair by lora_alpha / r of the config and do not read
+// rank_pattern or alpha_pattern, SGLang no use_rslora either. What differs goes into lora_B.
+extern const FitStep one_scale;
+
+// One rank for all, the largest there is: servers read r of the config only. Zero rows of lora_A
+// and zero columns of lora_B change no product. REQUIRES that one_scale has run.
+extern const FitStep one_rank;
 
 // How many pairs have which scale.
 using ScaleCounts = std::map<double, int64_t>;

@@ -1,4 +1,4 @@
-// What the engine has no place for: refused, or left out at the user's word and measured.
+#include "lib/engine/fit/drop.h"
 
 #include <fmt/format.h>
 
@@ -8,11 +8,8 @@
 
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
-#include "lib/engine/fit/delta_norm.h"
-#include "lib/engine/fit/embeddings.h"
-#include "lib/engine/fit/saved_modules.h"
-#include "lib/engine/fit/step.h"
-#include "lib/engine/vllm/server/model_class.h"
+#include "lib/engine/fit/deltas.h"
+#include "lib/io/weights.h"
 
 namespace moelora::fit {
 namespace {
@@ -24,13 +21,13 @@ struct Part {
 };
 
 bool is_gate(const FitContext& context, const std::string& module) {
-  const LinearSpec* linear = context.spec.find_linear(module);
+  const LinearSpec* linear = context.spec().find_linear(module);
   return linear != nullptr &&
          (linear->role == Role::router || linear->role == Role::shared_expert_gate);
 }
 
 bool is_embedding(const FitContext& context, const std::string& module) {
-  const LinearSpec* linear = context.spec.find_linear(module);
+  const LinearSpec* linear = context.spec().find_linear(module);
   return linear != nullptr && (linear->role == Role::lm_head || linear->role == Role::embedding);
 }
 
@@ -64,17 +61,53 @@ std::array<Part, 4> parts_of(const FitContext& context) {
   return out;
 }
 
-// Whether the engine has a place for it. What depends on the model class beyond this is said by
-// the engine's plan of what is written.
+// What depends on the model class beyond this is said by the engine's plan of what is written.
 bool holds(const FitContext& context, DropKind kind) {
-  if (context.is("peft")) return true;
-  if (kind == DropKind::router) return context.is("vllm");
-  if (kind != DropKind::embeddings) return false;
-  const auto model = context.is("vllm") ? vllm::find_model_class(context.spec) : std::nullopt;
-  return !model || model->embeddings;
+  return context.engine().holds == nullptr || context.engine().holds(kind, context.spec());
 }
 
 // ---- what is lost ----------------------------------------------------------------------------
+
+double distance(const Tensor& a, const Tensor& b) {
+  const std::vector<double> x = read_double(a), y = read_double(b);
+  double sum = 0;
+  for (size_t i = 0; i < x.size(); ++i) sum += (x[i] - y[i]) * (x[i] - y[i]);
+  return std::sqrt(sum);
+}
+
+std::optional<Weights> base_weights(const BaseModel& base) {
+  if (base.folder.empty()) return std::nullopt;
+  try {
+    return open_weights(base.folder, {"model"});
+  } catch (const Error&) {  // a config.json alone
+    return std::nullopt;
+  }
+}
+
+// "lm_head.weight" of "lm_head.base_layer.weight".
+std::string base_weight_name(std::string name) {
+  const size_t at = name.find(".base_layer.");
+  return at == std::string::npos ? name : name.erase(at, 11);
+}
+
+// What a full tensor in an adapter (a saved module, a base_layer weight) changes: its difference
+// from the base's own, Frobenius; nullopt where the base's weights are not at hand or have no
+// tensor of that name and shape.
+std::optional<double> saved_change(const FitContext& context, const std::string& name,
+                                   const Tensor& saved) {
+  const std::optional<Weights> weights = base_weights(context.base);
+  if (!weights) return std::nullopt;
+  const std::string wanted = base_weight_name(name);
+  const size_t dot = wanted.rfind('.');
+  const LinearSpec* linear = context.spec().find_linear(wanted.substr(0, dot));
+  for (const std::string& spelled :
+       {wanted, linear == nullptr ? wanted : linear->hub + wanted.substr(dot)}) {
+    const auto found = weights->tensors.find(spelled);
+    if (found == weights->tensors.end() || found->second.shape() != saved.shape()) continue;
+    return distance(saved, found->second);
+  }
+  return std::nullopt;
+}
 
 double bias_norm(const FitContext& context, const std::string& name, const Tensor& bias) {
   double sum = 0;
@@ -157,7 +190,6 @@ void drop(FitContext& context, const Part& part) {
 // ---- what no --drop can help -----------------------------------------------------------------
 
 void refuse_dora(const FitContext& context) {
-  if (context.is("peft")) return;
   for (const auto& [name, extra] : context.adapter.extras)
     if (extra.kind == ExtraKind::magnitude)
       throw Error(name, fmt::format("{} knows no DoRA", context.title()),
@@ -170,12 +202,11 @@ void refuse_dora(const FitContext& context) {
 
 // The frozen weight of an adapted embedding that PEFT saves beside its factors: the base has it.
 void leave_base_weights(FitContext& context) {
-  if (context.is("peft")) return;
   std::vector<std::string> left;
   for (const auto& [name, extra] : context.adapter.extras) {
     if (extra.kind != ExtraKind::base_weight) continue;
     const size_t dot = base_weight_name(name).rfind('.');
-    const LinearSpec* linear = context.spec.find_linear(base_weight_name(name).substr(0, dot));
+    const LinearSpec* linear = context.spec().find_linear(base_weight_name(name).substr(0, dot));
     if (linear == nullptr || linear->role == Role::router) continue;
     const bool table = linear->role == Role::embedding;
     const Shape own{table ? linear->in : linear->out, table ? linear->out : linear->in};
@@ -188,9 +219,11 @@ void leave_base_weights(FitContext& context) {
       fmt::format("left out {}: the base's own weight, which LoRA does not train", some_of(left)));
 }
 
-void run(FitContext& context) {
-  refuse_dora(context);
-  leave_base_weights(context);
+void drop_or_refuse(FitContext& context) {
+  if (context.engine().holds != nullptr) {
+    refuse_dora(context);
+    leave_base_weights(context);
+  }
   for (const Part& part : parts_of(context)) {
     if (part.dense.empty() && part.extras.empty()) continue;
     if (context.drops(part.kind))
@@ -200,12 +233,49 @@ void run(FitContext& context) {
   }
 }
 
+// ---- the config ------------------------------------------------------------------------------
+
+// Whether `key` holds something else than null, false, "" or `harmless`.
+bool says(const Json& config, std::string_view key, std::string_view harmless = "") {
+  const Json* value = config.find(key);
+  if (value == nullptr || value->is(Json::Kind::null)) return false;
+  if (value->is(Json::Kind::boolean)) return value->as_bool();
+  if (value->is(Json::Kind::string))
+    return value->as_string() != harmless && !value->as_string().empty();
+  if (value->is(Json::Kind::array)) return !value->items().empty();
+  return true;
+}
+
+// The tensors these keys speak of are gone by now: dropped, or never there.
+void make_plain(FitContext& context) {
+  const Json& config = context.adapter.config.json;
+  std::vector<std::pair<std::string_view, Json>> changes;
+  if (says(config, "bias", "none")) changes.emplace_back("bias", "none");
+  if (says(config, "lora_bias")) changes.emplace_back("lora_bias", false);
+  if (says(config, "modules_to_save")) changes.emplace_back("modules_to_save", Json());
+  set_config(context, plain_config.name, std::move(changes));
+}
+
 }  // namespace
 
-const FitStep drop_unheld = {"drop", "sglang, vllm, peft",
+void set_config(FitContext& context, std::string_view step,
+                std::vector<std::pair<std::string_view, Json>> changes) {
+  if (changes.empty()) return;
+  std::vector<std::string> shown;
+  for (auto& [key, value] : changes) {
+    shown.push_back(fmt::format("{} {}", key, value.dump(-1)));
+    context.adapter.config.json.set(key, std::move(value));
+  }
+  context.note(step, fmt::format("adapter_config.json says {}", fmt::join(shown, ", ")));
+}
+
+const FitStep drop_unheld = {"drop",
                              "with --drop only: routers, biases, saved modules, embeddings that "
                              "the engine cannot hold; says "
                              "how much of the delta that was",
-                             run};
+                             drop_or_refuse, true};
+
+const FitStep plain_config = {"plain-config", "bias and modules_to_save that no tensor is left for",
+                              make_plain};
 
 }  // namespace moelora::fit

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "lib/adapter/adapter_config.h"
+#include "lib/engine/engine.h"
+#include "lib/model/model_spec.h"
+
+namespace moelora {
+
+// What PEFT and transformers 5 do with routed experts when they create or load an adapter
+// (peft/tuners/lora/layer.py, peft/utils/transformers_weight_conversion.py; transformers
+// conversion_mapping.py). What differs between families is data: ModelSpec::peft.
+
+// transformers 5 holds these experts as batched parameters although the hub has numbered ones.
+bool is_fused_in_memory(const ModelSpec& spec);
+
+// PEFT >= 0.19 turns an adapter of numbered experts of this model into one for the batched
+// parameters.
+bool peft_converts(const ModelSpec& spec);
+
+// The side that this release of PEFT puts lora_A on when it wraps the experts of `spec`, as
+// transformers 5 holds them. Up to 0.18 the first axis after the experts counts as the input;
+// 0.19.0 turned those alone whose class is marked as transposed; since 0.19.1 the last axis is the
+// input but for those.
+Roles peft_roles(const ModelSpec& spec, const EngineChoice& peft);
+
+// "0.20.1" of "0.20.1.dev0@5d602fd", as adapter_config.json says it; "" of what is no version.
+std::string release_of(const std::string& peft_version);
+
+}  // namespace moelora

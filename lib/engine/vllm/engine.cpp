@@ -1,0 +1,137 @@
+// vLLM: how its LoRA manager loads an adapter. The steps are in lib/engine/vllm, one file each.
+
+#include "lib/engine/engine.h"
+
+#include <array>
+
+#include "lib/engine/buffers.h"
+#include "lib/engine/fit/drop.h"
+#include "lib/engine/fit/experts.h"
+#include "lib/engine/fit/module_names.h"
+#include "lib/engine/fit/scale_and_rank.h"
+#include "lib/engine/vllm/plan/blocks.h"
+#include "lib/engine/vllm/plan/fill.h"
+#include "lib/engine/vllm/plan/plan.h"
+#include "lib/engine/vllm/releases.h"
+#include "lib/engine/vllm/server/memory.h"
+#include "lib/engine/vllm/server/model_class.h"
+#include "lib/engine/vllm/server/settings.h"
+
+namespace moelora {
+namespace {
+
+using Is = ServerOption::Kind;
+
+constexpr std::array<ServerOption, 9> kOptions = {{
+    {"enable-expert-parallel", "expert-parallel", Is::on_off, "experts are spread over the ranks"},
+    {"fully-sharded-loras", "fully-sharded", Is::on_off, "lora_A is cut over the ranks as well"},
+    {"enable-mixed-moe-lora-format", "mixed-moe-lora-format", Is::on_off,
+     "per-expert and stacked adapters beside each other"},
+    {"is-3d-lora-weight", "3d-lora-weight", Is::on_off,
+     "in the mixed format: the adapters are stacked ones"},
+    {"enable-moe-shared-loras", "moe-shared-loras", Is::on_off,
+     "experts.w1/w2/w3 with shared outer factors, and nothing else"},
+    {"all2all-backend", "", Is::text, "under expert parallel: allgather_reducescatter"},
+    {"moe-backend", "", Is::text, "of an MXFP4 base: triton or marlin"},
+    {"quantization", "", Is::text, "of the base: mxfp4 ..."},
+    {"lora-dtype", "", Is::text, "auto, float16 or bfloat16"},
+}};
+
+ServerPlan plan(const PlanRequest& request) {
+  const vllm::Server server =
+      vllm::make_server(request.spec, request.base_config,
+                        vllm::make_settings(request.options, request.spec, request.version));
+  ServerPlan out;
+  out.server = server.events;
+  out.notes = server.settings.notes;
+  for (const ServedAdapter& adapter : request.adapters)
+    out.adapters.push_back(vllm::plan_adapter(server, adapter));
+  out.memory = vllm::memory_plan(server, request.base_config, request.options);
+  return out;
+}
+
+// ---- what it is given ------------------------------------------------------------------------
+
+bool is_shared_outer_server(const FitTarget& target) {
+  return target.server.on("enable-moe-shared-loras");
+}
+
+bool is_mixed_server(const FitTarget& target) {
+  return target.server.on("enable-mixed-moe-lora-format");
+}
+
+bool is_stacked_class(const FitTarget& target) {
+  const auto model = vllm::find_model_class(target.spec);
+  return model && model->stacked;
+}
+
+constexpr std::array<LayoutChoice, 4> kLayouts = {{
+    {"moe-shared-loras=on", is_shared_outer_server, &layouts::shared_outer,
+     "the one form it loads"},
+    {"mixed-moe-lora-format=on", is_mixed_server, &layouts::peft_linear,
+     "read alike whether or not the adapter is declared 3-D"},
+    {"classes with 3-D experts (gpt-oss, Qwen3-VL, Qwen3.5)", is_stacked_class,
+     &layouts::peft_params, "the one form it loads"},
+    {"else", [](const FitTarget&) { return true; }, &layouts::peft_linear,
+     "the one form it loads, in the class's own words"},
+}};
+
+LayoutWriteOptions write_options(const FitTarget& target) {
+  LayoutWriteOptions out;
+  const auto model = vllm::find_model_class(target.spec);
+  if (!target.engine.has("0.14")) out.b_order = BOrder::expert_major;
+  out.short_names = model && model->expert_names.gate == "w1";
+  return out;
+}
+
+bool holds(DropKind kind, const ModelSpec& spec) {
+  const auto model = vllm::find_model_class(spec);
+  return kind == DropKind::router ||
+         (kind == DropKind::embeddings && (!model || model->embeddings));
+}
+
+// A multiple of tp where lora_A is cut by it.
+int64_t served_rank(const FitTarget& target, int64_t rank) {
+  const int64_t parts = target.server.on("fully-sharded-loras") ? target.server.tp : 1;
+  return (rank + parts - 1) / parts * parts;
+}
+
+constexpr std::array<const fit::FitStep*, 7> kSteps = {
+    &fit::drop_unheld, &fit::module_names, &fit::whole_experts, &fit::one_scale,
+    &fit::one_a,       &fit::one_rank,     &fit::plain_config};
+
+constexpr EngineFit kFit = {
+    .layouts = kLayouts,
+    .write = write_options,
+    .steps = kSteps,
+    .holds = holds,
+    .served_rank = served_rank,
+    .legal_ranks = vllm::kLegalRanks,
+    .default_rank = vllm::kDefaultRank,
+};
+
+constexpr BufferForm kBuffers = {
+    .id = "vllm-stacked",
+    .names = "{module}.{lora_a_stacked\\|lora_b_stacked\\|...}.{i}",
+    .shapes =
+        "dense A [R, in], B [out, R], of embed_tokens A [V, R]; experts A [E, R, in], B [E, out, "
+        "R], with E 1 for a shared outer factor; B scaled; R --max-lora-rank",
+};
+
+}  // namespace
+
+const Engine engines::vllm = {
+    .id = "vllm",
+    .title = "vLLM",
+    .releases = vllm::kReleases,
+    .newest = "0.27",
+    .known_to = "2026-10-03",
+    .options = kOptions,
+    .plan = plan,
+    .fill = vllm::fill,
+    .blocks = vllm::blocks,
+    .buffers = &kBuffers,
+    .fit = &kFit,
+};
+
+}  // namespace moelora
