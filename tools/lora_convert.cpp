@@ -8,6 +8,7 @@
 #include "lib/adapter/summary.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
+#include "lib/check/rule.h"
 #include "lib/compare/verify_conversion.h"
 #include "lib/engine/fit/fit.h"
 #include "lib/engine/fit/served_output.h"
@@ -211,7 +212,8 @@ struct AdapterCommand {
 
   int run_buffers(const WriteFolderOptions& folder) const {
     check_buffer_flags();
-    const BufferOptions buffers{to, fit.engine, fit.server_options, load.base, load.model_specs};
+    const BufferOptions buffers{to,        fit.engine,       fit.server_options,
+                                load.base, load.model_specs, rule_name};
     return BuffersCommand{common, load.path, out, buffers, {folder.output, folder.weights, verify},
                           dry_run}
         .run();

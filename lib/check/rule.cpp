@@ -67,6 +67,17 @@ const Rule* find_rule(std::string_view id_or_name) {
   return nullptr;
 }
 
+const Rule* find_rule(const Cause& cause) {
+  for (const Rule* rule : registry())
+    if (rule->cause == &cause) return rule;
+  return nullptr;
+}
+
+std::string_view rule_name(const Cause& cause) {
+  const Rule* rule = find_rule(cause);
+  return rule != nullptr ? rule->name : cause.words;
+}
+
 const AdapterPlan* RuleContext::plan() const {
   if (run_ == nullptr || !run_->plan || !adapter_) return nullptr;
   return *adapter_ < run_->plan->adapters.size() ? &run_->plan->adapters[*adapter_] : nullptr;
@@ -103,14 +114,24 @@ Finding& RuleContext::report_config(std::string_view key, std::string message) {
   return finding;
 }
 
-void RuleContext::explain_plan() {
+void RuleContext::run_rule() {
+  if (rule_.check != nullptr)
+    rule_.check(*this);
+  else
+    explain_plan();
+}
+
+void RuleContext::explain_plan(const Refine& refine) {
   if (run_ == nullptr || !run_->plan) return;
   const AdapterPlan* mine = plan();
   const std::vector<PlanEvent>& events = mine != nullptr ? mine->events : run_->plan->server;
   for (const PlanEvent& event : events) {
-    if (event.cause != rule_.name) continue;
-    Finding& finding = report(event.tensors, event.detail);
+    if (event.cause != rule_.cause) continue;
+    const bool at_key = event.tensors.empty() && !rule_.config_key.empty();
+    Finding& finding = at_key ? report_config(rule_.config_key, event.detail)
+                              : report(event.tensors, event.detail);
     if (event.refusal) finding.server_text = refusal_text(*event.refusal);
+    if (refine) refine(finding, event);
   }
 }
 
@@ -136,7 +157,7 @@ void RuleContext::explain_runs(size_t first) {
     if (adapter_ && !mine) continue;
     for (const PlanEvent& event :
          adapter_ ? run.plan->adapters[*adapter_].events : run.plan->server)
-      if (event.cause == rule_.name) explain_event(event, run, first);
+      if (event.cause == rule_.cause) explain_event(event, run, first);
   }
 }
 

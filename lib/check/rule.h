@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -42,7 +43,12 @@ class RuleContext;
 // `const Rule`; the folder is the registry. Ids are permanent and never reused.
 struct Rule {
   std::string_view id;    // "SGL002"
-  std::string_view name;  // completes "allow ...": "lone-q-proj"; the `cause` of plan events
+  std::string_view name;  // completes "allow ...": "lone-q-proj"
+  // The cause of plan events that the rule explains, and a key of adapter_config.json ("r") that
+  // findings of no tensor point at. A rule with a cause and no check() explains its events, one
+  // finding each.
+  const Cause* cause = nullptr;
+  std::string_view config_key = {};
   Severity severity = Severity::error;  // the usual one; a finding may say another
   std::string_view engine = {};         // "sglang", "vllm", "peft"; "" for every engine and none
   // Releases (of `engine`) between which the rule holds: since <= version < until. "" is open.
@@ -59,11 +65,13 @@ struct Rule {
   Breaks breaks = {};             // the smallest change of a sound adapter that fires it
   // Rules that may fire on that example too, above information: consequences, not other faults.
   std::span<const std::string_view> implies = {};
-  void (*check)(RuleContext& context);
+  void (*check)(RuleContext& context) = nullptr;
 };
 
 std::span<const Rule* const> all_rules();            // by id
 const Rule* find_rule(std::string_view id_or_name);  // null when unknown
+const Rule* find_rule(const Cause& cause);           // the one that explains it
+std::string_view rule_name(const Cause& cause);      // its name; the cause's words without one
 
 // A fix with {adapter}, the adapter's path, and {layout}, the id of its experts' layout
 // (peft-linear for one without), filled in.
@@ -100,9 +108,13 @@ class RuleContext {
   // ... at a key of adapter_config.json ("rank_pattern"), with its line.
   Finding& report_config(std::string_view key, std::string message);
 
-  // One finding for every event of the plan whose cause is the rule's name: its tensors, detail and
-  // the server's text. Most rules of an engine are this line.
-  void explain_plan();
+  // check() of the rule, or explain_plan() for a rule without one.
+  void run_rule();
+
+  // One finding for every event of the plan whose cause is the rule's: its tensors, detail and the
+  // server's text. `refine` is called with each finding and the event it is of.
+  using Refine = std::function<void(Finding&, const PlanEvent&)>;
+  void explain_plan(const Refine& refine = {});
 
   // For a rule of no engine: the same of the plans of all chosen engines. A finding that the rule
   // made since `first` of the same tensors (or of the whole adapter) takes the server's words and

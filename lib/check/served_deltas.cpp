@@ -58,16 +58,22 @@ class Origins {
 };
 
 // Which events of a plan concern some tensors; those of no tensor concern what no other does.
-class Causes {
+class Explained {
+  struct ByName {
+    bool operator()(const Rule* a, const Rule* b) const { return a->name < b->name; }
+  };
+  using Rules = std::set<const Rule*, ByName>;
+
  public:
-  explicit Causes(const AdapterPlan& plan) {
+  explicit Explained(const AdapterPlan& plan) {
     for (const PlanEvent& event : plan.events) {
-      if (event.tensors.empty()) general_.insert(event.cause);
-      for (const std::string& tensor : event.tensors) by_tensor_[tensor].insert(event.cause);
+      const Rule* rule = find_rule(*event.cause);
+      if (event.tensors.empty()) general_.insert(rule);
+      for (const std::string& tensor : event.tensors) by_tensor_[tensor].insert(rule);
     }
   }
-  std::vector<std::string_view> of(const std::set<std::string>& tensors) const {
-    std::set<std::string_view> out;
+  std::vector<const Rule*> of(const std::set<std::string>& tensors) const {
+    Rules out;
     for (const std::string& tensor : tensors)
       if (const auto at = by_tensor_.find(tensor); at != by_tensor_.end())
         out.insert(at->second.begin(), at->second.end());
@@ -76,9 +82,15 @@ class Causes {
   }
 
  private:
-  std::map<std::string_view, std::set<std::string_view>> by_tensor_;
-  std::set<std::string_view> general_;
+  std::map<std::string_view, Rules> by_tensor_;
+  Rules general_;
 };
+
+std::vector<std::string_view> names_of(const std::vector<const Rule*>& rules) {
+  std::vector<std::string_view> out;
+  for (const Rule* rule : rules) out.push_back(rule->name);
+  return out;
+}
 
 using Kind = WrongDeltas::Kind;
 using Reason = std::tuple<bool, Kind, std::vector<std::string_view>, std::string_view>;
@@ -162,7 +174,7 @@ std::vector<WrongDeltas> wrong_by_reason(const std::vector<ServedDelta>& deltas,
                                          const Deltas& meant, const Subject& subject,
                                          const AdapterPlan& plan) {
   const Origins origins(subject);
-  const Causes causes(plan);
+  const Explained explained(plan);
   std::map<Reason, WrongDeltas> groups;
   for (const ServedDelta& delta : deltas) {
     if (!delta.is_wrong()) continue;
@@ -171,11 +183,15 @@ std::vector<WrongDeltas> wrong_by_reason(const std::vector<ServedDelta>& deltas,
       origins.add(at->second.a, tensors);
       origins.add(at->second.b, tensors);
     }
-    const auto [at, fresh] = groups.try_emplace(
-        {delta.key.expert >= 0, kind_of(delta), causes.of(tensors), delta.defect});
+    const std::vector<const Rule*> rules = explained.of(tensors);
+    const auto [at, fresh] =
+        groups.try_emplace({delta.key.expert >= 0, kind_of(delta), names_of(rules), delta.defect});
     WrongDeltas& group = at->second;
     if (fresh) {
-      std::tie(group.experts, group.kind, group.causes, group.defect) = at->first;
+      group.kind = kind_of(delta);
+      group.experts = delta.key.expert >= 0;
+      group.rules = rules;
+      group.defect = delta.defect;
       group.least = group.most = delta.relative();
     }
     group.least = std::min(group.least, delta.relative());

@@ -43,9 +43,9 @@ struct WrongDeltas {
     not_finite,  // the server's values are infinite or no numbers
   };
   Kind kind = Kind::off;
-  bool experts = false;                  // of routed experts
-  std::vector<std::string_view> causes;  // names of rules whose events of the plan concern them
-  std::string_view defect;               // of the server's kernel; "" for none
+  bool experts = false;            // of routed experts
+  std::vector<const Rule*> rules;  // by name: those that explain events of the plan of them
+  std::string_view defect;         // of the server's kernel; "" for none
   double least = 0, most = 0;
   std::vector<DeltaKey> keys;
   std::set<std::string> tensors;  // of the file

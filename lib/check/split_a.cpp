@@ -40,7 +40,7 @@ void report_differing_a(RuleContext& context) {
   const AdapterPlan* plan = context.plan();
   if (plan == nullptr) return;
   for (const PlanEvent& event : plan->events) {
-    if (event.cause != context.rule().name) continue;
+    if (event.cause != context.rule().cause) continue;
     std::vector<std::string> names = differing(context.subject().tensors, event);
     if (!names.empty()) context.report(std::move(names), event.detail);
   }

@@ -97,7 +97,7 @@ class Runner {
     const size_t before = out_.findings.size();
     RuleContext context(rule, deployment_, adapter, run, out_.findings);
     try {
-      rule.check(context);
+      context.run_rule();
       if (rule.engine.empty()) context.explain_runs(before);
     } catch (const std::exception& error) {
       out_.findings.resize(before);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lib/base/tensor.h"
+#include "lib/engine/cause.h"
 
 namespace moelora {
 
@@ -37,7 +38,7 @@ std::string_view effect_name(Effect effect);  // "wrong-scale"
 
 // One thing that the server does otherwise than the adapter means, or why it does not load it.
 struct PlanEvent {
-  std::string_view cause;  // the name of the rule (lib/check/rules) that explains it
+  const Cause* cause = nullptr;
   Effect effect;
   std::vector<std::string> tensors;  // as the files spell them, sorted; empty: the whole adapter
   std::string detail;  // what was found and what the server expects, for the finding's message

@@ -72,11 +72,14 @@ BaseModel base_of(const BufferOptions& options, const Json& config,
                           refusal.first_use ? " at the first request" : "", refusal_text(refusal)));
 }
 
-void add_losses(const std::vector<PlanEvent>& events, BufferConversion& out) {
+void add_losses(const std::vector<PlanEvent>& events, const BufferOptions& options,
+                BufferConversion& out) {
   for (const PlanEvent& event : events) {
-    out.losses.push_back({std::string(event.cause), std::string(effect_name(event.effect)),
-                          event.detail, event.tensors});
-    std::string note = fmt::format("{}: {}", event.cause, event.detail);
+    const std::string cause(options.name_of != nullptr ? options.name_of(*event.cause)
+                                                       : event.cause->words);
+    out.losses.push_back(
+        {cause, std::string(effect_name(event.effect)), event.detail, event.tensors});
+    std::string note = fmt::format("{}: {}", cause, event.detail);
     if (!event.tensors.empty()) note += fmt::format(" ({})", fit::some_of(event.tensors));
     out.notes.push_back(std::move(note));
   }
@@ -145,8 +148,8 @@ BufferConversion plan_buffers(const std::string& in, const BufferOptions& option
   out.buffers = std::move(held.buffers);
   const ServerPlan plan =
       engine.plan({{&served, 1}, base.spec, base.config, deployment.server, out.engine.version});
-  add_losses(plan.server, out);
-  for (const AdapterPlan& adapter : plan.adapters) add_losses(adapter.events, out);
+  add_losses(plan.server, options, out);
+  for (const AdapterPlan& adapter : plan.adapters) add_losses(adapter.events, options, out);
   if (!plan.memory.dtype.empty() && plan.memory.dtype != "bf16")
     out.notes.push_back(fmt::format("{} holds adapters of this base in {}: rounded to BF16 here",
                                     engine.title, plan.memory.dtype));

@@ -22,11 +22,14 @@ struct BufferOptions {
   std::vector<std::string> server_pairs;  // "KEY=VALUE" as given; "tp-rank=N" says which rank
   std::string base;                       // --base; "" to look at base_model_name_or_path
   std::vector<std::string> model_specs;
+  // What a cause is called in the report and the notes; its words where null. The tools give the
+  // name of the rule that explains it, which this floor does not know.
+  std::string_view (*name_of)(const Cause& cause) = nullptr;
 };
 
 // One thing the server does otherwise than the adapter means.
 struct BufferLoss {
-  std::string cause;   // the rule of lora-validate that explains it
+  std::string cause;   // as BufferOptions::name_of says it
   std::string effect;  // "unused", "cut" ...
   std::string detail;
   std::vector<std::string> tensors;

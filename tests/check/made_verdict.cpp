@@ -11,24 +11,21 @@ const Rule kLoneQ = {.id = "SGL902",
                      .what = "q_proj has factors, v_proj has none",
                      .why = "The server dies: KeyError: 'v_proj'.",
                      .fix = "lora-convert adapter {adapter} OUT --to peft-linear",
-                     .source = "sgl-project/sglang, https://example.org/pull/1 (merged)",
-                     .check = nullptr};
+                     .source = "sgl-project/sglang, https://example.org/pull/1 (merged)"};
 const Rule kDeadPattern = {.id = "CFG903",
                            .name = "dead-pattern",
                            .severity = Severity::warning,
                            .what = "a pattern matches no module",
                            .why = "It changes nothing.",
                            .fix = "delete it",
-                           .source = "peft/utils/other.py",
-                           .check = nullptr};
+                           .source = "peft/utils/other.py"};
 const Rule kCoverage = {.id = "MOD907",
                         .name = "coverage",
                         .severity = Severity::information,
                         .what = "always",
                         .why = "So that one sees what is adapted.",
                         .fix = "nothing",
-                        .source = "none",
-                        .check = nullptr};
+                        .source = "none"};
 const Rule kMixed = {.id = "SET901",
                      .name = "mixed",
                      .severity = Severity::error,
@@ -36,8 +33,7 @@ const Rule kMixed = {.id = "SET901",
                      .what = "two forms together",
                      .why = "The first adapter decides.",
                      .fix = "convert one of them",
-                     .source = "none",
-                     .check = nullptr};
+                     .source = "none"};
 
 namespace {
 

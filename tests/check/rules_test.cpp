@@ -35,7 +35,6 @@ TEST_CASE("every sound specimen is clean under every engine that accepts it, and
     std::vector<std::string> engines = make_specimen(id).engines;
     engines.emplace_back("");
     for (const std::string& engine : engines) {
-      if (!engine.empty() && find_engine(engine) == nullptr) continue;  // not written yet
       CAPTURE(id);
       CAPTURE(engine);
       const Deployment deployment = deployment_of(make_specimen(id), engine);
@@ -82,5 +81,7 @@ TEST_CASE("rules have ids and names of their own and say what, why and how to me
       if (!version.empty()) CHECK_NOTHROW(find_engine(rule->engine)->release(version));
     CHECK(rule->breaks.engine.substr(0, rule->engine.size()) == rule->engine);
     for (std::string_view id : rule->implies) CHECK(find_rule(id) != nullptr);
+    CHECK((rule->check != nullptr || rule->cause != nullptr));
+    if (rule->cause != nullptr) CHECK(find_rule(*rule->cause) == rule);  // and no other's
   }
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "lib/engine/sglang/causes.h"
 #include "lib/model/base_model.h"
 #include "tests/engine/sglang_faults.h"
 
@@ -52,7 +53,7 @@ Judgement judge_for_sglang(const OracleRecord& record, bool numeric) {
 
 bool has_split_a(const OracleRecord& record) {
   if (!record.family.starts_with("gpt_oss")) return false;
-  if (silent_faults(record).count("one-sided-experts") != 0) return false;
+  if (silent_faults(record).count(&sglang::cause::one_sided_experts) != 0) return false;
   const auto& tensors = subject_of(record).tensors;
   const bool tied = record.text("adapter").find("tied_a") != std::string::npos;
   return !tied && std::any_of(tensors.begin(), tensors.end(), [](const auto& entry) {

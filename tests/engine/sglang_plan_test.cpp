@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "lib/engine/engine.h"
+#include "lib/engine/sglang/causes.h"
 #include "tests/engine/served_from_folder.h"
 #include "tests/engine/sglang_compare.h"
 #include "tests/engine/sglang_faults.h"
@@ -37,7 +38,7 @@ TEST_CASE("a plan quotes SGLang where it stops, and names a cause for all it doe
     for (const PlanEvent& event : plan.adapters[0].events) {
       CHECK(!event.detail.empty());
       // Whether the two A are equal is for a rule that sees values.
-      if (event.cause != "gpt-oss-split-a") causes.insert(std::string(event.cause));
+      if (event.cause != &sglang::cause::gpt_oss_split_a) causes.insert(event.cause);
     }
     if (refusal != nullptr)
       CHECK(refusal->refusal->stage == record.text("stage"));

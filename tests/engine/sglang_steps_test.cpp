@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "lib/engine/engine.h"
+#include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/pool/slots.h"
 #include "tests/engine/sglang_oracle.h"
 
@@ -14,6 +15,8 @@ using namespace moelora;
 using namespace moelora::test;
 
 namespace {
+
+namespace why = sglang::cause;
 
 constexpr const char* kPrefix = "base_model.model.model.layers.";
 
@@ -80,10 +83,13 @@ class Made {
 const std::vector<std::string> kAttention = {"q_proj", "k_proj", "v_proj", "o_proj"};
 const std::vector<std::string> kExperts = {"gate_proj", "up_proj", "down_proj"};
 
+std::string refused(const Cause& cause, const std::string& text) {
+  return fmt::format("{}: {}", cause.words, text);
+}
+
 std::string refusal(const AdapterPlan& plan) {
   const PlanEvent* event = plan.first_refusal();
-  return event == nullptr ? "served"
-                          : fmt::format("{}: {}", event->cause, refusal_text(*event->refusal));
+  return event == nullptr ? "served" : refused(*event->cause, refusal_text(*event->refusal));
 }
 
 Fate fate_of(const AdapterPlan& plan, const std::string& ending) {
@@ -93,9 +99,9 @@ Fate fate_of(const AdapterPlan& plan, const std::string& ending) {
   return Fate::unused;
 }
 
-const PlanEvent* event_of(const AdapterPlan& plan, std::string_view cause) {
+const PlanEvent* event_of(const AdapterPlan& plan, const Cause& cause) {
   for (const PlanEvent& event : plan.events)
-    if (event.cause == cause) return &event;
+    if (event.cause == &cause) return &event;
   return nullptr;
 }
 
@@ -125,8 +131,8 @@ TEST_CASE("a q_proj with too many rows is cut, and its k and v get rows of other
   CHECK(fate_of(plan, "v_proj.lora_B.weight") == Fate::misplaced);
   CHECK(fate_of(plan, "q_proj.lora_A.weight") == Fate::used);
   CHECK(fate_of(plan, "o_proj.lora_B.weight") == Fate::used);
-  REQUIRE(event_of(plan, "silent-truncation") != nullptr);
-  CHECK(event_of(plan, "silent-truncation")->tensors.size() == 3);
+  REQUIRE(event_of(plan, why::silent_truncation) != nullptr);
+  CHECK(event_of(plan, why::silent_truncation)->tensors.size() == 3);
 }
 
 TEST_CASE("a dense gate_proj with too many rows shifts up_proj") {
@@ -153,7 +159,8 @@ TEST_CASE("experts with too many rows of gate and up: GPT-OSS cuts them, Qwen3-M
   CHECK(fate_of(cut, "experts.1.gate_proj.lora_B.weight") == Fate::cut);
   CHECK(fate_of(cut, "experts.1.up_proj.lora_B.weight") == Fate::cut);
   CHECK(fate_of(cut, "experts.0.up_proj.lora_B.weight") == Fate::used);
-  CHECK(refusal(qwen.plan("qwen3_moe")) == "shape-mismatch: " + shape_text("48, 4", "64, 4"));
+  CHECK(refusal(qwen.plan("qwen3_moe")) ==
+        refused(why::shape_mismatch, shape_text("48, 4", "64, 4")));
 }
 
 TEST_CASE("a lora_A that is too wide is refused, but cut where the layer splits its input") {
@@ -163,7 +170,7 @@ TEST_CASE("a lora_A that is too wide is refused, but cut where the layer splits 
                             .set(std::string(kPrefix) + "0.self_attn.k_proj.lora_A.weight", {4, 80})
                             .set(std::string(kPrefix) + "0.self_attn.v_proj.lora_A.weight", {4, 80})
                             .plan("qwen3_moe");
-  CHECK(refusal(q) == "shape-mismatch: " + shape_text("12, 64", "12, 80"));
+  CHECK(refusal(q) == refused(why::shape_mismatch, shape_text("12, 64", "12, 80")));
   const AdapterPlan o = Made(kAttention)
                             .attention(0)
                             .set(std::string(kPrefix) + "0.self_attn.o_proj.lora_A.weight", {4, 80})
@@ -178,8 +185,8 @@ TEST_CASE("factors of some experts only: the others are served without any") {
   for (int e = 0; e < 4; ++e) some.expert(1, e, 48);
   const AdapterPlan plan = some.plan("gpt_oss");
   CHECK(refusal(plan) == "served");
-  REQUIRE(event_of(plan, "missing-experts") != nullptr);
-  CHECK(event_of(plan, "missing-experts")->tensors.size() == 2 * 3);  // A of each in layer 0
+  REQUIRE(event_of(plan, why::missing_experts) != nullptr);
+  CHECK(event_of(plan, why::missing_experts)->tensors.size() == 2 * 3);  // A of each in layer 0
 }
 
 TEST_CASE("three stacked in the server's order and one by one at the same time") {
@@ -203,18 +210,19 @@ TEST_CASE("each rank has at least one head of k and v") {
                               .attention(0)
                               .pair("0.self_attn.v_proj", 64, 31)
                               .plan("qwen3_moe", "sglang", tp(4));
-  CHECK(refusal(few) == "shape-mismatch: " + shape_text("48, 4", "47, 4"));
+  CHECK(refusal(few) == refused(why::shape_mismatch, shape_text("48, 4", "47, 4")));
 }
 
 TEST_CASE("an expert beyond the model's is refused, and with expert parallelism dropped") {
   Made made(kExperts);
   for (int e = 0; e < 9; ++e) made.expert(0, e, 24);
   CHECK(refusal(made.plan("qwen3_moe")) ==
-        "expert-out-of-range: IndexError: index 8 is out of bounds for dimension 1 with size 8");
+        refused(why::expert_out_of_range,
+                "IndexError: index 8 is out of bounds for dimension 1 with size 8"));
   const AdapterPlan parallel = made.plan("qwen3_moe", "sglang", tp(2, 2));
   CHECK(refusal(parallel) == "served");
   CHECK(fate_of(parallel, "experts.8.up_proj.lora_B.weight") == Fate::unused);
-  CHECK(event_of(parallel, "expert-out-of-range") != nullptr);
+  CHECK(event_of(parallel, why::expert_out_of_range) != nullptr);
   CHECK(fate_of(parallel, "experts.7.up_proj.lora_B.weight") == Fate::used);
 }
 
@@ -222,17 +230,17 @@ TEST_CASE("rsLoRA and patterns change no scale at the server") {
   Made rslora = Made(kAttention).attention(0);
   rslora.config().set("use_rslora", true);
   const AdapterPlan weak = rslora.plan("gpt_oss");
-  REQUIRE(event_of(weak, "rslora-ignored") != nullptr);
-  CHECK(event_of(weak, "rslora-ignored")->effect == Effect::wrong_scale);
-  CHECK(event_of(weak, "rslora-ignored")->detail.find("2 times too weak") != std::string::npos);
+  REQUIRE(event_of(weak, why::rslora_ignored) != nullptr);
+  CHECK(event_of(weak, why::rslora_ignored)->effect == Effect::wrong_scale);
+  CHECK(event_of(weak, why::rslora_ignored)->detail.find("2 times too weak") != std::string::npos);
   for (const char* key :
        {"o_proj", "self_attn.o_proj", "model.layers.0.self_attn.o_proj", "o_.*"}) {
     CAPTURE(key);
     Made pattern = Made(kAttention).attention(0);
     pattern.config().set("alpha_pattern", Json::object({{key, 16}}));
     const AdapterPlan plan = pattern.plan("gpt_oss");
-    REQUIRE(event_of(plan, "patterns-ignored") != nullptr);
-    CHECK(event_of(plan, "patterns-ignored")->tensors.size() == 2);
+    REQUIRE(event_of(plan, why::patterns_ignored) != nullptr);
+    CHECK(event_of(plan, why::patterns_ignored)->tensors.size() == 2);
   }
   Made dead = Made(kAttention).attention(0);
   dead.config().set("alpha_pattern", Json::object({{"proj", 16}, {"o_proj", 8}, {"layers.0", 4}}));
@@ -243,31 +251,35 @@ TEST_CASE("what releases have changed is as it was in them") {
   Made experts(kExperts);
   for (int e = 0; e < 8; ++e) experts.expert(0, e, 24);
   CHECK(refusal(experts.plan("qwen3_moe", "sglang@0.5.10rc0")) ==
-        "moe-buffer-missing: KeyError: 'gate_up_proj_moe'");
+        refused(why::moe_buffer_missing, "KeyError: 'gate_up_proj_moe'"));
   CHECK(refusal(experts.plan("qwen3_moe", "sglang@0.5.10")) == "served");
   // One GPU: cut since 0.5.11, refused before.
   Made wide = Made(kAttention).attention(0).pair("0.self_attn.v_proj", 64, 48);
   CHECK(refusal(wide.plan("qwen3_moe", "sglang@0.5.11")) == "served");
   CHECK(refusal(wide.plan("qwen3_moe", "sglang@0.5.10")) ==
-        "shape-mismatch: " + shape_text("128, 4", "144, 4"));
+        refused(why::shape_mismatch, shape_text("128, 4", "144, 4")));
   // DoRA.
   Made dora = Made(kAttention).attention(0);
   dora.config().set("use_dora", true);
-  CHECK(refusal(dora.plan("qwen3_moe", "sglang@0.5.11")).starts_with("dora: RuntimeError"));
+  CHECK(refusal(dora.plan("qwen3_moe", "sglang@0.5.11"))
+            .starts_with(refused(why::dora, "RuntimeError")));
   const AdapterPlan plain = dora.plan("qwen3_moe", "sglang@0.5.10");
   CHECK(refusal(plain) == "served");
-  CHECK(event_of(plain, "dora")->effect == Effect::wrong_values);
+  CHECK(event_of(plain, why::dora)->effect == Effect::wrong_values);
   // Multi-head latent attention came in two steps.
   Made mla({"q_b_proj"});
   mla.pair("0.self_attn.q_b_proj", 24, 96);
   CHECK(refusal(mla.plan("deepseek_v3", "sglang@0.5.11")) ==
-        "w-names-in-targets: NotImplementedError: get_hidden_dim not implemented for q_b_proj");
+        refused(why::w_names_in_targets,
+                "NotImplementedError: get_hidden_dim not implemented for q_b_proj"));
   CHECK(refusal(mla.plan("deepseek_v3", "sglang@0.5.12")) == "served");
   // A rank below the pool's.
   ServerOptions high;
   high.max_lora_rank = 8;
-  CHECK(event_of(experts.plan("qwen3_moe", "sglang@0.5.10", high), "rank-over-limit") != nullptr);
-  CHECK(event_of(experts.plan("qwen3_moe", "sglang@0.5.11", high), "rank-over-limit") == nullptr);
+  CHECK(event_of(experts.plan("qwen3_moe", "sglang@0.5.10", high), why::rank_over_limit) !=
+        nullptr);
+  CHECK(event_of(experts.plan("qwen3_moe", "sglang@0.5.11", high), why::rank_over_limit) ==
+        nullptr);
 }
 
 TEST_CASE("a full pool gives up the slot of the adapter that was used longest ago") {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "lib/engine/vllm/causes.h"
 #include "lib/engine/vllm/load/load.h"
 #include "lib/engine/vllm/plan/plan.h"
 #include "lib/model/base_model.h"
@@ -17,6 +18,8 @@ using vllm::View;
 
 namespace {
 
+namespace why = vllm::cause;
+
 ServerPlan plan_of(const std::string& family, const std::string& adapter,
                    const std::string& version = "0.27", ServerOptions options = {}) {
   VllmRun run;
@@ -28,9 +31,9 @@ ServerPlan plan_of(const std::string& family, const std::string& adapter,
       {adapters, base.spec, base.config, options, *EngineVersion::parse(version)});
 }
 
-const PlanEvent* event(const AdapterPlan& plan, std::string_view cause) {
+const PlanEvent* event(const AdapterPlan& plan, const Cause& cause) {
   for (const PlanEvent& entry : plan.events)
-    if (entry.cause == cause) return &entry;
+    if (entry.cause == &cause) return &entry;
   return nullptr;
 }
 
@@ -80,9 +83,9 @@ TEST_CASE("fates tell what is cut, partial, unused and misplaced") {
 
 TEST_CASE("a refusal does not hide the other faults of the config") {
   const ServerPlan plan = plan_of("qwen3_moe", "pe_dora_and_more");
-  CHECK(event(plan.adapters[0], "modules-to-save") != nullptr);
-  CHECK(event(plan.adapters[0], "vllm-dora") != nullptr);
-  CHECK(event(plan.adapters[0], "bias") != nullptr);
+  CHECK(event(plan.adapters[0], why::modules_to_save) != nullptr);
+  CHECK(event(plan.adapters[0], why::dora) != nullptr);
+  CHECK(event(plan.adapters[0], why::bias) != nullptr);
   CHECK(plan.adapters[0].first_refusal()->refusal->stage == "validate");
 }
 
@@ -101,7 +104,7 @@ TEST_CASE("a fault that only one rank's experts have is one of the adapter") {
   options.values["enable-expert-parallel"] = "on";
   const AdapterPlan plan = plan_of("qwen3_moe", "pe_small_H", "0.27", options).adapters[0];
   CHECK(count(plan, Fate::partial) == 48);
-  CHECK(event(plan, "silent-partial-copy")->tensors.size() == 48);
+  CHECK(event(plan, why::silent_partial_copy)->tensors.size() == 48);
 }
 
 TEST_CASE("Qwen3-MoE packs gate and up of dense layers only where its config lists such layers") {
@@ -123,7 +126,8 @@ TEST_CASE("Qwen3-MoE packs gate and up of dense layers only where its config lis
 }
 
 TEST_CASE("rsLoRA on numbered experts is wrong until 0.29, on stacked ones never") {
-  CHECK(event(plan_of("qwen3_moe", "pe_rslora", "0.22").adapters[0], "rslora-experts") != nullptr);
+  CHECK(event(plan_of("qwen3_moe", "pe_rslora", "0.22").adapters[0], why::rslora_experts) !=
+        nullptr);
   CHECK(plan_of("qwen3_moe", "pe_rslora", "0.29").adapters[0].events.empty());
   CHECK(plan_of("gpt_oss", "peft_params_rslora", "0.22").adapters[0].events.empty());
 }
@@ -131,8 +135,8 @@ TEST_CASE("rsLoRA on numbered experts is wrong until 0.29, on stacked ones never
 TEST_CASE("the order of a stacked lora_B changed on 2025-12-31") {
   const auto causes = [](const std::string& adapter, const std::string& version) {
     const AdapterPlan plan = plan_of("gpt_oss", adapter, version).adapters[0];
-    return fmt::format("{}{}", event(plan, "b-order-old-engine") != nullptr ? "old" : "",
-                       event(plan, "b-order-declared-other") != nullptr ? "declared" : "");
+    return fmt::format("{}{}", event(plan, why::b_order_old_engine) != nullptr ? "old" : "",
+                       event(plan, why::b_order_declared_other) != nullptr ? "declared" : "");
   };
   CHECK(causes("peft_params", "2025-12-30") == "old");
   CHECK(causes("peft_params", "2025-12-31") == "");
@@ -216,7 +220,7 @@ TEST_CASE("an MXFP4 base pads its partitions and LoRA is cut at the padded size"
       if (load.buffers[placement.buffer].name.ends_with("experts.w2_lora_a_stacked.0"))
         CHECK(placement.parts[0].offset == e.second);
     const AdapterPlan plan = vllm::plan_adapter(server, adapter);
-    CHECK((event(plan, "padded-partition") != nullptr) == (*e.backend != '\0' && e.tp > 1));
+    CHECK((event(plan, why::padded_partition) != nullptr) == (*e.backend != '\0' && e.tp > 1));
   }
 }
 

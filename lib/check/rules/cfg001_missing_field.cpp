@@ -6,6 +6,7 @@
 #include "lib/check/json_schema.h"
 #include "lib/check/rule.h"
 #include "lib/check/served.h"
+#include "lib/engine/cause.h"
 
 namespace moelora {
 namespace {
@@ -80,6 +81,7 @@ extern const Rule cfg001_missing_field;
 const Rule cfg001_missing_field = {
     .id = "CFG001",
     .name = "missing-field",
+    .cause = &cause::missing_field,
     .what =
         "r, lora_alpha, target_modules or peft_type is missing from adapter_config.json, or a "
         "key is of another type than PEFT writes.",

@@ -4,6 +4,7 @@
 #include "lib/check/name_groups.h"
 #include "lib/check/rule.h"
 #include "lib/check/served.h"
+#include "lib/engine/cause.h"
 
 namespace moelora {
 namespace {
@@ -34,6 +35,7 @@ extern const Rule cfg002_rank_mismatch;
 const Rule cfg002_rank_mismatch = {
     .id = "CFG002",
     .name = "rank-mismatch",
+    .cause = &cause::rank_mismatch,
     .what = "A factor has another rank than r, after rank_pattern.",
     .why =
         "The scale is lora_alpha / r: with the wrong r the delta is too weak or too strong. "

@@ -6,6 +6,7 @@
 #include "lib/check/name_groups.h"
 #include "lib/check/rule.h"
 #include "lib/check/target_names.h"
+#include "lib/engine/cause.h"
 
 namespace moelora {
 namespace {
@@ -95,6 +96,7 @@ extern const Rule cfg005_config_without_tensors;
 const Rule cfg005_config_without_tensors = {
     .id = "CFG005",
     .name = "config-without-tensors",
+    .cause = &cause::config_without_tensors,
     .severity = Severity::warning,
     .what =
         "target_modules or target_parameters names a module that has no tensor, or a tensor's "

@@ -1,5 +1,6 @@
 #include "lib/check/read_problems.h"
 #include "lib/check/rule.h"
+#include "lib/engine/cause.h"
 
 namespace moelora {
 namespace {
@@ -18,6 +19,7 @@ extern const Rule fmt002_no_weights;
 const Rule fmt002_no_weights = {
     .id = "FMT002",
     .name = "no-weights",
+    .cause = &cause::no_weights,
     .what = "The folder has no weights file, or one without a tensor.",
     .why =
         "PEFT, SGLang (\"Cannot find any model weights with ...\") and vLLM (\"... doesn't "

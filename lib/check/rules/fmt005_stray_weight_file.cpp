@@ -5,6 +5,7 @@
 #include "lib/check/name_groups.h"
 #include "lib/check/rule.h"
 #include "lib/check/served.h"
+#include "lib/engine/cause.h"
 
 namespace moelora {
 namespace {
@@ -45,6 +46,7 @@ extern const Rule fmt005_stray_weight_file;
 const Rule fmt005_stray_weight_file = {
     .id = "FMT005",
     .name = "stray-weight-file",
+    .cause = &cause::stray_weight_file,
     .what = "The folder holds another .safetensors file beside the adapter's.",
     .why =
         "SGLang reads every file that matches *.safetensors, not only adapter_model: tensors of "

@@ -3,6 +3,7 @@
 #include "lib/check/name_groups.h"
 #include "lib/check/rule.h"
 #include "lib/check/served.h"
+#include "lib/engine/cause.h"
 
 namespace moelora {
 namespace {
@@ -26,6 +27,7 @@ extern const Rule fmt006_orphan_factor;
 const Rule fmt006_orphan_factor = {
     .id = "FMT006",
     .name = "orphan-factor",
+    .cause = &cause::orphan_factor,
     .what = "A lora_A without its lora_B, or the reverse.",
     .why =
         "The pair computes B·A: one factor alone is nothing. PEFT warns of missing keys and "

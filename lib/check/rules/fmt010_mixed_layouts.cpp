@@ -4,6 +4,7 @@
 
 #include "lib/check/rule.h"
 #include "lib/check/served.h"
+#include "lib/engine/cause.h"
 
 namespace moelora {
 namespace {
@@ -90,6 +91,7 @@ extern const Rule fmt010_mixed_layouts;
 const Rule fmt010_mixed_layouts = {
     .id = "FMT010",
     .name = "mixed-layouts",
+    .cause = &cause::mixed_layouts,
     .what = "The routed-expert factors of one file are of two layouts, or of none that is known.",
     .why =
         "Readers tell a layout by its names and read the whole file in it: what is in the other "

@@ -3,6 +3,7 @@
 #include "lib/check/read_problems.h"
 #include "lib/check/rule.h"
 #include "lib/check/served.h"
+#include "lib/engine/cause.h"
 
 namespace moelora {
 namespace {
@@ -55,6 +56,7 @@ extern const Rule fmt021_unreadable_adapter;
 const Rule fmt021_unreadable_adapter = {
     .id = "FMT021",
     .name = "unreadable-adapter",
+    .cause = &cause::unreadable_adapter,
     .what =
         "There is no adapter to read: no such folder, no adapter_config.json or one that is no "
         "JSON, weights that are another kind of file, names that fit no reading.",

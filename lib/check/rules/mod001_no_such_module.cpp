@@ -5,6 +5,7 @@
 #include "lib/check/name_groups.h"
 #include "lib/check/rule.h"
 #include "lib/check/served.h"
+#include "lib/engine/cause.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
@@ -68,6 +69,7 @@ extern const Rule mod001_no_such_module;
 const Rule mod001_no_such_module = {
     .id = "MOD001",
     .name = "no-such-module",
+    .cause = &cause::no_such_module,
     .needs_base = true,
     .what =
         "A tensor's module is not in the base model, neither as the hub spells it nor as "

@@ -8,6 +8,7 @@
 #include "lib/check/rule.h"
 #include "lib/check/served.h"
 #include "lib/check/stacked_file.h"
+#include "lib/engine/cause.h"
 
 namespace moelora {
 namespace {
@@ -87,6 +88,7 @@ extern const Rule mod002_shape_mismatch;
 const Rule mod002_shape_mismatch = {
     .id = "MOD002",
     .name = "shape-mismatch",
+    .cause = &cause::shape_mismatch,
     .needs_base = true,
     .what = "A factor does not have the input or output size of the base model's module.",
     .why =

@@ -4,6 +4,7 @@
 #include "lib/check/name_groups.h"
 #include "lib/check/rule.h"
 #include "lib/check/served.h"
+#include "lib/engine/cause.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
@@ -43,6 +44,7 @@ extern const Rule mod003_layer_out_of_range;
 const Rule mod003_layer_out_of_range = {
     .id = "MOD003",
     .name = "layer-out-of-range",
+    .cause = &cause::layer_out_of_range,
     .needs_base = true,
     .what =
         "A tensor names a layer that the base model does not have, or one of a vision tower or "

@@ -3,6 +3,7 @@
 #include "lib/check/name_groups.h"
 #include "lib/check/rule.h"
 #include "lib/check/served.h"
+#include "lib/engine/cause.h"
 
 namespace moelora {
 namespace {
@@ -47,6 +48,7 @@ extern const Rule mod004_expert_out_of_range;
 const Rule mod004_expert_out_of_range = {
     .id = "MOD004",
     .name = "expert-out-of-range",
+    .cause = &cause::expert_out_of_range,
     .needs_base = true,
     .what =
         "A tensor names an expert that the base model does not have, or holds another number "

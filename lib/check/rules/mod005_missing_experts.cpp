@@ -7,6 +7,7 @@
 #include "lib/check/expert_coverage.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule.h"
+#include "lib/engine/cause.h"
 
 namespace moelora {
 namespace {
@@ -107,6 +108,7 @@ extern const Rule mod005_missing_experts;
 const Rule mod005_missing_experts = {
     .id = "MOD005",
     .name = "missing-experts",
+    .cause = &cause::missing_experts,
     .severity = Severity::warning,
     .needs_base = true,
     .what = "Some experts, or the experts of some MoE layers, have no factors.",

@@ -3,6 +3,7 @@
 #include "lib/check/name_groups.h"
 #include "lib/check/rule.h"
 #include "lib/check/served.h"
+#include "lib/engine/cause.h"
 
 namespace moelora {
 namespace {
@@ -28,6 +29,7 @@ extern const Rule mod006_experts_on_dense_layer;
 const Rule mod006_experts_on_dense_layer = {
     .id = "MOD006",
     .name = "experts-on-dense-layer",
+    .cause = &cause::experts_on_dense_layer,
     .needs_base = true,
     .what = "Routed-expert tensors of a layer that has no experts.",
     .why =

@@ -1,5 +1,6 @@
 #include "lib/check/rule.h"
 #include "lib/check/served.h"
+#include "lib/engine/cause.h"
 
 namespace moelora {
 namespace {
@@ -26,6 +27,7 @@ extern const Rule mod008_quantised_experts;
 const Rule mod008_quantised_experts = {
     .id = "MOD008",
     .name = "quantised-experts",
+    .cause = &cause::quantised_experts,
     .needs_base = true,
     .what = "Expert LoRA on a base model whose experts are MXFP4.",
     .why =

@@ -31,23 +31,17 @@ std::string error_text(const WrongDeltas& wrong) {
 
 std::string reason_text(const WrongDeltas& wrong) {
   std::string out;
-  for (std::string_view cause : wrong.causes) {
-    const Rule* rule = find_rule(cause);
-    out += out.empty() ? ": " : ", ";
-    out += rule == nullptr ? std::string(cause) : fmt::format("{} {}", rule->id, rule->name);
-  }
+  for (const Rule* rule : wrong.rules)
+    out += fmt::format("{}{} {}", out.empty() ? ": " : ", ", rule->id, rule->name);
   if (!wrong.defect.empty()) out += fmt::format("; {}", wrong.defect);
   return out.empty() ? "; no rule says why" : out;
 }
 
 // No more than the rules that say why: what was read in a server's code and never run is a warning.
 Severity severity_of(const WrongDeltas& wrong) {
-  if (wrong.causes.empty() || !wrong.defect.empty()) return Severity::error;
+  if (wrong.rules.empty() || !wrong.defect.empty()) return Severity::error;
   Severity out = Severity::warning;
-  for (std::string_view cause : wrong.causes) {
-    const Rule* rule = find_rule(cause);
-    out = std::max(out, rule == nullptr ? Severity::error : rule->severity);
-  }
+  for (const Rule* rule : wrong.rules) out = std::max(out, rule->severity);
   return out;
 }
 

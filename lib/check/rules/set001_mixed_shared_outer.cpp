@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule set001_mixed_shared_outer;
 const Rule set001_mixed_shared_outer = {
     .id = "SET001",
     .name = "mixed-shared-outer",
+    .cause = &sglang::cause::mixed_shared_outer,
     .engine = "sglang",
     .needs_base = true,
     .what = "Shared-outer and per-expert adapters are given to one server.",
@@ -26,7 +28,6 @@ const Rule set001_mixed_shared_outer = {
                    [](Specimen& specimen) {
                      specimen.adapters.push_back(make_specimen("qwen3_moe_per_expert").adapter());
                    }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,5 +1,6 @@
 #include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -7,6 +8,7 @@ extern const Rule sgl001_router_target;
 const Rule sgl001_router_target = {
     .id = "SGL001",
     .name = "router-target",
+    .cause = &sglang::cause::router_target,
     .engine = "sglang",
     .needs_base = true,
     .what = "A factor or a target on the router.",
@@ -29,7 +31,6 @@ const Rule sgl001_router_target = {
                      specimen.config().set("target_modules", "all-linear");
                      add_pair(specimen, "model.layers.0.mlp.gate", 64, 8);
                    }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,5 +1,6 @@
 #include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -7,6 +8,7 @@ extern const Rule sgl002_lone_q_proj;
 const Rule sgl002_lone_q_proj = {
     .id = "SGL002",
     .name = "lone-q-proj",
+    .cause = &sglang::cause::lone_q_proj,
     .engine = "sglang",
     .needs_base = true,
     .what = "q_proj is adapted and v_proj is not.",
@@ -27,7 +29,6 @@ const Rule sgl002_lone_q_proj = {
                      remove_module(specimen, "k_proj");
                      remove_module(specimen, "v_proj");
                    }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,5 +1,6 @@
 #include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -7,6 +8,7 @@ extern const Rule sgl003_kv_without_q;
 const Rule sgl003_kv_without_q = {
     .id = "SGL003",
     .name = "kv-without-q",
+    .cause = &sglang::cause::kv_without_q,
     .engine = "sglang",
     .needs_base = true,
     .what = "k_proj or v_proj is adapted and q_proj is not.",
@@ -22,7 +24,6 @@ const Rule sgl003_kv_without_q = {
                .change = "remove q_proj",
                .engine = "sglang",
                .apply = [](Specimen& specimen) { remove_module(specimen, "q_proj"); }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 namespace {
@@ -11,6 +12,7 @@ extern const Rule sgl004_half_k_proj;
 const Rule sgl004_half_k_proj = {
     .id = "SGL004",
     .name = "half-k-proj",
+    .cause = &sglang::cause::half_k_proj,
     .engine = "sglang",
     .needs_base = true,
     .what = "A layer has one of k_proj's two factors.",
@@ -25,7 +27,6 @@ const Rule sgl004_half_k_proj = {
                .engine = "sglang",
                .apply = [](Specimen& specimen) { specimen.remove("k_proj.lora_B"); }},
     .implies = kImplies,
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,5 +1,6 @@
 #include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -7,6 +8,7 @@ extern const Rule sgl005_up_without_gate;
 const Rule sgl005_up_without_gate = {
     .id = "SGL005",
     .name = "up-without-gate",
+    .cause = &sglang::cause::up_without_gate,
     .engine = "sglang",
     .needs_base = true,
     .what = "up_proj is adapted and gate_proj is not.",
@@ -20,7 +22,6 @@ const Rule sgl005_up_without_gate = {
                .change = "remove gate_proj",
                .engine = "sglang",
                .apply = [](Specimen& specimen) { remove_module(specimen, "gate_proj"); }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

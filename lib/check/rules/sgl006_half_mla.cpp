@@ -1,5 +1,6 @@
 #include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -7,6 +8,7 @@ extern const Rule sgl006_half_mla;
 const Rule sgl006_half_mla = {
     .id = "SGL006",
     .name = "half-mla",
+    .cause = &sglang::cause::half_mla,
     .engine = "sglang",
     .needs_base = true,
     .what = "One of q_a_proj and kv_a_proj_with_mqa is adapted without the other.",
@@ -22,7 +24,6 @@ const Rule sgl006_half_mla = {
                .change = "remove q_a_proj",
                .engine = "sglang",
                .apply = [](Specimen& specimen) { remove_module(specimen, "q_a_proj"); }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

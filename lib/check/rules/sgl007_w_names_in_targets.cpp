@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule sgl007_w_names_in_targets;
 const Rule sgl007_w_names_in_targets = {
     .id = "SGL007",
     .name = "w-names-in-targets",
+    .cause = &sglang::cause::w_names_in_targets,
     .engine = "sglang",
     .needs_base = true,
     .what = "target_modules has a name that SGLang has no buffer for: w1, w2, w3, experts.",
@@ -22,7 +24,6 @@ const Rule sgl007_w_names_in_targets = {
                .change = "serve it with SGLang",
                .engine = "sglang",
                .apply = [](Specimen&) {}},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,5 +1,5 @@
-#include "lib/check/plan_findings.h"
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -7,6 +7,8 @@ extern const Rule sgl008_regex_targets;
 const Rule sgl008_regex_targets = {
     .id = "SGL008",
     .name = "regex-targets",
+    .cause = &sglang::cause::regex_targets,
+    .config_key = "target_modules",
     .engine = "sglang",
     .needs_base = true,
     .what = "target_modules is a regular expression.",
@@ -25,7 +27,6 @@ const Rule sgl008_regex_targets = {
                          "target_modules",
                          ".*\\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)");
                    }},
-    .check = [](RuleContext& context) { explain_plan_at(context, "target_modules"); },
 };
 
 }  // namespace moelora

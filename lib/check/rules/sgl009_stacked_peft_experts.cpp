@@ -1,18 +1,13 @@
-#include "lib/check/plan_findings.h"
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
-namespace {
-
-// Nothing of it is served, whatever the size.
-void check(RuleContext& context) { context.explain_plan(); }
-
-}  // namespace
 
 extern const Rule sgl009_stacked_peft_experts;
 const Rule sgl009_stacked_peft_experts = {
     .id = "SGL009",
     .name = "stacked-peft-experts",
+    .cause = &sglang::cause::stacked_peft_experts,
     .engine = "sglang",
     .needs_base = true,
     .what = "Experts are stacked parameters as PEFT saves target_parameters.",
@@ -28,7 +23,6 @@ const Rule sgl009_stacked_peft_experts = {
                .change = "serve it with SGLang",
                .engine = "sglang",
                .apply = [](Specimen&) {}},
-    .check = check,
 };
 
 }  // namespace moelora

@@ -1,5 +1,5 @@
-#include "lib/check/plan_findings.h"
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -7,6 +7,8 @@ extern const Rule sgl010_rslora_ignored;
 const Rule sgl010_rslora_ignored = {
     .id = "SGL010",
     .name = "rslora-ignored",
+    .cause = &sglang::cause::rslora_ignored,
+    .config_key = "use_rslora",
     .engine = "sglang",
     .needs_base = true,
     .what = "use_rslora is set.",
@@ -21,7 +23,6 @@ const Rule sgl010_rslora_ignored = {
                .change = "set use_rslora",
                .engine = "sglang",
                .apply = [](Specimen& specimen) { specimen.config().set("use_rslora", true); }},
-    .check = [](RuleContext& context) { explain_plan_at(context, "use_rslora"); },
 };
 
 }  // namespace moelora

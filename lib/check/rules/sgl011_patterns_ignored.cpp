@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule sgl011_patterns_ignored;
 const Rule sgl011_patterns_ignored = {
     .id = "SGL011",
     .name = "patterns-ignored",
+    .cause = &sglang::cause::patterns_ignored,
     .engine = "sglang",
     .needs_base = true,
     .what = "rank_pattern or alpha_pattern changes the rank or the scale of a module.",
@@ -26,7 +28,6 @@ const Rule sgl011_patterns_ignored = {
                    [](Specimen& specimen) {
                      specimen.config().set("alpha_pattern", Json::object({{"o_proj", 32}}));
                    }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule sgl012_extra_becomes_b;
 const Rule sgl012_extra_becomes_b = {
     .id = "SGL012",
     .name = "extra-becomes-b",
+    .cause = &sglang::cause::extra_becomes_b,
     .engine = "sglang",
     .needs_base = true,
     .what = "A layer has a tensor that is no low-rank factor: a bias, a magnitude, a saved module.",
@@ -26,7 +28,6 @@ const Rule sgl012_extra_becomes_b = {
                      specimen.set("base_model.model.model.layers.0.input_layernorm.weight",
                                   specimen.random({64}));
                    }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,5 +1,5 @@
-#include "lib/check/plan_findings.h"
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 namespace {
@@ -17,7 +17,7 @@ void note_detection(RuleContext& context) {
 
 void check(RuleContext& context) {
   size_t told = 0;
-  explain_plan_with(context, [&](Finding&, const PlanEvent&) { ++told; });
+  context.explain_plan([&](Finding&, const PlanEvent&) { ++told; });
   if (told == 0) note_detection(context);
 }
 
@@ -27,6 +27,7 @@ extern const Rule sgl013_shared_outer_flag;
 const Rule sgl013_shared_outer_flag = {
     .id = "SGL013",
     .name = "shared-outer-flag",
+    .cause = &sglang::cause::shared_outer_flag,
     .engine = "sglang",
     .needs_base = true,
     .what =

@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule sgl014_half_shared;
 const Rule sgl014_half_shared = {
     .id = "SGL014",
     .name = "half-shared",
+    .cause = &sglang::cause::half_shared,
     .engine = "sglang",
     .needs_base = true,
     .what = "The experts share some outer factors and not the others.",
@@ -27,7 +29,6 @@ const Rule sgl014_half_shared = {
                        if (name.find("w2.lora_B") != std::string::npos)
                          tensor = specimen.random({8, 64, 4});
                    }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

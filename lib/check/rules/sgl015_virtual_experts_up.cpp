@@ -1,5 +1,6 @@
 #include "lib/check/rule.h"
 #include "lib/check/split_a.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -7,6 +8,7 @@ extern const Rule sgl015_virtual_experts_up;
 const Rule sgl015_virtual_experts_up = {
     .id = "SGL015",
     .name = "virtual-experts-up",
+    .cause = &sglang::cause::virtual_experts_up,
     .engine = "sglang",
     .needs_base = true,
     .needs_values = true,

@@ -4,6 +4,7 @@
 #include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/check/split_a.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 namespace {
@@ -20,6 +21,7 @@ extern const Rule sgl016_gpt_oss_split_a;
 const Rule sgl016_gpt_oss_split_a = {
     .id = "SGL016",
     .name = "gpt-oss-split-a",
+    .cause = &sglang::cause::gpt_oss_split_a,
     .engine = "sglang",
     .needs_base = true,
     .needs_values = true,

@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 namespace {
@@ -23,6 +24,7 @@ extern const Rule sgl017_interleaved_b;
 const Rule sgl017_interleaved_b = {
     .id = "SGL017",
     .name = "interleaved-b",
+    .cause = &sglang::cause::interleaved_b,
     .engine = "sglang",
     .needs_base = true,
     .what =

@@ -1,5 +1,6 @@
 #include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -7,6 +8,7 @@ extern const Rule sgl018_one_sided_experts;
 const Rule sgl018_one_sided_experts = {
     .id = "SGL018",
     .name = "one-sided-experts",
+    .cause = &sglang::cause::one_sided_experts,
     .engine = "sglang",
     .needs_base = true,
     .what = "Only gate/up or only down of the experts is a target.",
@@ -21,7 +23,6 @@ const Rule sgl018_one_sided_experts = {
                .change = "remove down_proj",
                .engine = "sglang",
                .apply = [](Specimen& specimen) { remove_module(specimen, "down_proj"); }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule sgl019_tp_divisibility;
 const Rule sgl019_tp_divisibility = {
     .id = "SGL019",
     .name = "tp-divisibility",
+    .cause = &sglang::cause::tp_divisibility,
     .engine = "sglang",
     .needs_base = true,
     .whole_deployment = true,
@@ -20,7 +22,6 @@ const Rule sgl019_tp_divisibility = {
                .change = "serve it over 3 ranks",
                .engine = "sglang",
                .apply = [](Specimen& specimen) { specimen.options.tp = 3; }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

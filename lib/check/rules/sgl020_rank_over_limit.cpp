@@ -1,5 +1,5 @@
-#include "lib/check/plan_findings.h"
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -7,6 +7,8 @@ extern const Rule sgl020_rank_over_limit;
 const Rule sgl020_rank_over_limit = {
     .id = "SGL020",
     .name = "rank-over-limit",
+    .cause = &sglang::cause::rank_over_limit,
+    .config_key = "r",
     .engine = "sglang",
     .needs_base = true,
     .what = "r is above --max-lora-rank.",
@@ -22,7 +24,6 @@ const Rule sgl020_rank_over_limit = {
                .change = "serve rank 4 with --max-lora-rank 2",
                .engine = "sglang",
                .apply = [](Specimen& specimen) { specimen.options.max_lora_rank = 2; }},
-    .check = [](RuleContext& context) { explain_plan_at(context, "r"); },
 };
 
 }  // namespace moelora

@@ -1,5 +1,6 @@
 #include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 namespace {
@@ -12,6 +13,7 @@ extern const Rule sgl022_split_gdn;
 const Rule sgl022_split_gdn = {
     .id = "SGL022",
     .name = "split-gdn",
+    .cause = &sglang::cause::split_gdn,
     .engine = "sglang",
     .needs_base = true,
     .what =
@@ -34,7 +36,6 @@ const Rule sgl022_split_gdn = {
                                             "up_proj", "down_proj", "in_proj_qkv"});
                    }},
     .implies = kImplies,
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule sgl023_dense_buffer_missing;
 const Rule sgl023_dense_buffer_missing = {
     .id = "SGL023",
     .name = "dense-buffer-missing",
+    .cause = &sglang::cause::dense_buffer_missing,
     .engine = "sglang",
     .needs_base = true,
     .what =
@@ -24,7 +26,6 @@ const Rule sgl023_dense_buffer_missing = {
                      specimen.base_config.set("n_shared_experts", Json());
                      specimen.remove("shared_experts");
                    }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,7 +1,7 @@
 #include <fmt/format.h>
 
-#include "lib/check/plan_findings.h"
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 namespace {
@@ -31,8 +31,8 @@ std::vector<std::string_view> missing_flags(const RuleContext& context) {
 }
 
 void check(RuleContext& context) {
-  explain_plan_with(context,
-                    [](Finding& finding, const PlanEvent&) { finding.severity = Severity::error; });
+  context.explain_plan(
+      [](Finding& finding, const PlanEvent&) { finding.severity = Severity::error; });
   if (context.spec() == nullptr || context.subject().experts.empty()) return;
   const auto flags = missing_flags(context);
   if (!flags.empty())
@@ -45,6 +45,7 @@ extern const Rule sgl024_server_options;
 const Rule sgl024_server_options = {
     .id = "SGL024",
     .name = "server-options",
+    .cause = &sglang::cause::server_options,
     .severity = Severity::information,
     .engine = "sglang",
     .needs_base = true,

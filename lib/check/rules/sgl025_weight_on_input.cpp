@@ -1,5 +1,6 @@
 #include "lib/check/rule.h"
 #include "lib/check/specimen.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 namespace {
@@ -23,6 +24,7 @@ extern const Rule sgl025_weight_on_input;
 const Rule sgl025_weight_on_input = {
     .id = "SGL025",
     .name = "weight-on-input",
+    .cause = &sglang::cause::weight_on_input,
     .engine = "sglang",
     .needs_base = true,
     .what = "The model weights the experts' input rather than their output (Llama 4).",
@@ -36,7 +38,6 @@ const Rule sgl025_weight_on_input = {
                .engine = "sglang",
                .apply = make_llama4},
     .implies = kImplies,
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

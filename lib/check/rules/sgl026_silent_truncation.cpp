@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 namespace {
@@ -11,6 +12,7 @@ extern const Rule sgl026_silent_truncation;
 const Rule sgl026_silent_truncation = {
     .id = "SGL026",
     .name = "silent-truncation",
+    .cause = &sglang::cause::silent_truncation,
     .engine = "sglang",
     .needs_base = true,
     .what = "A factor has more rows or columns than the model's layer.",
@@ -30,7 +32,6 @@ const Rule sgl026_silent_truncation = {
                          tensor = specimen.random({48, 4});
                    }},
     .implies = kImplies,
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

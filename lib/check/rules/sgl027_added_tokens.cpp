@@ -1,11 +1,11 @@
-#include "lib/check/plan_findings.h"
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 namespace {
 
 void check(RuleContext& context) {
-  explain_plan_with(context, [](Finding& finding, const PlanEvent&) {
+  context.explain_plan([](Finding& finding, const PlanEvent&) {
     if (finding.names.empty()) finding.file = "added_tokens.json";
   });
 }
@@ -16,6 +16,7 @@ extern const Rule sgl027_added_tokens;
 const Rule sgl027_added_tokens = {
     .id = "SGL027",
     .name = "added-tokens",
+    .cause = &sglang::cause::added_tokens,
     .engine = "sglang",
     .needs_base = true,
     .what = "added_tokens.json has ids beyond the base's vocabulary.",

@@ -1,5 +1,5 @@
-#include "lib/check/plan_findings.h"
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -7,6 +7,8 @@ extern const Rule sgl028_dora;
 const Rule sgl028_dora = {
     .id = "SGL028",
     .name = "dora",
+    .cause = &sglang::cause::dora,
+    .config_key = "use_dora",
     .engine = "sglang",
     .needs_base = true,
     .what = "use_dora is set.",
@@ -19,7 +21,6 @@ const Rule sgl028_dora = {
                .change = "set use_dora",
                .engine = "sglang",
                .apply = [](Specimen& specimen) { specimen.config().set("use_dora", true); }},
-    .check = [](RuleContext& context) { explain_plan_at(context, "use_dora"); },
 };
 
 }  // namespace moelora

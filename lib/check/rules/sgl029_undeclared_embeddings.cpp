@@ -1,5 +1,6 @@
 #include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 namespace {
@@ -12,6 +13,7 @@ extern const Rule sgl029_undeclared_embeddings;
 const Rule sgl029_undeclared_embeddings = {
     .id = "SGL029",
     .name = "undeclared-embeddings",
+    .cause = &sglang::cause::undeclared_embeddings,
     .severity = Severity::warning,
     .engine = "sglang",
     .needs_base = true,
@@ -26,7 +28,6 @@ const Rule sgl029_undeclared_embeddings = {
                .engine = "sglang",
                .apply = [](Specimen& specimen) { add_pair(specimen, "lm_head", 64, 160); }},
     .implies = kImplies,
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule sgl030_marlin_limits;
 const Rule sgl030_marlin_limits = {
     .id = "SGL030",
     .name = "marlin-limits",
+    .cause = &sglang::cause::marlin_limits,
     .engine = "sglang",
     .needs_base = true,
     .what =
@@ -25,7 +27,6 @@ const Rule sgl030_marlin_limits = {
                      specimen.options.values["quantization"] = "compressed-tensors";
                      specimen.options.compute_capability = 8.0;
                    }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

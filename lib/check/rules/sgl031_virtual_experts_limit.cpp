@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule sgl031_virtual_experts_limit;
 const Rule sgl031_virtual_experts_limit = {
     .id = "SGL031",
     .name = "virtual-experts-limit",
+    .cause = &sglang::cause::virtual_experts_limit,
     .engine = "sglang",
     .needs_base = true,
     .what = "experts x slots is above 8191, and the server uses virtual experts.",
@@ -22,7 +24,6 @@ const Rule sgl031_virtual_experts_limit = {
                      specimen.options.values["lora-use-virtual-experts"] = "on";
                      specimen.options.max_loras = 4096;
                    }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

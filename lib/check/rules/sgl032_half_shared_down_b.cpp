@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule sgl032_half_shared_down_b;
 const Rule sgl032_half_shared_down_b = {
     .id = "SGL032",
     .name = "half-shared-down-b",
+    .cause = &sglang::cause::half_shared_down_b,
     .engine = "sglang",
     .needs_base = true,
     .what = "All experts share lora_B of down, and not lora_A of gate and up.",
@@ -26,7 +28,6 @@ const Rule sgl032_half_shared_down_b = {
                            name.find("w3.lora_A") != std::string::npos)
                          tensor = specimen.random({8, 4, 64});
                    }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule sgl033_ignored_tensors;
 const Rule sgl033_ignored_tensors = {
     .id = "SGL033",
     .name = "ignored-tensors",
+    .cause = &sglang::cause::ignored_tensors,
     .engine = "sglang",
     .needs_base = true,
     .what = "The adapter has tensors that SGLang reads and drops without a word.",
@@ -26,7 +28,6 @@ const Rule sgl033_ignored_tensors = {
                      specimen.set("base_model.model.lm_head.weight", specimen.random({160, 64}));
                      specimen.config().set("modules_to_save", Json::strings({"lm_head"}));
                    }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule sgl034_qwen2_moe_shared_size;
 const Rule sgl034_qwen2_moe_shared_size = {
     .id = "SGL034",
     .name = "qwen2-moe-shared-size",
+    .cause = &sglang::cause::qwen2_moe_shared_size,
     .engine = "sglang",
     .needs_base = true,
     .what =
@@ -27,7 +29,6 @@ const Rule sgl034_qwen2_moe_shared_size = {
                      base.set("num_experts", 8);
                      base.set("shared_expert_intermediate_size", 40);
                    }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule sgl036_moe_buffer_missing;
 const Rule sgl036_moe_buffer_missing = {
     .id = "SGL036",
     .name = "moe-buffer-missing",
+    .cause = &sglang::cause::moe_buffer_missing,
     .engine = "sglang",
     .until = "0.5.10",
     .needs_base = true,
@@ -23,7 +25,6 @@ const Rule sgl036_moe_buffer_missing = {
                .change = "serve it with SGLang 0.5.10rc0",
                .engine = "sglang@0.5.10rc0",
                .apply = [](Specimen&) {}},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

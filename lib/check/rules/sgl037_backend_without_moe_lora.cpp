@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule sgl037_backend_without_moe_lora;
 const Rule sgl037_backend_without_moe_lora = {
     .id = "SGL037",
     .name = "backend-without-moe-lora",
+    .cause = &sglang::cause::backend_without_moe_lora,
     .engine = "sglang",
     .needs_base = true,
     .what = "A --lora-backend or --moe-runner-backend without expert LoRA.",
@@ -23,7 +25,6 @@ const Rule sgl037_backend_without_moe_lora = {
                .engine = "sglang@0.5.11",
                .apply =
                    [](Specimen& specimen) { specimen.options.values["lora-backend"] = "csgmv"; }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule sgl038_moe_runner_config;
 const Rule sgl038_moe_runner_config = {
     .id = "SGL038",
     .name = "moe-runner-config",
+    .cause = &sglang::cause::moe_runner_config,
     .engine = "sglang",
     .until = "0.5.13",
     .needs_base = true,
@@ -21,7 +23,6 @@ const Rule sgl038_moe_runner_config = {
                .change = "serve it with SGLang 0.5.12",
                .engine = "sglang@0.5.12",
                .apply = [](Specimen&) {}},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,5 +1,5 @@
-#include "lib/check/plan_findings.h"
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 #include "lib/engine/vllm/server/model_class.h"
 
 namespace moelora {
@@ -12,7 +12,7 @@ void check(RuleContext& context) {
   const std::string fix = context.fill(
       model->stacked ? "lora-convert adapter {adapter} OUT --to peft-params --base BASE"
                      : "lora-convert adapter {adapter} OUT --to peft-linear --base BASE");
-  explain_plan_with(context, [&](Finding& finding, const PlanEvent&) { finding.fix = fix; });
+  context.explain_plan([&](Finding& finding, const PlanEvent&) { finding.fix = fix; });
 }
 
 }  // namespace
@@ -21,6 +21,7 @@ extern const Rule vlm001_layout_class_mismatch;
 const Rule vlm001_layout_class_mismatch = {
     .id = "VLM001",
     .name = "layout-class-mismatch",
+    .cause = &vllm::cause::layout_class_mismatch,
     .engine = "vllm",
     .needs_base = true,
     .what =

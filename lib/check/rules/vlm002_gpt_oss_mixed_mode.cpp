@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule vlm002_gpt_oss_mixed_mode;
 const Rule vlm002_gpt_oss_mixed_mode = {
     .id = "VLM002",
     .name = "gpt-oss-mixed-mode",
+    .cause = &vllm::cause::gpt_oss_mixed_mode,
     .severity = Severity::warning,
     .engine = "vllm",
     .since = "0.22",
@@ -28,7 +30,6 @@ const Rule vlm002_gpt_oss_mixed_mode = {
                      specimen.options.values["enable-mixed-moe-lora-format"] = "on";
                      specimen.options.values["is-3d-lora-weight"] = "on";
                    }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

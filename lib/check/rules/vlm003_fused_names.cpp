@@ -1,6 +1,7 @@
 #include <array>
 
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -12,6 +13,7 @@ extern const Rule vlm003_fused_names;
 const Rule vlm003_fused_names = {
     .id = "VLM003",
     .name = "fused-names",
+    .cause = &vllm::cause::fused_names,
     .engine = "vllm",
     .needs_base = true,
     .what = "A fused name (qkv_proj, gate_up_proj) where the class knows its parts only.",
@@ -34,7 +36,6 @@ const Rule vlm003_fused_names = {
                                      "layers.0.self_attn.qkv_proj.lora_B");
                    }},
     .implies = kImplies,
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

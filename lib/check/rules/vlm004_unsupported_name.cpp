@@ -1,6 +1,7 @@
 #include <array>
 
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 namespace {
@@ -13,6 +14,7 @@ extern const Rule vlm004_unsupported_name;
 const Rule vlm004_unsupported_name = {
     .id = "VLM004",
     .name = "unsupported-name",
+    .cause = &vllm::cause::unsupported_name,
     .engine = "vllm",
     .needs_base = true,
     .what = "A tensor's name that vLLM's parser or its name gate refuses.",
@@ -35,7 +37,6 @@ const Rule vlm004_unsupported_name = {
                                      "layers.0.self_attn.o_proj.lora_A.default.");
                    }},
     .implies = kImplies,
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,6 +1,7 @@
 #include <array>
 
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -12,6 +13,7 @@ extern const Rule vlm005_incomplete_experts;
 const Rule vlm005_incomplete_experts = {
     .id = "VLM005",
     .name = "incomplete-experts",
+    .cause = &vllm::cause::incomplete_experts,
     .engine = "vllm",
     .needs_base = true,
     .what =
@@ -32,7 +34,6 @@ const Rule vlm005_incomplete_experts = {
                .engine = "vllm",
                .apply = [](Specimen& specimen) { specimen.remove("experts.3.down_proj"); }},
     .implies = kImplies,
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

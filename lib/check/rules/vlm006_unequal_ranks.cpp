@@ -1,6 +1,7 @@
 #include <array>
 
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -12,6 +13,7 @@ extern const Rule vlm006_unequal_ranks;
 const Rule vlm006_unequal_ranks = {
     .id = "VLM006",
     .name = "unequal-ranks",
+    .cause = &vllm::cause::unequal_ranks,
     .engine = "vllm",
     .needs_base = true,
     .what = "The experts of a layer do not all have one rank (or shape).",
@@ -33,7 +35,6 @@ const Rule vlm006_unequal_ranks = {
                              tensor.slice(name.find("lora_A") != std::string::npos ? 0 : 1, 0, 2);
                    }},
     .implies = kImplies,
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

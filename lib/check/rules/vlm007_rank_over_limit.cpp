@@ -1,5 +1,5 @@
-#include "lib/check/plan_findings.h"
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -7,6 +7,8 @@ extern const Rule vlm007_rank_over_limit;
 const Rule vlm007_rank_over_limit = {
     .id = "VLM007",
     .name = "vllm-rank-over-limit",
+    .cause = &vllm::cause::rank_over_limit,
+    .config_key = "r",
     .engine = "vllm",
     .needs_base = true,
     .what = "The rank is above --max-lora-rank (16 unless given).",
@@ -23,7 +25,6 @@ const Rule vlm007_rank_over_limit = {
                .change = "serve rank 4 with --max-lora-rank 1",
                .engine = "vllm",
                .apply = [](Specimen& specimen) { specimen.options.max_lora_rank = 1; }},
-    .check = [](RuleContext& context) { explain_plan_at(context, "r"); },
 };
 
 }  // namespace moelora

@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule vlm008_moe_rank_128;
 const Rule vlm008_moe_rank_128 = {
     .id = "VLM008",
     .name = "moe-rank-128",
+    .cause = &vllm::cause::moe_rank_128,
     .engine = "vllm",
     .since = "0.27",
     .needs_base = true,
@@ -21,7 +23,6 @@ const Rule vlm008_moe_rank_128 = {
                .change = "start with --max-lora-rank 256",
                .engine = "vllm",
                .apply = [](Specimen& specimen) { specimen.options.max_lora_rank = 256; }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule vlm009_patterns_ignored;
 const Rule vlm009_patterns_ignored = {
     .id = "VLM009",
     .name = "vllm-patterns-ignored",
+    .cause = &vllm::cause::patterns_ignored,
     .engine = "vllm",
     .needs_base = true,
     .what = "rank_pattern or alpha_pattern gives a module another scale than alpha / r.",
@@ -23,7 +25,6 @@ const Rule vlm009_patterns_ignored = {
                    [](Specimen& specimen) {
                      specimen.config().set("alpha_pattern", Json::object({{"q_proj", 32}}));
                    }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,5 +1,5 @@
-#include "lib/check/plan_findings.h"
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -7,6 +7,8 @@ extern const Rule vlm010_rslora_experts;
 const Rule vlm010_rslora_experts = {
     .id = "VLM010",
     .name = "rslora-experts",
+    .cause = &vllm::cause::rslora_experts,
+    .config_key = "use_rslora",
     .engine = "vllm",
     .until = "0.29",
     .needs_base = true,
@@ -22,7 +24,6 @@ const Rule vlm010_rslora_experts = {
                .change = "set use_rslora",
                .engine = "vllm",
                .apply = [](Specimen& specimen) { specimen.config().set("use_rslora", true); }},
-    .check = [](RuleContext& context) { explain_plan_at(context, "use_rslora"); },
 };
 
 }  // namespace moelora

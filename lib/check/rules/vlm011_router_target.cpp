@@ -1,14 +1,14 @@
 #include <array>
 
-#include "lib/check/plan_findings.h"
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 namespace {
 
 // Refused is an error, passed over a warning.
 void check(RuleContext& context) {
-  explain_plan_with(context, [](Finding& finding, const PlanEvent& event) {
+  context.explain_plan([](Finding& finding, const PlanEvent& event) {
     if (event.refusal) finding.severity = Severity::error;
   });
 }
@@ -21,6 +21,7 @@ extern const Rule vlm011_router_target;
 const Rule vlm011_router_target = {
     .id = "VLM011",
     .name = "vllm-router-target",
+    .cause = &vllm::cause::router_target,
     .severity = Severity::warning,
     .engine = "vllm",
     .needs_base = true,

@@ -1,6 +1,7 @@
 #include <array>
 
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -12,6 +13,7 @@ extern const Rule vlm012_embedding_target;
 const Rule vlm012_embedding_target = {
     .id = "VLM012",
     .name = "embedding-target",
+    .cause = &vllm::cause::embedding_target,
     .engine = "vllm",
     .needs_base = true,
     .what = "LoRA on embed_tokens or lm_head of a class that takes none there.",
@@ -31,7 +33,6 @@ const Rule vlm012_embedding_target = {
                specimen.set("base_model.model.lm_head.lora_B.weight", specimen.random({160, 4}));
              }},
     .implies = kImplies,
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,5 +1,5 @@
-#include "lib/check/plan_findings.h"
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -7,6 +7,8 @@ extern const Rule vlm013_modules_to_save;
 const Rule vlm013_modules_to_save = {
     .id = "VLM013",
     .name = "modules-to-save",
+    .cause = &vllm::cause::modules_to_save,
+    .config_key = "modules_to_save",
     .engine = "vllm",
     .needs_base = true,
     .what = "The adapter replaces whole modules (modules_to_save), or holds their tensors.",
@@ -22,7 +24,6 @@ const Rule vlm013_modules_to_save = {
                    [](Specimen& specimen) {
                      specimen.config().set("modules_to_save", Json::strings({"lm_head"}));
                    }},
-    .check = [](RuleContext& context) { explain_plan_at(context, "modules_to_save"); },
 };
 
 }  // namespace moelora

@@ -1,5 +1,5 @@
-#include "lib/check/plan_findings.h"
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -7,6 +7,8 @@ extern const Rule vlm014_dora;
 const Rule vlm014_dora = {
     .id = "VLM014",
     .name = "vllm-dora",
+    .cause = &vllm::cause::dora,
+    .config_key = "use_dora",
     .engine = "vllm",
     .needs_base = true,
     .what = "DoRA.",
@@ -19,7 +21,6 @@ const Rule vlm014_dora = {
                .change = "set use_dora",
                .engine = "vllm",
                .apply = [](Specimen& specimen) { specimen.config().set("use_dora", true); }},
-    .check = [](RuleContext& context) { explain_plan_at(context, "use_dora"); },
 };
 
 }  // namespace moelora

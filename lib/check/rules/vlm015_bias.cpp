@@ -1,5 +1,5 @@
-#include "lib/check/plan_findings.h"
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -7,6 +7,8 @@ extern const Rule vlm015_bias;
 const Rule vlm015_bias = {
     .id = "VLM015",
     .name = "bias",
+    .cause = &vllm::cause::bias,
+    .config_key = "bias",
     .engine = "vllm",
     .needs_base = true,
     .what = "The adapter trains biases.",
@@ -19,7 +21,6 @@ const Rule vlm015_bias = {
                .change = "set bias to lora_only",
                .engine = "vllm",
                .apply = [](Specimen& specimen) { specimen.config().set("bias", "lora_only"); }},
-    .check = [](RuleContext& context) { explain_plan_at(context, "bias"); },
 };
 
 }  // namespace moelora

@@ -1,6 +1,7 @@
 #include <array>
 
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -12,6 +13,7 @@ extern const Rule vlm016_silent_partial_copy;
 const Rule vlm016_silent_partial_copy = {
     .id = "VLM016",
     .name = "silent-partial-copy",
+    .cause = &vllm::cause::silent_partial_copy,
     .engine = "vllm",
     .needs_base = true,
     .what =
@@ -33,7 +35,6 @@ const Rule vlm016_silent_partial_copy = {
                          tensor = tensor.slice(1, 0, 48);
                    }},
     .implies = kImplies,
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule vlm017_b_order_old_engine;
 const Rule vlm017_b_order_old_engine = {
     .id = "VLM017",
     .name = "b-order-old-engine",
+    .cause = &vllm::cause::b_order_old_engine,
     .engine = "vllm",
     .until = "0.14",
     .needs_base = true,
@@ -23,7 +25,6 @@ const Rule vlm017_b_order_old_engine = {
                .change = "serve it with the vLLM of 2025-12-01",
                .engine = "vllm@2025-12-01",
                .apply = [](Specimen&) {}},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

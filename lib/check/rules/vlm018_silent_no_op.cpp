@@ -1,6 +1,7 @@
 #include <array>
 
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -12,6 +13,7 @@ extern const Rule vlm018_silent_no_op;
 const Rule vlm018_silent_no_op = {
     .id = "VLM018",
     .name = "silent-no-op",
+    .cause = &vllm::cause::silent_no_op,
     .engine = "vllm",
     .needs_base = true,
     .what = "Tensors whose names pass the gate and that no module of the model takes.",
@@ -35,7 +37,6 @@ const Rule vlm018_silent_no_op = {
                                      "layers.1.mlp.q_proj.lora_B");
                    }},
     .implies = kImplies,
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

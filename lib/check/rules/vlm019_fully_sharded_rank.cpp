@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule vlm019_fully_sharded_rank;
 const Rule vlm019_fully_sharded_rank = {
     .id = "VLM019",
     .name = "fully-sharded-rank",
+    .cause = &vllm::cause::fully_sharded_rank,
     .engine = "vllm",
     .needs_base = true,
     .what = "With --fully-sharded-loras: a rank that the tensor parallel size does not divide.",
@@ -25,7 +27,6 @@ const Rule vlm019_fully_sharded_rank = {
                      specimen.options.values["fully-sharded-loras"] = "on";
                      specimen.options.tp = 8;
                    }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

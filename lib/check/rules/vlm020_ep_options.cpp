@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule vlm020_ep_options;
 const Rule vlm020_ep_options = {
     .id = "VLM020",
     .name = "ep-options",
+    .cause = &vllm::cause::ep_options,
     .engine = "vllm",
     .needs_base = true,
     .whole_deployment = true,
@@ -28,7 +30,6 @@ const Rule vlm020_ep_options = {
                      specimen.options.values["fully-sharded-loras"] = "on";
                      specimen.options.tp = 2;
                    }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

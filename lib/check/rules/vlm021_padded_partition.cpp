@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule vlm021_padded_partition;
 const Rule vlm021_padded_partition = {
     .id = "VLM021",
     .name = "padded-partition",
+    .cause = &vllm::cause::padded_partition,
     .severity = Severity::warning,
     .engine = "vllm",
     .needs_base = true,
@@ -27,7 +29,6 @@ const Rule vlm021_padded_partition = {
                      specimen.options.values["quantization"] = "mxfp4";
                      specimen.options.tp = 2;
                    }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

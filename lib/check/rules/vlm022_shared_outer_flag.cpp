@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule vlm022_shared_outer_flag;
 const Rule vlm022_shared_outer_flag = {
     .id = "VLM022",
     .name = "vllm-shared-outer-flag",
+    .cause = &vllm::cause::shared_outer_flag,
     .engine = "vllm",
     .needs_base = true,
     .what =
@@ -24,7 +26,6 @@ const Rule vlm022_shared_outer_flag = {
                .change = "serve it without the switch",
                .engine = "vllm",
                .apply = [](Specimen&) {}},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule vlm024_tensor_loader;
 const Rule vlm024_tensor_loader = {
     .id = "VLM024",
     .name = "tensor-loader",
+    .cause = &vllm::cause::tensor_loader,
     .engine = "vllm",
     .needs_base = true,
     .what =
@@ -27,7 +29,6 @@ const Rule vlm024_tensor_loader = {
                      adapter.own_files = {adapter.main_file};
                      adapter.listing = {"adapter_config.json", adapter.main_file};
                    }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

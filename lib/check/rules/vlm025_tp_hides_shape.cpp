@@ -1,6 +1,7 @@
 #include <array>
 
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -12,6 +13,7 @@ extern const Rule vlm025_tp_hides_shape;
 const Rule vlm025_tp_hides_shape = {
     .id = "VLM025",
     .name = "tp-hides-shape",
+    .cause = &vllm::cause::tp_hides_shape,
     .engine = "vllm",
     .needs_base = true,
     .what = "A shape that tensor parallel size 1 would refuse and slicing hides.",
@@ -35,7 +37,6 @@ const Rule vlm025_tp_hides_shape = {
                      specimen.options.tp = 2;
                    }},
     .implies = kImplies,
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

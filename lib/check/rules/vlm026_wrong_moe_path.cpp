@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule vlm026_wrong_moe_path;
 const Rule vlm026_wrong_moe_path = {
     .id = "VLM026",
     .name = "wrong-moe-path",
+    .cause = &vllm::cause::wrong_moe_path,
     .engine = "vllm",
     .needs_base = true,
     .what = "Expert tensors under a path that this class does not have.",
@@ -21,7 +23,6 @@ const Rule vlm026_wrong_moe_path = {
                .change = "write mlp for block_sparse_moe, as transformers 5 does",
                .engine = "vllm",
                .apply = [](Specimen& specimen) { specimen.rename("block_sparse_moe", "mlp"); }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule vlm027_base_layer_alone;
 const Rule vlm027_base_layer_alone = {
     .id = "VLM027",
     .name = "base-layer-alone",
+    .cause = &vllm::cause::base_layer_alone,
     .engine = "vllm",
     .needs_base = true,
     .what = "experts.base_layer has a pair in a layer where experts has none.",
@@ -20,7 +22,6 @@ const Rule vlm027_base_layer_alone = {
                .change = "remove the outer pairs",
                .engine = "vllm",
                .apply = [](Specimen& specimen) { specimen.remove(".experts.lora_"); }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -6,6 +7,7 @@ extern const Rule vlm028_class_without_lora;
 const Rule vlm028_class_without_lora = {
     .id = "VLM028",
     .name = "class-without-lora",
+    .cause = &vllm::cause::class_without_lora,
     .engine = "vllm",
     .needs_base = true,
     .whole_deployment = true,
@@ -22,7 +24,6 @@ const Rule vlm028_class_without_lora = {
                .change = "remove architectures from the base's config.json",
                .engine = "vllm",
                .apply = [](Specimen& specimen) { specimen.base_config.erase("architectures"); }},
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

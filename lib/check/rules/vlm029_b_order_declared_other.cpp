@@ -1,5 +1,5 @@
-#include "lib/check/plan_findings.h"
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -7,6 +7,8 @@ extern const Rule vlm029_b_order_declared_other;
 const Rule vlm029_b_order_declared_other = {
     .id = "VLM029",
     .name = "b-order-declared-other",
+    .cause = &vllm::cause::b_order_declared_other,
+    .config_key = "lora_B_layout",
     .engine = "vllm",
     .since = "0.14",
     .needs_base = true,
@@ -27,7 +29,6 @@ const Rule vlm029_b_order_declared_other = {
                      specimen.config().erase("moelora");
                      specimen.config().set("lora_B_layout", "grouped_by_expert");
                    }},
-    .check = [](RuleContext& context) { explain_plan_at(context, "lora_B_layout"); },
 };
 
 }  // namespace moelora

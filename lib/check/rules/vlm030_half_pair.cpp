@@ -1,6 +1,7 @@
 #include <array>
 
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 namespace {
@@ -13,6 +14,7 @@ extern const Rule vlm030_half_pair;
 const Rule vlm030_half_pair = {
     .id = "VLM030",
     .name = "half-pair",
+    .cause = &vllm::cause::half_pair,
     .engine = "vllm",
     .needs_base = true,
     .what = "A lora_A without its lora_B, or the reverse, outside numbered experts.",
@@ -29,7 +31,6 @@ const Rule vlm030_half_pair = {
                .apply =
                    [](Specimen& specimen) { specimen.remove("layers.0.self_attn.o_proj.lora_B"); }},
     .implies = kImplies,
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -1,6 +1,7 @@
 #include <array>
 
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 namespace {
@@ -10,7 +11,7 @@ constexpr std::array<std::string_view, 1> kImplies = {"CFG001"};
 void check(RuleContext& context) {
   if (context.plan() == nullptr) return;
   for (const PlanEvent& event : context.plan()->events) {
-    if (event.cause != context.rule().name) continue;
+    if (event.cause != context.rule().cause) continue;
     Finding& finding = context.report_config("", event.detail);
     finding.server_text = refusal_text(*event.refusal);
     if (context.subject().has_config) continue;
@@ -25,6 +26,7 @@ extern const Rule vlm031_config_refused;
 const Rule vlm031_config_refused = {
     .id = "VLM031",
     .name = "config-refused",
+    .cause = &vllm::cause::config_refused,
     .engine = "vllm",
     .needs_base = true,
     .what =

@@ -1,6 +1,7 @@
 #include <array>
 
 #include "lib/check/rule.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
@@ -12,6 +13,7 @@ extern const Rule vlm032_shape_refused;
 const Rule vlm032_shape_refused = {
     .id = "VLM032",
     .name = "shape-refused",
+    .cause = &vllm::cause::shape_refused,
     .engine = "vllm",
     .needs_base = true,
     .what = "A factor larger than vLLM's buffer, flat, or not divisible by the base's experts.",
@@ -35,7 +37,6 @@ const Rule vlm032_shape_refused = {
                                   specimen.random({80, 4}));
                    }},
     .implies = kImplies,
-    .check = [](RuleContext& context) { context.explain_plan(); },
 };
 
 }  // namespace moelora

@@ -8,6 +8,7 @@
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/error.h"
 #include "lib/engine/fit/step.h"
+#include "lib/engine/vllm/causes.h"
 #include "lib/io/shard_split.h"
 #include "lib/model/base_model.h"
 
@@ -43,7 +44,7 @@ std::string drop_for(const std::vector<std::string>& tensors, const ModelSpec& s
 }
 
 Hint hint_for(const PlanEvent& event, const Conversion& c, const FitOptions& options) {
-  if (event.cause == "tensor-loader")
+  if (event.cause == &vllm::cause::tensor_loader)
     return {"leave ", Option::max_shard_size, " out: it reads one file"};
   if (const std::string drop = drop_for(event.tensors, c.input.base->spec); !drop.empty())
     return {Option::drop, fmt::format(" {} leaves it out and says what is lost", drop)};

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/names.h"
 
 namespace moelora::sglang {
@@ -46,7 +47,7 @@ class FateJudge {
       return Fate::refused;
     const CpuAdapter::Loss& loss = adapter_.lost[at];
     if (is_base_copy(adapter_.sources[at])) return Fate::unused;
-    if (!loss.cause.empty()) return unused(id, loss.cause, loss.detail);
+    if (loss.cause != nullptr) return unused(id, loss.cause, loss.detail);
     if (is_empty(adapter_.sources[at])) return Fate::used;
     if (!coverage_->is_written(id)) return not_written(id);
     if (coverage_->is_misplaced(id)) return cut(id, Effect::misplaced, Fate::misplaced);
@@ -61,7 +62,7 @@ class FateJudge {
     return partner >= 0 && adapter_.refused[static_cast<size_t>(partner)];
   }
 
-  Fate unused(int32_t id, std::string_view cause, std::string_view detail) {
+  Fate unused(int32_t id, const Cause* cause, std::string_view detail) {
     Journal::Entry& entry = adapter_.journal.entry(cause, Effect::unused);
     if (entry.is_new()) entry.detail = detail;
     entry.sources.push_back(id);
@@ -73,16 +74,17 @@ class FateJudge {
     const Source& source = adapter_.sources[static_cast<size_t>(id)];
     const bool routed = contains(source.name, "experts.") && !contains(source.name, "shared_exp");
     if (!routed)
-      return unused(id, "ignored-tensors",
+      return unused(id, &cause::ignored_tensors,
                     "the model's class has no such module in this layer: it is dropped");
     const bool both =
         server_.targets().count("gate_up_proj") != 0 && server_.targets().count("down_proj") != 0;
     if (server_.model().has_moe && !both)
-      return unused(id, "one-sided-experts",
+      return unused(id, &cause::one_sided_experts,
                     "experts are adapted only where gate/up and down both are targets");
     if (!server_.model().has_moe || !layer_has_experts(source.name))
-      return unused(id, "ignored-tensors", "expert tensors of a layer without experts are dropped");
-    return unused(id, "expert-out-of-range", "no rank has an expert of this number");
+      return unused(id, &cause::ignored_tensors,
+                    "expert tensors of a layer without experts are dropped");
+    return unused(id, &cause::expert_out_of_range, "no rank has an expert of this number");
   }
 
   bool layer_has_experts(std::string_view name) const {
@@ -94,7 +96,7 @@ class FateJudge {
 
   Fate cut(int32_t id, Effect effect, Fate fate) {
     const Source& source = adapter_.sources[static_cast<size_t>(id)];
-    Journal::Entry& entry = adapter_.journal.entry("silent-truncation", effect);
+    Journal::Entry& entry = adapter_.journal.entry(&cause::silent_truncation, effect);
     if (entry.is_new())
       entry.detail =
           effect == Effect::cut

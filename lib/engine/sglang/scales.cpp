@@ -8,6 +8,7 @@
 #include "lib/base/error.h"
 #include "lib/base/path_pattern.h"
 #include "lib/base/utf8.h"
+#include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/names.h"
 
 namespace moelora::sglang {
@@ -44,7 +45,7 @@ bool is_true(const Json& config, std::string_view key) {
 
 void judge_rslora(CpuAdapter& adapter) {
   if (!is_true(adapter.config, "use_rslora") || adapter.r <= 1) return;
-  Journal::Entry& entry = adapter.journal.entry("rslora-ignored", Effect::wrong_scale);
+  Journal::Entry& entry = adapter.journal.entry(&cause::rslora_ignored, Effect::wrong_scale);
   const double root = std::sqrt(static_cast<double>(adapter.r));
   entry.detail = fmt::format(
       "use_rslora is true: trained with scale lora_alpha / sqrt(r) = {:.6g}, served with "
@@ -64,7 +65,7 @@ void judge_patterns(CpuAdapter& adapter) {
     const double r = rank != nullptr ? *rank : static_cast<double>(adapter.r);
     const double trained = (alpha != nullptr ? *alpha : adapter.alpha) / r;
     if (trained == adapter.scale() || (rank == nullptr && alpha == nullptr)) continue;
-    Journal::Entry& entry = adapter.journal.entry("patterns-ignored", Effect::wrong_scale);
+    Journal::Entry& entry = adapter.journal.entry(&cause::patterns_ignored, Effect::wrong_scale);
     if (entry.is_new())
       entry.detail = fmt::format("{} was trained with scale {:.6g}, served with {:.6g}",
                                  printable(leaf_of(name)), trained, adapter.scale());

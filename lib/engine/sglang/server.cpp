@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/copy/copy_layer.h"
 #include "lib/engine/sglang/copy/load_to_buffer.h"
 #include "lib/engine/sglang/load/normalise.h"
@@ -54,7 +55,7 @@ void Server::read(const ServedAdapter& served, const PoolLimits* limits) {
 
 bool Server::has_arguments(std::span<const ServedAdapter> adapters) {
   if (!adapters.empty() || (launch_.max_lora_rank && launch_.target_modules)) return true;
-  events_.push_back({"server-options",
+  events_.push_back({&cause::server_options,
                      Effect::refused,
                      {},
                      "the server is started without adapters",

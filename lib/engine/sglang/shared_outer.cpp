@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/names.h"
 
 namespace moelora::sglang {
@@ -17,7 +18,7 @@ std::optional<bool> says_shared(const Staged& entry, const Features& features) {
 
 void refuse(CpuAdapter& adapter, const Staged& entry) {
   adapter.raise(
-      {"mixed-shared-outer", stage::kDetect, "RuntimeError",
+      {&cause::mixed_shared_outer, stage::kDetect, "RuntimeError",
        fmt::format("Mixed shared-outer LoRA formats detected across loaded adapters (conflict in "
                    "adapter '{}'). All MoE adapters must either all use shared outer experts "
                    "(expert_dim=1) or all use per-expert weights.",

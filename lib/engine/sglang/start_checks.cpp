@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/copy/slice.h"
 #include "lib/engine/sglang/model/targets.h"
 #include "lib/engine/sglang/names.h"
@@ -25,7 +26,7 @@ class Divisibility {
 
   void check(std::string_view what, int64_t number, std::string_view over, int64_t ranks) {
     if (ranks < 1 || number % ranks == 0 || !events.empty()) return;
-    events.push_back({"tp-divisibility",
+    events.push_back({&cause::tp_divisibility,
                       Effect::refused,
                       {},
                       fmt::format("{} {} do not split over {} {}", what, number, over, ranks),
@@ -74,8 +75,8 @@ bool check_target_list(CpuAdapter& adapter) {
   const Json* targets = adapter.config.find("target_modules");
   if (targets->is(Json::Kind::array)) return true;
   adapter.raise(
-      {targets->is(Json::Kind::string) ? "regex-targets" : "missing-field", stage::kShapes,
-       "ValueError",
+      {targets->is(Json::Kind::string) ? &cause::regex_targets : &cause::missing_field,
+       stage::kShapes, "ValueError",
        targets->is(Json::Kind::string)
            ? fmt::format(
                  "SGLang does not recognize target_modules='{}'. Please use a list of module "
@@ -100,7 +101,7 @@ bool check_within(CpuAdapter& adapter, const NameSet& targets) {
     return name == "w1" || name == "w2" || name == "w3" || name == "experts";
   });
   adapter.raise(
-      {known ? "server-options" : "w-names-in-targets", stage::kShapes, "ValueError",
+      {known ? &cause::server_options : &cause::w_names_in_targets, stage::kShapes, "ValueError",
        fmt::format(
            "LoRA adapter '{}' contains target modules {} that are not included in the "
            "specified --lora-target-modules {}. Please update --lora-target-modules to "
@@ -113,16 +114,17 @@ bool check_within(CpuAdapter& adapter, const NameSet& targets) {
 CpuAdapter::Raise unsupported_module(const ClassModule& module) {
   const std::string type =
       module.python_type.empty() ? "sglang.srt.layers.linear.ReplicatedLinear" : module.python_type;
-  return {is_router(module.leaf()) ? "router-target" : "w-names-in-targets", stage::kWrap,
-          "Exception", fmt::format("No corresponding LoRA layer supported for <class '{}'>.", type),
+  return {is_router(module.leaf()) ? &cause::router_target : &cause::w_names_in_targets,
+          stage::kWrap, "Exception",
+          fmt::format("No corresponding LoRA layer supported for <class '{}'>.", type),
           fmt::format("target_modules names {}, which SGLang cannot adapt", module.leaf())};
 }
 
 CpuAdapter::Raise pool_error(const PoolError& error) {
-  const std::string_view cause = is_router(error.module)          ? "router-target"
-                                 : is_gdn(error.module)           ? "split-gdn"
-                                 : error.type == "AttributeError" ? "no-such-module"
-                                                                  : "w-names-in-targets";
+  const Cause* const cause = is_router(error.module)          ? &cause::router_target
+                             : is_gdn(error.module)           ? &cause::split_gdn
+                             : error.type == "AttributeError" ? &cause::no_such_module
+                                                              : &cause::w_names_in_targets;
   return {cause, stage::kPool, error.type, error.text,
           fmt::format("target_modules names {}, for which SGLang has no buffer",
                       in_text(error.module))};
@@ -144,8 +146,8 @@ std::vector<HandOverError> check_hand_over(const ModelClass& model, const Wrappi
       if (buffer == nullptr && !refused) {
         const bool moe = wrapped.module->kind == LayerKind::fused_moe;
         out.push_back({target,
-                       {moe ? "moe-buffer-missing" : "dense-buffer-missing", stage::kHandOver,
-                        "KeyError", py_repr(wrapped.buffer),
+                       {moe ? &cause::moe_buffer_missing : &cause::dense_buffer_missing,
+                        stage::kHandOver, "KeyError", py_repr(wrapped.buffer),
                         moe ? "this version has buffers for experts only where the config spells "
                               "num_experts and the model has shared experts"
                             : "the model has dense layers, and no shared experts: SGLang allocates "
@@ -157,7 +159,7 @@ std::vector<HandOverError> check_hand_over(const ModelClass& model, const Wrappi
         const int64_t held = buffer->b[static_cast<size_t>(wrapped.module->layer)][0];
         if (rows == held) continue;
         out.push_back({target,
-                       {"qwen2-moe-shared-size", stage::kHandOver, "ValueError",
+                       {&cause::qwen2_moe_shared_size, stage::kHandOver, "ValueError",
                         fmt::format("LoRA B output dim {} does not match base partition prefix dim "
                                     "{} for {} slices.",
                                     held, rows, shares.size()),

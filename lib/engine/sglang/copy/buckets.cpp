@@ -2,7 +2,8 @@
 
 #include <fmt/format.h>
 
-#include "lib/engine/sglang/load/causes.h"
+#include "lib/engine/sglang/causes.h"
+#include "lib/engine/sglang/load/diagnosis.h"
 #include "lib/engine/sglang/names.h"
 
 namespace moelora::sglang {
@@ -44,12 +45,12 @@ class Sorter {
   }
 
   void refuse_unmatched(const Staged& entry) {
-    const Cause cause = cause_of_unmatched(adapter_, entry, pool_.request.targets, features_);
-    if (adapter_.raised_before(cause.rule, entry.sources())) return;
-    adapter_.raise({cause.rule, stage::kLoad, "ValueError",
+    const Diagnosis why = cause_of_unmatched(adapter_, entry, pool_.request.targets, features_);
+    if (adapter_.raised_before(why.cause, entry.sources())) return;
+    adapter_.raise({why.cause, stage::kLoad, "ValueError",
                     fmt::format("Cannot find target module name for {} in {}", in_text(entry.name),
                                 py_set(pool_.request.targets)),
-                    cause.detail, true},
+                    why.detail, true},
                    entry.sources());
   }
 
@@ -57,7 +58,7 @@ class Sorter {
     const int index = pool_.index_of(name);
     if (index < 0)
       return adapter_.raise(
-          {"experts-on-dense-layer", stage::kLoad, "KeyError", py_repr(name),
+          {&cause::experts_on_dense_layer, stage::kLoad, "KeyError", py_repr(name),
            "numbered expert tensors, and the server has no buffer for experts", true},
           entry.sources());
     Held &a = out_.a[static_cast<size_t>(index)], &b = out_.b[static_cast<size_t>(index)];
@@ -75,7 +76,7 @@ class Sorter {
   void refuse_mixed(const Staged& entry) {
     const bool none = !entry.is_a() && out_is_none(entry);
     adapter_.raise(
-        {"mixed-layouts", stage::kLoad, "TypeError",
+        {&cause::mixed_layouts, stage::kLoad, "TypeError",
          none ? "'NoneType' object does not support item assignment"
               : "'str' object does not support item assignment",
          "the experts of one projection are stacked in one tensor and numbered in others", true},
@@ -94,7 +95,7 @@ class Sorter {
     Held& side = (entry.is_a() ? out_.a : out_.b)[static_cast<size_t>(index)];
     for (const Staged* before : side.all()) {
       const bool extra = !is_factor(entry.name) && is_factor(before->name);
-      adapter_.lose(before->sources(), extra ? "extra-becomes-b" : "ignored-tensors",
+      adapter_.lose(before->sources(), extra ? &cause::extra_becomes_b : &cause::ignored_tensors,
                     extra ? "SGLang takes another tensor for the B of this module" : kReplaced);
     }
     side.set(entry);
@@ -103,7 +104,7 @@ class Sorter {
   void lose_unbuffered(const Staged& entry) {
     const bool experts = contains(entry.name, "experts");
     if (experts && entry.rank() == 2)
-      adapter_.lose(entry.sources(), "stacked-peft-experts",
+      adapter_.lose(entry.sources(), &cause::stacked_peft_experts,
                     "a stacked expert parameter as PEFT saves it: SGLang reads it as a dense layer "
                     "that the model does not have, and drops it");
     else
@@ -114,7 +115,7 @@ class Sorter {
     for (const Staged* before : held.all()) lose(*before, kReplaced);
   }
   void lose(const Staged& entry, std::string_view detail) {
-    adapter_.lose(entry.sources(), "ignored-tensors", detail);
+    adapter_.lose(entry.sources(), &cause::ignored_tensors, detail);
   }
 
   CpuAdapter& adapter_;

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "lib/engine/sglang/load/causes.h"
+#include "lib/engine/sglang/load/diagnosis.h"
 
 namespace moelora::sglang {
 
@@ -23,25 +23,24 @@ const Shape& Copier::shape_of(const Buffer& buffer, bool is_a) const {
 bool Copier::fits(const Shape& view, const Sliced& sliced) const {
   if (!sliced.error_type.empty()) return refuse_slice(sliced);
   if (view == sliced.shape) return true;
-  const Cause cause = cause_of_shape(c.adapter, *sliced.tensor, pool.request.max_rank,
-                                     fmt::format("the server makes {} of it, and expects {}",
-                                                 to_string(sliced.shape), to_string(view)));
-  if (c.adapter.raised_before(cause.rule, sliced.tensor->sources())) return false;
-  c.adapter.raise({cause.rule, stage::kLoad, "AssertionError",
+  const Diagnosis why = cause_of_shape(c.adapter, *sliced.tensor, pool.request.max_rank,
+                                       fmt::format("the server makes {} of it, and expects {}",
+                                                   to_string(sliced.shape), to_string(view)));
+  if (c.adapter.raised_before(why.cause, sliced.tensor->sources())) return false;
+  c.adapter.raise({why.cause, stage::kLoad, "AssertionError",
                    fmt::format("LoRA buffer shape {} does not match weight shape {}.",
                                py_size(view), py_size(sliced.shape)),
-                   cause.detail, true},
+                   why.detail, true},
                   sliced.tensor->sources());
   return false;
 }
 
 bool Copier::refuse_slice(const Sliced& sliced) const {
-  const Cause cause = cause_of_shape(
+  const Diagnosis why = cause_of_shape(
       c.adapter, *sliced.tensor, pool.request.max_rank,
       fmt::format("shape {}, which cannot be cut in gate and up", to_string(sliced.tensor->shape)));
-  c.adapter.raise(
-      {cause.rule, stage::kLoad, sliced.error_type, sliced.error_text, cause.detail, true},
-      sliced.tensor->sources());
+  c.adapter.raise({why.cause, stage::kLoad, sliced.error_type, sliced.error_text, why.detail, true},
+                  sliced.tensor->sources());
   return false;
 }
 

@@ -2,9 +2,10 @@
 
 #include <algorithm>
 
+#include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/copy/copy_layer.h"
 #include "lib/engine/sglang/copy/copy_rows.h"
-#include "lib/engine/sglang/load/causes.h"
+#include "lib/engine/sglang/load/diagnosis.h"
 #include "lib/engine/sglang/names.h"
 
 namespace moelora::sglang {
@@ -33,7 +34,7 @@ class EmbeddingCopier {
     else if (contains(entry.name, "lora_embedding_B") || contains(entry.name, "lora_B"))
       copy_b(*buffer, entry);
     else
-      c_.adapter.lose(entry.sources(), "ignored-tensors",
+      c_.adapter.lose(entry.sources(), &cause::ignored_tensors,
                       "SGLang serves no saved module: it drops the tensor");
   }
 
@@ -44,11 +45,11 @@ class EmbeddingCopier {
   }
 
   void refuse_unmatched(const Staged& entry) {
-    const Cause cause = cause_of_unmatched(c_.adapter, entry, pool_.request.targets, c_.features);
-    c_.adapter.raise({cause.rule, stage::kLoad, "ValueError",
+    const Diagnosis why = cause_of_unmatched(c_.adapter, entry, pool_.request.targets, c_.features);
+    c_.adapter.raise({why.cause, stage::kLoad, "ValueError",
                       fmt::format("Cannot find target module name for {} in {}",
                                   in_text(entry.name), py_set(pool_.request.targets)),
-                      cause.detail, true},
+                      why.detail, true},
                      entry.sources());
   }
 
@@ -77,7 +78,7 @@ class EmbeddingCopier {
   }
 
   void too_few(const Staged& b, int64_t rows) {
-    Journal::Entry& entry = c_.adapter.journal.entry("shape-mismatch", Effect::partial);
+    Journal::Entry& entry = c_.adapter.journal.entry(&cause::shape_mismatch, Effect::partial);
     entry.detail =
         fmt::format("lora_B of lm_head has {} rows of {}: the others are served as zeros", rows,
                     c_.model.config.vocab);
@@ -97,13 +98,13 @@ class EmbeddingCopier {
   }
 
   void refuse(const Sliced& sliced, const Shape& view) {
-    const Cause cause = cause_of_shape(c_.adapter, *sliced.tensor, pool_.request.max_rank,
-                                       fmt::format("the server makes {} of it, and expects {}",
-                                                   to_string(sliced.shape), to_string(view)));
-    c_.adapter.raise({cause.rule, stage::kLoad, "AssertionError",
+    const Diagnosis why = cause_of_shape(c_.adapter, *sliced.tensor, pool_.request.max_rank,
+                                         fmt::format("the server makes {} of it, and expects {}",
+                                                     to_string(sliced.shape), to_string(view)));
+    c_.adapter.raise({why.cause, stage::kLoad, "AssertionError",
                       fmt::format("LoRA buffer shape {} does not match weight shape {}.",
                                   py_size(view), py_size(sliced.shape)),
-                      cause.detail, true},
+                      why.detail, true},
                      sliced.tensor->sources());
   }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/copy/copy_rows.h"
 
 namespace moelora::sglang {
@@ -58,7 +59,7 @@ class ExpertCopier {
     }
     const bool half = !is_a_ && gate_up_is_shared();
     c_.c.adapter.raise(
-        {half ? "half-shared" : "shared-outer-flag", stage::kLoad, "ValueError",
+        {half ? &cause::half_shared : &cause::shared_outer_flag, stage::kLoad, "ValueError",
          held.tensor != nullptr
              ? fmt::format("experts_shared_outer_loras is enabled but {} {} has expert_dim={} "
                            "(expected 1).",
@@ -135,7 +136,7 @@ class ExpertCopier {
 
   bool refuse_expert(const Staged& staged, int64_t expert, int64_t experts) {
     c_.c.adapter.raise(
-        {"expert-out-of-range", stage::kLoad, "IndexError",
+        {&cause::expert_out_of_range, stage::kLoad, "IndexError",
          fmt::format("index {} is out of bounds for dimension 1 with size {}", expert, experts),
          fmt::format("expert {} of a model of {}", expert, experts), true},
         staged.sources());

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/copy/copy_experts.h"
 #include "lib/engine/sglang/copy/copy_rows.h"
 #include "lib/engine/sglang/model/hidden_dim.h"
@@ -70,7 +71,7 @@ class LayerCopier {
     if (alone.empty()) return;
     const bool indexed = module.kind != LayerKind::row && module.kind != LayerKind::replicated &&
                          (c_.features.slices_always || pool_.rank.tp > 1);
-    c_.adapter.raise({"orphan-factor", stage::kLoad, indexed ? "TypeError" : "AssertionError",
+    c_.adapter.raise({&cause::orphan_factor, stage::kLoad, indexed ? "TypeError" : "AssertionError",
                       indexed ? "'NoneType' object is not subscriptable" : "",
                       fmt::format("{} has lora_A and no lora_B", module.leaf()), true},
                      alone);

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include "lib/engine/sglang/copy/pairs.h"
-#include "lib/engine/sglang/load/causes.h"
+#include "lib/engine/sglang/load/diagnosis.h"
 
 namespace moelora::sglang {
 namespace {
@@ -27,15 +27,15 @@ void refuse_skipped(CpuAdapter& adapter, const NameSet& targets, const TargetMat
   for (LayerWeights& weights : adapter.layers) look(weights);
   look(adapter.embeddings);
   if (first == nullptr) return;
-  const Cause cause = cause_of_unmatched(adapter, *first, targets, features);
+  const Diagnosis why = cause_of_unmatched(adapter, *first, targets, features);
   adapter.raise(
-      {cause.rule, stage::kLoad, "ValueError",
+      {why.cause, stage::kLoad, "ValueError",
        fmt::format("LoRA adapter '{}': {} weight(s) skipped because they did not match "
                    "any target module in {}. Skipped weights: {}. This likely indicates a "
                    "mismatch between the adapter's target modules and the base model "
                    "architecture.",
                    in_text(adapter.name), skipped.size(), py_list(targets), py_list(skipped)),
-       cause.detail, true},
+       why.detail, true},
       about);
 }
 

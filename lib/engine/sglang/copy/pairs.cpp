@@ -4,6 +4,8 @@
 
 #include <unordered_set>
 
+#include "lib/engine/sglang/causes.h"
+
 namespace moelora::sglang {
 namespace {
 
@@ -49,7 +51,7 @@ class PairJudge {
     for (int32_t source : staged.sources()) {
       if (c_.adapter.refused[static_cast<size_t>(source)] || c_.adapter.partner_of(source) >= 0)
         continue;
-      Journal::Entry& entry = c_.adapter.journal.entry("orphan-factor", Effect::unused);
+      Journal::Entry& entry = c_.adapter.journal.entry(&cause::orphan_factor, Effect::unused);
       entry.detail = "a factor without its partner: the server multiplies it with zeros";
       entry.sources.push_back(source);
     }
@@ -74,7 +76,7 @@ class PairJudge {
   }
 
   void partial(const Held& held, int64_t count) {
-    Journal::Entry& entry = c_.adapter.journal.entry("missing-experts", Effect::partial);
+    Journal::Entry& entry = c_.adapter.journal.entry(&cause::missing_experts, Effect::partial);
     if (entry.is_new())
       entry.detail = fmt::format("factors for {} of {} experts: the others are served without any",
                                  count, c_.model.experts);
@@ -95,9 +97,9 @@ class PairJudge {
     const Staged* a = stack_of_one(buckets, "gate_up_proj_moe", true);
     const Staged* b = stack_of_one(buckets, "down_proj_moe", false);
     if ((a == nullptr && b == nullptr) || gate_up_is_gone(buckets)) return;
-    const std::string_view cause = a == nullptr   ? "half-shared-down-b"
-                                   : b == nullptr ? "half-shared"
-                                                  : "shared-outer-flag";
+    const Cause* const cause = a == nullptr   ? &cause::half_shared_down_b
+                               : b == nullptr ? &cause::half_shared
+                                              : &cause::shared_outer_flag;
     Journal::Entry& entry = c_.adapter.journal.entry(cause, Effect::partial);
     entry.detail = "one factor for all experts, and the server gives it to expert 0 only";
     for (const Staged* staged : {a, b})

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/kernels/expert_kernel.h"
 #include "lib/engine/sglang/names.h"
 #include "lib/engine/sglang/options.h"
@@ -74,12 +75,12 @@ class KernelJudge {
     return out;
   }
 
-  void refuse(std::string_view cause, std::string_view stage, std::string_view type,
-              std::string text, std::string detail, bool first_use = false) {
+  void refuse(const Cause* cause, std::string_view stage, std::string_view type, std::string text,
+              std::string detail, bool first_use = false) {
     adapter_.raise({cause, stage, type, std::move(text), std::move(detail), first_use}, experts_);
   }
 
-  void wrong(std::string_view cause, Effect effect, const std::vector<int32_t>& about,
+  void wrong(const Cause* cause, Effect effect, const std::vector<int32_t>& about,
              std::string detail) {
     Journal::Entry& entry = adapter_.journal.entry(cause, effect);
     if (entry.is_new()) entry.detail = std::move(detail);
@@ -90,7 +91,7 @@ class KernelJudge {
     const std::string quantization = quantization_of(options_, base_);
     const std::string backend = options_.text("moe-runner-backend");
     if (quantization == "mxfp4" && backend != "triton_kernel")
-      refuse("quantised-experts", stage::kWrap, "NotImplementedError",
+      refuse(&cause::quantised_experts, stage::kWrap, "NotImplementedError",
              "Mxfp4MoEMethod must implement get_triton_quant_info()",
              "the base's experts are MXFP4, for which SGLang has no expert LoRA");
     if (uses_marlin(quantization, backend)) judge_marlin();
@@ -99,17 +100,18 @@ class KernelJudge {
   // MarlinLoraRunnerCore.run() asserts these with the first batch.
   void judge_marlin() {
     if (model_.interleaved || !model_.gated)
-      refuse("marlin-limits", kForward, "AssertionError", "Only SiLU activation is supported.",
+      refuse(&cause::marlin_limits, kForward, "AssertionError",
+             "Only SiLU activation is supported.",
              "the base's experts have another activation than SiLU", true);
     if (options_.compute_capability && *options_.compute_capability < 9)
-      refuse("marlin-limits", kForward, "AssertionError",
+      refuse(&cause::marlin_limits, kForward, "AssertionError",
              "MarlinLoraRunnerCore requires CUDA compute capability >= 9",
              fmt::format("compute capability {}", *options_.compute_capability), true);
   }
 
   void judge_backend() {
     if (!kernel_.has_lora)
-      wrong("backend-without-moe-lora", Effect::unused, experts_,
+      wrong(&cause::backend_without_moe_lora, Effect::unused, experts_,
             fmt::format("--lora-backend {}: this version has expert LoRA with triton only",
                         options_.text("lora-backend")));
     const std::string runner = options_.text("moe-runner-backend");
@@ -127,11 +129,11 @@ class KernelJudge {
     const std::string detail =
         fmt::format("--moe-runner-backend {} keeps the experts in a form without LoRA", runner);
     if (features_.replicated_layers)
-      refuse("backend-without-moe-lora", stage::kWrap, "NotImplementedError",
+      refuse(&cause::backend_without_moe_lora, stage::kWrap, "NotImplementedError",
              "LoRA MoE not supported for backend MoeRunnerBackend." + enumerator_of(runner),
              detail);
     else
-      refuse("backend-without-moe-lora", stage::kWrap, "AttributeError",
+      refuse(&cause::backend_without_moe_lora, stage::kWrap, "AttributeError",
              "'FusedMoE' object has no attribute 'w13_weight'", detail);
   }
 
@@ -145,16 +147,16 @@ class KernelJudge {
   void judge_versions() {
     const bool deepseek = model_.family == "deepseek_v2" || model_.family == "deepseek_v3";
     if (!features_.moe_runner_config && deepseek)
-      refuse("moe-runner-config", "capture CUDA graph", "AttributeError",
+      refuse(&cause::moe_runner_config, "capture CUDA graph", "AttributeError",
              "'FusedMoEWithLoRA' object has no attribute 'moe_runner_config'",
              "this version's model class asks the wrapped experts for what they do not have");
     if (kernel_.up_at_max_rank)
-      wrong("rank-over-limit", Effect::wrong_values, experts_,
+      wrong(&cause::rank_over_limit, Effect::wrong_values, experts_,
             fmt::format("r = {} below the server's rank {}: this version's experts take up's rows "
                         "from the wrong place",
                         adapter_.r, server_.max_lora_rank()));
     if (!features_.slices_always && model_.interleaved && server_.launch().tp == 1)
-      wrong("interleaved-b", Effect::wrong_values, experts_,
+      wrong(&cause::interleaved_b, Effect::wrong_values, experts_,
             "this version interleaves gate and up at tp 2 or more only");
   }
 
@@ -163,11 +165,11 @@ class KernelJudge {
     const int64_t slots = options_.max_loras.value_or(kDefaultSlots);
     const int64_t count = model_.experts * slots;
     if (count > kMostVirtualExperts)
-      refuse("virtual-experts-limit", stage::kLoad, "AssertionError", "",
+      refuse(&cause::virtual_experts_limit, stage::kLoad, "AssertionError", "",
              fmt::format("{} experts x {} slots are {} virtual experts, the kernel takes {}",
                          model_.experts, slots, count, kMostVirtualExperts));
     if (!features_.csgmv_experts && options_.text("lora-backend") != "triton")
-      refuse("backend-without-moe-lora", "constructor", "AssertionError",
+      refuse(&cause::backend_without_moe_lora, "constructor", "AssertionError",
              fmt::format(
                  "--lora-use-virtual-experts requires --lora-backend triton. Got: {}",
                  options_.text("lora-backend").empty() ? "csgmv" : options_.text("lora-backend")),
@@ -181,7 +183,7 @@ class KernelJudge {
     for (size_t i = 0; i < adapter_.sources.size(); ++i)
       if (contains(adapter_.sources[i].name, "experts.")) about.push_back(static_cast<int32_t>(i));
     if (about.empty()) return;
-    wrong("weight-on-input", Effect::wrong_values, about,
+    wrong(&cause::weight_on_input, Effect::wrong_values, about,
           "this class weights the experts' input; SGLang weights the delta of down instead of that "
           "of "
           "gate and up");
@@ -189,7 +191,7 @@ class KernelJudge {
 
   void judge_weights() {
     if (!kernel_.sums_down)
-      wrong("server-options", Effect::unused, down(),
+      wrong(&cause::server_options, Effect::unused, down(),
             "--enable-fused-moe-sum-all-reduce: the delta of down_proj is written where nothing "
             "sums it");
   }
@@ -209,7 +211,8 @@ class KernelJudge {
       }
     if (about.empty()) return;
     wrong(
-        virtual_experts ? "virtual-experts-up" : "gpt-oss-split-a", Effect::wrong_values, about,
+        virtual_experts ? &cause::virtual_experts_up : &cause::gpt_oss_split_a,
+        Effect::wrong_values, about,
         virtual_experts
             ? "gate_proj and up_proj have an A each, and virtual experts use gate's for both"
             : "gate_proj and up_proj have an A each, and SGLang gives gate's to the first half of "

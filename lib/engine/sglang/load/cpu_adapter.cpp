@@ -33,7 +33,7 @@ void CpuAdapter::raise(const Raise& raise, const std::vector<int32_t>& about) {
   for (int32_t source : about) refused[static_cast<size_t>(source)] = true;
 }
 
-bool CpuAdapter::raised_before(std::string_view cause, const std::vector<int32_t>& about) {
+bool CpuAdapter::raised_before(const Cause* cause, const std::vector<int32_t>& about) {
   for (const Journal::Entry& known : journal.entries())
     if (known.cause == cause && known.refusal) {
       raise({cause, "", "", "", ""}, about);
@@ -56,12 +56,12 @@ int32_t CpuAdapter::partner_of(int32_t source) const {
   return find_source(other);
 }
 
-void CpuAdapter::lose(const std::vector<int32_t>& about, std::string_view cause,
+void CpuAdapter::lose(const std::vector<int32_t>& about, const Cause* cause,
                       std::string_view detail) {
   for (int32_t source : about) lost[static_cast<size_t>(source)] = {cause, detail};
 }
 
-void CpuAdapter::lose(const std::vector<Block>& about, std::string_view cause,
+void CpuAdapter::lose(const std::vector<Block>& about, const Cause* cause,
                       std::string_view detail) {
   for (const Block& block : about)
     if (block.source != kZeros) lose(std::vector<int32_t>{block.source}, cause, detail);

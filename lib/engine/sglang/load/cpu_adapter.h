@@ -5,9 +5,9 @@
 #include <unordered_map>
 #include <vector>
 
+#include "lib/engine/python_text.h"
 #include "lib/engine/served_adapter.h"
 #include "lib/engine/sglang/load/weights.h"
-#include "lib/engine/python_text.h"
 
 namespace moelora::sglang {
 
@@ -33,10 +33,11 @@ struct CpuAdapter {
 
   Journal journal;
   struct Loss {
-    std::string_view cause, detail;
+    const Cause* cause = nullptr;
+    std::string_view detail;
   };
   std::vector<bool> refused;  // by source: an exception is about it
-  std::vector<Loss> lost;     // by source: why it is dropped; cause "" when it is not
+  std::vector<Loss> lost;     // by source: why it is dropped; no cause where it is not
 
   // What was told so far, to tell it again from here.
   struct Told {
@@ -55,7 +56,7 @@ struct CpuAdapter {
 
   // An exception of the server, about `about` (empty: the adapter as a whole).
   struct Raise {
-    std::string_view cause;
+    const Cause* cause = nullptr;
     std::string_view stage;
     std::string_view type;
     std::string text;
@@ -64,7 +65,7 @@ struct CpuAdapter {
   };
   void raise(const Raise& raise, const std::vector<int32_t>& about = {});
   // Whether an exception of this cause was told before; then `about` is added to it.
-  bool raised_before(std::string_view cause, const std::vector<int32_t>& about);
+  bool raised_before(const Cause* cause, const std::vector<int32_t>& about);
 
   // The source of this name in the files (the last of them), -1 for none.
   int32_t find_source(const std::string& source) const;
@@ -72,8 +73,8 @@ struct CpuAdapter {
   int32_t partner_of(int32_t source) const;
 
   // The server drops these without a word.
-  void lose(const std::vector<int32_t>& about, std::string_view cause, std::string_view detail);
-  void lose(const std::vector<Block>& about, std::string_view cause, std::string_view detail);
+  void lose(const std::vector<int32_t>& about, const Cause* cause, std::string_view detail);
+  void lose(const std::vector<Block>& about, const Cause* cause, std::string_view detail);
 
  private:
   mutable std::unordered_map<std::string_view, int32_t> by_name_;  // made when asked for

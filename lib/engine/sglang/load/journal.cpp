@@ -4,7 +4,7 @@
 
 namespace moelora::sglang {
 
-Journal::Entry& Journal::entry(std::string_view cause, Effect effect) {
+Journal::Entry& Journal::entry(const Cause* cause, Effect effect) {
   for (Entry& known : entries_)
     if (known.cause == cause && known.effect == effect) return known;
   Entry& made = entries_.emplace_back();

@@ -23,7 +23,7 @@ struct Source {
 class Journal {
  public:
   struct Entry {
-    std::string_view cause;
+    const Cause* cause = nullptr;
     Effect effect;
     std::string detail;
     std::optional<Refusal> refusal;
@@ -37,7 +37,7 @@ class Journal {
 
   // The entry of this cause and effect, made when first asked for: is_new() until it has a detail.
   // The reference holds until the next call.
-  Entry& entry(std::string_view cause, Effect effect);
+  Entry& entry(const Cause* cause, Effect effect);
 
   const std::vector<Entry>& entries() const { return entries_; }
   bool refused() const;

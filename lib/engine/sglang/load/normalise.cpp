@@ -4,7 +4,8 @@
 
 #include <array>
 
-#include "lib/engine/sglang/load/causes.h"
+#include "lib/engine/sglang/causes.h"
+#include "lib/engine/sglang/load/diagnosis.h"
 #include "lib/engine/sglang/load/stack_rows.h"
 #include "lib/engine/sglang/names.h"
 
@@ -59,13 +60,13 @@ class LayerNormaliser {
     if (!stacked.error.empty()) return;
     const auto before =
         weights_.set({std::move(name), std::move(stacked.shape), std::move(stacked.blocks)});
-    adapter_.lose(before, "ignored-tensors", "another tensor takes its place");
+    adapter_.lose(before, &cause::ignored_tensors, "another tensor takes its place");
   }
 
   void refuse_stack(std::span<const Staged* const> parts, const std::string& error,
                     const std::vector<int32_t>& about) {
-    const Cause cause = cause_of_stack(adapter_, parts);
-    adapter_.raise({cause.rule, stage::kRead, "RuntimeError", error, cause.detail}, about);
+    const Diagnosis why = cause_of_stack(adapter_, parts);
+    adapter_.raise({why.cause, stage::kRead, "RuntimeError", error, why.detail}, about);
   }
 
   void drop(const std::string& name) {
@@ -75,7 +76,7 @@ class LayerNormaliser {
     weights_.take(*entry);
   }
 
-  void missing(std::string_view cause, const std::string& name, const Staged& entry,
+  void missing(const Cause* cause, const std::string& name, const Staged& entry,
                std::string detail) {
     adapter_.raise({cause, stage::kRead, "KeyError", py_repr(name), std::move(detail)},
                    entry.sources());
@@ -98,9 +99,9 @@ class LayerNormaliser {
     const Staged *k = weights_.find(k_name), *v = weights_.find(v_name);
     if ((has_k && k == nullptr) || v == nullptr) {
       if (has_k && k == nullptr)
-        missing("half-k-proj", k_name, q, "k_proj is there for one factor of the layer only");
+        missing(&cause::half_k_proj, k_name, q, "k_proj is there for one factor of the layer only");
       else
-        missing("lone-q-proj", v_name, q, "q_proj without v_proj");
+        missing(&cause::lone_q_proj, v_name, q, "q_proj without v_proj");
       for (const std::string& part : {std::string(q.name), k_name, v_name}) drop(part);
       return;
     }
@@ -111,7 +112,7 @@ class LayerNormaliser {
 
   void repeat(Staged& entry, int times) {
     if (entry.rank() <= 2 || times != 3) return repeat_rows(entry, times);
-    adapter_.raise({"shape-mismatch", stage::kRead, "RuntimeError",
+    adapter_.raise({&cause::shape_mismatch, stage::kRead, "RuntimeError",
                     "Number of dimensions of repeat dims can not be smaller than number of "
                     "dimensions of tensor",
                     fmt::format("shape {}, expected two dims", to_string(entry.shape))},
@@ -131,7 +132,7 @@ class LayerNormaliser {
         Staged moved = weights_.take(entry);
         moved.name = replaced(moved.name, rename.from, rename.to);
         const auto before = weights_.set(std::move(moved));
-        adapter_.lose(before, "ignored-tensors", "another tensor takes its place");
+        adapter_.lose(before, &cause::ignored_tensors, "another tensor takes its place");
         return;
       }
     });

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/load/read_adapter.h"
 #include "lib/engine/sglang/model/targets.h"
 
@@ -52,7 +53,7 @@ class ConfigReader {
 
   bool has_file() {
     if (served_.has_config) return true;
-    return fail({"unreadable-adapter", stage::kConfig, "FileNotFoundError",
+    return fail({&cause::unreadable_adapter, stage::kConfig, "FileNotFoundError",
                  fmt::format("[Errno 2] No such file or directory: {}",
                              py_repr(served_.folder + "/adapter_config.json")),
                  "there is no readable adapter_config.json"});
@@ -61,7 +62,7 @@ class ConfigReader {
   bool has_keys() {
     for (std::string_view key : {"target_modules", "r", "lora_alpha"})
       if (served_.config.find(key) == nullptr)
-        return fail({"missing-field", stage::kConfig, "KeyError", py_repr(key),
+        return fail({&cause::missing_field, stage::kConfig, "KeyError", py_repr(key),
                      fmt::format("adapter_config.json has no {}", key)});
     read_targets(*served_.config.find("target_modules"));
     return true;
@@ -86,7 +87,7 @@ class ConfigReader {
                              id.as_double() >= static_cast<double>(model_.config.vocab)))
         ++added;
     if (added == 0) return true;
-    return fail({"added-tokens", stage::kValidate, "ValueError",
+    return fail({&cause::added_tokens, stage::kValidate, "ValueError",
                  fmt::format("Failed to load {} because LoRA serving currently doesn't support "
                              "adapters that add tokens to the vocabulary",
                              in_text(out_.name)),
@@ -99,12 +100,12 @@ class ConfigReader {
     const Json* dora = served_.config.find("use_dora");
     if (dora == nullptr || !dora->is(Json::Kind::boolean) || !dora->as_bool()) return true;
     if (!features_.refuses_dora) {
-      Journal::Entry& entry = out_.journal.entry("dora", Effect::wrong_values);
+      Journal::Entry& entry = out_.journal.entry(&cause::dora, Effect::wrong_values);
       entry.detail = "use_dora is true; this version serves the adapter as plain LoRA";
       return true;
     }
     return fail(
-        {"dora", stage::kValidate, "ValueError",
+        {&cause::dora, stage::kValidate, "ValueError",
          fmt::format("Failed to load {} because LoRA serving currently doesn't support DoRA "
                      "adapters",
                      in_text(out_.name)),
@@ -121,7 +122,7 @@ class ConfigReader {
     if (limits_ == nullptr) return true;
     const bool rank_fits = rank() <= limits_->max_lora_rank;
     if (rank_fits && (out_.all_targets || targets_fit())) return true;
-    const std::string_view cause = rank_fits ? "config-without-tensors" : "rank-over-limit";
+    const Cause* const cause = rank_fits ? &cause::config_without_tensors : &cause::rank_over_limit;
     return fail(
         {cause, stage::kValidate, "ValueError",
          fmt::format("LoRA adapter {} with rank {} is incompatible with the current LoRA "
@@ -144,10 +145,10 @@ class ConfigReader {
   bool is_lora() {
     const Json* type = served_.config.find("peft_type");
     if (type == nullptr)
-      return fail({"missing-field", stage::kRead, "KeyError", "'peft_type'",
+      return fail({&cause::missing_field, stage::kRead, "KeyError", "'peft_type'",
                    "adapter_config.json has no peft_type"});
     if (!type->is(Json::Kind::string))
-      return fail({"missing-field", stage::kRead, "AttributeError",
+      return fail({&cause::missing_field, stage::kRead, "AttributeError",
                    fmt::format("'{}' object has no attribute 'lower'", python_type(*type)),
                    "peft_type is no string"});
     std::string lower = type->as_string();
@@ -155,7 +156,7 @@ class ConfigReader {
       if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
     if (lower == "lora") return true;
     return fail(
-        {"missing-field", stage::kRead, "AssertionError", "",
+        {&cause::missing_field, stage::kRead, "AssertionError", "",
          fmt::format("peft_type is {}, SGLang serves LORA only", py_repr(type->as_string()))});
   }
 
@@ -163,16 +164,16 @@ class ConfigReader {
     const Json &r = *served_.config.find("r"), &alpha = *served_.config.find("lora_alpha");
     const auto counts = [](const Json& v) { return v.is_number() || v.is(Json::Kind::boolean); };
     if (!counts(r) || !counts(alpha))
-      return fail({"missing-field", stage::kRead, "TypeError",
+      return fail({&cause::missing_field, stage::kRead, "TypeError",
                    fmt::format("unsupported operand type(s) for /: '{}' and '{}'",
                                python_type(alpha), python_type(r)),
                    fmt::format("r is {}, lora_alpha is {}", r.kind_name(), alpha.kind_name())});
     if (r.is_number() && r.as_double() == 0)
-      return fail({"missing-field", stage::kRead, "ZeroDivisionError",
+      return fail({&cause::missing_field, stage::kRead, "ZeroDivisionError",
                    alpha.is(Json::Kind::real) ? "float division by zero" : "division by zero",
                    "r is 0"});
     if (!r.is(Json::Kind::integer) || r.as_int() < 0 || r.as_int() > kMostRank)
-      return fail({"missing-field", stage::kPool, "TypeError", "",
+      return fail({&cause::missing_field, stage::kPool, "TypeError", "",
                    fmt::format("r is {}, expected a positive integer", r.dump(-1))});
     out_.r = r.as_int();
     out_.alpha = alpha.is_number() ? alpha.as_double() : 1;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/load/read_adapter.h"
 #include "lib/engine/sglang/names.h"
 
@@ -54,7 +55,7 @@ class WeightReader {
  private:
   void no_weights(const ServedAdapter& served) {
     adapter_.alive = false;
-    adapter_.raise({"no-weights", stage::kRead, "RuntimeError",
+    adapter_.raise({&cause::no_weights, stage::kRead, "RuntimeError",
                     fmt::format("Cannot find any model weights with `{}`", in_text(served.folder)),
                     "no weights file was found"});
   }
@@ -70,9 +71,9 @@ class WeightReader {
   bool has_targets() {
     if (adapter_.sources.empty()) return true;
     const Json& targets = *adapter_.config.find("target_modules");
-    CpuAdapter::Raise raise{"missing-field", stage::kRead, "TypeError", "", ""};
+    CpuAdapter::Raise raise{&cause::missing_field, stage::kRead, "TypeError", "", ""};
     if (targets.is(Json::Kind::string) && !adapter_.all_targets) {
-      raise = {"regex-targets", stage::kRead, "ValueError",
+      raise = {&cause::regex_targets, stage::kRead, "ValueError",
                "Only 'all' or 'all-linear' can be used as the string for target module",
                fmt::format("target_modules is the string {}", py_repr(targets.as_string()))};
     } else if (targets.is(Json::Kind::null)) {
@@ -109,7 +110,7 @@ class WeightReader {
              contains(staged.name, "output_embeddings"))
       refuse_added(id, tensor);
     else
-      adapter_.lose(std::vector<int32_t>{id}, "ignored-tensors",
+      adapter_.lose(std::vector<int32_t>{id}, &cause::ignored_tensors,
                     "its name has no layers.N: SGLang reads it and drops it");
   }
 
@@ -117,12 +118,12 @@ class WeightReader {
     const std::vector<int32_t> ids = staged.sources();
     if (layer >= model_.layers())
       return adapter_.raise(
-          {"layer-out-of-range", stage::kRead, "IndexError",
+          {&cause::layer_out_of_range, stage::kRead, "IndexError",
            fmt::format("index {} is out of range", layer),
            fmt::format("layer {} of a model of {} layers", layer, model_.layers())},
           ids);
     const auto before = adapter_.layers[static_cast<size_t>(layer)].set(std::move(staged));
-    adapter_.lose(before, "stray-weight-file",
+    adapter_.lose(before, &cause::stray_weight_file,
                   "another file of the folder has a tensor of this name, and that one is served");
   }
 
@@ -131,11 +132,12 @@ class WeightReader {
         contains(staged.name, "embed_tokens") ? "embed_tokens" : "lm_head";
     if (adapter_.all_targets || adapter_.targets.count(module) != 0) {
       const auto before = adapter_.embeddings.set(std::move(staged));
-      return adapter_.lose(before, "stray-weight-file",
+      return adapter_.lose(before, &cause::stray_weight_file,
                            "another file of the folder has a tensor of this name");
     }
     const bool factor = is_factor(staged.name);
-    adapter_.lose(std::vector<int32_t>{id}, factor ? "undeclared-embeddings" : "ignored-tensors",
+    adapter_.lose(std::vector<int32_t>{id},
+                  factor ? &cause::undeclared_embeddings : &cause::ignored_tensors,
                   factor ? "target_modules does not name its module: SGLang drops it"
                          : "SGLang serves no saved module: it drops the tensor");
   }
@@ -144,7 +146,7 @@ class WeightReader {
     const int64_t rows = tensor.shape.empty() ? 0 : tensor.shape[0];
     if (rows == 0) return;
     adapter_.raise(
-        {"added-tokens", stage::kRead, "AssertionError",
+        {&cause::added_tokens, stage::kRead, "AssertionError",
          fmt::format(
              "LoRA adapter {} has lora_added_tokens_size 0 specified in the config, but the "
              "loaded weight '{}' has shape {} in first dimension",

@@ -4,6 +4,8 @@
 
 #include <unordered_map>
 
+#include "lib/engine/vllm/causes.h"
+
 namespace moelora::vllm {
 namespace {
 
@@ -65,7 +67,7 @@ Adapter open_adapter(const Server& server, const ServedAdapter& served) {
   out.faults = out.config.faults;
   if (out.file == nullptr) {
     out.faults.push_back(
-        refused(cause::kTensorLoader, "file",
+        refused(&cause::tensor_loader, "file",
                 Raised("ValueError", fmt::format("{} doesn't contain tensors", served.folder)),
                 fmt::format("vLLM reads adapter_model.safetensors, .bin or .pt in one piece; the "
                             "folder has {}",

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "lib/engine/vllm/causes.h"
 #include "lib/engine/vllm/load/python.h"
 
 namespace moelora::vllm {
@@ -81,26 +82,26 @@ void compute_scaling(const Json& config, const Settings& settings, LoraConfig& o
 }
 
 struct Complaint {
-  std::string_view cause;
+  const Cause* cause;
   std::string text, detail;
 };
 
 std::vector<Complaint> complaints(const Json& config, const Settings& settings) {
   std::vector<Complaint> out;
   if (flag(config, "modules_to_save"))
-    out.push_back({cause::kModulesToSave, "vLLM only supports modules_to_save being None.",
+    out.push_back({&cause::modules_to_save, "vLLM only supports modules_to_save being None.",
                    "is " + config.find("modules_to_save")->dump(-1)});
   if (flag(config, "use_dora"))
-    out.push_back({cause::kDora, "vLLM does not yet support DoRA.", "is true"});
+    out.push_back({&cause::dora, "vLLM does not yet support DoRA.", "is true"});
   const Json& r = *config.find("r");
   if (number(r) > static_cast<double>(settings.max_rank))
     out.push_back(
-        {cause::kRankOverLimit,
+        {&cause::rank_over_limit,
          fmt::format("LoRA rank {} is greater than max_lora_rank {}.", str(r), settings.max_rank),
          fmt::format("is {}, the server's --max-lora-rank {}", str(r), settings.max_rank)});
   const Json* bias = config.find("bias");
   if (bias != nullptr && !(bias->is(Json::Kind::string) && bias->as_string() == "none"))
-    out.push_back({cause::kBias, "Adapter bias is not supported.",
+    out.push_back({&cause::bias, "Adapter bias is not supported.",
                    fmt::format("is {}, vLLM takes \"none\"", bias->dump(-1))});
   return out;
 }
@@ -116,7 +117,7 @@ void validate(const Json& config, const Settings& settings, LoraConfig& out) {
 }
 
 void refuse(LoraConfig& out, std::string_view stage, const Raised& raised, std::string detail) {
-  out.faults.push_back(refused(cause::kConfig, stage, raised, std::move(detail)));
+  out.faults.push_back(refused(&cause::config_refused, stage, raised, std::move(detail)));
 }
 
 std::string shown(const Json& config, std::string_view key) {

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "lib/engine/vllm/causes.h"
+
 namespace moelora::vllm {
 
 void CopyStep::run() {
@@ -48,23 +50,23 @@ void CopyStep::accept(const Module& module, const Lora& lora, Slot& slot) {
         states_[source].use = Use::half;
 }
 
-std::string_view CopyStep::cause_of(const Module& module, const Lora& lora, const Slot& slot,
-                                    const Raised& raised) const {
-  if (raised.type == "RuntimeError" && slot.at.only_rank) return cause::kRankOverLimit;
-  if (raised.type != "AssertionError") return cause::kShape;
-  if (!module.is_experts()) return cause::kHalfPair;
-  if (!lora.packed) return cause::kLayoutClass;
-  return server_.settings.shared_outer ? cause::kSharedOuter : cause::kFullyShardedRank;
+const Cause* CopyStep::cause_of(const Module& module, const Lora& lora, const Slot& slot,
+                                const Raised& raised) const {
+  if (raised.type == "RuntimeError" && slot.at.only_rank) return &cause::rank_over_limit;
+  if (raised.type != "AssertionError") return &cause::shape_refused;
+  if (!module.is_experts()) return &cause::half_pair;
+  if (!lora.packed) return &cause::layout_class_mismatch;
+  return server_.settings.shared_outer ? &cause::shared_outer_flag : &cause::fully_sharded_rank;
 }
 
 std::string CopyStep::what_went_wrong(const Module& module, const Lora& lora, const Slot& slot,
-                                      std::string_view cause) const {
-  if (cause == cause::kFullyShardedRank)
+                                      const Cause* cause) const {
+  if (cause == &cause::fully_sharded_rank)
     return fmt::format("{}: --fully-sharded-loras cuts the rank into {} parts", module.name,
                        server_.settings.tp);
-  if (cause == cause::kHalfPair)
+  if (cause == &cause::half_pair)
     return fmt::format("{} has lora_{} alone", module.name, lora.has_a() ? 'A' : 'B');
-  if (cause == cause::kLayoutClass || cause == cause::kSharedOuter)
+  if (cause == &cause::layout_class_mismatch || cause == &cause::shared_outer_flag)
     return fmt::format("{} is wrapped by {}", module.name,
                        module.kind == Kind::experts
                            ? "FusedMoEWithLoRA, which takes a pair an expert and projection"
@@ -85,7 +87,7 @@ std::vector<uint32_t> CopyStep::sources_of(const Wanted& wanted, const Lora& lor
 
 void CopyStep::refuse(const Module& module, const Wanted& wanted, const Lora& lora,
                       const Slot& slot, const Raised& raised) {
-  const std::string_view cause = cause_of(module, lora, slot, raised);
+  const Cause* const cause = cause_of(module, lora, slot, raised);
   const std::vector<uint32_t> all = sources_of(wanted, lora);
   for (uint32_t source : all) states_[source].use = Use::refused;
   const bool whole = raised.type == "AssertionError";

@@ -42,10 +42,10 @@ class CopyStep {
   void refuse(const Module& module, const Wanted& wanted, const Lora& lora, const Slot& slot,
               const Raised& raised);
   std::vector<uint32_t> sources_of(const Wanted& wanted, const Lora& lora);
-  std::string_view cause_of(const Module& module, const Lora& lora, const Slot& slot,
-                            const Raised& raised) const;
+  const Cause* cause_of(const Module& module, const Lora& lora, const Slot& slot,
+                        const Raised& raised) const;
   std::string what_went_wrong(const Module& module, const Lora& lora, const Slot& slot,
-                              std::string_view cause) const;
+                              const Cause* cause) const;
 
   const Server& server_;
   const Adapter& adapter_;

@@ -14,14 +14,14 @@ namespace moelora::vllm {
 
 // A PlanEvent whose tensors are still indices into the weights file.
 struct Fault {
-  std::string_view cause;
+  const Cause* cause;
   Effect effect = Effect::refused;
   std::string detail;
   std::vector<uint32_t> tensors;  // empty: the adapter as a whole
   std::optional<Refusal> refusal;
 };
 
-inline Fault refused(std::string_view cause, std::string_view stage, const Raised& raised,
+inline Fault refused(const Cause* cause, std::string_view stage, const Raised& raised,
                      std::string detail, std::vector<uint32_t> tensors = {}) {
   return {cause, Effect::refused, std::move(detail), std::move(tensors),
           Refusal{std::string(stage), raised.type, raised.text, false}};

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/engine/vllm/causes.h"
 #include "lib/engine/vllm/load/pack.h"
 
 namespace moelora::vllm {
@@ -10,7 +11,7 @@ std::optional<Fault> start_fault(const Settings& settings) {
   if (!settings.fully_sharded || settings.max_rank % settings.tp == 0) return std::nullopt;
   const std::string text = fmt::format("{} is not divisible by {}", settings.max_rank, settings.tp);
   return refused(
-      cause::kFullyShardedRank, "start", Raised("AssertionError", text),
+      &cause::fully_sharded_rank, "start", Raised("AssertionError", text),
       fmt::format("--max-lora-rank {} is cut into {} parts", settings.max_rank, settings.tp));
 }
 

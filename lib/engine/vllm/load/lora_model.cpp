@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "lib/adapter/tensor_name.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora::vllm {
 namespace {
@@ -56,18 +57,18 @@ class TensorStep {
   bool accept(uint32_t i) {
     const ParsedName& name = adapter_.names[i];
     if (name.is == ParsedName::Is::unsupported)
-      return refuse(i, cause::kUnsupportedName,
+      return refuse(i, &cause::unsupported_name,
                     Raised("ValueError", name.module + " is unsupported LoRA weight"),
                     "a name with base_layer passes the gate and cannot be parsed");
     if (!name.a) return true;
     const auto raised =
         raised_by([&] { check_vocabulary(server_, header(i).name, header(i).shape); });
-    return !raised || refuse(i, cause::kShape, *raised,
+    return !raised || refuse(i, &cause::shape_refused, *raised,
                              fmt::format("is {}, the base's vocabulary has {} entries",
                                          to_string(header(i).shape), server_.spec.vocab));
   }
 
-  bool refuse(uint32_t i, std::string_view cause, const Raised& raised, std::string detail) {
+  bool refuse(uint32_t i, const Cause* cause, const Raised& raised, std::string detail) {
     states_[i].use = Use::refused;
     faults_.push_back(refused(cause, "tensors", raised, std::move(detail), {i}));
     return false;

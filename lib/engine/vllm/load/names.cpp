@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "lib/adapter/tensor_name.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora::vllm {
 namespace {
@@ -41,20 +42,20 @@ constexpr Ending kEndings[] = {{"lora_A.weight", true},
                                {"lora_embedding_B", false}};
 
 // What an unparsable name is, for people.
-std::string_view cause_of_unparsable(std::string_view name) {
+const Cause* cause_of_unparsable(std::string_view name) {
   switch (parse_tensor_name(name).part) {
     case TensorPart::lora_bias:
-      return cause::kBias;
+      return &cause::bias;
     case TensorPart::magnitude:
-      return cause::kDora;
+      return &cause::dora;
     case TensorPart::lora_a:
     case TensorPart::lora_b:
     case TensorPart::embedding_a:
     case TensorPart::embedding_b:
-      return cause::kUnsupportedName;
+      return &cause::unsupported_name;
     default:
-      return name.find("lora_") == std::string_view::npos ? cause::kModulesToSave
-                                                          : cause::kUnsupportedName;
+      return name.find("lora_") == std::string_view::npos ? &cause::modules_to_save
+                                                          : &cause::unsupported_name;
   }
 }
 
@@ -76,26 +77,26 @@ bool is_router(const Server& server, std::string_view name) {
 }
 
 // Of a name that passed the parser and not the gate. `tail` begins with "experts".
-std::string_view cause_of_expert_name(const Server& server, std::string_view tail) {
+const Cause* cause_of_expert_name(const Server& server, std::string_view tail) {
   const std::string_view rest = tail.substr(tail.find('.') + 1);
   const size_t dot = rest.find('.');
   const auto index = parse_index(rest.substr(0, dot));
   if (!index || dot == std::string_view::npos)
     return (rest == "w1" || rest == "w2" || rest == "w3") && !server.settings.shared_outer
-               ? cause::kSharedOuter
-               : cause::kLayoutClass;
-  if (server.settings.shared_outer || server.stacked()) return cause::kLayoutClass;
-  return leaf(rest) == "gate_up_proj" ? cause::kFusedNames : cause::kUnsupportedName;
+               ? &cause::shared_outer_flag
+               : &cause::layout_class_mismatch;
+  if (server.settings.shared_outer || server.stacked()) return &cause::layout_class_mismatch;
+  return leaf(rest) == "gate_up_proj" ? &cause::fused_names : &cause::unsupported_name;
 }
 
-std::string_view cause_of_module(const Server& server, std::string_view module) {
+const Cause* cause_of_module(const Server& server, std::string_view module) {
   const size_t experts = module.find(".experts");
   if (experts != std::string_view::npos)
     return cause_of_expert_name(server, module.substr(experts + 1));
   const std::string_view name = leaf(module);
-  if (is_packed_name(server, name)) return cause::kFusedNames;
-  if (name == "embed_tokens" || name == "lm_head") return cause::kEmbedding;
-  return is_router(server, name) ? cause::kRouter : cause::kUnsupportedName;
+  if (is_packed_name(server, name)) return &cause::fused_names;
+  if (name == "embed_tokens" || name == "lm_head") return &cause::embedding_target;
+  return is_router(server, name) ? &cause::router_target : &cause::unsupported_name;
 }
 
 bool passes(const Server& server, const std::string& module) {
@@ -133,7 +134,7 @@ std::string what_is_accepted(const Server& server) {
 // Collects faults, one a cause, in the order in which the causes were met.
 class Collector {
  public:
-  void add(std::string_view cause, uint32_t tensor, const Raised& raised, std::string detail) {
+  void add(const Cause* cause, uint32_t tensor, const Raised& raised, std::string detail) {
     auto at = std::find_if(faults_.begin(), faults_.end(),
                            [&](const Fault& fault) { return fault.cause == cause; });
     if (at == faults_.end())

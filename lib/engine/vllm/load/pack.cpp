@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "lib/engine/vllm/causes.h"
+
 namespace moelora::vllm {
 namespace {
 
@@ -42,13 +44,13 @@ void PackStep::run() {
       convert_experts(module, adapter_.wanted[m]);
   }
   if (empty)
-    faults_.push_back(
-        refused(cause::kTensorLoader, "pack", Raised("StopIteration"), "the file holds no factor"));
+    faults_.push_back(refused(&cause::tensor_loader, "pack", Raised("StopIteration"),
+                              "the file holds no factor"));
   else
     pin();
 }
 
-void PackStep::refuse(std::string_view cause, std::string_view stage, const Raised& raised,
+void PackStep::refuse(const Cause* cause, std::string_view stage, const Raised& raised,
                       std::string detail, const std::vector<Lora*>& loras,
                       const std::vector<Lora*>& concerned) {
   std::vector<uint32_t> all, named;
@@ -78,7 +80,7 @@ void PackStep::pack_dense(const Wanted& wanted) {
   if (std::all_of(children.begin(), children.end(), [](Lora* l) { return l == nullptr; })) return;
   for (Lora*& child : children) {
     if (child == nullptr || child->has_b() || child->scale == 1) continue;
-    refuse(cause::kHalfPair, "pack", none_times_float(),
+    refuse(&cause::half_pair, "pack", none_times_float(),
            name_of(*child) + " has lora_A without lora_B", {child});
     child = nullptr;
   }
@@ -101,7 +103,7 @@ void PackStep::optimize() {
     if (lora.dropped || lora.packed || lora.scale == 1) continue;
     lora.b_scale = lora.scale;
     if (!lora.has_b())
-      refuse(cause::kHalfPair, "pack", none_times_float(),
+      refuse(&cause::half_pair, "pack", none_times_float(),
              name_of(lora) + " has lora_A without lora_B", {&lora});
   }
 }
@@ -112,11 +114,11 @@ void PackStep::pin() {
   const auto first = std::find_if(loras.begin(), loras.end(), [](Lora& l) { return !l.dropped; });
   if (first == loras.end() || first->packed) return;
   if (!first->has_a())
-    refuse(cause::kHalfPair, "pack", assertion_error(),
+    refuse(&cause::half_pair, "pack", assertion_error(),
            name_of(*first) + " has lora_B without lora_A and is the first of the file", {&*first});
   for (Lora& lora : loras)
     if (!lora.dropped && has_half(lora))
-      refuse(cause::kHalfPair, "pack", none_has_no("pin_memory"),
+      refuse(&cause::half_pair, "pack", none_has_no("pin_memory"),
              name_of(lora) + " has one factor of a pair only", {&lora});
 }
 

@@ -39,9 +39,8 @@ class PackStep {
   bool same_shapes(const Lora& one, const Lora& other) const;
 
   // Takes `loras` out; the finding names the tensors of `concerned` (of all of them where empty).
-  void refuse(std::string_view cause, std::string_view stage, const Raised& raised,
-              std::string detail, const std::vector<Lora*>& loras,
-              const std::vector<Lora*>& concerned = {});
+  void refuse(const Cause* cause, std::string_view stage, const Raised& raised, std::string detail,
+              const std::vector<Lora*>& loras, const std::vector<Lora*>& concerned = {});
   void refuse_stack(const Module& module, const Raised& raised,
                     const std::vector<std::vector<Lora*>>& by_word);
   void refuse_stacked(const Module& module, std::string_view stage, const Raised& raised,

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/engine/vllm/causes.h"
 #include "lib/engine/vllm/load/pack.h"
 
 namespace moelora::vllm {
@@ -39,7 +40,7 @@ void PackStep::pack_experts(const Module& module, const Wanted& wanted) {
   }
   if (all.empty()) return;
   if (!missing.empty())
-    return refuse(cause::kIncompleteExperts, "pack", assertion_error(),
+    return refuse(&cause::incomplete_experts, "pack", assertion_error(),
                   fmt::format("{} has no {}; {} of {} pairs are there", module.name,
                               server_.expert_names[missing.front()], all.size(), count),
                   all);
@@ -70,7 +71,7 @@ void PackStep::refuse_stack(const Module& module, const Raised& raised,
       const bool whole = lora->has_a() && lora->has_b();
       if (half ? !whole : !same_shapes(*lora, *experts.front())) odd.push_back(lora);
     }
-  refuse(half ? cause::kIncompleteExperts : cause::kUnequalRanks, "pack", raised,
+  refuse(half ? &cause::incomplete_experts : &cause::unequal_ranks, "pack", raised,
          (odd.empty() ? module.name : name_of(*odd.front())) +
              (half ? " has one factor of a pair only"
                    : " has factors of another shape than the first expert's"),
@@ -91,7 +92,7 @@ void PackStep::pack_shared_outer(const Module& module, const Wanted& wanted) {
     if (Lora* lora = model_.find(child)) found.push_back(lora);
   if (found.empty()) return;
   if (found.size() < wanted.children.size())
-    return refuse(cause::kIncompleteExperts, "pack", assertion_error(),
+    return refuse(&cause::incomplete_experts, "pack", assertion_error(),
                   fmt::format("{} needs experts.w1, w2 and w3, {} of them are there", module.name,
                               found.size()),
                   found);
@@ -126,9 +127,9 @@ View PackStep::per_expert_b(const View& b) const {
 void PackStep::refuse_stacked(const Module& module, std::string_view stage, const Raised& raised,
                               const std::vector<Lora*>& loras) {
   if (raised.type == "AttributeError")
-    return refuse(cause::kHalfPair, stage, raised, module.name + " has one factor of a pair only",
+    return refuse(&cause::half_pair, stage, raised, module.name + " has one factor of a pair only",
                   loras);
-  refuse(cause::kShape, stage, raised,
+  refuse(&cause::shape_refused, stage, raised,
          fmt::format("{}: the stacked factors do not divide among the base's {} experts",
                      module.name, server_.spec.experts),
          loras);
@@ -140,7 +141,7 @@ void PackStep::stack_experts(const Module& module, const Wanted& wanted) {
   if (down == nullptr || down->packed || !down->has_a()) return;
   Lora* gate_up = model_.find(wanted.inner);
   if (gate_up == nullptr)
-    return refuse(cause::kIncompleteExperts, "stack3d", assertion_error(),
+    return refuse(&cause::incomplete_experts, "stack3d", assertion_error(),
                   module.name + ".base_layer (gate_up_proj) is missing: one parameter alone",
                   {down});
   View a13, a2, b13, b2;

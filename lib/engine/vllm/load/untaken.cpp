@@ -4,6 +4,7 @@
 
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/nearest.h"
+#include "lib/engine/vllm/causes.h"
 #include "lib/engine/vllm/plan/silent.h"
 
 namespace moelora::vllm {
@@ -81,16 +82,16 @@ Unused why_unused(const Server& server, const std::string& module) {
                                                     : expert_tensor(server, module, place.layer);
 }
 
-std::string_view cause_of(Unused why) {
+const Cause* cause_of(Unused why) {
   switch (why) {
     case Unused::router:
-      return cause::kRouter;
+      return &cause::router_target;
     case Unused::base_layer:
-      return cause::kBaseLayerAlone;
+      return &cause::base_layer_alone;
     case Unused::moe_path:
-      return cause::kMoePath;
+      return &cause::wrong_moe_path;
     default:
-      return cause::kNoOp;
+      return &cause::silent_no_op;
   }
 }
 

@@ -7,6 +7,7 @@
 #include "lib/adapter/adapter_config.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/error.h"
+#include "lib/engine/vllm/causes.h"
 
 namespace moelora::vllm {
 namespace {
@@ -58,7 +59,7 @@ class Scales {
            (memory.gate_up.empty() ? memory.up : memory.gate_up);
   }
 
-  void add(std::string_view cause, Effect effect, uint32_t tensor, std::string detail) {
+  void add(const Cause* cause, Effect effect, uint32_t tensor, std::string detail) {
     for (Fault& fault : faults_)
       if (fault.cause == cause) return fault.tensors.push_back(tensor);
     faults_.push_back({cause, effect, std::move(detail), {tensor}, std::nullopt});
@@ -67,12 +68,12 @@ class Scales {
   void look_at_scale(uint32_t i, const Scaling& trained, bool numbered) {
     const double used = numbered ? adapter_.config.expert_scaling : adapter_.config.scaling;
     if (differ(trained.value(), plain_.value()))
-      add(cause::kPatterns, Effect::wrong_scale, i,
+      add(&cause::patterns_ignored, Effect::wrong_scale, i,
           fmt::format("was trained with alpha {} and rank {}, a scale of {:g}; vLLM takes {:g} for "
                       "every module",
                       trained.alpha, trained.rank, trained.value(), used));
     if (differ(used, plain_.value()))
-      add(cause::kRslora, Effect::wrong_scale, i,
+      add(&cause::rslora_experts, Effect::wrong_scale, i,
           fmt::format("rsLoRA scales with {:g}, vLLM takes alpha / r = {:g} for these experts",
                       plain_.value(), used));
   }
@@ -84,7 +85,7 @@ class Scales {
     const int64_t rows = a ? shape[0] : shape[1], experts = server_.spec.experts;
     if (rows % experts != 0 || trained.rank <= 0) return;
     if (rows != experts * trained.rank && rows % trained.rank == 0)
-      add(cause::kPartialCopy, Effect::misplaced, i,
+      add(&cause::silent_partial_copy, Effect::misplaced, i,
           fmt::format("{} is {} experts of rank {}; vLLM reads {} experts of rank {}",
                       to_string(shape), rows / trained.rank, trained.rank, experts,
                       rows / experts));
@@ -97,10 +98,10 @@ class Scales {
     const bool rank_major = server_.settings.rank_major_b;
     if ((meant == BOrder::rank_major) == rank_major) return;
     if (rank_major)
-      add(cause::kDeclaredBOrder, Effect::wrong_values, i,
+      add(&cause::b_order_declared_other, Effect::wrong_values, i,
           "lora_B_layout says that each expert's columns lie together; vLLM reads column k*E + e");
     else
-      add(cause::kOldBOrder, Effect::wrong_values, i,
+      add(&cause::b_order_old_engine, Effect::wrong_values, i,
           "this version reads the columns of each expert together; PEFT writes column k*E + e");
   }
 

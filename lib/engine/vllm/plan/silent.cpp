@@ -5,6 +5,8 @@
 #include <map>
 #include <set>
 
+#include "lib/engine/vllm/causes.h"
+
 namespace moelora::vllm {
 namespace {
 
@@ -34,7 +36,7 @@ class Silent {
   const std::string& module(uint32_t i) const { return adapter_.names[i].module; }
   std::string shape(uint32_t i) const { return to_string(adapter_.file->tensors[i].shape); }
 
-  void add(std::string_view cause, Effect effect, uint32_t tensor, std::string detail) {
+  void add(const Cause* cause, Effect effect, uint32_t tensor, std::string detail) {
     for (Fault& fault : faults_)
       if (fault.cause == cause && fault.effect == effect) return fault.tensors.push_back(tensor);
     faults_.push_back({cause, effect, std::move(detail), {tensor}, std::nullopt});
@@ -56,10 +58,10 @@ class Silent {
       case Use::loaded:
         return add_unused(i);
       case Use::half:
-        return add(cause::kHalfPair, Effect::unused, i,
+        return add(&cause::half_pair, Effect::unused, i,
                    fmt::format("{} has one factor of a pair only: nothing is added", module(i)));
       case Use::overwritten:
-        return add(cause::kNoOp, Effect::unused, i,
+        return add(&cause::silent_no_op, Effect::unused, i,
                    fmt::format("{} is in the file twice: the later name wins", module(i)));
       case Use::copied:
         experts_copied_ |= module(i).find(".experts") != std::string::npos;
@@ -72,24 +74,24 @@ class Silent {
   void look_at_shape(uint32_t i) {
     const Misfit& misfit = states_[i].misfit;
     if (misfit.collapsed)
-      add(cause::kSharedOuter, Effect::cut, i,
+      add(&cause::shared_outer_flag, Effect::cut, i,
           fmt::format("is {}: a factor of every expert, where this server holds one for all and "
                       "keeps expert 0's",
                       shape(i)));
     if ((misfit.larger || misfit.smaller) && too_large_.contains(group_of(module(i))))
-      add(cause::kTpHides, misfit.larger ? Effect::cut : Effect::partial, i,
+      add(&cause::tp_hides_shape, misfit.larger ? Effect::cut : Effect::partial, i,
           fmt::format("is {}, not what the base has; at tp {} what lies beyond is cut off without "
                       "a word, at tp 1 vLLM refuses it",
                       shape(i), server_.settings.tp));
     else if (misfit.smaller)
-      add(cause::kPartialCopy, Effect::partial, i,
+      add(&cause::silent_partial_copy, Effect::partial, i,
           fmt::format("is {}, smaller than the base: the rest of vLLM's buffer stays zero",
                       shape(i)));
   }
 
   void look_at_gpt_oss() {
     if (server_.is_gpt_oss() && server_.settings.mixed)
-      faults_.push_back({cause::kGptOssMixed,
+      faults_.push_back({&cause::gpt_oss_mixed_mode,
                          Effect::wrong_values,
                          "gate's delta goes to the first half of the columns and up's to the "
                          "second, the MXFP4 experts keep them interleaved",
@@ -103,7 +105,7 @@ class Silent {
     if (!settings.mxfp4 || settings.moe_tp() == 1) return;
     const int64_t plain = server_.spec.intermediate / settings.moe_tp();
     if (server_.intermediate() == plain) return;
-    faults_.push_back({cause::kPadded,
+    faults_.push_back({&cause::padded_partition,
                        Effect::misplaced,
                        fmt::format("at tp {} rank 1 of the base begins at row {} of the "
                                    "intermediate size, its LoRA at row {}",

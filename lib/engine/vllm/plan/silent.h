@@ -23,7 +23,7 @@ enum class Unused : uint8_t {
   module,      // no module of this name
 };
 Unused why_unused(const Server& server, const std::string& module);
-std::string_view cause_of(Unused why);
+const Cause* cause_of(Unused why);
 std::string text_of(Unused why, const Server& server, const std::string& module);
 
 }  // namespace moelora::vllm

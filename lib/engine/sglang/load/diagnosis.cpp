@@ -1,10 +1,11 @@
-#include "lib/engine/sglang/load/causes.h"
+#include "lib/engine/sglang/load/diagnosis.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 
+#include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/names.h"
 
 namespace moelora::sglang {
@@ -36,12 +37,12 @@ bool belongs_to_tower(std::string_view name) {
                      [&](std::string_view tower) { return contains(name, tower); });
 }
 
-Cause rank_cause(const CpuAdapter& adapter, const Source& source, int64_t rank) {
+Diagnosis rank_cause(const CpuAdapter& adapter, const Source& source, int64_t rank) {
   if (has_pattern(adapter, "rank_pattern"))
-    return {"patterns-ignored",
+    return {&cause::patterns_ignored,
             fmt::format("rank_pattern gives {} rank {}; the server holds every module at r = {}",
                         in_text(leaf_of(source.name)), rank, adapter.r)};
-  return {"rank-mismatch",
+  return {&cause::rank_mismatch,
           fmt::format("rank {} in the tensor, r = {} in the config", rank, adapter.r)};
 }
 
@@ -59,77 +60,84 @@ constexpr std::string_view kGdn[] = {"in_proj_qkv", "in_proj_z",  "in_proj_a",
 
 }  // namespace
 
-Cause cause_of_stack(const CpuAdapter& adapter, std::span<const Staged* const> parts) {
+Diagnosis cause_of_stack(const CpuAdapter& adapter, std::span<const Staged* const> parts) {
   for (const Staged* part : parts)
     for (int32_t id : part->sources()) {
       const Source& source = source_of(adapter, id);
-      if (!is_factor(source.name)) return {"extra-becomes-b", "is no low-rank factor"};
+      if (!is_factor(source.name)) return {&cause::extra_becomes_b, "is no low-rank factor"};
       const int64_t rank = rank_of_factor(source);
       if (rank >= 0 && rank != adapter.r && !part->is_a()) return rank_cause(adapter, source, rank);
     }
   const Staged &first = *parts[0], &second = *parts[1];
   if (first.rank() == 3 && second.rank() == 3 && first.shape[0] != second.shape[0])
-    return {"half-shared", fmt::format("leading extents {} and {} of parts that the server stacks",
-                                       first.shape[0], second.shape[0])};
-  return {"shape-mismatch", fmt::format("{} and {}, which the server stacks, do not fit together",
-                                        to_string(first.shape), to_string(second.shape))};
+    return {&cause::half_shared,
+            fmt::format("leading extents {} and {} of parts that the server stacks", first.shape[0],
+                        second.shape[0])};
+  return {&cause::shape_mismatch,
+          fmt::format("{} and {}, which the server stacks, do not fit together",
+                      to_string(first.shape), to_string(second.shape))};
 }
 
-Cause cause_of_unmatched(const CpuAdapter& adapter, const Staged& entry, const NameSet& targets,
-                         const Features& features) {
+Diagnosis cause_of_unmatched(const CpuAdapter& adapter, const Staged& entry, const NameSet& targets,
+                             const Features& features) {
   const std::string_view leaf = leaf_of(entry.name);
   if (is_one_of(leaf, kRouters))
-    return {"router-target", "a factor of the router, which SGLang cannot serve"};
+    return {&cause::router_target, "a factor of the router, which SGLang cannot serve"};
   if (!is_factor(entry.name))
-    return {"extra-becomes-b", "is no low-rank factor: SGLang takes it for the B of its module"};
+    return {&cause::extra_becomes_b,
+            "is no low-rank factor: SGLang takes it for the B of its module"};
   if (contains(entry.name, "experts.base_layer.") || leaf == "experts")
-    return {"stacked-peft-experts", "a stacked expert parameter as PEFT saves it"};
+    return {&cause::stacked_peft_experts, "a stacked expert parameter as PEFT saves it"};
   if (leaf == "k_proj" || leaf == "v_proj") {
     if (partner_is_half(adapter, entry.name, leaf, "q_proj"))
-      return {"orphan-factor", "q_proj has one of its two factors only"};
-    return {"kv-without-q", fmt::format("{} without q_proj", leaf)};
+      return {&cause::orphan_factor, "q_proj has one of its two factors only"};
+    return {&cause::kv_without_q, fmt::format("{} without q_proj", leaf)};
   }
   if (leaf == "up_proj") {
     for (std::string_view gate : {"gate_proj", "w1"})
       if (partner_is_half(adapter, entry.name, leaf, gate))
-        return {"orphan-factor", "gate_proj has one of its two factors only"};
-    return {"up-without-gate", "up_proj without gate_proj"};
+        return {&cause::orphan_factor, "gate_proj has one of its two factors only"};
+    return {&cause::up_without_gate, "up_proj without gate_proj"};
   }
-  if (leaf == "kv_a_proj_with_mqa") return {"half-mla", "kv_a_proj_with_mqa without q_a_proj"};
-  if (is_one_of(leaf, kGdn)) return {"split-gdn", fmt::format("{} is not served by itself", leaf)};
+  if (leaf == "kv_a_proj_with_mqa")
+    return {&cause::half_mla, "kv_a_proj_with_mqa without q_a_proj"};
+  if (is_one_of(leaf, kGdn))
+    return {&cause::split_gdn, fmt::format("{} is not served by itself", leaf)};
   const std::string target = normalised_target(leaf, features);
   if (targets.count(target) == 0 && (adapter.all_targets || adapter.targets.count(target) != 0))
-    return {"server-options", fmt::format("the server's --lora-target-modules lack {}", target)};
+    return {&cause::server_options,
+            fmt::format("the server's --lora-target-modules lack {}", target)};
   if (targets.count(target) == 0)
-    return {"config-without-tensors",
+    return {&cause::config_without_tensors,
             fmt::format("target_modules does not name {}", in_text(leaf))};
-  return {"no-such-module", fmt::format("SGLang knows no module {}", in_text(leaf))};
+  return {&cause::no_such_module, fmt::format("SGLang knows no module {}", in_text(leaf))};
 }
 
-Cause cause_of_shape(const CpuAdapter& adapter, const Staged& entry, int64_t max_rank,
-                     std::string found_and_expected) {
+Diagnosis cause_of_shape(const CpuAdapter& adapter, const Staged& entry, int64_t max_rank,
+                         std::string found_and_expected) {
   const std::string_view leaf = leaf_of(entry.name);
   if (adapter.r > max_rank)
-    return {"rank-over-limit",
+    return {&cause::rank_over_limit,
             fmt::format("r = {}, and the server's --max-lora-rank is {}", adapter.r, max_rank)};
   for (int32_t id : entry.sources()) {
     const Source& source = source_of(adapter, id);
     if (!is_factor(source.name))
-      return {"extra-becomes-b", "is no low-rank factor: SGLang takes it for the B of its module"};
+      return {&cause::extra_becomes_b,
+              "is no low-rank factor: SGLang takes it for the B of its module"};
     if (belongs_to_tower(source.name))
-      return {"layer-out-of-range",
+      return {&cause::layer_out_of_range,
               "a tensor of another tower, which SGLang puts into the text layer of that number"};
   }
   if (contains(entry.name, "experts.gate_up_proj") || contains(entry.name, "experts.down_proj"))
     if (entry.rank() == 2 && !expert_of(entry.name))
-      return {"stacked-peft-experts", "a stacked expert parameter as PEFT saves it"};
+      return {&cause::stacked_peft_experts, "a stacked expert parameter as PEFT saves it"};
   if (leaf == "fused_qkv_a_proj_with_mqa" && entry.blocks.back().source == kZeros)
-    return {"half-mla", "q_a_proj without kv_a_proj_with_mqa"};
+    return {&cause::half_mla, "q_a_proj without kv_a_proj_with_mqa"};
   for (int32_t id : entry.sources()) {
     const int64_t rank = rank_of_factor(source_of(adapter, id));
     if (rank >= 0 && rank != adapter.r) return rank_cause(adapter, source_of(adapter, id), rank);
   }
-  return {"shape-mismatch", std::move(found_and_expected)};
+  return {&cause::shape_mismatch, std::move(found_and_expected)};
 }
 
 }  // namespace moelora::sglang
