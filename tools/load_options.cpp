@@ -1,5 +1,6 @@
 #include "tools/load_options.h"
 
+#include <CLI/CLI.hpp>
 #include <array>
 
 #include "lib/base/nearest.h"

@@ -1,11 +1,11 @@
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "lib/adapter/adapter_file.h"
+#include "tools/tool.h"
 
 namespace moelora {
 

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
+
 #include "lib/adapter/convert.h"
 #include "lib/adapter/init.h"
 #include "lib/adapter/inspect.h"
@@ -33,7 +35,7 @@ WriteFolderOptions folder_options(const CommonOptions& common, bool force, bool 
   WriteFolderOptions out;
   out.output = {force, !no_sync};
   out.weights.threads = common.threads;
-  if (!common.quiet) out.weights.progress = "writing";
+  out.weights.job = shown_job(common.quiet);
   if (!shard_size.empty()) out.weights.max_shard_size = parse_size("--max-shard-size", shard_size);
   return out;
 }

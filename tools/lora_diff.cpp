@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <CLI/CLI.hpp>
 #include <charconv>
 #include <cmath>
 
@@ -44,7 +45,7 @@ struct WeightsCommand {
   int run() {
     options.load = load.options();
     options.threads = common.threads;
-    options.progress = !common.quiet;
+    options.job = shown_job(common.quiet);
     const WeightComparison c = compare_weights(a, b, options);
     for (const std::string& note : c.notes) print_note(common, kTool, note);
     print_data(common, format == "json" ? weight_json(c) : weight_text(c));

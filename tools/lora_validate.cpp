@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
+
 #include "lib/base/error.h"
 #include "lib/check/explain.h"
 #include "lib/check/judge.h"

@@ -1,7 +1,10 @@
 #include "tools/tool.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -44,6 +47,12 @@ const CLI::App& command_of(const CLI::App& app) {
   return named.empty() ? app : *named.front();
 }
 
+// "lora-convert adapter".
+std::string command_line(const CLI::App& command) {
+  const CLI::App* parent = command.get_parent();
+  return (parent != nullptr ? parent->get_name() + " " : "") + command.get_name();
+}
+
 // What this command calls an option; "" when it has none of that meaning.
 std::string flag_of(const CLI::App& command, Option option) {
   const std::string own = default_flag(option);
@@ -52,16 +61,46 @@ std::string flag_of(const CLI::App& command, Option option) {
   return "";
 }
 
+// The first word that no option took.
+Error unexpected(const CLI::App& command) {
+  const std::string word = command.remaining(true).front();
+  if (!word.starts_with("-"))
+    return {Location{}, fmt::format("unexpected argument '{}'", printable(word))};
+  std::vector<std::string> names;
+  for (const CLI::Option* option : command.get_options())
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  const std::vector<std::string_view> known(names.begin(), names.end());
+  return unknown_word({}, "option", word.substr(0, word.find('=')), known,
+                      fmt::format("run '{} --help'", command_line(command)));
+}
+
 }  // namespace
 
 void add_common_options(CLI::App& app, CommonOptions& options) {
   app.add_option("--output", options.output, "Write what would go to stdout into FILE")
       ->type_name("FILE");
   app.add_flag("--quiet", options.quiet, "No notes and no progress on stderr");
-  app.add_flag("--no-color", options.no_color, "No colour, as NO_COLOR does");
+  app.add_flag("--no-color", options.no_color, "No color, as NO_COLOR does");
   app.add_option("--threads", options.threads, "Threads to work with (default: all)")
       ->type_name("N")
       ->check(CLI::Range(1, 1024));
+}
+
+CLI::Option* add_choice(CLI::App& app, const char* name, std::string& value, const char* help,
+                        std::vector<std::string> choices) {
+  const std::string flag = std::string(name).substr(std::string(name).rfind(',') + 1);
+  const auto check = [flag, choices](const std::string& word) -> std::string {
+    if (std::find(choices.begin(), choices.end(), word) != choices.end()) return "";
+    const std::vector<std::string_view> known(choices.begin(), choices.end());
+    throw unknown_word({{}, 0, 0, flag, {}}, "value", word, known);
+  };
+  return app.add_option(name, value, help)
+      ->type_name("")
+      ->check(CLI::Validator(check, fmt::format("{{{}}}", fmt::join(choices, ","))));
+}
+
+std::string examples(std::initializer_list<std::string_view> lines) {
+  return fmt::format("Examples:\n  {}", fmt::join(lines, "\n  "));
 }
 
 int run_tool(CLI::App& app, int argc, char** argv, const std::function<int()>& run) {
@@ -73,8 +112,11 @@ int run_tool(CLI::App& app, int argc, char** argv, const std::function<int()>& r
     return run();
   } catch (const CLI::Success& e) {
     return app.exit(e) == 0 ? kClean : kFailed;
+  } catch (const CLI::ExtrasError&) {
+    const Error error = unexpected(command_of(app));
+    return report(tool, error.what(), error.hint());
   } catch (const CLI::ParseError& e) {
-    return report(tool, e.what(), fmt::format("run '{} --help'", tool));
+    return report(tool, e.what(), fmt::format("run '{} --help'", command_line(command_of(app))));
   } catch (const Error& e) {
     const auto spell = [&](Option option) { return flag_of(command_of(app), option); };
     return report(tool, e.message(spell), e.advice().text(spell));

@@ -1,8 +1,16 @@
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <functional>
 #include <string>
+#include <string_view>
+#include <vector>
+
+#include "tools/progress_bar.h"
+
+namespace CLI {
+class App;
+class Option;
+}  // namespace CLI
 
 namespace moelora {
 
@@ -15,13 +23,20 @@ struct CommonOptions {
 
 void add_common_options(CLI::App& app, CommonOptions& options);
 
+// An option that takes one of a few words; "unknown value 'jsn' (did you mean 'json'?)" for others.
+CLI::Option* add_choice(CLI::App& app, const char* name, std::string& value, const char* help,
+                        std::vector<std::string> choices);
+
+// The end of a --help: examples first, two or three command lines one would really type.
+std::string examples(std::initializer_list<std::string_view> lines);
+
 // Exit codes (design.md): 0 clean, 1 findings or differences, 2 usage error or the job could not be
 // done.
 inline constexpr int kClean = 0, kFindings = 1, kFailed = 2;
 
 // Parses the command line, calls `run` and turns every failure into one line on stderr:
-// "TOOL: error: WHERE: WHAT", and "hint: ..." where a mend is known. The only place that catches
-// Error.
+// "TOOL: error: WHERE: WHAT", and "hint: ..." where a correction is known, both with this tool's
+// names of options. The only place that catches Error.
 int run_tool(CLI::App& app, int argc, char** argv, const std::function<int()>& run);
 
 // Data for the user: to --output FILE (whole or not at all) or to stdout. A closed or full stdout

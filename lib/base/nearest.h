@@ -18,7 +18,8 @@ std::optional<std::string_view> nearest(std::string_view text,
                                         std::span<const std::string_view> known);
 
 // The Error for a `word` that is none of `known`, of one kind: "unknown layout 'stackd' (did you
-// mean 'stacked'?)". Its hint lists them ("layouts: ...") where they are few, else it is `otherwise`.
+// mean 'stacked'?)". Its hint lists them ("layouts: ...") where they are few, else it is
+// `otherwise`.
 Error unknown_word(Location location, std::string_view kind, std::string_view word,
                    std::span<const std::string_view> known, Hint otherwise = {});
 

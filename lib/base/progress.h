@@ -3,35 +3,52 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <string>
+#include <string_view>
+
+#include "lib/base/error.h"
 
 namespace moelora {
 
-// A progress bar on stderr. It shows only when stderr is a terminal, quiet is off and the work has
-// taken over a second; it is redrawn at most 10 times a second and wiped by the destructor.
-// add() may be called from any thread.
-class Progress {
+// How far one stage of a job is, in bytes.
+struct Progress {
+  std::string_view stage;  // "writing", "comparing", "computing"
+  uint64_t done = 0, total = 0;
+};
+
+// What a caller hears of a job and how it ends one. Both may be empty. `progress` is called from
+// any thread, never by two at once, at most 20 times a second and at the end of each stage;
+// `cancelled` is asked between adapters, tensors and blocks of one, from any thread.
+struct JobControl {
+  std::function<void(const Progress&)> progress;
+  std::function<bool()> cancelled;
+
+  void check() const;  // throws Cancelled
+};
+
+// The caller cancelled the job. Nothing of its output was published.
+class Cancelled : public Error {
  public:
-  Progress(std::string label, uint64_t total_bytes, bool quiet);
-  ~Progress();
-  Progress(const Progress&) = delete;
-  Progress& operator=(const Progress&) = delete;
+  Cancelled() : Error("", "cancelled") {}
+};
+
+// Counts one stage. add() may be called from any thread; it throws Cancelled.
+class ProgressMeter {
+ public:
+  ProgressMeter(std::string_view stage, uint64_t total_bytes, const JobControl& job);
 
   void add(uint64_t bytes);
 
-  // The line shown: "converting  42% [########            ] 1.2 of 2.9 GB, 0.61 GB/s, 3 s left".
-  static std::string line(const std::string& label, uint64_t done, uint64_t total, double seconds);
-
  private:
   using Clock = std::chrono::steady_clock;
-  std::string label_;
+  std::string stage_;
   uint64_t total_;
-  bool shown_;  // whether anything may be shown at all
-  bool drawn_ = false;
-  Clock::time_point start_;
+  JobControl job_;
   std::atomic<uint64_t> done_ = 0;
-  std::atomic<int64_t> next_ms_;  // since start_, when the next redraw is due
+  Clock::time_point start_;
+  std::atomic<int64_t> next_ms_ = 0;  // since start_, when the next call of progress is due
   std::mutex mutex_;
 };
 

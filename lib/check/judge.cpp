@@ -63,7 +63,7 @@ void run_forwards(const JudgeRequest& request, Deployment& deployment) {
   ForwardCheckOptions options;
   options.where = open_device(request.device);
   options.threads = request.subject.threads;
-  options.progress = request.progress;
+  options.job = request.job;
   for (Subject& adapter : deployment.adapters) run_forward(adapter, *deployment.source, options);
 }
 

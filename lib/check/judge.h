@@ -18,7 +18,7 @@ struct JudgeRequest {
   bool numeric = false;  // run the rules that compute too
   std::string source;    // what the adapters were made from; "" unknown. REQUIRES numeric
   DeviceChoice device = DeviceChoice::automatic;  // where forwards run
-  bool progress = false;                          // a bar on stderr
+  JobControl job;
 };
 
 struct Verdict {

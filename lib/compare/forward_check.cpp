@@ -141,7 +141,7 @@ StageReport check_forward(const Adapter& packed, const Adapter& source, const Mo
   Runner runner(options, report);
   const std::set<int> layers = layers_of(one, other);
   const uint64_t bytes = bytes_of(layer);
-  Progress progress("computing", bytes * layers.size(), !options.progress);
+  ProgressMeter progress("computing", bytes * layers.size(), options.job);
   for (const int at : layers) {
     const MoeWeights mine{bases.of(at), layer_lora(one, at)};
     const MoeWeights theirs{mine.base, layer_lora(other, at)};

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/base/progress.h"
 #include "lib/base/tensor.h"
 #include "lib/compare/delta_check.h"
 #include "lib/model/model_spec.h"
@@ -16,7 +17,7 @@ struct ForwardCheckOptions {
   int threads = 0;               // 0: all cores
   int64_t pairs_per_expert = 4;  // tokens that each expert gets
   uint64_t seed = 0;             // of tokens, and of a base that stands in
-  bool progress = false;         // a bar on stderr
+  JobControl job;
 };
 
 // Base weights at hand. Without them the same random matrices stand in for every expert and layer:

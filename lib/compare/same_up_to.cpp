@@ -30,7 +30,7 @@ Deltas of_layers(const Deltas& deltas, const std::set<int>& layers) {
 }
 
 bool all_equal(const Deltas& a, const Deltas& b, double tolerance, int threads) {
-  const WeightDiff diff = weight_distances(a, b, {threads, ""});
+  const WeightDiff diff = weight_distances(a, b, {threads, {}});
   if (diff.pairs.empty() || !diff.only_a.empty() || !diff.only_b.empty() ||
       !diff.shapes_differ.empty())
     return false;

@@ -183,7 +183,7 @@ double Distance::cosine() const {
 
 WeightDiff weight_distances(const Deltas& a, const Deltas& b, const DistanceOptions& options) {
   WeightDiff out;
-  Progress progress(options.progress, bytes_of(a) + bytes_of(b), options.progress.empty());
+  ProgressMeter progress("comparing", bytes_of(a) + bytes_of(b), options.job);
   // A batch ends with a projection of a layer once it is worth reading, and in any case when full.
   Batch batch;
   const auto measure = [&] {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "lib/adapter/delta_pair.h"
+#include "lib/base/progress.h"
 
 namespace moelora {
 
@@ -36,7 +37,7 @@ struct WeightDiff {
 
 struct DistanceOptions {
   int threads = 0;
-  std::string progress;  // label of a progress bar; "" for none
+  JobControl job;
 };
 
 // Streams: factors are read in batches of neighbours, each source byte once a batch.

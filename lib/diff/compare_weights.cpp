@@ -75,8 +75,7 @@ WeightComparison compare_weights(const std::string& a, const std::string& b,
   out.tolerance = options.tolerance;
   add_notes("A", first, out);
   add_notes("B", second, out);
-  out.diff =
-      weight_distances(deltas_a, deltas_b, {options.threads, options.progress ? "comparing" : ""});
+  out.diff = weight_distances(deltas_a, deltas_b, {options.threads, options.job});
   if (out.diff.pairs.empty() && out.diff.shapes_differ.empty())
     throw Error(
         b, fmt::format("has not one adapted module in common with {}: nothing to compare", a),

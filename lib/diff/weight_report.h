@@ -14,7 +14,7 @@ struct WeightDiffOptions {
   LoadOptions load;         // for both; `from` is for neither
   double tolerance = 1e-6;  // relative distance up to which two deltas are the same
   int threads = 0;
-  bool progress = false;
+  JobControl job;
 };
 
 // Two adapters in weight space, whatever their layouts.

@@ -28,7 +28,7 @@ class WeightsWriter {
   }
 
   WrittenWeights fill() {
-    Progress progress(options_.progress, written_.bytes, options_.progress.empty());
+    ProgressMeter progress("writing", written_.bytes, options_.job);
     std::vector<std::string> digests =
         evaluate_tensors(tensors_, places_, {options_.threads, options_.memory, options_.digests},
                          [&](size_t file, uint64_t offset, std::span<const std::byte> bytes) {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/base/progress.h"
 #include "lib/base/tensor.h"
 #include "lib/io/output.h"
 
@@ -16,7 +17,7 @@ struct WriteOptions {
   uint64_t memory = 160u << 20;  // bytes of buffers in flight, all threads together
   bool digests = true;           // XXH3-128 of every tensor
   std::map<std::string, std::string> metadata = {{"format", "pt"}};
-  std::string progress = {};  // label of a progress bar on stderr; "": none
+  JobControl job = {};
 };
 
 struct WrittenTensor {

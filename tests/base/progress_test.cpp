@@ -1,92 +1,44 @@
 #include "lib/base/progress.h"
 
 #include <doctest/doctest.h>
-#include <fcntl.h>
-#include <stdlib.h>
-#include <unistd.h>
 
-#include <chrono>
 #include <string>
-#include <thread>
+#include <vector>
 
-using namespace moelora;
+#include "lib/base/parallel.h"
 
-namespace {
+namespace moelora {
 
-// Stderr as a terminal (or a pipe) that remembers what was written to it.
-class StderrAs {
- public:
-  explicit StderrAs(bool terminal) : saved_(dup(STDERR_FILENO)) {
-    int ends[2] = {-1, -1};
-    if (terminal) {
-      read_ = posix_openpt(O_RDWR | O_NOCTTY);
-      grantpt(read_);
-      unlockpt(read_);
-      ends[1] = open(ptsname(read_), O_RDWR | O_NOCTTY);
-    } else {
-      REQUIRE(pipe(ends) == 0);
-      read_ = ends[0];
-    }
-    dup2(ends[1], STDERR_FILENO);
-    close(ends[1]);
-    fcntl(read_, F_SETFL, O_NONBLOCK);
-  }
-  ~StderrAs() {
-    dup2(saved_, STDERR_FILENO);
-    close(saved_);
-    close(read_);
-  }
-  std::string text() const {
-    std::string out;
-    char some[4096];
-    for (ssize_t n = 0; (n = read(read_, some, sizeof some)) > 0;)
-      out.append(some, static_cast<size_t>(n));
-    return out;
-  }
-
- private:
-  int saved_, read_ = -1;
-};
-
-std::string shown(bool terminal, bool quiet, int milliseconds) {
-  const StderrAs stderr_as(terminal);
-  {
-    Progress progress("work", 1000, quiet);
-    for (int i = 0; i < milliseconds / 10; ++i) {
-      progress.add(1);
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-  }
-  return stderr_as.text();
+TEST_CASE("A stage reports its progress, and its end once whatever the number of threads") {
+  std::vector<uint64_t> done;
+  JobControl job;
+  job.progress = [&](const Progress& progress) {
+    CHECK(progress.stage == "writing");
+    CHECK(progress.total == 1000);
+    done.push_back(progress.done);
+  };
+  ProgressMeter meter("writing", 1000, job);
+  parallel_for(100, 4, [&](int64_t, int) { meter.add(10); });
+  REQUIRE(!done.empty());
+  CHECK(done.back() == 1000);
+  CHECK(done.size() < 100);  // at most 20 a second, and the last
 }
 
-size_t redraws(const std::string& text) {
-  size_t n = 0;
-  for (size_t at = 0; (at = text.find("work", at)) != std::string::npos; ++at) ++n;
-  return n;
+TEST_CASE("A job that is cancelled ends where it counts") {
+  int asked = 0;
+  JobControl job;
+  job.cancelled = [&] { return ++asked == 3; };
+  ProgressMeter meter("writing", 100, job);
+  meter.add(1);
+  meter.add(1);
+  CHECK_THROWS_AS(meter.add(1), Cancelled);
+  CHECK(std::string(Cancelled().what()) == "cancelled");
 }
 
-}  // namespace
-
-TEST_CASE("work of more than a second shows its progress on a terminal, and wipes it") {
-  const auto start = std::chrono::steady_clock::now();
-  const std::string text = shown(true, false, 1500);
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-  CHECK(redraws(text) >= 1);
-  CHECK(static_cast<double>(redraws(text)) <= (took.count() - 1) * 10 + 2);  // 10 a second
-  CHECK(text.ends_with("\r\x1b[K"));
+TEST_CASE("Without callbacks a job is only counted") {
+  ProgressMeter meter("writing", 1, {});
+  meter.add(1);
+  JobControl().check();
 }
 
-TEST_CASE("nothing is shown of short work, when quiet, or where stderr is no terminal") {
-  CHECK(shown(true, false, 20) == "");
-  CHECK(shown(true, true, 1200) == "");
-  CHECK(shown(false, false, 1200) == "");
-}
-
-TEST_CASE("the line says how much, how fast and how long") {
-  CHECK(Progress::line("converting", 1'200'000'000, 2'400'000'000, 2) ==
-        "converting  50% [############            ] 1.2 of 2.4 GB, 0.60 GB/s, 2 s left");
-  CHECK(Progress::line("x", 0, 0, 0) ==
-        "x 100% [########################] 0.0 of 0.0 GB, 0.00 GB/s, 0 s left");
-  CHECK(Progress::line("x", 5, 3, 1).starts_with("x 100% [########################]"));
-}
+}  // namespace moelora

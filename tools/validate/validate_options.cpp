@@ -4,6 +4,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
@@ -153,7 +154,7 @@ JudgeRequest judge_request(const ValidateOptions& options) {
   out.source = options.source;
   if (options.device == "cpu") out.device = DeviceChoice::cpu;
   if (options.device == "cuda") out.device = DeviceChoice::cuda;
-  out.progress = !options.common.quiet;
+  out.job = shown_job(options.common.quiet);
   for (const std::string& rule : options.ignore)
     out.waivers.push_back({&rule_named(rule, at_option(Option::ignore)), "no reason given", "",
                            "--ignore " + rule, ""});
