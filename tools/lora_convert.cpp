@@ -297,11 +297,11 @@ struct Init {
 
   int run() {
     options.dtype = parse_dtype(dtype);
-    const FreshAdapter fresh = make_adapter(options);
+    const Conversion fresh = make_adapter(options);
     const WrittenWeights written =
         write_adapter(fresh, out, folder_options(common, force, no_sync, max_shard_size));
     print_data(common, module_table(module_rows(fresh.adapter),
-                                    fresh.layout != nullptr ? fresh.layout->id : "dense") +
+                                    fresh.to != nullptr ? fresh.to->id : "dense") +
                            fmt::format("wrote {}: {} tensors, {}\n", out, written.tensors.size(),
                                        size_text(written.bytes)));
     return kClean;

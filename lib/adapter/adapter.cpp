@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 
 #include "lib/base/error.h"
+#include "lib/base/parallel.h"
 
 namespace moelora {
 
@@ -75,6 +77,22 @@ Tensor stack_experts(const Factor& factor, Side side, int64_t experts, int64_t r
   for (int64_t e = 0; e < experts; ++e)
     parts.push_back(factor.has(e) ? pad_rank(factor.at(e), side, rank) : absent);
   return Tensor::stack(parts);
+}
+
+bool identical(const Tensor& a, const Tensor& b) {
+  if (a.dtype() != b.dtype() || a.shape() != b.shape()) return false;
+  return a.same_recipe(b) || a.read() == b.read();
+}
+
+bool all_identical(std::span<const std::pair<Tensor, Tensor>> pairs, int threads) {
+  if (pairs.empty()) return true;
+  if (!identical(pairs.front().first, pairs.front().second)) return false;
+  std::atomic<bool> same = true;
+  parallel_for(static_cast<int64_t>(pairs.size()) - 1, threads, [&](int64_t i, int) {
+    const auto& [a, b] = pairs[static_cast<size_t>(i) + 1];
+    if (same && !identical(a, b)) same = false;
+  });
+  return same;
 }
 
 }  // namespace moelora

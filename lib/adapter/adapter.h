@@ -3,7 +3,9 @@
 #include <compare>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lib/adapter/adapter_config.h"
@@ -103,5 +105,12 @@ Tensor stack_experts(const Factor& factor, Side side, int64_t experts, int64_t r
 
 // The largest rank of any expert of the pair.
 int64_t max_rank(const ExpertPair& pair);
+
+// Same dtype, shape and bytes. Equal recipes are recognised without reading.
+bool identical(const Tensor& a, const Tensor& b);
+
+// Whether every pair is identical. Stops at the first that is not, looking at one pair before
+// reading the rest, since factors that differ mostly differ at once.
+bool all_identical(std::span<const std::pair<Tensor, Tensor>> pairs, int threads);
 
 }  // namespace moelora

@@ -2,19 +2,16 @@
 
 #include <fmt/format.h>
 
-#include <filesystem>
 #include <map>
 
+#include "lib/adapter/adapter_folder.h"
 #include "lib/adapter/expert_collector.h"
 #include "lib/base/error.h"
+#include "lib/io/folder_listing.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
-
-namespace fs = std::filesystem;
-
-constexpr std::string_view kConfigName = "adapter_config.json";
 
 std::string plain_normalised(std::string module) {
   if (module == "model.unembed_tokens" || module == "unembed_tokens" || module == "model.lm_head")
@@ -139,20 +136,17 @@ void note_config(const AdapterConfig& config, std::vector<std::string>& notes) {
 }  // namespace
 
 AdapterFiles open_adapter(const std::string& path, const TorchOptions& torch) {
+  AdapterFolder found = read_adapter_folder(path, false, torch);
+  if (!found.has_config) throw Error(found.problems.front().error);
   AdapterFiles out;
-  std::error_code ignored;
-  if (!fs::exists(path, ignored))
-    throw Error(path, "does not exist", "name a folder with adapter_config.json");
-  const bool folder = fs::is_directory(path, ignored);
-  out.folder = folder ? path : fs::path(path).parent_path().string();
-  if (out.folder.empty()) out.folder = ".";
-  const fs::path config = fs::path(out.folder) / kConfigName;
-  if (!fs::exists(config, ignored))
-    throw Error(out.folder, "has no adapter_config.json",
-                "an adapter is a folder with adapter_config.json and adapter_model.safetensors");
-  out.config = read_adapter_config(config.string());
-  out.weights = open_weights(path, {"adapter_model"}, torch);
-  if (out.weights.tensors.empty())
+  out.folder = found.folder;
+  out.config = parse_adapter_config(std::move(found.config),
+                                    join_path(found.folder, std::string(kConfigName)));
+  if (!found.problems.empty()) throw Error(found.problems.front().error);
+  out.tensors = found.take_tensors();
+  for (const FolderFile& file : found.files) out.weights.push_back(file.file);
+  out.warnings = std::move(found.warnings);
+  if (out.tensors.empty())
     throw Error(path, "holds no tensor", "the training saved no LoRA weights");
   return out;
 }
@@ -194,7 +188,7 @@ LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> bas
   LoadedAdapter out;
   out.files = std::move(files);
   out.base = std::move(base);
-  const TensorMap& tensors = out.files.weights.tensors;
+  const TensorMap& tensors = out.files.tensors;
   Interpretation meaning = interpret_tensors(tensors, expert_tensors(tensors), out.files.config,
                                              out.base ? &out.base->spec : nullptr, from, read);
   out.adapter = std::move(meaning.adapter);

@@ -5,7 +5,8 @@
 #include <vector>
 
 #include "lib/adapter/layout.h"
-#include "lib/io/weights.h"
+#include "lib/io/file.h"
+#include "lib/io/torch_archive.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
@@ -21,8 +22,10 @@ struct LoadOptions {
 // An adapter as it lies on disk, before anything is made of its names.
 struct AdapterFiles {
   AdapterConfig config;
-  Weights weights;
+  TensorMap tensors;
   std::string folder;
+  std::vector<FilePtr> weights;       // the files that hold `tensors`
+  std::vector<std::string> warnings;  // about them (lib/io/weights.h)
 };
 
 struct LoadedAdapter {
@@ -33,22 +36,14 @@ struct LoadedAdapter {
   std::vector<std::string> notes;  // what was assumed, for people
 };
 
-// `path`: a folder with adapter_config.json, or a weights file beside one. Throws Error.
+// `path`: a folder with adapter_config.json, or a weights file beside one. Throws Error: the first
+// problem of read_adapter_folder.
 AdapterFiles open_adapter(const std::string& path, const TorchOptions& torch = {});
 
 // The base model to read an adapter with: options.base, else base_model_name_or_path where that is
 // a known hub name (never a path: it is a hint of another machine), else none.
 std::optional<BaseModel> base_for(const AdapterConfig& config, const LoadOptions& options,
                                   std::vector<std::string>& notes);
-
-// The layout all of these tensors belong to; null when there are none. Throws Error that names
-// tensors of both sides when a file mixes layouts, or the names that belong to none.
-const Layout* detect_layout(std::span<const ExpertTensor> tensors);
-
-// A routed-expert factor; nullopt for anything else.
-std::optional<ExpertTensor> expert_tensor(const std::string& name, const TensorName& parsed,
-                                          const Tensor& tensor);
-std::vector<ExpertTensor> expert_tensors(const TensorMap& tensors);
 
 // What tensors and their config mean.
 struct Interpretation {

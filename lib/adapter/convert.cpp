@@ -3,11 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <filesystem>
 
 #include "lib/adapter/config_writer.h"
+#include "lib/adapter/conversion_report.h"
 #include "lib/adapter/gate_up.h"
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
+#include "lib/io/weights.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
@@ -42,11 +46,6 @@ void fuse_for(Conversion& c, const ModelSpec* spec, int threads) {
         "whether gate and up rows are halves or interleaved in the base parameter depends on the "
         "model family, and no base model is known",
         {"name it with ", Option::base});
-}
-
-// The layout whose names dense modules take: a fitted adapter without experts has one too.
-const Layout* naming(const Conversion& c, const ConvertOptions& options) {
-  return c.to == nullptr && c.fitting ? &layout_by_id(options.to) : c.to;
 }
 
 std::string printed_module(const std::string& module, const ModelSpec* spec, const Layout* to) {
@@ -142,13 +141,15 @@ void note_ranks(Conversion& c) {
 }
 
 // Everything that follows from what is read (c.input) and what is to be written (c.adapter).
-Conversion planned(Conversion c, const ConvertOptions& options) {
+// Without experts dense modules keep their names, unless `named`: then they take the layout's.
+Conversion planned(Conversion c, const ConvertOptions& options, bool named) {
   c.notes = c.input.notes;
   const ModelSpec* spec = c.input.base ? &c.input.base->spec : nullptr;
-  if (!c.adapter.experts.empty()) c.to = &layout_by_id(options.to);
+  const Layout& layout = layout_by_id(options.to);
+  if (!c.adapter.experts.empty()) c.to = &layout;
   const LayoutWriteOptions form = written_form(c, options);
 
-  const std::vector<ExpertTarget> dense = write_dense(c, spec, naming(c, options), c.tensors);
+  const std::vector<ExpertTarget> dense = write_dense(c, spec, named ? &layout : c.to, c.tensors);
   WrittenExperts experts;
   if (c.to != nullptr) {
     if (c.to->fused)
@@ -158,9 +159,8 @@ Conversion planned(Conversion c, const ConvertOptions& options) {
     if (!c.fitting) note_ranks(c);
     check_expert_count(c, spec);
     experts = c.to->write({c.adapter, spec, form});
-  } else {
-    (void)layout_by_id(options.to);
-    if (!c.fitting) c.notes.push_back("no routed-expert factors: every layout writes the same");
+  } else if (!c.fitting) {
+    c.notes.push_back("no routed-expert factors: every layout writes the same");
   }
   for (auto& [name, tensor] : experts.tensors) c.tensors[name] = std::move(tensor);
   if (c.fitting) {
@@ -178,7 +178,7 @@ LoadedAdapter read_input(const std::string& in, const ConvertOptions& options) {
   std::vector<std::string> notes;
   AdapterFiles files = open_adapter(in, options.load.torch);
   if (options.dtype) {
-    files.weights.tensors = cast_tensors(files.weights.tensors, *options.dtype);
+    files.tensors = cast_tensors(files.tensors, *options.dtype);
     notes.push_back(fmt::format("factors are cast to {}", dtype_name(*options.dtype)));
   }
   std::optional<BaseModel> base = base_for(files.config, options.load, notes);
@@ -196,7 +196,7 @@ Conversion plan_conversion(LoadedAdapter input, const ConvertOptions& options) {
   Conversion c;
   c.input = std::move(input);
   c.adapter = c.input.adapter;
-  return planned(std::move(c), options);
+  return planned(std::move(c), options, false);
 }
 
 Conversion plan_conversion(LoadedAdapter input, Adapter fitted, Fitting fitting,
@@ -205,7 +205,64 @@ Conversion plan_conversion(LoadedAdapter input, Adapter fitted, Fitting fitting,
   c.input = std::move(input);
   c.adapter = std::move(fitted);
   c.fitting = std::move(fitting);
-  return planned(std::move(c), options);
+  return planned(std::move(c), options, true);
+}
+
+Conversion plan_conversion(Adapter made, const ModelSpec& spec, const ConvertOptions& options) {
+  Conversion c;
+  c.input.base.emplace().spec = spec;
+  c.input.adapter = c.adapter = std::move(made);
+  return planned(std::move(c), options, true);
+}
+
+namespace {
+
+namespace fs = std::filesystem;
+
+// Files that belong to an adapter's user, not to its weights. Unknown files stay behind: SGLang
+// loads every weight file it finds in the folder.
+bool is_carried(const std::string& name) {
+  constexpr std::array<std::string_view, 10> kStarts = {
+      "README",       "LICENSE", "NOTICE", "tokenizer",     "special_tokens_map",
+      "added_tokens", "vocab",   "merges", "chat_template", "generation_config"};
+  return std::any_of(kStarts.begin(), kStarts.end(),
+                     [&](std::string_view start) { return name.starts_with(start); });
+}
+
+std::vector<std::string> carried_files(const std::string& folder) {
+  std::vector<std::string> out;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.is_regular_file() && is_carried(entry.path().filename().string()))
+      out.push_back(entry.path().filename().string());
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+// The output as it lies in the temporary folder; its config is written last and is not there yet.
+AdapterFiles staged_files(const Conversion& c, OutputFolder& folder) {
+  AdapterFiles out;
+  out.folder = folder.staged();
+  out.config = parse_adapter_config(parse_json(c.config.dump(), "adapter_config.json"),
+                                    folder.path() + "/adapter_config.json");
+  out.tensors = open_weights(out.folder, {"adapter_model"}).tensors;
+  return out;
+}
+
+}  // namespace
+
+WrittenConversion write_conversion(const Conversion& c, const std::string& out,
+                                   const WriteFolderOptions& options) {
+  std::vector<FilePtr> inputs = c.input.files.weights;
+  inputs.push_back(File::open(c.input.files.config.where));
+  OutputFolder folder(out, std::move(inputs), options.output);
+  WrittenConversion written{write_weights(folder, "adapter_model", c.tensors, options.weights), 0};
+  for (const std::string& name : carried_files(c.input.files.folder))
+    if (!c.fitting || c.fitting->left_files.count(name) == 0)
+      folder.copy_file(name, (fs::path(c.input.files.folder) / name).string());
+  folder.write_text("conversion.json", conversion_report(c, written.weights));
+  if (options.verify) written.verified = options.verify(c, staged_files(c, folder));
+  folder.commit("adapter_config.json", c.config.dump() + "\n");
+  return written;
 }
 
 }  // namespace moelora

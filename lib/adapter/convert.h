@@ -43,6 +43,10 @@ Conversion plan_conversion(LoadedAdapter input, const ConvertOptions& options);
 Conversion plan_conversion(LoadedAdapter input, Adapter fitted, Fitting fitting,
                            const ConvertOptions& options);
 
+// As above for an adapter made in memory: `made` has modules by their in-memory names and experts
+// with gate and up apart, as a base model of `spec` has them.
+Conversion plan_conversion(Adapter made, const ModelSpec& spec, const ConvertOptions& options);
+
 // What plan_conversion(in, ..) reads: options.load and options.dtype.
 LoadedAdapter read_input(const std::string& in, const ConvertOptions& options);
 

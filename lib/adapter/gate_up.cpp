@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "lib/adapter/identical.h"
+#include "lib/adapter/adapter.h"
 #include "lib/base/error.h"
 
 namespace moelora {

@@ -6,8 +6,6 @@
 #include <array>
 #include <cmath>
 
-#include "lib/adapter/config_writer.h"
-#include "lib/adapter/gate_up.h"
 #include "lib/adapter/random_source.h"
 #include "lib/base/cast.h"
 #include "lib/base/nearest.h"
@@ -108,8 +106,22 @@ void add_experts(const Maker& maker, const InitOptions& o, const ModelSpec& spec
         adapter.experts.emplace(ExpertKey{layer, p},
                                 expert_pair(maker, o, spec, layer, p, joint_a));
       }
-  if (layout.fused && spec.gated)
-    fuse_gate_up(adapter, layout.gate_up_order.value_or(spec.gate_up_order));
+}
+
+// The modules of one target that are Linears where the layout names them.
+void add_dense(const Maker& maker, const InitOptions& o, const ModelSpec& spec,
+               const Layout& layout, const Target& target, Adapter& adapter) {
+  const bool hub = layout.form == Form::hub && spec.hub.numbered;
+  const size_t before = adapter.dense.size();
+  for (const LinearSpec& linear : spec.linears)
+    if (linear.role == target.role && (hub ? linear.hub_linear : linear.memory_linear))
+      adapter.dense[linear.memory] = {maker.a(linear.memory, {o.rank, linear.in}),
+                                      maker.b(linear.memory, {linear.out, o.rank}),
+                                      {o.rank, o.alpha, false},
+                                      false};
+  if (adapter.dense.size() == before)
+    throw Error(Option::targets, fmt::format("this base model has no {}", target.name),
+                "leave it out");
 }
 
 AdapterConfig start_config(const InitOptions& o) {
@@ -134,67 +146,32 @@ AdapterConfig start_config(const InitOptions& o) {
 
 }  // namespace
 
-FreshAdapter make_adapter(const InitOptions& options) {
+Conversion make_adapter(const InitOptions& options) {
   check_targets(options);
   layout_by_id(options.to);
   return make_adapter(options, open_base(options.base, options.model_specs).spec);
 }
 
-FreshAdapter make_adapter(const InitOptions& given, const ModelSpec& spec) {
+Conversion make_adapter(const InitOptions& given, const ModelSpec& spec) {
   InitOptions o = given;
   if (o.alpha == 0) o.alpha = static_cast<double>(o.rank);
   if (!std::isfinite(o.alpha))
     throw Error(Option::alpha, "is not finite", "leave it out: alpha is then the rank");
   check_targets(o);
   const Layout& layout = layout_by_id(o.to);
-  if (layout.shared_outer) o.shared_outer = true;
+  o.shared_outer = o.shared_outer || layout.shared_outer;
   const Maker maker(o);
-  FreshAdapter out;
-  out.adapter.config = start_config(o);
-
-  std::vector<ExpertTarget> dense;
-  for (const Target& target : kDenseTargets) {
-    if (!wants(o, target.name)) continue;
-    const size_t before = dense.size();
-    for (const LinearSpec& linear : spec.linears) {
-      const bool numbered_form = layout.form == Form::hub && spec.hub.numbered;
-      if (linear.role != target.role || !(numbered_form ? linear.hub_linear : linear.memory_linear))
-        continue;
-      const Scaling scaling{o.rank, o.alpha, false};
-      DensePair& pair = out.adapter.dense[linear.memory];
-      pair = {maker.a(linear.memory, {o.rank, linear.in}),
-              maker.b(linear.memory, {linear.out, o.rank}), scaling, false};
-      const std::string& printed = numbered_form ? linear.hub : linear.memory;
-      out.tensors[lora_name(printed, Side::A)] = pair.a;
-      out.tensors[lora_name(printed, Side::B)] = pair.b;
-      dense.push_back({printed, false, scaling});
-    }
-    if (dense.size() == before)
-      throw Error(Option::targets, fmt::format("this base model has no {}", target.name),
-                  "leave it out");
-  }
-  WrittenExperts experts;
-  if (wants(o, "experts")) {
-    if (layout.fused && !spec.gated && layout.gate_up_order)
-      throw Error(std::string(layout.id),
-                  "cannot hold experts without a gate: there is no gate_up_proj",
-                  {"use ", Option::to, " peft-linear, stacked or peft-params"});
-    out.layout = &layout;
-    add_experts(maker, o, spec, layout, out.adapter);
-    experts = layout.write({out.adapter, &spec, {}});
-  }
-  for (auto& [name, tensor] : experts.tensors) out.tensors[name] = std::move(tensor);
-  out.config = write_config({out.adapter.config,
-                             &spec,
-                             out.layout,
-                             {},
-                             out.adapter.gate_up_order,
-                             dense,
-                             experts.targets});
-  return out;
+  Adapter made;
+  made.config = start_config(o);
+  for (const Target& target : kDenseTargets)
+    if (wants(o, target.name)) add_dense(maker, o, spec, layout, target, made);
+  if (wants(o, "experts")) add_experts(maker, o, spec, layout, made);
+  ConvertOptions convert;
+  convert.to = o.to;
+  return plan_conversion(std::move(made), spec, convert);
 }
 
-WrittenWeights write_adapter(const FreshAdapter& fresh, const std::string& out,
+WrittenWeights write_adapter(const Conversion& fresh, const std::string& out,
                              const WriteFolderOptions& options) {
   OutputFolder folder(out, {}, options.output);
   const WrittenWeights written =

@@ -20,22 +20,15 @@ struct InitOptions {
   DType dtype = DType::F32;
 };
 
-struct FreshAdapter {
-  const Layout* layout = nullptr;  // null without experts among the targets
-  Adapter adapter;
-  TensorMap tensors;
-  Json config;
-};
-
 // A new adapter as PEFT would start it: A uniform in ±1/sqrt(in) (Kaiming with a = sqrt(5)), B
 // zero. gate and up share their A where the layout holds them as one matrix. Never on the router:
-// SGLang and vLLM refuse it. Same options, same bytes.
-FreshAdapter make_adapter(const InitOptions& options);
+// SGLang and vLLM refuse it. Same options, same bytes. What comes back has no input.
+Conversion make_adapter(const InitOptions& options);
 
 // The same for a base model that is at hand; options.base is only its name.
-FreshAdapter make_adapter(const InitOptions& options, const ModelSpec& spec);
+Conversion make_adapter(const InitOptions& options, const ModelSpec& spec);
 
-WrittenWeights write_adapter(const FreshAdapter& fresh, const std::string& out,
+WrittenWeights write_adapter(const Conversion& fresh, const std::string& out,
                              const WriteFolderOptions& options);
 
 }  // namespace moelora

@@ -6,6 +6,7 @@
 
 #include "lib/adapter/summary.h"
 #include "lib/base/error.h"
+#include "lib/io/weights.h"
 #include "lib/base/utf8.h"
 #include "lib/model/base_model.h"
 
@@ -92,7 +93,7 @@ struct Described {
 // The layout of an adapter that cannot be interpreted further.
 std::string layout_alone(const AdapterFiles& files, const LoadOptions& options) {
   try {
-    const std::vector<ExpertTensor> experts = expert_tensors(files.weights.tensors);
+    const std::vector<ExpertTensor> experts = expert_tensors(files.tensors);
     const Layout* layout =
         options.from.empty() ? detect_layout(experts) : &layout_by_id(options.from, Option::from);
     return layout == nullptr ? "none" : std::string(layout->id);
@@ -105,11 +106,11 @@ Described describe(const std::string& path, const LoadOptions& options) {
   AdapterFiles files = open_adapter(path, options.torch);
   Described out;
   out.path = path;
-  out.tensors = files.weights.tensors.size();
-  out.files = files.weights.files.size();
-  out.bytes = tensor_bytes(files.weights.tensors);
+  out.tensors = files.tensors.size();
+  out.files = files.weights.size();
+  out.bytes = tensor_bytes(files.tensors);
   out.config = files.config;
-  out.notes = files.weights.warnings;
+  out.notes = files.warnings;
   try {
     std::optional<BaseModel> base = base_for(files.config, options, out.notes);
     if (base) out.base = base->origin;

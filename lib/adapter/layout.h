@@ -106,6 +106,15 @@ std::span<const Layout* const> all_layouts();
 // Error at the option that says it, which lists the ids and the nearest.
 const Layout& layout_by_id(std::string_view id, Option said_by = Option::to);
 
+// The layout all of these tensors belong to; null when there are none. Throws Error that names
+// tensors of both sides when a file mixes layouts, or the names that belong to none.
+const Layout* detect_layout(std::span<const ExpertTensor> tensors);
+
+// A routed-expert factor; nullopt for anything else.
+std::optional<ExpertTensor> expert_tensor(const std::string& name, const TensorName& parsed,
+                                          const Tensor& tensor);
+std::vector<ExpertTensor> expert_tensors(const TensorMap& tensors);
+
 // The stem of the written tensors: the base's spelling in the layout's form, or as found.
 std::string written_stem(const WriteContext& context, Form form, int layer);
 

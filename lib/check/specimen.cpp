@@ -55,7 +55,7 @@ Json base_config(std::string_view name) {
   throw Error(std::string(name), "is no base of schemas/specimens");
 }
 
-Subject make_subject(const FreshAdapter& fresh) {
+Subject make_subject(const Conversion& fresh) {
   Subject out;
   out.given = out.folder = "adapter";
   out.has_config = true;

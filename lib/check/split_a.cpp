@@ -4,7 +4,7 @@
 
 #include <array>
 
-#include "lib/adapter/identical.h"
+#include "lib/adapter/adapter.h"
 
 namespace moelora {
 namespace {

@@ -58,7 +58,7 @@ Verifier packed_verifier(std::string in, int threads) {
     // Without an engine to fit, a conversion keeps every factor and every scale.
     options.products = options.fitted = c.fitting.has_value();
     const packed::Report report = packed::check_packed(
-        {written.weights.tensors, written.config.json, written.config.where, {}},
+        {written.tensors, written.config.json, written.config.where, {}},
         {source.tensors, source_config, config_path, reading_of(c.input.adapter)}, options);
     check_faults(written.config.where, report.faults, c.fitting);
     return report.factors;

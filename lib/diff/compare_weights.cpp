@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "lib/adapter/identical.h"
+#include "lib/adapter/adapter.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
 #include "lib/diff/weight_report.h"

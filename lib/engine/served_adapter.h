@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/adapter/adapter_folder.h"
 #include "lib/base/tensor.h"
 #include "lib/io/json.h"
 
@@ -33,5 +34,8 @@ struct ServedAdapter {
   std::vector<WeightFile> files;     // every weights file of the folder, sorted by name
   std::optional<Json> added_tokens;  // added_tokens.json, where there is one
 };
+
+// The same of a folder on disk.
+ServedAdapter served_adapter(const AdapterFolder& folder);
 
 }  // namespace moelora

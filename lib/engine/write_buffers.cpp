@@ -2,17 +2,22 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "lib/adapter/conversion_report.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
 #include "lib/engine/fit/step.h"
+#include "lib/io/folder_listing.h"
 #include "lib/io/tensor_digests.h"
 #include "lib/io/weights.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
+
+namespace fs = std::filesystem;
 
 constexpr const char* kStem = "buffers";
 
@@ -64,6 +69,24 @@ BaseModel base_of(const BufferOptions& options, const Json& config,
   throw Error(at_option(Option::to, options.to),
               "what a server holds depends on the base model, and none is known",
               {"name it with ", Option::base});
+}
+
+// The folder as a server finds it: every *.safetensors of it, stray ones too; where there is none,
+// what torch.save wrote. A folder without adapter_config.json is one a server refuses, and is no
+// Error here; files that cannot be read are.
+AdapterFolder server_folder(const std::string& path) {
+  const fs::path given(path);
+  std::error_code ignored;
+  const bool file = fs::is_regular_file(given, ignored) && given.has_parent_path();
+  AdapterFolder out = read_adapter_folder(file ? given.parent_path().string() : path);
+  const bool safetensors = !ending_in(out.listing, {kSafetensorsEnding}).empty();
+  for (const ReadProblem& problem : out.problems) {
+    const bool index_only = problem.file.empty() && safetensors;
+    if (problem.kind == ReadProblem::Kind::no_folder ||
+        (problem.kind != ReadProblem::Kind::no_config && !index_only))
+      throw Error(problem.error);
+  }
+  return out;
 }
 
 [[noreturn]] void refuse(const EngineChoice& engine, const Refusal& refusal) {
@@ -135,15 +158,22 @@ BufferConversion plan_buffers(const std::string& in, const BufferOptions& option
                        {}};
   const Deployment deployment = deployment_of(options, out.engine);
   out.tp_rank = deployment.tp_rank;
-  out.input = open_served_folder(in);
-  const ServedAdapter& served = out.input.adapter;
+  AdapterFolder folder = server_folder(in);
+  const ServedAdapter served = served_adapter(folder);
+  std::vector<TensorMap> values;
+  if (folder.has_config)
+    out.inputs.push_back(File::open(join_path(folder.folder, "adapter_config.json")));
+  for (FolderFile& file : folder.files) {
+    values.push_back(std::move(file.tensors));
+    out.inputs.push_back(file.file);
+  }
   const BaseModel base = base_of(options, served.config, out.notes);
   const Engine& engine = *out.engine.engine;
   if (engine.fill == nullptr)
     throw Error(at_option(Option::to, options.to),
                 fmt::format("{}'s buffers are not known yet", engine.title));
-  RankBuffers held = engine.fill({served, out.input.values, base.spec, base.config,
-                                  deployment.server, out.engine.version, out.tp_rank});
+  RankBuffers held = engine.fill(
+      {served, values, base.spec, base.config, deployment.server, out.engine.version, out.tp_rank});
   if (held.refused) refuse(out.engine, *held.refused);
   out.buffers = std::move(held.buffers);
   const ServerPlan plan =
@@ -159,7 +189,7 @@ BufferConversion plan_buffers(const std::string& in, const BufferOptions& option
 
 WrittenConversion write_buffers(const BufferConversion& c, const std::string& out,
                                 const WriteBuffersOptions& options) {
-  OutputFolder folder(out, c.input.inputs, options.output);
+  OutputFolder folder(out, c.inputs, options.output);
   WrittenConversion written{write_weights(folder, kStem, c.buffers, options.weights), 0};
   if (options.verify)
     written.verified = verify(written.weights, folder.staged(), out, options.weights.threads);

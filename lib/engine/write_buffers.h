@@ -6,7 +6,7 @@
 
 #include "lib/adapter/convert.h"
 #include "lib/engine/buffers.h"
-#include "lib/engine/served_folder.h"
+#include "lib/engine/served_adapter.h"
 
 namespace moelora {
 
@@ -40,7 +40,7 @@ struct BufferConversion {
   EngineChoice engine;  // that holds such buffers
   std::vector<std::string> server_pairs;
   int64_t tp_rank = 0;
-  ServedFolder input;
+  std::vector<FilePtr> inputs;  // every file that was read
   TensorMap buffers;
   std::vector<BufferLoss> losses;
   std::vector<std::string> notes;  // the losses and what the plan does not cover, for people

@@ -105,7 +105,7 @@ TEST_CASE("an adapter is a folder, or a weights file beside its config") {
   const TempFolder folder;
   MadeAdapter made;
   made.pair("lm_head", {2, 64}, {160, 2}).write(folder.path("a"));
-  CHECK(open_adapter(folder.path("a")).weights.tensors.size() == 2);
+  CHECK(open_adapter(folder.path("a")).tensors.size() == 2);
   CHECK(open_adapter(folder.path("a/adapter_model.safetensors")).config.r == 2);
   const auto fault = [&](const std::string& path) {
     return error_text([&] { open_adapter(folder.path(path)); }, folder.path());

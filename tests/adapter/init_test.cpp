@@ -25,12 +25,12 @@ InitOptions options(const std::string& family, const Names& targets, const std::
   return out;
 }
 
-FreshAdapter fresh(const std::string& family, const Names& targets, const std::string& to) {
+Conversion fresh(const std::string& family, const Names& targets, const std::string& to) {
   return make_adapter(options(family, targets, to));
 }
 
 // The names of the written modules, in order.
-Names modules(const FreshAdapter& adapter) {
+Names modules(const Conversion& adapter) {
   Names out;
   for (const auto& entry : adapter.tensors) {
     const TensorName name = parse_tensor_name(entry.first);
@@ -50,7 +50,7 @@ std::map<std::string, std::pair<int64_t, int64_t>> hub_weights(const std::string
   return out;
 }
 
-void check_shapes(const FreshAdapter& adapter,
+void check_shapes(const Conversion& adapter,
                   const std::map<std::string, std::pair<int64_t, int64_t>>& expected) {
   CHECK(adapter.tensors.size() == 2 * expected.size());
   for (const auto& entry : expected) {
@@ -105,11 +105,11 @@ TEST_CASE("experts take the form of the layout") {
 TEST_CASE("with a shared outer factor all experts have the same") {
   InitOptions o = options("qwen3_moe", {"experts"}, "stacked");
   o.random_b = o.shared_outer = true;
-  const FreshAdapter shared = make_adapter(o);
+  const Conversion shared = make_adapter(o);
   o.shared_outer = false;
-  const FreshAdapter own = make_adapter(o);
+  const Conversion own = make_adapter(o);
   const std::string stem = "model.layers.1.mlp.experts.";
-  const auto same = [&](const FreshAdapter& adapter, const std::string& name) {
+  const auto same = [&](const Conversion& adapter, const std::string& name) {
     const Tensor& t = adapter.tensors.at(name);
     return floats(t.select(0, 0)) == floats(t.select(0, 5));
   };
@@ -125,7 +125,7 @@ TEST_CASE("A is uniform within 1/sqrt(in), B zero or random") {
   o.rank = 64;
   for (const bool random_b : {false, true}) {
     o.random_b = random_b;
-    const FreshAdapter adapter = make_adapter(o);
+    const Conversion adapter = make_adapter(o);
     for (const auto& entry : adapter.tensors) {
       const std::string& name = entry.first;
       const Tensor& tensor = entry.second;
@@ -164,8 +164,8 @@ TEST_CASE("the same options give the same bytes, another seed or module others")
 }
 
 TEST_CASE("gate and up share their A where they are one matrix, so the rank stays") {
-  const FreshAdapter apart = fresh("mixtral", {"experts"}, "stacked"),
-                     fused = fresh("mixtral", {"experts"}, "stacked-fused");
+  const Conversion apart = fresh("mixtral", {"experts"}, "stacked"),
+                   fused = fresh("mixtral", {"experts"}, "stacked-fused");
   const std::string stem = "model.layers.0.block_sparse_moe.experts.",
                     memory = "model.layers.0.mlp.experts.";
   const std::string where = fused.tensors.count(a_name(stem + "gate_up_proj")) != 0 ? stem : memory;
@@ -176,7 +176,7 @@ TEST_CASE("gate and up share their A where they are one matrix, so the rank stay
 }
 
 TEST_CASE("a family without a gate has up and down") {
-  const FreshAdapter adapter = fresh("nemotron_h", {"experts"}, "peft-linear");
+  const Conversion adapter = fresh("nemotron_h", {"experts"}, "peft-linear");
   CHECK(modules(adapter).size() == 2 * 4 * 2);
   for (const std::string& module : modules(adapter))
     CHECK(module.find("gate") == std::string::npos);

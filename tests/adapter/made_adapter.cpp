@@ -39,7 +39,7 @@ LoadedAdapter MadeAdapter::read(const std::string& family, const ReadOptions& op
   AdapterFiles files;
   files.config =
       parse_adapter_config(parse_json(config_, "adapter_config.json"), "adapter_config.json");
-  files.weights.tensors = tensors_;
+  files.tensors = tensors_;
   std::optional<BaseModel> base;
   if (!family.empty()) base = catalogue_base(family);
   return interpret_adapter(std::move(files), std::move(base), from, options);

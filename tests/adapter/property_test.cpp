@@ -104,7 +104,7 @@ void check_family(const std::string& base, bool shared_outer, DType dtype, int64
   init.random_b = true;
   init.shared_outer = shared_outer;
   init.dtype = dtype;
-  const FreshAdapter fresh = make_adapter(init);
+  const Conversion fresh = make_adapter(init);
   write_adapter(fresh, temp.path + "/first", quick());
   const auto expected = made(fresh.adapter);
   check_against(expected, temp.path + "/first", spec, layout_by_id("stacked"));

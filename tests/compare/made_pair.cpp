@@ -105,7 +105,7 @@ Held converted(const Held& source, const BaseModel& base, const std::string& to,
                const LayoutWriteOptions& form, std::optional<DType> dtype) {
   AdapterFiles files;
   files.config = parse_adapter_config(source.config, "adapter_config.json");
-  files.weights.tensors = dtype ? cast_tensors(source.tensors, *dtype) : source.tensors;
+  files.tensors = dtype ? cast_tensors(source.tensors, *dtype) : source.tensors;
   ConvertOptions options;
   options.to = to;
   options.layout = form;

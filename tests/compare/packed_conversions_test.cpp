@@ -185,7 +185,7 @@ void check_golden(const Golden& golden, const std::string& layout, int& sound) {
   const std::string folder = std::string(MOELORA_TEST_DATA) + "/" + golden.family;
   const BaseModel base = open_base(folder + "/base");
   AdapterFiles files = open_adapter(folder + "/" + golden.name);
-  const Held source{files.weights.tensors, files.config.json};
+  const Held source{files.tensors, files.config.json};
   ConvertOptions options;
   options.to = layout;
   Held packed;
@@ -230,8 +230,8 @@ TEST_CASE("what tinker-cookbook made of a Tinker file is what the file says") {
     packed::CheckOptions check;
     check.spec = &base.spec;
     const packed::Report report =
-        packed::check_packed({to.weights.tensors, to.config.json, "packed", {}},
-                             {from.weights.tensors, from.config.json, "source", {}}, check);
+        packed::check_packed({to.tensors, to.config.json, "packed", {}},
+                             {from.tensors, from.config.json, "source", {}}, check);
     for (const packed::Fault& fault : report.faults) FAIL_CHECK(fault.text());
     CHECK(report.same_bits > 0);
     CHECK(report.same_product == 0);
@@ -251,13 +251,13 @@ TEST_CASE("forms of one adapter in which peers save it are one adapter") {
     packed::Reading reading;
     if (std::string(form).ends_with("unmarked")) reading.expert_major = true;
     const packed::Report report =
-        packed::check_packed({other.weights.tensors, other.config.json, "packed", reading},
-                             {one.weights.tensors, one.config.json, "source", {}}, check);
+        packed::check_packed({other.tensors, other.config.json, "packed", reading},
+                             {one.tensors, one.config.json, "source", {}}, check);
     for (const packed::Fault& fault : report.faults) FAIL_CHECK(fault.text());
     if (reading.expert_major) {
       const packed::Report misread =
-          packed::check_packed({other.weights.tensors, other.config.json, "packed", {}},
-                               {one.weights.tensors, one.config.json, "source", {}}, check);
+          packed::check_packed({other.tensors, other.config.json, "packed", {}},
+                               {one.tensors, one.config.json, "source", {}}, check);
       CHECK(fault_names(misread) == std::vector<std::string>{"b-order"});
     }
   }

@@ -55,7 +55,7 @@ MadeAdapter shared_outer(int64_t experts, int64_t inner) {
 LoadedAdapter read_on(const MadeAdapter& made, const std::string& base) {
   AdapterFiles files;
   files.config = parse_adapter_config(parse_json(made.config(), "c.json"), "c.json");
-  files.weights.tensors = made.tensors();
+  files.tensors = made.tensors();
   return interpret_adapter(std::move(files), open_base(base), "", {});
 }
 

@@ -46,7 +46,7 @@ LoadedAdapter make(const Made& made, const std::string& folder) {
   init.seed = 11;
   init.random_b = true;
   init.dtype = made.dtype;
-  FreshAdapter fresh = make_adapter(init);
+  Conversion fresh = make_adapter(init);
   if (made.uneven) {
     fresh.config.set("use_rslora", Json(true));
     fresh.config.set("alpha_pattern", Json::object({{"q_proj", Json(10)}, {"down_proj", Json(3)}}));

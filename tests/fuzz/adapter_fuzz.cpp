@@ -33,7 +33,7 @@ void add_line(const std::string& line, Input& input) {
     if (first == "order") input.read.b_order = parse_b_order(second);
     if (first == "roles") input.read.roles = parse_roles(second);
   } else if (!first.empty()) {
-    add_tensor(first, words, input.files.weights.tensors);
+    add_tensor(first, words, input.files.tensors);
   }
 }
 
@@ -64,8 +64,7 @@ std::optional<bool> says_the_same(const packed::AdapterInput& packed, const Conv
   const AdapterFiles& in = c.input.files;
   try {
     return packed::check_packed(
-               packed, {in.weights.tensors, in.config.json, "f", reading_of(c.input.adapter)},
-               options)
+               packed, {in.tensors, in.config.json, "f", reading_of(c.input.adapter)}, options)
         .sound();
   } catch (const Error&) {
     return std::nullopt;
@@ -75,8 +74,7 @@ std::optional<bool> says_the_same(const packed::AdapterInput& packed, const Conv
 // What was written is what was read, by a check that shares no code with reader and writer.
 void require_verified(const Conversion& c) {
   const AdapterFiles& in = c.input.files;
-  const packed::AdapterInput itself{in.weights.tensors, in.config.json, "f",
-                                    reading_of(c.input.adapter)};
+  const packed::AdapterInput itself{in.tensors, in.config.json, "f", reading_of(c.input.adapter)};
   if (says_the_same(itself, c)) require(says_the_same({c.tensors, c.config, "w", {}}, c) == true);
 }
 

@@ -61,7 +61,7 @@ Input parse(std::string_view text) {
   subject.files.push_back({subject.main_file, {}});
   std::istringstream lines{std::string(parts.lines)};
   for (std::string line; std::getline(lines, line);) add_line(line, input);
-  for (const SubjectFile& file : subject.files) subject.listing.push_back(file.name);
+  for (const FolderFile& file : subject.files) subject.listing.push_back(file.name);
   return input;
 }
 

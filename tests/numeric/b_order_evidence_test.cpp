@@ -291,7 +291,7 @@ TEST_CASE("the golden adapters, which nobody trained, are never certain and wron
       const std::string name = std::string(family) + "/" + form.first;
       const std::string path = std::string(MOELORA_TEST_DATA) + "/" + name;
       const AdapterFiles files = open_adapter(path);
-      const std::vector<ExpertTensor> experts = expert_tensors(files.weights.tensors);
+      const std::vector<ExpertTensor> experts = expert_tensors(files.tensors);
       const std::vector<StackedPair> pairs = pairs_of(experts);
       REQUIRE_FALSE(pairs.empty());
       const BOrderEvidence e =

@@ -4,8 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "lib/adapter/expert_factors.h"
 #include "lib/adapter/layout.h"
-#include "lib/adapter/numbered_factors.h"
 #include "lib/base/error.h"
 
 namespace moelora {

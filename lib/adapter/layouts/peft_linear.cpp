@@ -1,7 +1,7 @@
 // One 2-D pair an expert and projection, as PEFT saves LoRA on numbered expert Linears.
 
+#include "lib/adapter/expert_factors.h"
 #include "lib/adapter/layout.h"
-#include "lib/adapter/numbered_factors.h"
 
 namespace moelora {
 namespace {

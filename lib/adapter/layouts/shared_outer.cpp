@@ -1,8 +1,8 @@
 // One 3-D tensor a projection and side; the outer factors (A of w1 and w3, B of w2) have a leading
 // 1: one matrix for all experts.
 
+#include "lib/adapter/expert_factors.h"
 #include "lib/adapter/layout.h"
-#include "lib/adapter/stacked_factors.h"
 
 namespace moelora {
 namespace {

@@ -1,7 +1,7 @@
 // One 3-D tensor a projection and side, experts first.
 
+#include "lib/adapter/expert_factors.h"
 #include "lib/adapter/layout.h"
-#include "lib/adapter/stacked_factors.h"
 
 namespace moelora {
 namespace {

@@ -2,8 +2,8 @@
 // family, gpt-oss included, since SGLang cuts lora_B in halves and interleaves itself (facts:
 // layers.py).
 
+#include "lib/adapter/expert_factors.h"
 #include "lib/adapter/layout.h"
-#include "lib/adapter/stacked_factors.h"
 
 namespace moelora {
 namespace {

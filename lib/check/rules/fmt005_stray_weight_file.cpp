@@ -10,7 +10,7 @@
 namespace moelora {
 namespace {
 
-std::vector<std::string> names_of_both(const SubjectFile& file, const TensorMap& own) {
+std::vector<std::string> names_of_both(const FolderFile& file, const TensorMap& own) {
   std::vector<std::string> out;
   for (const auto& entry : file.tensors)
     if (own.count(entry.first) != 0) out.push_back(entry.first);
@@ -19,7 +19,7 @@ std::vector<std::string> names_of_both(const SubjectFile& file, const TensorMap&
 
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
-  for (const SubjectFile& file : subject.files) {
+  for (const FolderFile& file : subject.files) {
     const auto& own = subject.own_files;
     if (std::find(own.begin(), own.end(), file.name) != own.end()) continue;
     std::vector<std::string> both = names_of_both(file, subject.tensors);
@@ -35,7 +35,7 @@ void check(RuleContext& context) {
 }
 
 void break_it(Specimen& specimen) {
-  SubjectFile stray{"checkpoint.safetensors", {}};
+  FolderFile stray{"checkpoint.safetensors", {}};
   stray.tensors.insert(*specimen.tensors().begin());
   specimen.adapter().files.push_back(std::move(stray));
 }

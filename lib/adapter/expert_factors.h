@@ -17,4 +17,14 @@ void read_numbered(MatchRest match, std::span<const ExpertTensor> tensors,
 WrittenExperts write_numbered(const WriteContext& context,
                               const std::function<std::string(int64_t expert, Projection)>& rest);
 
+// What the three layouts with 3-D tensors have in common: A [E or 1, r, in], B [E or 1, out, r] per
+// projection; a leading 1 is a factor that all experts share.
+
+void read_stacked(const NamePattern& names, std::span<const ExpertTensor> tensors,
+                  const ReadContext& context, Adapter& adapter);
+
+// `outer`: gate/up A and down B are written with a leading 1; throws Error where their experts
+// differ. Otherwise every factor is written for all experts.
+WrittenExperts write_stacked(const NamePattern& names, const WriteContext& context, bool outer);
+
 }  // namespace moelora

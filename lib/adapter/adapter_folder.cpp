@@ -1,0 +1,161 @@
+#include "lib/adapter/adapter_folder.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "lib/io/folder_listing.h"
+#include "lib/io/sniff.h"
+#include "lib/io/weights.h"
+
+namespace moelora {
+namespace {
+
+namespace fs = std::filesystem;
+using Kind = ReadProblem::Kind;
+
+constexpr std::string_view kAddedTokens = "added_tokens.json";
+
+std::string name_of(const std::string& path) { return fs::path(path).filename().string(); }
+
+class FolderReader {
+ public:
+  FolderReader(const std::string& path, const TorchOptions& torch) : path_(path), torch_(torch) {
+    out_.given = path;
+    std::error_code ignored;
+    out_.folder = fs::is_directory(path, ignored) ? path : fs::path(path).parent_path().string();
+    if (out_.folder.empty()) out_.folder = ".";
+  }
+
+  AdapterFolder read(bool strays) {
+    std::error_code ignored;
+    if (!fs::exists(path_, ignored)) {
+      add(Kind::no_folder,
+          Error(path_, "does not exist", "name a folder with adapter_config.json"));
+      return std::move(out_);
+    }
+    try_to(Kind::no_folder, "", [&] { out_.listing = files_in(out_.folder); });
+    read_config();
+    read_weights();
+    if (strays) {
+      read_other_files();
+      read_added_tokens();
+    }
+    return std::move(out_);
+  }
+
+ private:
+  void add(Kind kind, Error error) { out_.problems.push_back({kind, "", std::move(error)}); }
+
+  template <class F>
+  bool try_to(Kind kind, const std::string& file, F&& step) {
+    try {
+      step();
+      return true;
+    } catch (const Error& error) {
+      out_.problems.push_back({kind, file, error});
+      return false;
+    }
+  }
+
+  bool lists(std::string_view name) const {
+    return std::binary_search(out_.listing.begin(), out_.listing.end(), name);
+  }
+
+  std::string in_folder(std::string_view name) const {
+    return join_path(out_.folder, std::string(name));
+  }
+
+  void read_config() {
+    if (!lists(kConfigName))
+      return add(
+          Kind::no_config,
+          Error(out_.folder, "has no adapter_config.json",
+                "an adapter is a folder with adapter_config.json and adapter_model.safetensors"));
+    out_.has_config = try_to(Kind::bad_config, std::string(kConfigName),
+                             [&] { out_.config = read_json_file(in_folder(kConfigName)); });
+  }
+
+  Kind kind_of_failure() const {
+    if (ending_in(out_.listing, {kIndexEnding}).size() == 1) return Kind::bad_shards;
+    const auto weights = ending_in(out_.listing, {kSafetensorsEnding, ".bin", ".pt", ".pth"});
+    return weights.empty() ? Kind::no_weights : Kind::bad_weights;
+  }
+
+  // Whether what is named .safetensors says of itself that it is something else.
+  bool is_wrong_kind() const {
+    const std::string file =
+        path_.ends_with(kSafetensorsEnding) ? path_ : in_folder("adapter_model.safetensors");
+    std::error_code ignored;
+    return fs::is_regular_file(file, ignored) && sniff(*File::open(file)) != FileKind::unknown;
+  }
+
+  void read_weights() {
+    Weights weights;
+    if (!try_to(kind_of_failure(), "",
+                [&] { weights = open_weights(path_, {"adapter_model"}, torch_); })) {
+      if (is_wrong_kind()) out_.problems.back().kind = Kind::wrong_kind;
+      return;
+    }
+    out_.sharded = !weights.index_path.empty();
+    out_.main_file = name_of(out_.sharded ? weights.index_path : weights.files[0].file->path());
+    out_.pickle = weights.pickled;
+    out_.warnings = std::move(weights.warnings);
+    for (const SafetensorsFile& file : weights.files) add_own(file, weights.tensors);
+  }
+
+  void add_own(const SafetensorsFile& file, TensorMap& tensors) {
+    FolderFile own{name_of(file.file->path()), {}, file.file};
+    if (out_.sharded) {
+      for (const TensorEntry& entry : file.header.tensors)
+        if (auto node = tensors.extract(entry.name)) own.tensors.insert(std::move(node));
+    } else {
+      own.tensors.swap(tensors);
+    }
+    out_.own_files.push_back(own.name);
+    out_.files.push_back(std::move(own));
+  }
+
+  void read_other_files() {
+    for (const std::string& name : ending_in(out_.listing, {kSafetensorsEnding})) {
+      if (out_.owns({name, {}})) continue;
+      try_to(Kind::bad_weights, name, [&] {
+        SafetensorsFile file = open_safetensors(in_folder(name));
+        out_.files.push_back({name, std::move(file.tensors), file.file});
+      });
+    }
+    std::sort(out_.files.begin(), out_.files.end(),
+              [](const FolderFile& a, const FolderFile& b) { return a.name < b.name; });
+  }
+
+  void read_added_tokens() {
+    if (!lists(kAddedTokens)) return;
+    try {  // SGLang only warns where this file is no JSON
+      out_.added_tokens = read_json_file(in_folder(kAddedTokens));
+    } catch (const Error& error) {
+      out_.notes.push_back(error.what());
+    }
+  }
+
+  const std::string& path_;
+  const TorchOptions& torch_;
+  AdapterFolder out_;
+};
+
+}  // namespace
+
+bool AdapterFolder::owns(const FolderFile& file) const {
+  return std::find(own_files.begin(), own_files.end(), file.name) != own_files.end();
+}
+
+TensorMap AdapterFolder::take_tensors() {
+  TensorMap out;
+  for (FolderFile& file : files)
+    if (owns(file)) out.merge(file.tensors);
+  return out;
+}
+
+AdapterFolder read_adapter_folder(const std::string& path, bool strays, const TorchOptions& torch) {
+  return FolderReader(path, torch).read(strays);
+}
+
+}  // namespace moelora
