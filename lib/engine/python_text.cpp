@@ -4,21 +4,59 @@
 
 #include "lib/base/utf8.h"
 
-namespace moelora::sglang {
+namespace moelora {
 namespace {
 
 constexpr size_t kLongestName = 2000;
 
-std::string joined(const NameSet& names) {
+template <class Names>
+std::string joined(const Names& names, size_t most) {
   std::string out;
+  size_t count = 0;
   for (const std::string& name : names) {
-    if (!out.empty()) out += ", ";
+    if (count == most) return out + fmt::format(", ... ({} entries)", names.size());
+    if (count++ > 0) out += ", ";
     out += py_repr(name);
   }
   return out;
 }
 
 }  // namespace
+
+std::string_view py_type(const Json& value) {
+  switch (value.kind()) {
+    case Json::Kind::null:
+      return "NoneType";
+    case Json::Kind::boolean:
+      return "bool";
+    case Json::Kind::integer:
+      return "int";
+    case Json::Kind::real:
+      return "float";
+    case Json::Kind::string:
+      return "str";
+    case Json::Kind::array:
+      return "list";
+    case Json::Kind::object:
+      return "dict";
+  }
+  return "";
+}
+
+bool py_bool(const Json& value) {
+  if (value.is(Json::Kind::null)) return false;
+  if (value.is(Json::Kind::boolean)) return value.as_bool();
+  if (value.is_number()) return value.as_double() != 0;
+  if (value.is(Json::Kind::string)) return !value.as_string().empty();
+  return !value.items().empty() || !value.members().empty();
+}
+
+std::string py_str(const Json& value) {
+  if (value.is(Json::Kind::null)) return "None";
+  if (value.is(Json::Kind::boolean)) return value.as_bool() ? "True" : "False";
+  if (value.is(Json::Kind::real)) return Json(value.as_double()).dump(-1);
+  return value.dump(-1);
+}
 
 std::string py_repr(std::string_view text) {
   const bool single = text.find('\'') == std::string_view::npos;
@@ -31,16 +69,20 @@ std::string py_repr(std::string_view text) {
   return in_text(out + quote);
 }
 
-std::string py_list(const NameSet& names) { return "[" + joined(names) + "]"; }
-
-std::string py_set(const NameSet& names) {
-  return names.empty() ? "set()" : "{" + joined(names) + "}";
-}
-
 std::string py_size(std::span<const int64_t> v) {
   return fmt::format("torch.Size([{}])", fmt::join(v, ", "));
 }
 
+std::string py_list(const std::vector<std::string>& names, size_t most) {
+  return "[" + joined(names, most) + "]";
+}
+
+std::string py_list(const NameSet& names) { return "[" + joined(names, kAllNames) + "]"; }
+
+std::string py_set(const NameSet& names, size_t most) {
+  return names.empty() ? "set()" : "{" + joined(names, most) + "}";
+}
+
 std::string in_text(std::string_view name) { return printable(name, kLongestName); }
 
-}  // namespace moelora::sglang
+}  // namespace moelora

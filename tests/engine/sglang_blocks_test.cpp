@@ -122,7 +122,7 @@ void add_embeddings(const Adapter& adapter, std::vector<ServedBlock>& out) {
 
 Deltas meant(const Case& c) {
   LoadOptions load;
-  load.base = std::string(MOELORA_TEST_DATA) + "/" + c.family + "/base";
+  load.base = MOELORA_TEST_DATA "/" + c.family + "/base";
   LoadedAdapter loaded = load_adapter(sglang_folder(c.family, c.adapter), load);
   split_gate_up(loaded.adapter);
   std::vector<ServedBlock> out;

@@ -6,7 +6,6 @@
 
 namespace moelora::test {
 
-using sglang::NameSet;
 using sglang::Server;
 
 namespace {
@@ -78,7 +77,7 @@ std::string owned_difference(const Server& server, const Json* owned) {
     for (const auto& wrapped : server.wrapping().layers[std::stoul(layer)])
       ours.insert(wrapped.buffer);
     if (ours != names(&list))
-      return fmt::format("layer {} owns {}, not {}", layer, sglang::py_list(ours), list.dump(-1));
+      return fmt::format("layer {} owns {}, not {}", layer, py_list(ours), list.dump(-1));
   }
   return "";
 }
@@ -101,8 +100,7 @@ std::set<std::string> read_disagreements() {
 std::string state_difference(const Server& server, size_t rank, const Json& record) {
   if (const Json* targets = record.find("target_modules"))
     if (names(targets) != server.targets())
-      return fmt::format("targets {}, not {}", sglang::py_list(server.targets()),
-                         targets->dump(-1));
+      return fmt::format("targets {}, not {}", py_list(server.targets()), targets->dump(-1));
   if (const Json* most = record.find("max_lora_rank"))
     if (most->as_int() != server.max_lora_rank())
       return fmt::format("rank {}, not {}", server.max_lora_rank(), most->as_int());

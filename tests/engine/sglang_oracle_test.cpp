@@ -7,7 +7,7 @@
 #include <fmt/format.h>
 
 #include "lib/engine/engine.h"
-#include "lib/engine/sglang/fates.h"
+#include "lib/engine/sglang/outcome.h"
 #include "tests/engine/served_from_folder.h"
 #include "tests/engine/sglang_compare.h"
 
@@ -76,7 +76,7 @@ TEST_CASE("the plan of every adapter of SGLang's oracle is what SGLang did with 
     if (difference.empty() && !server.pools().empty())
       difference = state_difference(server, setting.rank, record.json);
     if (difference.empty() && record.text("stage").empty())
-      difference = fate_difference(sglang::judge_fates(server, 0), record.json.find("lost"));
+      difference = fate_difference(sglang::tensor_fates(server, 0), record.json.find("lost"));
     CHECK_MESSAGE(difference.empty(), record.label() << ": " << difference);
   }
   CHECK(records == 1893);

@@ -6,7 +6,7 @@
 #include <map>
 
 #include "lib/base/crc32.h"
-#include "lib/engine/sglang/kernels/fill.h"
+#include "lib/engine/sglang/pool/pool_values.h"
 #include "tests/engine/served_from_folder.h"
 
 namespace moelora::test {
@@ -45,8 +45,8 @@ ScenarioPool compare_scenario_pool(const sglang::Server& server, size_t index,
   const auto theirs = kDigests.find(fmt::format("{} id{}", label, index));
   if (theirs == kDigests.end()) return {};
   const std::vector<TensorMap> files = values_from_folder(folder);
-  sglang::PoolValues values(server.adapter(index), served_from_folder(folder), files);
-  const Digest ours = digest_of(sglang::fill_pool(server, index, server.pool_of(0), values));
+  const Digest ours = digest_of(
+      sglang::fill_pool(server, index, server.pool_of(0), served_from_folder(folder), files));
   if (ours == theirs->second) return {ours.buffers, ""};
   return {ours.buffers, fmt::format("{} buffers of {} with CRC {}, not {} with {}", ours.buffers,
                                     server.adapter(index).name, ours.crc, theirs->second.buffers,

@@ -12,7 +12,6 @@
 using namespace moelora;
 using namespace moelora::test;
 using sglang::Launch;
-using sglang::NameSet;
 using sglang::Server;
 
 namespace {

@@ -8,7 +8,7 @@
 
 #include "lib/engine/engine.h"
 #include "lib/engine/sglang/causes.h"
-#include "lib/engine/sglang/pool/slots.h"
+#include "lib/engine/sglang/pool/pool.h"
 #include "tests/engine/sglang_oracle.h"
 
 using namespace moelora;

@@ -12,11 +12,12 @@
 #include "lib/engine/fit/experts.h"
 #include "lib/engine/fit/module_names.h"
 #include "lib/engine/fit/scale_and_rank.h"
-#include "lib/engine/sglang/fates.h"
-#include "lib/engine/sglang/kernels/blocks.h"
-#include "lib/engine/sglang/kernels/fill.h"
+#include "lib/engine/sglang/kernels/expert_kernel.h"
+#include "lib/engine/sglang/kernels/served_blocks.h"
 #include "lib/engine/sglang/options.h"
-#include "lib/engine/sglang/pool/memory.h"
+#include "lib/engine/sglang/outcome.h"
+#include "lib/engine/sglang/pool/pool.h"
+#include "lib/engine/sglang/pool/pool_values.h"
 #include "lib/engine/sglang/repairs.h"
 #include "lib/engine/sglang/scales.h"
 #include "lib/engine/sglang/server.h"
@@ -30,17 +31,17 @@ AdapterPlan plan_adapter(Server& server, size_t index, const PlanRequest& reques
   server.use(index);
   AdapterPlan out;
   CpuAdapter& adapter = server.mutable_adapter(index);
-  out.fates = judge_fates(server, index);
+  out.fates = tensor_fates(server, index);
   if (adapter.alive) {
-    judge_scales(adapter);
-    judge_options(server, index, request.options, request.base_config);
+    check_scales(adapter);
+    check_kernels(server, index, request.options, request.base_config);
   }
-  out.events = adapter.journal.events(adapter.sources);
+  out.events = adapter.outcome.events.plan_events(adapter.sources);
   return out;
 }
 
 void add_notes(const ModelClass& model, const Features& features, ServerPlan& plan) {
-  if (!is_proven_class(model.family))
+  if (!model.facts.run_by_oracle)
     plan.notes.push_back(
         fmt::format("SGLang's class for {} was not run by the oracle: its modules are taken from "
                     "the hub's names",
@@ -91,8 +92,8 @@ RankBuffers fill_sglang(const BufferRequest& request) {
   Server server = serve(request);
   if (server.count() > 0) plan_adapter(server, 0, plan_of(request));
   if (const Refusal* refusal = server.first_refusal()) return {*refusal, {}};
-  PoolValues values(server.adapter(0), request.adapter, request.values);
-  return {std::nullopt, fill_pool(server, 0, server.pool_of(request.tp_rank), values)};
+  return {std::nullopt,
+          fill_pool(server, 0, server.pool_of(request.tp_rank), request.adapter, request.values)};
 }
 
 std::vector<ServedBlock> blocks_sglang(const BufferRequest& request, const RankBuffers& held) {

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
+#include <optional>
 
 #include "lib/engine/engine.h"
-#include "lib/engine/sglang/server.h"
+#include "lib/engine/python_text.h"
 
 namespace moelora::sglang {
 
@@ -27,12 +29,17 @@ inline constexpr std::array<ServerOption, 10> kOptions = {{
     {"quantization", "", ServerOption::Kind::text, "of the base: mxfp4, fp8, modelopt_fp4 ..."},
 }};
 
+// The command line, as far as LoRA looks at it.
+struct Launch {
+  int64_t tp = 1, ep = 1;
+  int64_t slots = 8;                      // --max-loras-per-batch; the base model takes one
+  std::optional<int64_t> max_lora_rank;   // nullopt: the largest of the adapters'
+  std::optional<NameSet> target_modules;  // {"all"}; nullopt: those of the adapters
+  std::optional<bool> shared_outer;       // --[no-]experts-shared-outer-loras; nullopt: detect
+  bool strict = false;                    // --lora-strict-loading
+};
+
 Launch launch_of(const ServerOptions& options);
 bool starts_empty(const ServerOptions& options);
-
-// What options, quantisation and the class do to the experts of adapter `index`, after use():
-// kernels that are not there, and those that compute something else.
-void judge_options(Server& server, size_t index, const ServerOptions& options,
-                   const Json& base_config);
 
 }  // namespace moelora::sglang

@@ -43,41 +43,42 @@ bool is_true(const Json& config, std::string_view key) {
   return value != nullptr && value->is(Json::Kind::boolean) && value->as_bool();
 }
 
-void judge_rslora(CpuAdapter& adapter) {
+void check_rslora(CpuAdapter& adapter) {
   if (!is_true(adapter.config, "use_rslora") || adapter.r <= 1) return;
-  Journal::Entry& entry = adapter.journal.entry(&cause::rslora_ignored, Effect::wrong_scale);
   const double root = std::sqrt(static_cast<double>(adapter.r));
-  entry.detail = fmt::format(
-      "use_rslora is true: trained with scale lora_alpha / sqrt(r) = {:.6g}, served with "
-      "lora_alpha / r = {:.6g}, {:.3g} times too weak",
-      adapter.alpha / root, adapter.scale(), root);
+  adapter.add_event(
+      &cause::rslora_ignored, Effect::wrong_scale,
+      fmt::format("use_rslora is true: trained with scale lora_alpha / sqrt(r) = {:.6g}, served "
+                  "with lora_alpha / r = {:.6g}, {:.3g} times too weak",
+                  adapter.alpha / root, adapter.scale(), root));
 }
 
-void judge_patterns(CpuAdapter& adapter) {
+void check_patterns(CpuAdapter& adapter) {
   const Pattern ranks(adapter.config.find("rank_pattern"));
   const Pattern alphas(adapter.config.find("alpha_pattern"));
   if (ranks.empty() && alphas.empty()) return;
   for (size_t i = 0; i < adapter.sources.size(); ++i) {
     const std::string& name = adapter.sources[i].name;
-    if (adapter.refused[i] || !is_factor(name)) continue;
+    if (adapter.outcome.refused[i] || !is_factor(name)) continue;
     const std::string module = parse_tensor_name(name).module;
     const double *rank = ranks.find(module), *alpha = alphas.find(module);
     const double r = rank != nullptr ? *rank : static_cast<double>(adapter.r);
     const double trained = (alpha != nullptr ? *alpha : adapter.alpha) / r;
     if (trained == adapter.scale() || (rank == nullptr && alpha == nullptr)) continue;
-    Journal::Entry& entry = adapter.journal.entry(&cause::patterns_ignored, Effect::wrong_scale);
-    if (entry.is_new())
-      entry.detail = fmt::format("{} was trained with scale {:.6g}, served with {:.6g}",
+    EventLog::Event& event =
+        adapter.outcome.events.event(&cause::patterns_ignored, Effect::wrong_scale);
+    if (event.is_new())
+      event.detail = fmt::format("{} was trained with scale {:.6g}, served with {:.6g}",
                                  printable(leaf_of(name)), trained, adapter.scale());
-    entry.sources.push_back(static_cast<int32_t>(i));
+    event.sources.push_back(static_cast<int32_t>(i));
   }
 }
 
 }  // namespace
 
-void judge_scales(CpuAdapter& adapter) {
-  judge_rslora(adapter);
-  judge_patterns(adapter);
+void check_scales(CpuAdapter& adapter) {
+  check_rslora(adapter);
+  check_patterns(adapter);
 }
 
 }  // namespace moelora::sglang

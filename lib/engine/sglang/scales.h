@@ -6,6 +6,6 @@ namespace moelora::sglang {
 
 // SGLang scales every module by lora_alpha / r: what rsLoRA, rank_pattern and alpha_pattern say
 // otherwise is not read. An event for each that changes the scale of a tensor that is there.
-void judge_scales(CpuAdapter& adapter);
+void check_scales(CpuAdapter& adapter);
 
 }  // namespace moelora::sglang

@@ -5,16 +5,137 @@
 #include <algorithm>
 
 #include "lib/engine/sglang/causes.h"
-#include "lib/engine/sglang/copy/copy_layer.h"
 #include "lib/engine/sglang/copy/load_to_buffer.h"
-#include "lib/engine/sglang/load/normalise.h"
-#include "lib/engine/sglang/load/read_adapter.h"
+#include "lib/engine/sglang/load/load_weights.h"
+#include "lib/engine/sglang/load/read_config.h"
 #include "lib/engine/sglang/model/targets.h"
 #include "lib/engine/sglang/names.h"
-#include "lib/engine/sglang/shared_outer.h"
-#include "lib/engine/sglang/start_checks.h"
 
 namespace moelora::sglang {
+namespace {
+
+// What one tensor says; nullopt for nothing.
+std::optional<bool> says_shared(const Staged& entry, const Features& features) {
+  if (!entry.is_a() || !contains(entry.name, "gate_up_proj")) return std::nullopt;
+  if (entry.rank() == 3) return entry.shape[0] == 1;
+  if (features.detects_numbered && expert_of(entry.name)) return false;
+  return std::nullopt;
+}
+
+void refuse_mixed(CpuAdapter& adapter, const Staged& entry) {
+  adapter.raise(
+      {&cause::mixed_shared_outer, stage::kDetect, "RuntimeError",
+       fmt::format("Mixed shared-outer LoRA formats detected across loaded adapters (conflict in "
+                   "adapter '{}'). All MoE adapters must either all use shared outer experts "
+                   "(expert_dim=1) or all use per-expert weights.",
+                   in_text(adapter.name)),
+       "shared-outer and per-expert factors are given together"},
+      entry.sources());
+}
+
+// LoRAManager._detect_shared_outer_loras(): whether the pool holds one outer factor for all
+// experts, by gate_up's lora_A of every adapter given at start-up. Adapters that disagree are
+// refused. No evidence means no.
+bool detect_shared_outer(std::deque<CpuAdapter>& adapters, const Features& features) {
+  std::optional<bool> shared;
+  if (!features.detects_shared_outer) return false;
+  for (CpuAdapter& adapter : adapters) {
+    if (!adapter.alive) continue;
+    for (LayerWeights& weights : adapter.layers)
+      for (size_t i = 0; i < weights.count(); ++i) {
+        const Staged* entry = weights.at(i);
+        const auto says = entry != nullptr ? says_shared(*entry, features) : std::nullopt;
+        if (!says) continue;
+        if (!shared) shared = says;
+        if (*says != *shared) return refuse_mixed(adapter, *entry), *shared;
+      }
+  }
+  return shared.value_or(false);
+}
+
+bool is_router(std::string_view leaf) {
+  return leaf == "router" || leaf == "gate" || leaf == "shared_expert_gate" || leaf == "wg";
+}
+
+bool is_gdn(std::string_view leaf) {
+  return leaf.starts_with("in_proj_") && leaf != "in_proj_qkvz";
+}
+
+CpuAdapter::Raise unsupported_module(const ClassModule& module) {
+  const std::string type =
+      module.python_type.empty() ? "sglang.srt.layers.linear.ReplicatedLinear" : module.python_type;
+  return {is_router(module.leaf()) ? &cause::router_target : &cause::w_names_in_targets,
+          stage::kWrap, "Exception",
+          fmt::format("No corresponding LoRA layer supported for <class '{}'>.", type),
+          fmt::format("target_modules names {}, which SGLang cannot adapt", module.leaf())};
+}
+
+CpuAdapter::Raise pool_error(const PoolError& error) {
+  const Cause* const cause = is_router(error.module)          ? &cause::router_target
+                             : is_gdn(error.module)           ? &cause::split_gdn
+                             : error.type == "AttributeError" ? &cause::no_such_module
+                                                              : &cause::w_names_in_targets;
+  return {cause, stage::kPool, error.type, error.text,
+          fmt::format("target_modules names {}, for which SGLang has no buffer",
+                      in_text(error.module))};
+}
+
+// update_lora_info(): every wrapped module is handed its buffer.
+struct HandOverError {
+  std::string target;
+  CpuAdapter::Raise raise;
+};
+std::vector<HandOverError> check_hand_over(const ModelClass& model, const Wrapping& wrapping,
+                                           const Pool& pool) {
+  std::vector<HandOverError> out;
+  const auto known = [&](std::string_view target) {
+    return std::any_of(out.begin(), out.end(), [&](const auto& e) { return e.target == target; });
+  };
+  for (const auto& layer : wrapping.layers)
+    for (const WrappedModule& wrapped : layer) {
+      const std::string target = wrapped.buffer.substr(0, wrapped.buffer.rfind("_moe"));
+      if (known(target)) continue;
+      const Buffer* buffer = pool.find(wrapped.buffer);
+      const bool refused = std::any_of(pool.errors.begin(), pool.errors.end(),
+                                       [&](const auto& e) { return e.module == wrapped.buffer; });
+      if (buffer == nullptr && !refused) {
+        const bool moe = wrapped.module->kind == LayerKind::fused_moe;
+        out.push_back({target,
+                       {moe ? &cause::moe_buffer_missing : &cause::dense_buffer_missing,
+                        stage::kHandOver, "KeyError", py_repr(wrapped.buffer),
+                        moe ? "this version has buffers for experts only where the config spells "
+                              "num_experts and the model has shared experts"
+                            : "the model has dense layers, and no shared experts: SGLang allocates "
+                              "no buffer for them"}});
+      } else if (buffer != nullptr && wrapped.module->kind == LayerKind::merged) {
+        const auto shares = shares_of(*wrapped.module, model.config, pool.rank);
+        int64_t rows = 0;
+        for (const Span& share : shares) rows += share.count;
+        const int64_t held = buffer->b[static_cast<size_t>(wrapped.module->layer)][0];
+        if (rows == held) continue;
+        out.push_back({target,
+                       {&cause::qwen2_moe_shared_size, stage::kHandOver, "ValueError",
+                        fmt::format("LoRA B output dim {} does not match base partition prefix dim "
+                                    "{} for {} slices.",
+                                    held, rows, shares.size()),
+                        fmt::format("SGLang takes the rows of {} for {}, the layer has {}",
+                                    wrapped.module->name, held, rows)}});
+      }
+    }
+  return out;
+}
+
+// The tensors of an adapter that belong to a (normalised) target.
+std::vector<int32_t> sources_of_target(const CpuAdapter& adapter, std::string_view target,
+                                       const Features& features) {
+  std::vector<int32_t> out;
+  for (size_t i = 0; i < adapter.sources.size(); ++i)
+    if (normalised_target(leaf_of(adapter.sources[i].name), features) == target)
+      out.push_back(static_cast<int32_t>(i));
+  return out;
+}
+
+}  // namespace
 
 Server::Server(const ModelClass& model, const Features& features, const Launch& launch)
     : model_(model), features_(features), launch_(launch), slots_(launch.slots) {}
@@ -32,8 +153,10 @@ bool Server::start(std::span<const ServedAdapter> adapters) {
   make_pools();
   hand_over();
   has_pool_ = !is_over();
-  return has_pool_ && std::none_of(adapters_.begin(), adapters_.end(),
-                                   [](const auto& adapter) { return adapter.journal.refused(); });
+  return has_pool_ &&
+         std::none_of(adapters_.begin(), adapters_.end(), [](const CpuAdapter& adapter) {
+           return adapter.outcome.events.first_refusal() != nullptr;
+         });
 }
 
 bool Server::is_over() const {
@@ -48,9 +171,8 @@ size_t Server::load(const ServedAdapter& adapter) {
 
 void Server::read(const ServedAdapter& served, const PoolLimits* limits) {
   CpuAdapter& adapter = adapters_.emplace_back(read_config(served, model_, features_, limits));
-  coverage_.emplace_back();
-  if (adapter.alive) read_weights(adapter, served, model_);
-  if (adapter.alive) normalise(adapter, model_, features_);
+  copied_.emplace_back();
+  if (adapter.alive) load_weights(adapter, served, model_, features_);
 }
 
 bool Server::has_arguments(std::span<const ServedAdapter> adapters) {
@@ -91,8 +213,8 @@ bool Server::targets_of(CpuAdapter& adapter) {
     targets_.merge(detect_targets(model_, features_));
     return true;
   }
-  if (!check_target_list(adapter)) return false;
-  if (launch_.target_modules) return check_within(adapter, targets_);
+  if (!check_listed_targets(adapter)) return false;
+  if (launch_.target_modules) return check_targets_within(adapter, targets_);
   targets_.insert(adapter.targets.begin(), adapter.targets.end());
   return true;
 }
@@ -104,13 +226,13 @@ void Server::infer_rank() {
 
 // Puts a refusal of the start-up on the adapters that name the target, else on the server.
 void Server::refuse_start(std::string_view target, const CpuAdapter::Raise& raise) {
-  bool told = false;
+  bool named = false;
   for (CpuAdapter& adapter : adapters_) {
     if (!adapter.alive || (!adapter.all_targets && adapter.targets.count(target) == 0)) continue;
     adapter.raise(raise, sources_of_target(adapter, target, features_));
-    told = true;
+    named = true;
   }
-  if (told) return;
+  if (named) return;
   events_.push_back(
       {raise.cause,
        Effect::refused,
@@ -144,41 +266,35 @@ void Server::use(size_t index) {
   CpuAdapter& adapter = adapters_[index];
   if (!adapter.alive || !has_pool_ || adapter.layers.empty()) return;
   slots_.use(static_cast<int64_t>(index));
-  if (coverage_[index]) return;
-  Coverage& coverage = coverage_[index].emplace(adapter.sources);
+  if (copied_[index]) return;
+  CopiedValues& copied = copied_[index].emplace(adapter.sources);
   // What is whole without a split is whole on every rank of one, and cheaper to look at.
   if (pools_.size() > 1) {
-    const CpuAdapter::Told before = adapter.told();
+    const CpuAdapter::Outcome before = adapter.outcome;
     const Pool single = make_pool(model_, features_, pools_.front().request, rank_of(1, 1, 0));
-    load_to_buffer({adapter, model_, features_, wrapping_, coverage}, {&single, 1}, launch_.strict);
-    if (!adapter.journal.refused() && coverage.all_whole()) return;
-    adapter.tell_again(before);
-    coverage_[index].emplace(adapter.sources);
+    load_to_buffer({adapter, model_, features_, wrapping_, copied}, {&single, 1}, launch_.strict);
+    if (adapter.outcome.events.first_refusal() == nullptr && copied.all_whole()) return;
+    adapter.outcome = before;
+    copied_[index].emplace(adapter.sources);
   }
-  load_to_buffer({adapter, model_, features_, wrapping_, *coverage_[index]}, pools_,
-                 launch_.strict);
+  load_to_buffer({adapter, model_, features_, wrapping_, *copied_[index]}, pools_, launch_.strict);
 }
 
-const Coverage* Server::coverage(size_t index) const {
-  return coverage_[index] ? &*coverage_[index] : nullptr;
+const CopiedValues* Server::copied(size_t index) const {
+  return copied_[index] ? &*copied_[index] : nullptr;
 }
 
 const Refusal* Server::first_refusal() const {
   for (const PlanEvent& event : events_)
     if (event.refusal) return &*event.refusal;
   for (const CpuAdapter& adapter : adapters_)
-    if (const Refusal* refusal = adapter.journal.first_refusal()) return refusal;
+    if (const Refusal* refusal = adapter.outcome.events.first_refusal()) return refusal;
   return nullptr;
 }
 
 Pool Server::pool_of(int64_t rank) const {
   return make_pool(model_, features_, pools_.front().request,
                    rank_of(launch_.tp, launch_.ep, rank));
-}
-
-void Server::writes(size_t index, const Pool& pool, WriteSink& sink) const {
-  CpuAdapter copy = adapters_[index];
-  load_to_buffer({copy, model_, features_, wrapping_, sink}, {&pool, 1}, false);
 }
 
 }  // namespace moelora::sglang

@@ -6,28 +6,19 @@
 #include <string>
 #include <vector>
 
-#include "lib/engine/sglang/copy/coverage.h"
+#include "lib/engine/sglang/copy/copied_values.h"
 #include "lib/engine/sglang/features.h"
 #include "lib/engine/sglang/load/cpu_adapter.h"
-#include "lib/engine/sglang/model/wrapped.h"
+#include "lib/engine/sglang/load/read_config.h"
+#include "lib/engine/sglang/model/targets.h"
+#include "lib/engine/sglang/options.h"
 #include "lib/engine/sglang/pool/pool.h"
-#include "lib/engine/sglang/pool/slots.h"
 
 namespace moelora::sglang {
 
-// The command line, as far as LoRA looks at it.
-struct Launch {
-  int64_t tp = 1, ep = 1;
-  int64_t slots = 8;                      // --max-loras-per-batch; the base model takes one
-  std::optional<int64_t> max_lora_rank;   // nullopt: the largest of the adapters'
-  std::optional<NameSet> target_modules;  // {"all"}; nullopt: those of the adapters
-  std::optional<bool> shared_outer;       // --[no-]experts-shared-outer-loras; nullopt: detect
-  bool strict = false;                    // --lora-strict-loading
-};
-
 // SGLang's LoRA side of a server, without values: what its LoRAManager and LoRAMemoryPool do with
 // adapters, step by step (lora/lora_manager.py, lora/mem_pool.py). Where the server would stop, the
-// steps that still make sense go on, so that a plan can tell more than the first fault.
+// steps that still make sense go on, so that a plan can say more than the first fault.
 //
 //   Server server(model, features, launch);
 //   server.start(adapters);        // --lora-paths; none for a server that starts empty
@@ -44,13 +35,13 @@ class Server {
   // prepare_lora_batch() with this adapter; does nothing for one that could not be loaded.
   void use(size_t index);
 
-  // Whether there are buffers to judge adapters against. They are there, too, where the start fails
-  // for an adapter that cannot be read: the others are judged all the same.
+  // Whether there are buffers to hold adapters against. They are there, too, where the start fails
+  // for an adapter that cannot be read: the others are looked at all the same.
   bool has_pool() const { return has_pool_; }
   const std::vector<PlanEvent>& events() const { return events_; }  // of no single adapter
   size_t count() const { return adapters_.size(); }
   const CpuAdapter& adapter(size_t index) const { return adapters_[index]; }
-  const Coverage* coverage(size_t index) const;  // null before use()
+  const CopiedValues* copied(size_t index) const;  // null before use()
   CpuAdapter& mutable_adapter(size_t index) { return adapters_[index]; }
 
   const ModelClass& model() const { return model_; }
@@ -68,9 +59,6 @@ class Server {
 
   // What rank `rank` of the server allocates. REQUIRES has_pool().
   Pool pool_of(int64_t rank) const;
-  // What a rank holds of adapter `index` in `pool`, as writes to `sink`; refusals are not told
-  // again.
-  void writes(size_t index, const Pool& pool, WriteSink& sink) const;
 
  private:
   void read(const ServedAdapter& served, const PoolLimits* limits);
@@ -91,7 +79,7 @@ class Server {
   bool has_pool_ = false;
   std::vector<PlanEvent> events_;
   std::deque<CpuAdapter> adapters_;
-  std::deque<std::optional<Coverage>> coverage_;
+  std::deque<std::optional<CopiedValues>> copied_;
   NameSet targets_;
   int64_t max_rank_ = 0;
   bool shared_outer_ = false;

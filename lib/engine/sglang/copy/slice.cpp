@@ -62,9 +62,7 @@ Sliced whole(const Staged& staged) {
   out.tensor = &staged;
   out.shape = staged.shape;
   if (!staged.shape.empty()) out.columns = {0, staged.shape.back()};
-  out.runs[0] = {0, staged.rank() >= 2   ? staged.shape[staged.shape.size() - 2]
-                    : staged.rank() == 1 ? staged.shape[0]
-                                         : 1};
+  out.runs[0] = {0, row_count(staged.shape)};
   return out;
 }
 

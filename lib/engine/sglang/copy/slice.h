@@ -4,7 +4,8 @@
 #include <string>
 
 #include "lib/engine/sglang/features.h"
-#include "lib/engine/sglang/load/weights.h"
+#include "lib/engine/sglang/load/layer_weights.h"
+#include "lib/engine/sglang/model/hf_config.h"
 #include "lib/engine/sglang/model/model_class.h"
 #include "lib/engine/sglang/pool/pool.h"
 

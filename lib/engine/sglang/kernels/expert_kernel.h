@@ -5,6 +5,7 @@
 #include "lib/engine/engine.h"
 #include "lib/engine/sglang/features.h"
 #include "lib/engine/sglang/model/model_class.h"
+#include "lib/engine/sglang/server.h"
 
 namespace moelora::sglang {
 
@@ -26,5 +27,10 @@ struct ExpertKernel {
 // `r` is the adapter's rank, `max_rank` the pool's.
 ExpertKernel expert_kernel(const ModelClass& model, const Features& features,
                            const ServerOptions& options, int64_t r, int64_t max_rank);
+
+// What options, quantisation and the class do to the experts of adapter `index`, after use():
+// kernels that are not there, and those that compute something else.
+void check_kernels(Server& server, size_t index, const ServerOptions& options,
+                   const Json& base_config);
 
 }  // namespace moelora::sglang

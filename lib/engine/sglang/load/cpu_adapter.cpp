@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "lib/engine/sglang/names.h"
 
 namespace moelora::sglang {
@@ -23,18 +26,51 @@ Refusal refusal_of(const CpuAdapter& adapter, const CpuAdapter::Raise& raise) {
 
 }  // namespace
 
-void CpuAdapter::raise(const Raise& raise, const std::vector<int32_t>& about) {
-  Journal::Entry& entry = journal.entry(raise.cause, Effect::refused);
-  if (!entry.refusal) {
-    entry.refusal = refusal_of(*this, raise);
-    entry.detail = raise.detail;
+EventLog::Event& EventLog::event(const Cause* cause, Effect effect) {
+  for (Event& known : events_)
+    if (known.cause == cause && known.effect == effect) return known;
+  Event& made = events_.emplace_back();
+  made.cause = cause;
+  made.effect = effect;
+  return made;
+}
+
+void EventLog::add(const Cause* cause, Effect effect, std::string detail,
+                   const std::vector<int32_t>& about) {
+  Event& found = event(cause, effect);
+  if (found.is_new()) found.detail = std::move(detail);
+  found.add(about);
+}
+
+const Refusal* EventLog::first_refusal() const {
+  for (const Event& event : events_)
+    if (event.refusal) return &*event.refusal;
+  return nullptr;
+}
+
+std::vector<PlanEvent> EventLog::plan_events(const std::vector<Source>& sources) const {
+  std::vector<PlanEvent> out;
+  for (const Event& event : events_) {
+    NameSet names;
+    for (int32_t source : event.sources) names.insert(sources[static_cast<size_t>(source)].name);
+    out.push_back(
+        {event.cause, event.effect, {names.begin(), names.end()}, event.detail, event.refusal});
   }
-  entry.add(about);
-  for (int32_t source : about) refused[static_cast<size_t>(source)] = true;
+  return out;
+}
+
+void CpuAdapter::raise(const Raise& raise, const std::vector<int32_t>& about) {
+  EventLog::Event& event = outcome.events.event(raise.cause, Effect::refused);
+  if (!event.refusal) {
+    event.refusal = refusal_of(*this, raise);
+    event.detail = raise.detail;
+  }
+  event.add(about);
+  for (int32_t source : about) refuse(source);
 }
 
 bool CpuAdapter::raised_before(const Cause* cause, const std::vector<int32_t>& about) {
-  for (const Journal::Entry& known : journal.entries())
+  for (const EventLog::Event& known : outcome.events.events())
     if (known.cause == cause && known.refusal) {
       raise({cause, "", "", "", ""}, about);
       return true;
@@ -50,7 +86,7 @@ int32_t CpuAdapter::find_source(const std::string& source) const {
 }
 
 int32_t CpuAdapter::partner_of(int32_t source) const {
-  const std::string& name_of = sources[static_cast<size_t>(source)].name;
+  const std::string& name_of = this->source(source).name;
   const bool a = contains(name_of, "lora_A") || contains(name_of, "lora_embedding_A");
   const std::string other = a ? replaced(name_of, "_A", "_B") : replaced(name_of, "_B", "_A");
   return find_source(other);
@@ -58,13 +94,23 @@ int32_t CpuAdapter::partner_of(int32_t source) const {
 
 void CpuAdapter::lose(const std::vector<int32_t>& about, const Cause* cause,
                       std::string_view detail) {
-  for (int32_t source : about) lost[static_cast<size_t>(source)] = {cause, detail};
+  for (int32_t source : about) outcome.lost[static_cast<size_t>(source)] = {cause, detail};
 }
 
 void CpuAdapter::lose(const std::vector<Block>& about, const Cause* cause,
                       std::string_view detail) {
   for (const Block& block : about)
     if (block.source != kZeros) lose(std::vector<int32_t>{block.source}, cause, detail);
+}
+
+bool ends_the_start(const CpuAdapter& adapter) {
+  const auto& events = adapter.outcome.events.events();
+  return std::any_of(events.begin(), events.end(), [](const EventLog::Event& event) {
+    if (!event.refusal) return false;
+    const std::string& at = event.refusal->stage;
+    return at == stage::kShapes || at == stage::kDetect || at == stage::kWrap ||
+           at == stage::kPool || at == stage::kHandOver;
+  });
 }
 
 }  // namespace moelora::sglang

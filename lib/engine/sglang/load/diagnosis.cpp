@@ -20,10 +20,6 @@ bool has_pattern(const CpuAdapter& adapter, std::string_view key) {
   return pattern != nullptr && !pattern->members().empty();
 }
 
-const Source& source_of(const CpuAdapter& adapter, int32_t id) {
-  return adapter.sources[static_cast<size_t>(id)];
-}
-
 // The rank of a factor as its own shape says; -1 for what is none.
 int64_t rank_of_factor(const Source& source) {
   if (source.shape.size() < 2 || !is_factor(source.name)) return -1;
@@ -63,7 +59,7 @@ constexpr std::string_view kGdn[] = {"in_proj_qkv", "in_proj_z",  "in_proj_a",
 Diagnosis cause_of_stack(const CpuAdapter& adapter, std::span<const Staged* const> parts) {
   for (const Staged* part : parts)
     for (int32_t id : part->sources()) {
-      const Source& source = source_of(adapter, id);
+      const Source& source = adapter.source(id);
       if (!is_factor(source.name)) return {&cause::extra_becomes_b, "is no low-rank factor"};
       const int64_t rank = rank_of_factor(source);
       if (rank >= 0 && rank != adapter.r && !part->is_a()) return rank_cause(adapter, source, rank);
@@ -120,7 +116,7 @@ Diagnosis cause_of_shape(const CpuAdapter& adapter, const Staged& entry, int64_t
     return {&cause::rank_over_limit,
             fmt::format("r = {}, and the server's --max-lora-rank is {}", adapter.r, max_rank)};
   for (int32_t id : entry.sources()) {
-    const Source& source = source_of(adapter, id);
+    const Source& source = adapter.source(id);
     if (!is_factor(source.name))
       return {&cause::extra_becomes_b,
               "is no low-rank factor: SGLang takes it for the B of its module"};
@@ -134,8 +130,8 @@ Diagnosis cause_of_shape(const CpuAdapter& adapter, const Staged& entry, int64_t
   if (leaf == "fused_qkv_a_proj_with_mqa" && entry.blocks.back().source == kZeros)
     return {&cause::half_mla, "q_a_proj without kv_a_proj_with_mqa"};
   for (int32_t id : entry.sources()) {
-    const int64_t rank = rank_of_factor(source_of(adapter, id));
-    if (rank >= 0 && rank != adapter.r) return rank_cause(adapter, source_of(adapter, id), rank);
+    const int64_t rank = rank_of_factor(adapter.source(id));
+    if (rank >= 0 && rank != adapter.r) return rank_cause(adapter, adapter.source(id), rank);
   }
   return {&cause::shape_mismatch, std::move(found_and_expected)};
 }

@@ -1,7 +1,11 @@
+#include "lib/engine/sglang/load/read_config.h"
+
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "lib/engine/sglang/causes.h"
-#include "lib/engine/sglang/load/read_adapter.h"
 #include "lib/engine/sglang/model/targets.h"
 
 namespace moelora::sglang {
@@ -9,24 +13,11 @@ namespace {
 
 constexpr int64_t kMostRank = int64_t{1} << 28;  // no server has memory for more
 
-std::string_view python_type(const Json& value) {
-  switch (value.kind()) {
-    case Json::Kind::null:
-      return "NoneType";
-    case Json::Kind::boolean:
-      return "bool";
-    case Json::Kind::integer:
-      return "int";
-    case Json::Kind::real:
-      return "float";
-    case Json::Kind::string:
-      return "str";
-    case Json::Kind::array:
-      return "list";
-    case Json::Kind::object:
-      return "dict";
-  }
-  return "";
+NameSet outside_of(const NameSet& within, const NameSet& targets) {
+  NameSet out;
+  for (const std::string& target : targets)
+    if (within.count(target) == 0) out.insert(target);
+  return out;
 }
 
 class ConfigReader {
@@ -72,11 +63,9 @@ class ConfigReader {
   void read_targets(const Json& targets) {
     if (targets.is(Json::Kind::string))
       out_.all_targets = targets.as_string() == "all" || targets.as_string() == "all-linear";
-    for (const Json& item : targets.items()) {
-      if (!item.is(Json::Kind::string)) continue;
-      out_.target_names.insert(item.as_string());
-      out_.targets.insert(normalised_target(item.as_string(), features_));
-    }
+    for (const Json& item : targets.items())
+      if (item.is(Json::Kind::string))
+        out_.targets.insert(normalised_target(item.as_string(), features_));
   }
 
   bool no_added_tokens() {
@@ -100,8 +89,8 @@ class ConfigReader {
     const Json* dora = served_.config.find("use_dora");
     if (dora == nullptr || !dora->is(Json::Kind::boolean) || !dora->as_bool()) return true;
     if (!features_.refuses_dora) {
-      Journal::Entry& entry = out_.journal.entry(&cause::dora, Effect::wrong_values);
-      entry.detail = "use_dora is true; this version serves the adapter as plain LoRA";
+      out_.add_event(&cause::dora, Effect::wrong_values,
+                     "use_dora is true; this version serves the adapter as plain LoRA");
       return true;
     }
     return fail(
@@ -121,7 +110,8 @@ class ConfigReader {
   bool fits_pool() {
     if (limits_ == nullptr) return true;
     const bool rank_fits = rank() <= limits_->max_lora_rank;
-    if (rank_fits && (out_.all_targets || targets_fit())) return true;
+    if (rank_fits && (out_.all_targets || outside_of(limits_->targets, out_.targets).empty()))
+      return true;
     const Cause* const cause = rank_fits ? &cause::config_without_tensors : &cause::rank_over_limit;
     return fail(
         {cause, stage::kValidate, "ValueError",
@@ -136,12 +126,6 @@ class ConfigReader {
                                  limits_->max_lora_rank)});
   }
 
-  bool targets_fit() const {
-    for (const std::string& target : out_.targets)
-      if (limits_->targets.count(target) == 0) return false;
-    return true;
-  }
-
   bool is_lora() {
     const Json* type = served_.config.find("peft_type");
     if (type == nullptr)
@@ -149,7 +133,7 @@ class ConfigReader {
                    "adapter_config.json has no peft_type"});
     if (!type->is(Json::Kind::string))
       return fail({&cause::missing_field, stage::kRead, "AttributeError",
-                   fmt::format("'{}' object has no attribute 'lower'", python_type(*type)),
+                   fmt::format("'{}' object has no attribute 'lower'", py_type(*type)),
                    "peft_type is no string"});
     std::string lower = type->as_string();
     for (char& c : lower)
@@ -165,8 +149,8 @@ class ConfigReader {
     const auto counts = [](const Json& v) { return v.is_number() || v.is(Json::Kind::boolean); };
     if (!counts(r) || !counts(alpha))
       return fail({&cause::missing_field, stage::kRead, "TypeError",
-                   fmt::format("unsupported operand type(s) for /: '{}' and '{}'",
-                               python_type(alpha), python_type(r)),
+                   fmt::format("unsupported operand type(s) for /: '{}' and '{}'", py_type(alpha),
+                               py_type(r)),
                    fmt::format("r is {}, lora_alpha is {}", r.kind_name(), alpha.kind_name())});
     if (r.is_number() && r.as_double() == 0)
       return fail({&cause::missing_field, stage::kRead, "ZeroDivisionError",
@@ -192,6 +176,60 @@ class ConfigReader {
 CpuAdapter read_config(const ServedAdapter& served, const ModelClass& model,
                        const Features& features, const PoolLimits* limits) {
   return ConfigReader(served, model, features, limits).read();
+}
+
+bool check_iterable_targets(CpuAdapter& adapter) {
+  const Json& targets = *adapter.config.find("target_modules");
+  if (targets.is(Json::Kind::array) || targets.is(Json::Kind::object) || adapter.all_targets)
+    return true;
+  if (targets.is(Json::Kind::string))
+    adapter.raise({&cause::regex_targets, stage::kRead, "ValueError",
+                   "Only 'all' or 'all-linear' can be used as the string for target module",
+                   fmt::format("target_modules is the string {}", py_repr(targets.as_string()))});
+  else
+    adapter.raise({&cause::missing_field, stage::kRead, "TypeError",
+                   fmt::format("'{}' object is not iterable", py_type(targets)),
+                   fmt::format("target_modules is {}, expected a list", targets.kind_name())});
+  return false;
+}
+
+bool check_listed_targets(CpuAdapter& adapter) {
+  const Json* targets = adapter.config.find("target_modules");
+  if (targets->is(Json::Kind::array)) return true;
+  adapter.raise(
+      {targets->is(Json::Kind::string) ? &cause::regex_targets : &cause::missing_field,
+       stage::kShapes, "ValueError",
+       targets->is(Json::Kind::string)
+           ? fmt::format(
+                 "SGLang does not recognize target_modules='{}'. Please use a list of module "
+                 "name suffixes in the adapter's PEFT config, or explicitly specify "
+                 "--lora-target-modules during server startup.",
+                 in_text(targets->as_string()))
+           : "SGLang currently only supports inferring LoRA target modules when a list of suffixes "
+             "is provided in `target_modules` field of PEFT config. Please explicitly specify "
+             "`--lora-target-modules` during server startup. You can specify `all` to enable all "
+             "support modules types. ",
+       fmt::format("target_modules is {}, expected a list", targets->kind_name())});
+  return false;
+}
+
+bool check_targets_within(CpuAdapter& adapter, const NameSet& targets) {
+  const NameSet outside = outside_of(targets, adapter.targets);
+  if (outside.empty()) return true;
+  NameSet both = targets;
+  both.insert(outside.begin(), outside.end());
+  const bool known = std::none_of(outside.begin(), outside.end(), [](const std::string& name) {
+    return name == "w1" || name == "w2" || name == "w3" || name == "experts";
+  });
+  adapter.raise(
+      {known ? &cause::server_options : &cause::w_names_in_targets, stage::kShapes, "ValueError",
+       fmt::format(
+           "LoRA adapter '{}' contains target modules {} that are not included in the "
+           "specified --lora-target-modules {}. Please update --lora-target-modules to "
+           "include all required modules: {}, or use 'all' to enable all supported modules.",
+           in_text(adapter.name), py_list(outside), py_list(targets), py_list(both)),
+       fmt::format("target_modules has {}, which --lora-target-modules lacks", py_list(outside))});
+  return false;
 }
 
 }  // namespace moelora::sglang

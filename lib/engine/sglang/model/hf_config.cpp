@@ -69,18 +69,16 @@ void read_attention(const Reader& reader, const ModelSpec& spec, HfConfig& out) 
 }
 
 // first_k_dense_replace, where the config leaves it to its class's default.
-std::optional<int64_t> first_dense(const Reader& reader, const ModelSpec& spec) {
+std::optional<int64_t> first_dense(const Reader& reader, const ModelSpec& spec, bool has_default) {
   if (const auto given = reader.number("first_k_dense_replace")) return given;
-  constexpr std::string_view kHave[] = {"deepseek_v2", "deepseek_v3", "glm4_moe", "dots1"};
-  if (std::find(std::begin(kHave), std::end(kHave), spec.family) == std::end(kHave))
-    return std::nullopt;
+  if (!has_default) return std::nullopt;
   const auto moe = std::find(spec.moe_layers.begin(), spec.moe_layers.end(), true);
   return moe - spec.moe_layers.begin();
 }
 
 }  // namespace
 
-HfConfig read_hf_config(const Json& base_config, const ModelSpec& spec) {
+HfConfig read_hf_config(const Json& base_config, const ModelSpec& spec, bool has_first_dense) {
   const Reader reader(base_config);
   HfConfig out;
   out.type = config_class(spec.model_type);
@@ -92,7 +90,7 @@ HfConfig read_hf_config(const Json& base_config, const ModelSpec& spec) {
   out.intermediate =
       reader.number("intermediate_size", dense != nullptr ? dense->out : spec.intermediate);
   out.moe_intermediate = reader.number("moe_intermediate_size");
-  out.first_dense = first_dense(reader, spec);
+  out.first_dense = first_dense(reader, spec, has_first_dense);
   out.n_shared_experts = reader.number("n_shared_experts");
   out.moe_layer_freq = std::max<int64_t>(1, reader.number("moe_layer_freq", 1));
   out.shared_intermediate = reader.number("shared_expert_intermediate_size", 0);

@@ -28,6 +28,7 @@ struct HfConfig {
   }
 };
 
-HfConfig read_hf_config(const Json& base_config, const ModelSpec& spec);
+// `has_first_dense`: the config's class has first_k_dense_replace with a default of its own.
+HfConfig read_hf_config(const Json& base_config, const ModelSpec& spec, bool has_first_dense);
 
 }  // namespace moelora::sglang

@@ -1,39 +1,85 @@
 #include "lib/engine/sglang/model/model_class.h"
 
 #include <algorithm>
-#include <array>
 #include <map>
 #include <numeric>
+#include <utility>
+
+#include "lib/engine/server_class.h"
 
 namespace moelora::sglang {
 namespace {
 
 constexpr std::string_view kTorchLinear = "torch.nn.modules.linear.Linear";
 
-struct ForeignRouter {
-  std::string_view family, python_type;
-};
-constexpr std::array<ForeignRouter, 5> kForeignRouters = {{
-    {"deepseek_v2", "sglang.srt.models.deepseek_v2.MoEGate"},
-    {"deepseek_v3", "sglang.srt.models.deepseek_v2.MoEGate"},
-    {"glm4_moe", "sglang.srt.models.glm4_moe.Glm4MoeGate"},
-    {"ernie4_5_moe", "sglang.srt.models.ernie4.MoEGate"},
-    {"dots1", "sglang.srt.models.deepseek_v2.MoEGate"},
-}};
-
 // Parts that SGLang holds as one module, in its order.
-struct Fusion {
-  std::string_view fused;
+struct PackedModule {
+  std::string name;
   LayerKind kind;
-  std::array<std::string_view, 3> parts;
+  std::vector<std::string> parts;
+  bool splits_first;  // into q, k and v of linear attention
 };
-constexpr std::string_view kGdn = "in_proj_qkvz";  // Qwen3.5's linear attention
-constexpr std::array<Fusion, 4> kFusions = {{
-    {"qkv_proj", LayerKind::qkv, {"q_proj", "k_proj", "v_proj"}},
-    {"fused_qkv_a_proj_with_mqa", LayerKind::replicated, {"q_a_proj", "kv_a_proj_with_mqa", ""}},
-    {"gate_up_proj", LayerKind::merged, {"gate_proj", "up_proj", ""}},
-    {kGdn, LayerKind::merged, {"in_proj_qkv", "in_proj_z", ""}},
-}};
+
+// "layers" of schemas/engines/sglang.json.
+struct LayerTable {
+  std::vector<PackedModule> packed;
+  std::vector<std::string> row, replicated;
+};
+
+LayerTable read_layers(const JsonView& layers) {
+  constexpr LayerKind kKinds[] = {LayerKind::qkv, LayerKind::merged, LayerKind::replicated};
+  LayerTable out;
+  for (const auto& [name, packed] : layers.at("packed").members()) {
+    const size_t kind = packed.at("type").one_of(
+        {"QKVParallelLinear", "MergedColumnParallelLinear", "ReplicatedLinear"});
+    const auto splits = packed.find("splits_first");
+    out.packed.push_back(
+        {name, kKinds[kind], packed.at("parts").strings(), splits && splits->boolean()});
+  }
+  out.row = layers.at("row").strings();
+  out.replicated = layers.at("replicated").strings();
+  return out;
+}
+
+const LayerTable& layer_table() {
+  static const LayerTable table = read_layers(engine_facts("sglang").at("layers"));
+  return table;
+}
+
+constexpr std::pair<std::string_view, bool ClassFacts::*> kFlags[] = {
+    {"run_by_oracle", &ClassFacts::run_by_oracle},
+    {"interleaves_gate_up", &ClassFacts::interleaves_gate_up},
+    {"experts_in_every_layer", &ClassFacts::experts_in_every_layer},
+    {"own_hidden_dim", &ClassFacts::own_hidden_dim},
+    {"first_k_dense_replace", &ClassFacts::first_k_dense_replace},
+    {"weights_input", &ClassFacts::weights_input},
+    {"asks_for_moe_runner_config", &ClassFacts::asks_for_moe_runner_config},
+};
+
+void read_fact(std::string_view key, const JsonView& value, ClassFacts& out) {
+  if (key == "name" || key == "families" || key == "note") return;
+  if (key == "router_type") {
+    out.router_type = value.string();
+    return;
+  }
+  for (const auto& [name, flag] : kFlags)
+    if (name == key) {
+      out.*flag = value.boolean();
+      return;
+    }
+  value.fail("no class of SGLang has this key");
+}
+
+ClassFacts read_facts(const ModelSpec& spec) {
+  ClassFacts out;
+  if (const auto found = find_server_class("sglang", spec))
+    for (const auto& [key, value] : found->members()) read_fact(key, value, out);
+  return out;
+}
+
+bool is_among(std::string_view name, const std::vector<std::string>& names) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
 
 std::string_view leaf_of_path(std::string_view path) { return path.substr(path.rfind('.') + 1); }
 
@@ -45,27 +91,26 @@ std::string parent_of(const std::string& path) {
 LayerKind kind_of(const LinearSpec& linear, std::string_view leaf) {
   if (linear.role == Role::embedding) return LayerKind::embedding;
   if (linear.role == Role::lm_head) return LayerKind::lm_head;
-  if (leaf == "o_proj" || leaf == "out_proj" || leaf == "down_proj") return LayerKind::row;
-  if (leaf == "kv_a_proj_with_mqa" || linear.role == Role::router) return LayerKind::replicated;
+  if (is_among(leaf, layer_table().row)) return LayerKind::row;
+  if (is_among(leaf, layer_table().replicated) || linear.role == Role::router)
+    return LayerKind::replicated;
   return LayerKind::column;
 }
 
 class Builder {
  public:
   Builder(const ModelSpec& spec, const Json& base_config) : spec_(spec) {
-    out_.config = read_hf_config(base_config, spec);
+    out_.facts = read_facts(spec);
+    out_.config = read_hf_config(base_config, spec, out_.facts.first_k_dense_replace);
     out_.family = spec.family;
     out_.experts = spec.experts;
     out_.expert_in = spec.expert_in;
     out_.intermediate = spec.intermediate;
     out_.top_k = spec.top_k;
     out_.gated = spec.gated;
-    out_.interleaved = spec.gate_up_order == GateUpOrder::interleaved && spec.family == "gpt_oss";
+    out_.interleaved =
+        spec.gate_up_order == GateUpOrder::interleaved && out_.facts.interleaves_gate_up;
     out_.tied = spec.tied_embeddings;
-    out_.own_dims =
-        spec.family == "qwen3_5_moe" || spec.family == "nemotron_h" || spec.family == "llama4";
-    always_sparse_ =
-        spec.family == "qwen2_moe" || spec.family == "qwen3_moe" || spec.family == "qwen3_vl_moe";
   }
 
   ModelClass build() {
@@ -82,7 +127,7 @@ class Builder {
   bool is_sparse(int layer) const {
     const bool any =
         std::find(spec_.moe_layers.begin(), spec_.moe_layers.end(), true) != spec_.moe_layers.end();
-    return always_sparse_ ? any || spec_.experts > 1 : spec_.is_moe(layer);
+    return out_.facts.experts_in_every_layer ? any || spec_.experts > 1 : spec_.is_moe(layer);
   }
 
   void group() {
@@ -99,7 +144,7 @@ class Builder {
   // attention and, for the block, the linears of a layer that has one.
   std::vector<std::pair<const LinearSpec*, std::string>> linears(int layer) const {
     std::vector<std::pair<const LinearSpec*, std::string>> out;
-    const bool replaced = always_sparse_ && !spec_.is_moe(layer);
+    const bool replaced = out_.facts.experts_in_every_layer && !spec_.is_moe(layer);
     for (const LinearSpec* linear : by_layer_[static_cast<size_t>(layer)])
       if (!replaced || linear->role != Role::dense_mlp) out.emplace_back(linear, linear->hub);
     if (!replaced) return out;
@@ -128,7 +173,7 @@ class Builder {
         add_experts(layer);
         experts = true;
       }
-      if (!add_fused(*linear, name, by_name)) add(*linear, name, layer);
+      if (!add_packed(*linear, name, layer, by_name)) add(*linear, name, layer);
     }
     if (!experts) add_experts(layer);
   }
@@ -141,50 +186,45 @@ class Builder {
     out_.has_moe = true;
   }
 
-  // Whether `linear` is a part of a fused module of its parent, which its first part adds.
-  bool add_fused(const LinearSpec& linear, const std::string& name,
-                 const std::map<std::string, const LinearSpec*, std::less<>>& by_name) {
+  // Whether `linear` is a part of a packed module of its parent, which its first part adds.
+  bool add_packed(const LinearSpec& linear, const std::string& name, int layer,
+                  const std::map<std::string, const LinearSpec*, std::less<>>& by_name) {
     const std::string parent = parent_of(name);
-    for (const Fusion& fusion : kFusions) {
+    for (const PackedModule& packed : layer_table().packed) {
       std::vector<const LinearSpec*> parts;
-      for (std::string_view part : fusion.parts) {
-        if (part.empty()) continue;
-        const auto at = by_name.find(parent + std::string(part));
-        if (at == by_name.end()) break;
-        parts.push_back(at->second);
-      }
-      const size_t wanted = fusion.parts[2].empty() ? 2 : 3;
-      if (parts.size() != wanted) continue;
+      for (const std::string& part : packed.parts)
+        if (const auto at = by_name.find(parent + part); at != by_name.end())
+          parts.push_back(at->second);
+      if (parts.size() != packed.parts.size()) continue;
       const auto mine = std::find(parts.begin(), parts.end(), &linear);
       if (mine == parts.end()) continue;
-      if (mine == parts.begin()) add_parts(fusion, parent, parts, name);
+      if (mine == parts.begin()) add_parts(packed, parent, parts, layer);
       return true;
     }
     return false;
   }
 
-  void add_parts(const Fusion& fusion, const std::string& parent,
-                 const std::vector<const LinearSpec*>& parts, const std::string& name) {
+  void add_parts(const PackedModule& packed, const std::string& parent,
+                 const std::vector<const LinearSpec*>& parts, int layer) {
     ClassModule& module = out_.modules.emplace_back();
-    module.name = parent + std::string(fusion.fused);
-    module.kind = fusion.kind;
-    module.layer = layer_in(name, *parts.front());
+    module.name = parent + packed.name;
+    module.kind = packed.kind;
+    module.layer = layer;
     module.in = parts.front()->in;
     for (const LinearSpec* part : parts) module.out.push_back(part->out);
-    if (fusion.fused != kGdn) return;
-    const int64_t value = module.out[1], key = (module.out[0] - value) / 2;
-    module.out = {key, key, value, value};  // q, k, v and z
-  }
-
-  // The layer in the name, which is not the sample's of a replaced block.
-  static int layer_in(const std::string& name, const LinearSpec& linear) {
-    const size_t at = name.find("layers.");
-    return at == std::string::npos ? linear.layer : std::atoi(name.c_str() + at + 7);
+    if (packed.splits_first) {
+      const int64_t value = module.out[1], key = (module.out[0] - value) / 2;
+      module.out = {key, key, value, value};  // q, k, v and z
+      module.parts = {module.name};
+    } else {
+      for (const std::string& part : packed.parts) module.parts.push_back(parent + part);
+    }
   }
 
   void add(const LinearSpec& linear, const std::string& name, int layer = -1) {
     ClassModule& module = out_.modules.emplace_back();
     module.name = name;
+    module.parts = {name};
     module.layer = layer;
     module.kind = kind_of(linear, leaf_of_path(name));
     module.in = linear.in;
@@ -193,16 +233,14 @@ class Builder {
       module.kind = LayerKind::foreign;
       module.python_type = kTorchLinear;
     }
-    for (const ForeignRouter& router : kForeignRouters)
-      if (linear.role == Role::router && router.family == spec_.family) {
-        module.kind = LayerKind::foreign;
-        module.python_type = router.python_type;
-      }
+    if (linear.role == Role::router && !out_.facts.router_type.empty()) {
+      module.kind = LayerKind::foreign;
+      module.python_type = out_.facts.router_type;
+    }
   }
 
   const ModelSpec& spec_;
   ModelClass out_;
-  bool always_sparse_ = false;
   std::vector<const LinearSpec*> outside_;
   std::vector<std::vector<const LinearSpec*>> by_layer_;
 };
@@ -211,25 +249,10 @@ class Builder {
 
 std::string_view ClassModule::leaf() const { return leaf_of_path(name); }
 
-std::vector<std::string> ClassModule::parts() const {
-  std::vector<std::string> names;
-  for (const Fusion& fusion : kFusions)
-    if (fusion.fused == leaf())
-      for (std::string_view part : fusion.parts)
-        if (!part.empty()) names.push_back(parent_of(name) + std::string(part));
-  return names.size() == out.size() ? names : std::vector<std::string>{name};
-}
-
 int64_t ClassModule::rows() const { return std::accumulate(out.begin(), out.end(), int64_t{0}); }
 
 ModelClass make_model_class(const ModelSpec& spec, const Json& base_config) {
   return Builder(spec, base_config).build();
-}
-
-bool is_proven_class(std::string_view family) {
-  constexpr std::array<std::string_view, 7> kProven = {
-      "gpt_oss", "qwen3_moe", "qwen2_moe", "mixtral", "deepseek_v3", "glm4_moe", "qwen3"};
-  return std::find(kProven.begin(), kProven.end(), family) != kProven.end();
 }
 
 }  // namespace moelora::sglang

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,10 +30,25 @@ struct ClassModule {
   std::vector<int64_t> out;  // rows of its parts: q, k, v; gate, up; one for the others
   std::string python_type;   // of a foreign one, as Python prints the class
 
+  // The modules of the hub's files that its parts are: "model.layers.0.self_attn.q_proj" ...; of
+  // parts that SGLang splits further the module itself.
+  std::vector<std::string> parts;
+
   std::string_view leaf() const;  // "qkv_proj"
-  // The modules of the hub's files that its parts are: "model.layers.0.self_attn.q_proj" ...
-  std::vector<std::string> parts() const;
-  int64_t rows() const;  // of all parts
+  int64_t rows() const;           // of all parts
+};
+
+// What the class does beyond what the family's file says: its entry in schemas/engines/sglang.json,
+// whose schema explains the fields, or in the family's file.
+struct ClassFacts {
+  bool run_by_oracle = false;
+  bool interleaves_gate_up = false;
+  bool experts_in_every_layer = false;
+  bool own_hidden_dim = false;
+  bool first_k_dense_replace = false;
+  bool weights_input = false;
+  bool asks_for_moe_runner_config = false;
+  std::string router_type;  // "" where LoRA can wrap it
 };
 
 // The model class SGLang serves a base with: its modules in the order of named_modules(), fused as
@@ -41,20 +57,17 @@ struct ClassModule {
 struct ModelClass {
   HfConfig config;
   std::string family;
+  ClassFacts facts;
   std::vector<ClassModule> modules;
   int64_t experts = 0, expert_in = 0, intermediate = 0, top_k = 0;
   bool has_moe = false;  // a FusedMoE is among the modules
   bool gated = true;
   bool interleaved = false;  // gate and up rows of the experts are g0,u0,g1,u1 (gpt-oss)
   bool tied = false;         // lm_head is embed_tokens
-  bool own_dims = false;     // the class defines get_hidden_dim() itself
 
   int layers() const { return static_cast<int>(config.layers); }
 };
 
 ModelClass make_model_class(const ModelSpec& spec, const Json& base_config);
-
-// The classes that an oracle ran; of others the modules are derived from the hub's names.
-bool is_proven_class(std::string_view family);
 
 }  // namespace moelora::sglang

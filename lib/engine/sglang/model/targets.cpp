@@ -1,54 +1,50 @@
 #include "lib/engine/sglang/model/targets.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
-#include <array>
+#include <iterator>
+#include <utility>
 
 #include "lib/engine/sglang/names.h"
 
 namespace moelora::sglang {
 namespace {
 
-struct Mapping {
-  std::string_view from, to;
-};
-constexpr std::array<Mapping, 10> kMappings = {{{"q_proj", "qkv_proj"},
-                                                {"k_proj", "qkv_proj"},
-                                                {"v_proj", "qkv_proj"},
-                                                {"gate_proj", "gate_up_proj"},
-                                                {"up_proj", "gate_up_proj"},
-                                                {"vocab_emb", "embed_tokens"},
-                                                {"embeddings", "embed_tokens"},
-                                                {"word_embeddings", "embed_tokens"},
-                                                {"output", "lm_head"},
-                                                {"unembed_tokens", "lm_head"}}};
-constexpr std::array<Mapping, 5> kLaterMappings = {{
-    {"q_a_proj", "fused_qkv_a_proj_with_mqa"},
-    {"kv_a_proj_with_mqa", "fused_qkv_a_proj_with_mqa"},
-    {"wq_b", "indexer.wq_b"},
-    {"wk", "indexer.wk"},
-    {"weights_proj", "indexer.weights_proj"},
-}};
+using Mapping = std::pair<std::string_view, std::string_view>;
 
-constexpr std::array<std::string_view, 16> kKnown = {"qkv_proj",
-                                                     "qkvr",
-                                                     "o_proj",
-                                                     "wo_ud",
-                                                     "out_proj",
-                                                     "in_proj",
-                                                     "in_proj_qkvz",
-                                                     "up_proj",
-                                                     "gate_up_proj",
-                                                     "down_proj",
-                                                     "fc1_latent_proj",
-                                                     "fc2_latent_proj",
-                                                     "embed_tokens",
-                                                     "lm_head",
-                                                     "fused_qkv_a_proj_with_mqa",
-                                                     ""};
+constexpr Mapping kMappings[] = {
+    {"q_proj", "qkv_proj"},         {"k_proj", "qkv_proj"},
+    {"v_proj", "qkv_proj"},         {"gate_proj", "gate_up_proj"},
+    {"up_proj", "gate_up_proj"},    {"vocab_emb", "embed_tokens"},
+    {"embeddings", "embed_tokens"}, {"word_embeddings", "embed_tokens"},
+    {"output", "lm_head"},          {"unembed_tokens", "lm_head"}};
+constexpr Mapping kLaterMappings[] = {{"q_a_proj", "fused_qkv_a_proj_with_mqa"},
+                                      {"kv_a_proj_with_mqa", "fused_qkv_a_proj_with_mqa"},
+                                      {"wq_b", "indexer.wq_b"},
+                                      {"wk", "indexer.wk"},
+                                      {"weights_proj", "indexer.weights_proj"}};
+
+// What the pool knows how to hold.
+constexpr std::string_view kKnown[] = {"qkv_proj",
+                                       "qkvr",
+                                       "o_proj",
+                                       "wo_ud",
+                                       "out_proj",
+                                       "in_proj",
+                                       "in_proj_qkvz",
+                                       "up_proj",
+                                       "gate_up_proj",
+                                       "down_proj",
+                                       "lm_head",
+                                       "embed_tokens",
+                                       "fused_qkv_a_proj_with_mqa",
+                                       "fc1_latent_proj",
+                                       "fc2_latent_proj"};
 
 bool is_known(std::string_view target, const Features& features) {
   if (target == "q_b_proj" || target == "kv_b_proj") return features.second_mla_layers;
-  return !target.empty() && std::find(kKnown.begin(), kKnown.end(), target) != kKnown.end();
+  return std::find(std::begin(kKnown), std::end(kKnown), target) != std::end(kKnown);
 }
 
 std::string_view name_of(const ClassModule& module) {
@@ -57,15 +53,95 @@ std::string_view name_of(const ClassModule& module) {
   return module.leaf();
 }
 
+// "gate_up_proj", or "indexer.wq_b" of a target that names the parent too.
+bool is_target(const ClassModule& module, const NameSet& targets) {
+  if (targets.count(module.leaf()) != 0) return true;
+  const std::string_view name = module.name;
+  const size_t dot = name.rfind('.');
+  if (dot == std::string_view::npos || dot == 0) return false;
+  return targets.count(name.substr(name.rfind('.', dot - 1) + 1)) != 0;
+}
+
+bool is_supported(const ClassModule& module, const Features& features) {
+  if (module.kind == LayerKind::replicated) return features.replicated_layers;
+  return module.kind != LayerKind::foreign;
+}
+
+constexpr std::pair<std::string_view, int64_t> kStackedFactors[] = {
+    {"qkv_proj", 3},
+    {"in_proj_qkvz", 4},
+    {"gate_up_proj", 2},
+    {"in_proj", 2},
+    {"fused_qkv_a_proj_with_mqa", 2}};
+
+HiddenDim not_implemented(std::string_view module) {
+  return {0, 0, "NotImplementedError",
+          fmt::format("get_hidden_dim not implemented for {}", module)};
+}
+
+HiddenDim no_attribute(const HfConfig& config, std::string_view attribute) {
+  return {0, 0, "AttributeError",
+          fmt::format("'{}' object has no attribute '{}'", config.type, attribute)};
+}
+
+// The width of a dense MLP, or of the shared experts where first_k_dense_replace tells them apart.
+int64_t dense_width(const HfConfig& config, int layer) {
+  const bool routed =
+      config.first_dense && layer >= *config.first_dense && layer % config.moe_layer_freq == 0;
+  return routed && config.moe_intermediate && config.n_shared_experts
+             ? *config.moe_intermediate * *config.n_shared_experts
+             : config.intermediate;
+}
+
+HiddenDim mla_dim(const HfConfig& config, std::string_view module) {
+  if (module == "q_b_proj") {
+    if (!config.q_lora_rank) return no_attribute(config, "q_lora_rank");
+    return {*config.q_lora_rank,
+            config.heads * (config.qk_nope.value_or(0) + config.qk_rope.value_or(0))};
+  }
+  if (!config.kv_lora_rank) return no_attribute(config, "kv_lora_rank");
+  if (module == "kv_b_proj")
+    return {*config.kv_lora_rank, config.heads * (config.qk_nope.value_or(0) + config.v_head_dim)};
+  return {config.hidden,
+          config.q_lora_rank.value_or(0) + *config.kv_lora_rank + config.qk_rope.value_or(0)};
+}
+
+bool is_mla(const Features& features, std::string_view module) {
+  if (module == "fused_qkv_a_proj_with_mqa") return features.replicated_layers;
+  return features.second_mla_layers && (module == "q_b_proj" || module == "kv_b_proj");
+}
+
+HiddenDim default_dim(const HfConfig& config, const Features& features, std::string_view module,
+                      int layer) {
+  if (module == "qkv_proj")
+    return {config.hidden, config.head_dim * (config.heads + 2 * config.kv_heads)};
+  if (module == "o_proj") return {config.v_head_dim * config.heads, config.hidden};
+  if (module == "gate_up_proj") return {config.hidden, 2 * dense_width(config, layer)};
+  if (module == "down_proj") return {dense_width(config, layer), config.hidden};
+  if (is_mla(features, module)) return mla_dim(config, module);
+  return not_implemented(module);
+}
+
+// Of the layer itself, else of the first that has such a module.
+const ClassModule* find_module(const ModelClass& model, std::string_view leaf, int layer) {
+  const ClassModule* first = nullptr;
+  for (const ClassModule& module : model.modules) {
+    if (module.leaf() != leaf) continue;
+    if (module.layer == layer) return &module;
+    if (first == nullptr) first = &module;
+  }
+  return first;
+}
+
 }  // namespace
 
 std::string normalised_target(std::string_view name, const Features& features) {
   const std::string_view last = name.substr(name.rfind('.') + 1);
-  for (const Mapping& mapping : kMappings)
-    if (mapping.from == last) return std::string(mapping.to);
+  for (const auto& [from, to] : kMappings)
+    if (from == last) return std::string(to);
   if (features.replicated_layers)
-    for (const Mapping& mapping : kLaterMappings)
-      if (mapping.from == last) return std::string(mapping.to);
+    for (const auto& [from, to] : kLaterMappings)
+      if (from == last) return std::string(to);
   return std::string(last);
 }
 
@@ -92,6 +168,48 @@ int TargetMatcher::find(std::string_view name) const {
   for (size_t i = 0; i < targets_.size(); ++i)
     if (contains(name, targets_[i])) return static_cast<int>(i);
   return -1;
+}
+
+Wrapping wrap_modules(const ModelClass& model, const Features& features, const NameSet& targets) {
+  Wrapping out;
+  out.layers.resize(static_cast<size_t>(model.layers()));
+  const TargetMatcher matcher(targets);
+  const bool both = targets.count("gate_up_proj") != 0 && targets.count("down_proj") != 0;
+  for (const ClassModule& module : model.modules) {
+    if (module.kind == LayerKind::embedding) out.embed_tokens = targets.count("embed_tokens") != 0;
+    if (module.layer < 0) continue;
+    auto& layer = out.layers[static_cast<size_t>(module.layer)];
+    if (module.kind == LayerKind::fused_moe) {
+      if (!both) continue;
+      for (const char* buffer : {"gate_up_proj_moe", "down_proj_moe"})
+        layer.push_back({&module, buffer});
+    } else if (is_target(module, targets)) {
+      if (!is_supported(module, features)) out.unsupported.push_back(&module);
+      layer.push_back({&module, matcher.targets()[static_cast<size_t>(matcher.find(module.name))]});
+    }
+  }
+  out.lm_head = targets.count("lm_head") != 0;
+  return out;
+}
+
+HiddenDim hidden_dim(const ModelClass& model, const Features& features, std::string_view module,
+                     int layer) {
+  const HfConfig& config = model.config;
+  if (module == "gate_up_proj_moe")
+    return {model.expert_in, (model.gated ? 2 : 1) * model.intermediate};
+  if (module == "down_proj_moe") return {model.intermediate, model.expert_in};
+  if (module == "embed_tokens") return {config.vocab, config.hidden};
+  if (module == "lm_head") return {config.hidden, config.vocab};
+  if (model.facts.own_hidden_dim)
+    if (const ClassModule* own = find_module(model, module, layer)) return {own->in, own->rows()};
+  return default_dim(config, features, module, layer);
+}
+
+int64_t stacked_multiply(const ModelClass& model, std::string_view module) {
+  if (module == "gate_up_proj_moe") return model.gated ? 2 : 1;
+  for (const auto& [stacked, factors] : kStackedFactors)
+    if (stacked == module) return factors;
+  return 1;
 }
 
 }  // namespace moelora::sglang

@@ -1,11 +1,13 @@
 #pragma once
 
+#include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
+#include "lib/engine/python_text.h"
 #include "lib/engine/sglang/features.h"
 #include "lib/engine/sglang/model/model_class.h"
-#include "lib/engine/python_text.h"
 
 namespace moelora::sglang {
 
@@ -29,5 +31,36 @@ class TargetMatcher {
  private:
   std::vector<std::string> targets_;  // longest first
 };
+
+// A module of the class that LoRA wraps, and the buffer it reads. A FusedMoE is there twice.
+struct WrappedModule {
+  const ClassModule* module;
+  std::string buffer;  // "qkv_proj", "gate_up_proj_moe"
+};
+
+// LoRAManager.init_lora_modules(): what is wrapped in each layer, in the class's order, and what
+// cannot be. FusedMoE is wrapped only when gate_up_proj and down_proj both are targets.
+struct Wrapping {
+  std::vector<std::vector<WrappedModule>> layers;
+  bool embed_tokens = false, lm_head = false;
+  std::vector<const ClassModule*> unsupported;  // the first ends the start-up
+};
+Wrapping wrap_modules(const ModelClass& model, const Features& features, const NameSet& targets);
+
+// Input and output width of a buffer's module, or what get_hidden_dim() raises for it.
+struct HiddenDim {
+  int64_t in = 0, out = 0;
+  std::string error_type = {}, error_text = {};  // "" when there are dims
+
+  bool ok() const { return error_type.empty(); }
+};
+
+// SGLang's get_default_hidden_dim() (lora/utils.py): from the config, not from the layers, and as
+// if all layers were alike. For a class that has its own the widths are those of its layers.
+HiddenDim hidden_dim(const ModelClass& model, const Features& features, std::string_view module,
+                     int layer);
+
+// How many factors a buffer stacks: 3 for qkv_proj.
+int64_t stacked_multiply(const ModelClass& model, std::string_view module);
 
 }  // namespace moelora::sglang

@@ -1,8 +1,12 @@
 #include "lib/engine/sglang/pool/pool.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
-#include "lib/engine/sglang/model/hidden_dim.h"
+#include "lib/base/checked.h"
+#include "lib/engine/sglang/causes.h"
+#include "lib/engine/sglang/model/targets.h"
 
 namespace moelora::sglang {
 namespace {
@@ -101,16 +105,14 @@ class PoolBuilder {
     if (is_row_parallel(buffer.name)) in /= split_of(buffer);
     const int64_t rows = buffer.stacked * out_.request.max_rank;
     if (!buffer.moe) return {rows, in};
-    const bool shared = out_.request.shared_outer && buffer.name == "gate_up_proj_moe";
-    return {shared ? 1 : out_.local_experts, rows, in};
+    return {out_.is_outer(buffer, true) ? 1 : out_.local_experts, rows, in};
   }
 
   Shape b_shape(const Buffer& buffer, int64_t out) const {
     if (!is_row_parallel(buffer.name) && !is_replicated(buffer.name))
       out = column_share(buffer, out);
     if (!buffer.moe) return {out, out_.request.max_rank};
-    const bool shared = out_.request.shared_outer && buffer.name == "down_proj_moe";
-    return {shared ? 1 : out_.local_experts, out, out_.request.max_rank};
+    return {out_.is_outer(buffer, false) ? 1 : out_.local_experts, out, out_.request.max_rank};
   }
 
   // Of k and v every rank has at least one head.
@@ -127,6 +129,60 @@ class PoolBuilder {
   Pool out_;
 };
 
+constexpr uint64_t kBytes = 2;  // of a bf16 or f16
+
+// Saturates: a config may ask for more than there are bytes.
+uint64_t times(uint64_t a, uint64_t b) { return checked_mul(a, b).value_or(UINT64_MAX >> 16); }
+
+uint64_t elements(const Shape& shape) {
+  uint64_t out = 1;
+  for (int64_t extent : shape) out = times(out, static_cast<uint64_t>(extent));
+  return out;
+}
+
+void add(MemoryPlan& plan, const std::string& name, const Shape& shape, int64_t layers) {
+  const uint64_t bytes = times(times(kBytes, elements(shape)), static_cast<uint64_t>(layers));
+  plan.rows.push_back({name, shape, layers, bytes});
+}
+
+// One row for each shape that a buffer has in some layers.
+void add_layers(MemoryPlan& plan, const std::string& name, const std::vector<Shape>& shapes) {
+  std::vector<Shape> done;
+  for (const Shape& shape : shapes) {
+    if (std::find(done.begin(), done.end(), shape) != done.end()) continue;
+    done.push_back(shape);
+    add(plan, name, shape, std::count(shapes.begin(), shapes.end(), shape));
+  }
+}
+
+// The type the server runs the model in.
+std::string dtype_of(const Json& base_config) {
+  for (const char* key : {"dtype", "torch_dtype"})
+    if (const Json* dtype = base_config.find(key))
+      if (dtype->is(Json::Kind::string) && dtype->as_string() != "bfloat16") return "f16";
+  return "bf16";
+}
+
+class Divisibility {
+ public:
+  std::vector<PlanEvent> events;
+
+  void check(std::string_view what, int64_t number, std::string_view over, int64_t ranks) {
+    if (ranks < 1 || number % ranks == 0 || !events.empty()) return;
+    events.push_back({&cause::tp_divisibility,
+                      Effect::refused,
+                      {},
+                      fmt::format("{} {} do not split over {} {}", what, number, over, ranks),
+                      Refusal{"build the model", "AssertionError",
+                              fmt::format("{} is not divisible by {}", number, ranks), false}});
+  }
+};
+
+// The width of an MLP that every token passes: dense layers and shared experts.
+int64_t width_of(const ClassModule& module) {
+  return module.kind == LayerKind::merged && !module.out.empty() ? module.out.front() : 0;
+}
+
 }  // namespace
 
 const Buffer* Pool::find(std::string_view name) const {
@@ -140,9 +196,81 @@ int Pool::index_of(std::string_view name) const {
   return -1;
 }
 
+bool Pool::is_outer(const Buffer& buffer, bool is_a) const {
+  return request.shared_outer && buffer.name == (is_a ? "gate_up_proj_moe" : "down_proj_moe");
+}
+
+std::string buffer_name(int layer, std::string_view buffer, bool is_a) {
+  const char side = is_a ? 'A' : 'B';
+  return layer < 0 ? fmt::format("{}.{}", buffer, side)
+                   : fmt::format("layers.{}.{}.{}", layer, buffer, side);
+}
+
 Pool make_pool(const ModelClass& model, const Features& features, const PoolRequest& request,
                const Rank& rank) {
   return PoolBuilder(model, features, request, rank).build();
+}
+
+MemoryPlan plan_memory(const Pool& pool, int64_t slots, const Json& base_config) {
+  MemoryPlan out;
+  out.slots = slots;
+  out.dtype = dtype_of(base_config);
+  for (const Buffer& buffer : pool.buffers) {
+    add_layers(out, buffer.name + ".A", buffer.a);
+    add_layers(out, buffer.name + ".B", buffer.b);
+  }
+  for (const EmbeddingBuffer& buffer : pool.embeddings) {
+    add(out, fmt::format("{}.{}.A", buffer.group, buffer.name), buffer.a, 1);
+    add(out, fmt::format("{}.{}.B", buffer.group, buffer.name), buffer.b, 1);
+  }
+  return out;
+}
+
+int64_t SlotTable::slot_of(int64_t adapter) const {
+  for (size_t i = 0; i < slots_.size(); ++i)
+    if (slots_[i].adapter == adapter) return static_cast<int64_t>(i);
+  return -1;
+}
+
+int64_t SlotTable::oldest() const {
+  int64_t found = -1;
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    if (slots_[i].adapter == kBase) continue;
+    if (found < 0 || slots_[i].last_use < slots_[static_cast<size_t>(found)].last_use)
+      found = static_cast<int64_t>(i);
+  }
+  return found < 0 && !slots_.empty() ? 0 : found;
+}
+
+int64_t SlotTable::use(int64_t adapter) {
+  int64_t slot = slot_of(adapter);
+  for (size_t i = 0; slot < 0 && i < slots_.size(); ++i)
+    if (!slots_[i].adapter) slot = static_cast<int64_t>(i);
+  if (slot < 0) slot = oldest();
+  if (slot < 0) return -1;
+  Slot& taken = slots_[static_cast<size_t>(slot)];
+  taken.adapter = adapter;
+  taken.last_use = ++clock_;
+  return slot;
+}
+
+std::vector<PlanEvent> check_divisibility(const ModelClass& model, int64_t tp, int64_t ep) {
+  Divisibility out;
+  out.check("tp ranks", tp, "ep groups, which are", ep);
+  if (!out.events.empty()) return out.events;
+  const HfConfig& config = model.config;
+  out.check("attention heads", config.heads, "tp ranks, which are", tp);
+  if (config.kv_heads >= tp) out.check("kv heads", config.kv_heads, "tp ranks, which are", tp);
+  if (config.kv_heads < tp && out.events.empty() && tp % config.kv_heads != 0)
+    out.check("tp ranks", tp, "kv heads, which are", config.kv_heads);
+  if (model.has_moe) {
+    out.check("columns of an expert (intermediate size)", model.intermediate,
+              "expert-parallel tp ranks, which are", tp / ep);
+    out.check("experts", model.experts, "ep groups, which are", ep);
+  }
+  for (const ClassModule& module : model.modules)
+    out.check("columns of an MLP (intermediate size)", width_of(module), "tp ranks, which are", tp);
+  return out.events;
 }
 
 }  // namespace moelora::sglang

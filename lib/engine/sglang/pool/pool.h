@@ -1,17 +1,34 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "lib/base/tensor.h"
+#include "lib/engine/plan.h"
+#include "lib/engine/python_text.h"
 #include "lib/engine/sglang/features.h"
 #include "lib/engine/sglang/model/model_class.h"
-#include "lib/engine/sglang/pool/rank.h"
-#include "lib/engine/python_text.h"
 
 namespace moelora::sglang {
+
+// One process of the server. Attention, dense layers and the vocabulary are split over all `tp`
+// ranks; the experts over `ep` groups (whole experts, contiguous) and within a group over moe_tp.
+struct Rank {
+  int64_t tp = 1, tp_rank = 0;
+  int64_t ep = 1, ep_rank = 0;
+  int64_t moe_tp = 1, moe_tp_rank = 0;
+};
+
+inline Rank rank_of(int64_t tp, int64_t ep, int64_t index) {
+  const int64_t moe_tp = tp / ep;
+  return {tp, index, ep, index / moe_tp, moe_tp, index % moe_tp};
+}
+
+// The model itself on such ranks: heads, widths and experts that do not split over tp and ep ranks.
+std::vector<PlanEvent> check_divisibility(const ModelClass& model, int64_t tp, int64_t ep);
 
 // The buffers of one module in every layer, of one slot. Dense: A [c*R, in], B [out, R]; experts:
 // A [E, c*R, in], B [E, out, R] (E is 1 for the outer factor that a shared-outer pool holds once);
@@ -40,12 +57,6 @@ struct PoolRequest {
   bool shared_outer = false;
 };
 
-// What the server holds adapters against when one is loaded after the start.
-struct PoolLimits {
-  int64_t max_lora_rank = 0;
-  NameSet targets;
-};
-
 // LoRAMemoryPool: what one rank allocates.
 struct Pool {
   PoolRequest request;
@@ -56,12 +67,48 @@ struct Pool {
 
   const Buffer* find(std::string_view name) const;
   int index_of(std::string_view name) const;  // in `buffers`, -1 for none
-  int64_t local_experts = 1;                  // of this rank
-  bool local_ids = false;                     // expert ids count from this rank's first
-  int64_t vocab_first = 0, vocab_count = 0;   // this rank's rows of lm_head
+  // Whether one side of a buffer is the outer factor that all experts share.
+  bool is_outer(const Buffer& buffer, bool is_a) const;
+
+  int64_t local_experts = 1;                 // of this rank
+  bool local_ids = false;                    // expert ids count from this rank's first
+  int64_t vocab_first = 0, vocab_count = 0;  // this rank's rows of lm_head
 };
+
+// "layers.0.qkv_proj.A"; of an embedding (layer -1) "lm_head.B".
+std::string buffer_name(int layer, std::string_view buffer, bool is_a);
 
 Pool make_pool(const ModelClass& model, const Features& features, const PoolRequest& request,
                const Rank& rank);
+
+// Bytes of one rank's pool. SGLang allocates a buffer in every layer, dense ones included.
+MemoryPlan plan_memory(const Pool& pool, int64_t slots, const Json& base_config);
+
+// Which adapter is in which slot of the pool: the base model is in one of them, new adapters take
+// the first empty one, else that of the adapter that was used longest ago;
+// the base model gives way only where it has the only slot.
+class SlotTable {
+ public:
+  explicit SlotTable(int64_t slots) : slots_(static_cast<size_t>(slots)) {
+    if (!slots_.empty()) slots_[0].adapter = kBase;
+  }
+
+  // The slot of `adapter`, which is put into one when it is in none; -1 where there are no slots.
+  int64_t use(int64_t adapter);
+  // -1 for an adapter in no slot.
+  int64_t slot_of(int64_t adapter) const;
+
+ private:
+  // The slot to give to the next adapter of a full pool.
+  int64_t oldest() const;
+
+  static constexpr int64_t kBase = -1;
+  struct Slot {
+    std::optional<int64_t> adapter;
+    int64_t last_use = 0;
+  };
+  std::vector<Slot> slots_;
+  int64_t clock_ = 0;
+};
 
 }  // namespace moelora::sglang

@@ -1,8 +1,8 @@
-#include "lib/engine/sglang/copy/coverage.h"
-
-#include <fmt/format.h>
+#include "lib/engine/sglang/copy/copied_values.h"
 
 #include <algorithm>
+
+#include "lib/engine/sglang/pool/pool.h"
 
 namespace moelora::sglang {
 
@@ -32,7 +32,7 @@ bool Runs::covers(int64_t size) const {
   return reached >= size;
 }
 
-void Coverage::write(const Write& write) {
+void CopiedValues::write(const Write& write) {
   Of& of = of_[static_cast<size_t>(write.source)];
   of.rows.add(write.source_row, write.source_row + write.rows);
   of.columns.add(write.source_column, write.source_column + write.columns);
@@ -44,7 +44,7 @@ void Coverage::write(const Write& write) {
   of.expert |= write.expert >= 0;
 }
 
-bool Coverage::is_whole(int32_t source) const {
+bool CopiedValues::is_whole(int32_t source) const {
   const Of& of = at(source);
   const Shape& shape = sources_[static_cast<size_t>(source)].shape;
   if (shape.size() < 2 || shape.size() > 3) return false;
@@ -52,19 +52,16 @@ bool Coverage::is_whole(int32_t source) const {
   return shape.size() == 2 || of.experts.covers(shape[0]);
 }
 
-bool Coverage::all_whole() const {
+bool CopiedValues::all_whole() const {
   for (size_t i = 0; i < of_.size(); ++i)
     if (!of_[i].rows.empty() && (of_[i].misplaced || !is_whole(static_cast<int32_t>(i))))
       return false;
   return true;
 }
 
-std::string Coverage::buffer(int32_t source) const {
+std::string CopiedValues::buffer(int32_t source) const {
   const Of& of = at(source);
-  if (of.rows.empty()) return "";
-  const char* side = of.is_a ? "A" : "B";
-  return of.layer < 0 ? fmt::format("{}.{}", of.buffer, side)
-                      : fmt::format("layers.{}.{}.{}", of.layer, of.buffer, side);
+  return of.rows.empty() ? "" : buffer_name(of.layer, of.buffer, of.is_a);
 }
 
 }  // namespace moelora::sglang

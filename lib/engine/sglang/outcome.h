@@ -8,6 +8,6 @@ namespace moelora::sglang {
 
 // What became of every tensor of adapter `index`, and an event for each that is not served whole
 // and in place. Call once, after use().
-std::vector<TensorFate> judge_fates(Server& server, size_t index);
+std::vector<TensorFate> tensor_fates(Server& server, size_t index);
 
 }  // namespace moelora::sglang

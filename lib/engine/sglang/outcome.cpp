@@ -1,32 +1,29 @@
-#include "lib/engine/sglang/fates.h"
+#include "lib/engine/sglang/outcome.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 
 #include "lib/engine/sglang/causes.h"
+#include "lib/engine/sglang/copy/copied_values.h"
 #include "lib/engine/sglang/names.h"
 
 namespace moelora::sglang {
 namespace {
 
-bool is_empty(const Source& source) {
-  return std::find(source.shape.begin(), source.shape.end(), 0) != source.shape.end();
-}
-
 // PEFT saves the base's own weight beside the factors of an embedding: it is no loss.
 bool is_base_copy(const Source& source) { return source.name.ends_with(".base_layer.weight"); }
 
-class FateJudge {
+class FateFinder {
  public:
-  FateJudge(Server& server, size_t index)
+  FateFinder(Server& server, size_t index)
       : server_(server),
         adapter_(server.mutable_adapter(index)),
-        coverage_(server.coverage(index)),
-        any_refused_(std::find(adapter_.refused.begin(), adapter_.refused.end(), true) !=
-                     adapter_.refused.end()) {}
+        copied_(server.copied(index)),
+        any_refused_(std::find(adapter_.outcome.refused.begin(), adapter_.outcome.refused.end(),
+                               true) != adapter_.outcome.refused.end()) {}
 
-  std::vector<TensorFate> judge() {
+  std::vector<TensorFate> find() {
     std::vector<TensorFate> out;
     out.reserve(adapter_.sources.size());
     for (size_t i = 0; i < adapter_.sources.size(); ++i) {
@@ -34,7 +31,7 @@ class FateJudge {
       const Source& source = adapter_.sources[i];
       const Fate fate = fate_of(id);
       out.push_back({source.name, adapter_.files[source.file], fate,
-                     coverage_ != nullptr ? coverage_->buffer(id) : ""});
+                     copied_ != nullptr ? copied_->buffer(id) : ""});
     }
     mark_partial(out);
     return out;
@@ -43,15 +40,15 @@ class FateJudge {
  private:
   Fate fate_of(int32_t id) {
     const auto at = static_cast<size_t>(id);
-    if (coverage_ == nullptr || adapter_.refused[at] || is_partner_refused(id))
+    if (copied_ == nullptr || adapter_.is_refused(id) || is_partner_refused(id))
       return Fate::refused;
-    const CpuAdapter::Loss& loss = adapter_.lost[at];
+    const CpuAdapter::Loss& loss = adapter_.outcome.lost[at];
     if (is_base_copy(adapter_.sources[at])) return Fate::unused;
     if (loss.cause != nullptr) return unused(id, loss.cause, loss.detail);
-    if (is_empty(adapter_.sources[at])) return Fate::used;
-    if (!coverage_->is_written(id)) return not_written(id);
-    if (coverage_->is_misplaced(id)) return cut(id, Effect::misplaced, Fate::misplaced);
-    if (!coverage_->is_whole(id)) return cut(id, Effect::cut, Fate::cut);
+    if (is_empty(adapter_.sources[at].shape)) return Fate::used;
+    if (!copied_->is_copied(id)) return not_written(id);
+    if (copied_->is_misplaced(id)) return cut(id, Effect::misplaced, Fate::misplaced);
+    if (!copied_->is_whole(id)) return cut(id, Effect::cut, Fate::cut);
     return Fate::used;
   }
 
@@ -59,13 +56,11 @@ class FateJudge {
   bool is_partner_refused(int32_t id) const {
     if (!any_refused_) return false;
     const int32_t partner = adapter_.partner_of(id);
-    return partner >= 0 && adapter_.refused[static_cast<size_t>(partner)];
+    return partner >= 0 && adapter_.is_refused(partner);
   }
 
   Fate unused(int32_t id, const Cause* cause, std::string_view detail) {
-    Journal::Entry& entry = adapter_.journal.entry(cause, Effect::unused);
-    if (entry.is_new()) entry.detail = detail;
-    entry.sources.push_back(id);
+    adapter_.add_event(cause, Effect::unused, std::string(detail), {id});
     return Fate::unused;
   }
 
@@ -96,23 +91,23 @@ class FateJudge {
 
   Fate cut(int32_t id, Effect effect, Fate fate) {
     const Source& source = adapter_.sources[static_cast<size_t>(id)];
-    Journal::Entry& entry = adapter_.journal.entry(&cause::silent_truncation, effect);
-    if (entry.is_new())
-      entry.detail =
+    EventLog::Event& event = adapter_.outcome.events.event(&cause::silent_truncation, effect);
+    if (event.is_new())
+      event.detail =
           effect == Effect::cut
               ? fmt::format("its shape {} exceeds the layer's, and SGLang cuts it without a word",
                             to_string(source.shape))
               : "its rows land where another part's belong, because the part before it is too "
                 "large";
-    entry.sources.push_back(id);
+    event.sources.push_back(id);
     return fate;
   }
 
   // Whole, but less than the buffer that it is for.
   void mark_partial(std::vector<TensorFate>& fates) const {
-    for (const Journal::Entry& entry : adapter_.journal.entries()) {
-      if (entry.effect != Effect::partial) continue;
-      for (int32_t id : entry.sources) {
+    for (const EventLog::Event& event : adapter_.outcome.events.events()) {
+      if (event.effect != Effect::partial) continue;
+      for (int32_t id : event.sources) {
         TensorFate& fate = fates[static_cast<size_t>(id)];
         const bool stack = adapter_.sources[static_cast<size_t>(id)].shape.size() == 3;
         if (fate.fate == Fate::used && (stack || fate.buffer.starts_with("lm_head")))
@@ -123,14 +118,14 @@ class FateJudge {
 
   Server& server_;
   CpuAdapter& adapter_;
-  const Coverage* coverage_;
+  const CopiedValues* copied_;
   bool any_refused_;
 };
 
 }  // namespace
 
-std::vector<TensorFate> judge_fates(Server& server, size_t index) {
-  return FateJudge(server, index).judge();
+std::vector<TensorFate> tensor_fates(Server& server, size_t index) {
+  return FateFinder(server, index).find();
 }
 
 }  // namespace moelora::sglang

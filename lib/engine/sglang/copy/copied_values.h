@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "lib/engine/sglang/copy/write.h"
+#include "lib/engine/sglang/copy/copy_rows.h"
 #include "lib/engine/sglang/load/cpu_adapter.h"
 
 namespace moelora::sglang {
@@ -22,19 +22,20 @@ class Runs {
 
 // Collects over all ranks which values of each source reach a buffer. Every write is a box, and the
 // boxes of all ranks fill a product of rows, columns and experts.
-class Coverage : public WriteSink {
+class CopiedValues : public WriteSink {
  public:
-  explicit Coverage(const std::vector<Source>& sources) : sources_(sources), of_(sources.size()) {}
+  explicit CopiedValues(const std::vector<Source>& sources)
+      : sources_(sources), of_(sources.size()) {}
 
   void write(const Write& write) override;
 
-  bool all_whole() const;  // of what is written
+  bool all_whole() const;  // of what is copied
 
-  bool is_written(int32_t source) const { return !at(source).rows.empty(); }
+  bool is_copied(int32_t source) const { return !at(source).rows.empty(); }
   bool is_whole(int32_t source) const;
   bool is_misplaced(int32_t source) const { return at(source).misplaced; }
   bool is_expert(int32_t source) const { return at(source).expert; }  // reaches an experts' buffer
-  std::string buffer(int32_t source) const;  // "layers.0.qkv_proj.A", "" when not written
+  std::string buffer(int32_t source) const;  // "layers.0.qkv_proj.A", "" when not copied
 
  private:
   struct Of {

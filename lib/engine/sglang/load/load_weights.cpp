@@ -1,16 +1,140 @@
-#include "lib/engine/sglang/load/normalise.h"
+#include "lib/engine/sglang/load/load_weights.h"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <utility>
 
 #include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/load/diagnosis.h"
-#include "lib/engine/sglang/load/stack_rows.h"
+#include "lib/engine/sglang/load/layer_weights.h"
+#include "lib/engine/sglang/load/read_config.h"
 #include "lib/engine/sglang/names.h"
 
 namespace moelora::sglang {
 namespace {
+
+// Files of a training run that the loader leaves out.
+constexpr std::array<std::string_view, 4> kTrainingFiles = {"training_args.bin", "optimizer.bin",
+                                                            "optimizer.pt", "scheduler.pt"};
+
+bool is_training_file(const std::string& name) {
+  return std::find(kTrainingFiles.begin(), kTrainingFiles.end(), name) != kTrainingFiles.end();
+}
+
+// An extent may be anything where another is zero: bounded, so that sums of four stay exact.
+Shape bounded(Shape shape) {
+  constexpr int64_t kMost = int64_t{1} << 56;
+  for (int64_t& extent : shape)
+    if (extent < 0 || extent > kMost) extent = kMost;
+  return shape;
+}
+
+// All files of the first ending that there are any of.
+std::vector<const WeightFile*> files_to_read(const ServedAdapter& served) {
+  for (std::string_view ending : {".safetensors", ".bin", ".pt"}) {
+    std::vector<const WeightFile*> found;
+    for (const WeightFile& file : served.files)
+      if (file.name.ends_with(ending) && !is_training_file(file.name)) found.push_back(&file);
+    if (!found.empty()) return found;
+  }
+  return {};
+}
+
+class WeightReader {
+ public:
+  WeightReader(CpuAdapter& adapter, const ModelClass& model) : adapter_(adapter), model_(model) {}
+
+  void read(const ServedAdapter& served) {
+    const auto files = files_to_read(served);
+    if (files.empty()) return no_weights(served);
+    for (const WeightFile* file : files) list_file(*file);
+    adapter_.outcome.refused.resize(adapter_.sources.size());
+    adapter_.outcome.lost.resize(adapter_.sources.size());
+    adapter_.layers.resize(static_cast<size_t>(model_.layers()));
+    adapter_.alive = adapter_.sources.empty() || check_iterable_targets(adapter_);
+    if (!adapter_.alive) return;
+    for (size_t i = 0; i < adapter_.sources.size(); ++i) place(static_cast<int32_t>(i));
+  }
+
+ private:
+  void no_weights(const ServedAdapter& served) {
+    adapter_.alive = false;
+    adapter_.raise({&cause::no_weights, stage::kRead, "RuntimeError",
+                    fmt::format("Cannot find any model weights with `{}`", in_text(served.folder)),
+                    "no weights file was found"});
+  }
+
+  void list_file(const WeightFile& file) {
+    adapter_.files.push_back(file.name);
+    const auto index = static_cast<uint32_t>(adapter_.files.size() - 1);
+    for (const TensorHeader& tensor : file.tensors)
+      adapter_.sources.push_back({tensor.name, index, tensor.dtype, bounded(tensor.shape)});
+  }
+
+  void place(int32_t id) {
+    const Source& tensor = adapter_.sources[static_cast<size_t>(id)];
+    Staged staged{tensor.name, tensor.shape, {}};
+    staged.blocks.push_back({id, row_count(tensor.shape)});
+    staged.name = replaced(staged.name, "unembed_tokens", "lm_head");
+    const auto layer = layer_of(staged.name);
+    if (layer)
+      place_in_layer(*layer, std::move(staged));
+    else if (contains(staged.name, "embed_tokens") || contains(staged.name, "lm_head"))
+      place_embedding(id, std::move(staged));
+    else if (contains(staged.name, "input_embeddings") ||
+             contains(staged.name, "output_embeddings"))
+      refuse_added(id, tensor);
+    else
+      adapter_.lose(std::vector<int32_t>{id}, &cause::ignored_tensors,
+                    "its name has no layers.N: SGLang reads it and drops it");
+  }
+
+  void place_in_layer(int64_t layer, Staged staged) {
+    const std::vector<int32_t> ids = staged.sources();
+    if (layer >= model_.layers())
+      return adapter_.raise(
+          {&cause::layer_out_of_range, stage::kRead, "IndexError",
+           fmt::format("index {} is out of range", layer),
+           fmt::format("layer {} of a model of {} layers", layer, model_.layers())},
+          ids);
+    const auto before = adapter_.layers[static_cast<size_t>(layer)].set(std::move(staged));
+    adapter_.lose(before, &cause::stray_weight_file,
+                  "another file of the folder has a tensor of this name, and that one is served");
+  }
+
+  void place_embedding(int32_t id, Staged staged) {
+    const std::string_view module =
+        contains(staged.name, "embed_tokens") ? "embed_tokens" : "lm_head";
+    if (adapter_.all_targets || adapter_.targets.count(module) != 0) {
+      const auto before = adapter_.embeddings.set(std::move(staged));
+      return adapter_.lose(before, &cause::stray_weight_file,
+                           "another file of the folder has a tensor of this name");
+    }
+    const bool factor = is_factor(staged.name);
+    adapter_.lose(std::vector<int32_t>{id},
+                  factor ? &cause::undeclared_embeddings : &cause::ignored_tensors,
+                  factor ? "target_modules does not name its module: SGLang drops it"
+                         : "SGLang serves no saved module: it drops the tensor");
+  }
+
+  void refuse_added(int32_t id, const Source& tensor) {
+    const int64_t rows = tensor.shape.empty() ? 0 : tensor.shape[0];
+    if (rows == 0) return;
+    adapter_.raise(
+        {&cause::added_tokens, stage::kRead, "AssertionError",
+         fmt::format(
+             "LoRA adapter {} has lora_added_tokens_size 0 specified in the config, but the "
+             "loaded weight '{}' has shape {} in first dimension",
+             in_text(adapter_.name), in_text(tensor.name), rows),
+         "embeddings of added tokens cannot be served"},
+        {id});
+  }
+
+  CpuAdapter& adapter_;
+  const ModelClass& model_;
+};
 
 class LayerNormaliser {
  public:
@@ -47,14 +171,10 @@ class LayerNormaliser {
   // Replaces `parts` by their stack; a part that is no entry is zeros.
   void stack(std::string name, std::span<const Staged* const> parts, int dim) {
     Stacked stacked = stack_rows(parts, dim);
-    std::vector<int32_t> about;
     std::vector<std::string> names;
-    for (const Staged* part : parts) {
-      const auto sources = part->sources();
-      about.insert(about.end(), sources.begin(), sources.end());
+    for (const Staged* part : parts)
       if (!part->name.empty()) names.push_back(part->name);
-    }
-    if (!stacked.error.empty()) refuse_stack(parts, stacked.error, about);
+    if (!stacked.error.empty()) refuse_stack(parts, stacked.error);
     for (const std::string& gone : names)
       if (Staged* entry = weights_.find(gone)) weights_.take(*entry);
     if (!stacked.error.empty()) return;
@@ -63,16 +183,15 @@ class LayerNormaliser {
     adapter_.lose(before, &cause::ignored_tensors, "another tensor takes its place");
   }
 
-  void refuse_stack(std::span<const Staged* const> parts, const std::string& error,
-                    const std::vector<int32_t>& about) {
+  void refuse_stack(std::span<const Staged* const> parts, const std::string& error) {
     const Diagnosis why = cause_of_stack(adapter_, parts);
-    adapter_.raise({why.cause, stage::kRead, "RuntimeError", error, why.detail}, about);
+    adapter_.raise({why.cause, stage::kRead, "RuntimeError", error, why.detail}, sources_of(parts));
   }
 
   void drop(const std::string& name) {
     Staged* entry = weights_.find(name);
     if (entry == nullptr) return;
-    for (int32_t source : entry->sources()) adapter_.refused[static_cast<size_t>(source)] = true;
+    for (int32_t source : entry->sources()) adapter_.refuse(source);
     weights_.take(*entry);
   }
 
@@ -121,16 +240,13 @@ class LayerNormaliser {
   }
 
   void rename_w() {
-    struct Rename {
-      std::string_view from, to;
-    };
-    constexpr std::array<Rename, 3> kRenames = {
-        {{".w1.", ".gate_proj."}, {".w3.", ".up_proj."}, {".w2.", ".down_proj."}}};
+    constexpr std::pair<std::string_view, std::string_view> kRenames[] = {
+        {".w1.", ".gate_proj."}, {".w3.", ".up_proj."}, {".w2.", ".down_proj."}};
     each([&](Staged& entry) {
-      for (const Rename& rename : kRenames) {
-        if (!contains(entry.name, rename.from)) continue;
+      for (const auto& [from, to] : kRenames) {
+        if (!contains(entry.name, from)) continue;
         Staged moved = weights_.take(entry);
-        moved.name = replaced(moved.name, rename.from, rename.to);
+        moved.name = replaced(moved.name, from, to);
         const auto before = weights_.set(std::move(moved));
         adapter_.lose(before, &cause::ignored_tensors, "another tensor takes its place");
         return;
@@ -176,7 +292,7 @@ class LayerNormaliser {
 
   void stack_gate(Staged& gate) {
     const Staged* up = weights_.find(replaced(gate.name, "gate_proj", "up_proj"));
-    const bool empty = up == nullptr || product(up->shape) == 0;
+    const bool empty = up == nullptr || is_empty(up->shape);
     std::string name = replaced(gate.name, "gate_proj", "gate_up_proj");
     if (empty && !model_.gated && contains(gate.name, ".experts.")) {
       Staged moved = weights_.take(gate);
@@ -189,12 +305,6 @@ class LayerNormaliser {
     if (empty && up != nullptr) zeros.name = up->name;
     const Staged* parts[] = {&gate, empty ? &zeros : up};
     stack(std::move(name), parts, gate.rank() - 2);
-  }
-
-  static int64_t product(const Shape& shape) {
-    for (int64_t extent : shape)
-      if (extent == 0) return 0;
-    return 1;
   }
 
   void stack_mla() {
@@ -216,7 +326,10 @@ class LayerNormaliser {
 
 }  // namespace
 
-void normalise(CpuAdapter& adapter, const ModelClass& model, const Features& features) {
+void load_weights(CpuAdapter& adapter, const ServedAdapter& served, const ModelClass& model,
+                  const Features& features) {
+  WeightReader(adapter, model).read(served);
+  if (!adapter.alive) return;
   for (LayerWeights& weights : adapter.layers)
     LayerNormaliser(adapter, weights, model, features).run();
 }

@@ -3,12 +3,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
-#include "lib/engine/sglang/load/journal.h"
+#include "lib/base/tensor.h"
 
 namespace moelora::sglang {
 
@@ -16,12 +17,16 @@ constexpr int32_t kZeros = -1;
 
 // Rows of a staged tensor: all of one source tensor, or zeros.
 struct Block {
-  int32_t source;  // kZeros, or an index in LoadedWeights::sources
+  int32_t source;  // kZeros, or an index in CpuAdapter::sources
   int64_t rows;
 };
 
+// Rows along dim -2 (dim 0 where there is one dim, 1 where there is none).
+int64_t row_count(const Shape& shape);
+bool is_empty(const Shape& shape);  // without elements
+
 // A tensor in the server's dictionary of a layer: one as the file has it, or several stacked, one
-// below the other. Rows count along dim -2 (dim 0 where a tensor has one dim).
+// below the other.
 struct Staged {
   std::string name;  // as the server spells it by now
   Shape shape;
@@ -31,6 +36,8 @@ struct Staged {
   bool is_a() const { return name.find("lora_A") != std::string::npos; }
   std::vector<int32_t> sources() const;
 };
+
+std::vector<int32_t> sources_of(std::span<const Staged* const> entries);
 
 // The weights of one layer: Python's dict. Iterates in the order of insertion; replacing a value
 // keeps its place, removing and adding again moves it to the end.
@@ -55,5 +62,20 @@ class LayerWeights {
   std::deque<Entry> entries_;
   std::unordered_map<std::string_view, Entry*> by_name_;  // views of the entries' names
 };
+
+// torch.cat of staged tensors along `dim` (negative: from the end). On success `error` is empty;
+// else it is what torch raises (a RuntimeError), and shape and blocks are not set.
+struct Stacked {
+  Shape shape;
+  std::vector<Block> blocks;
+  std::string error;
+};
+Stacked stack_rows(std::span<const Staged* const> parts, int dim);
+
+// torch.zeros_like: the same shape, no source.
+Staged zeros_like(const Staged& other);
+
+// torch's repeat along the rows, in place.
+void repeat_rows(Staged& staged, int times);
 
 }  // namespace moelora::sglang

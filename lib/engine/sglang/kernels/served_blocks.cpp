@@ -1,6 +1,8 @@
-#include "lib/engine/sglang/kernels/expert_blocks.h"
+#include "lib/engine/sglang/kernels/served_blocks.h"
 
 #include <algorithm>
+
+#include "lib/engine/sglang/copy/slice.h"
 
 namespace moelora::sglang {
 namespace {
@@ -39,10 +41,17 @@ struct Stack {
   std::vector<Tensor> parts;
 };
 
-class Maker {
+// The routed experts of a layer on one rank.
+struct ExpertBuffers {
+  Tensor gate_up_a, gate_up_b;  // [E or 1, c*R, H], [E, c*J, R]
+  Tensor down_a, down_b;        // [E, R, J], [E or 1, H, R]
+};
+
+// What the kernel makes of them: gate and up in one block each, gpt-oss's halves in two.
+class ExpertBlocks {
  public:
-  Maker(int layer, const ModelClass& model, const Pool& pool, int64_t r, const ExpertKernel& kernel,
-        std::vector<ServedBlock>& out)
+  ExpertBlocks(int layer, const ModelClass& model, const Pool& pool, int64_t r,
+               const ExpertKernel& kernel, std::vector<ServedBlock>& out)
       : layer_(layer),
         model_(model),
         r_(r),
@@ -140,12 +149,106 @@ class Maker {
   std::vector<ServedBlock>& out_;
 };
 
+class PoolBlocks {
+ public:
+  PoolBlocks(const Server& server, size_t index, const Pool& pool, const ExpertKernel& kernel,
+             const TensorMap& buffers)
+      : server_(server),
+        model_(server.model()),
+        pool_(pool),
+        kernel_(kernel),
+        buffers_(buffers),
+        r_(std::min(server.adapter(index).r, pool.request.max_rank)),
+        scale_(static_cast<float>(server.adapter(index).scale())) {}
+
+  std::vector<ServedBlock> make() {
+    const auto& layers = server_.wrapping().layers;
+    for (size_t layer = 0; layer < layers.size(); ++layer)
+      for (const WrappedModule& wrapped : layers[layer])
+        if (wrapped.module->kind != LayerKind::fused_moe)
+          dense(wrapped, static_cast<int>(layer));
+        else if (wrapped.buffer == "gate_up_proj_moe")
+          experts(static_cast<int>(layer));
+    embedding("embed_tokens", LayerKind::embedding, 0);
+    embedding("lm_head", LayerKind::lm_head, pool_.vocab_first);
+    return std::move(out_);
+  }
+
+ private:
+  // Both factors of a buffer; null where the rank holds none.
+  struct Factors {
+    const Tensor *a, *b;
+    bool found() const { return a != nullptr && b != nullptr; }
+  };
+
+  Factors find(int layer, std::string_view buffer) const {
+    const auto side = [&](bool is_a) {
+      const auto at = buffers_.find(buffer_name(layer, buffer, is_a));
+      return at == buffers_.end() ? nullptr : &at->second;
+    };
+    return {side(true), side(false)};
+  }
+
+  void experts(int layer) {
+    const Factors gate_up = find(layer, "gate_up_proj_moe"), down = find(layer, "down_proj_moe");
+    if (gate_up.found() && down.found())
+      ExpertBlocks(layer, model_, pool_, r_, kernel_, out_)
+          .add({*gate_up.a, *gate_up.b, *down.a, *down.b});
+  }
+
+  void dense(const WrappedModule& wrapped, int layer) {
+    const Factors held = find(layer, wrapped.buffer);
+    if (!held.found()) return;
+    const ClassModule& module = *wrapped.module;
+    const std::vector<std::string>& parts = module.parts;
+    const std::vector<Span> shares = shares_of(module, model_.config, pool_.rank);
+    const bool row = module.kind == LayerKind::row;
+    int64_t first = 0;
+    for (size_t i = 0; i < parts.size() && i < shares.size(); ++i) {
+      ServedBlock block;
+      block.module = parts[i];
+      block.out_first = shares[i].first;
+      block.in_first = row ? pool_.rank.tp_rank * (module.in / pool_.rank.tp) : 0;
+      block.a = held.a->slice(0, static_cast<int64_t>(i) * r_, r_);
+      block.b = held.b->slice(0, first, shares[i].count).slice(1, 0, r_);
+      first += shares[i].count;
+      push(std::move(block));
+    }
+  }
+
+  void embedding(const char* name, LayerKind kind, int64_t out_first) {
+    const Factors held = find(-1, name);
+    if (!held.found()) return;
+    const auto module = std::find_if(model_.modules.begin(), model_.modules.end(),
+                                     [&](const ClassModule& m) { return m.kind == kind; });
+    ServedBlock block;
+    block.module = module == model_.modules.end() ? name : module->name;
+    block.out_first = out_first;
+    block.a = held.a->slice(0, 0, r_);
+    block.b = held.b->slice(1, 0, r_);
+    push(std::move(block));
+  }
+
+  void push(ServedBlock block) {
+    block.scale = scale_;
+    if (!block.a.pieces().empty() && !block.b.pieces().empty()) out_.push_back(std::move(block));
+  }
+
+  const Server& server_;
+  const ModelClass& model_;
+  const Pool& pool_;
+  const ExpertKernel& kernel_;
+  const TensorMap& buffers_;
+  int64_t r_;
+  double scale_;
+  std::vector<ServedBlock> out_;
+};
+
 }  // namespace
 
-void add_expert_blocks(const ExpertBuffers& held, int layer, const ModelClass& model,
-                       const Pool& pool, int64_t r, const ExpertKernel& kernel,
-                       std::vector<ServedBlock>& out) {
-  Maker(layer, model, pool, r, kernel, out).add(held);
+std::vector<ServedBlock> pool_blocks(const Server& server, size_t index, const Pool& pool,
+                                     const ExpertKernel& kernel, const TensorMap& buffers) {
+  return PoolBlocks(server, index, pool, kernel, buffers).make();
 }
 
 }  // namespace moelora::sglang
