@@ -13,7 +13,6 @@
 #include "lib/check/rule.h"
 #include "lib/compare/verify_conversion.h"
 #include "lib/engine/fit/fit.h"
-#include "lib/engine/fit/served_output.h"
 #include "lib/engine/fit/verify_fit.h"
 #include "lib/model/base_convert.h"
 #include "tools/convert/buffers.h"

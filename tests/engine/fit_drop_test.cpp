@@ -7,7 +7,6 @@
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
 #include "lib/engine/fit/deltas.h"
-#include "lib/engine/fit/served_output.h"
 #include "tests/engine/fitted.h"
 #include "tests/io/error_text.h"
 

@@ -10,7 +10,6 @@
 
 #include "lib/base/error.h"
 #include "lib/engine/fit/fit.h"
-#include "lib/engine/fit/served_output.h"
 #include "lib/engine/fit/verify_fit.h"
 #include "lib/model/base_model.h"
 #include "tests/adapter/goldens.h"

@@ -4,7 +4,6 @@
 
 #include "lib/base/error.h"
 #include "lib/engine/fit/engine_fit.h"
-#include "lib/engine/fit/served_output.h"
 #include "lib/model/base_model.h"
 #include "tests/engine/fitted.h"
 #include "tests/io/error_text.h"

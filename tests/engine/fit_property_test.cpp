@@ -11,7 +11,6 @@
 
 #include "lib/adapter/init.h"
 #include "lib/base/error.h"
-#include "lib/engine/fit/served_output.h"
 #include "tests/adapter/goldens.h"
 #include "tests/engine/fitted.h"
 

@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "lib/base/cast.h"
-#include "lib/engine/fit/served_output.h"
 #include "lib/engine/fit/verify_fit.h"
 
 namespace moelora::test {

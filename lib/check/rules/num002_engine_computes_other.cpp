@@ -6,7 +6,7 @@
 #include "lib/base/error.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/served_deltas.h"
-#include "lib/engine/fit/served_output.h"
+#include "lib/engine/fit/fit.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {

@@ -9,6 +9,7 @@
 
 #include "lib/adapter/fitting.h"
 #include "lib/adapter/layout.h"
+#include "lib/base/error.h"
 #include "lib/engine/engine.h"
 
 namespace moelora {
@@ -75,6 +76,8 @@ struct EngineFit {
   // What --max-lora-rank may be, ascending, and what it is when nothing is said; empty: any.
   std::span<const int64_t> legal_ranks = {};
   int64_t default_rank = 0;
+  // What of a conversion's options would spare this event; empty where none is known. Or null.
+  Hint (*advice)(const PlanEvent& event) = nullptr;
 };
 
 // The --max-lora-rank to start the engine with for this rank: the least that is legal and not below

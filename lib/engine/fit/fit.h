@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,6 +33,12 @@ struct FittedConversion {
 };
 FittedConversion plan_fitted(LoadedAdapter input, const FitOptions& options,
                              ConvertOptions convert);
+
+// Runs the engine's own plan on what the conversion would write to the folder `out`. Throws Error
+// with the server's text when it would refuse the output, and with what becomes of the tensors when
+// it would leave out, cut or misread any. Engines without a plan (peft) have nothing to say.
+void check_served(const Conversion& conversion, const std::string& out, const FitOptions& options,
+                  uint64_t max_shard_size);
 
 // Rows of the tables for people: a repair and the engines it is for.
 struct RepairRow {

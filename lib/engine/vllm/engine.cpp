@@ -9,6 +9,7 @@
 #include "lib/engine/fit/experts.h"
 #include "lib/engine/fit/module_names.h"
 #include "lib/engine/fit/scale_and_rank.h"
+#include "lib/engine/vllm/causes.h"
 #include "lib/engine/vllm/plan/blocks.h"
 #include "lib/engine/vllm/plan/fill.h"
 #include "lib/engine/vllm/plan/plan.h"
@@ -96,6 +97,11 @@ int64_t served_rank(const FitTarget& target, int64_t rank) {
   return (rank + parts - 1) / parts * parts;
 }
 
+Hint advice(const PlanEvent& event) {
+  if (event.cause != &vllm::cause::tensor_loader) return {};
+  return {"leave ", Option::max_shard_size, " out: it reads one file"};
+}
+
 constexpr std::array<const fit::FitStep*, 7> kSteps = {
     &fit::drop_unheld, &fit::module_names, &fit::whole_experts, &fit::one_scale,
     &fit::one_a,       &fit::one_rank,     &fit::plain_config};
@@ -108,6 +114,7 @@ constexpr EngineFit kFit = {
     .served_rank = served_rank,
     .legal_ranks = vllm::kLegalRanks,
     .default_rank = vllm::kDefaultRank,
+    .advice = advice,
 };
 
 constexpr BufferForm kBuffers = {
