@@ -3,8 +3,7 @@
 #include <filesystem>
 #include <map>
 
-#include "lib/engine/vllm/plan/blocks.h"
-#include "lib/engine/vllm/plan/fill.h"
+#include "lib/engine/vllm/plan/rank_buffers.h"
 #include "lib/io/safetensors.h"
 
 namespace moelora::test {

@@ -10,12 +10,11 @@
 #include "lib/engine/fit/module_names.h"
 #include "lib/engine/fit/scale_and_rank.h"
 #include "lib/engine/vllm/causes.h"
-#include "lib/engine/vllm/plan/blocks.h"
-#include "lib/engine/vllm/plan/fill.h"
 #include "lib/engine/vllm/plan/plan.h"
+#include "lib/engine/vllm/plan/rank_buffers.h"
 #include "lib/engine/vllm/releases.h"
-#include "lib/engine/vllm/server/memory.h"
 #include "lib/engine/vllm/server/model_class.h"
+#include "lib/engine/vllm/server/module_buffers.h"
 #include "lib/engine/vllm/server/settings.h"
 
 namespace moelora {

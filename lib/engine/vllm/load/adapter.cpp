@@ -1,13 +1,139 @@
 #include "lib/engine/vllm/load/adapter.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <unordered_map>
 
+#include "lib/adapter/tensor_name.h"
+#include "lib/engine/python_text.h"
 #include "lib/engine/vllm/causes.h"
+#include "lib/engine/vllm/load/untaken.h"
 
 namespace moelora::vllm {
 namespace {
+
+constexpr std::string_view kFiles[] = {"adapter_model.safetensors", "adapter_model.bin",
+                                       "adapter_model.pt"};
+
+bool is_base_embedding(std::string_view name) {
+  return name.ends_with(".embed_tokens.base_layer.weight") ||
+         name.ends_with(".lm_head.base_layer.weight");
+}
+
+bool is_skipped(const ModelClass& model, std::string_view name) {
+  return std::any_of(model.skipped.begin(), model.skipped.end(), [&](const std::string& prefix) {
+    return name.starts_with(prefix) || name.find("." + prefix) != std::string_view::npos;
+  });
+}
+
+// The name inside vLLM without PEFT's prefix, every occurrence of which is removed.
+std::string vllm_name(const Server& server, std::string name) {
+  if (name.starts_with(kPeftPrefix))
+    for (size_t at = 0; (at = name.find(kPeftPrefix, at)) != std::string::npos;)
+      name.erase(at, kPeftPrefix.size());
+  return server.model.names.map(std::move(name));
+}
+
+struct Ending {
+  std::string_view text;
+  bool a;
+};
+constexpr Ending kEndings[] = {{"lora_A.weight", true},
+                               {"lora_B.weight", false},
+                               {"lora_embedding_A", true},
+                               {"lora_embedding_B", false}};
+
+bool passes(const Server& server, const std::string& module) {
+  const size_t experts = module.find(".experts");
+  const std::string key = experts != std::string::npos ? module.substr(experts + 1)
+                                                       : module.substr(module.rfind('.') + 1);
+  return server.accepted.contains(key);
+}
+
+// A model with 128 experts has a set of 400 names.
+constexpr size_t kListed = 8;
+
+std::string gate_text(const Server& server, const ServedAdapter& adapter,
+                      const std::vector<std::string>& received) {
+  const NameSet accepted(server.accepted.begin(), server.accepted.end());
+  return fmt::format(
+      "While loading {}, expected target modules in {} but received {}. Please verify that the "
+      "loaded LoRA module is correct",
+      adapter.folder, py_set(accepted, kListed), py_list(received, kListed));
+}
+
+// Collects faults, one a cause, in the order in which the causes were met.
+class Collector {
+ public:
+  void add(const Cause* cause, uint32_t tensor, const Raised& raised, std::string detail) {
+    auto at = std::find_if(faults_.begin(), faults_.end(),
+                           [&](const Fault& fault) { return fault.cause == cause; });
+    if (at == faults_.end())
+      at = faults_.insert(at, refused(cause, "names", raised, std::move(detail)));
+    at->tensors.push_back(tensor);
+  }
+  std::vector<Fault> take() { return std::move(faults_); }
+
+ private:
+  std::vector<Fault> faults_;
+};
+
+ParsedName parse_name(const Server& server, const std::string& name) {
+  if (is_base_embedding(name) || is_skipped(server.model, name))
+    return {ParsedName::Is::skipped, name, false};
+  std::string mapped = vllm_name(server, name);
+  for (const Ending& ending : kEndings) {
+    if (!mapped.ends_with(ending.text)) continue;
+    const size_t rest = mapped.size() - ending.text.size();
+    if (rest > 0 && mapped[rest - 1] != '.') continue;
+    mapped.resize(rest == 0 ? 0 : rest - 1);
+    return {ParsedName::Is::factor, std::move(mapped), ending.a};
+  }
+  if (name.starts_with(kPeftPrefix)) mapped.insert(0, kPeftPrefix);
+  return {ParsedName::Is::unsupported, std::move(mapped), false};
+}
+
+// The file vLLM reads: adapter_model.safetensors, .bin or .pt; null when there is none.
+const WeightFile* chosen_file(const ServedAdapter& adapter) {
+  for (std::string_view name : kFiles)
+    for (const WeightFile& file : adapter.files)
+      if (file.name == name) return &file;
+  return nullptr;
+}
+
+// The name gate (check_unexpected_modules): every name must parse, and its last component (or its
+// tail from "experts") must be one that the model has. Names with "base_layer" are not looked at.
+// The first fault is what the server raises; one fault a cause.
+std::vector<Fault> check_names(const Server& server, const ServedAdapter& adapter,
+                               const WeightFile& file, const std::vector<ParsedName>& names) {
+  Collector unparsable, unexpected;
+  std::vector<std::string> received;
+  std::vector<uint32_t> outside;
+  for (uint32_t i = 0; i < names.size(); ++i) {
+    const std::string& spelled = file.tensors[i].name;
+    if (names[i].is == ParsedName::Is::skipped || spelled.find("base_layer") != std::string::npos)
+      continue;
+    if (names[i].is == ParsedName::Is::unsupported) {
+      unparsable.add(cause_of_unparsable(spelled), i,
+                     Raised("ValueError", names[i].module + " is unsupported LoRA weight"),
+                     "vLLM takes names that end in lora_A.weight, lora_B.weight, lora_embedding_A "
+                     "or lora_embedding_B");
+    } else if (!passes(server, names[i].module)) {
+      outside.push_back(i);
+      received.push_back(names[i].module);
+    }
+  }
+  std::vector<Fault> out = unparsable.take();
+  if (outside.empty()) return out;
+  const Raised raised("ValueError", gate_text(server, adapter, received));
+  const std::string detail = what_is_accepted(server);
+  for (uint32_t i : outside)
+    unexpected.add(cause_of_module(server, names[i].module), i, raised, detail);
+  for (Fault& fault : unexpected.take()) out.push_back(std::move(fault));
+  return out;
+}
 
 std::string files_of(const ServedAdapter& adapter) {
   std::vector<std::string_view> names;

@@ -1,12 +1,27 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
+#include "lib/engine/served_adapter.h"
 #include "lib/engine/vllm/load/config.h"
-#include "lib/engine/vllm/load/names.h"
+#include "lib/engine/vllm/load/fault.h"
+#include "lib/engine/vllm/server/server.h"
 
 namespace moelora::vllm {
+
+// A tensor's name as parse_fine_tuned_lora_name() takes it apart.
+struct ParsedName {
+  enum class Is : uint8_t {
+    factor,       // lora_A or lora_B of `module`
+    skipped,      // embed_tokens.base_layer.weight ...: passed over without a word
+    unsupported,  // refused; `module` is the name as the message has it
+  };
+  Is is = Is::unsupported;
+  std::string module;  // as vLLM spells it: "model.layers.0.attn.q_proj"
+  bool a = false;
+};
 
 // Modules by number, as an adapter has tens of thousands and every rank looks at all.
 inline constexpr uint32_t kNoModule = UINT32_MAX;

@@ -4,8 +4,8 @@
 
 #include <cmath>
 
+#include "lib/engine/python_text.h"
 #include "lib/engine/vllm/causes.h"
-#include "lib/engine/vllm/load/python.h"
 
 namespace moelora::vllm {
 namespace {
@@ -30,7 +30,7 @@ std::vector<std::string> missing_fields(const Json& config) {
 
 bool flag(const Json& config, std::string_view key) {
   const Json* value = config.find(key);
-  return value != nullptr && truthy(*value);
+  return value != nullptr && py_bool(*value);
 }
 
 // "config[...] = ..." of what json.load() gave.
@@ -39,21 +39,21 @@ void check_is_dict(const Json& config) {
   if (config.is(Json::Kind::array))
     throw Raised("TypeError", "list indices must be integers or slices, not str");
   throw Raised("TypeError",
-               fmt::format("'{}' object does not support item assignment", type_name(config)));
+               fmt::format("'{}' object does not support item assignment", py_type(config)));
 }
 
 void check_rank(const Json& r) {
   if (!is_number(r))
-    throw Raised("TypeError", fmt::format("'<=' not supported between instances of '{}' and 'int'",
-                                          type_name(r)));
+    throw Raised("TypeError",
+                 fmt::format("'<=' not supported between instances of '{}' and 'int'", py_type(r)));
   if (number(r) <= 0)
     throw Raised("ValueError",
-                 fmt::format("LoRA rank `r` must be a positive integer, got {}.", str(r)));
+                 fmt::format("LoRA rank `r` must be a positive integer, got {}.", py_str(r)));
 }
 
 double square_root(const Json& r) {
   if (!is_number(r))
-    throw Raised("TypeError", fmt::format("must be real number, not {}", type_name(r)));
+    throw Raised("TypeError", fmt::format("must be real number, not {}", py_type(r)));
   if (number(r) < 0) throw Raised("ValueError", "math domain error");
   return std::sqrt(number(r));
 }
@@ -61,7 +61,7 @@ double square_root(const Json& r) {
 double divided(const Json& alpha, double by, std::string_view type) {
   if (!is_number(alpha) || type == "str" || type == "NoneType" || type == "list" || type == "dict")
     throw Raised("TypeError", fmt::format("unsupported operand type(s) for /: '{}' and '{}'",
-                                          type_name(alpha), type));
+                                          py_type(alpha), type));
   if (by == 0)
     throw Raised("ZeroDivisionError", is_float(alpha) || type == "float" ? "float division by zero"
                                                                          : "division by zero");
@@ -69,7 +69,7 @@ double divided(const Json& alpha, double by, std::string_view type) {
 }
 
 double plain_scaling(const Json& alpha, const Json& r) {
-  return divided(alpha, is_number(r) ? number(r) : 1, type_name(r));
+  return divided(alpha, is_number(r) ? number(r) : 1, py_type(r));
 }
 
 // PEFTHelper.__post_init__.
@@ -97,8 +97,9 @@ std::vector<Complaint> complaints(const Json& config, const Settings& settings) 
   if (number(r) > static_cast<double>(settings.max_rank))
     out.push_back(
         {&cause::rank_over_limit,
-         fmt::format("LoRA rank {} is greater than max_lora_rank {}.", str(r), settings.max_rank),
-         fmt::format("is {}, the server's --max-lora-rank {}", str(r), settings.max_rank)});
+         fmt::format("LoRA rank {} is greater than max_lora_rank {}.", py_str(r),
+                     settings.max_rank),
+         fmt::format("is {}, the server's --max-lora-rank {}", py_str(r), settings.max_rank)});
   const Json* bias = config.find("bias");
   if (bias != nullptr && !(bias->is(Json::Kind::string) && bias->as_string() == "none"))
     out.push_back({&cause::bias, "Adapter bias is not supported.",
@@ -144,7 +145,8 @@ LoraConfig read_config(const ServedAdapter& adapter, const Settings& settings) {
   }
   if (const auto missing = missing_fields(config); !missing.empty()) {
     refuse(out, "config",
-           Raised("ValueError", "Missing required configuration fields: " + set_text(missing)),
+           Raised("ValueError", "Missing required configuration fields: " +
+                                    py_set(NameSet(missing.begin(), missing.end()))),
            fmt::format("{} {} missing; null counts as there", fmt::join(missing, " and "),
                        missing.size() == 1 ? "is" : "are"));
     return out;

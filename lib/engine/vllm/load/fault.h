@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -8,9 +9,33 @@
 
 #include "lib/engine/plan.h"
 #include "lib/engine/vllm/causes.h"
-#include "lib/engine/vllm/load/python.h"
 
 namespace moelora::vllm {
+
+// What the server's own code raises while it loads an adapter. Never leaves this folder: steps end
+// in a Raised value (raised_by).
+struct Raised : std::exception {
+  Raised(std::string_view a_type, std::string a_text = {})
+      : type(a_type), text(std::move(a_text)) {}
+  const char* what() const noexcept override { return text.c_str(); }
+  std::string type, text;
+};
+
+inline Raised assertion_error() { return Raised("AssertionError"); }
+
+inline Raised none_has_no(const std::string& attribute) {
+  return Raised("AttributeError", "'NoneType' object has no attribute '" + attribute + "'");
+}
+
+template <class F>
+std::optional<Raised> raised_by(F&& step) {
+  try {
+    step();
+    return std::nullopt;
+  } catch (const Raised& raised) {
+    return raised;
+  }
+}
 
 // A PlanEvent whose tensors are still indices into the weights file.
 struct Fault {

@@ -4,9 +4,23 @@
 #include <string>
 #include <vector>
 
-#include "lib/engine/vllm/load/copy.h"
+#include "lib/engine/vllm/load/adapter.h"
+#include "lib/engine/vllm/load/fault.h"
+#include "lib/engine/vllm/load/lora_model.h"
+#include "lib/engine/vllm/server/module_buffers.h"
+#include "lib/engine/vllm/server/server.h"
 
 namespace moelora::vllm {
+
+// The parts, one below the other along `axis`, are elements [0, count) of the buffer; a dim of
+// extent 1 where `count` is more is repeated. What no placement covers is zero. A view's values are
+// those of its sources, rounded to the server's type, then times its scale and rounded again.
+struct Placement {
+  uint32_t buffer;
+  size_t axis;
+  std::vector<View> parts;
+  Shape count;
+};
 
 // The load of one adapter on one rank: worker_manager.add_adapter(), which is what
 // /v1/load_lora_adapter reaches.

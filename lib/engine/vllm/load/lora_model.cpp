@@ -33,22 +33,19 @@ void check_vocabulary(const Server& server, const std::string& name, const Shape
 
 class TensorStep {
  public:
-  TensorStep(const Server& server, const Adapter& adapter, int64_t rank,
-             std::vector<TensorState>& states, std::vector<Fault>& faults)
-      : server_(server), adapter_(adapter), rank_(rank), states_(states), faults_(faults) {}
+  explicit TensorStep(Loading& load)
+      : load_(load), server_(load.server), adapter_(load.adapter), states_(load.states) {}
 
-  LoraModel run() {
-    LoraModel model(adapter_);
+  void run() {
     const bool filters = server_.settings.expert_parallel && !server_.stacked();
     for (uint32_t i = 0; i < adapter_.names.size(); ++i) {
-      if (filters && is_remote(server_, rank_, header(i).name))
+      if (filters && is_remote(server_, load_.rank, header(i).name))
         states_[i].use = Use::remote;
       else if (adapter_.names[i].is == ParsedName::Is::skipped)
         states_[i].use = Use::skipped;
       else if (accept(i))
-        put(model, i);
+        put(i);
     }
-    return model;
   }
 
  private:
@@ -70,14 +67,14 @@ class TensorStep {
 
   bool refuse(uint32_t i, const Cause* cause, const Raised& raised, std::string detail) {
     states_[i].use = Use::refused;
-    faults_.push_back(refused(cause, "tensors", raised, std::move(detail), {i}));
+    load_.faults.push_back(refused(cause, "tensors", raised, std::move(detail), {i}));
     return false;
   }
 
-  void put(LoraModel& model, uint32_t i) {
-    Lora* lora = model.find(adapter_.module_of[i]);
+  void put(uint32_t i) {
+    Lora* lora = load_.model.find(adapter_.module_of[i]);
     if (lora == nullptr) {
-      lora = &model.add(adapter_.module_of[i]);
+      lora = &load_.model.add(adapter_.module_of[i]);
       lora->scale = adapter_.config.scaling;
     }
     uint32_t& factor = adapter_.names[i].a ? lora->a : lora->b;
@@ -86,11 +83,10 @@ class TensorStep {
     states_[i].use = Use::loaded;
   }
 
+  Loading& load_;
   const Server& server_;
   const Adapter& adapter_;
-  int64_t rank_;
   std::vector<TensorState>& states_;
-  std::vector<Fault>& faults_;
 };
 
 }  // namespace
@@ -122,9 +118,6 @@ View LoraModel::b(const Lora& lora) const {
   return out;
 }
 
-LoraModel load_tensors(const Server& server, const Adapter& adapter, int64_t rank,
-                       std::vector<TensorState>& states, std::vector<Fault>& faults) {
-  return TensorStep(server, adapter, rank, states, faults).run();
-}
+void load_tensors(Loading& load) { TensorStep(load).run(); }
 
 }  // namespace moelora::vllm

@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "lib/engine/vllm/load/adapter.h"
+#include "lib/engine/vllm/load/fault.h"
 #include "lib/engine/vllm/load/view.h"
+#include "lib/engine/vllm/server/server.h"
 
 namespace moelora::vllm {
 
@@ -90,9 +92,25 @@ class LoraModel {
 // The tensors of both factors, appended.
 void add_sources(const Lora& lora, std::vector<uint32_t>& out);
 
+// One rank's load of an adapter while it runs: what its steps read and change.
+struct Loading {
+  Loading(const Server& a_server, const Adapter& an_adapter, int64_t a_rank)
+      : server(a_server),
+        adapter(an_adapter),
+        rank(a_rank),
+        model(an_adapter),
+        states(an_adapter.file->tensors.size()) {}
+
+  const Server& server;
+  const Adapter& adapter;  // REQUIRES a file
+  int64_t rank;
+  LoraModel model;
+  std::vector<TensorState> states;  // of file->tensors
+  std::vector<Fault> faults;        // in the server's order: the first is what it raises
+};
+
 // LoRAModel.from_local_checkpoint after the name gate: the tensors of the file by module. Faults:
 // names that the gate did not look at, an embedding of another vocabulary.
-LoraModel load_tensors(const Server& server, const Adapter& adapter, int64_t rank,
-                       std::vector<TensorState>& states, std::vector<Fault>& faults);
+void load_tensors(Loading& load);
 
 }  // namespace moelora::vllm

@@ -1,5 +1,7 @@
 #include "lib/engine/vllm/load/set_lora.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace moelora::vllm {
@@ -16,6 +18,173 @@ bool exceeds_rank_alone(std::string_view attribute, const Shape& source, const S
     if (d != rank && source[d] > buffer[d]) return false;
   return source[rank] > buffer[rank];
 }
+
+// ---- set_lora() of everything but the experts --------------------------------------------------
+
+using Views = std::vector<std::optional<View>>;
+
+// [first:end, :] of a matrix.
+View rows(const View& view, int64_t first, int64_t end) {
+  if (view.rank() < 2) view.slice(1, 0, 0);  // raises
+  return view.slice(0, first, end);
+}
+
+class DenseCopy {
+ public:
+  DenseCopy(const CopyContext& context, const Module& module, const Lora& lora)
+      : settings_(context.server.settings),
+        rank_(context.rank),
+        model_(context.model),
+        slot_(context.slot),
+        module_(module),
+        lora_(lora) {}
+
+  void run() {
+    if (module_.kind == Kind::merged) return lists(lora_.as, lora_.bs);
+    if (lora_.packed || !lora_.has_a() || !lora_.has_b()) throw assertion_error();
+    const View a = model_.a(lora_), b = model_.b(lora_);
+    slot_.expect(a, 1, child().in);
+    slot_.expect(b, 0, child().out);
+    if (module_.kind == Kind::embedding) return embedding(a, b);
+    if (module_.kind == Kind::unknown) return unknown(a, b);
+    if (module_.kind == Kind::variable) return variable(a, b);
+    single(a, b);
+  }
+
+ private:
+  const Child& child() const { return module_.children[0]; }
+  bool is_sharded() const { return child().parts > 1; }
+
+  // Rows of lora_A on this rank: cut along the rank where column-parallel and fully sharded.
+  int64_t a_rows() const {
+    return is_sharded() && settings_.fully_sharded ? settings_.max_rank / settings_.tp
+                                                   : settings_.max_rank;
+  }
+
+  View cut_a(const View& a) {
+    slot_.handle(a);
+    const int64_t count = a_rows();
+    return count < settings_.max_rank ? a.slice(0, rank_ * count, (rank_ + 1) * count) : a;
+  }
+
+  // This rank's part of the `whole` rows, which lie on the ranks in `parts` parts.
+  View cut_b(const View& b, int64_t whole, int64_t parts) {
+    slot_.handle(b);
+    if (!is_sharded()) return b;
+    const int64_t size = whole / parts, mine = rank_ / (settings_.tp / parts);
+    return rows(b, mine * size, (mine + 1) * size);
+  }
+
+  void put(const char* side, size_t index, const View& view) {
+    slot_.put(fmt::format(".lora_{}_stacked.{}", side, index), {view}, 0);
+  }
+
+  // BaseLinearLayerWithLoRA, LogitsProcessorWithLoRA.
+  void single(const View& a, const View& b) {
+    if (module_.kind == Kind::row) return row(a, b);
+    const View mine_a = cut_a(a), mine_b = cut_b(b, child().out, child().parts);
+    put("a", 0, mine_a);
+    put("b", 0, mine_b);
+  }
+
+  // RowParallelLinearWithLoRA: columns of A; with fully sharded LoRA rows of B as well.
+  void row(View a, View b) {
+    const int64_t in = child().in / settings_.tp;
+    const int64_t out = settings_.fully_sharded ? child().out / settings_.tp : child().out;
+    slot_.handle(a);
+    if (settings_.tp > 1) a = a.slice(1, rank_ * in, (rank_ + 1) * in);
+    slot_.handle(b);
+    if (out < child().out) b = rows(b, rank_ * out, (rank_ + 1) * out);
+    put("a", 0, a);
+    put("b", 0, b);
+  }
+
+  // VocabParallelEmbeddingWithLoRA: lora_a is held transposed.
+  void embedding(const View& a, const View& b) {
+    put("a", 0, a.transpose());
+    put("b", 0, b);
+  }
+
+  // Taken as it comes: the shapes of its buffers are not known.
+  void unknown(const View& a, const View& b) {
+    slot_.buffers = {{module_.name + ".lora_a_stacked.0", a.shape},
+                     {module_.name + ".lora_b_stacked.0", b.shape}};
+    put("a", 0, a);
+    put("b", 0, b);
+  }
+
+  // MergedColumnParallelLinearVariableSliceWithLoRA: one lora_B is split, its lora_A repeated.
+  void variable(const View& a, const View& b) {
+    Views bs;
+    int64_t first = 0;
+    for (int64_t size : module_.slices) {
+      bs.emplace_back(b.slice(0, first, first + size));
+      first += size;
+    }
+    copy_slices(Views(module_.slices.size(), a), bs);
+  }
+
+  // MergedColumnParallelLinearWithLoRA: one buffer a slice; None leaves it zero.
+  void lists(Views as, Views bs) {
+    for (size_t i = 0; i < module_.children.size(); ++i) {
+      if (as[i]) slot_.expect(*as[i], 1, module_.children[i].in);
+      if (bs[i]) slot_.expect(*bs[i], 0, module_.children[i].out);
+    }
+    if (!module_.slices.empty() && bs.size() != module_.slices.size()) expand_groups(as, bs);
+    copy_slices(std::move(as), std::move(bs));
+  }
+
+  void copy_slices(Views as, Views bs) {
+    const std::vector<Slice> slices = slices_of(module_);
+    if (is_sharded()) {
+      for (std::optional<View>& a : as)
+        if (a) a = cut_a(*a);
+      for (size_t i = 0; i < bs.size(); ++i)
+        if (bs[i]) bs[i] = cut_b(*bs[i], slices[i].rows, slices[i].parts);
+    }
+    for (size_t i = 0; i < bs.size(); ++i) {
+      if (as[i]) put("a", i, *as[i]);
+      if (bs[i]) put("b", i, *bs[i]);
+    }
+  }
+
+  // expand_packed_lora: in_proj_qkv covers three slices, in_proj_z one.
+  void expand_groups(Views& as, Views& bs) const {
+    Views wide_as, wide_bs;
+    size_t first = 0;
+    for (size_t group = 0; group < bs.size(); ++group) {
+      if (!bs[group]) throw none_has_no("shape");
+      const size_t end = end_of_group(first, bs[group]->size(0));
+      for (int64_t row = 0; first < end; row += module_.slices[first++]) {
+        wide_bs.emplace_back(bs[group]->slice(0, row, row + module_.slices[first]));
+        wide_as.push_back(as[group]);
+      }
+    }
+    if (wide_bs.size() != module_.slices.size())
+      throw Raised("IndexError", "list index out of range");
+    as = std::move(wide_as);
+    bs = std::move(wide_bs);
+  }
+
+  size_t end_of_group(size_t first, int64_t count) const {
+    size_t end = first;
+    int64_t covered = 0;
+    while (end < module_.slices.size() && covered != count) covered += module_.slices[end++];
+    if (covered != count || end == first)
+      throw Raised("ValueError",
+                   fmt::format("Cannot determine how to split lora_b with {} rows into {} slices "
+                               "with output sizes {} starting from index {}.",
+                               count, module_.slices.size(), to_string(module_.slices), first));
+    return end;
+  }
+
+  const Settings& settings_;
+  int64_t rank_;
+  const LoraModel& model_;
+  Slot& slot_;
+  const Module& module_;
+  const Lora& lora_;
+};
 
 }  // namespace
 
@@ -53,6 +222,10 @@ void Slot::put(std::string_view attribute, std::vector<View> parts, size_t clipp
   at.only_rank = exceeds_rank_alone(attribute, source, buffer, clipped);
   check_copy(count, source);
   writes.push_back({index, clipped, std::move(parts), std::move(count)});
+}
+
+void copy_dense(const CopyContext& context, const Module& module, const Lora& lora) {
+  DenseCopy(context, module, lora).run();
 }
 
 }  // namespace moelora::vllm

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lib/engine/vllm/load/lora_model.h"
+#include "lib/engine/vllm/load/view.h"
 #include "lib/engine/vllm/server/module_buffers.h"
 
 namespace moelora::vllm {

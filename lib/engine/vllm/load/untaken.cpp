@@ -1,11 +1,13 @@
+#include "lib/engine/vllm/load/untaken.h"
+
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/nearest.h"
 #include "lib/engine/vllm/causes.h"
-#include "lib/engine/vllm/plan/silent.h"
 
 namespace moelora::vllm {
 namespace {
@@ -71,7 +73,78 @@ std::string like_it(const Server& server, const std::string& module, int64_t lay
   return near ? fmt::format("; {} is one", *near) : "";
 }
 
+bool is_packed_name(const Server& server, std::string_view name) {
+  return std::any_of(server.modules.begin(), server.modules.end(), [&](const Module& module) {
+    return module.packed && !module.is_experts() && leaf(module.name) == name;
+  });
+}
+
+bool is_router(const Server& server, std::string_view name) {
+  return name == "gate" || name == "router" || name == "wg" ||
+         std::any_of(server.spec.linears.begin(), server.spec.linears.end(),
+                     [&](const LinearSpec& linear) {
+                       return linear.role == Role::router &&
+                              (leaf(linear.hub) == name || leaf(linear.memory) == name);
+                     });
+}
+
+// Of a name that passed the parser and not the gate. `tail` begins with "experts".
+const Cause* cause_of_expert_name(const Server& server, std::string_view tail) {
+  const std::string_view rest = tail.substr(tail.find('.') + 1);
+  const size_t dot = rest.find('.');
+  const auto index = parse_index(rest.substr(0, dot));
+  if (!index || dot == std::string_view::npos)
+    return (rest == "w1" || rest == "w2" || rest == "w3") && !server.settings.shared_outer
+               ? &cause::shared_outer_flag
+               : &cause::layout_class_mismatch;
+  if (server.settings.shared_outer || server.stacked()) return &cause::layout_class_mismatch;
+  return leaf(rest) == "gate_up_proj" ? &cause::fused_names : &cause::unsupported_name;
+}
+
 }  // namespace
+
+const Cause* cause_of_unparsable(std::string_view name) {
+  switch (parse_tensor_name(name).part) {
+    case TensorPart::lora_bias:
+      return &cause::bias;
+    case TensorPart::magnitude:
+      return &cause::dora;
+    case TensorPart::lora_a:
+    case TensorPart::lora_b:
+    case TensorPart::embedding_a:
+    case TensorPart::embedding_b:
+      return &cause::unsupported_name;
+    default:
+      return name.find("lora_") == std::string_view::npos ? &cause::modules_to_save
+                                                          : &cause::unsupported_name;
+  }
+}
+
+const Cause* cause_of_module(const Server& server, std::string_view module) {
+  const size_t experts = module.find(".experts");
+  if (experts != std::string_view::npos)
+    return cause_of_expert_name(server, module.substr(experts + 1));
+  const std::string_view name = leaf(module);
+  if (is_packed_name(server, name)) return &cause::fused_names;
+  if (name == "embed_tokens" || name == "lm_head") return &cause::embedding_target;
+  return is_router(server, name) ? &cause::router_target : &cause::unsupported_name;
+}
+
+std::string what_is_accepted(const Server& server) {
+  std::vector<std::string> names;
+  for (const std::string& name : server.accepted)
+    if (!name.starts_with("experts")) names.push_back(name);
+  std::sort(names.begin(), names.end());
+  std::string out = fmt::format("{} takes LoRA on {}", server.model.name, fmt::join(names, " "));
+  if (server.settings.shared_outer)
+    out += ", experts as experts.w1/w2/w3";
+  else if (!server.expert_names.empty())
+    out +=
+        fmt::format(", experts as experts.N.{}", fmt::join(server.model.expert_names.all(), "/"));
+  else if (server.spec.experts > 0)
+    out += ", experts stacked as experts.base_layer (gate_up) and experts (down)";
+  return out;
+}
 
 Unused why_unused(const Server& server, const std::string& module) {
   if (is_unwrapped_router(server, module)) return Unused::router;

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "lib/engine/vllm/load/python.h"
+#include "lib/engine/vllm/load/fault.h"
 
 namespace moelora::vllm {
 namespace {

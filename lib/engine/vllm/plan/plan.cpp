@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "lib/engine/vllm/plan/scales.h"
 #include "lib/engine/vllm/plan/silent.h"
 
 namespace moelora::vllm {

@@ -11,19 +11,10 @@ namespace moelora::vllm {
 std::vector<Fault> silent_faults(const Server& server, const Adapter& adapter,
                                  const std::vector<TensorState>& states);
 
-// Why no module takes a tensor.
-enum class Unused : uint8_t {
-  router,      // of a class that does not wrap its router
-  root,        // names of another wrapper: "model.language_model.layers."
-  layer,       // beyond the last one
-  dense,       // experts on a dense layer
-  base_layer,  // the inner pair of stacked experts without the outer one
-  form,        // a name below the experts that this wrapper does not look for
-  moe_path,    // experts under another path: "mlp.experts" for "block_sparse_moe.experts"
-  module,      // no module of this name
-};
-Unused why_unused(const Server& server, const std::string& module);
-const Cause* cause_of(Unused why);
-std::string text_of(Unused why, const Server& server, const std::string& module);
+// Where what the config says a tensor means is not how vLLM reads it: rank_pattern, alpha_pattern
+// and rsLoRA (wrong scale), the number of experts and the order of a stacked lora_B (wrong values).
+// Quiet on a config that this tool cannot read; the server's own complaint says it.
+std::vector<Fault> scale_faults(const Server& server, const Adapter& adapter,
+                                const std::vector<TensorState>& states);
 
 }  // namespace moelora::vllm

@@ -27,10 +27,16 @@ int64_t config_int(const Json& config, std::string_view key, int64_t otherwise) 
 
 class Builder {
  public:
-  Builder(const Server& server, const Json& config)
-      : server_(server), kinds_(server.model.kinds), config_(config) {
-    for (const LinearSpec& linear : server.spec.linears) {
-      std::string name = server.model.names.map(linear.hub + ".");
+  Builder(const ModelSpec& spec, const Json& config, const ModelClass& model,
+          const Settings& settings)
+      : spec_(spec),
+        config_(config),
+        model_(model),
+        kinds_(model.kinds),
+        stacked_(wraps_stacked(model, settings)),
+        tp_(settings.tp) {
+    for (const LinearSpec& linear : spec.linears) {
+      std::string name = model.names.map(linear.hub + ".");
       name.pop_back();
       if (linear.role == Role::embedding)
         embedding_ = {name, &linear};
@@ -42,9 +48,9 @@ class Builder {
   }
 
   std::vector<Module> build() {
-    if (server_.model.embeddings) add_whole(embedding_, Kind::embedding);
-    for (int layer = 0; layer < server_.spec.layers; ++layer) add_layer(layer);
-    if (server_.model.embeddings) add_whole(head_, Kind::logits);
+    if (model_.embeddings) add_whole(embedding_, Kind::embedding);
+    for (int layer = 0; layer < spec_.layers; ++layer) add_layer(layer);
+    if (model_.embeddings) add_whole(head_, Kind::logits);
     return std::move(modules_);
   }
 
@@ -68,9 +74,9 @@ class Builder {
 
   void add_layer(int layer) {
     const std::string prefix = root_ + std::to_string(layer) + ".";
-    for (const ModuleName& module : server_.model.modules) {
+    for (const ModuleName& module : model_.modules) {
       const std::string name = prefix + module.name;
-      if (module.name == server_.model.experts)
+      if (module.name == model_.experts)
         add_experts(name, layer);
       else if (const LinearSpec* linear = take(prefix + module.linear))
         add_single(name, layer, *linear);
@@ -82,9 +88,9 @@ class Builder {
   }
 
   void add_experts(const std::string& name, int layer) {
-    if (server_.spec.is_moe(layer))
+    if (spec_.is_moe(layer))
       modules_.push_back(
-          {name, server_.stacked() ? Kind::stacked_experts : Kind::experts, layer, true, {}, {}});
+          {name, stacked_ ? Kind::stacked_experts : Kind::experts, layer, true, {}, {}});
   }
 
   // A Linear belongs to one module: kv_a_proj_with_mqa stands alone only where it is not packed.
@@ -103,14 +109,14 @@ class Builder {
   Kind kind_of(std::string_view leaf) const {
     if (lists(kinds_.row, leaf)) return Kind::row;
     if (lists(kinds_.replicated, leaf)) return Kind::replicated;
-    return server_.model.slices.contains(leaf) ? Kind::variable : Kind::column;
+    return model_.slices.contains(leaf) ? Kind::variable : Kind::column;
   }
 
   void add_single(const std::string& name, int layer, const LinearSpec& linear) {
     Module module{name, kind_of(leaf_of(name)), layer, false, {}, {}};
     module.children = {child(name, linear)};
     if (module.kind == Kind::column || module.kind == Kind::variable)
-      module.children[0].parts = server_.settings.tp;
+      module.children[0].parts = tp_;
     if (module.kind == Kind::variable) module.slices = slices_of_class(leaf_of(name), linear.out);
     modules_.push_back(std::move(module));
   }
@@ -118,11 +124,11 @@ class Builder {
   // Integers of the config, 0 where it has none, and the rows of the whole Linear as "out".
   std::vector<int64_t> slices_of_class(std::string_view leaf, int64_t out) const {
     std::vector<int64_t> slices;
-    for (const Dimension& rows : server_.model.slices.find(leaf)->second) {
+    for (const Dimension& rows : model_.slices.find(leaf)->second) {
       Values values = {{"out", out}};
       for (const std::string& name : rows.names())
         values.try_emplace(name, config_int(config_, name, 0));
-      slices.push_back(rows.value(values, server_.model.where));
+      slices.push_back(rows.value(values, model_.where));
     }
     return slices;
   }
@@ -133,7 +139,7 @@ class Builder {
     const auto sibling = linears_.lower_bound(mark);
     if (sibling == linears_.end() || !sibling->first.starts_with(mark)) return;
     Module module{name, Kind::unknown, layer, false, {Child{name}}, {}};
-    if (server_.model.slices.contains(leaf_of(name))) split_convolution(module);
+    if (model_.slices.contains(leaf_of(name))) split_convolution(module);
     modules_.push_back(std::move(module));
   }
 
@@ -142,14 +148,13 @@ class Builder {
     module.kind = Kind::variable;
     module.slices = slices_of_class(leaf_of(module.name), 0);
     const int64_t rows = std::accumulate(module.slices.begin(), module.slices.end(), int64_t{0});
-    module.children[0] = {module.name, config_int(config_, "conv_kernel", 4), rows,
-                          server_.settings.tp};
+    module.children[0] = {module.name, config_int(config_, "conv_kernel", 4), rows, tp_};
   }
 
   void add_packed(const std::string& name, int layer) {
     const auto pack = kinds_.packed.find(leaf_of(name));
     if (pack == kinds_.packed.end()) return;
-    if (pack->first == kGateUp && !packs_gate_up(server_, config_)) return;
+    if (pack->first == kGateUp && !packs_gate_up(model_, config_)) return;
     Module module{name, Kind::merged, layer, true, {}, {}};
     for (const std::string& word : pack->second)
       if (!linears_.contains(std::string(parent_of(name)) + word)) return;
@@ -161,7 +166,7 @@ class Builder {
   void add_child(Module& module, const std::string& word) {
     const std::string name = std::string(parent_of(module.name)) + word;
     Child out = child(name, *take(name));
-    out.parts = lists(kinds_.replicated, leaf_of(module.name)) ? 1 : server_.settings.tp;
+    out.parts = lists(kinds_.replicated, leaf_of(module.name)) ? 1 : tp_;
     if (word == "k_proj" || word == "v_proj") out.parts = std::min(out.parts, kv_heads());
     module.children.push_back(std::move(out));
   }
@@ -177,9 +182,12 @@ class Builder {
     return {key, key, value, value};
   }
 
-  const Server& server_;
-  const LayerKinds& kinds_;
+  const ModelSpec& spec_;
   const Json& config_;
+  const ModelClass& model_;
+  const LayerKinds& kinds_;
+  const bool stacked_;
+  const int64_t tp_;
   std::string root_;
   Named embedding_, head_;
   std::map<std::string, const LinearSpec*> linears_;  // null: taken by a module
@@ -188,13 +196,18 @@ class Builder {
 
 }  // namespace
 
-std::vector<Module> make_modules(const Server& server, const Json& base_config) {
-  return Builder(server, base_config).build();
+bool wraps_stacked(const ModelClass& model, const Settings& settings) {
+  return settings.force_stacked || (model.stacked && !settings.mixed);
 }
 
-bool packs_gate_up(const Server& server, const Json& base_config) {
-  if (server.model.packs_gate_up_with.empty()) return true;
-  const Json* layers = base_config.find(server.model.packs_gate_up_with);
+std::vector<Module> make_modules(const ModelSpec& spec, const Json& base_config,
+                                 const ModelClass& model, const Settings& settings) {
+  return Builder(spec, base_config, model, settings).build();
+}
+
+bool packs_gate_up(const ModelClass& model, const Json& base_config) {
+  if (model.packs_gate_up_with.empty()) return true;
+  const Json* layers = base_config.find(model.packs_gate_up_with);
   return layers != nullptr && !layers->items().empty();
 }
 

@@ -3,6 +3,8 @@
 #include <string>
 #include <vector>
 
+#include "lib/engine/engine.h"
+#include "lib/engine/vllm/server/module.h"
 #include "lib/engine/vllm/server/server.h"
 
 namespace moelora::vllm {
@@ -26,5 +28,8 @@ struct Slice {
   int64_t first = 0, rows = 0, parts = 1;
 };
 std::vector<Slice> slices_of(const Module& module);
+
+// What one rank allocates for adapters as soon as LoRA is enabled, whatever the adapters hold.
+MemoryPlan memory_plan(const Server& server, const Json& base_config, const ServerOptions& options);
 
 }  // namespace moelora::vllm
