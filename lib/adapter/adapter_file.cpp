@@ -7,7 +7,7 @@
 #include "lib/adapter/adapter_folder.h"
 #include "lib/adapter/expert_collector.h"
 #include "lib/base/error.h"
-#include "lib/io/folder_listing.h"
+#include "lib/io/file.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {

@@ -6,7 +6,7 @@
 
 #include "lib/adapter/layout.h"
 #include "lib/io/file.h"
-#include "lib/io/torch_archive.h"
+#include "lib/io/torch/torch_file.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {

@@ -8,7 +8,7 @@
 #include "lib/base/tensor.h"
 #include "lib/io/file.h"
 #include "lib/io/json.h"
-#include "lib/io/torch_archive.h"
+#include "lib/io/torch/torch_file.h"
 
 namespace moelora {
 

@@ -1,7 +1,12 @@
 #pragma once
 
+#include <condition_variable>
 #include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
 #include <span>
+#include <vector>
 
 namespace moelora {
 
@@ -21,6 +26,55 @@ class Arena {
  private:
   std::byte* data_ = nullptr;
   size_t size_ = 0;
+};
+
+// Work buffers of many threads within one limit. They are given out in the order of the callers'
+// numbers 0, 1, 2 .., whoever asks first: so a caller may hold a buffer while it waits for what a
+// lower number does, and that one never waits for memory held by higher numbers. Buffers that come
+// back are kept for the next, and let go where their memory is needed for another size.
+class ArenaPool {
+ public:
+  explicit ArenaPool(uint64_t limit) : limit_(limit), free_(limit) {}
+
+  // A buffer in use; its end gives it back.
+  class Lease {
+   public:
+    Lease(ArenaPool& pool, uint64_t bytes, std::unique_ptr<Arena> arena)
+        : pool_(pool), bytes_(bytes), arena_(std::move(arena)) {}
+    ~Lease() { pool_.give_back(bytes_, std::move(arena_)); }
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    Arena& arena() { return *arena_; }
+
+   private:
+    ArenaPool& pool_;
+    uint64_t bytes_;
+    std::unique_ptr<Arena> arena_;
+  };
+
+  // A buffer meant for `bytes` bytes; waits for its turn and until so much is free. More than the
+  // limit counts as the limit. Throws Stopped after stop().
+  Lease take(size_t number, uint64_t bytes);
+
+  void stop();  // some number will never come: wakes all who wait
+  struct Stopped {};
+
+ private:
+  struct Kept {
+    uint64_t bytes;
+    std::unique_ptr<Arena> arena;
+  };
+  void give_back(uint64_t bytes, std::unique_ptr<Arena> arena);
+  size_t find_kept(uint64_t bytes) const;
+  uint64_t kept_bytes() const;
+
+  const uint64_t limit_;
+  std::mutex mutex_;
+  std::condition_variable moved_;
+  uint64_t free_;  // neither in use nor kept
+  std::vector<Kept> kept_;
+  size_t next_ = 0;
+  bool stopped_ = false;
 };
 
 }  // namespace moelora

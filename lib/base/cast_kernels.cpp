@@ -5,8 +5,6 @@
 #include <bit>
 #include <cstring>
 
-#include "lib/base/cast.h"
-
 namespace moelora {
 namespace {
 

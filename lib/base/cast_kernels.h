@@ -1,8 +1,15 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
+#include "lib/base/dtype.h"
+
 namespace moelora {
+
+// `count` elements of type `from` at `in` as `to` at `out`. REQUIRES: float types; the ranges do
+// not overlap.
+void cast_elements(DType from, DType to, int64_t count, const std::byte* in, std::byte* out);
 
 // Bits of one value in another format; the rounding and the NaN rule of cast.h. Written without
 // branches, so that compilers vectorise loops over them.

@@ -19,10 +19,4 @@ constexpr std::optional<uint64_t> checked_add(uint64_t a, uint64_t b) {
   return r;
 }
 
-// The smallest multiple of `step` that is not below `value`. REQUIRES: step > 0.
-constexpr std::optional<uint64_t> checked_align_up(uint64_t value, uint64_t step) {
-  const uint64_t rest = value % step;
-  return rest == 0 ? std::optional<uint64_t>(value) : checked_add(value, step - rest);
-}
-
 }  // namespace moelora

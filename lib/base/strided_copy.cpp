@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "lib/base/copy_fuse.h"
+#include "lib/base/copy_box.h"
 #include "lib/base/copy_kernels.h"
 
 namespace moelora {

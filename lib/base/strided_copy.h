@@ -1,30 +1,17 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <span>
 #include <vector>
 
+#include "lib/base/copy_box.h"
+
 namespace moelora {
-
-// One loop of a strided copy; steps are in elements and may be zero or negative.
-struct CopyAxis {
-  int64_t count, src_step, dst_step;
-
-  friend auto operator<=>(const CopyAxis&, const CopyAxis&) = default;
-};
 
 // dst[sum i_a * dst_step_a] = src[sum i_a * src_step_a] for every index of the box, any order of
 // axes. Distinct indices write distinct elements. `element_bytes` is 1, 2, 4 or 8.
 void strided_copy(int element_bytes, std::span<const CopyAxis> axes, const std::byte* src,
                   std::byte* dst);
-
-// One box of a copy of many.
-struct CopyBox {
-  const std::byte* src;
-  std::byte* dst;
-  std::vector<CopyAxis> axes;
-};
 
 // Copies all boxes; no two write the same element, and no source byte is written. Boxes of equal
 // axes whose sources (or destinations) lie one element apart are copied together: each alone would

@@ -93,7 +93,7 @@ Tensor Tensor::reshape(const Shape& shape) const {
     out.axes_of_dim_.assign(shape.size(), 1);
     return out;
   }
-  Recipe recipe{axes_, pieces_};
+  TensorRecipe recipe{axes_, pieces_};
   recipe.erase_units();
   out.axes_of_dim_ = recipe.cut(shape);
   for (size_t d = 0, a = 0; d < shape.size(); ++d) {
@@ -137,7 +137,7 @@ Tensor Tensor::transpose(int a, int b) const {
 }
 
 Tensor Tensor::with_single_axis(int d) const {
-  Recipe recipe{axes_, pieces_};
+  TensorRecipe recipe{axes_, pieces_};
   for (int i = axes_of_dim_[static_cast<size_t>(d)]; i > 1; --i)
     recipe.merge(axis_begin(d) + static_cast<size_t>(i) - 2);
   Tensor out = *this;
@@ -173,7 +173,7 @@ Tensor Tensor::select(int d, int64_t index) const {
   if (index < 0 || index >= dim(d))
     refuse("index " + std::to_string(index) + " of dim " + std::to_string(d) + " of " +
            to_string(shape_));
-  Recipe recipe{axes_, pieces_};
+  TensorRecipe recipe{axes_, pieces_};
   const size_t begin = axis_begin(d);
   for (int i = axes_of_dim_[static_cast<size_t>(d)]; i-- > 0;) {
     const size_t a = begin + static_cast<size_t>(i);
@@ -194,7 +194,7 @@ Tensor Tensor::select(int d, int64_t index) const {
 
 Tensor Tensor::unsqueeze(int d) const {
   Tensor out = *this;
-  Recipe recipe{axes_, pieces_};
+  TensorRecipe recipe{axes_, pieces_};
   recipe.insert_unit(axis_begin(d));
   out.shape_.insert(out.shape_.begin() + d, 1);
   out.axes_of_dim_.insert(out.axes_of_dim_.begin() + d, 1);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lib/base/dtype.h"
+#include "lib/base/recipe.h"
 #include "lib/base/source.h"
 
 namespace moelora {
@@ -16,16 +17,6 @@ using Shape = std::vector<int64_t>;
 
 // "[32, 2880, 16]". Extents print as unsigned: a file may say [0, 2^64-1], which holds nothing.
 std::string to_string(const Shape& shape);
-
-// One box of a tensor's index space and the strided view of a source that fills it.
-// The index space is the tensor's axes: its dims, each split into as many factors as its
-// reshapes needed, outermost first. Element (i0, i1, ..) of the box is element
-// offset + sum((i_a - start_a) * stride_a) of the source.
-struct Piece {
-  SourcePtr source;
-  int64_t offset = 0;
-  std::vector<int64_t> start, count, stride;  // one entry an axis
-};
 
 struct PlacedTensor;
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 
 namespace moelora {
@@ -63,6 +64,12 @@ std::string escaped(std::string_view name, size_t limit) {
   return out;
 }
 
+int count_characters(std::string_view text) {
+  return static_cast<int>(std::count_if(text.begin(), text.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U;
+  }));
+}
+
 }  // namespace
 
 std::optional<uint64_t> find_invalid_utf8(std::string_view text) {
@@ -84,5 +91,33 @@ std::string printable(std::string_view name, size_t limit) {
 }
 
 std::string quoted(std::string_view name, size_t limit) { return '"' + escaped(name, limit) + '"'; }
+
+std::string list_some(const std::vector<std::string>& names) {
+  constexpr size_t kSome = 5;
+  std::vector<std::string> shown;
+  for (size_t i = 0; i < std::min(names.size(), kSome); ++i) shown.push_back(printable(names[i]));
+  const std::string rest =
+      names.size() > kSome ? fmt::format(" and {} more", names.size() - kSome) : "";
+  return fmt::format("{}{}", fmt::join(shown, ", "), rest);
+}
+
+void TextPosition::advance(uint64_t offset) {
+  offset = std::min<uint64_t>(offset, text_.size());
+  const std::string_view passed = text_.substr(at_, offset - at_);
+  at_ = offset;
+  const size_t newline = passed.rfind('\n');
+  if (newline == std::string_view::npos) {
+    column_ += count_characters(passed);
+    return;
+  }
+  line_ += static_cast<int>(std::count(passed.begin(), passed.end(), '\n'));
+  column_ = 1 + count_characters(passed.substr(newline + 1));
+}
+
+Location place_in(std::string_view text, uint64_t offset, const std::string& where) {
+  TextPosition position(text);
+  position.advance(offset);
+  return {where, position.line(), position.column(), {}, {}};
+}
 
 }  // namespace moelora

@@ -4,6 +4,9 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
+
+#include "lib/base/error.h"
 
 namespace moelora {
 
@@ -16,5 +19,29 @@ std::optional<uint64_t> find_invalid_utf8(std::string_view text);
 // cut and ends in "..."; an empty one is "".
 std::string printable(std::string_view name, size_t limit = 160);
 std::string quoted(std::string_view name, size_t limit = 160);  // the same, always in quotes
+
+// "a, b, c and 4 more": printable, for a message.
+std::string list_some(const std::vector<std::string>& names);
+
+// Line and column of offsets that only grow, in one pass over the text. Both are 1-based; a column
+// counts characters, not bytes, as editors do.
+class TextPosition {
+ public:
+  explicit TextPosition(std::string_view text) : text_(text) {}
+
+  // REQUIRES: offset is not below that of the last call; beyond the text is its end.
+  void advance(uint64_t offset);
+
+  int line() const { return line_; }
+  int column() const { return column_; }
+
+ private:
+  std::string_view text_;
+  uint64_t at_ = 0;
+  int line_ = 1, column_ = 1;
+};
+
+// Where `offset` of the text of file `where` is.
+Location place_in(std::string_view text, uint64_t offset, const std::string& where);
 
 }  // namespace moelora

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <set>
 
-#include "lib/io/folder_listing.h"
+#include "lib/io/file.h"
+#include "lib/io/safetensors_header.h"
+#include "lib/io/shard_index.h"
 
 namespace moelora {
 namespace {

@@ -1,6 +1,6 @@
 #include "lib/check/subject.h"
 
-#include "lib/io/folder_listing.h"
+#include "lib/io/file.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {

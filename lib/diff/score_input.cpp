@@ -8,10 +8,10 @@
 #include "lib/base/utf8.h"
 #include "lib/diff/logprob_format.h"
 #include "lib/io/file.h"
-#include "lib/io/npz.h"
+#include "lib/io/npy.h"
 #include "lib/io/safetensors.h"
 #include "lib/io/sniff.h"
-#include "lib/io/torch_archive.h"
+#include "lib/io/torch/torch_file.h"
 
 namespace moelora {
 namespace {

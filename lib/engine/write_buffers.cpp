@@ -9,8 +9,9 @@
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
 #include "lib/engine/fit/step.h"
-#include "lib/io/folder_listing.h"
-#include "lib/io/tensor_digests.h"
+#include "lib/io/evaluate.h"
+#include "lib/io/file.h"
+#include "lib/io/safetensors_header.h"
 #include "lib/io/weights.h"
 #include "lib/model/base_model.h"
 

@@ -2,17 +2,51 @@
 
 #include <algorithm>
 #include <deque>
+#include <memory>
 #include <mutex>
+#include <numeric>
 
-#include "lib/base/arena_pool.h"
+#include "lib/base/arena.h"
+#include "lib/base/digest.h"
 #include "lib/base/parallel.h"
 #include "lib/io/job_runner.h"
-#include "lib/io/ordered_digests.h"
-#include "lib/io/packed_bytes.h"
 #include "lib/io/tensor_jobs.h"
 
 namespace moelora {
 namespace {
+
+class PackedBytes final : public Source {
+ public:
+  explicit PackedBytes(SourcePtr inner)
+      : Source(DType::U8, inner->elements() * dtype_bits(inner->dtype()) / 8),
+        inner_(std::move(inner)),
+        bits_(dtype_bits(inner_->dtype())) {}
+
+  void read(int64_t first, int64_t count, std::byte* out) const override {
+    const int64_t from = first * 8 / bits_;
+    const int64_t to = std::min(inner_->elements(), (first + count) * 8 / bits_);
+    inner_->read(from, to - from, out);
+  }
+
+  // Bytes that hold a whole number of elements: 1 for F4, 3 for F6.
+  int64_t granule() const override { return std::lcm(8, bits_) / 8; }
+  std::string where() const override { return inner_->where(); }
+  std::vector<std::string> inputs() const override { return inner_->inputs(); }
+  std::string change() const override { return inner_->change(); }
+
+ private:
+  SourcePtr inner_;
+  int64_t bits_;
+};
+
+// A tensor of a dtype below one byte (F4, F6_*) as the bytes it is stored in, U8 [bytes]; any other
+// tensor as it is. Such a tensor is only ever passed through whole (lib/base/tensor.h).
+Tensor in_whole_bytes(const Tensor& tensor) {
+  if (dtype_bits(tensor.dtype()) % 8 == 0) return tensor;
+  const Shape flat = {static_cast<int64_t>(tensor.bytes())};
+  if (tensor.pieces().empty()) return Tensor::zeros(DType::U8, flat);
+  return Tensor(std::make_shared<PackedBytes>(tensor.pieces().front().source), flat);
+}
 
 // A job of kBestTarget does not get faster by being larger: it leaves the caches. Two jobs of the
 // largest kind can be under way at once.
@@ -130,6 +164,18 @@ std::vector<std::string> evaluate_tensors(TensorList tensors, std::span<const Pl
     if (dtype_bits(tensor->dtype()) % 8 != 0)
       tensor = &packed.emplace_back(in_whole_bytes(*tensor));
   return Evaluation(whole, places, options, take).run();
+}
+
+std::map<std::string, std::string> digest_tensors(const TensorMap& tensors, int threads) {
+  std::vector<const Tensor*> list;
+  for (const auto& [name, tensor] : tensors) list.push_back(&tensor);
+  EvaluateOptions options;
+  options.threads = threads;
+  std::vector<std::string> digests = evaluate_tensors(list, {}, options, nullptr);
+  std::map<std::string, std::string> out;
+  for (size_t i = 0; const auto& [name, tensor] : tensors)
+    out.emplace_hint(out.end(), name, std::move(digests[i++]));
+  return out;
 }
 
 }  // namespace moelora

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -35,5 +36,9 @@ using TakeBytes =
 // Error; of several that of the first job.
 std::vector<std::string> evaluate_tensors(TensorList tensors, std::span<const Place> places,
                                           const EvaluateOptions& options, const TakeBytes& take);
+
+// XXH3-128 of every tensor's bytes (dtype and shape are not part of it), evaluated together as the
+// writer would: tensors that share source bytes are produced in one pass.
+std::map<std::string, std::string> digest_tensors(const TensorMap& tensors, int threads);
 
 }  // namespace moelora

@@ -7,11 +7,13 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
 #include <system_error>
 
 #include "lib/base/error.h"
 
 namespace moelora {
+namespace fs = std::filesystem;
 namespace {
 
 // Linux moves at most 2 GiB - 4 KiB a call; a smaller window bounds what a signal can undo.
@@ -88,6 +90,41 @@ void File::check_unchanged() const {
 bool File::is_same_file(const std::string& path) const {
   struct stat s {};
   return ::stat(path.c_str(), &s) == 0 && s.st_dev == device_ && s.st_ino == inode_;
+}
+
+std::string read_text(const std::string& path, uint64_t most) {
+  const FilePtr file = File::open(path);
+  if (file->size() > most)
+    throw Error(in_file(path),
+                fmt::format("has {} bytes, more than the {} that are read", file->size(), most));
+  std::string out(file->size(), '\0');
+  file->read(0, out.size(), reinterpret_cast<std::byte*>(out.data()));
+  return out;
+}
+
+std::string join_path(const std::string& folder, const std::string& name) {
+  return (fs::path(folder) / name).string();
+}
+
+std::vector<std::string> files_in(const std::string& folder) {
+  std::error_code fault, ignored;
+  std::vector<std::string> out;
+  for (auto it = fs::directory_iterator(folder, fault); !fault && it != fs::directory_iterator();
+       it.increment(fault))
+    if (!it->is_directory(ignored)) out.push_back(it->path().filename().string());
+  if (fault) throw Error(in_file(folder), "cannot list the folder: " + fault.message());
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+std::vector<std::string> ending_in(const std::vector<std::string>& names,
+                                   std::initializer_list<std::string_view> endings) {
+  std::vector<std::string> out;
+  std::copy_if(names.begin(), names.end(), std::back_inserter(out), [&](const std::string& name) {
+    return std::any_of(endings.begin(), endings.end(),
+                       [&](std::string_view ending) { return name.ends_with(ending); });
+  });
+  return out;
 }
 
 }  // namespace moelora

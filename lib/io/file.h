@@ -2,8 +2,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <vector>
 
 namespace moelora {
 
@@ -39,5 +42,19 @@ class File {
 };
 
 using FilePtr = std::shared_ptr<const File>;
+
+// All of a file of at most `most` bytes. Throws Error.
+std::string read_text(const std::string& path, uint64_t most);
+
+// ---- folders ----
+
+std::string join_path(const std::string& folder, const std::string& name);
+
+// The names in a folder that are no folders, sorted. Throws Error when it cannot be listed.
+std::vector<std::string> files_in(const std::string& folder);
+
+// Those of `names` that end in one of `endings`, in their order.
+std::vector<std::string> ending_in(const std::vector<std::string>& names,
+                                   std::initializer_list<std::string_view> endings);
 
 }  // namespace moelora

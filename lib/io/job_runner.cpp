@@ -6,7 +6,6 @@
 #include <map>
 
 #include "lib/base/strided_copy.h"
-#include "lib/io/held_sources.h"
 #include "lib/io/source_range.h"
 
 namespace moelora {

@@ -3,86 +3,20 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
-#include <vector>
 
-#include "lib/base/error.h"
+#include "lib/io/json_value.h"
 
 namespace moelora {
-
-// A JSON value that remembers the order of its keys and where it stood in its file, so that a
-// config can be written back in place and a finding can point at a line. Numbers keep the text
-// they were written with. Only json.cpp knows nlohmann/json; nothing of it shows here.
-class Json {
- public:
-  enum class Kind : uint8_t { null, boolean, integer, real, string, array, object };
-  using Members = std::vector<std::pair<std::string, Json>>;
-
-  Json() = default;  // null
-  Json(bool value);
-  Json(int value) : Json(static_cast<int64_t>(value)) {}
-  Json(int64_t value);
-  Json(double value);  // written as Python's repr writes it: 8.0, 1e-05
-  Json(const char* value) : Json(std::string(value)) {}
-  Json(std::string value);
-  Json(std::string_view value) : Json(std::string(value)) {}
-  static Json array(std::vector<Json> items = {});
-  static Json object(Members members = {});
-  static Json strings(const std::vector<std::string>& items);
-
-  Kind kind() const { return kind_; }
-  bool is(Kind kind) const { return kind_ == kind; }
-  bool is_number() const { return is(Kind::integer) || is(Kind::real); }
-  std::string_view kind_name() const;  // "a string", "an array" ... for messages
-
-  // REQUIRE the kind; as_double takes integers too.
-  bool as_bool() const { return boolean_; }
-  int64_t as_int() const { return integer_; }
-  double as_double() const;
-  const std::string& as_string() const { return text_; }
-  const std::vector<Json>& items() const { return items_; }
-  const Members& members() const { return members_; }
-
-  const Json* find(std::string_view key) const;  // null when this is no object or has no such key
-  Json* find(std::string_view key);
-  void set(std::string_view key, Json value);  // replaces in place, else appends
-  void erase(std::string_view key);
-
-  int line() const { return line_; }  // 1-based; 0 when not read from a file
-  int column() const { return column_; }
-
-  // As Python's json.dumps(value, indent=2) writes it (no trailing newline), non-ASCII raw.
-  // indent < 0: on one line with ", " and ": ".
-  std::string dump(int indent = 2) const;
-
-  // Same kind and value; numbers by value, objects regardless of key order.
-  friend bool operator==(const Json& a, const Json& b);
-
- private:
-  friend class JsonBuilder;
-  Kind kind_ = Kind::null;
-  bool boolean_ = false;
-  int64_t integer_ = 0;
-  double real_ = 0;
-  std::string text_;  // of a string; of a number as written
-  std::vector<Json> items_;
-  Members members_;
-  int line_ = 0, column_ = 0;
-};
-
-// Where a value stood in the file it was read from.
-inline Location place_of(const Json& value, std::string file) {
-  return {std::move(file), value.line(), value.column(), {}, {}};
-}
 
 struct JsonLimits {
   uint64_t bytes = 1 << 20;
   int depth = 32;
 };
 
-// Strict JSON: duplicate keys (after unescaping), NaN and Infinity literals, a byte order mark,
-// invalid UTF-8, trailing text, too deep or too large input are each an Error of their own at
-// "WHERE:LINE:COLUMN". Integers outside int64 are read as real.
+// Strict JSON, read by nlohmann/json, of which nothing shows here: duplicate keys (after
+// unescaping), NaN and Infinity literals, a byte order mark, invalid UTF-8, trailing text, too deep
+// or too large input are each an Error of their own at "WHERE:LINE:COLUMN". Integers outside int64
+// are read as real.
 Json parse_json(std::string_view text, const std::string& where, const JsonLimits& limits = {});
 Json read_json_file(const std::string& path, const JsonLimits& limits = {});
 

@@ -1,9 +1,9 @@
+#include "lib/io/json_value.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
-
-#include "lib/io/json.h"
 
 namespace moelora {
 namespace {
@@ -16,7 +16,7 @@ std::string python_repr(double value) {
   return text;
 }
 
-void dump_string(std::string_view text, std::string& out) {
+void add_string(std::string_view text, std::string& out) {
   static constexpr std::string_view kPlain = "\"\\\b\f\n\r\t", kShort = "\"\\bfnrt";
   out += '"';
   for (const char c : text) {
@@ -48,13 +48,13 @@ class Dumper {
         out_ += json.as_string();
         return;
       case Json::Kind::string:
-        dump_string(json.as_string(), out_);
+        add_string(json.as_string(), out_);
         return;
       case Json::Kind::array:
         return list('[', ']', json.items(), [&](const Json& item) { value(item); });
       case Json::Kind::object:
         return list('{', '}', json.members(), [&](const Json::Members::value_type& member) {
-          dump_string(member.first, out_);
+          add_string(member.first, out_);
           out_ += ": ";
           value(member.second);
         });
@@ -193,6 +193,12 @@ bool operator==(const Json& a, const Json& b) {
     default:
       return true;
   }
+}
+
+std::string json_string(std::string_view text) {
+  std::string out;
+  add_string(text, out);
+  return out;
 }
 
 }  // namespace moelora

@@ -5,10 +5,12 @@
 #include <array>
 #include <cstring>
 #include <optional>
+#include <utility>
 
 #include "lib/base/checked.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
+#include "lib/io/zip_directory.h"
 
 namespace moelora {
 namespace {
@@ -149,7 +151,7 @@ class HeaderReader {
   }
 
   [[noreturn]] void refuse(const std::string& what) const {
-    throw Error(where_, "has a .npy header that is not sound: " + what,
+    throw Error(in_file(where_), "has a .npy header that is not sound: " + what,
                 "save it again with numpy.save or numpy.savez");
   }
 
@@ -160,7 +162,7 @@ class HeaderReader {
 };
 
 [[noreturn]] void refuse_cut(const std::string& where) {
-  throw Error(where, "ends inside its .npy header", "copy the file again");
+  throw Error(in_file(where), "ends inside its .npy header", "copy the file again");
 }
 
 uint64_t little_endian(Bytes bytes) {
@@ -173,17 +175,17 @@ uint64_t little_endian(Bytes bytes) {
 std::pair<size_t, size_t> find_header(Bytes bytes, const std::string& where) {
   if (bytes.size() < 10) refuse_cut(where);
   if (std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0)
-    throw Error(where, "does not begin as a .npy file does");
+    throw Error(in_file(where), "does not begin as a .npy file does");
   const auto major = static_cast<int>(bytes[6]), minor = static_cast<int>(bytes[7]);
   if (major < 1 || major > 3 || minor != 0)
-    throw Error(where,
+    throw Error(in_file(where),
                 fmt::format("has the .npy version {}.{}, known are 1.0 to 3.0", major, minor));
   const size_t width = major == 1 ? 2 : 4;
   if (bytes.size() < 8 + width) refuse_cut(where);
   const uint64_t length = little_endian(bytes.subspan(8, width));
   if (length > kMaxNpyHeader)
-    throw Error(where, fmt::format("has a .npy header of {} bytes, at most {} are read", length,
-                                   kMaxNpyHeader));
+    throw Error(in_file(where), fmt::format("has a .npy header of {} bytes, at most {} are read",
+                                            length, kMaxNpyHeader));
   if (bytes.size() < 8 + width + length) refuse_cut(where);
   return {8 + width, length};
 }
@@ -193,6 +195,23 @@ std::optional<uint64_t> data_bytes(const NpyHeader& header) {
   for (const int64_t extent : header.shape)
     if (out) out = checked_mul(*out, static_cast<uint64_t>(extent));
   return out;
+}
+
+// ---- archives ----
+
+constexpr size_t kMostArrays = 10'000;
+constexpr std::string_view kEnding = ".npy";
+
+void check_sizes(const ZipInput& zip, const std::vector<ZipEntry>& entries) {
+  if (entries.size() > kMostArrays)
+    zip.refuse("",
+               fmt::format("holds {} arrays, at most {} are read", entries.size(), kMostArrays));
+  uint64_t left = kMaxNpzBytes;
+  for (const ZipEntry& entry : entries) {
+    if (entry.size > left)
+      zip.refuse(entry.name, fmt::format("makes the arrays larger than {} bytes", kMaxNpzBytes));
+    left -= entry.size;
+  }
 }
 
 }  // namespace
@@ -206,12 +225,25 @@ NpyArray parse_npy(Bytes bytes, const std::string& where) {
   const Bytes data = bytes.subspan(out.header.data_begin);
   const auto expected = data_bytes(out.header);
   if (!expected || *expected != data.size())
-    throw Error(where,
+    throw Error(in_file(where),
                 fmt::format("holds {} bytes of data, {} of {} need {}", data.size(),
                             to_string(out.header.shape), dtype_name(out.header.dtype),
                             expected ? std::to_string(*expected) : "more than 2^64"),
                 "copy the file again");
   out.data.assign(data.begin(), data.end());
+  return out;
+}
+
+std::map<std::string, NpyArray> read_npz(const File& file) {
+  const ZipInput zip{file, kNumpySavez};
+  const auto entries = read_zip_directory(file, zip.writer, [&](const std::string& name) {
+    if (!name.ends_with(kEnding)) zip.refuse(name, "is no array: its name does not end in .npy");
+  });
+  check_sizes(zip, entries);
+  std::map<std::string, NpyArray> out;
+  for (const ZipEntry& entry : entries)
+    out.emplace(entry.name.substr(0, entry.name.size() - kEnding.size()),
+                parse_npy(read_zip_record(zip, entry), file.path() + ": " + printable(entry.name)));
   return out;
 }
 

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -8,6 +10,7 @@
 
 #include "lib/base/dtype.h"
 #include "lib/base/tensor.h"
+#include "lib/io/file.h"
 
 namespace moelora {
 
@@ -33,5 +36,12 @@ struct NpyArray {
 // object arrays (a pickle), structured and big-endian dtypes, and data that is not exactly as long
 // as shape and dtype say. Throws Error at `where`.
 NpyArray parse_npy(std::span<const std::byte> bytes, const std::string& where);
+
+inline constexpr uint64_t kMaxNpzBytes = uint64_t{512} << 20;  // of all arrays together
+
+// The arrays of a .npz archive (numpy.savez, numpy.savez_compressed) by name, without ".npy". As
+// strict as the reader of torch archives (zip_directory.h), sizes and CRC-32 as declared; sizes are
+// checked before anything is inflated. Throws Error at "PATH: NAME".
+std::map<std::string, NpyArray> read_npz(const File& file);
 
 }  // namespace moelora

@@ -57,8 +57,4 @@ class OutputFolder {
   std::unique_ptr<Impl> impl_;
 };
 
-// Call once at the start of main: SIGINT, SIGTERM and SIGHUP remove every open OutputFolder's
-// temporary files and re-raise; SIGPIPE and SIGXFSZ become errors of write.
-void install_signal_handlers();
-
 }  // namespace moelora

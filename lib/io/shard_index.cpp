@@ -8,9 +8,9 @@
 
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
-#include "lib/io/folder_listing.h"
 #include "lib/io/json_scan.h"
-#include "lib/io/text_position.h"
+#include "lib/io/json_value.h"
+#include "lib/io/safetensors_header.h"
 
 namespace moelora {
 namespace {
@@ -56,9 +56,9 @@ class IndexReader final : public JsonHandler {
 
   void finish() const {
     if (index_.weight_map.empty())
-      throw Error(where_, sections_.contains("weight_map")
-                              ? "names no tensor: its weight_map is empty"
-                              : "names no tensor: it has no weight_map");
+      throw Error(in_file(where_), sections_.contains("weight_map")
+                                       ? "names no tensor: its weight_map is empty"
+                                       : "names no tensor: it has no weight_map");
   }
 
  private:
@@ -203,6 +203,20 @@ std::vector<std::string> missing_numbers(const std::vector<std::string>& files) 
     }
   }
   return out;
+}
+
+std::string shard_name(const std::string& stem, size_t number, size_t count) {
+  return fmt::format("{}-{:05}-of-{:05}{}", stem, number, count, kSafetensorsEnding);
+}
+
+std::string shard_index_text(const std::map<std::string, std::string>& weight_map,
+                             uint64_t total_size) {
+  Json::Members files;
+  for (const auto& [tensor, file] : weight_map) files.emplace_back(tensor, file);
+  const Json index =
+      Json::object({{"metadata", Json::object({{"total_size", static_cast<int64_t>(total_size)}})},
+                    {"weight_map", Json::object(std::move(files))}});
+  return index.dump() + "\n";
 }
 
 }  // namespace moelora

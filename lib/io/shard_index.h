@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -8,6 +9,8 @@
 #include <vector>
 
 namespace moelora {
+
+inline constexpr std::string_view kIndexEnding = ".safetensors.index.json";
 
 // What a STEM.safetensors.index.json says.
 struct ShardIndex {
@@ -26,5 +29,12 @@ ShardIndex parse_shard_index(std::string_view text, const std::string& where);
 // What the numbers in names like model-00001-of-00003.safetensors say is missing ("model-00002-of-
 // 00003.safetensors"), at most a few; empty when complete or not numbered.
 std::vector<std::string> missing_numbers(const std::vector<std::string>& files);
+
+// "STEM-00002-of-00003.safetensors", as huggingface names shard `number` of `count`.
+std::string shard_name(const std::string& stem, size_t number, size_t count);
+
+// The text of an index of these tensors (name to file) of `total_size` bytes together.
+std::string shard_index_text(const std::map<std::string, std::string>& weight_map,
+                             uint64_t total_size);
 
 }  // namespace moelora

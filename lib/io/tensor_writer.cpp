@@ -1,12 +1,130 @@
 #include "lib/io/tensor_writer.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <span>
+
+#include "lib/base/error.h"
 #include "lib/base/progress.h"
 #include "lib/io/evaluate.h"
-#include "lib/io/header_plan.h"
-#include "lib/io/json.h"
-#include "lib/io/shard_split.h"
+#include "lib/io/json_value.h"
+#include "lib/io/safetensors_header.h"
+#include "lib/io/shard_index.h"
 
 namespace moelora {
+
+// ---- shards ----
+
+namespace {
+
+// An upper bound of a header entry: the name may be escaped, offsets have at most 20 digits.
+uint64_t header_bytes(const std::string& name, const Tensor& tensor) {
+  uint64_t escaped = 0;
+  for (const char c : name)
+    escaped += static_cast<unsigned char>(c) < 0x20 ? 6 : c == '"' || c == '\\' ? 2 : 1;
+  return escaped + 100 + 21 * static_cast<uint64_t>(tensor.rank());
+}
+
+}  // namespace
+
+std::vector<Shard> split_shards(const std::string& stem, const TensorMap& tensors,
+                                uint64_t max_bytes) {
+  std::vector<Shard> shards(1);
+  uint64_t bytes = 0, header = 0;
+  for (const TensorMap::value_type& item : tensors) {
+    const auto& [name, tensor] = item;
+    const uint64_t more = tensor.bytes(), more_header = header_bytes(name, tensor);
+    const bool full = (max_bytes != 0 && bytes + more > max_bytes) ||
+                      header + more_header > kHubHeaderBytes - 65536;
+    if (full && !shards.back().tensors.empty()) {
+      shards.emplace_back();
+      bytes = header = 0;
+    }
+    shards.back().tensors.push_back(&item);
+    bytes += more;
+    header += more_header;
+  }
+  for (size_t i = 0; i < shards.size(); ++i)
+    shards[i].file = shards.size() == 1 ? stem + std::string(kSafetensorsEnding)
+                                        : shard_name(stem, i + 1, shards.size());
+  return shards;
+}
+
+// ---- the header ----
+
+namespace {
+
+std::string metadata_text(const std::map<std::string, std::string>& metadata) {
+  std::string out;
+  for (const auto& [key, value] : metadata)
+    out += (out.empty() ? "" : ",") + json_string(key) + ":" + json_string(value);
+  return "\"__metadata__\":{" + out + "}";
+}
+
+void add_entry(std::string& json, const std::string& name, const Tensor& tensor, uint64_t begin) {
+  // An extent above 2^63-1 may stand beside a 0; it is kept bit for bit.
+  const std::vector<uint64_t> shape(tensor.shape().begin(), tensor.shape().end());
+  fmt::format_to(std::back_inserter(json),
+                 "{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
+                 json_string(name), dtype_name(tensor.dtype()), fmt::join(shape, ","), begin,
+                 begin + tensor.bytes());
+}
+
+// By dtype, widest enum value first, then by name: the reference writer's order.
+bool canonically_before(const TensorMap::value_type* a, const TensorMap::value_type* b) {
+  if (a->second.dtype() != b->second.dtype()) return a->second.dtype() > b->second.dtype();
+  return a->first < b->first;
+}
+
+void refuse_unwritable(const std::string& name, const Tensor& tensor) {
+  if (name == "__metadata__")
+    throw Error(name, "is a name no tensor of a safetensors file may have");
+  if (tensor.elements() * dtype_bits(tensor.dtype()) % 8 != 0)
+    throw Error(name, fmt::format("{} elements of {} do not fill whole bytes", tensor.elements(),
+                                  dtype_name(tensor.dtype())));
+}
+
+// The JSON text with its length before it, padded to a multiple of 8.
+std::string with_length(std::string json, size_t tensors) {
+  json.resize((json.size() + 7) / 8 * 8, ' ');
+  if (json.size() > kMaxHeaderBytes)
+    throw Error("header",
+                fmt::format("would have {} bytes for {} tensors, at most {} can be read",
+                            json.size(), tensors, kMaxHeaderBytes),
+                {"write shards with ", Option::max_shard_size});
+  const uint64_t length = json.size();
+  std::string header(8, '\0');
+  std::memcpy(header.data(), &length, 8);
+  return header + json;
+}
+
+}  // namespace
+
+HeaderPlan plan_header(std::vector<const TensorMap::value_type*> tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  std::sort(tensors.begin(), tensors.end(), canonically_before);
+  HeaderPlan plan;
+  std::string json = metadata.empty() ? "{" : "{" + metadata_text(metadata);
+  uint64_t at = 0;
+  for (const TensorMap::value_type* item : tensors) {
+    const auto& [name, tensor] = *item;
+    refuse_unwritable(name, tensor);
+    if (json.size() > 1) json += ',';
+    add_entry(json, name, tensor, at);
+    plan.begin.push_back(at);
+    at += tensor.bytes();
+  }
+  plan.header = with_length(json + "}", tensors.size());
+  plan.tensors = std::move(tensors);
+  for (uint64_t& begin : plan.begin) begin += plan.header.size();
+  plan.file_size = plan.header.size() + at;
+  return plan;
+}
+
+// ---- writing ----
+
 namespace {
 
 // All shards of one call: planned and created first, then filled together.
@@ -52,13 +170,11 @@ class WeightsWriter {
   WrittenWeights written_;
 };
 
-void write_index(OutputFolder& out, const std::string& name, const WrittenWeights& written) {
-  Json::Members map;
-  for (const auto& [tensor, where] : written.tensors) map.emplace_back(tensor, where.file);
-  const Json index = Json::object(
-      {{"metadata", Json::object({{"total_size", static_cast<int64_t>(written.bytes)}})},
-       {"weight_map", Json::object(std::move(map))}});
-  out.write_text(name, index.dump() + "\n");
+std::map<std::string, std::string> files_of(const WrittenWeights& written) {
+  std::map<std::string, std::string> out;
+  for (const auto& [tensor, where] : written.tensors)
+    out.emplace_hint(out.end(), tensor, where.file);
+  return out;
 }
 
 }  // namespace
@@ -70,8 +186,8 @@ WrittenWeights write_weights(OutputFolder& out, const std::string& stem, const T
   for (const Shard& shard : shards) writer.create(shard);
   WrittenWeights written = writer.fill();
   if (shards.size() > 1) {
-    const std::string index = stem + ".safetensors.index.json";
-    write_index(out, index, written);
+    const std::string index = stem + std::string(kIndexEnding);
+    out.write_text(index, shard_index_text(files_of(written), written.bytes));
     written.files.push_back(index);
   }
   return written;

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "lib/io/safetensors.h"
-#include "lib/io/torch_archive.h"
+#include "lib/io/torch/torch_file.h"
 
 namespace moelora {
 

@@ -5,25 +5,24 @@
 #include <string>
 #include <vector>
 
-#include "lib/io/file.h"
+#include "lib/io/zip_record.h"
 
 namespace moelora {
 
-// One record of a zip archive: plain bytes of the file, as nothing is compressed.
-struct ZipEntry {
-  std::string name;
-  uint64_t begin = 0, size = 0;  // of its data, absolute
-  uint32_t crc = 0;              // as the directory says; nobody has looked at the data
-};
+inline constexpr uint64_t kMaxZipEntries = 1'000'000, kMaxZipDirectoryBytes = 100'000'000;
 
-// The records of an archive as torch.save writes it, in file order. Readers of zip archives differ
-// wherever an archive contradicts itself, so everything that can be said twice must be said alike:
-// records are stored (method 0), not encrypted, and follow one another from byte 0 to the directory
-// without a gap or an overlap; each local header and data descriptor repeats its directory entry;
-// names differ and are plain relative paths; zip64 fields stand where they must; the only other
-// extra field is torch's padding "FB". Throws Error at PATH or "PATH: RECORD".
-// `see_name` is shown each name before its record is judged: what it throws is the verdict.
+// The records of an archive in file order; none of their data is read. Readers of zip archives
+// differ wherever an archive contradicts itself, so everything that can be said twice must be said
+// alike. The end record is the last 22 bytes of the file: no comment, nothing after it; a zip64
+// locator before it, and the zip64 record before that, agree with it in every field that it can
+// hold; one disk only. Records are not encrypted and follow one another from byte 0 to the
+// directory without a gap or an overlap; each local header and data descriptor repeats its
+// directory entry; names differ and are plain relative paths; zip64 fields stand where they must,
+// and no extra field but those of the writer. Throws Error at PATH or "PATH: RECORD".
+// `see_name` is shown each name before anything is said about its record: what it throws comes
+// first.
 std::vector<ZipEntry> read_zip_directory(
-    const File& file, const std::function<void(const std::string& name)>& see_name = {});
+    const File& file, const ZipWriter& writer,
+    const std::function<void(const std::string& name)>& see_name = {});
 
 }  // namespace moelora

@@ -1,9 +1,9 @@
 #include "lib/io/zip_record.h"
 
 #include <fmt/format.h>
+#include <zlib.h>
 
-#include <string_view>
-
+#include "lib/base/crc32.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
 
@@ -12,36 +12,37 @@ namespace {
 
 using Bytes = std::span<const std::byte>;
 
+constexpr uint32_t kLocalMark = 0x04034B50, kDescriptorMark = 0x08074B50;
 constexpr size_t kLocalBytes = 30;
 constexpr uint16_t kZip64Field = 1, kPaddingField = 0x4246;  // "FB"
+constexpr uint64_t kMostInflation = 1032;                    // 258 bytes by two bits
 
 class LocalCheck {
  public:
-  LocalCheck(const File& file, ZipRecord& record, uint64_t end)
-      : file_(file), record_(record), room_(end - record.header) {}
+  LocalCheck(const ZipInput& zip, ZipEntry& entry, uint64_t end)
+      : zip_(zip), entry_(entry), room_(end - entry.header) {}
 
   void run() {
     if (room_ < kLocalBytes) refuse_overlap();
-    std::vector<std::byte> bytes = bytes_at(record_.header, kLocalBytes);
+    std::vector<std::byte> bytes = zip_.bytes(entry_.header, kLocalBytes);
     ZipFields fields(bytes);
-    if (fields.u32() != kZipLocal) refuse("has no local header where the directory points");
+    if (fields.u32() != kLocalMark) refuse("has no local header where the directory points");
     fields.skip(2);  // version
     local_ = ZipHeader::read(fields);
     const uint64_t before_data = kLocalBytes + local_.name_bytes + local_.extra_bytes;
-    if (room_ < before_data || room_ - before_data < record_.zip.size) refuse_overlap();
-    record_.zip.begin = record_.header + before_data;
-    bytes = bytes_at(record_.header + kLocalBytes, before_data - kLocalBytes);
+    if (room_ < before_data || room_ - before_data < entry_.stored) refuse_overlap();
+    entry_.begin = entry_.header + before_data;
+    bytes = zip_.bytes(entry_.header + kLocalBytes, before_data - kLocalBytes);
     check_name(Bytes(bytes).first(local_.name_bytes));
     check_numbers(Bytes(bytes).subspan(local_.name_bytes));
-    check_descriptor(room_ - before_data - record_.zip.size);
+    check_descriptor(room_ - before_data - entry_.stored);
   }
 
  private:
-  bool descriptor_follows() const { return (record_.flags & ZipHeader::kDescriptorFollows) != 0; }
+  bool descriptor_follows() const { return (entry_.flags & kZipDescriptorFollows) != 0; }
 
   void check_name(Bytes name) const {
-    if (std::string_view(reinterpret_cast<const char*>(name.data()), name.size()) !=
-        record_.zip.name)
+    if (std::string_view(reinterpret_cast<const char*>(name.data()), name.size()) != entry_.name)
       refuse("has another name in its local header");
   }
 
@@ -49,27 +50,34 @@ class LocalCheck {
   bool same(uint64_t local, uint64_t expected) const {
     return local == expected || (local == 0 && descriptor_follows());
   }
+  bool same_or_wide(uint32_t local, uint64_t expected) const {
+    return local == kMax32 || same(local, expected);
+  }
 
   void check_numbers(Bytes extra) const {
-    if (local_.method != 0 || local_.flags != record_.flags)
+    if (local_.method != entry_.method || local_.flags != entry_.flags)
       refuse("has another method or other flags in its local header");
-    if (!same(local_.crc, record_.zip.crc)) refuse("has another CRC in its local header");
-    uint64_t size = local_.size, stored = local_.stored, header = record_.header;
-    read_zip_extra(file_, record_.zip.name, extra, wide_numbers(size, stored, header));
-    if (!same(size, record_.zip.size) || !same(stored, record_.zip.size))
-      refuse("has another size in its local header");
-    if (header != record_.header) refuse("has another offset in its local header");
+    if (!same(local_.crc, entry_.crc)) refuse("has another CRC in its local header");
+    uint64_t size = local_.size, stored = local_.stored, header = entry_.header;
+    if (!same_or_wide(local_.size, entry_.size) || !same_or_wide(local_.stored, entry_.stored))
+      refuse_size();
+    read_zip_extra(zip_, entry_.name, extra, wide_numbers(!extra.empty(), size, stored, header));
+    if (!same(size, entry_.size) || !same(stored, entry_.stored)) refuse_size();
+    if (header != entry_.header) refuse("has another offset in its local header");
   }
 
   // torch leaves the 32-bit sizes 0 and has a zip64 field all the same: the size and a 0 where the
-  // size needs 64 bits, then the offset where that does.
-  std::vector<uint64_t*> wide_numbers(uint64_t& size, uint64_t& stored, uint64_t& header) const {
+  // size needs 64 bits, then the offset where that does. numpy forces a zip64 field; whether its
+  // 32-bit sizes then say "see there" depends on Python.
+  std::vector<uint64_t*> wide_numbers(bool has_extra, uint64_t& size, uint64_t& stored,
+                                      uint64_t& header) const {
+    const bool forced = zip_.writer.always_zip64 && has_extra;
     const bool torch = local_.size == 0 && local_.stored == 0 && descriptor_follows();
-    const bool large = torch && record_.zip.size >= kMax32;
+    const bool large = forced || (torch && entry_.size >= kMax32);
     std::vector<uint64_t*> out;
     if (local_.size == kMax32 || large) out.push_back(&size);
     if (local_.stored == kMax32 || large) out.push_back(&stored);
-    if (torch && record_.header >= kMax32) out.push_back(&header);
+    if (torch && entry_.header >= kMax32) out.push_back(&header);
     return out;
   }
 
@@ -79,37 +87,60 @@ class LocalCheck {
       return;
     }
     if (room != 16 && room != 24) refuse_gap(room);
-    const auto bytes = bytes_at(record_.zip.begin + record_.zip.size, room);
+    const auto bytes = zip_.bytes(entry_.begin + entry_.stored, room);
     ZipFields fields(bytes);
     const uint32_t mark = fields.u32(), crc = fields.u32();
     const uint64_t stored = room == 24 ? fields.u64() : fields.u32();
     const uint64_t size = room == 24 ? fields.u64() : fields.u32();
-    if (mark != kZipDescriptor || crc != record_.zip.crc || stored != record_.zip.size ||
-        size != record_.zip.size)
+    if (mark != kDescriptorMark || crc != entry_.crc || stored != entry_.stored ||
+        size != entry_.size)
       refuse("has a data descriptor that differs from its directory entry");
   }
 
-  std::vector<std::byte> bytes_at(uint64_t begin, uint64_t count) const {
-    std::vector<std::byte> out(count);
-    file_.read(begin, count, out.data());
-    return out;
-  }
-
   [[noreturn]] void refuse_overlap() const { refuse("overlaps what lies after it"); }
+  [[noreturn]] void refuse_size() const { refuse("has another size in its local header"); }
   [[noreturn]] void refuse_gap(uint64_t bytes) const {
     refuse(fmt::format("is followed by {} bytes that belong to no record", bytes));
   }
-  [[noreturn]] void refuse(const std::string& what) const {
-    refuse_zip(file_, record_.zip.name, what);
-  }
+  [[noreturn]] void refuse(const std::string& what) const { zip_.refuse(entry_.name, what); }
 
-  const File& file_;
-  ZipRecord& record_;
+  const ZipInput& zip_;
+  ZipEntry& entry_;
   uint64_t room_;
   ZipHeader local_;
 };
 
+std::vector<std::byte> inflated(const ZipInput& zip, const ZipEntry& entry,
+                                std::vector<std::byte>& packed) {
+  if (entry.size / kMostInflation > entry.stored)
+    zip.refuse(entry.name,
+               fmt::format("declares more bytes than deflate can hold in {}", entry.stored));
+  std::vector<std::byte> out(entry.size);
+  z_stream stream{};
+  if (inflateInit2(&stream, -MAX_WBITS) != Z_OK) zip.refuse(entry.name, "cannot be inflated");
+  stream.next_in = reinterpret_cast<Bytef*>(packed.data());
+  stream.avail_in = static_cast<uInt>(packed.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  const int status = inflate(&stream, Z_FINISH);
+  const bool whole = status == Z_STREAM_END && stream.avail_out == 0 && stream.avail_in == 0;
+  inflateEnd(&stream);
+  if (!whole) zip.refuse(entry.name, "is damaged: it does not inflate to the size it declares");
+  return out;
+}
+
 }  // namespace
+
+std::vector<std::byte> ZipInput::bytes(uint64_t begin, uint64_t count) const {
+  std::vector<std::byte> out(count);
+  file.read(begin, count, out.data());
+  return out;
+}
+
+void ZipInput::refuse(const std::string& name, const std::string& what) const {
+  throw Error(in_file(file.path(), name.empty() ? "" : printable(name)), what,
+              std::string(writer.hint));
+}
 
 ZipHeader ZipHeader::read(ZipFields& fields) {
   ZipHeader out;
@@ -124,35 +155,37 @@ ZipHeader ZipHeader::read(ZipFields& fields) {
   return out;
 }
 
-void read_zip_extra(const File& file, const std::string& name, Bytes extra,
+void read_zip_extra(const ZipInput& zip, const std::string& name, Bytes extra,
                     const std::vector<uint64_t*>& wide) {
   bool seen = false;
   while (!extra.empty()) {
-    if (extra.size() < 4) refuse_zip(file, name, "has extra fields that were cut short");
+    if (extra.size() < 4) zip.refuse(name, "has extra fields that were cut short");
     ZipFields fields(extra);
     const uint16_t id = fields.u16(), bytes = fields.u16();
-    if (extra.size() - 4 < bytes) refuse_zip(file, name, "has extra fields that were cut short");
+    if (extra.size() - 4 < bytes) zip.refuse(name, "has extra fields that were cut short");
     if (id == kZip64Field) {
       if (seen || wide.empty() || bytes != 8 * wide.size())
-        refuse_zip(file, name, "has a zip64 field that does not fit its sizes");
+        zip.refuse(name, "has a zip64 field that does not fit its sizes");
       for (uint64_t* value : wide) *value = fields.u64();
       seen = true;
-    } else if (id != kPaddingField) {
-      refuse_zip(file, name,
-                 fmt::format("has the extra field {:#06x}, which torch.save does not write", id));
+    } else if (id != kPaddingField || !zip.writer.pads) {
+      zip.refuse(name, fmt::format("has the extra field {:#06x}, which {} does not write", id,
+                                   zip.writer.name));
     }
     extra = extra.subspan(4 + size_t{bytes});
   }
-  if (!seen && !wide.empty()) refuse_zip(file, name, "needs a zip64 field and has none");
+  if (!seen && !wide.empty()) zip.refuse(name, "needs a zip64 field and has none");
 }
 
-void check_zip_local(const File& file, ZipRecord& record, uint64_t end) {
-  LocalCheck(file, record, end).run();
+void check_zip_local(const ZipInput& zip, ZipEntry& entry, uint64_t end) {
+  LocalCheck(zip, entry, end).run();
 }
 
-void refuse_zip(const File& file, const std::string& name, const std::string& what) {
-  throw Error(in_file(file.path(), name.empty() ? "" : printable(name)), what,
-              "torch.save writes no such archive; save the weights again.");
+std::vector<std::byte> read_zip_record(const ZipInput& zip, const ZipEntry& entry) {
+  std::vector<std::byte> out = zip.bytes(entry.begin, entry.stored);
+  if (entry.method != 0) out = inflated(zip, entry, out);
+  if (crc32(0, out) != entry.crc) zip.refuse(entry.name, "is damaged: its CRC-32 is another");
+  return out;
 }
 
 }  // namespace moelora

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "lib/model/base_model.h"
+#include "tests/io/safetensors_bytes.h"
 
 namespace moelora::test {
 
@@ -56,12 +57,8 @@ Conversion MadeAdapter::convert(const std::string& to, const std::string& family
 void MadeAdapter::write(const std::string& folder) const {
   std::filesystem::create_directories(folder);
   std::ofstream(folder + "/adapter_config.json") << config_;
-  const SafetensorsPlan plan = plan_safetensors(tensors_, {{"format", "pt"}});
-  std::string bytes(plan.file_size, '\0');
-  bytes.replace(0, plan.header.size(), plan.header);
-  for (const auto& [name, tensor] : tensors_)
-    tensor.read(reinterpret_cast<std::byte*>(bytes.data() + plan.begin.at(name)));
-  std::ofstream(folder + "/adapter_model.safetensors", std::ios::binary) << bytes;
+  std::ofstream(folder + "/adapter_model.safetensors", std::ios::binary)
+      << safetensors_bytes(tensors_);
 }
 
 BaseModel catalogue_base(const std::string& family) {

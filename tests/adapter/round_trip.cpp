@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/error.h"
-#include "lib/io/tensor_digests.h"
+#include "lib/io/evaluate.h"
 
 namespace moelora::test {
 namespace {

@@ -7,7 +7,7 @@
 #include <numeric>
 #include <random>
 
-#include "lib/base/copy_fuse.h"
+#include "lib/base/copy_box.h"
 
 using namespace moelora;
 

@@ -5,8 +5,8 @@
 
 #include <fstream>
 
-#include "lib/io/tensor_writer.h"
 #include "tests/check/goldens.h"
+#include "tests/io/safetensors_bytes.h"
 #include "tests/io/temp_folder.h"
 
 using namespace moelora;
@@ -23,12 +23,7 @@ void write(const TempFolder& folder, const std::string& name, const std::string&
 
 // A sound file of one tensor.
 void write_tensor(const TempFolder& folder, const std::string& file, const std::string& tensor) {
-  const Tensor one = filled({4, 64}, 0.5F);
-  const SafetensorsPlan plan = plan_safetensors({{tensor, one}}, {{"format", "pt"}});
-  std::string bytes(plan.file_size, '\0');
-  bytes.replace(0, plan.header.size(), plan.header);
-  one.read(reinterpret_cast<std::byte*>(bytes.data() + plan.begin.at(tensor)));
-  write(folder, file, bytes);
+  write(folder, file, safetensors_bytes({{tensor, filled({4, 64}, 0.5F)}}));
 }
 
 std::string index_of(const std::string& entries) {

@@ -2,7 +2,7 @@
 
 #include <filesystem>
 
-#include "lib/io/folder_listing.h"
+#include "lib/io/file.h"
 #include "lib/io/safetensors.h"
 
 namespace moelora::test {

@@ -5,7 +5,7 @@
 #include <doctest/doctest.h>
 
 #include "lib/base/error.h"
-#include "lib/io/folder_listing.h"
+#include "lib/io/file.h"
 #include "lib/io/weights.h"
 #include "tests/adapter/goldens.h"
 

@@ -1,6 +1,6 @@
 // Input: the bytes of a .npz archive.
 
-#include "lib/io/npz.h"
+#include "lib/io/npy.h"
 #include "tests/fuzz/memory_file.h"
 
 // What is read is no larger than the limit.

@@ -1,6 +1,6 @@
 // Input: the bytes of a file. Checksums are not looked at, so that a change reaches the pickle.
 
-#include "lib/io/torch_file.h"
+#include "lib/io/torch/torch_file.h"
 #include "lib/io/zip_directory.h"
 #include "tests/fuzz/memory_file.h"
 
@@ -24,7 +24,7 @@ void require_sound(const std::vector<ZipEntry>& entries, uint64_t file_size) {
 // Every tensor of a file that opens can be read, and none is larger than the limit.
 void fuzz(std::string_view input) {
   const MemoryFile file(input);
-  require_sound(read_zip_directory(*File::open(file.path())), input.size());
+  require_sound(read_zip_directory(*File::open(file.path()), kTorchSave), input.size());
   const TorchFile opened = open_torch_file(file.path(), {.ignore_crc = true});
   uint64_t total = 0;
   for (const auto& entry : opened.tensors) total += entry.second.bytes();

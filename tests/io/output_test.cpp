@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "lib/base/error.h"
+#include "lib/io/staging.h"
 #include "tests/io/child.h"
 #include "tests/io/temp_folder.h"
 

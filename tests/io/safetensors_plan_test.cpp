@@ -4,7 +4,7 @@
 
 #include "lib/base/error.h"
 #include "lib/io/safetensors.h"
-#include "lib/io/tensor_writer.h"
+#include "tests/io/safetensors_bytes.h"
 
 using namespace moelora;
 

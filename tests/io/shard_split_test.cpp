@@ -1,5 +1,3 @@
-#include "lib/io/shard_split.h"
-
 #include <doctest/doctest.h>
 
 #include "lib/io/safetensors.h"

@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "lib/io/held_sources.h"
+#include "lib/base/strided_copy.h"
 
 using namespace moelora;
 

@@ -1,4 +1,4 @@
-#include "lib/io/torch_file.h"
+#include "lib/io/torch/torch_file.h"
 
 #include <doctest/doctest.h>
 #include <unistd.h>

@@ -17,8 +17,9 @@ std::vector<ZipEntry> read(const std::string& bytes, std::string* text = nullptr
   TempFolder folder;
   write_text(folder.path("f.pt"), bytes);
   std::vector<ZipEntry> out;
-  const std::string fault = error_text(
-      [&] { out = read_zip_directory(*File::open(folder.path("f.pt"))); }, folder.path());
+  const std::string fault =
+      error_text([&] { out = read_zip_directory(*File::open(folder.path("f.pt")), kTorchSave); },
+                 folder.path());
   if (text != nullptr) *text = fault;
   return out;
 }
@@ -124,7 +125,7 @@ TEST_CASE("zip64 records agree with the end record") {
   CHECK(spoilt([](ZipBytes& z) { z.put(z.end64, 0, 4); }) ==
         at_end + "there is no zip64 record where the locator points");
   CHECK(spoilt([](ZipBytes& z) { z.put(z.end64 + 4, 45, 8); }) ==
-        at_end + "the zip64 record is longer than torch writes it");
+        at_end + "the zip64 record is longer than torch.save writes it");
   CHECK(spoilt([](ZipBytes& z) {
           z.put(z.locator + 8, z.end64 - 1, 8);
         }).starts_with(at_end + "the zip64 locator at "));

@@ -5,14 +5,13 @@
 #include <cstring>
 #include <limits>
 
+#include "lib/base/lanes.h"
+
 namespace moelora::packed {
 namespace {
 
 // Functions take vectors by reference: how they are passed by value depends on the CPU.
-using F64x4 = double __attribute__((vector_size(32)));
 using I16x16 = int16_t __attribute__((vector_size(32)));
-using I32x8 = int32_t __attribute__((vector_size(32)));
-using I64x4 = int64_t __attribute__((vector_size(32)));
 
 [[gnu::always_inline]] inline void load(const double* from, F64x4& to) {
   __builtin_memcpy(&to, from, sizeof to);

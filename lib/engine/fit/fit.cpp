@@ -9,7 +9,7 @@
 #include "lib/base/nearest.h"
 #include "lib/base/utf8.h"
 #include "lib/engine/fit/step.h"
-#include "lib/io/shard_split.h"
+#include "lib/io/tensor_writer.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
@@ -113,7 +113,7 @@ ServedAdapter served_adapter(const Conversion& c, const std::string& out, uint64
   served.config = c.config;
   for (const Shard& shard : split_shards("adapter_model", c.tensors, max_shard_size)) {
     WeightFile file{shard.file, {}};
-    for (const NamedTensor* tensor : shard.tensors)
+    for (const auto* tensor : shard.tensors)
       file.tensors.push_back({tensor->first, tensor->second.dtype(), tensor->second.shape()});
     served.files.push_back(std::move(file));
   }

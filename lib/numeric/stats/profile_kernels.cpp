@@ -4,14 +4,12 @@
 #include <bit>
 #include <cstring>
 
+#include "lib/base/lanes.h"
+
 namespace moelora {
 namespace {
 
-// Vectors of the compiler, as in value_kernels.cpp. A word holds one F32 or two BF16.
-using U32x8 = uint32_t __attribute__((vector_size(32)));
-using I32x8 = int32_t __attribute__((vector_size(32)));
-using F32x8 = float __attribute__((vector_size(32)));
-
+// A word holds one F32 or two BF16.
 constexpr int64_t kWords = 32;  // bytes of a vector
 constexpr uint32_t kMagnitude = 0x7FFFFFFF;
 

@@ -10,17 +10,10 @@
 
 #include "lib/base/cast.h"
 #include "lib/base/cast_kernels.h"
+#include "lib/base/lanes.h"
 
 namespace moelora {
 namespace {
-
-// Vectors of the compiler, g++ and clang alike: two SSE registers, or one where the CPU has AVX2.
-// Functions take them by reference: how they are passed by value depends on the CPU.
-using U32x8 = uint32_t __attribute__((vector_size(32)));
-using I32x8 = int32_t __attribute__((vector_size(32)));
-using F32x8 = float __attribute__((vector_size(32)));
-using I64x4 = int64_t __attribute__((vector_size(32)));
-using F64x4 = double __attribute__((vector_size(32)));
 
 constexpr int kStreams = 2;            // independent sums, to hide the latency of an addition
 constexpr int64_t kStep = 64;          // bytes: one vector a stream

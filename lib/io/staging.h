@@ -38,4 +38,17 @@ class OpenOutputs {
 
 OpenOutputs& open_outputs();
 
+// fsync of a folder. Errors name `where`.
+void sync_folder(const std::string& path, const std::string& where);
+
+// Gives the finished folder `temporary` its final name `target` in one step that nobody can see
+// half done, and syncs the parent when durable. With force an existing folder at `target` is
+// exchanged and then removed. On an Error `target` is as it was. Errors name `where`.
+void publish(const std::string& temporary, const std::string& target, const std::string& where,
+             bool force, bool durable);
+
+// Call once at the start of main: SIGINT, SIGTERM and SIGHUP remove the temporary
+// folders and re-raise; SIGPIPE and SIGXFSZ become errors of write.
+void install_signal_handlers();
+
 }  // namespace moelora

@@ -1,13 +1,15 @@
 #pragma once
 
-#include <array>
+#include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
-#include "lib/io/pickle.h"
-#include "lib/io/pickle_globals.h"
+#include "lib/io/torch/pickle_graph.h"
 
 namespace moelora {
 

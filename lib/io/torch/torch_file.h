@@ -1,12 +1,13 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "lib/base/tensor.h"
 #include "lib/io/file.h"
-#include "lib/io/pickle.h"
+#include "lib/io/torch/pickle.h"
 
 namespace moelora {
 
@@ -34,5 +35,18 @@ struct TorchArchive {
 // torch.save does not write, storages without a record or of another size, records nothing uses.
 // Throws Error.
 TorchArchive open_torch_archive(FilePtr file, const TorchOptions& options = {});
+
+// The tensors of a state dict that torch.save wrote (adapter_model.bin, .pt), lazy.
+struct TorchFile {
+  FilePtr file;
+  TensorMap tensors;
+  std::vector<std::string> warnings;
+};
+
+// Opens a torch.save zip archive whose content is one dict of names to tensors; nothing in it is
+// executed (pickle.h). Tensors may share storages and be strided; together they may be as large as
+// twice the file, or 256 MB where that is more. Refuses other content (a checkpoint with the dict
+// inside, a whole module) with how to save the tensors alone. Throws Error.
+TorchFile open_torch_file(const std::string& path, const TorchOptions& options = {});
 
 }  // namespace moelora

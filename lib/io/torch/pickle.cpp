@@ -1,16 +1,137 @@
-#include "lib/io/pickle.h"
+#include "lib/io/torch/pickle.h"
 
 #include <fmt/format.h>
 
-#include <bit>
+#include <algorithm>
+#include <array>
 #include <optional>
 #include <span>
+#include <vector>
 
-#include "lib/io/pickle_builder.h"
-#include "lib/io/pickle_opcodes.h"
+#include "lib/io/torch/pickle_builder.h"
 
 namespace moelora {
 namespace {
+
+// The opcodes that torch.save writes for plain tensors, all of protocol 2.
+enum class PickleOp : uint8_t {
+  mark = '(',
+  stop = '.',
+  binfloat = 'G',
+  binint = 'J',
+  binint1 = 'K',
+  binint2 = 'M',
+  none = 'N',
+  binpersid = 'Q',
+  reduce = 'R',
+  short_binstring = 'U',
+  binunicode = 'X',
+  empty_list = ']',
+  append = 'a',
+  build = 'b',
+  global = 'c',
+  appends = 'e',
+  binget = 'h',
+  long_binget = 'j',
+  binput = 'q',
+  long_binput = 'r',
+  setitem = 's',
+  tuple = 't',
+  setitems = 'u',
+  empty_dict = '}',
+  empty_tuple = ')',
+  proto = 0x80,
+  tuple1 = 0x85,
+  tuple2 = 0x86,
+  tuple3 = 0x87,
+  newtrue = 0x88,
+  newfalse = 0x89,
+  long1 = 0x8A,
+};
+
+// Python's names of all opcodes.
+struct OpName {
+  uint8_t op;
+  std::string_view name;
+  bool runs_code = false;  // can import a name or make an object other than by GLOBAL and REDUCE
+};
+
+constexpr std::array kTable = {
+    OpName{'(', "MARK"},
+    OpName{'.', "STOP"},
+    OpName{'0', "POP"},
+    OpName{'1', "POP_MARK"},
+    OpName{'2', "DUP"},
+    OpName{'F', "FLOAT"},
+    OpName{'G', "BINFLOAT"},
+    OpName{'I', "INT"},
+    OpName{'J', "BININT"},
+    OpName{'K', "BININT1"},
+    OpName{'L', "LONG"},
+    OpName{'M', "BININT2"},
+    OpName{'N', "NONE"},
+    OpName{'P', "PERSID"},
+    OpName{'Q', "BINPERSID"},
+    OpName{'R', "REDUCE"},
+    OpName{'S', "STRING"},
+    OpName{'T', "BINSTRING"},
+    OpName{'U', "SHORT_BINSTRING"},
+    OpName{'V', "UNICODE"},
+    OpName{'X', "BINUNICODE"},
+    OpName{'a', "APPEND"},
+    OpName{'b', "BUILD"},
+    OpName{'c', "GLOBAL"},
+    OpName{'d', "DICT"},
+    OpName{'}', "EMPTY_DICT"},
+    OpName{'e', "APPENDS"},
+    OpName{'g', "GET"},
+    OpName{'h', "BINGET"},
+    OpName{'i', "INST", true},
+    OpName{'j', "LONG_BINGET"},
+    OpName{'l', "LIST"},
+    OpName{']', "EMPTY_LIST"},
+    OpName{'o', "OBJ", true},
+    OpName{'p', "PUT"},
+    OpName{'q', "BINPUT"},
+    OpName{'r', "LONG_BINPUT"},
+    OpName{'s', "SETITEM"},
+    OpName{'t', "TUPLE"},
+    OpName{')', "EMPTY_TUPLE"},
+    OpName{'u', "SETITEMS"},
+    OpName{'B', "BINBYTES"},
+    OpName{'C', "SHORT_BINBYTES"},
+    OpName{0x80, "PROTO"},
+    OpName{0x81, "NEWOBJ", true},
+    OpName{0x82, "EXT1", true},
+    OpName{0x83, "EXT2", true},
+    OpName{0x84, "EXT4", true},
+    OpName{0x85, "TUPLE1"},
+    OpName{0x86, "TUPLE2"},
+    OpName{0x87, "TUPLE3"},
+    OpName{0x88, "NEWTRUE"},
+    OpName{0x89, "NEWFALSE"},
+    OpName{0x8A, "LONG1"},
+    OpName{0x8B, "LONG4"},
+    OpName{0x8C, "SHORT_BINUNICODE"},
+    OpName{0x8D, "BINUNICODE8"},
+    OpName{0x8E, "BINBYTES8"},
+    OpName{0x8F, "EMPTY_SET"},
+    OpName{0x90, "ADDITEMS"},
+    OpName{0x91, "FROZENSET"},
+    OpName{0x92, "NEWOBJ_EX", true},
+    OpName{0x93, "STACK_GLOBAL", true},
+    OpName{0x94, "MEMOIZE"},
+    OpName{0x95, "FRAME"},
+    OpName{0x96, "BYTEARRAY8"},
+    OpName{0x97, "NEXT_BUFFER"},
+    OpName{0x98, "READONLY_BUFFER"},
+};
+
+const OpName* find_name(uint8_t op) {
+  const auto* const it =
+      std::find_if(kTable.begin(), kTable.end(), [&](const OpName& row) { return row.op == op; });
+  return it == kTable.end() ? nullptr : it;
+}
 
 constexpr size_t kMaxStack = 1'000'000, kMaxMemo = 4'000'000, kMaxName = 256;
 
@@ -123,11 +244,13 @@ class Machine {
   }
 
   [[noreturn]] void refuse_op(uint8_t op) const {
-    const std::string_view name = pickle_op_name(op);
-    if (name.empty()) build_.refuse(fmt::format("has the byte {:#04x} where an opcode is", op));
-    if (pickle_op_runs_code(op))
-      build_.distrust(fmt::format("uses {}, which can run code and no plain tensor needs", name));
-    build_.refuse(fmt::format("uses {}, which torch.save does not write for plain tensors", name));
+    const OpName* const found = find_name(op);
+    if (found == nullptr) build_.refuse(fmt::format("has the byte {:#04x} where an opcode is", op));
+    if (found->runs_code)
+      build_.distrust(
+          fmt::format("uses {}, which can run code and no plain tensor needs", found->name));
+    build_.refuse(
+        fmt::format("uses {}, which torch.save does not write for plain tensors", found->name));
   }
 
   // ---- the stack ----

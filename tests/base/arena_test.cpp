@@ -1,4 +1,4 @@
-#include "lib/base/arena_pool.h"
+#include "lib/base/arena.h"
 
 #include <doctest/doctest.h>
 

@@ -4,9 +4,21 @@
 #include <cstdint>
 #include <vector>
 
-#include "lib/base/strided_copy.h"
-
 namespace moelora {
+
+// One loop of a strided copy; steps are in elements and may be zero or negative.
+struct CopyAxis {
+  int64_t count, src_step, dst_step;
+
+  friend auto operator<=>(const CopyAxis&, const CopyAxis&) = default;
+};
+
+// One box of a copy of many.
+struct CopyBox {
+  const std::byte* src;
+  std::byte* dst;
+  std::vector<CopyAxis> axes;
+};
 
 // Boxes of equal axes, copied together. Member m goes from src[m] to dst[m].
 struct Bundle {

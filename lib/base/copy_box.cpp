@@ -1,4 +1,4 @@
-#include "lib/base/copy_fuse.h"
+#include "lib/base/copy_box.h"
 
 #include <algorithm>
 #include <cstdlib>

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -22,7 +24,7 @@ struct PickleValue {
     tuple,    // index into tuples
     list,     // index into lists
     dict,     // index into dicts
-    global,   // index into the allow-list (pickle_globals.h)
+    global,   // index into the allow-list (pickle_global)
     storage,  // index into storages
     tensor,   // index into tensors
     device,   // where a tensor once lived: no node
@@ -80,18 +82,38 @@ struct Pickle {
   std::vector<PickledTensor> tensors;
 };
 
-inline constexpr uint64_t kMaxPickleBytes = uint64_t{64} << 20;
 inline constexpr int kMaxPickleDepth = 64;   // of containers in containers
 inline constexpr size_t kMaxPickleRank = 8;  // dims of a tensor
 inline constexpr size_t kMaxPickleText = 65536;
 
-// Reads the data.pkl of a torch.save archive: a pickle of protocol 2 that builds tuples, lists,
-// dicts, numbers, texts and plain strided tensors. Nothing is imported, called or executed: a
-// GLOBAL is looked up in a fixed list, REDUCE and BUILD know what each name of that list would
-// make of its arguments. Opcodes that torch.save never writes, operands of the wrong type, views
-// that leave their storage, and sizes above the limits are refused. Throws Error at "WHERE: byte N"
-// with `hint`, or a warning instead where Python might run code. `bytes` must outlive the result.
-Pickle parse_pickle(std::string_view bytes, const std::string& where, const std::string& hint = {});
+// ---- the names a pickle may use ----
+
+// What a GLOBAL of a file of plain tensors may name.
+struct PickleGlobal {
+  enum class Role : uint8_t {
+    ordered_dict,     // collections.OrderedDict
+    tensor_v2,        // (storage, offset, size, stride, requires_grad, hooks[, metadata])
+    tensor_v3,        // the same with dtype after hooks
+    parameter,        // (tensor, requires_grad, hooks)
+    storage,          // a storage type of one dtype
+    untyped_storage,  // bytes, whose dtype tensor_v3 says
+    dtype,
+    size,  // torch.Size
+    device,
+  };
+
+  std::string_view module, name;
+  Role role;
+  DType dtype = DType::U8;  // of a storage or dtype
+};
+
+// The place of MODULE.NAME in the allow-list; nullopt when it is not on it.
+std::optional<size_t> find_pickle_global(std::string_view module, std::string_view name);
+const PickleGlobal& pickle_global(size_t index);
+
+// What a file holds that names this global of torch, which is known but not read ("a sparse
+// tensor"); "" for any other.
+std::string_view unread_torch_kind(std::string_view module, std::string_view name);
 
 // "a dict", "the integer 3", "the function posix.system": for a message.
 std::string describe(const Pickle& pickle, const PickleValue& value);

@@ -1,0 +1,363 @@
+#include "lib/io/torch/torch_file.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+#include <optional>
+#include <span>
+
+#include "lib/base/checked.h"
+#include "lib/base/crc32.h"
+#include "lib/base/error.h"
+#include "lib/base/parallel.h"
+#include "lib/base/utf8.h"
+#include "lib/io/safetensors.h"
+#include "lib/io/sniff.h"
+#include "lib/io/zip_directory.h"
+
+namespace moelora {
+namespace {
+
+// ---- records ----
+
+// The records of a torch.save archive by their use; pointers into the directory.
+struct TorchRecords {
+  std::string root;  // the folder that all records share
+  const ZipEntry* pickle = nullptr;
+  std::map<std::string_view, const ZipEntry*> storages;  // by key
+};
+
+constexpr uint64_t kSmallRecord = 64;
+constexpr int kLastVersion = 10;  // kMaxSupportedFileFormatVersion of torch 2.11
+
+// Sorts the records of a directory by name and reads the small ones: version, byteorder.
+class Sorter {
+ public:
+  Sorter(const File& file, const std::vector<ZipEntry>& directory)
+      : file_(file), directory_(directory) {
+    const std::string& first = directory.front().name;
+    out_.root = first.substr(0, first.find('/'));
+  }
+
+  TorchRecords sort() {
+    for (const ZipEntry& entry : directory_) check_root(entry);
+    for (const ZipEntry& entry : directory_) add(entry);
+    if (out_.pickle == nullptr)
+      refuse("has no data.pkl: it is a zip archive, but torch.save did not write it");
+    if (!has_version_) refuse("has no record \"version\", which torch.save always writes");
+    return std::move(out_);
+  }
+
+ private:
+  std::string_view inner(const ZipEntry& entry) const {
+    return std::string_view(entry.name).substr(out_.root.size() + 1);
+  }
+
+  void check_root(const ZipEntry& entry) const {
+    if (!entry.name.starts_with(out_.root + "/"))
+      refuse(fmt::format("holds {} outside its folder {}: torch.save did not write it",
+                         quoted(entry.name), quoted(out_.root)));
+  }
+
+  void add(const ZipEntry& entry) {
+    const std::string_view name = inner(entry);
+    if (name == "data.pkl") {
+      out_.pickle = &entry;
+    } else if (is_storage(name)) {
+      out_.storages[name.substr(5)] = &entry;
+    } else if (name == "version" || name == ".data/version") {
+      check_version(entry);
+    } else if (name == "byteorder") {
+      check_byteorder(entry);
+    } else if (name != ".format_version" && name != ".storage_alignment" &&
+               name != ".data/serialization_id") {
+      refuse(fmt::format("holds the record {}, which torch.save does not write", quoted(name)));
+    }
+  }
+
+  // torch finds records whatever their case; digits have none.
+  static bool is_storage(std::string_view name) {
+    return name.starts_with("data/") && name.size() > 5 &&
+           name.find_first_not_of("0123456789", 5) == std::string_view::npos;
+  }
+
+  std::string small_text(const ZipEntry& entry) const {
+    if (entry.size > kSmallRecord)
+      refuse(fmt::format("has a record {} of {} bytes", quoted(entry.name), entry.size));
+    std::string out(entry.size, '\0');
+    file_.read(entry.begin, out.size(), reinterpret_cast<std::byte*>(out.data()));
+    return out;
+  }
+
+  void check_version(const ZipEntry& entry) {
+    std::string text = small_text(entry);
+    if (text.ends_with('\n')) text.pop_back();
+    int version = 0;
+    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), version);
+    if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() || version < 1 ||
+        version > kLastVersion)
+      refuse(
+          fmt::format("has the format version {}, 1 to {} are read", quoted(text), kLastVersion));
+    has_version_ = true;
+  }
+
+  void check_byteorder(const ZipEntry& entry) const {
+    const std::string order = small_text(entry);
+    if (order == "little") return;
+    refuse(order == "big" ? "holds big-endian numbers, only little-endian ones are read"
+                          : fmt::format("has the byte order {}", quoted(order)));
+  }
+
+  [[noreturn]] void refuse(const std::string& what) const {
+    throw Error(in_file(file_.path()), what, resave_hint(file_.path()));
+  }
+
+  const File& file_;
+  const std::vector<ZipEntry>& directory_;
+  TorchRecords out_;
+  bool has_version_ = false;
+};
+
+// ---- checksums ----
+
+constexpr uint64_t kBlock = uint64_t{4} << 20;
+
+// A part of a record that one thread reads at a time.
+struct Block {
+  const ZipEntry* entry;
+  uint64_t begin, bytes;
+  uint32_t crc = 0;
+};
+
+std::vector<Block> cut(const std::vector<ZipEntry>& directory) {
+  std::vector<Block> out;
+  for (const ZipEntry& entry : directory)
+    for (uint64_t at = 0; at < entry.size; at += kBlock)
+      out.push_back({&entry, entry.begin + at, std::min(kBlock, entry.size - at)});
+  return out;
+}
+
+void read_crcs(const File& file, std::vector<Block>& blocks) {
+  const int threads = available_threads();
+  std::vector<std::vector<std::byte>> buffers(static_cast<size_t>(threads));
+  parallel_for(static_cast<int64_t>(blocks.size()), threads, [&](int64_t item, int worker) {
+    Block& block = blocks[static_cast<size_t>(item)];
+    std::vector<std::byte>& buffer = buffers[static_cast<size_t>(worker)];
+    if (buffer.size() < block.bytes) buffer.resize(block.bytes);
+    file.read(block.begin, block.bytes, buffer.data());
+    block.crc = crc32(0, std::span(buffer).first(block.bytes));
+  });
+}
+
+// TorchScript, which holds code, is refused by its names alone.
+std::vector<ZipEntry> read_torch_directory(const File& file) {
+  return read_zip_directory(file, kTorchSave, [&](const std::string& name) {
+    const std::string_view inner = std::string_view(name).substr(name.find('/') + 1);
+    if (inner == "constants.pkl" || inner.starts_with("code/"))
+      throw Error(in_file(file.path()), "is a TorchScript archive: it holds code, not only tensors",
+                  resave_script_hint(file.path()));
+  });
+}
+
+// The CRC-32 of every record against the directory's, on all threads. False when the archive was
+// saved without any.
+bool check_torch_crcs(const File& file, const std::vector<ZipEntry>& directory) {
+  if (std::all_of(directory.begin(), directory.end(), [](auto& entry) { return entry.crc == 0; }))
+    return false;
+  std::vector<Block> blocks = cut(directory);
+  read_crcs(file, blocks);
+  for (size_t i = 0; i < blocks.size();) {
+    const ZipEntry* const entry = blocks[i].entry;
+    uint32_t crc = 0;
+    for (; i < blocks.size() && blocks[i].entry == entry; ++i)
+      crc = crc32_join(crc, blocks[i].crc, blocks[i].bytes);
+    if (crc != entry->crc)
+      throw Error(
+          in_file(file.path(), printable(entry->name)),
+          fmt::format("has the CRC {:08x}, the archive says {:08x}: it is damaged", crc,
+                      entry->crc),
+          "Download or copy the file again; --ignore-zip-crc of lora-convert reads it as it is.");
+  }
+  return true;
+}
+
+// ---- the archive ----
+
+class Opener {
+ public:
+  Opener(FilePtr file, const TorchOptions& options)
+      : directory_(read_torch_directory(*file)), options_(options) {
+    out_.file = std::move(file);
+    records_ = Sorter(*out_.file, directory_).sort();
+  }
+
+  TorchArchive open() {
+    if (!options_.ignore_crc && !check_torch_crcs(*out_.file, directory_))
+      out_.warnings.push_back(out_.file->path() +
+                              ": was saved without checksums, damage cannot be seen");
+    read_pickle();
+    for (const PickledStorage& storage : out_.pickle.storages) place(storage);
+    refuse_unused();
+    return std::move(out_);
+  }
+
+ private:
+  void read_pickle() {
+    const std::string where = out_.file->path() + ": data.pkl";
+    const std::string hint = resave_hint(out_.file->path());
+    const ZipEntry& record = *records_.pickle;
+    if (record.size > kMaxPickleBytes)
+      throw Error(in_file(where),
+                  fmt::format("has {} bytes, at most {} are read", record.size, kMaxPickleBytes),
+                  hint);
+    auto bytes = std::make_shared<std::string>(record.size, '\0');
+    out_.file->read(record.begin, record.size, reinterpret_cast<std::byte*>(bytes->data()));
+    out_.pickle = parse_pickle(*bytes, where, hint);
+    out_.pickle_bytes = std::move(bytes);
+  }
+
+  void place(const PickledStorage& storage) {
+    const auto record = records_.storages.find(storage.key);
+    if (record == records_.storages.end())
+      refuse(fmt::format("has no record for the storage {}", quoted(storage.key, 40)));
+    const auto width = storage.untyped ? 1 : static_cast<uint64_t>(dtype_bytes(storage.dtype));
+    const auto bytes = checked_mul(static_cast<uint64_t>(storage.elements), width);
+    if (bytes != record->second->size)
+      refuse(fmt::format("says that the storage {} has {} elements of {}, its record has {} bytes",
+                         storage.key, storage.elements,
+                         storage.untyped ? "one byte" : dtype_name(storage.dtype),
+                         record->second->size));
+    out_.storage_begin.push_back(record->second->begin);
+    records_.storages.erase(record);
+  }
+
+  void refuse_unused() const {
+    if (!records_.storages.empty())
+      refuse(fmt::format("holds the record data/{}, which no tensor uses",
+                         records_.storages.begin()->first));
+  }
+
+  [[noreturn]] void refuse(const std::string& what) const {
+    throw Error(in_file(out_.file->path()), what, resave_hint(out_.file->path()));
+  }
+
+  std::vector<ZipEntry> directory_;
+  TorchOptions options_;
+  TorchRecords records_;  // those of storages leave as they are placed
+  TorchArchive out_;
+};
+
+// Elements of the storage between the first and the last of the tensor.
+int64_t reach(const PickledTensor& tensor) {
+  int64_t out = 1;
+  for (size_t d = 0; d < tensor.shape.size(); ++d) {
+    if (tensor.shape[d] == 0) return 0;
+    out += (tensor.shape[d] - 1) * tensor.stride[d];
+  }
+  return out;
+}
+
+}  // namespace
+
+TorchArchive open_torch_archive(FilePtr file, const TorchOptions& options) {
+  return Opener(std::move(file), options).open();
+}
+
+Tensor TorchArchive::tensor(const PickleValue& value, const std::string& name) const {
+  const PickledTensor& t = pickle.tensors[value.index()];
+  const auto skipped = static_cast<uint64_t>(t.offset * dtype_bytes(t.dtype));
+  return Tensor::strided(
+      file_source(file, storage_begin[t.storage] + skipped, t.dtype, reach(t), name), t.shape,
+      t.stride);
+}
+
+// ---- a dict of tensors ----
+
+namespace {
+
+using Kind = PickleValue::Kind;
+
+constexpr uint64_t kAlwaysAllowedBytes = uint64_t{256} << 20;
+
+class StateDict {
+ public:
+  explicit StateDict(const TorchArchive& archive) : archive_(archive) {}
+
+  TensorMap read() {
+    const PickleValue& root = archive_.pickle.root;
+    if (root.kind != Kind::dict)
+      throw Error(in_file(path()),
+                  fmt::format("holds {}, expected a dict of tensors", describe(root)),
+                  resave_hint(path()));
+    for (const auto& [key, value] : archive_.pickle.dicts[root.index()].items) add(key, value);
+    return std::move(out_);
+  }
+
+ private:
+  void add(const PickleValue& key, const PickleValue& value) {
+    if (key.kind != Kind::text)
+      throw Error(in_file(path()), fmt::format("has {} as a tensor's name", describe(key)),
+                  resave_hint(path()));
+    const std::string name(archive_.pickle.texts[key.index()]);
+    if (value.kind != Kind::tensor) refuse_value(name, value);
+    count(name, archive_.pickle.tensors[value.index()]);
+    out_.emplace(name, archive_.tensor(value, name));
+  }
+
+  [[noreturn]] void refuse_value(const std::string& name, const PickleValue& value) const {
+    throw Error(in_file(path(), printable(name)),
+                fmt::format("is {}, expected a tensor", describe(value)),
+                value.kind == Kind::dict ? resave_part_hint(path(), name) : resave_hint(path()));
+  }
+
+  void count(const std::string& name, const PickledTensor& tensor) {
+    std::optional<uint64_t> bytes = static_cast<uint64_t>(dtype_bytes(tensor.dtype));
+    for (const int64_t extent : tensor.shape)
+      if (bytes) bytes = checked_mul(*bytes, static_cast<uint64_t>(extent));
+    if (bytes) bytes = checked_add(*bytes, total_);
+    const uint64_t most = std::max(kAlwaysAllowedBytes, 2 * archive_.file->size());
+    if (!bytes || *bytes > most)
+      throw Error(in_file(path(), printable(name)),
+                  fmt::format("takes the tensors over {} bytes, of a file of {}: they overlap",
+                              most, archive_.file->size()),
+                  resave_hint(path()));
+    total_ = *bytes;
+  }
+
+  std::string describe(const PickleValue& value) const {
+    return moelora::describe(archive_.pickle, value);
+  }
+  const std::string& path() const { return archive_.file->path(); }
+
+  const TorchArchive& archive_;
+  TensorMap out_;
+  uint64_t total_ = 0;
+};
+
+FilePtr open_zip(const std::string& path) {
+  FilePtr file = File::open(path);
+  const FileKind kind = sniff(*file);
+  if (kind == FileKind::unknown)
+    throw Error(in_file(path), "is no zip archive, expected what torch.save writes",
+                "The file is damaged or is no torch file.");
+  if (kind != FileKind::zip)
+    throw Error(in_file(path),
+                fmt::format("is {}, expected a zip archive of torch.save", describe(kind)),
+                mend(kind, path));
+  return file;
+}
+
+}  // namespace
+
+TorchFile open_torch_file(const std::string& path, const TorchOptions& options) {
+  TorchArchive archive = open_torch_archive(open_zip(path), options);
+  TorchFile out;
+  out.tensors = StateDict(archive).read();
+  out.file = std::move(archive.file);
+  out.warnings = std::move(archive.warnings);
+  return out;
+}
+
+}  // namespace moelora
