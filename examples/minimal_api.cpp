@@ -25,7 +25,7 @@ void print_experts(const moelora::Adapter& adapter) {
 
 int main(int argc, char** argv) try {
   if (argc != 4) return std::fputs("usage: minimal_api ADAPTER BASE OUT\n", stderr), 2;
-  moelora::ConvertOptions options;
+  moelora::PlanOptions options;
   options.to = "peft-linear";
   options.load.base = argv[2];
   const moelora::Conversion conversion = moelora::plan_conversion(argv[1], options);

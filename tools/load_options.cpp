@@ -28,7 +28,7 @@ std::optional<Roles> StackedFlags::role(const std::string& flag) const {
 }
 
 LoadOptions LoadFlags::options() const {
-  return {from, base, model_specs, {in.order(), in.role()}, {ignore_zip_crc}};
+  return {from, base, model_specs, {in.order(), in.role()}, ignore_zip_crc, {}};
 }
 
 void add_load_options(CLI::App& app, LoadFlags& flags) {

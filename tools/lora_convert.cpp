@@ -147,8 +147,8 @@ struct AdapterCommand {
     return sub;
   }
 
-  ConvertOptions options() const {
-    ConvertOptions o;
+  PlanOptions options() const {
+    PlanOptions o;
     o.to = to;
     o.threads = common.threads;
     o.load = load.options();

@@ -198,7 +198,7 @@ LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> bas
 }
 
 LoadedAdapter load_adapter(const std::string& path, const LoadOptions& options) {
-  AdapterFiles files = open_adapter(path, options.torch);
+  AdapterFiles files = open_adapter(path, {options.ignore_zip_crc});
   std::vector<std::string> notes;
   std::optional<BaseModel> base = base_for(files.config, options, notes);
   LoadedAdapter out =

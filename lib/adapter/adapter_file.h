@@ -11,14 +11,6 @@
 
 namespace moelora {
 
-struct LoadOptions {
-  std::string from;                      // layout id; "" to detect
-  std::string base;                      // --base; "" to look at base_model_name_or_path
-  std::vector<std::string> model_specs;  // --model-spec
-  ReadOptions read;
-  TorchOptions torch;
-};
-
 // An adapter as it lies on disk, before anything is made of its names.
 struct AdapterFiles {
   AdapterConfig config;

@@ -94,7 +94,7 @@ std::vector<ExpertTarget> write_dense(const Conversion& c, const ModelSpec* spec
 
 // --b-order and --roles speak of the side that has them: the input's stacked pairs, else the
 // output's.
-LayoutWriteOptions written_form(const Conversion& c, const ConvertOptions& options) {
+LayoutWriteOptions written_form(const Conversion& c, const PlanOptions& options) {
   LayoutWriteOptions out = options.layout;
   const ReadOptions& said = options.load.read;
   const bool in = c.input.layout != nullptr && c.input.layout->one_parameter;
@@ -142,7 +142,7 @@ void note_ranks(Conversion& c) {
 
 // Everything that follows from what is read (c.input) and what is to be written (c.adapter).
 // Without experts dense modules keep their names, unless `named`: then they take the layout's.
-Conversion planned(Conversion c, const ConvertOptions& options, bool named) {
+Conversion planned(Conversion c, const PlanOptions& options, bool named) {
   c.notes = c.input.notes;
   const ModelSpec* spec = c.input.base ? &c.input.base->spec : nullptr;
   const Layout& layout = layout_by_id(options.to);
@@ -174,9 +174,9 @@ Conversion planned(Conversion c, const ConvertOptions& options, bool named) {
 
 }  // namespace
 
-LoadedAdapter read_input(const std::string& in, const ConvertOptions& options) {
+LoadedAdapter read_input(const std::string& in, const PlanOptions& options) {
   std::vector<std::string> notes;
-  AdapterFiles files = open_adapter(in, options.load.torch);
+  AdapterFiles files = open_adapter(in, {options.load.ignore_zip_crc});
   if (options.dtype) {
     files.tensors = cast_tensors(files.tensors, *options.dtype);
     notes.push_back(fmt::format("factors are cast to {}", dtype_name(*options.dtype)));
@@ -188,11 +188,11 @@ LoadedAdapter read_input(const std::string& in, const ConvertOptions& options) {
   return input;
 }
 
-Conversion plan_conversion(const std::string& in, const ConvertOptions& options) {
+Conversion plan_conversion(const std::string& in, const PlanOptions& options) {
   return plan_conversion(read_input(in, options), options);
 }
 
-Conversion plan_conversion(LoadedAdapter input, const ConvertOptions& options) {
+Conversion plan_conversion(LoadedAdapter input, const PlanOptions& options) {
   Conversion c;
   c.input = std::move(input);
   c.adapter = c.input.adapter;
@@ -200,7 +200,7 @@ Conversion plan_conversion(LoadedAdapter input, const ConvertOptions& options) {
 }
 
 Conversion plan_conversion(LoadedAdapter input, Adapter fitted, Fitting fitting,
-                           const ConvertOptions& options) {
+                           const PlanOptions& options) {
   Conversion c;
   c.input = std::move(input);
   c.adapter = std::move(fitted);
@@ -208,7 +208,7 @@ Conversion plan_conversion(LoadedAdapter input, Adapter fitted, Fitting fitting,
   return planned(std::move(c), options, true);
 }
 
-Conversion plan_conversion(Adapter made, const ModelSpec& spec, const ConvertOptions& options) {
+Conversion plan_conversion(Adapter made, const ModelSpec& spec, const PlanOptions& options) {
   Conversion c;
   c.input.base.emplace().spec = spec;
   c.input.adapter = c.adapter = std::move(made);

@@ -11,7 +11,7 @@
 
 namespace moelora {
 
-struct ConvertOptions {
+struct PlanOptions {
   std::string to;  // layout id
   LoadOptions load;
   LayoutWriteOptions layout;
@@ -32,23 +32,23 @@ struct Conversion {
 };
 
 // Throws Error when the input cannot be read or the target layout cannot say what it holds.
-Conversion plan_conversion(const std::string& in, const ConvertOptions& options);
+Conversion plan_conversion(const std::string& in, const PlanOptions& options);
 
 // The same for an adapter that is read already. Of options.load only `read` matters: where the
 // input has no stacked pairs, it says how the output's are to be.
-Conversion plan_conversion(LoadedAdapter input, const ConvertOptions& options);
+Conversion plan_conversion(LoadedAdapter input, const PlanOptions& options);
 
 // As above with another adapter than the input was read as: what an engine's repairs made of it
 // (lib/engine/fit). Its config is the one that is written, its targets as `fitting` says.
 Conversion plan_conversion(LoadedAdapter input, Adapter fitted, Fitting fitting,
-                           const ConvertOptions& options);
+                           const PlanOptions& options);
 
 // As above for an adapter made in memory: `made` has modules by their in-memory names and experts
 // with gate and up apart, as a base model of `spec` has them.
-Conversion plan_conversion(Adapter made, const ModelSpec& spec, const ConvertOptions& options);
+Conversion plan_conversion(Adapter made, const ModelSpec& spec, const PlanOptions& options);
 
 // What plan_conversion(in, ..) reads: options.load and options.dtype.
-LoadedAdapter read_input(const std::string& in, const ConvertOptions& options);
+LoadedAdapter read_input(const std::string& in, const PlanOptions& options);
 
 // Looks at a finished conversion before it is published: `written` are its files in the temporary
 // folder. Returns how many factors it compared; what it throws publishes nothing. The one that the

@@ -166,7 +166,7 @@ Conversion make_adapter(const InitOptions& given, const ModelSpec& spec) {
   for (const Target& target : kDenseTargets)
     if (wants(o, target.name)) add_dense(maker, o, spec, layout, target, made);
   if (wants(o, "experts")) add_experts(maker, o, spec, layout, made);
-  ConvertOptions convert;
+  PlanOptions convert;
   convert.to = o.to;
   return plan_conversion(std::move(made), spec, convert);
 }

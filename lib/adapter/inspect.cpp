@@ -103,7 +103,7 @@ std::string layout_alone(const AdapterFiles& files, const LoadOptions& options) 
 }
 
 Described describe(const std::string& path, const LoadOptions& options) {
-  AdapterFiles files = open_adapter(path, options.torch);
+  AdapterFiles files = open_adapter(path, {options.ignore_zip_crc});
   Described out;
   out.path = path;
   out.tensors = files.tensors.size();
@@ -202,7 +202,7 @@ std::string inspect(const std::string& path, const LoadOptions& options, Inspect
     const Described d = describe(path, options);
     return format == InspectFormat::text ? adapter_text(d) : adapter_json(d).dump() + "\n";
   }
-  const Weights weights = open_weights(path, {"model", "adapter_model"}, options.torch);
+  const Weights weights = open_weights(path, {"model", "adapter_model"}, {options.ignore_zip_crc});
   return format == InspectFormat::text ? plain_text(path, weights)
                                        : plain_json(path, weights).dump() + "\n";
 }

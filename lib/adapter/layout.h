@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lib/adapter/adapter.h"
+#include "lib/adapter/load_options.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/model/model_spec.h"
 
@@ -24,13 +25,6 @@ struct ExpertTensor {
 // Whether a tensor can belong to a layout: no; possible, as in others too (a numbered down_proj is
 // the same in peft-linear and linear-fused); sure, it decides.
 enum class Claim : uint8_t { no, possible, sure };
-
-// What the user said of the input. Unset: markers, shapes and defaults decide (design.md, decision
-// 5).
-struct ReadOptions {
-  std::optional<BOrder> b_order;
-  std::optional<Roles> roles;
-};
 
 struct ReadContext {
   const ModelSpec* spec;  // null without a base model

@@ -43,7 +43,7 @@ TEST_CASE("every golden adapter means the same in every layout as PEFT computed 
           CAPTURE(g.adapter);
           CAPTURE(layout->id);
           TempFolder temp;
-          ConvertOptions options;
+          PlanOptions options;
           options.to = layout->id;
           options.load.base = g.base();
           options.load.read = g.read;
@@ -71,7 +71,7 @@ TEST_CASE("tinker-cookbook and we make the same adapter of the same Tinker file"
   for (const char* family : {"gpt_oss", "qwen3_moe"}) {
     CAPTURE(family);
     TempFolder temp;
-    ConvertOptions options;
+    PlanOptions options;
     options.to = "peft-linear";
     options.load.base = kData + "/" + family + "/base";
     const Conversion c = plan_conversion(kData + "/" + family + "/tinker", options);
@@ -102,7 +102,7 @@ TEST_CASE("tinker-cookbook and we make the same adapter of the same Tinker file"
 }
 
 TEST_CASE("what bytes cannot tell is asked for") {
-  ConvertOptions options;
+  PlanOptions options;
   options.to = "peft-linear";
   SUBCASE("the side of a lone square pair") {
     options.load.base = kData + "/gpt_oss_square/base";
@@ -117,7 +117,7 @@ TEST_CASE("what bytes cannot tell is asked for") {
 
 TEST_CASE("a written folder that does not verify is not published") {
   TempFolder temp;
-  ConvertOptions options;
+  PlanOptions options;
   options.to = "peft-linear";
   options.load.base = kData + "/gpt_oss/base";
   Conversion c = plan_conversion(kData + "/gpt_oss/peft_params", options);

@@ -48,7 +48,7 @@ LoadedAdapter MadeAdapter::read(const std::string& family, const ReadOptions& op
 
 Conversion MadeAdapter::convert(const std::string& to, const std::string& family,
                                 const LayoutWriteOptions& write, const ReadOptions& options) const {
-  ConvertOptions convert;
+  PlanOptions convert;
   convert.to = to;
   convert.layout = write;
   return plan_conversion(read(family, options), convert);

@@ -114,7 +114,7 @@ void check_family(const std::string& base, bool shared_outer, DType dtype, int64
     CAPTURE(layout->id);
     const bool gateless = !spec.gated && layout->fused;
     if (gateless || (layout->id == "shared-outer" && !shared_outer)) continue;
-    ConvertOptions options;
+    PlanOptions options;
     options.to = layout->id;
     options.load.base = base;
     const std::string out = temp.path + "/" + std::string(layout->id);

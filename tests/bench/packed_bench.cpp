@@ -54,7 +54,7 @@ void make_stacked(const std::string& folder, int threads) {
 }
 
 void convert(const std::string& in, const std::string& out, const std::string& to, int threads) {
-  ConvertOptions options;
+  PlanOptions options;
   options.to = to;
   options.load.base = kBase;
   write_conversion(plan_conversion(in, options), out, quick(threads));

@@ -31,7 +31,7 @@ Json written_buffers(const std::string& form, const std::string& adapter) {
 
 Json written_adapter(const std::string& adapter) {
   TempFolder temp;
-  ConvertOptions how;
+  PlanOptions how;
   how.to = "stacked";
   how.load.base = kData + "/gpt_oss/base";
   write_conversion(plan_conversion(kData + "/gpt_oss/" + adapter, how), temp.path + "/out", {});

@@ -106,7 +106,7 @@ Held converted(const Held& source, const BaseModel& base, const std::string& to,
   AdapterFiles files;
   files.config = parse_adapter_config(source.config, "adapter_config.json");
   files.tensors = dtype ? cast_tensors(source.tensors, *dtype) : source.tensors;
-  ConvertOptions options;
+  PlanOptions options;
   options.to = to;
   options.layout = form;
   const Conversion c = plan_conversion(interpret_adapter(std::move(files), base, "", {}), options);

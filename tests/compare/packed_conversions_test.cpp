@@ -186,7 +186,7 @@ void check_golden(const Golden& golden, const std::string& layout, int& sound) {
   const BaseModel base = open_base(folder + "/base");
   AdapterFiles files = open_adapter(folder + "/" + golden.name);
   const Held source{files.tensors, files.config.json};
-  ConvertOptions options;
+  PlanOptions options;
   options.to = layout;
   Held packed;
   try {

@@ -34,7 +34,7 @@ struct Written {
   TempFolder temp;
 
   explicit Written(const std::string& to = "peft-linear", std::optional<DType> dtype = {}) {
-    ConvertOptions convert;
+    PlanOptions convert;
     convert.to = to;
     convert.load.base = kGptOss + "/base";
     convert.dtype = dtype;

@@ -18,7 +18,7 @@ std::optional<Conversion> fitted(const Golden& golden, const std::string& engine
   for (const DropKind kind :
        {DropKind::router, DropKind::bias, DropKind::saved_modules, DropKind::embeddings})
     options.drop.insert(kind);
-  ConvertOptions convert;
+  PlanOptions convert;
   convert.load.base = golden.base();
   convert.load.read = golden.read;
   try {

@@ -119,7 +119,7 @@ TEST_CASE("what a saved module changed is measured against the base, where its w
   CHECK_FALSE(out.fitting.dropped.front().norm);  // the catalogue has configs only
   CHECK(note_of(out.fitting, "drop").find("not known") != std::string::npos);
 
-  ConvertOptions convert;
+  PlanOptions convert;
   const std::string family = std::string(MOELORA_TEST_DATA) + "/gpt_oss";
   convert.load.base = family + "/base";
   LoadedAdapter input = read_input(family + "/lm_head_saved", convert);

@@ -33,7 +33,7 @@ FitOptions fit_options(const std::string& engine, std::string_view drop = "") {
 }
 
 Conversion fitted(const Golden& g, const FitOptions& options) {
-  ConvertOptions convert;
+  PlanOptions convert;
   convert.load.base = g.base();
   convert.load.read = g.read;
   FittedConversion out = plan_fitted(read_input(g.folder(), convert), options, convert);

@@ -53,7 +53,7 @@ LoadedAdapter make(const Made& made, const std::string& folder) {
   WriteFolderOptions write;
   write.output.durable = false;
   write_adapter(fresh, folder, write);
-  ConvertOptions convert;
+  PlanOptions convert;
   convert.load.base = init.base;
   return read_input(folder, convert);
 }

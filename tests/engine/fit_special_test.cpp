@@ -77,7 +77,7 @@ TEST_CASE("a tokenizer's added_tokens.json beyond the vocabulary does not go to 
   made.write(temp.path + "/in");
   const auto written = [&](const std::string& tokens, const std::string& engine) {
     std::ofstream(temp.path + "/in/added_tokens.json") << tokens;
-    ConvertOptions convert;
+    PlanOptions convert;
     convert.load.base = std::string(MOELORA_TEST_DATA) + "/catalogue/qwen3_moe";
     const FittedConversion out =
         plan_fitted(read_input(temp.path + "/in", convert), fit_for(engine), convert);

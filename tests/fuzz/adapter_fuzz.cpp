@@ -86,7 +86,7 @@ void fuzz(std::string_view text) {
   const LoadedAdapter loaded =
       interpret_adapter(std::move(input.files), std::move(input.base), "", input.read);
   for (const Layout* layout : all_layouts()) {
-    ConvertOptions options;
+    PlanOptions options;
     options.to = layout->id;
     try {
       require_verified(plan_conversion(loaded, options));

@@ -179,8 +179,7 @@ FittedAdapter fit_adapter(const LoadedAdapter& input, const FitOptions& options)
   return out;
 }
 
-FittedConversion plan_fitted(LoadedAdapter input, const FitOptions& options,
-                             ConvertOptions convert) {
+FittedConversion plan_fitted(LoadedAdapter input, const FitOptions& options, PlanOptions convert) {
   FittedAdapter fitted = fit_adapter(input, options);
   convert.to = fitted.layout->id;
   convert.layout = fitted.write;

@@ -31,8 +31,7 @@ struct FittedConversion {
   Adapter meant;
   Conversion conversion;  // its `adapter` is the fitted one
 };
-FittedConversion plan_fitted(LoadedAdapter input, const FitOptions& options,
-                             ConvertOptions convert);
+FittedConversion plan_fitted(LoadedAdapter input, const FitOptions& options, PlanOptions convert);
 
 // Runs the engine's own plan on what the conversion would write to the folder `out`. Throws Error
 // with the server's text when it would refuse the output, and with what becomes of the tensors when
