@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "lib/base/error.h"
-#include "lib/engine/torch_values.h"
+#include "lib/engine/vllm/plan/torch_values.h"
 #include "lib/engine/vllm/server/module_buffers.h"
 
 namespace moelora::vllm {

@@ -1,4 +1,4 @@
-#include "lib/engine/torch_values.h"
+#include "lib/engine/vllm/plan/torch_values.h"
 
 #include <doctest/doctest.h>
 
