@@ -58,8 +58,8 @@ struct Inspect {
   }
 
   int run() const {
-    print_data(common, inspect(load.path, load.options(),
-                               format == "json" ? InspectFormat::json : InspectFormat::text));
+    const Inspection found = inspect(load.path, load.options());
+    print_data(common, format == "json" ? inspection_json(found) : inspection_text(found));
     return kClean;
   }
 };

@@ -4,10 +4,10 @@
 
 #include <filesystem>
 
-#include "lib/adapter/summary.h"
+#include "lib/adapter/adapter_file.h"
 #include "lib/base/error.h"
-#include "lib/io/weights.h"
 #include "lib/base/utf8.h"
+#include "lib/io/weights.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
@@ -19,6 +19,13 @@ uint64_t tensor_bytes(const TensorMap& tensors) {
   uint64_t sum = 0;
   for (const auto& entry : tensors) sum += entry.second.bytes();
   return sum;
+}
+
+std::vector<TensorInfo> infos(const TensorMap& tensors) {
+  std::vector<TensorInfo> out;
+  for (const auto& [name, tensor] : tensors)
+    out.push_back({name, tensor.dtype(), tensor.shape(), tensor.bytes()});
+  return out;
 }
 
 bool has_adapter_config(const std::string& path) {
@@ -33,20 +40,18 @@ std::string shown(std::string_view text) {
   return text.empty() ? std::string() : printable(text, 4096);
 }
 
-// ---- a file that is no adapter ---------------------------------------------------------------
+// ---- a file that holds no adapter -------------------------------------------------------------
 
-std::string plain_text(const std::string& path, const Weights& weights) {
+std::string plain_text(const Inspection& d) {
   std::vector<std::vector<std::string>> cells{{"tensor", "dtype", "shape", "bytes"}};
-  for (const auto& [name, tensor] : weights.tensors)
-    cells.push_back({shown(name), std::string(dtype_name(tensor.dtype())),
-                     to_string(tensor.shape()), std::to_string(tensor.bytes())});
-  std::string out = fmt::format("{}: {} tensors, {} in {} file{}\n", path, weights.tensors.size(),
-                                size_text(tensor_bytes(weights.tensors)), weights.files.size(),
-                                weights.files.size() == 1 ? "" : "s");
-  for (const SafetensorsFile& file : weights.files)
-    for (const auto& [key, value] : file.header.metadata)
-      out += fmt::format("metadata {}: {}\n", shown(key), shown(value));
-  for (const std::string& warning : weights.warnings) out += "warning: " + shown(warning) + "\n";
+  for (const TensorInfo& t : d.tensors)
+    cells.push_back({shown(t.name), std::string(dtype_name(t.dtype)), to_string(t.shape),
+                     std::to_string(t.bytes)});
+  std::string out = fmt::format("{}: {} tensors, {} in {} file{}\n", d.path, d.tensors.size(),
+                                size_text(d.bytes), d.files, d.files == 1 ? "" : "s");
+  for (const auto& [key, value] : d.metadata)
+    out += fmt::format("metadata {}: {}\n", shown(key), shown(value));
+  for (const std::string& warning : d.notes) out += "warning: " + shown(warning) + "\n";
   return out + (cells.size() > 1 ? text_table(cells) : "");
 }
 
@@ -58,37 +63,23 @@ Json shape_json(const Shape& shape) {
   return Json::array(std::move(items));
 }
 
-Json plain_json(const std::string& path, const Weights& weights) {
+Json plain_json(const Inspection& d) {
   std::vector<Json> tensors;
-  for (const auto& [name, tensor] : weights.tensors)
-    tensors.push_back(Json::object({{"name", name},
-                                    {"dtype", dtype_name(tensor.dtype())},
-                                    {"shape", shape_json(tensor.shape())},
-                                    {"bytes", static_cast<int64_t>(tensor.bytes())}}));
+  for (const TensorInfo& t : d.tensors)
+    tensors.push_back(Json::object({{"name", t.name},
+                                    {"dtype", dtype_name(t.dtype)},
+                                    {"shape", shape_json(t.shape)},
+                                    {"bytes", static_cast<int64_t>(t.bytes)}}));
   return Json::object({{"schema", "moelora.inspect/1"},
-                       {"path", path},
+                       {"path", d.path},
                        {"kind", "tensors"},
-                       {"files", static_cast<int64_t>(weights.files.size())},
-                       {"bytes", static_cast<int64_t>(tensor_bytes(weights.tensors))},
-                       {"warnings", Json::strings(weights.warnings)},
+                       {"files", static_cast<int64_t>(d.files)},
+                       {"bytes", static_cast<int64_t>(d.bytes)},
+                       {"warnings", Json::strings(d.notes)},
                        {"tensors", Json::array(std::move(tensors))}});
 }
 
 // ---- an adapter ------------------------------------------------------------------------------
-
-struct Described {
-  std::string path;
-  size_t tensors = 0, files = 0;
-  uint64_t bytes = 0;
-  AdapterConfig config;
-  std::string layout;  // "none" without expert factors, "unknown" when it cannot be told
-  std::string base, problem, hint;
-  int64_t experts = 0;
-  std::optional<StackedForm> stacked;
-  std::vector<ModuleRow> rows;
-  std::vector<std::pair<std::string, std::string>> extras;  // name, kind
-  std::vector<std::string> notes;
-};
 
 // The layout of an adapter that cannot be interpreted further.
 std::string layout_alone(const AdapterFiles& files, const LoadOptions& options) {
@@ -102,15 +93,20 @@ std::string layout_alone(const AdapterFiles& files, const LoadOptions& options) 
   }
 }
 
-Described describe(const std::string& path, const LoadOptions& options) {
+Inspection inspect_adapter(const std::string& path, const LoadOptions& options) {
   AdapterFiles files = open_adapter(path, {options.ignore_zip_crc});
-  Described out;
+  Inspection out;
   out.path = path;
-  out.tensors = files.tensors.size();
+  out.is_adapter = true;
+  out.tensors = infos(files.tensors);
   out.files = files.weights.size();
   out.bytes = tensor_bytes(files.tensors);
-  out.config = files.config;
+  out.r = files.config.r;
+  out.lora_alpha = files.config.lora_alpha;
+  out.use_rslora = files.config.use_rslora;
+  out.peft_version = files.config.peft_version;
   out.notes = files.warnings;
+  options.job.check();
   try {
     std::optional<BaseModel> base = base_for(files.config, options, out.notes);
     if (base) out.base = base->origin;
@@ -119,7 +115,7 @@ Described describe(const std::string& path, const LoadOptions& options) {
     out.layout = loaded.layout == nullptr ? "none" : std::string(loaded.layout->id);
     out.experts = loaded.adapter.expert_count;
     out.stacked = loaded.adapter.stacked;
-    out.rows = module_rows(loaded.adapter);
+    out.modules = module_rows(loaded.adapter);
     for (const auto& [name, extra] : loaded.adapter.extras)
       out.extras.emplace_back(name, extra_kind_name(extra.kind));
     out.notes.insert(out.notes.end(), loaded.notes.begin(), loaded.notes.end());
@@ -131,13 +127,12 @@ Described describe(const std::string& path, const LoadOptions& options) {
   return out;
 }
 
-std::string adapter_text(const Described& d) {
+std::string adapter_text(const Inspection& d) {
   std::string out =
       fmt::format("{}: LoRA adapter, layout {}, {} tensors, {} in {} file{}\n", d.path, d.layout,
-                  d.tensors, size_text(d.bytes), d.files, d.files == 1 ? "" : "s");
-  out += fmt::format("r {}, lora_alpha {}{}", d.config.r, d.config.lora_alpha,
-                     d.config.use_rslora ? ", rsLoRA" : "");
-  if (!d.config.peft_version.empty()) out += fmt::format(", PEFT {}", shown(d.config.peft_version));
+                  d.tensors.size(), size_text(d.bytes), d.files, d.files == 1 ? "" : "s");
+  out += fmt::format("r {}, lora_alpha {}{}", d.r, d.lora_alpha, d.use_rslora ? ", rsLoRA" : "");
+  if (!d.peft_version.empty()) out += fmt::format(", PEFT {}", shown(d.peft_version));
   if (d.experts > 0) out += fmt::format(", {} experts", d.experts);
   out += "\n";
   if (!d.base.empty()) out += fmt::format("base: {}\n", shown(d.base));
@@ -146,7 +141,7 @@ std::string adapter_text(const Described& d) {
                        d.stacked->roles == Roles::natural ? "input" : "output",
                        roles_name(d.stacked->roles), b_order_name(d.stacked->b_order),
                        d.stacked->b_order_from);
-  if (!d.rows.empty()) out += "\n" + module_table(d.rows, d.layout);
+  if (!d.modules.empty()) out += "\n" + module_table(d.modules, d.layout);
   for (const auto& [name, kind] : d.extras) out += fmt::format("{}: {}\n", kind, shown(name));
   for (const std::string& note : d.notes) out += "note: " + shown(note) + "\n";
   if (!d.problem.empty()) out += "\nambiguous: " + shown(d.problem) + "\n";
@@ -168,9 +163,9 @@ Json row_json(const ModuleRow& row) {
                        {"shared_b", row.shared_b}});
 }
 
-Json adapter_json(const Described& d) {
+Json adapter_json(const Inspection& d) {
   std::vector<Json> rows, extras;
-  for (const ModuleRow& row : d.rows) rows.push_back(row_json(row));
+  for (const ModuleRow& row : d.modules) rows.push_back(row_json(row));
   for (const auto& [name, kind] : d.extras)
     extras.push_back(Json::object({{"name", name}, {"kind", kind}}));
   return Json::object({{"schema", "moelora.inspect/1"},
@@ -180,10 +175,10 @@ Json adapter_json(const Described& d) {
                        {"base", d.base.empty() ? Json() : Json(d.base)},
                        {"files", static_cast<int64_t>(d.files)},
                        {"bytes", static_cast<int64_t>(d.bytes)},
-                       {"tensors", static_cast<int64_t>(d.tensors)},
-                       {"r", d.config.r},
-                       {"lora_alpha", d.config.lora_alpha},
-                       {"use_rslora", d.config.use_rslora},
+                       {"tensors", static_cast<int64_t>(d.tensors.size())},
+                       {"r", d.r},
+                       {"lora_alpha", d.lora_alpha},
+                       {"use_rslora", d.use_rslora},
                        {"experts", d.experts},
                        {"roles", d.stacked ? Json(roles_name(d.stacked->roles)) : Json()},
                        {"b_order", d.stacked ? Json(b_order_name(d.stacked->b_order)) : Json()},
@@ -195,16 +190,34 @@ Json adapter_json(const Described& d) {
                        {"hint", d.hint.empty() ? Json() : Json(d.hint)}});
 }
 
+Inspection inspect_tensors(const std::string& path, const LoadOptions& options) {
+  const Weights weights = open_weights(path, {"model", "adapter_model"}, {options.ignore_zip_crc});
+  Inspection out;
+  out.path = path;
+  out.files = weights.files.size();
+  out.bytes = tensor_bytes(weights.tensors);
+  out.tensors = infos(weights.tensors);
+  for (const SafetensorsFile& file : weights.files)
+    out.metadata.insert(out.metadata.end(), file.header.metadata.begin(),
+                        file.header.metadata.end());
+  out.notes = weights.warnings;
+  return out;
+}
+
 }  // namespace
 
-std::string inspect(const std::string& path, const LoadOptions& options, InspectFormat format) {
-  if (has_adapter_config(path)) {
-    const Described d = describe(path, options);
-    return format == InspectFormat::text ? adapter_text(d) : adapter_json(d).dump() + "\n";
-  }
-  const Weights weights = open_weights(path, {"model", "adapter_model"}, {options.ignore_zip_crc});
-  return format == InspectFormat::text ? plain_text(path, weights)
-                                       : plain_json(path, weights).dump() + "\n";
+Inspection inspect(const std::string& path, const LoadOptions& options) {
+  options.job.check();
+  return has_adapter_config(path) ? inspect_adapter(path, options) : inspect_tensors(path, options);
+}
+
+std::string inspection_text(const Inspection& inspection) {
+  return inspection.is_adapter ? adapter_text(inspection) : plain_text(inspection);
+}
+
+std::string inspection_json(const Inspection& inspection) {
+  const Json json = inspection.is_adapter ? adapter_json(inspection) : plain_json(inspection);
+  return json.dump() + "\n";
 }
 
 }  // namespace moelora

@@ -21,10 +21,10 @@ class Written {
   explicit Written(const MadeAdapter& made) { made.write(folder_.path("a")); }
 
   std::string text(const LoadOptions& options = {}) const {
-    return inspect(folder_.path("a"), options, InspectFormat::text);
+    return inspection_text(inspect(folder_.path("a"), options));
   }
   Json json(const LoadOptions& options = {}) const {
-    return parse_json(inspect(folder_.path("a"), options, InspectFormat::json), "inspect");
+    return parse_json(inspection_json(inspect(folder_.path("a"), options)), "inspect");
   }
   const std::string& path() const { return path_; }
 
@@ -163,12 +163,12 @@ TEST_CASE("no name of a file reaches the terminal as it is") {
 
 TEST_CASE("what is absent or malformed is an error") {
   const TempFolder folder;
-  CHECK(!error_text([&] { inspect(folder.path("none"), {}, InspectFormat::text); }).empty());
-  CHECK(!error_text([&] { inspect(folder.path(), {}, InspectFormat::text); }).empty());
+  CHECK(!error_text([&] { inspect(folder.path("none")); }).empty());
+  CHECK(!error_text([&] { inspect(folder.path()); }).empty());
   mixed().write(folder.path("a"));
-  CHECK(error_text([&] { inspect(folder.path("a"), {}, InspectFormat::text); }).empty());
+  CHECK(error_text([&] { inspect(folder.path("a")); }).empty());
   std::ofstream(folder.path("a/adapter_config.json")) << "{";
-  CHECK(!error_text([&] { inspect(folder.path("a"), {}, InspectFormat::text); }).empty());
+  CHECK(!error_text([&] { inspect(folder.path("a")); }).empty());
 }
 
 TEST_CASE("a weights file that is no adapter's is its tensors") {
@@ -176,7 +176,7 @@ TEST_CASE("a weights file that is no adapter's is its tensors") {
   mixed().write(folder.path("a"));
   std::filesystem::remove(folder.path("a/adapter_config.json"));
   const Json json =
-      parse_json(inspect(folder.path("a/adapter_model.safetensors"), {}, InspectFormat::json), "");
+      parse_json(inspection_json(inspect(folder.path("a/adapter_model.safetensors"))), "");
   CHECK(json.find("kind")->as_string() == "tensors");
   CHECK(json.find("tensors")->items().size() == 19);
   CHECK(
