@@ -73,6 +73,22 @@ TEST_CASE("a family that vLLM's table does not know is planned once its file bri
   for (const TensorFate& fate : plan.adapters[0].fates) CHECK(fate.fate == Fate::used);
 }
 
+TEST_CASE("one file teaches both servers a family that neither knows") {
+  const NewMoe taught(std::string(R"({"sglang": [{"name": "NewMoeForCausalLM", )") +
+                      R"("run_by_oracle": true}], "vllm": )" + kNewMoe + "}");
+  for (const char* engine : {"vllm", "sglang"}) {
+    CAPTURE(engine);
+    const ServerPlan plan = taught.plan(engine, engine[0] == 'v' ? "0.27" : "0.5.18");
+    CHECK(plan.notes.empty());
+    REQUIRE(plan.adapters.size() == 1);
+    CHECK(plan.adapters[0].first_refusal() == nullptr);
+    for (const TensorFate& fate : plan.adapters[0].fates) CHECK(fate.fate == Fate::used);
+  }
+  const ServerPlan untaught = NewMoe("").plan("sglang", "0.5.18");
+  REQUIRE(untaught.notes.size() == 1);
+  CHECK(untaught.notes[0].find("class for new_moe was not run by the oracle") != std::string::npos);
+}
+
 TEST_CASE("the class in a family's file comes before the engine's own") {
   const NewMoe known(vllm_alone(replaced(kNewMoe, "NewMoe", "Mixtral")));
   CHECK(vllm::find_model_class(known.spec)->kinds.row.back() == "wo");

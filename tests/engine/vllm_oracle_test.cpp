@@ -57,8 +57,8 @@ VllmOutcome ours(const Server& server, const ServedAdapter& served, int64_t rank
   const Adapter adapter = vllm::open_adapter(server, served);
   const RankLoad load = vllm::load_on_rank(server, adapter, rank);
   VllmOutcome out;
-  if (const vllm::Fault* fault = load.refusal()) {
-    const Refusal& refusal = *fault->refusal;
+  if (const vllm::LoadEvent* event = load.refusal()) {
+    const Refusal& refusal = *event->refusal;
     out.stage = refusal.stage;
     out.type = refusal.type;
     out.text = without_sets(refusal.text);

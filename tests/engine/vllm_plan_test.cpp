@@ -215,7 +215,7 @@ TEST_CASE("an MXFP4 base pads its partitions and LoRA is cut at the padded size"
           extent = extent == 48 ? 2880 : extent == 96 ? 5760 : extent;
     const vllm::Adapter opened = vllm::open_adapter(server, adapter);
     const vllm::RankLoad load = vllm::load_on_rank(server, opened, e.tp - 1);
-    REQUIRE(load.faults.empty());
+    REQUIRE(load.events.empty());
     for (const vllm::Placement& placement : load.placements)
       if (load.buffers[placement.buffer].name.ends_with("experts.w2_lora_a_stacked.0"))
         CHECK(placement.parts[0].offset == e.second);

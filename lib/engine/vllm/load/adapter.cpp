@@ -64,20 +64,20 @@ std::string gate_text(const Server& server, const ServedAdapter& adapter,
       adapter.folder, py_set(accepted, kListed), py_list(received, kListed));
 }
 
-// Collects faults, one a cause, in the order in which the causes were met.
+// Collects events, one a cause, in the order in which the causes were met.
 class Collector {
  public:
   void add(const Cause* cause, uint32_t tensor, const Raised& raised, std::string detail) {
-    auto at = std::find_if(faults_.begin(), faults_.end(),
-                           [&](const Fault& fault) { return fault.cause == cause; });
-    if (at == faults_.end())
-      at = faults_.insert(at, refused(cause, "names", raised, std::move(detail)));
+    auto at = std::find_if(events_.begin(), events_.end(),
+                           [&](const LoadEvent& event) { return event.cause == cause; });
+    if (at == events_.end())
+      at = events_.insert(at, refused(cause, "names", raised, std::move(detail)));
     at->tensors.push_back(tensor);
   }
-  std::vector<Fault> take() { return std::move(faults_); }
+  std::vector<LoadEvent> take() { return std::move(events_); }
 
  private:
-  std::vector<Fault> faults_;
+  std::vector<LoadEvent> events_;
 };
 
 ParsedName parse_name(const Server& server, const std::string& name) {
@@ -105,9 +105,9 @@ const WeightFile* chosen_file(const ServedAdapter& adapter) {
 
 // The name gate (check_unexpected_modules): every name must parse, and its last component (or its
 // tail from "experts") must be one that the model has. Names with "base_layer" are not looked at.
-// The first fault is what the server raises; one fault a cause.
-std::vector<Fault> check_names(const Server& server, const ServedAdapter& adapter,
-                               const WeightFile& file, const std::vector<ParsedName>& names) {
+// The first event is what the server raises; one event a cause.
+std::vector<LoadEvent> check_names(const Server& server, const ServedAdapter& adapter,
+                                   const WeightFile& file, const std::vector<ParsedName>& names) {
   Collector unparsable, unexpected;
   std::vector<std::string> received;
   std::vector<uint32_t> outside;
@@ -125,13 +125,13 @@ std::vector<Fault> check_names(const Server& server, const ServedAdapter& adapte
       received.push_back(names[i].module);
     }
   }
-  std::vector<Fault> out = unparsable.take();
+  std::vector<LoadEvent> out = unparsable.take();
   if (outside.empty()) return out;
   const Raised raised("ValueError", gate_text(server, adapter, received));
   const std::string detail = what_is_accepted(server);
   for (uint32_t i : outside)
     unexpected.add(cause_of_module(server, names[i].module), i, raised, detail);
-  for (Fault& fault : unexpected.take()) out.push_back(std::move(fault));
+  for (LoadEvent& event : unexpected.take()) out.push_back(std::move(event));
   return out;
 }
 
@@ -190,9 +190,9 @@ class Numbering {
 Adapter open_adapter(const Server& server, const ServedAdapter& served) {
   Adapter out{served, read_config(served, server.settings), chosen_file(served), {}, {}, {}, {},
               {}};
-  out.faults = out.config.faults;
+  out.events = out.config.events;
   if (out.file == nullptr) {
-    out.faults.push_back(
+    out.events.push_back(
         refused(&cause::tensor_loader, "file",
                 Raised("ValueError", fmt::format("{} doesn't contain tensors", served.folder)),
                 fmt::format("vLLM reads adapter_model.safetensors, .bin or .pt in one piece; the "
@@ -203,8 +203,8 @@ Adapter open_adapter(const Server& server, const ServedAdapter& served) {
   out.names.reserve(out.file->tensors.size());
   for (const TensorHeader& header : out.file->tensors)
     out.names.push_back(parse_name(server, header.name));
-  for (Fault& fault : check_names(server, served, *out.file, out.names))
-    out.faults.push_back(std::move(fault));
+  for (LoadEvent& event : check_names(server, served, *out.file, out.names))
+    out.events.push_back(std::move(event));
   Numbering(server, out).run();
   return out;
 }

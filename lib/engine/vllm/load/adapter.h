@@ -6,7 +6,7 @@
 
 #include "lib/engine/served_adapter.h"
 #include "lib/engine/vllm/load/config.h"
-#include "lib/engine/vllm/load/fault.h"
+#include "lib/engine/vllm/load/event.h"
 #include "lib/engine/vllm/server/server.h"
 
 namespace moelora::vllm {
@@ -39,7 +39,7 @@ struct Adapter {
   LoraConfig config;
   const WeightFile* file = nullptr;  // null: the server finds none
   std::vector<ParsedName> names;     // of file->tensors
-  std::vector<Fault> faults;         // stages load, config, validate, file, names
+  std::vector<LoadEvent> events;     // stages load, config, validate, file, names
 
   std::vector<std::string> modules;  // names by number
   std::vector<uint32_t> module_of;   // of file->tensors; kNoModule where the name has none

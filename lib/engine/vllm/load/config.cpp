@@ -113,12 +113,12 @@ void validate(const Json& config, const Settings& settings, LoraConfig& out) {
   std::string text;
   for (const Complaint& complaint : all) text += (text.empty() ? "" : " ") + complaint.text;
   for (const Complaint& complaint : all)
-    out.faults.push_back(
+    out.events.push_back(
         refused(complaint.cause, "validate", Raised("ValueError", text), complaint.detail));
 }
 
 void refuse(LoraConfig& out, std::string_view stage, const Raised& raised, std::string detail) {
-  out.faults.push_back(refused(&cause::config_refused, stage, raised, std::move(detail)));
+  out.events.push_back(refused(&cause::config_refused, stage, raised, std::move(detail)));
 }
 
 std::string shown(const Json& config, std::string_view key) {

@@ -7,7 +7,6 @@
 
 #include "lib/engine/vllm/causes.h"
 #include "lib/engine/vllm/load/pack.h"
-#include "lib/engine/vllm/load/set_lora.h"
 
 namespace moelora::vllm {
 namespace {
@@ -45,7 +44,7 @@ class CopyStep {
 
   void accept(const Module& module, const Lora& lora, Slot& slot) {
     out_.set_modules.push_back(module.name);
-    for (Slot::Write& write : slot.writes) {
+    for (Placement& write : slot.writes) {
       const auto buffer = static_cast<uint32_t>(out_.buffers.size());
       out_.buffers.push_back(std::move(slot.buffers[write.buffer]));
       for (const View& part : write.parts)
@@ -53,8 +52,8 @@ class CopyStep {
           load_.states[source].use = Use::copied;
           load_.states[source].buffer = std::min(load_.states[source].buffer, buffer);
         }
-      out_.placements.push_back(
-          {buffer, write.axis, std::move(write.parts), std::move(write.count)});
+      write.buffer = buffer;
+      out_.placements.push_back(std::move(write));
     }
     for (const auto& [source, misfit] : slot.misfits) load_.states[source].misfit |= misfit;
     for (size_t i = 0; i < lora.as.size(); ++i)
@@ -105,7 +104,7 @@ class CopyStep {
     const std::vector<uint32_t> all = sources_of(wanted, lora);
     for (uint32_t source : all) load_.states[source].use = Use::refused;
     const bool whole = raised.type == "AssertionError";
-    load_.faults.push_back(refused(cause, "copy", raised,
+    load_.events.push_back(refused(cause, "copy", raised,
                                    what_went_wrong(module, lora, slot, cause),
                                    whole ? all : slot.at.tensors));
   }
@@ -118,7 +117,7 @@ class CopyStep {
 
 }  // namespace
 
-std::optional<Fault> start_fault(const Settings& settings) {
+std::optional<LoadEvent> start_event(const Settings& settings) {
   if (!settings.fully_sharded || settings.max_rank % settings.tp == 0) return std::nullopt;
   const std::string text = fmt::format("{} is not divisible by {}", settings.max_rank, settings.tp);
   return refused(
@@ -128,16 +127,16 @@ std::optional<Fault> start_fault(const Settings& settings) {
 
 RankLoad load_on_rank(const Server& server, const Adapter& adapter, int64_t rank) {
   RankLoad out;
-  out.faults = adapter.faults;
+  out.events = adapter.events;
   if (adapter.file == nullptr) return out;
   Loading load(server, adapter, rank);
-  if (out.faults.empty()) {
+  if (out.events.empty()) {
     load_tensors(load);
-    if (load.faults.empty()) {
+    if (load.events.empty()) {
       pack(load);
       CopyStep(load, out).run();
     }
-    out.faults = std::move(load.faults);
+    out.events = std::move(load.events);
   }
   out.states = std::move(load.states);
   return out;

@@ -67,7 +67,7 @@ class TensorStep {
 
   bool refuse(uint32_t i, const Cause* cause, const Raised& raised, std::string detail) {
     states_[i].use = Use::refused;
-    load_.faults.push_back(refused(cause, "tensors", raised, std::move(detail), {i}));
+    load_.events.push_back(refused(cause, "tensors", raised, std::move(detail), {i}));
     return false;
   }
 

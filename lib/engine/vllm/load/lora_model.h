@@ -6,19 +6,20 @@
 #include <vector>
 
 #include "lib/engine/vllm/load/adapter.h"
-#include "lib/engine/vllm/load/fault.h"
+#include "lib/engine/vllm/load/event.h"
 #include "lib/engine/vllm/load/view.h"
 #include "lib/engine/vllm/server/server.h"
 
 namespace moelora::vllm {
 
-// What becomes of a tensor of the file on one rank.
+// What becomes of a tensor of the file on one rank. Of several ranks the one that did most with it
+// counts: the order here.
 enum class Use : uint8_t {
+  remote,       // of an expert that another rank holds
   unread,       // the load ended before it
   skipped,      // passed over by name
-  remote,       // of an expert that another rank holds
-  overwritten,  // another tensor of the same module came later
   loaded,       // in a Lora that no module has taken
+  overwritten,  // another tensor of the same module came later
   half,         // copied, but its partner is not there
   copied,
   refused,
@@ -106,10 +107,10 @@ struct Loading {
   int64_t rank;
   LoraModel model;
   std::vector<TensorState> states;  // of file->tensors
-  std::vector<Fault> faults;        // in the server's order: the first is what it raises
+  std::vector<LoadEvent> events;    // in the server's order: the first is what it raises
 };
 
-// LoRAModel.from_local_checkpoint after the name gate: the tensors of the file by module. Faults:
+// LoRAModel.from_local_checkpoint after the name gate: the tensors of the file by module. Events:
 // names that the gate did not look at, an embedding of another vocabulary.
 void load_tensors(Loading& load);
 

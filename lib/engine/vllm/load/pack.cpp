@@ -47,7 +47,7 @@ class PackStep {
         convert_experts(module, adapter_.wanted[m]);
     }
     if (empty)
-      load_.faults.push_back(refused(&cause::tensor_loader, "pack", Raised("StopIteration"),
+      load_.events.push_back(refused(&cause::tensor_loader, "pack", Raised("StopIteration"),
                                      "the file holds no factor"));
     else
       pin();
@@ -64,7 +64,7 @@ class PackStep {
     }
     for (const Lora* lora : concerned) add_sources(*lora, named);
     for (uint32_t tensor : all) load_.states[tensor].use = Use::refused;
-    load_.faults.push_back(refused(cause, stage, raised, std::move(detail),
+    load_.events.push_back(refused(cause, stage, raised, std::move(detail),
                                    named.empty() ? std::move(all) : std::move(named)));
   }
 
@@ -295,8 +295,8 @@ class PackStep {
         throw Raised("ValueError", fmt::format("Expected gate_up_proj LoRA-B output dim to be 2 * "
                                                "intermediate, got {}.",
                                                rows));
-      b1 = server_.is_gpt_oss() ? b13.slice(1, 0, rows, 2) : b13.slice(1, 0, half);
-      b3 = server_.is_gpt_oss() ? b13.slice(1, 1, rows, 2) : b13.slice(1, half, rows);
+      b1 = server_.model.interleaved ? b13.slice(1, 0, rows, 2) : b13.slice(1, 0, half);
+      b3 = server_.model.interleaved ? b13.slice(1, 1, rows, 2) : b13.slice(1, half, rows);
     });
     if (raised) return refuse_stacked(module, "convert3d", *raised, {gate_up, down});
     down->pack({a13, a2, a13}, {b1, b2, b3});

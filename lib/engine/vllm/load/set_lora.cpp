@@ -203,14 +203,14 @@ void Slot::collapsed(const View& factor) {
   for (uint32_t source : factor.sources) misfits.push_back({source, misfit});
 }
 
-size_t Slot::index_of(std::string_view attribute) const {
+uint32_t Slot::index_of(std::string_view attribute) const {
   const auto found = std::find_if(buffers.begin(), buffers.end(),
                                   [&](const Buffer& b) { return b.name.ends_with(attribute); });
-  return static_cast<size_t>(found - buffers.begin());
+  return static_cast<uint32_t>(found - buffers.begin());
 }
 
 void Slot::put(std::string_view attribute, std::vector<View> parts, size_t clipped) {
-  const size_t index = index_of(attribute);
+  const uint32_t index = index_of(attribute);
   const Shape& buffer = buffers[index].shape;
   Shape source = parts.front().shape;
   at = {parts.front().sources, source, buffers[index].name, buffer, false};

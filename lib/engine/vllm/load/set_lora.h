@@ -18,6 +18,16 @@ struct MisfitOf {
   Misfit misfit;
 };
 
+// The parts, one below the other along `axis`, are elements [0, count) of the buffer; a dim of
+// extent 1 where `count` is more is repeated. What no placement covers is zero. A view's values are
+// those of its sources, rounded to the server's type, then times its scale and rounded again.
+struct Placement {
+  uint32_t buffer;
+  size_t axis;
+  std::vector<View> parts;
+  Shape count;
+};
+
 // What set_lora() of one module writes. Nothing of it counts when the server raises on the way.
 class Slot {
  public:
@@ -34,16 +44,8 @@ class Slot {
   // `clipped` on may be smaller than the buffer's. Raises as torch does.
   void put(std::string_view attribute, std::vector<View> parts, size_t clipped);
 
-  std::vector<Buffer> buffers;  // of the module
-  // The parts, along `axis`, fill [0, count) of a buffer; a dim of extent 1 where `count` is more
-  // is repeated.
-  struct Write {
-    size_t buffer;
-    size_t axis;
-    std::vector<View> parts;
-    Shape count;
-  };
-  std::vector<Write> writes;
+  std::vector<Buffer> buffers;    // of the module
+  std::vector<Placement> writes;  // into `buffers`
   std::vector<MisfitOf> misfits;
 
   struct Handled {
@@ -55,7 +57,7 @@ class Slot {
   } at;
 
  private:
-  size_t index_of(std::string_view attribute) const;  // REQUIRES that the module has it
+  uint32_t index_of(std::string_view attribute) const;  // REQUIRES that the module has it
 };
 
 // What set_lora() of a module has to work with.

@@ -129,7 +129,7 @@ class ExpertCopy {
     if (is_whole()) return {view};
     if (view.rank() < 3) view.slice(2, 0, 0);  // [:, first:end, :] raises
     const int64_t first = rank_ * own_, end = first + own_, all = view.dim(1);
-    if (server_.is_gpt_oss()) return {interleaved(view, first, end)};
+    if (server_.model.interleaved) return {interleaved(view, first, end)};
     return {view.slice(1, 0, all / 2).slice(1, first, end),
             view.slice(1, all / 2, all).slice(1, first, end)};
   }

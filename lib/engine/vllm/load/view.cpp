@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "lib/engine/vllm/load/fault.h"
+#include "lib/engine/vllm/load/event.h"
 
 namespace moelora::vllm {
 namespace {

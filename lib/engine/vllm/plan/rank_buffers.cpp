@@ -165,7 +165,7 @@ class Blocks {
 
   void stacked(const Module& module, const Tensor& a, const Tensor& b) {
     const int64_t local = b.dim(0), own = b.dim(1) / 2, rank = b.dim(2);
-    const bool interleaved = server_.is_gpt_oss();
+    const bool interleaved = server_.model.interleaved;
     const Tensor pairs = interleaved ? b.reshape({local, own, 2, rank}).transpose(1, 2)
                                      : b.reshape({local, 2, own, rank});
     expand(module, "gate_proj", a, pairs.select(1, 0));
@@ -222,7 +222,7 @@ TensorMap filled_buffers(const Server& server, const Adapter& adapter, const Ran
 std::optional<Refusal> refusal_of(const Server& server, const RankLoad& load) {
   for (const PlanEvent& event : server.events)
     if (event.refusal) return event.refusal;
-  if (const auto fault = start_fault(server.settings)) return fault->refusal;
+  if (const auto event = start_event(server.settings)) return event->refusal;
   return load.refusal() == nullptr ? std::nullopt : load.refusal()->refusal;
 }
 

@@ -28,7 +28,7 @@ class Silent {
   Silent(const Server& server, const Adapter& adapter, const std::vector<TensorState>& states)
       : server_(server), adapter_(adapter), states_(states) {}
 
-  std::vector<Fault> faults() {
+  std::vector<LoadEvent> events() {
     for (uint32_t i = 0; i < states_.size(); ++i)
       if (states_[i].misfit.larger) too_large_.insert(group_of(module(i)));
     for (uint32_t i = 0; i < states_.size(); ++i) look_at(i);
@@ -36,7 +36,7 @@ class Silent {
       look_at_gpt_oss();
       look_at_partitions();
     }
-    return std::move(faults_);
+    return std::move(events_);
   }
 
  private:
@@ -44,19 +44,19 @@ class Silent {
   std::string shape(uint32_t i) const { return to_string(adapter_.file->tensors[i].shape); }
 
   void add(const Cause* cause, Effect effect, uint32_t tensor, std::string detail) {
-    for (Fault& fault : faults_)
-      if (fault.cause == cause && fault.effect == effect) return fault.tensors.push_back(tensor);
-    faults_.push_back({cause, effect, std::move(detail), {tensor}, std::nullopt});
+    for (LoadEvent& event : events_)
+      if (event.cause == cause && event.effect == effect) return event.tensors.push_back(tensor);
+    events_.push_back({cause, effect, std::move(detail), {tensor}, std::nullopt});
   }
 
-  // Tensors that are unused for one reason are one fault.
+  // Tensors that are unused for one reason are one event.
   void add_unused(uint32_t tensor) {
     const Unused why = why_unused(server_, module(tensor));
-    const auto [at, fresh] = unused_.try_emplace(why, faults_.size());
+    const auto [at, fresh] = unused_.try_emplace(why, events_.size());
     if (fresh)
-      faults_.push_back(
+      events_.push_back(
           {cause_of(why), Effect::unused, text_of(why, server_, module(tensor)), {}, std::nullopt});
-    faults_[at->second].tensors.push_back(tensor);
+    events_[at->second].tensors.push_back(tensor);
   }
 
   void look_at(uint32_t i) {
@@ -97,8 +97,8 @@ class Silent {
   }
 
   void look_at_gpt_oss() {
-    if (server_.is_gpt_oss() && server_.settings.mixed)
-      faults_.push_back({&cause::gpt_oss_mixed_mode,
+    if (server_.model.interleaved && server_.settings.mixed)
+      events_.push_back({&cause::gpt_oss_mixed_mode,
                          Effect::wrong_values,
                          "gate's delta goes to the first half of the columns and up's to the "
                          "second, the MXFP4 experts keep them interleaved",
@@ -112,7 +112,7 @@ class Silent {
     if (!settings.mxfp4 || settings.moe_tp() == 1) return;
     const int64_t plain = server_.spec.intermediate / settings.moe_tp();
     if (server_.intermediate() == plain) return;
-    faults_.push_back({&cause::padded_partition,
+    events_.push_back({&cause::padded_partition,
                        Effect::misplaced,
                        fmt::format("at tp {} rank 1 of the base begins at row {} of the "
                                    "intermediate size, its LoRA at row {}",
@@ -125,9 +125,9 @@ class Silent {
   const Adapter& adapter_;
   const std::vector<TensorState>& states_;
   std::set<std::string> too_large_;
-  std::map<Unused, size_t> unused_;  // index in faults_
+  std::map<Unused, size_t> unused_;  // index in events_
   bool experts_copied_ = false;
-  std::vector<Fault> faults_;
+  std::vector<LoadEvent> events_;
 };
 
 // ---- where the config means something else ------------------------------------------------------
@@ -152,7 +152,7 @@ class Scales {
         config_(config),
         plain_{config.r, config.lora_alpha, config.use_rslora} {}
 
-  std::vector<Fault> faults() {
+  std::vector<LoadEvent> events() {
     for (uint32_t i = 0; i < states_.size(); ++i) {
       if (states_[i].use != Use::copied) continue;
       const std::optional<ExpertPath> expert = parse_expert_path(module(i));
@@ -161,7 +161,7 @@ class Scales {
       if (!adapter_.names[i].a) look_at_scale(i, trained, expert && !stacked);
       if (stacked) look_at_experts(i, trained);
     }
-    return std::move(faults_);
+    return std::move(events_);
   }
 
  private:
@@ -180,9 +180,9 @@ class Scales {
   }
 
   void add(const Cause* cause, Effect effect, uint32_t tensor, std::string detail) {
-    for (Fault& fault : faults_)
-      if (fault.cause == cause) return fault.tensors.push_back(tensor);
-    faults_.push_back({cause, effect, std::move(detail), {tensor}, std::nullopt});
+    for (LoadEvent& event : events_)
+      if (event.cause == cause) return event.tensors.push_back(tensor);
+    events_.push_back({cause, effect, std::move(detail), {tensor}, std::nullopt});
   }
 
   void look_at_scale(uint32_t i, const Scaling& trained, bool numbered) {
@@ -230,21 +230,21 @@ class Scales {
   const std::vector<TensorState>& states_;
   const AdapterConfig& config_;
   const Scaling plain_;
-  std::vector<Fault> faults_;
+  std::vector<LoadEvent> events_;
 };
 
 }  // namespace
 
-std::vector<Fault> silent_faults(const Server& server, const Adapter& adapter,
-                                 const std::vector<TensorState>& states) {
-  return Silent(server, adapter, states).faults();
+std::vector<LoadEvent> silent_events(const Server& server, const Adapter& adapter,
+                                     const std::vector<TensorState>& states) {
+  return Silent(server, adapter, states).events();
 }
 
-std::vector<Fault> scale_faults(const Server& server, const Adapter& adapter,
-                                const std::vector<TensorState>& states) {
+std::vector<LoadEvent> scale_events(const Server& server, const Adapter& adapter,
+                                    const std::vector<TensorState>& states) {
   const auto config = parsed(adapter.served.config);
   if (!config || !adapter.config.readable) return {};
-  return Scales(server, adapter, states, *config).faults();
+  return Scales(server, adapter, states, *config).events();
 }
 
 }  // namespace moelora::vllm

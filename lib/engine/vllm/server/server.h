@@ -30,7 +30,6 @@ struct Server {
   // Rows of gate (and of up) in a rank's buffer. MXFP4 backends round it up.
   int64_t intermediate() const;
   bool stacked() const { return wraps_stacked(model, settings); }
-  bool is_gpt_oss() const { return model.interleaved; }
 };
 
 // Throws Error for a base whose class this tool does not know. `spec` must outlive the result.

@@ -38,7 +38,7 @@ std::optional<Raised> raised_by(F&& step) {
 }
 
 // A PlanEvent whose tensors are still indices into the weights file.
-struct Fault {
+struct LoadEvent {
   const Cause* cause;
   Effect effect = Effect::refused;
   std::string detail;
@@ -46,8 +46,8 @@ struct Fault {
   std::optional<Refusal> refusal;
 };
 
-inline Fault refused(const Cause* cause, std::string_view stage, const Raised& raised,
-                     std::string detail, std::vector<uint32_t> tensors = {}) {
+inline LoadEvent refused(const Cause* cause, std::string_view stage, const Raised& raised,
+                         std::string detail, std::vector<uint32_t> tensors = {}) {
   return {cause, Effect::refused, std::move(detail), std::move(tensors),
           Refusal{std::string(stage), raised.type, raised.text, false}};
 }
