@@ -19,6 +19,8 @@ struct BufferRequest {
   const ServerOptions& options;
   const EngineVersion& version;
   int64_t tp_rank = 0;  // in [0, options.tp); with expert parallelism its experts follow from it
+
+  PlanRequest plan() const { return {{&adapter, 1}, spec, base_config, options, version}; }
 };
 
 // What one rank of a server holds of an adapter, as files. No adapter can be read from it again:

@@ -7,7 +7,7 @@
 #include <fmt/format.h>
 
 #include "lib/engine/engine.h"
-#include "lib/engine/sglang/outcome.h"
+#include "lib/engine/sglang/plan.h"
 #include "tests/engine/served_from_folder.h"
 #include "tests/engine/sglang_compare.h"
 

@@ -3,6 +3,10 @@
 #include <algorithm>
 
 #include "lib/engine/sglang/copy/slice.h"
+#include "lib/engine/sglang/kernels/expert_kernel.h"
+#include "lib/engine/sglang/plan.h"
+#include "lib/engine/sglang/pool/pool.h"
+#include "lib/engine/sglang/server.h"
 
 namespace moelora::sglang {
 namespace {
@@ -246,9 +250,12 @@ class PoolBlocks {
 
 }  // namespace
 
-std::vector<ServedBlock> pool_blocks(const Server& server, size_t index, const Pool& pool,
-                                     const ExpertKernel& kernel, const TensorMap& buffers) {
-  return PoolBlocks(server, index, pool, kernel, buffers).make();
+std::vector<ServedBlock> served_blocks(const BufferRequest& request, const RankBuffers& held) {
+  if (held.refused) return {};
+  const Server server = start_server(request.plan());
+  const ExpertKernel kernel = expert_kernel(server.model(), server.features(), request.options,
+                                            server.adapter(0).r, server.max_lora_rank());
+  return PoolBlocks(server, 0, server.pool_of(request.tp_rank), kernel, held.buffers).make();
 }
 
 }  // namespace moelora::sglang

@@ -12,6 +12,7 @@
 #include "lib/base/checked.h"
 #include "lib/base/error.h"
 #include "lib/engine/sglang/copy/load_to_buffer.h"
+#include "lib/engine/sglang/plan.h"
 
 namespace moelora::sglang {
 namespace {
@@ -288,6 +289,15 @@ TensorMap fill_pool(const Server& server, size_t index, const Pool& pool,
                  {&pool, 1}, false);
   PoolValues pool_values(adapter, served, values);
   return collector.tensors(pool_values);
+}
+
+RankBuffers fill_rank(const BufferRequest& request) {
+  const PlanRequest plan = request.plan();
+  Server server = start_server(plan);
+  if (server.count() > 0) plan_adapter(server, 0, plan);
+  if (const Refusal* refusal = server.first_refusal()) return {*refusal, {}};
+  return {std::nullopt,
+          fill_pool(server, 0, server.pool_of(request.tp_rank), request.adapter, request.values)};
 }
 
 }  // namespace moelora::sglang

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "lib/engine/buffers.h"
 #include "lib/engine/served_adapter.h"
 #include "lib/engine/sglang/pool/pool.h"
 #include "lib/engine/sglang/server.h"
@@ -23,5 +24,8 @@ namespace moelora::sglang {
 // a buffer beyond 2^48 elements and for a type that is no float type.
 TensorMap fill_pool(const Server& server, size_t index, const Pool& pool,
                     const ServedAdapter& served, const std::vector<TensorMap>& values);
+
+// Engine::fill.
+RankBuffers fill_rank(const BufferRequest& request);
 
 }  // namespace moelora::sglang

@@ -1,11 +1,17 @@
-#include "lib/engine/sglang/outcome.h"
+#include "lib/engine/sglang/plan.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
+#include "lib/adapter/tensor_name.h"
+#include "lib/base/error.h"
+#include "lib/base/path_pattern.h"
+#include "lib/base/utf8.h"
 #include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/copy/copied_values.h"
+#include "lib/engine/sglang/kernels/expert_kernel.h"
 #include "lib/engine/sglang/names.h"
 
 namespace moelora::sglang {
@@ -122,10 +128,129 @@ class FateFinder {
   bool any_refused_;
 };
 
+// The numbers that a pattern of the config gives to modules, as PEFT matches them. A key that
+// cannot be evaluated gives none: the config rules report it.
+class Pattern {
+ public:
+  explicit Pattern(const Json* pattern) {
+    if (pattern == nullptr) return;
+    for (const auto& [key, value] : pattern->members())
+      if (value.is_number()) table_.add(key, value.as_double());
+  }
+
+  bool empty() const { return table_.empty(); }
+
+  const double* find(std::string_view path) const {
+    try {
+      return table_.find(path);
+    } catch (const Error&) {
+      return nullptr;
+    }
+  }
+
+ private:
+  PatternTable<double> table_;
+};
+
+bool is_true(const Json& config, std::string_view key) {
+  const Json* value = config.find(key);
+  return value != nullptr && value->is(Json::Kind::boolean) && value->as_bool();
+}
+
+void check_rslora(CpuAdapter& adapter) {
+  if (!is_true(adapter.config, "use_rslora") || adapter.r <= 1) return;
+  const double root = std::sqrt(static_cast<double>(adapter.r));
+  adapter.add_event(
+      &cause::rslora_ignored, Effect::wrong_scale,
+      fmt::format("use_rslora is true: trained with scale lora_alpha / sqrt(r) = {:.6g}, served "
+                  "with lora_alpha / r = {:.6g}, {:.3g} times too weak",
+                  adapter.alpha / root, adapter.scale(), root));
+}
+
+void check_patterns(CpuAdapter& adapter) {
+  const Pattern ranks(adapter.config.find("rank_pattern"));
+  const Pattern alphas(adapter.config.find("alpha_pattern"));
+  if (ranks.empty() && alphas.empty()) return;
+  for (size_t i = 0; i < adapter.sources.size(); ++i) {
+    const std::string& name = adapter.sources[i].name;
+    if (adapter.outcome.refused[i] || !is_factor(name)) continue;
+    const std::string module = parse_tensor_name(name).module;
+    const double *rank = ranks.find(module), *alpha = alphas.find(module);
+    const double r = rank != nullptr ? *rank : static_cast<double>(adapter.r);
+    const double trained = (alpha != nullptr ? *alpha : adapter.alpha) / r;
+    if (trained == adapter.scale() || (rank == nullptr && alpha == nullptr)) continue;
+    EventLog::Event& event =
+        adapter.outcome.events.event(&cause::patterns_ignored, Effect::wrong_scale);
+    if (event.is_new())
+      event.detail = fmt::format("{} was trained with scale {:.6g}, served with {:.6g}",
+                                 printable(leaf_of(name)), trained, adapter.scale());
+    event.sources.push_back(static_cast<int32_t>(i));
+  }
+}
+
+// SGLang scales every module by lora_alpha / r: what rsLoRA, rank_pattern and alpha_pattern say
+// otherwise is not read. An event for each that changes the scale of a tensor that is there.
+void check_scales(CpuAdapter& adapter) {
+  check_rslora(adapter);
+  check_patterns(adapter);
+}
+
+// Started with the adapters, or empty and asked to load them.
+void start(Server& server, const PlanRequest& request) {
+  const bool empty = starts_empty(request.options);
+  server.start(empty ? std::span<const ServedAdapter>() : request.adapters);
+  if (empty && server.has_pool())
+    for (const ServedAdapter& adapter : request.adapters) server.load(adapter);
+}
+
+void add_notes(const ModelClass& model, const Features& features, ServerPlan& plan) {
+  if (!model.facts.run_by_oracle)
+    plan.notes.push_back(
+        fmt::format("SGLang's class for {} was not run by the oracle: its modules are taken from "
+                    "the hub's names",
+                    model.family));
+  if (!features.replicated_layers)
+    plan.notes.push_back(
+        "releases before 0.5.11 are followed by reading their code, not by running them");
+}
+
 }  // namespace
 
 std::vector<TensorFate> tensor_fates(Server& server, size_t index) {
   return FateFinder(server, index).find();
+}
+
+AdapterPlan plan_adapter(Server& server, size_t index, const PlanRequest& request) {
+  server.use(index);
+  AdapterPlan out;
+  CpuAdapter& adapter = server.mutable_adapter(index);
+  out.fates = tensor_fates(server, index);
+  if (adapter.alive) {
+    check_scales(adapter);
+    check_kernels(server, index, request.options, request.base_config);
+  }
+  out.events = adapter.outcome.events.plan_events(adapter.sources);
+  return out;
+}
+
+Server start_server(const PlanRequest& request) {
+  Server server(make_model_class(request.spec, request.base_config), features_of(request.version),
+                launch_of(request.options));
+  start(server, request);
+  return server;
+}
+
+ServerPlan plan(const PlanRequest& request) {
+  Server server = start_server(request);
+  ServerPlan out;
+  for (size_t i = 0; i < server.count(); ++i)
+    out.adapters.push_back(plan_adapter(server, i, request));
+  out.adapters.resize(request.adapters.size());
+  out.server = server.events();
+  if (!server.pools().empty())
+    out.memory = plan_memory(server.pools().front(), server.launch().slots, request.base_config);
+  add_notes(server.model(), server.features(), out);
+  return out;
 }
 
 }  // namespace moelora::sglang
