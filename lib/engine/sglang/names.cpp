@@ -2,6 +2,8 @@
 
 #include <limits>
 
+#include "lib/base/dotted_path.h"
+
 namespace moelora::sglang {
 namespace {
 
@@ -25,10 +27,6 @@ std::string_view without_weight(std::string_view name) {
   return name.ends_with(kWeight) ? name.substr(0, name.size() - kWeight.size()) : name;
 }
 
-std::string_view last_component(std::string_view name) {
-  return name.substr(name.rfind('.') + 1);  // npos + 1 is 0
-}
-
 constexpr std::string_view kFactors[] = {"lora_A", "lora_B", "lora_embedding_A",
                                          "lora_embedding_B"};
 
@@ -50,17 +48,16 @@ std::optional<int64_t> layer_of(std::string_view name) { return number_after(nam
 
 std::optional<int64_t> expert_of(std::string_view name) { return number_after(name, "experts."); }
 
-std::string_view leaf_of(std::string_view name) {
+std::string_view module_of(std::string_view name) {
   for (std::string_view factor : kFactors) {
     const size_t at = name.find(factor);
-    if (at != std::string_view::npos && at > 0) return last_component(name.substr(0, at - 1));
+    if (at != std::string_view::npos && at > 0) return leaf_of(name.substr(0, at - 1));
   }
-  const size_t dot = name.rfind('.');
-  return last_component(name.substr(0, dot == std::string_view::npos ? 0 : dot));
+  return leaf_of(parent_of(name));
 }
 
 bool is_factor(std::string_view name) {
-  const std::string_view last = last_component(without_weight(name));
+  const std::string_view last = leaf_of(without_weight(name));
   for (std::string_view factor : kFactors)
     if (last == factor) return true;
   return false;

@@ -183,7 +183,7 @@ void check_patterns(CpuAdapter& adapter) {
         adapter.outcome.events.event(&cause::patterns_ignored, Effect::wrong_scale);
     if (event.is_new())
       event.detail = fmt::format("{} was trained with scale {:.6g}, served with {:.6g}",
-                                 printable(leaf_of(name)), trained, adapter.scale());
+                                 printable(module_of(name)), trained, adapter.scale());
     event.sources.push_back(static_cast<int32_t>(i));
   }
 }

@@ -130,7 +130,7 @@ std::vector<int32_t> sources_of_target(const CpuAdapter& adapter, std::string_vi
                                        const Features& features) {
   std::vector<int32_t> out;
   for (size_t i = 0; i < adapter.sources.size(); ++i)
-    if (normalised_target(leaf_of(adapter.sources[i].name), features) == target)
+    if (normalised_target(module_of(adapter.sources[i].name), features) == target)
       out.push_back(static_cast<int32_t>(i));
   return out;
 }

@@ -37,7 +37,7 @@ Diagnosis rank_cause(const CpuAdapter& adapter, const Source& source, int64_t ra
   if (has_pattern(adapter, "rank_pattern"))
     return {&cause::patterns_ignored,
             fmt::format("rank_pattern gives {} rank {}; the server holds every module at r = {}",
-                        in_text(leaf_of(source.name)), rank, adapter.r)};
+                        in_text(module_of(source.name)), rank, adapter.r)};
   return {&cause::rank_mismatch,
           fmt::format("rank {} in the tensor, r = {} in the config", rank, adapter.r)};
 }
@@ -76,7 +76,7 @@ Diagnosis cause_of_stack(const CpuAdapter& adapter, std::span<const Staged* cons
 
 Diagnosis cause_of_unmatched(const CpuAdapter& adapter, const Staged& entry, const NameSet& targets,
                              const Features& features) {
-  const std::string_view leaf = leaf_of(entry.name);
+  const std::string_view leaf = module_of(entry.name);
   if (is_one_of(leaf, kRouters))
     return {&cause::router_target, "a factor of the router, which SGLang cannot serve"};
   if (!is_factor(entry.name))
@@ -111,7 +111,7 @@ Diagnosis cause_of_unmatched(const CpuAdapter& adapter, const Staged& entry, con
 
 Diagnosis cause_of_shape(const CpuAdapter& adapter, const Staged& entry, int64_t max_rank,
                          std::string found_and_expected) {
-  const std::string_view leaf = leaf_of(entry.name);
+  const std::string_view leaf = module_of(entry.name);
   if (adapter.r > max_rank)
     return {&cause::rank_over_limit,
             fmt::format("r = {}, and the server's --max-lora-rank is {}", adapter.r, max_rank)};

@@ -178,9 +178,17 @@ class LayerNormaliser {
     for (const std::string& gone : names)
       if (Staged* entry = weights_.find(gone)) weights_.take(*entry);
     if (!stacked.error.empty()) return;
-    const auto before =
-        weights_.set({std::move(name), std::move(stacked.shape), std::move(stacked.blocks)});
+    put({std::move(name), std::move(stacked.shape), std::move(stacked.blocks)});
+  }
+
+  void put(Staged value) {
+    const auto before = weights_.set(std::move(value));
     adapter_.lose(before, &cause::ignored_tensors, "another tensor takes its place");
+  }
+
+  // The entry whose name has `to` where that of `entry` has `from`; null for none.
+  Staged* other(const Staged& entry, std::string_view from, std::string_view to) {
+    return weights_.find(replaced(entry.name, from, to));
   }
 
   void refuse_stack(std::span<const Staged* const> parts, const std::string& error) {
@@ -247,9 +255,7 @@ class LayerNormaliser {
         if (!contains(entry.name, from)) continue;
         Staged moved = weights_.take(entry);
         moved.name = replaced(moved.name, from, to);
-        const auto before = weights_.set(std::move(moved));
-        adapter_.lose(before, &cause::ignored_tensors, "another tensor takes its place");
-        return;
+        return put(std::move(moved));
       }
     });
   }
@@ -258,7 +264,7 @@ class LayerNormaliser {
     if (!any("x_proj")) return;
     each([&](Staged& gate) {
       if (!contains(gate.name, "gate_proj")) return;
-      const Staged* x = weights_.find(replaced(gate.name, "gate_proj", "x_proj"));
+      const Staged* x = other(gate, "gate_proj", "x_proj");
       if (x == nullptr) return;
       const Staged* parts[] = {&gate, x};
       stack(replaced(gate.name, "gate_proj", "in_proj"), parts, gate.rank() - 2);
@@ -269,11 +275,10 @@ class LayerNormaliser {
     if (!any("in_proj_q")) return;
     each([&](Staged& q) {
       if (contains(q.name, "in_proj_q.")) {
-        const auto other = [&](std::string_view part) {
-          return weights_.find(replaced(q.name, "in_proj_q", part));
-        };
-        const Staged* parts[] = {&q, other("in_proj_k"), other("in_proj_v"), other("in_proj_z")};
-        if (parts[1] == nullptr || parts[2] == nullptr || parts[3] == nullptr) return;
+        const Staged* parts[] = {&q, other(q, "in_proj_q", "in_proj_k"),
+                                 other(q, "in_proj_q", "in_proj_v"),
+                                 other(q, "in_proj_q", "in_proj_z")};
+        if (std::find(std::begin(parts), std::end(parts), nullptr) != std::end(parts)) return;
         stack(replaced(q.name, "in_proj_q", "in_proj_qkvz"), parts, q.rank() - 2);
       } else if (contains(q.name, "in_proj_qkvz") && q.is_a()) {
         repeat(q, 4);
@@ -291,7 +296,7 @@ class LayerNormaliser {
   }
 
   void stack_gate(Staged& gate) {
-    const Staged* up = weights_.find(replaced(gate.name, "gate_proj", "up_proj"));
+    const Staged* up = other(gate, "gate_proj", "up_proj");
     const bool empty = up == nullptr || is_empty(up->shape);
     std::string name = replaced(gate.name, "gate_proj", "gate_up_proj");
     if (empty && !model_.gated && contains(gate.name, ".experts.")) {
@@ -311,7 +316,7 @@ class LayerNormaliser {
     if (!any("q_a_proj")) return;
     each([&](Staged& q) {
       if (!contains(q.name, "q_a_proj") || contains(q.name, "fused_qkv_a_proj_with_mqa")) return;
-      const Staged* kv = weights_.find(replaced(q.name, "q_a_proj", "kv_a_proj_with_mqa"));
+      const Staged* kv = other(q, "q_a_proj", "kv_a_proj_with_mqa");
       const Staged zeros = zeros_like(q);
       const Staged* parts[] = {&q, kv != nullptr ? kv : &zeros};
       stack(replaced(q.name, "q_a_proj", "fused_qkv_a_proj_with_mqa"), parts, 0);

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "lib/base/dotted_path.h"
 #include "lib/engine/server_class.h"
 
 namespace moelora::sglang {
@@ -81,13 +82,6 @@ bool is_among(std::string_view name, const std::vector<std::string>& names) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-std::string_view leaf_of_path(std::string_view path) { return path.substr(path.rfind('.') + 1); }
-
-std::string parent_of(const std::string& path) {
-  const size_t dot = path.rfind('.');
-  return dot == std::string::npos ? "" : path.substr(0, dot + 1);
-}
-
 LayerKind kind_of(const LinearSpec& linear, std::string_view leaf) {
   if (linear.role == Role::embedding) return LayerKind::embedding;
   if (linear.role == Role::lm_head) return LayerKind::lm_head;
@@ -154,9 +148,8 @@ class Builder {
     for (const LinearSpec* linear : by_layer_[static_cast<size_t>(sample)]) {
       if (linear->role == Role::attention || linear->role == Role::mixer) continue;
       std::string name = linear->hub;
-      const std::string from = "layers." + std::to_string(sample) + ".";
-      if (const size_t at = name.find(from); at != std::string::npos)
-        name.replace(at, from.size(), "layers." + std::to_string(layer) + ".");
+      if (const auto at = find_layer(name))
+        name.replace(at->begin, at->end - at->begin, std::to_string(layer));
       out.emplace_back(linear, std::move(name));
     }
     return out;
@@ -189,25 +182,25 @@ class Builder {
   // Whether `linear` is a part of a packed module of its parent, which its first part adds.
   bool add_packed(const LinearSpec& linear, const std::string& name, int layer,
                   const std::map<std::string, const LinearSpec*, std::less<>>& by_name) {
-    const std::string parent = parent_of(name);
+    const std::string stem(stem_of(name));
     for (const PackedModule& packed : layer_table().packed) {
       std::vector<const LinearSpec*> parts;
       for (const std::string& part : packed.parts)
-        if (const auto at = by_name.find(parent + part); at != by_name.end())
+        if (const auto at = by_name.find(stem + part); at != by_name.end())
           parts.push_back(at->second);
       if (parts.size() != packed.parts.size()) continue;
       const auto mine = std::find(parts.begin(), parts.end(), &linear);
       if (mine == parts.end()) continue;
-      if (mine == parts.begin()) add_parts(packed, parent, parts, layer);
+      if (mine == parts.begin()) add_parts(packed, stem, parts, layer);
       return true;
     }
     return false;
   }
 
-  void add_parts(const PackedModule& packed, const std::string& parent,
+  void add_parts(const PackedModule& packed, const std::string& stem,
                  const std::vector<const LinearSpec*>& parts, int layer) {
     ClassModule& module = out_.modules.emplace_back();
-    module.name = parent + packed.name;
+    module.name = stem + packed.name;
     module.kind = packed.kind;
     module.layer = layer;
     module.in = parts.front()->in;
@@ -217,7 +210,7 @@ class Builder {
       module.out = {key, key, value, value};  // q, k, v and z
       module.parts = {module.name};
     } else {
-      for (const std::string& part : packed.parts) module.parts.push_back(parent + part);
+      for (const std::string& part : packed.parts) module.parts.push_back(stem + part);
     }
   }
 
@@ -226,7 +219,7 @@ class Builder {
     module.name = name;
     module.parts = {name};
     module.layer = layer;
-    module.kind = kind_of(linear, leaf_of_path(name));
+    module.kind = kind_of(linear, leaf_of(name));
     module.in = linear.in;
     module.out = {linear.out};
     if (linear.role == Role::shared_expert_gate) {
@@ -247,7 +240,7 @@ class Builder {
 
 }  // namespace
 
-std::string_view ClassModule::leaf() const { return leaf_of_path(name); }
+std::string_view ClassModule::leaf() const { return leaf_of(name); }
 
 int64_t ClassModule::rows() const { return std::accumulate(out.begin(), out.end(), int64_t{0}); }
 

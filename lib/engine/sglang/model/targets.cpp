@@ -6,6 +6,7 @@
 #include <iterator>
 #include <utility>
 
+#include "lib/base/dotted_path.h"
 #include "lib/engine/sglang/names.h"
 
 namespace moelora::sglang {
@@ -56,10 +57,8 @@ std::string_view name_of(const ClassModule& module) {
 // "gate_up_proj", or "indexer.wq_b" of a target that names the parent too.
 bool is_target(const ClassModule& module, const NameSet& targets) {
   if (targets.count(module.leaf()) != 0) return true;
-  const std::string_view name = module.name;
-  const size_t dot = name.rfind('.');
-  if (dot == std::string_view::npos || dot == 0) return false;
-  return targets.count(name.substr(name.rfind('.', dot - 1) + 1)) != 0;
+  const std::string_view name = module.name, above = stem_of(parent_of(name));
+  return targets.count(name.substr(above.size())) != 0;
 }
 
 bool is_supported(const ClassModule& module, const Features& features) {
@@ -136,7 +135,7 @@ const ClassModule* find_module(const ModelClass& model, std::string_view leaf, i
 }  // namespace
 
 std::string normalised_target(std::string_view name, const Features& features) {
-  const std::string_view last = name.substr(name.rfind('.') + 1);
+  const std::string_view last = leaf_of(name);
   for (const auto& [from, to] : kMappings)
     if (from == last) return std::string(to);
   if (features.replicated_layers)
