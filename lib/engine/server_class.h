@@ -9,9 +9,9 @@
 // What a server's model classes take is data: schemas/engines/ENGINE.json, embedded at build, and
 // the files of families (schemas/models/*.json, --model-spec), which may bring their own classes,
 // so that a family with its servers' classes is one file.
-//   schemas/engines/vllm.json   {.., "classes": [{"name": "GptOssForCausalLM", "families":
-//                               ["gpt_oss"], ..}, ..]}
-//   a family's file             {.., "engines": {"vllm": [{"name": "NewMoeForCausalLM", ..}]}}
+//   schemas/engines/ENGINE.json   {.., "classes": [{"name": "GptOssForCausalLM", "families":
+//                                 ["gpt_oss"], ..}, ..]}
+//   a family's file               {.., "engines": {ENGINE: [{"name": "NewMoeForCausalLM", ..}]}}
 // The other keys of a class are the engine's: schemas/engines/ENGINE.schema.json explains them.
 namespace moelora {
 

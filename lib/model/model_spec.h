@@ -96,7 +96,7 @@ class ModelSpec {
 
   Renames aliases;  // of normalised(), in order, at component boundaries
 
-  // What the family's file says of servers' classes, {"vllm": [..]}, for lib/engine/server_class.h;
+  // What the family's file says of servers' classes, {ENGINE: [..]}, for lib/engine/server_class.h;
   // null for nothing. `family_file` names the file, for messages.
   Json engines;
   std::string family_file;

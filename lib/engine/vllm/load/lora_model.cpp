@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "lib/adapter/tensor_name.h"
+#include "lib/base/dotted_path.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora::vllm {

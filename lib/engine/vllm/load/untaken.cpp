@@ -6,13 +6,12 @@
 #include <algorithm>
 
 #include "lib/adapter/tensor_name.h"
+#include "lib/base/dotted_path.h"
 #include "lib/base/nearest.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora::vllm {
 namespace {
-
-std::string_view leaf(std::string_view name) { return name.substr(name.rfind('.') + 1); }
 
 // "model.layers." and 3 of "model.layers.3.mlp"; -1 where there is no layer.
 struct Place {
@@ -20,12 +19,9 @@ struct Place {
   int64_t layer = -1;
 };
 Place place_of(std::string_view module) {
-  constexpr std::string_view kMark = "layers.";
-  const size_t at = module.find(kMark);
-  if (at == std::string_view::npos) return {module, -1};
-  const std::string_view rest = module.substr(at + kMark.size());
-  const auto layer = parse_index(rest.substr(0, rest.find('.')));
-  return {module.substr(0, at + kMark.size()), layer ? *layer : -1};
+  const auto found = find_layer(std::string(module) + ".");
+  if (!found) return {module, -1};
+  return {module.substr(0, found->begin), found->layer};
 }
 
 const Module* experts_of(const Server& server, int64_t layer) {
@@ -50,12 +46,12 @@ Unused expert_tensor(const Server& server, const std::string& module, int64_t la
   const Module* experts = experts_of(server, layer);
   if (experts == nullptr) return Unused::dense;
   if (path_of_experts(module) != experts->name) return Unused::moe_path;
-  return leaf(module) == "base_layer" ? Unused::base_layer : Unused::form;
+  return leaf_of(module) == "base_layer" ? Unused::base_layer : Unused::form;
 }
 
 bool is_unwrapped_router(const Server& server, const std::string& module) {
   const std::vector<std::string>& unwrapped = server.model.unwrapped;
-  const std::string_view name = leaf(module);
+  const std::string_view name = leaf_of(module);
   return (name == "gate" || name == "router") &&
          std::find(unwrapped.begin(), unwrapped.end(), name) != unwrapped.end();
 }
@@ -64,7 +60,7 @@ std::string like_it(const Server& server, const std::string& module, int64_t lay
   std::vector<std::string_view> same_leaf, all;
   for (const Module& wrapped : server.modules)
     for (const Child& child : wrapped.children) {
-      if (wrapped.layer == layer && leaf(child.name) == leaf(module))
+      if (wrapped.layer == layer && leaf_of(child.name) == leaf_of(module))
         same_leaf.push_back(child.name);
       all.push_back(child.name);
     }
@@ -75,7 +71,7 @@ std::string like_it(const Server& server, const std::string& module, int64_t lay
 
 bool is_packed_name(const Server& server, std::string_view name) {
   return std::any_of(server.modules.begin(), server.modules.end(), [&](const Module& module) {
-    return module.packed && !module.is_experts() && leaf(module.name) == name;
+    return module.packed && !module.is_experts() && leaf_of(module.name) == name;
   });
 }
 
@@ -84,7 +80,7 @@ bool is_router(const Server& server, std::string_view name) {
          std::any_of(server.spec.linears.begin(), server.spec.linears.end(),
                      [&](const LinearSpec& linear) {
                        return linear.role == Role::router &&
-                              (leaf(linear.hub) == name || leaf(linear.memory) == name);
+                              (leaf_of(linear.hub) == name || leaf_of(linear.memory) == name);
                      });
 }
 
@@ -98,7 +94,7 @@ const Cause* cause_of_expert_name(const Server& server, std::string_view tail) {
                ? &cause::shared_outer_flag
                : &cause::layout_class_mismatch;
   if (server.settings.shared_outer || server.stacked()) return &cause::layout_class_mismatch;
-  return leaf(rest) == "gate_up_proj" ? &cause::fused_names : &cause::unsupported_name;
+  return leaf_of(rest) == "gate_up_proj" ? &cause::fused_names : &cause::unsupported_name;
 }
 
 }  // namespace
@@ -124,7 +120,7 @@ const Cause* cause_of_module(const Server& server, std::string_view module) {
   const size_t experts = module.find(".experts");
   if (experts != std::string_view::npos)
     return cause_of_expert_name(server, module.substr(experts + 1));
-  const std::string_view name = leaf(module);
+  const std::string_view name = leaf_of(module);
   if (is_packed_name(server, name)) return &cause::fused_names;
   if (name == "embed_tokens" || name == "lm_head") return &cause::embedding_target;
   return is_router(server, name) ? &cause::router_target : &cause::unsupported_name;

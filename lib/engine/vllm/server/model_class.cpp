@@ -57,10 +57,10 @@ ModuleName module_name(const JsonView& json) {
 }
 
 void read_experts(const JsonView& json, ModelClass& out) {
-  json.allow_only({"path", "gate", "up", "down", "stacked", "interleaved"});
+  json.allow_only({"path", "gate", "up", "down", "is_3d_moe_weight", "interleaved"});
   out.experts = json.at("path").string();
   out.expert_names = {text(json, "gate"), json.at("up").string(), json.at("down").string()};
-  out.stacked = flag(json, "stacked");
+  out.stacked = flag(json, "is_3d_moe_weight");
   out.interleaved = flag(json, "interleaved");
   if (std::none_of(out.modules.begin(), out.modules.end(),
                    [&](const ModuleName& module) { return module.name == out.experts; }))

@@ -4,13 +4,12 @@
 #include <map>
 #include <numeric>
 
+#include "lib/base/dotted_path.h"
+
 namespace moelora::vllm {
 namespace {
 
 constexpr std::string_view kGateUp = "gate_up_proj";
-
-std::string_view leaf_of(std::string_view name) { return name.substr(name.rfind('.') + 1); }
-std::string_view parent_of(std::string_view name) { return name.substr(0, name.rfind('.') + 1); }
 
 bool lists(const std::vector<std::string>& list, std::string_view word) {
   return std::find(list.begin(), list.end(), word) != list.end();
@@ -61,9 +60,8 @@ class Builder {
   };
 
   void add_linear(std::string name, const LinearSpec& linear) {
-    const std::string mark = "layers." + std::to_string(linear.layer) + ".";
-    if (const size_t at = name.find(mark); at != std::string::npos && root_.empty())
-      root_ = name.substr(0, at) + "layers.";
+    if (const auto place = find_layer(name); place && root_.empty())
+      root_ = name.substr(0, place->begin);
     linears_.emplace(std::move(name), &linear);
   }
 
@@ -135,7 +133,7 @@ class Builder {
 
   // Where the mixer's in_proj is, which its class packs or not.
   void add_convolution(const std::string& name, int layer) {
-    const std::string mark = std::string(parent_of(name)) + "in_proj";
+    const std::string mark = sibling(name, "in_proj");
     const auto sibling = linears_.lower_bound(mark);
     if (sibling == linears_.end() || !sibling->first.starts_with(mark)) return;
     Module module{name, Kind::unknown, layer, false, {Child{name}}, {}};
@@ -157,14 +155,14 @@ class Builder {
     if (pack->first == kGateUp && !packs_gate_up(model_, config_)) return;
     Module module{name, Kind::merged, layer, true, {}, {}};
     for (const std::string& word : pack->second)
-      if (!linears_.contains(std::string(parent_of(name)) + word)) return;
+      if (!linears_.contains(sibling(name, word))) return;
     for (const std::string& word : pack->second) add_child(module, word);
     if (pack->second.front() == "in_proj_qkv") module.slices = key_value_slices(module);
     modules_.push_back(std::move(module));
   }
 
   void add_child(Module& module, const std::string& word) {
-    const std::string name = std::string(parent_of(module.name)) + word;
+    const std::string name = sibling(module.name, word);
     Child out = child(name, *take(name));
     out.parts = lists(kinds_.replicated, leaf_of(module.name)) ? 1 : tp_;
     if (word == "k_proj" || word == "v_proj") out.parts = std::min(out.parts, kv_heads());

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "lib/base/dotted_path.h"
+
 namespace moelora::vllm {
 namespace {
 
@@ -67,13 +69,6 @@ class Buffers {
 
 constexpr uint64_t kBytes = 2;  // vLLM's LoRA is float16 or bfloat16
 
-// "attn.qkv_proj" of "model.layers.3.attn.qkv_proj".
-std::string below_layer(const Module& module) {
-  const std::string mark = fmt::format("layers.{}.", module.layer);
-  const size_t at = module.name.find(mark);
-  return at == std::string::npos ? module.name : module.name.substr(at + mark.size());
-}
-
 // Buffers of one name below the layer and one shape are a row.
 class Table {
  public:
@@ -83,7 +78,8 @@ class Table {
     uint64_t bytes = kBytes;
     for (int64_t extent : buffer.shape)
       bytes *= static_cast<uint64_t>(std::max<int64_t>(extent, 0));
-    const std::string name = below_layer(module) + buffer.name.substr(module.name.size());
+    const std::string name =
+        std::string(below_layer(module.name)) + buffer.name.substr(module.name.size());
     auto row = std::find_if(rows.begin(), rows.end(), [&](const MemoryRow& r) {
       return r.buffer == name && r.shape == buffer.shape;
     });

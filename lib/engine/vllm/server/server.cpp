@@ -5,14 +5,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
 #include "lib/engine/python_text.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora::vllm {
 namespace {
-
-std::string_view leaf(std::string_view name) { return name.substr(name.rfind('.') + 1); }
 
 // In the order of w1, w2, w3; of experts without a gate: up, down.
 std::vector<std::string> expert_words(const ExpertNames& names) {
@@ -43,8 +42,8 @@ bool has_unpacked_gate_up(const Server& server, const Json& base_config) {
 
 void accept_names(Server& server) {
   for (const Module& module : server.modules) {
-    if (!module.packed) server.accepted.emplace(leaf(module.name));
-    for (const Child& child : module.children) server.accepted.emplace(leaf(child.name));
+    if (!module.packed) server.accepted.emplace(leaf_of(module.name));
+    for (const Child& child : module.children) server.accepted.emplace(leaf_of(child.name));
   }
   server.accepted.insert(server.model.unwrapped.begin(), server.model.unwrapped.end());
   if (server.spec.experts > 0) server.accepted.emplace("experts");
