@@ -7,6 +7,7 @@
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
 #include "lib/engine/fit/deltas.h"
+#include "lib/io/weights.h"
 #include "tests/engine/fitted.h"
 #include "tests/io/error_text.h"
 
