@@ -221,7 +221,7 @@ struct AdapterCommand {
   }
 
   std::string verified_text(const Conversion& c, int64_t factors) const {
-    if (!c.fitting || c.fitting->repairs.empty())
+    if (!c.changes || c.changes->made.empty())
       return fmt::format("verified: {} factors identical\n", factors);
     return fmt::format(
         "verified: {} factors as planned; the deltas are the input's within one rounding\n",

@@ -238,8 +238,8 @@ void set_suffixes(const WrittenConfig& in, Json& config) {
   std::set<std::string> leaves;
   for (const auto& targets : {in.dense, in.experts})
     for (const ExpertTarget& t : targets) {
-      const auto other = in.fitting->suffixes.find(leaf(t.path));
-      leaves.insert(other == in.fitting->suffixes.end() ? leaf(t.path) : other->second);
+      const auto other = in.changes->suffixes.find(leaf(t.path));
+      leaves.insert(other == in.changes->suffixes.end() ? leaf(t.path) : other->second);
     }
   config.set("target_modules", Json::strings({leaves.begin(), leaves.end()}));
   for (const char* key :
@@ -251,9 +251,9 @@ void set_suffixes(const WrittenConfig& in, Json& config) {
 
 Json write_config(const WrittenConfig& in) {
   Json config = in.original.json;
-  const bool fitted = in.fitting != nullptr;
+  const bool fitted = in.changes != nullptr;
   if (config.find("peft_type") == nullptr) config.set("peft_type", "LORA");
-  if (fitted && in.fitting->targets == TargetStyle::suffixes)
+  if (fitted && in.changes->targets == TargetStyle::suffixes)
     set_suffixes(in, config);
   else if (in.layout != nullptr || fitted)
     set_targets(in, config);

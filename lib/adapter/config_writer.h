@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "lib/adapter/fitting.h"
+#include "lib/adapter/changes.h"
 #include "lib/adapter/layout.h"
 
 namespace moelora {
@@ -21,7 +21,7 @@ struct WrittenConfig {
   LayoutWriteOptions options;
   std::optional<GateUpOrder> gate_up_order;  // of fused factors as written
   std::span<const ExpertTarget> dense, experts;
-  const Fitting* fitting = nullptr;  // set: written for one engine
+  const Changes* changes = nullptr;  // set: written for one engine
 };
 
 Json write_config(const WrittenConfig& in);

@@ -51,27 +51,6 @@ bool exact(const std::set<std::string>& changes) {
                      [](const std::string& change) { return exact(change); });
 }
 
-Json dropped_json(const DroppedPart& part) {
-  return Json::object({{"kind", part.kind},
-                       {"modules", Json::strings(part.modules)},
-                       {"norm", part.norm ? Json(*part.norm) : Json()},
-                       {"whole", part.whole}});
-}
-
-// What was done for an engine: "for", "server_options", "repairs", "dropped".
-void add_fitting(const Fitting& fitting, Json::Members& head) {
-  std::vector<Json> repairs, dropped;
-  for (const Repair& repair : fitting.repairs)
-    repairs.push_back(Json::object({{"name", repair.name}, {"note", repair.note}}));
-  for (const DroppedPart& part : fitting.dropped) dropped.push_back(dropped_json(part));
-  head.emplace_back("for", fitting.engine);
-  head.emplace_back("server_options", Json::strings(fitting.options));
-  head.emplace_back("repairs", Json::array(std::move(repairs)));
-  head.emplace_back("dropped", Json::array(std::move(dropped)));
-}
-
-Json layout_id(const Layout* layout) { return layout != nullptr ? Json(layout->id) : Json(); }
-
 std::string tensor_line(const std::string& name, const Tensor& tensor,
                         const WrittenWeights& written) {
   const Origin from = origin(tensor);
@@ -100,13 +79,6 @@ std::string report_text(const Json::Members& head, const TensorMap& tensors,
     out += tensor_line(name, tensor, written);
   }
   return out + "\n  }\n}\n";
-}
-
-std::string conversion_report(const Conversion& c, const WrittenWeights& written) {
-  Json::Members head{{"from", layout_id(c.input.layout)}, {"to", layout_id(c.to)}};
-  if (c.fitting) add_fitting(*c.fitting, head);
-  head.emplace_back("notes", Json::strings(c.notes));
-  return report_text(head, c.tensors, written);
 }
 
 }  // namespace moelora

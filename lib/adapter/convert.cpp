@@ -156,19 +156,19 @@ Conversion planned(Conversion c, const PlanOptions& options, bool named) {
       fuse_for(c, spec, options.threads);
     else
       split_gate_up(c.adapter);
-    if (!c.fitting) note_ranks(c);
+    if (!c.changes) note_ranks(c);
     check_expert_count(c, spec);
     experts = c.to->write({c.adapter, spec, form});
-  } else if (!c.fitting) {
+  } else if (!c.changes) {
     c.notes.push_back("no routed-expert factors: every layout writes the same");
   }
   for (auto& [name, tensor] : experts.tensors) c.tensors[name] = std::move(tensor);
-  if (c.fitting) {
-    for (const Repair& repair : c.fitting->repairs) c.notes.push_back(repair.note);
-    c.notes.insert(c.notes.end(), c.fitting->notes.begin(), c.fitting->notes.end());
+  if (c.changes) {
+    for (const Change& change : c.changes->made) c.notes.push_back(change.note);
+    c.notes.insert(c.notes.end(), c.changes->notes.begin(), c.changes->notes.end());
   }
   c.config = write_config({c.adapter.config, spec, c.to, form, c.adapter.gate_up_order, dense,
-                           experts.targets, c.fitting ? &*c.fitting : nullptr});
+                           experts.targets, c.changes ? &*c.changes : nullptr});
   return c;
 }
 
@@ -199,12 +199,12 @@ Conversion plan_conversion(LoadedAdapter input, const PlanOptions& options) {
   return planned(std::move(c), options, false);
 }
 
-Conversion plan_conversion(LoadedAdapter input, Adapter fitted, Fitting fitting,
+Conversion plan_conversion(LoadedAdapter input, Adapter fitted, Changes changes,
                            const PlanOptions& options) {
   Conversion c;
   c.input = std::move(input);
   c.adapter = std::move(fitted);
-  c.fitting = std::move(fitting);
+  c.changes = std::move(changes);
   return planned(std::move(c), options, true);
 }
 
@@ -248,6 +248,33 @@ AdapterFiles staged_files(const Conversion& c, OutputFolder& folder) {
   return out;
 }
 
+Json left_out_json(const LeftOut& part) {
+  return Json::object({{"kind", part.kind},
+                       {"modules", Json::strings(part.modules)},
+                       {"norm", part.norm ? Json(*part.norm) : Json()},
+                       {"whole", part.whole}});
+}
+
+void add_changes(const Changes& changes, Json::Members& head) {
+  std::vector<Json> repairs, dropped;
+  for (const Change& change : changes.made)
+    repairs.push_back(Json::object({{"name", change.name}, {"note", change.note}}));
+  for (const LeftOut& part : changes.left_out) dropped.push_back(left_out_json(part));
+  head.emplace_back("for", changes.engine);
+  head.emplace_back("server_options", Json::strings(changes.options));
+  head.emplace_back("repairs", Json::array(std::move(repairs)));
+  head.emplace_back("dropped", Json::array(std::move(dropped)));
+}
+
+Json layout_id(const Layout* layout) { return layout != nullptr ? Json(layout->id) : Json(); }
+
+std::string conversion_report(const Conversion& c, const WrittenWeights& written) {
+  Json::Members head{{"from", layout_id(c.input.layout)}, {"to", layout_id(c.to)}};
+  if (c.changes) add_changes(*c.changes, head);
+  head.emplace_back("notes", Json::strings(c.notes));
+  return report_text(head, c.tensors, written);
+}
+
 }  // namespace
 
 WrittenConversion write_conversion(const Conversion& c, const std::string& out,
@@ -257,7 +284,7 @@ WrittenConversion write_conversion(const Conversion& c, const std::string& out,
   OutputFolder folder(out, std::move(inputs), options.output);
   WrittenConversion written{write_weights(folder, "adapter_model", c.tensors, options.weights), 0};
   for (const std::string& name : carried_files(c.input.files.folder))
-    if (!c.fitting || c.fitting->left_files.count(name) == 0)
+    if (!c.changes || c.changes->left_files.count(name) == 0)
       folder.copy_file(name, (fs::path(c.input.files.folder) / name).string());
   folder.write_text("conversion.json", conversion_report(c, written.weights));
   if (options.verify) written.verified = options.verify(c, staged_files(c, folder));

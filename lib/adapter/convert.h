@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "lib/adapter/adapter_file.h"
-#include "lib/adapter/fitting.h"
+#include "lib/adapter/changes.h"
 #include "lib/io/tensor_writer.h"
 
 namespace moelora {
@@ -28,7 +28,7 @@ struct Conversion {
   TensorMap tensors;
   Json config;
   std::vector<std::string> notes;  // assumptions and changes, for people
-  std::optional<Fitting> fitting;  // set when `adapter` was changed for an engine
+  std::optional<Changes> changes;  // set when `adapter` was changed for an engine
 };
 
 // Throws Error when the input cannot be read or the target layout cannot say what it holds.
@@ -39,8 +39,8 @@ Conversion plan_conversion(const std::string& in, const PlanOptions& options);
 Conversion plan_conversion(LoadedAdapter input, const PlanOptions& options);
 
 // As above with another adapter than the input was read as: what an engine's repairs made of it
-// (lib/engine/fit). Its config is the one that is written, its targets as `fitting` says.
-Conversion plan_conversion(LoadedAdapter input, Adapter fitted, Fitting fitting,
+// (lib/engine/fit). Its config is the one that is written, its targets as `changes` says.
+Conversion plan_conversion(LoadedAdapter input, Adapter fitted, Changes changes,
                            const PlanOptions& options);
 
 // As above for an adapter made in memory: `made` has modules by their in-memory names and experts

@@ -19,8 +19,8 @@ packed::Reading reading_of(const Adapter& adapter) {
   return out;
 }
 
-bool names(const std::vector<DroppedPart>& parts, const std::string& module) {
-  for (const DroppedPart& part : parts)
+bool names(const std::vector<LeftOut>& parts, const std::string& module) {
+  for (const LeftOut& part : parts)
     for (const std::string& dropped : part.modules)
       if (module == dropped || module.starts_with(dropped + ".") || dropped == module + ".weight")
         return true;
@@ -28,17 +28,17 @@ bool names(const std::vector<DroppedPart>& parts, const std::string& module) {
 }
 
 // What --for may do: leave out what --drop names, and round where a repair says so.
-bool is_planned(const packed::Fault& fault, const Fitting& fitting) {
-  if (fault.kind == packed::FaultKind::rounding) return !fitting.repairs.empty();
+bool is_planned(const packed::Fault& fault, const Changes& changes) {
+  if (fault.kind == packed::FaultKind::rounding) return !changes.made.empty();
   return fault.kind == packed::FaultKind::missing && fault.layers.empty() &&
          std::all_of(fault.modules.begin(), fault.modules.end(),
-                     [&](const std::string& module) { return names(fitting.dropped, module); });
+                     [&](const std::string& module) { return names(changes.left_out, module); });
 }
 
 void check_faults(const std::string& where, std::vector<packed::Fault> faults,
-                  const std::optional<Fitting>& fitting) {
-  if (fitting)
-    std::erase_if(faults, [&](const packed::Fault& fault) { return is_planned(fault, *fitting); });
+                  const std::optional<Changes>& changes) {
+  if (changes)
+    std::erase_if(faults, [&](const packed::Fault& fault) { return is_planned(fault, *changes); });
   if (faults.empty()) return;
   std::string text = "verification failed: " + faults.front().text();
   if (faults.size() > 1) text += fmt::format(", and {} more kinds of fault", faults.size() - 1);
@@ -56,11 +56,11 @@ Verifier packed_verifier(std::string in, int threads) {
     options.spec = c.input.base ? &c.input.base->spec : nullptr;
     options.threads = threads;
     // Without an engine to fit, a conversion keeps every factor and every scale.
-    options.products = options.fitted = c.fitting.has_value();
+    options.products = options.fitted = c.changes.has_value();
     const packed::Report report = packed::check_packed(
         {written.tensors, written.config.json, written.config.where, {}},
         {source.tensors, source_config, config_path, reading_of(c.input.adapter)}, options);
-    check_faults(written.config.where, report.faults, c.fitting);
+    check_faults(written.config.where, report.faults, c.changes);
     return report.factors;
   };
 }

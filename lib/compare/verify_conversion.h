@@ -10,7 +10,7 @@ namespace moelora {
 // are opened and read anew, so that nothing of the conversion is taken for granted but how `in`
 // was told to be read (--base, --roles, --b-order). Every element must be the source's by its bits
 // and every scale the same double; where the adapter was fitted for an engine
-// (Conversion::fitting), scales may be folded into lora_B, products must be the same or, with a
+// (Conversion::changes), scales may be folded into lora_B, products must be the same or, with a
 // repair that rounds, within rounding, and only what was dropped may be missing. Counts factors;
 // throws Error naming the first fault.
 Verifier packed_verifier(std::string in, int threads = 0);

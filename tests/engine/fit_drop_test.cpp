@@ -62,8 +62,8 @@ TEST_CASE("SGLang has no place for a router; dropped, its share is told") {
   const Adapter before = made.read("qwen3_moe").adapter;
   const FittedAdapter out = fitted(made, "qwen3_moe", fit_for("sglang", {}, {"router"}));
   CHECK(out.adapter.dense.size() == 2);
-  REQUIRE(out.fitting.dropped.size() == 1);
-  const DroppedPart& part = out.fitting.dropped.front();
+  REQUIRE(out.changes.left_out.size() == 1);
+  const LeftOut& part = out.changes.left_out.front();
   CHECK(part.kind == "router");
   CHECK(part.modules == std::vector<std::string>{"model.layers.1.mlp.gate"});
   const DensePair& gate = before.dense.at("model.layers.1.mlp.gate");
@@ -72,7 +72,7 @@ TEST_CASE("SGLang has no place for a router; dropped, its share is told") {
   for (const auto& entry : before.dense)
     whole = std::hypot(whole, norm(delta_of(entry.second.a, entry.second.b, entry.second.scaling)));
   CHECK(part.whole == doctest::Approx(whole).epsilon(1e-9));
-  CHECK(note_of(out.fitting, "drop").find("% of the whole") != std::string::npos);
+  CHECK(note_of(out.changes, "drop").find("% of the whole") != std::string::npos);
 }
 
 TEST_CASE("vLLM and PEFT keep a router that their classes have") {
@@ -103,11 +103,11 @@ TEST_CASE("biases are refused by servers, or dropped and cleared from the config
     CHECK(c.config.find("bias")->as_string() == "none");
     CHECK_FALSE(c.config.find("lora_bias")->as_bool());
     CHECK(c.config.find("modules_to_save")->is(Json::Kind::null));
-    CHECK(note_of(*c.fitting, "plain-config").find("bias \"none\"") != std::string::npos);
+    CHECK(note_of(*c.changes, "plain-config").find("bias \"none\"") != std::string::npos);
     const Tensor bias = made.tensors().at(kPrefix + "model.layers.1.self_attn.q_proj.lora_B.bias");
     std::vector<double> values;
     for (float v : floats(bias)) values.push_back(2.0 * static_cast<double>(v));
-    CHECK(*c.fitting->dropped.front().norm == doctest::Approx(norm(values)).epsilon(1e-9));
+    CHECK(*c.changes->left_out.front().norm == doctest::Approx(norm(values)).epsilon(1e-9));
   }
   CHECK(converted(made, "qwen3_moe", fit_for("peft")).config.find("lora_bias")->as_bool());
 }
@@ -117,18 +117,18 @@ TEST_CASE("what a saved module changed is measured against the base, where its w
   made.add(kPrefix + "lm_head.weight", {160, 64});
   CHECK(refusal(made, "vllm") == "lm_head.weight: vLLM has no place for it");
   const FittedAdapter out = fitted(made, "qwen3_moe", fit_for("vllm", {}, {"saved-modules"}));
-  CHECK_FALSE(out.fitting.dropped.front().norm);  // the catalogue has configs only
-  CHECK(note_of(out.fitting, "drop").find("not known") != std::string::npos);
+  CHECK_FALSE(out.changes.left_out.front().norm);  // the catalogue has configs only
+  CHECK(note_of(out.changes, "drop").find("not known") != std::string::npos);
 
   PlanOptions convert;
   const std::string family = std::string(MOELORA_TEST_DATA) + "/gpt_oss";
   convert.load.base = family + "/base";
   LoadedAdapter input = read_input(family + "/lm_head_saved", convert);
   const FitOptions options = fit_for("vllm", {}, {"saved-modules"});
-  CHECK(fit_adapter(input, options).fitting.dropped.front().norm == 0.0);  // saved, never trained
+  CHECK(fit_adapter(input, options).changes.left_out.front().norm == 0.0);  // saved, never trained
   Tensor& saved = input.adapter.extras.at("lm_head.weight").tensor;
   saved = Tensor::zeros(saved.dtype(), saved.shape());
-  const DroppedPart part = fit_adapter(input, options).fitting.dropped.front();
+  const LeftOut part = fit_adapter(input, options).changes.left_out.front();
   const Tensor base = open_weights(family + "/base", {"model"}).tensors.at("lm_head.weight");
   CHECK(part.norm.value() == doctest::Approx(norm(read_double(base))).epsilon(1e-12));
   CHECK(part.whole > *part.norm);
@@ -140,7 +140,7 @@ TEST_CASE("the frozen weight beside an adapted embedding is left out; a resized 
   made.add(kPrefix + "lm_head.base_layer.weight", {160, 64});
   const FittedAdapter out = fitted(made, "qwen3_moe", fit_for("vllm"));
   CHECK(out.adapter.extras.empty());
-  CHECK(note_of(out.fitting, "drop").find("the base's own weight") != std::string::npos);
+  CHECK(note_of(out.changes, "drop").find("the base's own weight") != std::string::npos);
   made.remove(kPrefix + "lm_head.base_layer.weight");
   made.add(kPrefix + "lm_head.base_layer.weight", {168, 64});
   CHECK(refusal(made, "vllm") == "lm_head.base_layer.weight: vLLM has no place for it");
@@ -157,7 +157,7 @@ TEST_CASE("embeddings are dropped for a class that takes none") {
   const auto c = converted(made, "olmoe", fit_for("vllm", {}, {"embeddings"}));
   CHECK(c.adapter.extras.empty());
   CHECK(c.adapter.dense.size() == 2);
-  CHECK(c.fitting->dropped.front().modules.size() == 3);
+  CHECK(c.changes->left_out.front().modules.size() == 3);
 }
 
 TEST_CASE("DoRA cannot be dropped: what it means is not the low-rank part") {

@@ -44,7 +44,7 @@ Conversion fitted(const Golden& g, const FitOptions& options) {
 
 // Without the deltas of what was dropped.
 std::map<std::string, Matrix> kept(std::map<std::string, Matrix> answer, const Conversion& c) {
-  for (const DroppedPart& part : c.fitting->dropped)
+  for (const LeftOut& part : c.changes->left_out)
     for (const std::string& module : part.modules)
       std::erase_if(answer, [&](const auto& entry) {
         return module == entry.first || module == entry.first + ".weight";

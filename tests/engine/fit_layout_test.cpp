@@ -187,7 +187,7 @@ TEST_CASE("modules of a text model are renamed for the wrapper that is served") 
     FittedConversion out = plan_fitted(read_on(made, base), options, {});
     check_served(out.conversion, "out", options, 0);
     CHECK(holds(out.conversion, "model.language_model.layers.3.self_attn.o_proj.lora_A.weight"));
-    CHECK(note_of(*out.conversion.fitting, "module-names").find("model.layers.3") !=
+    CHECK(note_of(*out.conversion.changes, "module-names").find("model.layers.3") !=
           std::string::npos);
   }
 }

@@ -46,7 +46,7 @@ TEST_CASE("one scale for all needs no repair") {
     CAPTURE(engine);
     const auto out =
         fitted(attention(R"({"r": 2, "lora_alpha": 4})"), "qwen3_moe", fit_for(engine));
-    CHECK(out.fitting.repairs.empty());
+    CHECK(out.changes.made.empty());
     CHECK(out.adapter.config.lora_alpha == 4);
   }
 }
@@ -60,8 +60,8 @@ TEST_CASE("rsLoRA becomes a lora_alpha of the same scale and nothing is rounded"
     CHECK(c.config.find("r")->as_int() == 2);
     CHECK(c.config.find("lora_alpha")->as_double() / 2 == 4 / std::sqrt(2));
     CHECK(b_change(c.adapter.dense.at(kQ).b).empty());
-    CHECK(note_of(*c.fitting, "one-scale").empty());
-    CHECK(note_of(*c.fitting, "one-rank").find("rsLoRA become r 2") != std::string::npos);
+    CHECK(note_of(*c.changes, "one-scale").empty());
+    CHECK(note_of(*c.changes, "one-rank").find("rsLoRA become r 2") != std::string::npos);
   }
 }
 
@@ -71,7 +71,7 @@ TEST_CASE("PEFT keeps rsLoRA and patterns: it reads them") {
       "qwen3_moe", fit_for("peft"));
   CHECK(c.config.find("use_rslora")->as_bool());
   CHECK(c.config.find("alpha_pattern")->find("q_proj")->as_int() == 8);
-  CHECK(c.fitting->repairs.empty());
+  CHECK(c.changes->made.empty());
 }
 
 TEST_CASE("a scale that differs goes into lora_B, exactly where the ratio is a power of two") {
@@ -87,7 +87,7 @@ TEST_CASE("a scale that differs goes into lora_B, exactly where the ratio is a p
     CHECK(b_change(c.adapter.dense.at(kV).b).empty());
     CHECK(c.config.find("alpha_pattern")->members().empty());
     CHECK(c.config.find("lora_alpha")->as_int() == 4);
-    CHECK(note_of(*c.fitting, "one-scale")
+    CHECK(note_of(*c.changes, "one-scale")
               .find("which is 2 for most: lora_B scaled by 0.25 (exact) "
                     "in " +
                     kQ) != std::string::npos);
@@ -99,7 +99,7 @@ TEST_CASE("any other ratio is rounded once, and the note says so") {
       converted(attention(R"({"r": 2, "lora_alpha": 4, "alpha_pattern": {"q_proj": 5}})"),
                 "qwen3_moe", fit_for("vllm"));
   CHECK(b_change(c.adapter.dense.at(kQ).b) == "scaled by 1.25");
-  CHECK(note_of(*c.fitting, "one-scale").find("1.25 (rounded once)") != std::string::npos);
+  CHECK(note_of(*c.changes, "one-scale").find("1.25 (rounded once)") != std::string::npos);
 }
 
 TEST_CASE("the scale of most pairs is kept, counting every expert") {
@@ -140,7 +140,7 @@ TEST_CASE("ranks that differ are filled up with zeros, and the scale stays") {
     CHECK(all_zero(is.b.slice(1, 2, 1)));
     CHECK(is.a.slice(0, 0, 2).read() == was.a.read());
     CHECK(is.b.slice(1, 0, 2).read() == was.b.read());
-    CHECK(note_of(*c.fitting, "one-rank").find("ranks 2, 3 become 3 by zero rows") !=
+    CHECK(note_of(*c.changes, "one-rank").find("ranks 2, 3 become 3 by zero rows") !=
           std::string::npos);
   }
 }
@@ -157,12 +157,12 @@ TEST_CASE(
     "vLLM is judged as started for a rank above its default, which is said; or as it is told") {
   const MadeAdapter made = numbered_experts(R"({"r": 24, "lora_alpha": 48})", 24);
   const auto c = converted(made, "qwen3_moe", fit_for("vllm"));
-  REQUIRE(c.fitting->notes.size() == 1);
-  CHECK(c.fitting->notes.front() ==
+  REQUIRE(c.changes->notes.size() == 1);
+  CHECK(c.changes->notes.front() ==
         "start vLLM with --max-lora-rank 32 or more: rank 24 is above its default 16");
   CHECK_THROWS_WITH_AS(converted(made, "qwen3_moe", fit_for("vllm", {"max-lora-rank=16"})),
                        doctest::Contains("LoRA rank 24 is greater than max_lora_rank 16."), Error);
-  CHECK(converted(made, "qwen3_moe", fit_for("vllm", {"max-lora-rank=64"})).fitting->notes.empty());
+  CHECK(converted(made, "qwen3_moe", fit_for("vllm", {"max-lora-rank=64"})).changes->notes.empty());
 }
 
 TEST_CASE("SGLang before 0.5.11 gets the rank its pool has") {

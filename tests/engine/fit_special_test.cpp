@@ -67,7 +67,7 @@ TEST_CASE("Qwen3.5's in_proj_qkv becomes the four slices that SGLang joins") {
   CHECK(all_zero(c.tensors.at(stem + "in_proj_z.lora_B.weight")));
   CHECK(c.tensors.count(stem + "in_proj_qkv.lora_B.weight") == 0);
   CHECK(c.config.find("target_modules")->dump(-1) == R"(["in_proj_qkvz"])");
-  CHECK(fitted(made, "qwen3_5_moe_text", fit_for("vllm")).fitting.repairs.empty());
+  CHECK(fitted(made, "qwen3_5_moe_text", fit_for("vllm")).changes.made.empty());
 }
 
 TEST_CASE("a tokenizer's added_tokens.json beyond the vocabulary does not go to SGLang") {
@@ -105,10 +105,10 @@ TEST_CASE("F16 experts that SGLang would scale to infinity become F32, all other
   const Tensor& b = wide.adapter.experts.at({1, Projection::down}).b.at(3);
   CHECK(b.dtype() == DType::F32);
   CHECK(b_change(b).find("cast F16 to F32 (exact)") != std::string::npos);
-  CHECK(note_of(wide.fitting, "wide-range").find("times 50 would be infinite") !=
+  CHECK(note_of(wide.changes, "wide-range").find("times 50 would be infinite") !=
         std::string::npos);
   CHECK(narrow.adapter.experts.at({1, Projection::down}).b.at(3).dtype() == DType::F16);
-  CHECK(narrow.fitting.repairs.empty());
+  CHECK(narrow.changes.made.empty());
 }
 
 TEST_CASE("experts of one PEFT parameter get one scale") {
@@ -122,11 +122,11 @@ TEST_CASE("experts of one PEFT parameter get one scale") {
     CHECK(b_change(c.adapter.experts.at({1, Projection::down}).b.at(3)) == "scaled by 2 (exact)");
     CHECK(b_change(c.adapter.experts.at({1, Projection::down}).b.at(2)).empty());
     CHECK(c.config.find("use_rslora")->as_bool() == rslora);
-    CHECK(note_of(*c.fitting, "even-experts").find("have one scale") != std::string::npos);
+    CHECK(note_of(*c.changes, "even-experts").find("have one scale") != std::string::npos);
   }
   CHECK(converted(experts("{\"r\": 2, \"lora_alpha\": 4, " + patterns), "qwen3_moe",
                   fit_for("peft@0.18"))
-            .fitting->repairs.empty());
+            .changes->made.empty());
 }
 
 TEST_CASE("PEFT's parameters get no dropout, and refuse DoRA and biases beside them") {

@@ -58,8 +58,8 @@ TEST_CASE("SGLang gets zero factors for the siblings it joins, and for no others
     CHECK(out.adapter.dense.size() == c.given.size() + c.added.size());
     for (const std::string& name : c.added)
       CHECK(is_zero_pair(out.adapter, kAttention + name, 64, name == "q_proj" ? 64 : 32));
-    CHECK(note_of(out.fitting, "whole-groups").empty() == c.added.empty());
-    CHECK(fitted(made, "qwen3_moe", fit_for("vllm")).fitting.repairs.empty());
+    CHECK(note_of(out.changes, "whole-groups").empty() == c.added.empty());
+    CHECK(fitted(made, "qwen3_moe", fit_for("vllm")).changes.made.empty());
   }
 }
 
@@ -100,7 +100,7 @@ TEST_CASE("experts of which one side is adapted get the other as zeros") {
         const bool was = std::find(given.begin(), given.end(), name) != given.end();
         for (int64_t e = 0; e < 8; ++e) CHECK(all_zero(pair.b.at(e)) == !was);
       }
-      CHECK(note_of(*c.fitting, "whole-experts").find("wants every projection") !=
+      CHECK(note_of(*c.changes, "whole-experts").find("wants every projection") !=
             std::string::npos);
     }
 }
@@ -115,11 +115,11 @@ TEST_CASE("experts without factors beside others with get zeros") {
         REQUIRE(entry.second.a.has(e));
         CHECK(all_zero(entry.second.a.at(e)) == (e >= 5));
       }
-    CHECK(note_of(*c.fitting, "whole-experts").find("9 experts without factors") !=
+    CHECK(note_of(*c.changes, "whole-experts").find("9 experts without factors") !=
           std::string::npos);
   }
   CHECK(converted(experts({"gate_proj", "up_proj", "down_proj"}, 5), "qwen3_moe", fit_for("peft"))
-            .fitting->repairs.empty());
+            .changes->made.empty());
 }
 
 TEST_CASE("experts without a gate get none") {
@@ -139,7 +139,7 @@ TEST_CASE(
     "gate and up with a lora_A of their own get one of twice the rank where SGLang mixes them") {
   const std::vector<std::string> all{"gate_proj", "up_proj", "down_proj"};
   const auto plain = converted(experts(all), "qwen3_moe", fit_for("sglang"));
-  CHECK(plain.fitting->repairs.empty());
+  CHECK(plain.changes->made.empty());
   CHECK(plain.to->id == "stacked");
 
   const FitOptions virtual_experts = fit_for("sglang", {"virtual-experts=on"});
@@ -155,7 +155,7 @@ TEST_CASE(
   CHECK(all_zero(b.slice(1, 0, 24).slice(2, 2, 2)));  // gate rows, up's half of the rank
   CHECK(all_zero(b.slice(1, 24, 24).slice(2, 0, 2)));
   CHECK(c.tensors.at(stem + "down_proj.lora_A.weight").shape() == Shape{8, 4, 24});
-  CHECK(note_of(*c.fitting, "one-a")
+  CHECK(note_of(*c.changes, "one-a")
             .find("under virtual experts: in 1 layers both get one of rank "
                   "4 instead of 2") != std::string::npos);
 }
@@ -170,7 +170,7 @@ TEST_CASE("one lora_A for gate and up stays as it is") {
     made.copy(a_name(stem + "up_proj"), a_name(stem + "gate_proj"));
   }
   const auto c = converted(made, "qwen3_moe", fit_for("sglang", {"virtual-experts=on"}));
-  CHECK(c.fitting->repairs.empty());
+  CHECK(c.changes->made.empty());
   CHECK(c.config.find("r")->as_int() == 2);
 }
 

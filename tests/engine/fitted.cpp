@@ -32,8 +32,8 @@ Conversion converted(const MadeAdapter& made, const std::string& family, const F
   return std::move(out.conversion);
 }
 
-std::string note_of(const Fitting& fitting, std::string_view repair) {
-  for (const Repair& entry : fitting.repairs)
+std::string note_of(const Changes& changes, std::string_view repair) {
+  for (const Change& entry : changes.made)
     if (entry.name == repair) return entry.note;
   return "";
 }

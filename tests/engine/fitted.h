@@ -20,7 +20,7 @@ Conversion converted(const MadeAdapter& made, const std::string& family, const F
                      bool judged = true);
 
 // The note of a repair; "" when that repair was not made.
-std::string note_of(const Fitting& fitting, std::string_view repair);
+std::string note_of(const Changes& changes, std::string_view repair);
 
 bool all_zero(const Tensor& tensor);
 

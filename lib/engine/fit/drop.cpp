@@ -156,7 +156,7 @@ double whole_norm(const FitContext& context) {
   return delta_norm(deltas, context.options.threads);
 }
 
-std::string share_text(const DroppedPart& dropped) {
+std::string share_text(const LeftOut& dropped) {
   if (!dropped.norm) return "what it changed is not known: the base's weights are not here";
   if (dropped.whole == 0) return "its delta is 0";
   return fmt::format("its delta has the norm {:.4g} of {:.4g}, {:.3g} % of the whole",
@@ -164,7 +164,7 @@ std::string share_text(const DroppedPart& dropped) {
 }
 
 void drop(FitContext& context, const Part& part) {
-  DroppedPart out{std::string(drop_name(part.kind)), part.dense, norm_of(context, part), 0};
+  LeftOut out{std::string(drop_name(part.kind)), part.dense, norm_of(context, part), 0};
   out.modules.insert(out.modules.end(), part.extras.begin(), part.extras.end());
   std::sort(out.modules.begin(), out.modules.end());
   out.whole = whole_norm(context);
@@ -174,7 +174,7 @@ void drop(FitContext& context, const Part& part) {
   for (const std::string& name : part.extras) context.adapter.extras.erase(name);
   context.note(drop_unheld.name, fmt::format("dropped ({}): {}; {}", out.kind, some_of(out.modules),
                                              share_text(out)));
-  context.fitting.dropped.push_back(std::move(out));
+  context.changes.left_out.push_back(std::move(out));
 }
 
 [[noreturn]] void refuse(const FitContext& context, const Part& part) {

@@ -170,11 +170,11 @@ FittedAdapter fit_adapter(const LoadedAdapter& input, const FitOptions& options)
   out.adapter = input.adapter;
   out.layout = options.to.empty() ? choose_layout(target).layout : &layout_by_id(options.to);
   out.write = engine.fit->write(target);
-  out.fitting.engine = options.engine.label();
-  out.fitting.options = options.server_pairs;
-  out.fitting.targets = engine.fit->targets;
+  out.changes.engine = options.engine.label();
+  out.changes.options = options.server_pairs;
+  out.changes.targets = engine.fit->targets;
   fit::FitContext context{out.adapter, *input.base, input.files.folder, options,
-                          target,      *out.layout, out.fitting};
+                          target,      *out.layout, out.changes};
   out.meant = fit::run_steps(context);
   return out;
 }
@@ -184,7 +184,7 @@ FittedConversion plan_fitted(LoadedAdapter input, const FitOptions& options, Pla
   convert.to = fitted.layout->id;
   convert.layout = fitted.write;
   return {std::move(fitted.meant), plan_conversion(std::move(input), std::move(fitted.adapter),
-                                                   std::move(fitted.fitting), convert)};
+                                                   std::move(fitted.changes), convert)};
 }
 
 void check_served(const Conversion& c, const std::string& out, const FitOptions& options,

@@ -16,7 +16,7 @@ namespace moelora {
 struct FittedAdapter {
   Adapter meant;  // as read, without what was dropped, under the names the engine reads
   Adapter adapter;
-  Fitting fitting;
+  Changes changes;
   const Layout* layout = nullptr;  // to write it in
   LayoutWriteOptions write;        // of that layout
 };

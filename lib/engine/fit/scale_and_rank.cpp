@@ -71,7 +71,7 @@ void note_max_rank(FitContext& context, int64_t rank) {
   const EngineFit& fit = context.engine();
   if (fit.legal_ranks.empty() || context.options.server.max_lora_rank || rank <= fit.default_rank)
     return;
-  context.fitting.notes.push_back(
+  context.changes.notes.push_back(
       fmt::format("start {} with --max-lora-rank {} or more: rank {} is above its default {}",
                   context.title(), max_rank_for(fit, rank), rank, fit.default_rank));
 }

@@ -19,7 +19,7 @@ struct FitContext {
   const FitOptions& options;
   const FitTarget& target;
   const Layout& layout;  // to be written
-  Fitting& fitting;
+  Changes& changes;
   double scale = 1;  // of every pair, once `one-scale` has run
 
   const ModelSpec& spec() const { return base.spec; }
@@ -27,7 +27,7 @@ struct FitContext {
   std::string_view title() const { return options.engine.engine->title; }
   bool drops(DropKind kind) const { return options.drop.count(kind) != 0; }
   void note(std::string_view step, std::string text) {
-    fitting.repairs.push_back({std::string(step), std::move(text)});
+    changes.made.push_back({std::string(step), std::move(text)});
   }
 };
 

@@ -79,7 +79,7 @@ void split_joint_attention(FitContext& context) {
     names.push_back(entry.first);
   }
   for (const char* name : {"in_proj_q", "in_proj_k", "in_proj_v", "in_proj_z"})
-    context.fitting.suffixes[name] = "in_proj_qkvz";
+    context.changes.suffixes[name] = "in_proj_qkvz";
   context.note(split_gdn.name,
                fmt::format("in_proj_qkv cut into q, k and v beside z, as SGLang joins "
                            "them, in {} (exact)",
@@ -195,7 +195,7 @@ bool beyond_vocabulary(const std::string& path, int64_t vocab) {
 void leave_added_tokens(FitContext& context) {
   const std::string path = (std::filesystem::path(context.folder) / kFile).string();
   if (!beyond_vocabulary(path, context.spec().vocab)) return;
-  context.fitting.left_files.insert(kFile);
+  context.changes.left_files.insert(kFile);
   context.note(
       added_tokens.name,
       fmt::format("{} is left behind: it has ids beyond the base's vocabulary of {}, which "

@@ -9,19 +9,19 @@
 
 namespace moelora {
 
-// What was changed in an adapter so that one engine computes what it means. lib/engine/fit decides;
-// a conversion only carries it into the config and the report.
+// What was changed in an adapter before it is written (by lib/engine/fit, for one server), as far
+// as a conversion must carry it into config, folder and report.
 
 // One kind of change: what, where and why, for people.
-struct Repair {
+struct Change {
   std::string name;  // "one-scale"
   std::string note;
 };
 
-// Factors or tensors left out because the user said --drop. Norms are Frobenius norms of the
-// deltas; `norm` is unset where it cannot be known (a saved module without the base's weights).
-struct DroppedPart {
-  std::string kind;                  // as --drop names it: "router"
+// Factors or tensors left out because the user said so. Norms are Frobenius norms of the deltas;
+// `norm` is unset where it cannot be known (a saved module without the base's weights).
+struct LeftOut {
+  std::string kind;                  // as the user names it: "router"
   std::vector<std::string> modules;  // sorted
   std::optional<double> norm;
   double whole = 0;  // of everything the adapter adds, this part included where it is known
@@ -30,18 +30,18 @@ struct DroppedPart {
 // How targets are written in adapter_config.json.
 enum class TargetStyle : uint8_t {
   peft,      // what PEFT needs to create exactly the written modules
-  suffixes,  // a plain list of module name suffixes, the one form SGLang reads
+  suffixes,  // a plain list of module name suffixes
 };
 
-struct Fitting {
-  std::string engine;                // "sglang@0.5.18"
-  std::vector<std::string> options;  // of the server, "KEY=VALUE" as given
+struct Changes {
+  std::string engine;                // what the output is for: "sglang@0.5.18"
+  std::vector<std::string> options;  // of that server, "KEY=VALUE" as given
   TargetStyle targets = TargetStyle::peft;
   std::map<std::string, std::string> suffixes;  // names that `suffixes` spells otherwise
   std::set<std::string> left_files;             // of the input folder, not carried along
-  std::vector<Repair> repairs;
+  std::vector<Change> made;
+  std::vector<LeftOut> left_out;
   std::vector<std::string> notes;  // what the server must be started with, for people
-  std::vector<DroppedPart> dropped;
 };
 
 }  // namespace moelora
