@@ -10,8 +10,7 @@
 
 #include "lib/base/nearest.h"
 #include "lib/base/utf8.h"
-#include "lib/diff/comparison.h"
-#include "lib/diff/presets.h"
+#include "lib/diff/comparison_report.h"
 #include "lib/diff/weight_report.h"
 #include "tools/load_options.h"
 #include "tools/tool.h"
@@ -24,7 +23,7 @@ constexpr const char* kTool = "lora-diff";
 struct WeightsCommand {
   CommonOptions common;
   LoadFlags load;
-  WeightDiffOptions options;
+  CompareWeightsOptions options;
   std::string a, b, format = "text";
 
   CLI::App* add(CLI::App& app) {
@@ -43,7 +42,7 @@ struct WeightsCommand {
   }
 
   int run() {
-    options.load = load.options();
+    static_cast<LoadOptions&>(options) = load.options();
     options.threads = common.threads;
     options.job = shown_job(common.quiet);
     const WeightComparison c = compare_weights(a, b, options);
@@ -78,7 +77,7 @@ Threshold parse_threshold(const std::string& text) {
 
 struct LogprobsCommand {
   CommonOptions common;
-  CompareOptions options;
+  CompareLogprobsOptions options;
   std::string a, b, format = "text";
   std::vector<std::string> most, presets;
   bool with_scores = false;
@@ -118,11 +117,10 @@ struct LogprobsCommand {
       options.thresholds.push_back(
           {std::string(preset.metric), preset.most, std::string(preset.name)});
     }
-    const Comparison c = compare_scores(a, b, options);
+    options.job = shown_job(common.quiet);
+    const Comparison c = compare_logprobs(a, b, options);
     for (const std::string& note : c.notes) print_note(common, kTool, note);
-    print_data(common, format == "json"   ? comparison_json(c, with_scores)
-                       : format == "html" ? comparison_html(c)
-                                          : comparison_text(c));
+    print_data(common, comparison_report(c, format, with_scores));
     return c.verdict == Verdict::different ? kFindings : kClean;
   }
 };

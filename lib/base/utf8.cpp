@@ -101,6 +101,29 @@ std::string list_some(const std::vector<std::string>& names) {
   return fmt::format("{}{}", fmt::join(shown, ", "), rest);
 }
 
+std::string xml_escaped(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    switch (c) {
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      default:
+        out += c;
+    }
+  }
+  return out;
+}
+
 void TextPosition::advance(uint64_t offset) {
   offset = std::min<uint64_t>(offset, text_.size());
   const std::string_view passed = text_.substr(at_, offset - at_);

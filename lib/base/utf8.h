@@ -23,6 +23,10 @@ std::string quoted(std::string_view name, size_t limit = 160);  // the same, alw
 // "a, b, c and 4 more": printable, for a message.
 std::string list_some(const std::vector<std::string>& names);
 
+// Text that is safe inside an XML or HTML element or a quoted attribute. XML 1.0 knows no escape
+// for most control characters: the text has none of them (printable).
+std::string xml_escaped(std::string_view text);
+
 // Line and column of offsets that only grow, in one pass over the text. Both are 1-based; a column
 // counts characters, not bytes, as editors do.
 class TextPosition {

@@ -3,16 +3,44 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <map>
 
-#include "lib/base/error.h"
+#include "lib/base/nearest.h"
 
 namespace moelora {
 namespace {
 
+constexpr std::string_view kSglang =
+    "sgl-project/sglang test/registered/lora/test_lora_*_logprob_diff.py, 2026-08-21; what it "
+    "prints as KL is k2";
+
+constexpr std::array<Preset, 15> kPresets = {{
+    {"sglang-qwen3-8b", "k2", 5e-3, kSglang},
+    {"sglang-qwen3-30b-a3b", "k2", 6e-3, kSglang},
+    {"sglang-qwen3-vl-30b-a3b", "k2", 5e-3, kSglang},
+    {"sglang-gpt-oss-20b", "k2", 5e-3, kSglang},
+    {"sglang-deepseek-v3.1", "k2", 6e-3, kSglang},
+    {"sglang-kimi-k2.5", "k2", 1.5e-2, kSglang},
+    {"sglang-nemotron-3-super", "k2", 2.5e-3, kSglang},
+    {"sglang-qwen3.5-35b-a3b", "k2", 1e-3, kSglang},
+    {"sglang-qwen3.5-4b", "k2", 4e-3, kSglang},
+    {"sglang-tp", "max_abs", 5e-4, "sgl-project/sglang test_lora_moe_tp_logprob_diff.py"},
+    {"sglang-chunked", "max_abs", 5e-3, "the chunked-logprob variant of the same test"},
+    {"sglang-hf", "max_abs", 1e-1, "sgl-project/sglang test_lora_hf_sgl_logprob_diff.py"},
+    {"slime", "mean_abs", 0.1, "THUDM/slime, mean absolute difference"},
+    {"miles", "mean_abs", 1e-3, "miles logprob_comparator.py"},
+    {"verl", "prob_mean_abs", 5e-3, "verl, healthy mean of rollout_probs_diff"},
+}};
+
 constexpr double kFloorFactor = 2, kLeastFloor = 0.05;  // close: max(2 x floor, 0.05 nat)
+
+ScoreFile read_next(const std::string& path, const JobControl& job) {
+  job.check();
+  return read_scores(path);
+}
 
 double mean_distance(const Scores& a, const Scores& b) {
   return measure(align(a, b).pairs).mean_abs;
@@ -64,7 +92,7 @@ double mean_size(const std::vector<ScorePair>& pairs, double ScorePair::*side) {
 
 class Comparer {
  public:
-  Comparer(ScoreFile first, std::optional<ScoreFile> second, const CompareOptions& options)
+  Comparer(ScoreFile first, std::optional<ScoreFile> second, const CompareLogprobsOptions& options)
       : o_(options) {
     out_.a = std::move(first.first);
     out_.b = second ? std::move(second->first) : std::move(*first.second);
@@ -123,7 +151,7 @@ class Comparer {
   }
 
   void judge_floor() {
-    ScoreFile repeat = read_scores(o_.floor);
+    ScoreFile repeat = read_next(o_.floor, o_.job);
     out_.floor = repeat.second ? mean_distance(repeat.first, *repeat.second)
                                : mean_distance(out_.b, repeat.first);
     const double most = std::max(kFloorFactor * *out_.floor, kLeastFloor);
@@ -136,7 +164,7 @@ class Comparer {
   // The adapter has an effect at all: B lies nearer to A than to the base model.
   void judge_effect() {
     const std::string& path = !o_.base_b.empty() ? o_.base_b : o_.base_a;
-    const Scores base = read_scores(path).first;
+    const Scores base = read_next(path, o_.job).first;
     const double to_base = mean_distance(base, out_.b), to_a = out_.metrics.mean_abs;
     const bool holds = to_a < to_base;
     state("applied", holds,
@@ -146,7 +174,7 @@ class Comparer {
   }
 
   void measure_delta(const Scores& base_b) {
-    const Scores base_a = read_scores(o_.base_a).first;
+    const Scores base_a = read_next(o_.base_a, o_.job).first;
     const std::vector<ScorePair> pairs =
         effects(out_.alignment, align(base_a, out_.a), align(base_b, out_.b));
     if (pairs.empty()) throw Error(o_.base_a, "shares no scored position with the adapted sides");
@@ -167,7 +195,7 @@ class Comparer {
     std::string nearest;
     double least = out_.metrics.mean_abs;
     for (const std::string& path : o_.candidates) {
-      const double distance = mean_distance(read_scores(path).first, out_.b);
+      const double distance = mean_distance(read_next(path, o_.job).first, out_.b);
       if (distance >= least) continue;
       least = distance;
       nearest = path;
@@ -190,11 +218,22 @@ class Comparer {
     out_.verdict = all ? Verdict::same : Verdict::different;
   }
 
-  const CompareOptions& o_;
+  const CompareLogprobsOptions& o_;
   Comparison out_;
 };
 
 }  // namespace
+
+std::span<const Preset> all_presets() { return kPresets; }
+
+const Preset& preset_by_name(std::string_view name) {
+  std::vector<std::string_view> known;
+  for (const Preset& preset : kPresets) {
+    if (preset.name == name) return preset;
+    known.push_back(preset.name);
+  }
+  throw unknown_word(at_option(Option::preset), "preset", name, known);
+}
 
 std::string_view verdict_name(Verdict verdict) {
   switch (verdict) {
@@ -208,14 +247,14 @@ std::string_view verdict_name(Verdict verdict) {
   return "";
 }
 
-Comparison compare_scores(const std::string& a, const std::string& b,
-                          const CompareOptions& options) {
-  ScoreFile first = read_scores(a);
+Comparison compare_logprobs(const std::string& a, const std::string& b,
+                            const CompareLogprobsOptions& options) {
+  ScoreFile first = read_next(a, options.job);
   if (b.empty() && !first.second)
     throw Error(a, "holds what one system said: there is nothing to compare it with",
                 "name the other side's file too");
   std::optional<ScoreFile> second;
-  if (!b.empty()) second = read_scores(b);
+  if (!b.empty()) second = read_next(b, options.job);
   return Comparer(std::move(first), std::move(second), options).run();
 }
 

@@ -2,12 +2,27 @@
 
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "lib/base/progress.h"
+#include "lib/diff/alignment.h"
 #include "lib/diff/metrics.h"
 
 namespace moelora {
+
+// A threshold that a project uses for one model in its own tests.
+struct Preset {
+  std::string_view name;    // "sglang-gpt-oss-20b"
+  std::string_view metric;  // of Metrics
+  double most;
+  std::string_view source;
+};
+
+std::span<const Preset> all_presets();
+const Preset& preset_by_name(std::string_view name);  // throws Error that lists the names
 
 struct Threshold {
   std::string metric;
@@ -15,12 +30,13 @@ struct Threshold {
   std::string from;  // "--max", or the preset's name
 };
 
-struct CompareOptions {
+struct CompareLogprobsOptions {
   std::vector<Threshold> thresholds = {};
   std::string floor = {};                    // --floor: B's system again, on the same tokens
   std::string base_a = {}, base_b = {};      // the base model on each side
   std::vector<std::string> candidates = {};  // what A's system says with other adapters
   size_t worst = 10;
+  JobControl job = {};
 };
 
 // One statement about the two, with what it was decided on.
@@ -59,12 +75,7 @@ struct Comparison {
 };
 
 // `b` empty: the file `a` holds both sides. Throws Error where nothing can be compared.
-Comparison compare_scores(const std::string& a, const std::string& b,
-                          const CompareOptions& options);
-
-std::string comparison_text(const Comparison& comparison);
-// schemas/logprobs.schema.json; with_scores: a report that reads as a file of both sides again.
-std::string comparison_json(const Comparison& comparison, bool with_scores);
-std::string comparison_html(const Comparison& comparison);  // one page, no script, nothing loaded
+Comparison compare_logprobs(const std::string& a, const std::string& b,
+                            const CompareLogprobsOptions& options);
 
 }  // namespace moelora

@@ -1,12 +1,14 @@
+#include "lib/diff/score_input.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cstring>
 
+#include "lib/adapter/tensor_name.h"
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
-#include "lib/diff/logprob_format.h"
 #include "lib/io/file.h"
 #include "lib/io/npy.h"
 #include "lib/io/safetensors.h"
@@ -259,6 +261,57 @@ ScoreInput read_score_input(const std::string& path) {
     json ? add_json(text, out) : add_table(text, out);
   }
   return out;
+}
+
+std::vector<const Json*> documents(const ScoreInput& input) {
+  std::vector<const Json*> out;
+  for (const Json& line : input.json_lines) out.push_back(&line);
+  if (!input.json) return out;
+  if (!input.json->is(Json::Kind::array)) return {&*input.json};
+  for (const Json& item : input.json->items()) out.push_back(&item);
+  return out;
+}
+
+std::optional<double> number_or_null(const Json& value, const std::string& where) {
+  if (value.is(Json::Kind::null)) return std::nullopt;
+  if (!value.is_number())
+    throw Error(place_of(value, where),
+                fmt::format("{} where a log-probability was expected", value.kind_name()));
+  return value.as_double();
+}
+
+const Json& member(const Json& object, std::string_view key, Json::Kind kind,
+                   const std::string& path) {
+  const Json* value = object.find(key);
+  if (value == nullptr) throw Error(place_of(object, path), fmt::format("has no \"{}\"", key));
+  if (!value->is(kind))
+    throw Error(place_of(*value, path),
+                fmt::format("\"{}\" is {}, which was not expected", key, value->kind_name()));
+  return *value;
+}
+
+std::optional<int64_t> token_id_of(std::string_view text) {
+  constexpr std::string_view kPrefix = "token_id:";
+  if (!text.starts_with(kPrefix)) return std::nullopt;
+  return parse_index(text.substr(kPrefix.size()));
+}
+
+Triple read_triple(const Json& entry, const std::string& path) {
+  if (!entry.is(Json::Kind::array) || entry.items().size() < 2 ||
+      !entry.items()[1].is(Json::Kind::integer))
+    throw Error(place_of(entry, path), "is not [log-probability, token id, text]");
+  const auto& items = entry.items();
+  const bool text = items.size() > 2 && items[2].is(Json::Kind::string);
+  return {number_or_null(items[0], path), items[1].as_int(), text ? items[2].as_string() : ""};
+}
+
+void tidy(Sequence& sequence) {
+  const auto& texts = sequence.texts;
+  if (std::all_of(texts.begin(), texts.end(), [](const auto& text) { return text.empty(); }))
+    sequence.texts.clear();
+  const auto& top = sequence.top;
+  if (std::all_of(top.begin(), top.end(), [](const auto& list) { return list.empty(); }))
+    sequence.top.clear();
 }
 
 }  // namespace moelora

@@ -4,17 +4,16 @@
 #include <string>
 #include <vector>
 
-#include "lib/adapter/adapter_file.h"
+#include "lib/adapter/load_options.h"
 #include "lib/compare/same_up_to.h"
 #include "lib/compare/weight_distance.h"
 
 namespace moelora {
 
-struct WeightDiffOptions {
-  LoadOptions load;         // for both; `from` is for neither
+// `from` is the layout of both.
+struct CompareWeightsOptions : LoadOptions {
   double tolerance = 1e-6;  // relative distance up to which two deltas are the same
   int threads = 0;
-  JobControl job;
 };
 
 // Two adapters in weight space, whatever their layouts.
@@ -38,7 +37,7 @@ struct WeightComparison {
 // Throws Error when an adapter cannot be read, or when they have not one place in common: nothing
 // compared is never "the same".
 WeightComparison compare_weights(const std::string& a, const std::string& b,
-                                 const WeightDiffOptions& options);
+                                 const CompareWeightsOptions& options);
 
 std::string weight_text(const WeightComparison& comparison);
 std::string weight_json(const WeightComparison& comparison);  // schemas/weight_diff.schema.json

@@ -19,9 +19,9 @@ std::string golden(const std::string& family, const std::string& name) {
   return kData + "/" + family + "/" + name;
 }
 
-WeightDiffOptions with_base(const std::string& family) {
-  WeightDiffOptions out;
-  out.load.base = golden(family, "base");
+CompareWeightsOptions with_base(const std::string& family) {
+  CompareWeightsOptions out;
+  out.base = golden(family, "base");
   return out;
 }
 

@@ -3,8 +3,8 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include "lib/diff/comparison.h"
 #include "lib/diff/logprob_format.h"
-#include "lib/diff/presets.h"
 #include "tests/adapter/readme_section.h"
 
 using namespace moelora;

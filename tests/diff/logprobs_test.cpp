@@ -11,7 +11,7 @@
 #include <functional>
 
 #include "lib/base/error.h"
-#include "lib/diff/comparison.h"
+#include "lib/diff/comparison_report.h"
 #include "lib/diff/logprob_format.h"
 #include "tests/io/temp_folder.h"
 
@@ -70,16 +70,16 @@ TEST_CASE("every format of the same scores gives the same metrics") {
                            "server.vllm.json", "server.npz"}) {
     CAPTURE(name);
     check_server_against_trainer(
-        compare_scores(golden("trainer.safetensors"), golden(name), {}).metrics);
+        compare_logprobs(golden("trainer.safetensors"), golden(name), {}).metrics);
   }
   for (const char* name : {"compare_sample_train_data.pt", "pair.prime_rl.jsonl"}) {
     CAPTURE(name);
-    check_server_against_trainer(compare_scores(golden(name), "", {}).metrics);
+    check_server_against_trainer(compare_logprobs(golden(name), "", {}).metrics);
   }
 }
 
 TEST_CASE("a sequence of a trainer's dump alone has its own metrics") {
-  const Comparison one = compare_scores(golden("compare_sample_train_data_0.pt"), "", {});
+  const Comparison one = compare_logprobs(golden("compare_sample_train_data_0.pt"), "", {});
   CHECK(one.metrics.n == 23);
   CHECK(one.a.side == "training_logprobs");
   CHECK(one.b.side == "sampling_logprobs");
@@ -89,34 +89,34 @@ TEST_CASE("every format survives the JSON report with its scores") {
   for (const char* name : {"server.safetensors", "server.sglang.json", "server.openai.json",
                            "server.vllm.json", "server.npz"}) {
     CAPTURE(name);
-    const Comparison first = compare_scores(golden("trainer.safetensors"), golden(name), {});
-    const Written report("report.json", comparison_json(first, true));
-    const Comparison again = compare_scores(report.path, "", {});
+    const Comparison first = compare_logprobs(golden("trainer.safetensors"), golden(name), {});
+    const Written report("report.json", comparison_report(first, "json", true));
+    const Comparison again = compare_logprobs(report.path, "", {});
     CHECK(again.metrics.named() == first.metrics.named());
     CHECK(again.alignment.pairs.size() == first.alignment.pairs.size());
   }
 }
 
 TEST_CASE("the adapter's effect is measured against the base model, where noise cancels") {
-  CompareOptions options;
+  CompareLogprobsOptions options;
   options.base_a = options.base_b = golden("base.safetensors");
   const Comparison c =
-      compare_scores(golden("trainer.safetensors"), golden("server.safetensors"), options);
+      compare_logprobs(golden("trainer.safetensors"), golden("server.safetensors"), options);
   REQUIRE(c.delta);
   CHECK(c.delta->effect_a == doctest::Approx(1.10170).epsilon(1e-5));
   CHECK(c.verdict == Verdict::same);
   CHECK(c.statements.at(0).id == "applied");
 
   const Comparison unadapted =
-      compare_scores(golden("trainer.safetensors"), golden("base.safetensors"), options);
+      compare_logprobs(golden("trainer.safetensors"), golden("base.safetensors"), options);
   CHECK(unadapted.verdict == Verdict::different);  // what serves the base is not the adapter
 }
 
 TEST_CASE("thresholds, presets, floors and candidates decide; without any nothing is judged") {
   const std::string a = golden("trainer.safetensors"), b = golden("server.safetensors");
-  CHECK(compare_scores(a, b, {}).verdict == Verdict::not_judged);
-  const auto verdict = [&](const CompareOptions& options) {
-    return compare_scores(a, b, options).verdict;
+  CHECK(compare_logprobs(a, b, {}).verdict == Verdict::not_judged);
+  const auto verdict = [&](const CompareLogprobsOptions& options) {
+    return compare_logprobs(a, b, options).verdict;
   };
   CHECK(verdict({.thresholds = {{"k2", 1.9e-4, "--max"}}}) == Verdict::same);
   CHECK(verdict({.thresholds = {{"k2", 1.8e-4, "--max"}}}) == Verdict::different);
@@ -124,7 +124,7 @@ TEST_CASE("thresholds, presets, floors and candidates decide; without any nothin
         Verdict::different);
   CHECK(verdict({.floor = b}) == Verdict::same);  // 0.0147 <= 0.05
   CHECK(verdict({.candidates = {golden("base.safetensors")}}) == Verdict::same);
-  const Comparison routed = compare_scores(golden("base.safetensors"), b, {.candidates = {a}});
+  const Comparison routed = compare_logprobs(golden("base.safetensors"), b, {.candidates = {a}});
   CHECK(routed.verdict == Verdict::different);
   CHECK(has(routed.statements.at(0).text, "nearer to"));
 }
@@ -153,7 +153,7 @@ TEST_CASE("what cannot be compared is an error that names the place") {
     CHECK(has(error_of([&] { align(scores({-1}), none); }), "nothing to compare"));
   }
   SUBCASE("one side alone") {
-    CHECK(has(error_of([] { compare_scores(golden("server.safetensors"), "", {}); }),
+    CHECK(has(error_of([] { compare_logprobs(golden("server.safetensors"), "", {}); }),
               "nothing to compare it with"));
   }
   SUBCASE("a control: the same is comparable") {
@@ -172,7 +172,7 @@ TEST_CASE("NaN is never compared, never forgotten and never the same") {
 
   const Written a("a.csv", "token_id,logprob\n1,-1\n2,-2\n"),
       b("b.csv", "token_id,logprob\n1,-1\n2,nan\n");
-  const Comparison c = compare_scores(a.path, b.path, {.thresholds = {{"max_abs", 1, "--max"}}});
+  const Comparison c = compare_logprobs(a.path, b.path, {.thresholds = {{"max_abs", 1, "--max"}}});
   CHECK(c.verdict == Verdict::different);
 }
 
@@ -275,8 +275,8 @@ TEST_CASE("formats without goldens are read as their makers write them") {
     std::string changed = text;
     changed.replace(changed.find("\"b\""), 3, "\"c\"");
     const Written two("b.json", changed);
-    CHECK(compare_scores(one.path, one.path, {}).metrics.max_abs == 0);
-    CHECK(has(error_of([&] { compare_scores(one.path, two.path, {}); }),
+    CHECK(compare_logprobs(one.path, one.path, {}).metrics.max_abs == 0);
+    CHECK(has(error_of([&] { compare_logprobs(one.path, two.path, {}); }),
               "token \"b\" against \"c\""));
   }
   SUBCASE("vLLM's OpenAI server: prompt_logprobs in a choice, without ids") {
@@ -306,7 +306,7 @@ TEST_CASE("formats without goldens are read as their makers write them") {
   SUBCASE("CSV of both sides, in sequences, with quotes") {
     const Written file("a.csv",
                        "sequence,token,logprob_a,logprob_b\n0,\"a,b\",,\n0,c,-1,-1.5\n1,d,-2,-2\n");
-    const Comparison c = compare_scores(file.path, "", {});
+    const Comparison c = compare_logprobs(file.path, "", {});
     CHECK(c.metrics.n == 2);
     CHECK(c.metrics.max_abs == 0.5);
     CHECK(c.a.sequences.at(0).texts.at(0) == "a,b");
@@ -346,8 +346,8 @@ TEST_CASE("a file that is wrong gets its words, with the place in it") {
 
 TEST_CASE("the page is one document that loads nothing and escapes what it is told") {
   const Written a("a.csv", "token,logprob\n<b>&,-1\nx,-2\n");
-  const Comparison c = compare_scores(a.path, a.path, {});
-  const std::string page = comparison_html(c);
+  const Comparison c = compare_logprobs(a.path, a.path, {});
+  const std::string page = comparison_report(c, "html");
   CHECK(has(page, "<!DOCTYPE html>"));
   CHECK(has(page, "&lt;b&gt;&amp;"));
   CHECK(!has(page, "<b>"));

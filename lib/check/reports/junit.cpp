@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/utf8.h"
 #include "lib/check/report_parts.h"
 
 namespace moelora {
@@ -10,29 +11,7 @@ namespace {
 
 constexpr size_t kNamesShown = 20;
 
-// XML 1.0 knows no escape for most control characters; shown() has made text of them.
-std::string xml(std::string_view text) {
-  std::string out;
-  for (const char c : as_utf8(text)) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
-}
+std::string xml(std::string_view text) { return xml_escaped(as_utf8(text)); }
 
 std::string case_begin(std::string_view name, std::string_view adapter) {
   return fmt::format("    <testcase name=\"{}\" classname=\"{}\"", xml(name), xml(adapter));

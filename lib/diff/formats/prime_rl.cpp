@@ -3,7 +3,7 @@
 
 #include "lib/base/error.h"
 #include "lib/diff/logprob_format.h"
-#include "lib/diff/place.h"
+#include "lib/diff/score_input.h"
 
 namespace moelora {
 namespace {

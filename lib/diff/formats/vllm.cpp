@@ -6,7 +6,7 @@
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/error.h"
 #include "lib/diff/logprob_format.h"
-#include "lib/diff/place.h"
+#include "lib/diff/score_input.h"
 
 namespace moelora {
 namespace {
