@@ -3,7 +3,8 @@
 #include <filesystem>
 #include <map>
 
-#include "lib/engine/vllm/plan/rank_buffers.h"
+#include "lib/engine/vllm/plan/blocks.h"
+#include "lib/engine/vllm/plan/fill.h"
 #include "lib/io/safetensors.h"
 
 namespace moelora::test {

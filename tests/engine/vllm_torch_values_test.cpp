@@ -1,5 +1,3 @@
-#include "lib/engine/vllm/plan/torch_values.h"
-
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -9,8 +7,10 @@
 
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
+#include "lib/engine/vllm/plan/fill.h"
 
 using namespace moelora;
+using namespace moelora::vllm;
 
 namespace {
 
