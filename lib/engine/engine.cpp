@@ -42,7 +42,7 @@ constexpr std::array kAll = {
 int64_t count_of(std::string_view pair, std::string_view value) {
   const auto number = parse_index(value);
   if (!number || *number < 1)
-    refuse_option(pair, fmt::format("{} is no number from 1 on", quoted(value)));
+    refuse_option(pair, fmt::format("expected a number of 1 or more, found {}", quoted(value)));
   return *number;
 }
 

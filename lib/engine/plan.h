@@ -51,7 +51,7 @@ struct TensorFate {
   std::string buffer;  // "layers.0.qkv_proj.A", "" when unused
 };
 
-// The load of one adapter. `events` go on after the first refusal where more can be told; the
+// The load of one adapter. `events` go on after the first refusal where more is known; the
 // server itself says what first_refusal() says.
 struct AdapterPlan {
   std::vector<PlanEvent> events;  // in the order in which the server meets them

@@ -23,7 +23,7 @@ struct WeightFile {
   std::vector<TensorHeader> tensors;
 };
 
-// What a server finds when it is told to load an adapter. Names, shapes and the config only: no
+// What a server finds when it is asked to load an adapter. Names, shapes and the config only: no
 // value. `config` is what adapter_config.json holds, unchecked: engines look at it as the server's
 // own code does.
 struct ServedAdapter {

@@ -73,7 +73,7 @@ BaseModel base_of(const BufferOptions& options, const Json& config,
 }
 
 // The folder as a server finds it: every *.safetensors of it, stray ones too; where there is none,
-// what torch.save wrote. A folder without adapter_config.json is one a server refuses, and is no
+// what torch.save wrote. A folder without adapter_config.json is one a server refuses, and not an
 // Error here; files that cannot be read are.
 AdapterFolder server_folder(const std::string& path) {
   const fs::path given(path);
@@ -86,6 +86,25 @@ AdapterFolder server_folder(const std::string& path) {
     if (problem.kind == ReadProblem::Kind::no_folder ||
         (problem.kind != ReadProblem::Kind::no_config && !index_only))
       throw Error(problem.error);
+  }
+  return out;
+}
+
+// What is filled: the adapter as the server finds it, its values, and every file that was read.
+struct Input {
+  ServedAdapter served;
+  std::vector<TensorMap> values;
+  std::vector<FilePtr> files;
+};
+
+Input read_input(const std::string& path) {
+  AdapterFolder folder = server_folder(path);
+  Input out{served_adapter(folder), {}, {}};
+  if (folder.has_config)
+    out.files.push_back(File::open(join_path(folder.folder, std::string(kConfigName))));
+  for (FolderFile& file : folder.files) {
+    out.values.push_back(std::move(file.tensors));
+    out.files.push_back(file.file);
   }
   return out;
 }
@@ -150,35 +169,22 @@ const Engine* find_buffer_engine(std::string_view form) {
 }
 
 BufferConversion plan_buffers(const std::string& in, const BufferOptions& options) {
-  BufferConversion out{choose_engine(*find_buffer_engine(options.to), options.engine),
-                       options.server_pairs,
-                       0,
-                       {},
-                       {},
-                       {},
-                       {}};
-  const Deployment deployment = deployment_of(options, out.engine);
-  out.tp_rank = deployment.tp_rank;
-  AdapterFolder folder = server_folder(in);
-  const ServedAdapter served = served_adapter(folder);
-  std::vector<TensorMap> values;
-  if (folder.has_config)
-    out.inputs.push_back(File::open(join_path(folder.folder, "adapter_config.json")));
-  for (FolderFile& file : folder.files) {
-    values.push_back(std::move(file.tensors));
-    out.inputs.push_back(file.file);
-  }
-  const BaseModel base = base_of(options, served.config, out.notes);
+  BufferConversion out;
+  out.engine = choose_engine(*find_buffer_engine(options.to), options.engine);
+  out.server_pairs = options.server_pairs;
+  const auto [server, tp_rank] = deployment_of(options, out.engine);
+  out.tp_rank = tp_rank;
+  Input input = read_input(in);
+  out.inputs = std::move(input.files);
+  const BaseModel base = base_of(options, input.served.config, out.notes);
   const Engine& engine = *out.engine.engine;
-  if (engine.fill == nullptr)
-    throw Error(at_option(Option::to, options.to),
-                fmt::format("{}'s buffers are not known yet", engine.title));
-  RankBuffers held = engine.fill(
-      {served, values, base.spec, base.config, deployment.server, out.engine.version, out.tp_rank});
+  const EngineVersion& version = out.engine.version;
+  RankBuffers held =
+      engine.fill({input.served, input.values, base.spec, base.config, server, version, tp_rank});
   if (held.refused) refuse(out.engine, *held.refused);
   out.buffers = std::move(held.buffers);
   const ServerPlan plan =
-      engine.plan({{&served, 1}, base.spec, base.config, deployment.server, out.engine.version});
+      engine.plan({{&input.served, 1}, base.spec, base.config, server, version});
   add_losses(plan.server, options, out);
   for (const AdapterPlan& adapter : plan.adapters) add_losses(adapter.events, options, out);
   if (!plan.memory.dtype.empty() && plan.memory.dtype != "bf16")

@@ -54,7 +54,7 @@ TEST_CASE("a delta's norm is that of the product of its factors") {
   CHECK(delta_norm(two, 1) == doctest::Approx(std::sqrt(2.0) * expected).epsilon(1e-12));
 }
 
-TEST_CASE("SGLang has no place for a router; dropped, its share is told") {
+TEST_CASE("SGLang has no place for a router; dropped, its share is reported") {
   MadeAdapter made = attention();
   made.pair("model.layers.1.mlp.gate", {2, 64}, {8, 2});
   CHECK(refusal(made, "sglang") == "model.layers.1.mlp.gate: SGLang has no place for it");

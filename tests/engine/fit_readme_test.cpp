@@ -11,7 +11,7 @@
 using namespace moelora;
 
 TEST_CASE("README lists every repair") {
-  std::string out = "| repair | for | what is mended, and how |\n|---|---|---|\n";
+  std::string out = "| repair | for | what is repaired, and how |\n|---|---|---|\n";
   for (const RepairRow& row : repair_rows())
     out += fmt::format("| {} | {} | {} |\n", row.name, fmt::join(row.engines, ", "), row.summary);
   check_readme_section("repairs", out);

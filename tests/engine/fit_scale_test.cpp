@@ -154,7 +154,8 @@ TEST_CASE("vLLM with fully sharded adapters gets a rank that tp divides") {
 }
 
 TEST_CASE(
-    "vLLM is judged as started for a rank above its default, which is said; or as it is told") {
+    "vLLM's plan is for a server started for a rank above its default, which is noted; or as "
+    "asked") {
   const MadeAdapter made = numbered_experts(R"({"r": 24, "lora_alpha": 48})", 24);
   const auto c = converted(made, "qwen3_moe", fit_for("vllm"));
   REQUIRE(c.changes->notes.size() == 1);

@@ -93,7 +93,7 @@ Hint hint_for(const PlanEvent& event, const Conversion& c, const FitOptions& opt
               hint_for(event, c, options));
 }
 
-// The server that is judged with: started for this rank where nothing else is said, as the notes
+// The server whose plan is asked: started for this rank where nothing else is said, as the notes
 // ask for.
 ServerOptions server_for(const Conversion& c, const FitOptions& options) {
   ServerOptions out = options.server;

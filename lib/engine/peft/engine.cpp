@@ -42,10 +42,10 @@ bool is_batched(const FitTarget& target) { return !target.spec.memory.numbered; 
 
 constexpr std::array<LayoutChoice, 3> kLayouts = {{
     {"before 0.19, numbered experts in hub files", is_before_transformers_5, &layouts::peft_linear,
-     "transformers 4 holds one Linear an expert"},
+     "transformers 4 holds one Linear per expert"},
     {"experts that transformers 5 holds batched", is_batched, &layouts::peft_params,
      "sides as this release and base have them"},
-    {"else", [](const FitTarget&) { return true; }, &layouts::peft_linear, "one Linear an expert"},
+    {"else", [](const FitTarget&) { return true; }, &layouts::peft_linear, "one Linear per expert"},
 }};
 
 LayoutWriteOptions write_options(const FitTarget& target) {
@@ -74,7 +74,7 @@ ScaleCounts counts_of(const Group& group, int64_t experts) {
   return out;
 }
 
-// One of the group's scalings that has this value: alpha and r as PEFT is to be told.
+// One of the group's scalings that has this value: alpha and r as the config will say them.
 Scaling scaling_with(const Group& group, double value) {
   for (const auto* entry : group)
     for (const Scaling& scaling : entry->second.scaling)

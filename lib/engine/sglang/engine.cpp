@@ -54,7 +54,7 @@ constexpr std::array<LayoutChoice, 5> kLayouts = {{
     {"gpt-oss, or virtual-experts=on", wants_one_a, &layouts::stacked_fused,
      "one lora_A for gate and up, which it takes for both"},
     {"else", [](const FitTarget&) { return true; }, &layouts::stacked,
-     "every expert in four or six tensors a layer"},
+     "every expert in four or six tensors per layer"},
 }};
 
 LayoutWriteOptions write_options(const FitTarget& target) {

@@ -178,7 +178,7 @@ void widen_overflowing(FitContext& context) {
 
 constexpr const char* kFile = "added_tokens.json";
 
-// Whether SGLang would refuse the file; one that is no JSON it passes by.
+// Whether SGLang would refuse the file; it passes over one that is not JSON.
 bool beyond_vocabulary(const std::string& path, int64_t vocab) {
   std::error_code ignored;
   if (!std::filesystem::is_regular_file(path, ignored)) return false;
