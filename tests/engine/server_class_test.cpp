@@ -66,7 +66,7 @@ std::string replaced(std::string text, const std::string& from, const std::strin
 
 TEST_CASE("a family that vLLM's table does not know is planned once its file brings the class") {
   CHECK(error_text([] { NewMoe("").plan("vllm", "0.27"); }) ==
-        "NewMoeForCausalLM: is no model class of vLLM that this tool knows");
+        "NewMoeForCausalLM: not a model class of vLLM that this tool knows");
   const ServerPlan plan = NewMoe(vllm_alone(kNewMoe)).plan("vllm", "0.27");
   REQUIRE(plan.adapters.size() == 1);
   CHECK(plan.adapters[0].first_refusal() == nullptr);
@@ -118,9 +118,9 @@ TEST_CASE("what a class cannot say is refused where it stands") {
   CHECK(fault_of("\"layers\"", "\"layer\"").find("5:3: /engines/vllm/0/layer") !=
         std::string::npos);
   CHECK(fault_of("\"path\": \"block_sparse_moe", "\"path\": \"mlp")
-            .find("/engines/vllm/0/experts/path: is not among the class's modules") !=
+            .find("/engines/vllm/0/experts/path: not among the class's modules") !=
         std::string::npos);
   CHECK(fault_of("\"layers\": {\"row\": [\"wo\"]}",
                  "\"no_lora\": {\"error\": \"E: e\", \"before\": \"0.28\"}")
-            .find("/engines/vllm/0/no_lora/before: is no release of vLLM") != std::string::npos);
+            .find("/engines/vllm/0/no_lora/before: not a release of vLLM") != std::string::npos);
 }

@@ -140,7 +140,7 @@ LoraConfig read_config(const ServedAdapter& adapter, const Settings& settings) {
   }
   const Json& config = adapter.config;
   if (const auto raised = raised_by([&] { check_is_dict(config); })) {
-    refuse(out, "config", *raised, "adapter_config.json is no object");
+    refuse(out, "config", *raised, "adapter_config.json is not an object");
     return out;
   }
   if (const auto missing = missing_fields(config); !missing.empty()) {

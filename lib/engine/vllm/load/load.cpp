@@ -81,7 +81,7 @@ class CopyStep {
     if (cause == &cause::layout_class_mismatch || cause == &cause::shared_outer_flag)
       return fmt::format("{} is wrapped by {}", module.name,
                          module.kind == Kind::experts
-                             ? "FusedMoEWithLoRA, which takes a pair an expert and projection"
+                             ? "FusedMoEWithLoRA, which takes one pair per expert and projection"
                              : "FusedMoE3DWithLoRA, which takes gate_up and down of all experts");
     if (slot.at.name.empty())
       return fmt::format("{} cannot be cut for a rank of {}", to_string(slot.at.shape),

@@ -124,7 +124,7 @@ class DenseCopy {
     copy_slices(Views(module_.slices.size(), a), bs);
   }
 
-  // MergedColumnParallelLinearWithLoRA: one buffer a slice; None leaves it zero.
+  // MergedColumnParallelLinearWithLoRA: one buffer per slice; None leaves it zero.
   void lists(Views as, Views bs) {
     for (size_t i = 0; i < module_.children.size(); ++i) {
       if (as[i]) slot_.expect(*as[i], 1, module_.children[i].in);

@@ -184,7 +184,7 @@ std::string text_of(Unused why, const Server& server, const std::string& module)
       return fmt::format("{} has its experts at {}, not at {}", server.model.name,
                          experts_of(server, place.layer)->name, path_of_experts(module));
     case Unused::module:
-      return fmt::format("it is no module of {}{}", server.model.name,
+      return fmt::format("{} has no such module{}", server.model.name,
                          like_it(server, module, place.layer));
   }
   return "";

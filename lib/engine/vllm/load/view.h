@@ -15,7 +15,7 @@ namespace moelora::vllm {
 // raise what torch raises; none looks at a value.
 struct View {
   Shape shape;
-  std::vector<int64_t> strides;  // one a dim; that of a stacked dim 0 is not used
+  std::vector<int64_t> strides;  // one per dim; that of a stacked dim 0 is not used
   int64_t offset = 0;
   std::vector<uint32_t> sources;  // indices of the file's tensors
   bool stacked = false;

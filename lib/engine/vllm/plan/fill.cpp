@@ -25,7 +25,7 @@ std::byte* bytes_of(std::vector<float>& values) {
   return reinterpret_cast<std::byte*>(values.data());
 }
 
-// The elements of a tensor that is no whole source.
+// The elements of a tensor that is not a whole source.
 class TensorSource final : public Source {
  public:
   explicit TensorSource(const Tensor& tensor)
@@ -224,7 +224,7 @@ SourcePtr torch_cast(SourcePtr source, DType to) {
   const ToFloat one = to_float(source->dtype());
   if (one == nullptr)
     throw Error(source->where(),
-                std::string(dtype_name(source->dtype())) + " is no type that torch can cast");
+                std::string(dtype_name(source->dtype())) + " is not a type that torch can cast");
   return cast_source(std::make_shared<NumberSource>(std::move(source), one), to);
 }
 

@@ -64,7 +64,7 @@ void read_experts(const JsonView& json, ModelClass& out) {
   out.interleaved = flag(json, "interleaved");
   if (std::none_of(out.modules.begin(), out.modules.end(),
                    [&](const ModuleName& module) { return module.name == out.experts; }))
-    json.at("path").fail("is not among the class's modules");
+    json.at("path").fail("not among the class's modules");
 }
 
 void read_slices(const JsonView& json, ModelClass& out) {
@@ -81,7 +81,7 @@ void read_no_lora(const JsonView& json, ModelClass& out) {
   const auto before = json.find("before");
   if (!before) return;
   out.starts_since = find_release(before->string());
-  if (out.starts_since == nullptr) before->fail("is no release of vLLM that this tool knows");
+  if (out.starts_since == nullptr) before->fail("not a release of vLLM that this tool knows");
 }
 
 ModelClass read_class(const JsonView& json) {

@@ -142,7 +142,7 @@ Server make_server(const ModelSpec& spec, const Json& base_config, Settings sett
   std::optional<ModelClass> model = find_model_class(spec);
   if (!model)
     throw Error(spec.architecture.empty() ? spec.model_type : spec.architecture,
-                "is no model class of vLLM that this tool knows");
+                "not a model class of vLLM that this tool knows");
   Server out{spec, std::move(*model), std::move(settings), {}, {}, {}, {}};
   out.modules = make_modules(spec, base_config, out.model, out.settings);
   out.expert_names = expert_names(out);

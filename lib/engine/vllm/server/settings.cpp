@@ -45,7 +45,7 @@ Settings make_settings(const ServerOptions& options, const ModelSpec& spec,
   const int64_t ranks = std::max(options.tp, options.ep);
   out.tp = std::min(ranks, kMostRanks);
   if (ranks > kMostRanks)
-    out.notes.push_back(fmt::format("judged for {} ranks instead of {}", kMostRanks, ranks));
+    out.notes.push_back(fmt::format("planned for {} ranks instead of {}", kMostRanks, ranks));
   out.expert_parallel = options.on("enable-expert-parallel") || options.ep > 1;
   out.fully_sharded = options.on("fully-sharded-loras");
   out.mixed = options.on("enable-mixed-moe-lora-format");
