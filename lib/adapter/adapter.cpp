@@ -30,13 +30,7 @@ std::string_view extra_kind_name(ExtraKind kind) {
   return "";
 }
 
-std::string layer_path(const std::string& stem, int layer) {
-  const size_t hole = stem.find("{layer}");
-  if (hole == std::string::npos) return stem;
-  return stem.substr(0, hole) + std::to_string(layer) + stem.substr(hole + 7);
-}
-
-std::string Adapter::stem(int layer) const { return layer_path(expert_stem, layer); }
+std::string Adapter::stem(int layer) const { return with_layer(expert_stem, layer); }
 
 int64_t factor_rank(const Tensor& part, Side side) { return part.dim(side == Side::A ? 0 : 1); }
 

@@ -90,9 +90,6 @@ struct Adapter {
   std::string stem(int layer) const;
 };
 
-// "model.layers.{layer}.mlp.experts" with its hole filled.
-std::string layer_path(const std::string& stem, int layer);
-
 // Rank of one factor part: rows of A, columns of B.
 int64_t factor_rank(const Tensor& part, Side side);
 

@@ -9,6 +9,7 @@
 #include <set>
 #include <string>
 
+#include "lib/base/dotted_path.h"
 #include "lib/base/version.h"
 
 namespace moelora {
@@ -16,10 +17,8 @@ namespace {
 
 // The shortest name a pattern key may have: a module's leaf, a parameter's last two components.
 std::string short_key(const ExpertTarget& target) {
-  const size_t dot = target.path.rfind('.');
-  if (dot == std::string::npos || !target.parameter) return target.path.substr(dot + 1);
-  const size_t before = target.path.rfind('.', dot - 1);
-  return target.path.substr(before == std::string::npos ? 0 : before + 1);
+  if (!target.parameter) return std::string(leaf_of(target.path));
+  return target.path.substr(stem_of(parent_of(target.path)).size());
 }
 
 Json number(double value) {
@@ -86,15 +85,6 @@ bool any_names(const Names& entries, const std::string& path) {
                      [&](const std::string& entry) { return names_module(entry, path); });
 }
 
-std::string leaf(const std::string& path) { return path.substr(path.rfind('.') + 1); }
-
-// "mlp.experts.gate_up_proj" of "model.layers.3.mlp.experts.gate_up_proj".
-std::string below_layer(const std::string& path) {
-  const size_t layers = path.find("layers.");
-  const size_t dot = layers == std::string::npos ? layers : path.find('.', layers + 7);
-  return dot == std::string::npos ? path : path.substr(dot + 1);
-}
-
 void add_unique(Names& names, const std::string& name) {
   if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
 }
@@ -117,7 +107,7 @@ Names expert_names(const WrittenConfig& in, bool parameters) {
   Names order;
   for (const ExpertTarget& t : in.experts) {
     if (t.parameter != parameters) continue;
-    const std::string name = parameters ? below_layer(t.path) : leaf(t.path);
+    const std::string name(parameters ? below_layer(t.path) : leaf_of(t.path));
     by_short[name].push_back(t.path);
     add_unique(order, name);
   }
@@ -149,7 +139,7 @@ Names kept_modules(const WrittenConfig& in) {
       add_unique(out, entry);
   std::set<std::string> missing;
   for (const std::string& module : modules)
-    if (!any_names(out, module)) missing.insert(leaf(module));
+    if (!any_names(out, module)) missing.insert(std::string(leaf_of(module)));
   out.insert(out.end(), missing.begin(), missing.end());
   return out;
 }
@@ -238,8 +228,9 @@ void set_suffixes(const WrittenConfig& in, Json& config) {
   std::set<std::string> leaves;
   for (const auto& targets : {in.dense, in.experts})
     for (const ExpertTarget& t : targets) {
-      const auto other = in.changes->suffixes.find(leaf(t.path));
-      leaves.insert(other == in.changes->suffixes.end() ? leaf(t.path) : other->second);
+      const auto other = in.changes->suffixes.find(std::string(leaf_of(t.path)));
+      leaves.insert(other == in.changes->suffixes.end() ? std::string(leaf_of(t.path))
+                                                        : other->second);
     }
   config.set("target_modules", Json::strings({leaves.begin(), leaves.end()}));
   for (const char* key :

@@ -30,7 +30,7 @@ void read_numbered(MatchRest match, std::span<const ExpertTensor> tensors,
     auto at = *match(t);
     if (no_gate && at.projection == Projection::gate) at.projection = Projection::up;
     collector.add(t, at.projection, *at.expert, t.tensor,
-                  layer_path(t.path.stem, t.path.layer) + "." + t.path.rest);
+                  with_layer(t.path.stem, t.path.layer) + "." + t.path.rest);
   }
   collector.finish(adapter);
 }
@@ -69,7 +69,7 @@ bool gate_is_up(std::span<const ExpertTensor> tensors, const ReadContext& contex
 // else "...experts.down_proj", as our own files and PEFT's parameters do.
 std::string pattern_path(const ExpertTensor& t, Projection projection,
                          const AdapterConfig& config) {
-  const std::string stem = layer_path(t.path.stem, t.path.layer) + ".";
+  const std::string stem = with_layer(t.path.stem, t.path.layer) + ".";
   const bool named =
       config.scaling(stem + t.path.rest) != Scaling{config.r, config.lora_alpha, config.use_rslora};
   return stem + (named ? t.path.rest : std::string(projection_name(projection)));
@@ -85,19 +85,6 @@ const Tensor& outer_part(const ExpertKey& key, const Factor& factor, Side side, 
           fmt::format("differs between experts 0 and {}; shared-outer holds one for all", e),
           {"use ", Option::to, " stacked, which holds one an expert"});
   return factor.parts.front();
-}
-
-int64_t uniform_rank(const ExpertKey& key, const ExpertPair& pair, int64_t experts) {
-  const int64_t rank = max_rank(pair);
-  const Scaling& first = pair.scaling_of(0);
-  for (int64_t e = 1; e < experts; ++e)
-    if (pair.a.has(e) && pair.scaling_of(e).value() != first.value())
-      throw Error(
-          fmt::format("layer {} {}", key.layer, projection_name(key.projection)),
-          fmt::format("experts 0 and {} have the scales {} and {}; a stacked tensor has one", e,
-                      first.value(), pair.scaling_of(e).value()),
-          {"use ", Option::to, " peft-linear"});
-  return rank;
 }
 
 }  // namespace
@@ -120,12 +107,25 @@ void read_stacked(const NamePattern& names, std::span<const ExpertTensor> tensor
   collector.finish(adapter);
 }
 
+Scaling uniform_scaling(const ExpertKey& key, const ExpertPair& pair, int64_t experts,
+                        std::string_view holder) {
+  const Scaling& first = pair.scaling_of(0);
+  for (int64_t e = 1; e < experts; ++e)
+    if (pair.a.has(e) && pair.scaling_of(e).value() != first.value())
+      throw Error(fmt::format("layer {} {}", key.layer, projection_name(key.projection)),
+                  fmt::format("experts 0 and {} have the scales {} and {}; {} has one", e,
+                              first.value(), pair.scaling_of(e).value(), holder),
+                  {"use ", Option::to, " peft-linear"});
+  return first.with_rank(max_rank(pair));
+}
+
 WrittenExperts write_stacked(const NamePattern& names, const WriteContext& context, bool outer) {
   WrittenExperts out;
   const int64_t experts = context.adapter.expert_count;
   for (const auto& [key, pair] : context.adapter.experts) {
     const std::string stem = written_stem(context, Form::hub, key.layer);
-    const int64_t rank = uniform_rank(key, pair, experts);
+    const Scaling scaling = uniform_scaling(key, pair, experts, "a stacked tensor");
+    const int64_t rank = scaling.rank;
     const Projection named = context.options.named(key.projection, context.spec);
     const std::string module = stem + "." + names.format(0, names.word(named));
     for (Side side : {Side::A, Side::B}) {
@@ -135,8 +135,7 @@ WrittenExperts write_stacked(const NamePattern& names, const WriteContext& conte
               ? outer_part(key, factor, side, experts).unsqueeze(0)
               : stack_experts(factor, side, experts, rank);
     }
-    out.targets.push_back({stem + "." + std::string(projection_name(named)), false,
-                           pair.scaling_of(0).with_rank(rank)});
+    out.targets.push_back({stem + "." + std::string(projection_name(named)), false, scaling});
   }
   return out;
 }

@@ -27,4 +27,9 @@ void read_stacked(const NamePattern& names, std::span<const ExpertTensor> tensor
 // differ. Otherwise every factor is written for all experts.
 WrittenExperts write_stacked(const NamePattern& names, const WriteContext& context, bool outer);
 
+// The scaling of all experts of a pair at its largest rank. Throws Error where their scales differ:
+// `holder` ("a stacked tensor") has one.
+Scaling uniform_scaling(const ExpertKey& key, const ExpertPair& pair, int64_t experts,
+                        std::string_view holder);
+
 }  // namespace moelora

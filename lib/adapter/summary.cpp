@@ -7,7 +7,7 @@
 #include <set>
 #include <tuple>
 
-#include "lib/adapter/tensor_name.h"
+#include "lib/base/dotted_path.h"
 #include "lib/base/utf8.h"
 
 namespace moelora {
@@ -19,12 +19,8 @@ struct Place {
 };
 
 Place place(const std::string& module) {
-  const size_t layers = module.starts_with("layers.") ? 0 : module.find(".layers.");
-  if (layers == std::string::npos) return {-1, module};
-  const size_t digits = layers + (layers == 0 ? 7 : 8);
-  const size_t dot = module.find('.', digits);
-  const auto layer = parse_index(std::string_view(module).substr(digits, dot - digits));
-  return layer ? Place{static_cast<int>(*layer), module.substr(dot + 1)} : Place{-1, module};
+  const auto found = find_layer(module);
+  return found ? Place{found->layer, module.substr(found->end + 1)} : Place{-1, module};
 }
 
 // Rows with the same key are one line of the table; their layers are gathered.

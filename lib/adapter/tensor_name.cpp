@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 
 namespace moelora {
 namespace {
@@ -45,15 +44,6 @@ bool strip_factor(std::string_view& name, std::string_view marker) {
 
 }  // namespace
 
-std::optional<int64_t> parse_index(std::string_view text) {
-  if (text.empty() || text.size() > 9 || (text.size() > 1 && text[0] == '0')) return std::nullopt;
-  int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || text[0] == '-')
-    return std::nullopt;
-  return value;
-}
-
 TensorName parse_tensor_name(std::string_view name) {
   while (name.starts_with(kPeftPrefix)) name.remove_prefix(kPeftPrefix.size());
   const std::string_view whole = name;
@@ -79,21 +69,16 @@ std::string lora_name(std::string_view module, Side side) {
 }
 
 std::optional<ExpertPath> parse_expert_path(std::string_view module) {
-  size_t layers = module.starts_with("layers.") ? 0 : module.find(".layers.");
-  if (layers == std::string_view::npos) return std::nullopt;
-  if (layers > 0) ++layers;
-  const size_t digits = layers + 7;
-  const size_t dot = module.find('.', digits);
-  if (dot == std::string_view::npos) return std::nullopt;
-  const auto layer = parse_index(module.substr(digits, dot - digits));
+  const auto layer = find_layer(module);
   if (!layer) return std::nullopt;
-  for (size_t at = dot; at != std::string_view::npos; at = module.find('.', at + 1)) {
+  for (size_t at = layer->end; at != std::string_view::npos; at = module.find('.', at + 1)) {
     const std::string_view here = module.substr(at + 1);
     if (here != "experts" && !(here.starts_with("experts.") && here.size() > 8)) continue;
     const size_t end = at + 1 + 7;
     return ExpertPath{
-        fmt::format("{}{{layer}}{}", module.substr(0, digits), module.substr(dot, end - dot)),
-        static_cast<int>(*layer),
+        fmt::format("{}{{layer}}{}", module.substr(0, layer->begin),
+                    module.substr(layer->end, end - layer->end)),
+        layer->layer,
         std::string(end < module.size() ? module.substr(end + 1) : std::string_view{})};
   }
   return std::nullopt;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lib/adapter/adapter.h"
+#include "lib/base/dotted_path.h"
 #include "lib/model/model_spec.h"
 
 namespace moelora {
@@ -71,8 +72,5 @@ class NamePattern {
   std::string_view pattern_;
   Spelling spelling_;
 };
-
-// A decimal number without sign or leading zeros, at most 9 digits.
-std::optional<int64_t> parse_index(std::string_view text);
 
 }  // namespace moelora

@@ -92,12 +92,13 @@ std::string printable(std::string_view name, size_t limit) {
 
 std::string quoted(std::string_view name, size_t limit) { return '"' + escaped(name, limit) + '"'; }
 
-std::string list_some(const std::vector<std::string>& names) {
-  constexpr size_t kSome = 5;
+std::string list_some(const std::vector<std::string>& names, size_t most,
+                      const std::function<std::string(const std::string&)>& text) {
   std::vector<std::string> shown;
-  for (size_t i = 0; i < std::min(names.size(), kSome); ++i) shown.push_back(printable(names[i]));
+  for (size_t i = 0; i < std::min(names.size(), most); ++i)
+    shown.push_back(text ? text(names[i]) : printable(names[i]));
   const std::string rest =
-      names.size() > kSome ? fmt::format(" and {} more", names.size() - kSome) : "";
+      names.size() > most ? fmt::format(" and {} more", names.size() - most) : "";
   return fmt::format("{}{}", fmt::join(shown, ", "), rest);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -20,8 +21,10 @@ std::optional<uint64_t> find_invalid_utf8(std::string_view text);
 std::string printable(std::string_view name, size_t limit = 160);
 std::string quoted(std::string_view name, size_t limit = 160);  // the same, always in quotes
 
-// "a, b, c and 4 more": printable, for a message.
-std::string list_some(const std::vector<std::string>& names);
+// "a, b, c and 4 more", for a message: the first `most` of a list, each as `text` gives it
+// (printable).
+std::string list_some(const std::vector<std::string>& names, size_t most = 5,
+                      const std::function<std::string(const std::string&)>& text = {});
 
 // Text that is safe inside an XML or HTML element or a quoted attribute. XML 1.0 knows no escape
 // for most control characters: the text has none of them (printable).

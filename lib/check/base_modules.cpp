@@ -5,6 +5,7 @@
 #include <set>
 
 #include "lib/adapter/tensor_name.h"
+#include "lib/base/dotted_path.h"
 #include "lib/base/nearest.h"
 #include "lib/model/base_model.h"
 
@@ -29,13 +30,9 @@ bool is_in_tower(std::string_view module) {
   }
 }
 
-std::string_view below_layer(std::string_view pattern) {
+std::string_view below_number(std::string_view pattern) {
   const size_t at = pattern.find(kLayer);
   return at == std::string_view::npos ? "" : pattern.substr(at + kLayer.size());
-}
-
-std::string_view leaf_of(std::string_view pattern) {
-  return pattern.substr(pattern.rfind('.') + 1);
 }
 
 // "model.layers.{n}.x" with the numbers of "layers.3.x" back in, as far as they go.
@@ -110,9 +107,9 @@ std::string BaseModules::nearest_to(const std::string& module) {
   if (asked == nearest_.end() && nearest_.size() >= kMostQuestions) return "";
   std::string& best = asked != nearest_.end() ? asked->second : nearest_[pattern];
   if (asked == nearest_.end()) {
-    const std::string_view below = below_layer(pattern);
+    const std::string_view below = below_number(pattern);
     for (const std::string& known : known_)  // only the wrapper's prefix differs
-      if (best.empty() && !below.empty() && below_layer(known) == below) best = known;
+      if (best.empty() && !below.empty() && below_number(known) == below) best = known;
     for (const std::string& known : known_)  // only the block differs
       if (best.empty() && leaf_of(known) == leaf_of(pattern)) best = known;
     const std::vector<std::string_view> all(known_.begin(), known_.end());

@@ -24,7 +24,7 @@ ExpertCoverage expert_coverage(const Subject& subject, int64_t experts) {
     const ExpertPlace& place = *tensor.expert;
     auto& entry = out.places[coverage_key(tensor)];
     if (entry.stem.empty())
-      entry.stem = layer_path(subject.experts[static_cast<size_t>(tensor.expert_tensor)].path.stem,
+      entry.stem = with_layer(subject.experts[static_cast<size_t>(tensor.expert_tensor)].path.stem,
                               place.layer);
     if (!place.expert || *place.expert >= experts) continue;
     entry.held.resize(static_cast<size_t>(experts));

@@ -48,7 +48,7 @@ std::vector<std::string> paths_of(const Subject& subject, const FactorPair& pair
     return out;
   }
   const ExpertPath& path = subject.experts[static_cast<size_t>(tensor.expert_tensor)].path;
-  const std::string stem = layer_path(path.stem, path.layer) + ".";
+  const std::string stem = with_layer(path.stem, path.layer) + ".";
   if (tensor.expert->form == ExpertPlace::Form::parameters) {
     add_parameters(subject, stem, out);
     return out;

@@ -90,9 +90,7 @@ std::string where_text(const Finding& finding, size_t most) {
   const size_t all = finding.names.size(), count = std::min(all, most);
   if (count < 2)
     return shown(finding.where) + (all > 1 ? fmt::format(" and {} more", all - 1) : "");
-  std::string out = shown(finding.names[0]);
-  for (size_t i = 1; i < count; ++i) out += ", " + shown(finding.names[i]);
-  return out + (all > count ? fmt::format(" and {} more", all - count) : "");
+  return list_some(finding.names, count, [](const std::string& name) { return shown(name); });
 }
 
 std::string told(const Finding& finding, size_t most) {

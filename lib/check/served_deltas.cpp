@@ -9,6 +9,7 @@
 
 #include "lib/adapter/summary.h"
 #include "lib/adapter/tensor_name.h"
+#include "lib/base/dotted_path.h"
 #include "lib/engine/buffers.h"
 #include "lib/model/base_model.h"
 
@@ -100,8 +101,6 @@ Kind kind_of(const ServedDelta& delta) {
   if (!std::isfinite(delta.apart)) return Kind::not_finite;
   return delta.meant > 0 ? Kind::off : Kind::untrained;
 }
-
-std::string_view leaf_of(std::string_view module) { return module.substr(module.rfind('.') + 1); }
 
 // Of a dense module by its path, of an expert's projection by its key; -1 for none.
 int layer_of(const DeltaKey& key) {

@@ -46,7 +46,7 @@ std::optional<StackedFile> stacked_file(const Subject& subject) {
 
 std::string parameter_path(const StackedFile& file, size_t index, const ModelSpec* spec) {
   const StackedPair& pair = file.pairs[index];
-  return layer_path(pair.a->path.stem, pair.layer) + "." +
+  return with_layer(pair.a->path.stem, pair.layer) + "." +
          std::string(parameter_name(spec, file.reading->projection[index]));
 }
 

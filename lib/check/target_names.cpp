@@ -162,7 +162,7 @@ class TargetReader {
 
   bool name_by_words(const NamedTensor& tensor) {
     const ExpertPath& path = subject_.experts[static_cast<size_t>(tensor.expert_tensor)].path;
-    const std::string stem = layer_path(path.stem, path.layer);
+    const std::string stem = with_layer(path.stem, path.layer);
     bool found = false;
     for (std::string_view word : expert_words(*tensor.expert))
       found = name(word == "experts" ? stem : stem + "." + std::string(word)) || found;

@@ -80,14 +80,6 @@ class Sum {
   const Routing& routing_;
 };
 
-Routing tokens_of(const Routing& whole, int64_t first, int64_t count) {
-  const auto cut = [&](const auto& values) {
-    const auto begin = values.begin() + first * whole.top_k;
-    return std::vector(begin, begin + count * whole.top_k);
-  };
-  return {count, whole.top_k, cut(whole.experts), cut(whole.weights)};
-}
-
 class PlannedRun {
  public:
   PlannedRun(Device& device, const MoeLayer& layer, const MoeWeights& weights,
@@ -124,7 +116,7 @@ class PlannedRun {
     const auto rows = x_.subspan(static_cast<size_t>(token * layer_.width),
                                  static_cast<size_t>(count * layer_.width));
     const kernels::Plan how = {plan.path, options_.streams, false, options_.keep_delta};
-    DeviceBatch batch(on_card, tokens_of(routing_, token, count), rows, how);
+    DeviceBatch batch(on_card, routing_.part(token, count), rows, how);
     batch.run();
     if (keep_stages) sum.add_stages(batch.stages(), token);
     sum.add_out(batch.out(), token);

@@ -18,15 +18,6 @@ std::vector<T> sum(const std::vector<T>& a, const std::vector<T>& b) {
   return out;
 }
 
-// Tokens [first, first + count) of a routing.
-Routing part_of(const Routing& whole, int64_t first, int64_t count) {
-  const auto cut = [&](const auto& values) {
-    const auto begin = values.begin() + first * whole.top_k;
-    return std::vector(begin, begin + count * whole.top_k);
-  };
-  return {count, whole.top_k, cut(whole.experts), cut(whole.weights)};
-}
-
 template <class T>
 void append(const std::vector<T>& from, std::vector<T>& to) {
   to.insert(to.end(), from.begin(), from.end());
@@ -112,7 +103,7 @@ std::vector<T> forward_cpu(const MoeLayer& layer, const MoeWeights& weights, con
   const int64_t step = tokens_at_a_time<T>(layer, routing, options.memory);
   for (int64_t first = 0; first < routing.tokens; first += step) {
     const int64_t count = std::min(step, routing.tokens - first);
-    const Routing part = part_of(routing, first, count);
+    const Routing part = routing.part(first, count);
     const auto rows = x.subspan(static_cast<size_t>(first * layer.width),
                                 static_cast<size_t>(count * layer.width));
     const MoeStages<T> result = Forward<T>(layer, weights, part, options.threads).run(rows);

@@ -133,6 +133,14 @@ MoeWeights in_bf16(const MoeWeights& weights) {
   return out;
 }
 
+Routing Routing::part(int64_t first, int64_t count) const {
+  const auto cut = [&](const auto& values) {
+    const auto begin = values.begin() + first * top_k;
+    return std::vector(begin, begin + count * top_k);
+  };
+  return {count, top_k, cut(experts), cut(weights)};
+}
+
 void check_routing(const Routing& routing, const MoeLayer& layer, std::string_view where) {
   const auto pairs = static_cast<size_t>(routing.pairs());
   if (routing.experts.size() != pairs || routing.weights.size() != pairs) {

@@ -96,6 +96,7 @@ struct Routing {
   std::vector<float> weights;
 
   int64_t pairs() const { return tokens * top_k; }
+  Routing part(int64_t first, int64_t count) const;  // of tokens [first, first + count)
 };
 
 // Throws Error at `where` unless sizes agree and experts are in [-1, E).

@@ -88,7 +88,7 @@ TEST_CASE("an expert's module path is a stem, a layer and a rest") {
     CHECK(path->stem == row.stem);
     CHECK(path->layer == row.layer);
     CHECK(path->rest == row.rest);
-    CHECK(layer_path(path->stem, path->layer) + (path->rest.empty() ? "" : "." + path->rest) ==
+    CHECK(with_layer(path->stem, path->layer) + (path->rest.empty() ? "" : "." + path->rest) ==
           row.module);
   }
 }

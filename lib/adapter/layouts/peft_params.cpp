@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "lib/adapter/expert_collector.h"
+#include "lib/adapter/expert_factors.h"
 #include "lib/adapter/stacked_pairs.h"
 #include "lib/base/error.h"
 
@@ -85,7 +86,7 @@ void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Ada
   Order order{BOrder::rank_major, "no matter"};
   for (size_t i = 0; i < pairs.size(); ++i) {
     const StackedPair& pair = pairs[i];
-    const std::string path = fmt::format("{}.{}", layer_path(pair.a->path.stem, pair.layer),
+    const std::string path = fmt::format("{}.{}", with_layer(pair.a->path.stem, pair.layer),
                                          parameter_name(context.spec, reading.projection[i]));
     const int64_t experts = expert_count(pair, path, context);
     const Order here = input_order(context, experts, pair.a->tensor.dim(0) / experts);
@@ -121,16 +122,6 @@ Stacks stack_pair(const ExpertPair& pair, int64_t experts, const LayoutWriteOpti
   return {join_a(b.transpose(1, 2)), join_b(a.transpose(1, 2), options.b_order)};
 }
 
-Scaling uniform_scaling(const ExpertKey& key, const ExpertPair& pair, int64_t experts) {
-  for (int64_t e = 1; e < experts; ++e)
-    if (pair.a.has(e) && pair.scaling_of(e).value() != pair.scaling_of(0).value())
-      throw Error(fmt::format("layer {} {}", key.layer, projection_name(key.projection)),
-                  fmt::format("experts 0 and {} have the scales {} and {}; one parameter has one",
-                              e, pair.scaling_of(0).value(), pair.scaling_of(e).value()),
-                  {"use ", Option::to, " peft-linear"});
-  return pair.scaling_of(0).with_rank(max_rank(pair));
-}
-
 WrittenExperts write(const WriteContext& context) {
   WrittenExperts out;
   const Adapter& adapter = context.adapter;
@@ -149,7 +140,8 @@ WrittenExperts write(const WriteContext& context) {
     out.tensors[lora_name(module, Side::A)] = stacks.a;
     out.tensors[lora_name(module, Side::B)] = stacks.b;
     out.targets.push_back({fmt::format("{}.{}", stem, parameter_name(context.spec, key.projection)),
-                           true, uniform_scaling(key, pair, adapter.expert_count)});
+                           true,
+                           uniform_scaling(key, pair, adapter.expert_count, "one parameter")});
   }
   return out;
 }

@@ -34,11 +34,7 @@ bool base_has(const ModelSpec* spec, const std::string& target) {
 }
 
 std::string list(const std::vector<std::string>& names) {
-  constexpr size_t kMost = 6;
-  std::string out;
-  for (size_t i = 0; i < std::min(names.size(), kMost); ++i)
-    out += (i == 0 ? "" : ", ") + quoted(names[i]);
-  return names.size() > kMost ? out + fmt::format(" and {} more", names.size() - kMost) : out;
+  return list_some(names, 6, [](const std::string& name) { return quoted(name); });
 }
 
 void report_unused(RuleContext& context, std::string_view key,

@@ -20,7 +20,7 @@ bool has_other_towers(const Json& config) {
 constexpr std::string_view kLayer = "layers.{n}.";
 
 // Below "layers.N."; the whole path where there is no such part.
-std::string below_layer(const std::string& pattern) {
+std::string below_number(const std::string& pattern) {
   const size_t at = pattern.find(kLayer);
   return at == std::string::npos ? pattern : pattern.substr(at + kLayer.size());
 }
@@ -31,7 +31,7 @@ std::string suggestion(const std::string& module, const std::string& nearest) {
   if (nearest.empty()) return "";
   const std::string known = without_numbers(nearest), found = without_numbers(module);
   const size_t layer = known.find(kLayer), dot = known.rfind('.');
-  if (layer != std::string::npos && below_layer(known) == below_layer(found))
+  if (layer != std::string::npos && below_number(known) == below_number(found))
     return fmt::format(", whose layers are {}",
                        printable(known.substr(0, layer + kLayer.size() - 1)));
   if (dot != std::string::npos && found.ends_with(known.substr(dot)))

@@ -37,13 +37,7 @@ Adapter run_steps(FitContext& context) {
 
 }  // namespace
 
-std::string some_of(const std::vector<std::string>& names) {
-  constexpr size_t kShown = 2;
-  std::string out;
-  for (size_t i = 0; i < std::min(kShown, names.size()); ++i)
-    out += fmt::format("{}{}", i == 0 ? "" : ", ", printable(names[i]));
-  return names.size() <= kShown ? out : fmt::format("{} and {} more", out, names.size() - kShown);
-}
+std::string some_of(const std::vector<std::string>& names) { return list_some(names, 2); }
 
 }  // namespace fit
 
