@@ -22,4 +22,5 @@ layering_sees(pcre2_in_adapter lib/adapter/a.cpp "<pcre2.h>" "in lib/base/python
 layering_sees(cli11_in_lib lib/base/a.h "<CLI/CLI.hpp>" "in tools only")
 layering_sees(adapter_in_packed_check lib/compare/bits/a.cpp "\"lib/adapter/scaling.h\"" "works everything out by itself")
 layering_sees(engine_in_packed_check lib/compare/packed_check.h "\"lib/engine/plan.h\"" "works everything out by itself")
+layering_sees(adapter_in_mistakes lib/compare/mistakes.h "\"lib/adapter/delta_pair.h\"" "works everything out by itself")
 layering_sees(forward_in_packed_check lib/compare/bits/a.h "\"lib/numeric/moe_forward.h\"" "works everything out by itself")

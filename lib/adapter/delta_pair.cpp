@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <numeric>
 
 #include "lib/adapter/gate_up.h"
+#include "lib/base/parallel.h"
 
 namespace moelora {
 namespace {
@@ -37,6 +40,36 @@ Deltas deltas_of(Adapter adapter) {
     out[{module, -1, -1}] = {pair.a, pair.b, pair.scaling.value()};
   for (const auto& [key, pair] : adapter.experts) add_experts(key, pair, adapter.expert_count, out);
   return out;
+}
+
+FactorValues rows_of(const Tensor& a, const std::byte* values) {
+  return {a.dtype(), values, a.dim(0), a.dim(1), false};
+}
+
+FactorValues columns_of(const Tensor& b, const std::byte* values) {
+  return {b.dtype(), values, b.dim(1), b.dim(0), true};
+}
+
+ProductDistance delta_distance(const Delta& x, const Delta& y) {
+  const auto xa = x.a.read(), xb = x.b.read(), ya = y.a.read(), yb = y.b.read();
+  const FactorValues a[] = {rows_of(x.a, xa.data()), rows_of(y.a, ya.data())};
+  const FactorValues b[] = {columns_of(x.b, xb.data()), columns_of(y.b, yb.data())};
+  return distance_of(RankOneParts(a, b), x.a.dim(0), x.scale, y.scale);
+}
+
+double delta_norm(const Delta& delta) {
+  const auto a = delta.a.read(), b = delta.b.read();
+  const FactorValues rows[] = {rows_of(delta.a, a.data())};
+  const FactorValues columns[] = {columns_of(delta.b, b.data())};
+  return std::fabs(delta.scale) * std::sqrt(std::max(0.0, RankOneParts(rows, columns).all()));
+}
+
+double delta_norm(const std::vector<Delta>& deltas, int threads) {
+  std::vector<double> norms(deltas.size());
+  parallel_for(static_cast<int64_t>(deltas.size()), threads, [&](int64_t i, int) {
+    norms[static_cast<size_t>(i)] = delta_norm(deltas[static_cast<size_t>(i)]);
+  });
+  return std::sqrt(std::inner_product(norms.begin(), norms.end(), norms.begin(), 0.0));
 }
 
 }  // namespace moelora

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "lib/adapter/adapter.h"
+#include "lib/base/low_rank.h"
 
 namespace moelora {
 
@@ -28,5 +29,15 @@ using Deltas = std::map<DeltaKey, Delta>;
 
 // Every pair of an adapter. gate and up are split where the row order of a fused pair is known.
 Deltas deltas_of(Adapter adapter);
+
+// The values of a factor in memory, row-major: of lora_A and of lora_B.
+FactorValues rows_of(const Tensor& a, const std::byte* values);
+FactorValues columns_of(const Tensor& b, const std::byte* values);
+
+// Both read the factors. Norms are Frobenius norms.
+ProductDistance delta_distance(const Delta& x, const Delta& y);
+double delta_norm(const Delta& delta);
+// Square root of the sum of their squares, on `threads` (0: all).
+double delta_norm(const std::vector<Delta>& deltas, int threads);
 
 }  // namespace moelora

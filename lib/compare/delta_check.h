@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "lib/compare/stage_check.h"
 #include "lib/numeric/moe_forward.h"
 
 namespace moelora {

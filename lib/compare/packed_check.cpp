@@ -1,12 +1,19 @@
 #include "lib/compare/packed_check.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
 #include <set>
 
+#include "lib/base/utf8.h"
 #include "lib/compare/bits/bit_pass.h"
 #include "lib/compare/bits/diagnosis.h"
-#include "lib/compare/bits/extras.h"
 #include "lib/compare/bits/pairing.h"
 #include "lib/compare/bits/products.h"
+#include "lib/compare/bits/read_table.h"
+#include "lib/compare/bits/rounding.h"
 
 namespace moelora::packed {
 namespace {
@@ -15,15 +22,15 @@ Table table_of(const AdapterInput& in, const CheckOptions& options) {
   return make_table(in.tensors, in.config, in.where, {options.spec, in.reading});
 }
 
-bool has_pair(const Unit* unit, int64_t expert) {
-  return unit != nullptr && (unit->side(Side::A).slab_of(expert) != nullptr ||
-                             unit->side(Side::B).slab_of(expert) != nullptr);
+bool has_pair(const ProjectionFactors* unit, int64_t expert) {
+  return unit != nullptr && (unit->side(Side::A).block_of(expert) != nullptr ||
+                             unit->side(Side::B).block_of(expert) != nullptr);
 }
 
-class Judge {
+class OpenPairs {
  public:
-  Judge(const Table& packed, const Table& source, const Pairings& pairings, const BitPass& bits,
-        bool fold, Report& report)
+  OpenPairs(const Table& packed, const Table& source, const Pairings& pairings, const BitPass& bits,
+            bool fold, Report& report)
       : packed_(packed),
         source_(source),
         pairings_(pairings),
@@ -32,7 +39,7 @@ class Judge {
         report_(report) {}
 
   // The pairs that bits leave open.
-  std::set<PairId> open() {
+  std::set<PairId> find() {
     std::set<PairId> out;
     for (size_t i = 0; i < pairings_.all.size(); ++i)
       for (int64_t e = 0; e < experts_of(pairings_.all[i]); ++e)
@@ -70,7 +77,8 @@ class Judge {
 
   bool is_cast(const Pairing& p, int64_t e) const {
     for (const Side side : {Side::A, Side::B}) {
-      const Slab *to = p.packed->side(side).slab_of(e), *from = p.source->side(side).slab_of(e);
+      const StridedBlock *to = p.packed->side(side).block_of(e),
+                         *from = p.source->side(side).block_of(e);
       if (to != nullptr && from != nullptr &&
           packed_.tensors[to->tensor].dtype != source_.tensors[from->tensor].dtype)
         return true;
@@ -84,6 +92,100 @@ class Judge {
   const bool fold_;
   Report& report_;
 };
+
+// ---- what is no factor ----
+
+constexpr int64_t kChunk = 1 << 18;  // elements; a multiple of every granule
+
+int64_t elements_of(const Stored& t) { return t.source == nullptr ? 0 : t.source->elements(); }
+
+size_t bytes_of(DType dtype, int64_t elements) {
+  return (static_cast<size_t>(elements) * static_cast<size_t>(dtype_bits(dtype)) + 7) / 8;
+}
+
+std::vector<std::byte> chunk_of(const Stored& t, int64_t first, int64_t count) {
+  std::vector<std::byte> out(bytes_of(t.dtype, count));
+  t.source->read(t.offset + first, count, out.data());
+  return out;
+}
+
+bool same_values(const Stored& packed, const Stored& source) {
+  const int64_t count =
+      std::accumulate(packed.shape.begin(), packed.shape.end(), int64_t{1}, std::multiplies<>());
+  if (elements_of(packed) == 0 || elements_of(source) == 0)
+    return elements_of(packed) == elements_of(source);
+  const bool cast_needed = packed.dtype != source.dtype;
+  if (cast_needed && !(is_float(packed.dtype) && is_float(source.dtype))) return false;
+  for (int64_t at = 0; at < count; at += kChunk) {
+    const int64_t n = std::min(kChunk, count - at);
+    const std::vector<std::byte> found = chunk_of(packed, at, n);
+    std::vector<std::byte> expected = chunk_of(source, at, n);
+    if (cast_needed) {
+      std::vector<std::byte> values(bytes_of(packed.dtype, n));
+      cast(source.dtype, packed.dtype, n, expected.data(), values.data());
+      expected.swap(values);
+    }
+    if (found == expected) continue;
+    const int bytes = cast_needed ? dtype_bytes(packed.dtype) : 0;
+    for (int64_t i = 0; i < n; ++i) {
+      if (!cast_needed) return false;
+      const uint64_t f = element(found.data(), bytes, i), e = element(expected.data(), bytes, i);
+      if (f != e && !(is_nan(packed.dtype, f) && is_nan(packed.dtype, e))) return false;
+    }
+  }
+  return true;
+}
+
+bool is_frozen_copy(std::string_view name, const Shape& shape, const ModelSpec& spec) {
+  constexpr std::string_view kEnd = ".base_layer.weight";
+  if (!name.ends_with(kEnd)) return false;
+  const LinearSpec* linear = spec.find_linear(name.substr(0, name.size() - kEnd.size()));
+  if (linear == nullptr) return false;
+  return shape == (linear->role == Role::embedding ? Shape{linear->in, linear->out}
+                                                   : Shape{linear->out, linear->in});
+}
+
+void add(std::vector<Fault>& out, Mistake mistake, const std::string& name, std::string detail) {
+  auto at =
+      std::find_if(out.begin(), out.end(), [&](const Fault& f) { return f.mistake == mistake; });
+  if (at == out.end()) {
+    out.push_back({});
+    at = out.end() - 1;
+    at->mistake = mistake;
+    at->first = printable(name);
+    at->detail = std::move(detail);
+  }
+  at->modules.push_back(name);
+  at->tensors.push_back(name);
+  ++at->pairs;
+}
+
+// What is no low-rank factor (embedding factors, saved modules, biases, magnitudes) must be there
+// under its name, with its shape and its values, cast where the packed type is another. With the
+// base model's `spec` (null: not known, or nothing may be left out) one thing need not be there:
+// the frozen weight that PEFT saves beside the factors of an embedding, MODULE.base_layer.weight,
+// where its dims are the base's own.
+std::vector<Fault> compare_extras(const Table& packed, const Table& source, const ModelSpec* spec) {
+  std::vector<Fault> out;
+  for (const auto& [name, index] : source.extras) {
+    const auto found = packed.extras.find(name);
+    const Stored& s = source.tensors[index];
+    if (found == packed.extras.end()) {
+      if (spec == nullptr || !is_frozen_copy(name, s.shape, *spec))
+        add(out, Mistake::missing, name, {});
+      continue;
+    }
+    const Stored& p = packed.tensors[found->second];
+    if (p.shape != s.shape)
+      add(out, Mistake::width, name,
+          fmt::format("{}, expected {}", moelora::to_string(p.shape), moelora::to_string(s.shape)));
+    else if (!same_values(p, s))
+      add(out, Mistake::unknown, name, {});
+  }
+  for (const auto& [name, index] : packed.extras)
+    if (!source.extras.count(name)) add(out, Mistake::not_in_source, name, {});
+  return out;
+}
 
 }  // namespace
 
@@ -99,9 +201,9 @@ Report check_packed(const AdapterInput& packed_in, const AdapterInput& source_in
   Report out;
   out.elements = bits.elements;
   out.bytes = bits.bytes;
-  std::set<PairId> open = Judge(packed, source, pairings, bits, options.fitted, out).open();
+  std::set<PairId> open = OpenPairs(packed, source, pairings, bits, options.fitted, out).find();
   if (options.products && !open.empty()) {
-    const ProductPass products = compare_products(packed, source, pairings, open, pass);
+    const ProductPass products = compare_products(packed, source, pairings, bits, open, pass);
     out.bytes += products.bytes;
     out.same_product = static_cast<int64_t>(products.equal.size());
     for (const PairId& pair : products.equal) open.erase(pair);

@@ -6,7 +6,7 @@
 
 #include "lib/base/tensor.h"
 #include "lib/compare/bits/fault.h"
-#include "lib/compare/bits/table.h"
+#include "lib/compare/bits/stacked_pairs.h"
 #include "lib/io/json.h"
 #include "lib/model/model_spec.h"
 
@@ -21,8 +21,8 @@ namespace moelora::packed {
 //   L0  every packed element is derived from the source anew and compared by its bits: index maps,
 //       casts (to nearest, ties to even), an s folded into B (folded() of rounding.h), broadcasts
 //       of what experts share, zeros (+0) in ranks and experts that hold nothing. No tolerance.
-//   L1  factors that differ may have the same product: probes over a prime field (products.h).
-//   L2  how far the delta is off: ||dW' - dW|| / ||dW|| of the worst pair (delta.h).
+//   L1  other factors may have the same product: a Gram distance below 1e-7 (products.h).
+//   L2  how far the delta is off: ||dW' - dW|| / ||dW|| of the worst pair.
 // What is left is looked into and named (diagnosis.h). Memory stays bounded; all threads work.
 
 struct AdapterInput {
@@ -37,7 +37,7 @@ struct CheckOptions {
   int threads = 0;
   bool products = true;  // L1
   // As packers fit an adapter to a server: a scale may be folded into B, and a frozen weight of the
-  // base saved beside factors may be left out (extras.h).
+  // base saved beside factors may be left out.
   bool fitted = true;
   double rounding = 1e-2;     // relative error of a delta up to which only rounding is to blame
   uint64_t window = 4 << 20;  // bytes that a thread reads at once, of both adapters together
@@ -50,7 +50,7 @@ struct Report {
   int64_t same_bits = 0;      // pairs found by L0 to be the source's
   int64_t folded = 0;         // of these, with the scale folded into B
   int64_t cast = 0;           // of these, with elements of another type
-  int64_t same_product = 0;   // pairs found by L1
+  int64_t same_product = 0;   // pairs found by L1: within 1e-7 of the norm
   int64_t different = 0;      // pairs that neither explains
   std::vector<Fault> faults;  // empty: the packed adapter says what its source says
 

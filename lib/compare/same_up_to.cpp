@@ -38,8 +38,9 @@ bool all_equal(const Deltas& a, const Deltas& b, double tolerance, int threads) 
                       [&](const Distance& d) { return differs(d, tolerance); });
 }
 
-bool explains(const Mistake& mistake, const Deltas& a, Deltas b, double tolerance, int threads) {
-  return mistake.undo(b) && all_equal(a, b, tolerance, threads);
+bool explains(const MistakeRow& row, const Deltas& a, Deltas b, int64_t experts, double tolerance,
+              int threads) {
+  return row.undo(b, experts) && all_equal(a, b, tolerance, threads);
 }
 
 // One factor between the two in every pair: B = c * A.
@@ -57,7 +58,7 @@ std::optional<SameUpTo> one_scale(const WeightDiff& diff, double tolerance) {
     factor = c;
   }
   if (!factor) return std::nullopt;
-  return SameUpTo{"scale", fmt::format("every delta of B is {:.6g} times A's", *factor)};
+  return SameUpTo{Mistake::scale, fmt::format("every delta of B is {:.6g} times A's", *factor)};
 }
 
 // Experts by the norms of their deltas: a permutation keeps the norms and exchanges the experts.
@@ -125,7 +126,7 @@ std::optional<SameUpTo> permuted_experts(const Deltas& a, Deltas b, const Weight
   }
   if (!all_equal(a, b, tolerance, threads)) return std::nullopt;
   if (layers.size() > 1) text += fmt::format(" (and so on in {} layers)", layers.size());
-  return SameUpTo{"expert-permutation", text};
+  return SameUpTo{Mistake::expert_permutation, text};
 }
 
 }  // namespace
@@ -145,10 +146,11 @@ std::optional<SameUpTo> same_up_to(const Adapter& a, const Adapter& b, const Wei
   const Deltas in_a = of_layers(all_a, layers), in_b = of_layers(all_b, layers);
   const Deltas first_a = of_layers(all_a, {*layers.begin()}),
                first_b = of_layers(all_b, {*layers.begin()});
-  for (const Mistake& mistake : known_mistakes(b.expert_count))
-    if (explains(mistake, first_a, first_b, tolerance, threads) &&
-        explains(mistake, in_a, in_b, tolerance, threads))
-      return SameUpTo{mistake.id, mistake.text};
+  for (const MistakeRow& row : mistake_table())
+    if (row.undo != nullptr &&
+        explains(row, first_a, first_b, b.expert_count, tolerance, threads) &&
+        explains(row, in_a, in_b, b.expert_count, tolerance, threads))
+      return SameUpTo{row.mistake, std::string(row.text)};
   return permuted_experts(in_a, in_b, diff, layers, tolerance, threads);
 }
 

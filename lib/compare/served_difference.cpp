@@ -2,20 +2,121 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <map>
 #include <tuple>
 
-#include "lib/base/parallel.h"
+#include "lib/base/cast.h"
+#include "lib/base/low_rank.h"
 #include "lib/base/scale.h"
-#include "lib/compare/held_factors.h"
+#include "lib/compare/batches.h"
 #include "lib/compare/meant_deltas.h"
-#include "lib/numeric/tensor_batch.h"
 
 namespace moelora {
 namespace {
 
 constexpr double kSums = 1e-6;  // relative: sums in double, and what they cancel
+
+// ---- factors in memory ----
+
+struct HeldMatrix {
+  DType dtype = DType::F32;
+  const std::byte* data = nullptr;  // row-major
+  int64_t rows = 0, columns = 0;
+
+  // REQUIRES a matrix.
+  static HeldMatrix of(const Tensor& tensor, const std::byte* data) {
+    return {tensor.dtype(), data, tensor.dim(0), tensor.dim(1)};
+  }
+};
+
+// Rows first, first + step, .. and columns [column, column + columns) of a matrix, zeros beyond it;
+// copied where they are not the whole.
+class Window {
+ public:
+  explicit Window(const HeldMatrix& whole) : held_(whole) {}
+  Window(const HeldMatrix& whole, int64_t first, int64_t step, int64_t rows, int64_t column,
+         int64_t columns)
+      : held_(whole) {
+    if (first == 0 && step == 1 && column == 0 && rows == whole.rows && columns == whole.columns)
+      return;
+    const auto width = static_cast<size_t>(dtype_bytes(whole.dtype));
+    const auto line = static_cast<size_t>(columns) * width;
+    copy_.resize(static_cast<size_t>(rows) * line);
+    const int64_t taken = std::clamp<int64_t>(whole.columns - column, 0, columns);
+    for (int64_t i = 0; i < rows && first + i * step < whole.rows && taken > 0; ++i) {
+      const auto from = static_cast<size_t>((first + i * step) * whole.columns + column);
+      std::memcpy(copy_.data() + static_cast<size_t>(i) * line, whole.data + from * width,
+                  static_cast<size_t>(taken) * width);
+    }
+    held_ = {whole.dtype, copy_.data(), rows, columns};
+  }
+  Window(const Window&) = delete;
+  Window& operator=(const Window&) = delete;
+
+  const HeldMatrix& matrix() const { return held_; }
+  // As a lora_A [r, in] or a lora_B [out, r].
+  FactorValues a() const { return {held_.dtype, held_.data, held_.rows, held_.columns, false}; }
+  FactorValues b() const { return {held_.dtype, held_.data, held_.columns, held_.rows, true}; }
+
+ private:
+  HeldMatrix held_;
+  std::vector<std::byte> copy_;
+};
+
+// Row by row, in double.
+class Rows {
+ public:
+  explicit Rows(const HeldMatrix& matrix)
+      : matrix_(matrix), values_(static_cast<size_t>(matrix.columns)) {}
+  const std::vector<double>& at(int64_t row) {
+    const auto width = static_cast<size_t>(dtype_bytes(matrix_.dtype));
+    cast_elements(matrix_.dtype, DType::F64, matrix_.columns,
+                  matrix_.data + static_cast<size_t>(row * matrix_.columns) * width,
+                  reinterpret_cast<std::byte*>(values_.data()));
+    return values_;
+  }
+
+ private:
+  const HeldMatrix& matrix_;
+  std::vector<double> values_;
+};
+
+bool all_zero(std::span<const double> values) {
+  return std::all_of(values.begin(), values.end(), [](double value) { return value == 0; });
+}
+
+// Whether held_scale * held is scale * meant, element by element, within `tolerance` of each value:
+// 0 for the same bits but for exponents. Rows of `held` beyond `meant` (of a lora_A) and columns
+// beyond it (of a lora_B) must be zero.
+bool is_same(const HeldMatrix& meant, double scale, const HeldMatrix& held, double held_scale,
+             double tolerance) {
+  if (held.rows < meant.rows || held.columns < meant.columns) return false;
+  Rows wanted(meant), found(held);
+  const auto columns = static_cast<size_t>(meant.columns);
+  for (int64_t row = 0; row < held.rows; ++row) {
+    const std::vector<double>& f = found.at(row);
+    if (row >= meant.rows) {
+      if (!all_zero(f)) return false;
+      continue;
+    }
+    const std::vector<double>& w = wanted.at(row);
+    for (size_t i = 0; i < columns; ++i) {
+      const double value = scale * w[i];
+      if (!(std::fabs(held_scale * f[i] - value) <= tolerance * std::fabs(value))) return false;
+    }
+    if (!all_zero(std::span(f).subspan(columns))) return false;
+  }
+  return true;
+}
+
+RankOneParts parts_of(std::initializer_list<FactorValues> a,
+                      std::initializer_list<FactorValues> b) {
+  return {std::span(a), std::span(b)};
+}
+
+// ---- what is meant and what is served at one place ----
 
 struct Cell {
   const Delta* meant = nullptr;            // null: the server adds what nobody trained
@@ -64,9 +165,8 @@ struct Rounded {
 // One cell while its factors are in memory.
 class Measure {
  public:
-  Measure(const DeltaKey& key, const Cell& cell, std::span<const size_t> factors,
-          const TensorBatch& held)
-      : cell_(cell), factors_(factors), held_(held) {
+  Measure(const DeltaKey& key, const Cell& cell, std::span<const std::byte* const> values)
+      : cell_(cell), values_(values) {
     out_.key = key;
   }
 
@@ -92,7 +192,7 @@ class Measure {
   }
 
   HeldMatrix factor(size_t index, const Tensor& tensor) const {
-    return HeldMatrix::of(tensor, held_.at(factors_[index]));
+    return HeldMatrix::of(tensor, values_[index]);
   }
   HeldMatrix meant_a() const { return factor(0, cell_.meant->a); }
   HeldMatrix meant_b() const { return factor(1, cell_.meant->b); }
@@ -122,7 +222,7 @@ class Measure {
   double meant() {
     const Delta& delta = *cell_.meant;
     const HeldMatrix a = meant_a(), b = meant_b();
-    const RankOneParts parts({Window(a).a()}, {Window(b).b()});
+    const RankOneParts parts = parts_of({Window(a).a()}, {Window(b).b()});
     const double squares = delta.scale * delta.scale * parts.all();
     out_.meant = std::sqrt(std::max(0.0, squares));
     out_.measured = std::isfinite(squares);
@@ -131,8 +231,8 @@ class Measure {
       const Rounded of(delta, *served);
       rounded = std::max(rounded, of.a + of.b);
     }
-    out_.rounding =
-        rounded * std::max(out_.meant, std::fabs(delta.scale) * std::sqrt(parts.diagonal()));
+    out_.rounding = rounded * std::max(out_.meant, std::fabs(delta.scale) *
+                                                       std::sqrt(parts.squares(0, parts.size())));
     return squares;
   }
 
@@ -146,54 +246,18 @@ class Measure {
     const HeldMatrix a = factor(first, served.a), b = factor(first + 1, served.b);
     const Window own_a(a), own_b(b);
     const double square = served.scale * served.scale;
-    if (cell_.meant == nullptr) return {square * RankOneParts({own_a.a()}, {own_b.b()}).all(), 0};
+    if (cell_.meant == nullptr) return {square * parts_of({own_a.a()}, {own_b.b()}).all(), 0};
     const HeldMatrix ma = meant_a(), mb = meant_b();
     const Window m_a(ma, 0, 1, ma.rows, served.in_first, a.columns);
     const Window m_b(mb, served.out_first, served.out_step, b.rows, 0, mb.columns);
-    const RankOneParts parts({m_a.a(), own_a.a()}, {m_b.b(), own_b.b()});
+    const RankOneParts parts = parts_of({m_a.a(), own_a.a()}, {m_b.b(), own_b.b()});
     return {square * parts.sum(ma.rows, parts.size(), ma.rows, parts.size()),
             served.scale * cell_.meant->scale * parts.sum(0, ma.rows, ma.rows, parts.size())};
   }
 
   const Cell& cell_;
-  std::span<const size_t> factors_;
-  const TensorBatch& held_;
+  std::span<const std::byte* const> values_;  // A and B of the meant delta, then of each block
   ServedDelta out_;
-};
-
-// Cells whose factors are read together.
-class Batch {
- public:
-  void add(const DeltaKey& key, const Cell& cell) {
-    Item item{&key, &cell, {}};
-    const auto hold = [&](const Tensor& tensor) { item.factors.push_back(held_.add(tensor)); };
-    if (cell.meant != nullptr) hold(cell.meant->a), hold(cell.meant->b);
-    for (const ServedBlock* block : cell.blocks) hold(block->a), hold(block->b);
-    items_.push_back(std::move(item));
-  }
-  uint64_t bytes() const { return held_.bytes(); }
-
-  void measure(int threads, std::vector<ServedDelta>& out) {
-    held_.read(threads);
-    const size_t before = out.size();
-    out.resize(before + items_.size());
-    parallel_for(static_cast<int64_t>(items_.size()), threads, [&](int64_t i, int) {
-      const Item& item = items_[static_cast<size_t>(i)];
-      out[before + static_cast<size_t>(i)] =
-          Measure(*item.key, *item.cell, item.factors, held_).run();
-    });
-    items_.clear();
-    held_.clear();
-  }
-
- private:
-  struct Item {
-    const DeltaKey* key;
-    const Cell* cell;
-    std::vector<size_t> factors;
-  };
-  std::vector<Item> items_;
-  TensorBatch held_;
 };
 
 // Matrices of a float type that belong together. An adapter in FP8 or integers means what its
@@ -205,22 +269,9 @@ bool is_readable(const Cell& cell) {
           delta->b.rank() == 2 && delta->a.dim(0) == delta->b.dim(1));
 }
 
-// Experts of one projection and layer lie together in stacked files.
-std::vector<const Cells::value_type*> in_reading_order(const Cells& cells) {
-  std::vector<const Cells::value_type*> out;
-  for (const auto& entry : cells) out.push_back(&entry);
-  std::stable_sort(out.begin(), out.end(), [](const auto* x, const auto* y) {
-    return std::tie(x->first.layer, x->first.module) < std::tie(y->first.layer, y->first.module);
-  });
-  return out;
-}
-
 }  // namespace
 
-double ServedDelta::relative() const {
-  if (meant > 0) return apart / meant;
-  return apart == 0 ? 0 : std::numeric_limits<double>::infinity();
-}
+double ServedDelta::relative() const { return ProductDistance{meant, served, 0, apart}.relative(); }
 
 bool ServedDelta::is_wrong() const { return measured && !(apart <= rounding); }
 bool ServedDelta::is_lost() const { return is_wrong() && served == 0; }
@@ -229,22 +280,27 @@ std::vector<ServedDelta> served_differences(const Deltas& meant, const ModelSpec
                                             std::span<const ServedBlock> blocks, int threads) {
   const Cells cells = cells_of(meant, spec, blocks);
   std::vector<ServedDelta> out;
-  Batch batch;
-  const DeltaKey* last = nullptr;
+  std::vector<PlaceFactors> places;
+  std::vector<const Cell*> readable;
   for (const auto* entry : in_reading_order(cells)) {
-    const DeltaKey& key = entry->first;
-    if (!is_readable(entry->second)) {
+    const auto& [key, cell] = *entry;
+    if (!is_readable(cell)) {
       ServedDelta& unknown = out.emplace_back();
       unknown.key = key;
       unknown.measured = false;
       continue;
     }
-    const bool next = last != nullptr && (last->layer != key.layer || last->module != key.module);
-    if (batch.bytes() >= (next ? kGoodBatch : kFullBatch)) batch.measure(threads, out);
-    last = &key;
-    batch.add(key, entry->second);
+    PlaceFactors& place = places.emplace_back(PlaceFactors{key, {}});
+    if (cell.meant != nullptr) place.factors = {&cell.meant->a, &cell.meant->b};
+    for (const ServedBlock* block : cell.blocks)
+      place.factors.insert(place.factors.end(), {&block->a, &block->b});
+    readable.push_back(&cell);
   }
-  batch.measure(threads, out);
+  const size_t first = out.size();
+  out.resize(first + places.size());
+  measure_in_batches(places, threads, [&](size_t i, std::span<const std::byte* const> values) {
+    out[first + i] = Measure(places[i].key, *readable[i], values).run();
+  });
   std::sort(out.begin(), out.end(),
             [](const ServedDelta& x, const ServedDelta& y) { return x.key < y.key; });
   return out;

@@ -29,8 +29,8 @@ bool names(const std::vector<LeftOut>& parts, const std::string& module) {
 
 // What --for may do: leave out what --drop names, and round where a repair says so.
 bool is_planned(const packed::Fault& fault, const Changes& changes) {
-  if (fault.kind == packed::FaultKind::rounding) return !changes.made.empty();
-  return fault.kind == packed::FaultKind::missing && fault.layers.empty() &&
+  if (fault.mistake == Mistake::rounding) return !changes.made.empty();
+  return fault.mistake == Mistake::missing && fault.layers.empty() &&
          std::all_of(fault.modules.begin(), fault.modules.end(),
                      [&](const std::string& module) { return names(changes.left_out, module); });
 }

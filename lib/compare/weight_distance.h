@@ -5,14 +5,13 @@
 #include <vector>
 
 #include "lib/adapter/delta_pair.h"
+#include "lib/base/low_rank.h"
 #include "lib/base/progress.h"
 
 namespace moelora {
 
-// How far two deltas of one place are apart, from the Gram matrices of their factors: with
-// P = [A1; A2][A1; A2]^T and Q = [B1, B2]^T [B1, B2], |D1|^2 = s1^2 sum(Q11 * P11) and
-// <D1, D2> = s1 s2 sum(Q12 * P12) in the Frobenius inner product; no delta is ever formed. All sums
-// are in double: distances below kResolution of the norms are rounding and reported as 0.
+// How far two deltas of one place are apart, from the Gram matrices of their factors
+// (lib/base/low_rank.h): distances below kResolution of the norms are rounding and reported as 0.
 struct Distance {
   DeltaKey key;
   double norm_a = 0, norm_b = 0;  // |D1|, |D2|
@@ -26,8 +25,6 @@ struct Distance {
   double relative() const;  // apart / norm_a; infinite where only norm_a is 0
   double cosine() const;    // 1 where both are 0, 0 where one is
 };
-
-inline constexpr double kResolution = 1e-7;
 
 struct WeightDiff {
   std::vector<Distance> pairs;  // of places that both have, by key

@@ -260,7 +260,8 @@ std::string weight_text(const WeightComparison& c) {
 std::string weight_json(const WeightComparison& c) {
   Json same_up_to;
   if (c.same_up_to)
-    same_up_to = Json::object({{"id", c.same_up_to->id}, {"text", c.same_up_to->text}});
+    same_up_to = Json::object(
+        {{"id", std::string(row_of(c.same_up_to->mistake).id)}, {"text", c.same_up_to->text}});
   const Distance* worst = c.worst();
   return Json::object({{"schema", "moelora.weight_diff/1"},
                        {"a", side_json(c.a)},

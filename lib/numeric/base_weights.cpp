@@ -10,8 +10,7 @@
 #include "lib/model/expert_tensors.h"
 #include "lib/model/model_spec.h"
 #include "lib/model/rename.h"
-#include "lib/numeric/block_fp8.h"
-#include "lib/numeric/packed_ints.h"
+#include "lib/numeric/quantized.h"
 
 namespace moelora {
 namespace {
@@ -142,8 +141,6 @@ BaseWeights plain_experts(const TensorMap& tensors, const ModelSpec& spec, int l
   return out;
 }
 
-using MakeTensor = Tensor (*)(const SyntheticBase&, Projection, int64_t expert, const Shape&);
-
 Tensor random_tensor(const SyntheticBase& base, Projection p, int64_t expert, const Shape& shape) {
   const bool bias = shape.size() == 1;
   const double variance = bias ? 0.01 : 1.0 / static_cast<double>(shape[1]);
@@ -152,26 +149,6 @@ Tensor random_tensor(const SyntheticBase& base, Projection p, int64_t expert, co
       fmt::format("{}.{}.{}.{}", base.layer, expert, projection_name(p), bias ? "bias" : "weight");
   const SourcePtr source = random_source(base.seed, name, elements, std::sqrt(3 * variance));
   return Tensor(cast_source(source, DType::BF16), shape);
-}
-
-Tensor zero_tensor(const SyntheticBase&, Projection, int64_t, const Shape& shape) {
-  return Tensor::zeros(DType::BF16, shape);
-}
-
-BaseWeights made_base(const SyntheticBase& base, MakeTensor make, std::string form) {
-  BaseWeights out;
-  out.form = std::move(form);
-  for (const Projection p : {Projection::gate, Projection::up, Projection::down}) {
-    if (p == Projection::gate && !base.gated) continue;
-    const bool down = p == Projection::down;
-    const int64_t rows = down ? base.width : base.intermediate;
-    const int64_t columns = down ? base.intermediate : base.width;
-    for (int64_t e = 0; e < base.experts; ++e) {
-      out.weights[p].push_back(make(base, p, e, {rows, columns}));
-      if (base.biases) out.biases[p].push_back(make(base, p, e, {rows}));
-    }
-  }
-  return out;
 }
 
 }  // namespace
@@ -186,12 +163,20 @@ BaseWeights read_base_weights(const TensorMap& tensors, const ModelSpec& spec, i
   return plain_experts(of_layer, spec, layer, where);
 }
 
-BaseWeights synthetic_base(const SyntheticBase& shape) {
-  return made_base(shape, random_tensor, fmt::format("synthetic, seed {}", shape.seed));
-}
-
-BaseWeights zero_base(const SyntheticBase& shape) {
-  return made_base(shape, zero_tensor, "none: the delta alone");
+BaseWeights synthetic_base(const SyntheticBase& base) {
+  BaseWeights out;
+  out.form = fmt::format("synthetic, seed {}", base.seed);
+  for (const Projection p : {Projection::gate, Projection::up, Projection::down}) {
+    if (p == Projection::gate && !base.gated) continue;
+    const bool down = p == Projection::down;
+    const int64_t rows = down ? base.width : base.intermediate;
+    const int64_t columns = down ? base.intermediate : base.width;
+    for (int64_t e = 0; e < base.experts; ++e) {
+      out.weights[p].push_back(random_tensor(base, p, e, {rows, columns}));
+      if (base.biases) out.biases[p].push_back(random_tensor(base, p, e, {rows}));
+    }
+  }
+  return out;
 }
 
 }  // namespace moelora

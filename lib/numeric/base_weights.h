@@ -32,8 +32,8 @@ struct BaseWeights {
 // Layer `layer` out of the tensors of a checkpoint, in whichever form its experts are stored:
 //   F32, F16, BF16, MXFP4    as lib/model/expert_tensors.h reads them
 //   compressed-tensors pack-quantized INT4 or INT8, one expert after the other
-//     (NAME.weight_packed, weight_scale, weight_shape; lib/numeric/packed_ints.h)
-//   FP8 E4M3 with a scale a block (NAME.weight, weight_scale_inv; lib/numeric/block_fp8.h)
+//     (NAME.weight_packed, weight_scale, weight_shape; lib/numeric/quantized.h)
+//   FP8 E4M3 with a scale a block (NAME.weight, weight_scale_inv; lib/numeric/quantized.h)
 // Throws Error at `where` when a tensor is missing or does not fit.
 BaseWeights read_base_weights(const TensorMap& tensors, const ModelSpec& spec, int layer,
                               const std::string& where);
@@ -47,8 +47,5 @@ struct SyntheticBase {
   int layer = 0;
 };
 BaseWeights synthetic_base(const SyntheticBase& shape);
-
-// A base of zeros: the forward of the delta alone.
-BaseWeights zero_base(const SyntheticBase& shape);
 
 }  // namespace moelora

@@ -215,16 +215,4 @@ MoeStages<float> DeviceBatch::stages() const {
   return out;
 }
 
-std::vector<float> DeviceBatch::time(std::span<DeviceBatch* const> batches, int warmup, int count) {
-  std::vector<kernels::Batch*> handles;
-  for (const DeviceBatch* batch : batches) handles.push_back(batch->handle_);
-  std::vector<float> out(static_cast<size_t>(count));
-  kernels::Failure failure;
-  const kernels::Api& api = batches[0]->layer_.device().api();
-  check_device(api.batch_time(handles.data(), static_cast<int32_t>(handles.size()), warmup, count,
-                              out.data(), &failure),
-               failure);
-  return out;
-}
-
 }  // namespace moelora

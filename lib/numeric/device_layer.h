@@ -57,8 +57,8 @@ class DeviceBatch {
   // Without kernels::Plan::keep_delta, `base` is base + delta and `delta` empty on the fast paths.
   MoeStages<float> stages() const;
 
-  // Microseconds of `count` runs after `warmup` ones, of the batches in turn.
-  static std::vector<float> time(std::span<DeviceBatch* const> batches, int warmup, int count);
+  const DeviceLayer& layer() const { return layer_; }
+  kernels::Batch* handle() const { return handle_; }
 
  private:
   std::vector<float> read(kernels::Stage stage, Projection p, int64_t rows, int64_t columns) const;

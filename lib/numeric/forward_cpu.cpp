@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "lib/base/error.h"
-#include "lib/numeric/activation.h"
 #include "lib/numeric/expert_linear.h"
 
 namespace moelora {

@@ -126,4 +126,9 @@ struct MoeStages {
   std::vector<T> out;     // [T, H]: y
 };
 
+// Where an implementation that sums in float rounds to BF16 on its way.
+struct StageRounding {
+  bool bf16 = false;  // x_p where it is weighed, s A x, h
+};
+
 }  // namespace moelora

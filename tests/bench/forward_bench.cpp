@@ -16,6 +16,7 @@
 #include "lib/io/json.h"
 #include "lib/numeric/device_forward.h"
 #include "tests/bench/run_record.h"
+#include "tests/numeric/batch_time.h"
 #include "tests/numeric/made_layer.h"
 
 using namespace moelora;
@@ -126,7 +127,7 @@ class Bench {
         batches.push_back(std::make_unique<DeviceBatch>(layer, input.routing, input.x, plan));
         pointers.push_back(batches.back().get());
       }
-      return numbers(DeviceBatch::time(pointers, 4, options_.count));
+      return numbers(batch_time(pointers, 4, options_.count));
     } catch (const Error& error) {
       return Json(error.what());
     }

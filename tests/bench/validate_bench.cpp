@@ -10,6 +10,7 @@
 
 #include "lib/check/validate.h"
 #include "lib/model/base_model.h"
+#include "lib/numeric/stats/value_scan.h"
 
 namespace {
 

@@ -39,6 +39,7 @@ void check_named(const BrokenPair& c, const std::string& name) {
   CHECK(!bits.faults.empty());
   const packed::Report all = judged(c);
   REQUIRE(!all.faults.empty());
+  INFO(all.faults.front().text());
   CHECK(fault_names(all) == std::vector<std::string>{name});
 }
 

@@ -129,7 +129,7 @@ packed::Report judged(const Held& packed, const Held& source, const ModelSpec* s
 
 std::vector<std::string> fault_names(const packed::Report& report) {
   std::vector<std::string> out;
-  for (const packed::Fault& fault : report.faults) out.emplace_back(fault_name(fault.kind));
+  for (const packed::Fault& fault : report.faults) out.emplace_back(row_of(fault.mistake).id);
   return out;
 }
 

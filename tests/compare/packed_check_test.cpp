@@ -174,7 +174,7 @@ TEST_CASE("a scale folded into lora_B is found, however it was rounded") {
 
 TEST_CASE("equal products of other factors are found by the second layer, in both of its ways") {
   const BaseModel base = made_base("qwen3_moe");
-  for (const DType dtype : {DType::BF16, DType::F32}) {  // exact in double; in the field
+  for (const DType dtype : {DType::BF16, DType::F32}) {
     MadeOptions made;
     made.dtype = dtype;
     const Held source = made_experts(base.spec, made);
@@ -211,7 +211,7 @@ TEST_CASE("values that were rounded once more are off by rounding, and said to b
     tensor = cast_tensors(cast_tensors({{name, tensor}}, DType::BF16), DType::F32).at(name);
   const packed::Report report = judged(packed, source, &base.spec);
   REQUIRE(report.faults.size() == 1);
-  CHECK(report.faults[0].kind == packed::FaultKind::rounding);
+  CHECK(report.faults[0].mistake == Mistake::rounding);
   CHECK(report.faults[0].delta_error < 1e-2);
   CHECK(report.faults[0].delta_error > 1e-4);
 }

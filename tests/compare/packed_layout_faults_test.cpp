@@ -1,5 +1,5 @@
-// Of the 25 faults that a numeric check must catch those of places: rows, ranks, experts, sides and
-// projections that lie where others belong. Their numbers are those of the catalogue.
+// Mistakes of places: rows, ranks, experts, sides and projections that lie where others belong.
+// Each test begins with the mistake's id (lib/compare/mistakes.h).
 
 #include <doctest/doctest.h>
 
@@ -10,29 +10,29 @@
 using namespace moelora;
 using namespace moelora::test;
 
-TEST_CASE("1 gate and up halves of the packed lora_B exchanged") {
+TEST_CASE("gate-up-b-exchanged: halves of the packed lora_B") {
   for (const MadeOptions& made : {one_a(), MadeOptions{}}) {
     BrokenPair c = sound_pair("stacked-fused", made);
     reorder_rows(c.packed, {"gate_up_proj.lora_B"},
                  [](int64_t j, int64_t n) { return (j + n / 2) % n; });
-    check_named(c, "gate-up-halves");
+    check_named(c, "gate-up-b-exchanged");
   }
 }
 
-TEST_CASE("2 gate and up rank blocks of lora_A exchanged") {
+TEST_CASE("gate-up-a-exchanged: rank blocks of the packed lora_A") {
   BrokenPair c = sound_pair("stacked-fused");
   reorder_rows(c.packed, {"gate_up_proj.lora_A"},
                [](int64_t j, int64_t n) { return (j + n / 2) % n; });
-  check_named(c, "gate-up-a-blocks");
+  check_named(c, "gate-up-a-exchanged");
 }
 
-TEST_CASE("3 w1 and w3 named the wrong way round") {
+TEST_CASE("gate-up-exchanged: w1 and w3 named the wrong way round") {
   BrokenPair c = sound_pair("stacked");
   exchange(c.packed, "gate_proj", "up_proj");
-  check_named(c, "gate-up-names");
+  check_named(c, "gate-up-exchanged");
 }
 
-TEST_CASE("4 up uses gate's A") {
+TEST_CASE("up-uses-gate-a: its own is lost") {
   BrokenPair c = sound_pair("stacked");
   for (auto& [name, tensor] : c.packed.tensors)
     if (const size_t at = name.find("up_proj.lora_A"); at != std::string::npos)
@@ -40,34 +40,34 @@ TEST_CASE("4 up uses gate's A") {
   check_named(c, "up-uses-gate-a");
 }
 
-TEST_CASE("5 interleaved rows left, or taken apart twice") {
+TEST_CASE("gate-up-interleaved, gate-up-halves: interleaved rows left, or taken apart twice") {
   SUBCASE("left") {
     BrokenPair c = sound_pair("stacked-fused", one_a());
     reorder_rows(c.packed, {"gate_up_proj.lora_B"},
                  [](int64_t j, int64_t n) { return j / 2 + j % 2 * (n / 2); });
-    check_named(c, "interleaving");
+    check_named(c, "gate-up-interleaved");
   }
   SUBCASE("twice") {
     BrokenPair c = sound_pair("stacked-fused", one_a());
     reorder_rows(c.packed, {"gate_up_proj.lora_B"},
                  [](int64_t j, int64_t n) { return j < n / 2 ? 2 * j : 2 * (j - n / 2) + 1; });
-    check_named(c, "interleaving");
+    check_named(c, "gate-up-halves");
   }
   SUBCASE("gpt-oss halves read as interleaved") {
     BrokenPair c = sound_pair("linear-fused", one_a(), {}, "gpt_oss");
     reorder_rows(c.packed, {"gate_up_proj.lora_B"},
                  [](int64_t j, int64_t n) { return j / 2 + j % 2 * (n / 2); });
-    check_named(c, "interleaving");
+    check_named(c, "gate-up-interleaved");
   }
 }
 
-TEST_CASE("6 experts rotated") {
+TEST_CASE("experts-rotated: expert e holds e + 1") {
   BrokenPair c = sound_pair("stacked");
   reorder_experts(c.packed, {"experts"}, [](size_t e) { return (e + 1) % 12; });
   check_named(c, "experts-rotated");
 }
 
-TEST_CASE("7 experts in the order of their names") {
+TEST_CASE("experts-as-strings: in the order of their names") {
   BrokenPair c = sound_pair("stacked-fused");
   std::vector<size_t> order(12);
   for (size_t e = 0; e < order.size(); ++e) order[e] = e;
@@ -77,25 +77,26 @@ TEST_CASE("7 experts in the order of their names") {
   check_named(c, "experts-as-strings");
 }
 
-TEST_CASE("8 two experts exchanged") {
+TEST_CASE("experts-exchanged: two experts") {
   BrokenPair c = sound_pair("peft-linear");
   exchange(c.packed, ".3.", ".7.");
   check_named(c, "experts-exchanged");
 }
 
-TEST_CASE("13 down A reshaped where it must be transposed") {
+TEST_CASE("a-reshaped: down A where it must be transposed") {
   BrokenPair c = sound_pair("stacked");
   reshape_instead(c.packed, {"down_proj.lora_A"});
   check_named(c, "a-reshaped");
 }
 
-TEST_CASE("14 lora_B reshaped where it must be transposed") {
+TEST_CASE("b-reshaped: where it must be transposed") {
   BrokenPair c = sound_pair("stacked");
   reshape_instead(c.packed, {"gate_proj.lora_B"});
   check_named(c, "b-reshaped");
 }
 
-TEST_CASE("15 columns of a stacked lora_B in the other order") {
+TEST_CASE(
+    "b-order-expert-major, b-order-rank-major: columns of a stacked lora_B in the other order") {
   BrokenPair c = sound_pair("peft-params");
   SUBCASE("the values") {
     edit(c.packed, {"lora_B"}, [](Values& values, const Shape& shape) {
@@ -106,16 +107,16 @@ TEST_CASE("15 columns of a stacked lora_B in the other order") {
           for (size_t k = 0; k < rank; ++k)
             values[o * n + e * rank + k] = old[o * n + k * experts + e];
     });
-    check_named(c, "b-order");
+    check_named(c, "b-order-expert-major");
   }
   SUBCASE("the marker") {
     c.packed.config.erase("moelora");
     set(c.packed, "lora_B_layout", Json("grouped_by_expert"));
-    check_named(c, "b-order");
+    check_named(c, "b-order-rank-major");
   }
 }
 
-TEST_CASE("17 the second slice lies at r rather than at the padded rank") {
+TEST_CASE("rank-slot: the second slice lies at r rather than at the padded rank") {
   BrokenPair c = sound_pair("stacked-fused");
   // Slots of 8: up's columns of lora_B begin at 8, its rows of lora_A wrongly at 3.
   for (auto& [name, tensor] : c.packed.tensors) {
@@ -138,13 +139,13 @@ TEST_CASE("17 the second slice lies at r rather than at the padded rank") {
   check_named(c, "rank-slot");
 }
 
-TEST_CASE("18 a per-expert A collapsed to one") {
+TEST_CASE("one-for-all: a per-expert A collapsed to one") {
   BrokenPair c = sound_pair("stacked");
   reorder_experts(c.packed, {"gate_proj.lora_A"}, [](size_t) { return size_t{0}; });
   check_named(c, "one-for-all");
 }
 
-TEST_CASE("19 the wrong side shared, or averaged") {
+TEST_CASE("wrong-side-shared, averaged: one factor for all experts") {
   BrokenPair c = sound_pair("stacked");
   SUBCASE("down A") {
     reorder_experts(c.packed, {"down_proj.lora_A"}, [](size_t) { return size_t{0}; });
@@ -165,13 +166,13 @@ TEST_CASE("19 the wrong side shared, or averaged") {
   }
 }
 
-TEST_CASE("20 w2 taken for w1") {
+TEST_CASE("other-projection: w2 taken for w1") {
   BrokenPair c = sound_pair("stacked", {}, square());
   exchange(c.packed, "gate_proj", "down_proj");
   check_named(c, "other-projection");
 }
 
-TEST_CASE("21 A and B exchanged and transposed") {
+TEST_CASE("roles-exchanged: A and B exchanged and transposed") {
   BrokenPair c = sound_pair("stacked", {}, square());
   const TensorMap before = c.packed.tensors;
   for (auto& [name, tensor] : c.packed.tensors) {
@@ -180,10 +181,10 @@ TEST_CASE("21 A and B exchanged and transposed") {
     side = side == 'A' ? 'B' : 'A';
     tensor = Tensor::of_f32(tensor.shape(), values_of(before.at(other).transpose(1, 2)));
   }
-  check_named(c, "sides-exchanged");
+  check_named(c, "roles-exchanged");
 }
 
-TEST_CASE("22 rows cut from the joint axis by tensor parallelism") {
+TEST_CASE("tp-slice: rows cut from the joint axis by tensor parallelism") {
   for (const int64_t tp : {2, 4}) {
     BrokenPair c = sound_pair("stacked-fused", one_a());
     reorder_rows(c.packed, {"gate_up_proj.lora_B"}, [&](int64_t j, int64_t n) {

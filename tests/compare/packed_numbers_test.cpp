@@ -6,11 +6,15 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <memory>
 #include <random>
+#include <vector>
 
 #include "lib/base/cast.h"
-#include "lib/compare/bits/gather.h"
+#include "lib/compare/bits/block_reader.h"
 #include "lib/compare/bits/hypotheses.h"
+#include "lib/compare/bits/products.h"
 #include "lib/compare/bits/rounding.h"
 
 using namespace moelora;
@@ -113,17 +117,61 @@ TEST_CASE("gather moves any three axes as a plain loop does") {
 }
 
 TEST_CASE("a scale's fault has the name of what was done") {
-  CHECK(scale_fault(0.25, 4, 16, 16) == FaultKind::scale_missing);
-  CHECK(scale_fault(4, 4, 9, 9) == FaultKind::scale_twice);
-  CHECK(scale_fault(3, 2, 9, 9) == FaultKind::scale_rslora);
-  CHECK(scale_fault(0.5, 3, 8, 16) == FaultKind::scale_of_padded_rank);
-  CHECK(scale_fault(0.7, 2, 9, 9) == FaultKind::scale_other);
+  CHECK(scale_fault(0.25, 4, 16, 16) == Mistake::scale_missing);
+  CHECK(scale_fault(4, 4, 9, 9) == Mistake::scale_twice);
+  CHECK(scale_fault(3, 2, 9, 9) == Mistake::scale_rslora);
+  CHECK(scale_fault(0.5, 3, 8, 16) == Mistake::scale_of_padded_rank);
+  CHECK(scale_fault(0.7, 2, 9, 9) == Mistake::scale);
 }
 
 TEST_CASE("orders of experts have names") {
-  CHECK(order_of({{2, 5}, {5, 2}}, 12, true) == FaultKind::experts_exchanged);
-  CHECK(order_of({{0, 2}, {1, 3}, {2, 0}, {3, 1}}, 4, true) == FaultKind::experts_rotated);
-  CHECK(order_of({{1, 0}, {2, 0}, {3, 0}}, 4, true) == FaultKind::one_for_all);
-  CHECK(order_of({{1, 0}, {2, 0}, {3, 0}}, 4, false) == FaultKind::wrong_side_shared);
-  CHECK(order_of({{0, 3}, {3, 1}, {1, 0}}, 4, true) == FaultKind::experts_permuted);
+  CHECK(order_of({{2, 5}, {5, 2}}, 12, true) == Mistake::experts_exchanged);
+  CHECK(order_of({{0, 2}, {1, 3}, {2, 0}, {3, 1}}, 4, true) == Mistake::experts_rotated);
+  CHECK(order_of({{1, 0}, {2, 0}, {3, 0}}, 4, true) == Mistake::one_for_all);
+  CHECK(order_of({{1, 0}, {2, 0}, {3, 0}}, 4, false) == Mistake::wrong_side_shared);
+  CHECK(order_of({{0, 3}, {3, 1}, {1, 0}}, 4, true) == Mistake::expert_permutation);
+}
+
+namespace {
+
+MatrixPtr random_matrix(int64_t rank, int64_t width, std::mt19937_64& rng) {
+  std::normal_distribution<double> normal;
+  Matrix out{DType::F32, rank, width, {}};
+  for (int64_t i = 0; i < rank * width; ++i) out.bits.push_back(bits_of(DType::F32, normal(rng)));
+  return std::make_shared<Matrix>(out);
+}
+
+// scale B A, element by element.
+std::vector<double> dense(const PairValues& pair) {
+  std::vector<double> out;
+  for (int64_t o = 0; o < pair.b->width; ++o)
+    for (int64_t i = 0; i < pair.a->width; ++i) {
+      double sum = 0;
+      for (int64_t k = 0; k < pair.a->rank; ++k) sum += pair.b->value(k, o) * pair.a->value(k, i);
+      out.push_back(pair.scale * sum);
+    }
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("the error of a delta is that of the whole matrices") {
+  std::mt19937_64 rng(6);
+  const PairValues source{random_matrix(3, 11, rng), random_matrix(3, 7, rng), 2};
+  const PairValues packed{random_matrix(5, 11, rng), random_matrix(5, 7, rng), 0.5};
+  const std::vector<double> x = dense(packed), y = dense(source);
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < y.size(); ++i) {
+    difference += (x[i] - y[i]) * (x[i] - y[i]);
+    norm += y[i] * y[i];
+  }
+  CHECK(*delta_error(packed, source) == doctest::Approx(std::sqrt(difference / norm)));
+  CHECK(*delta_error(source, source) < 1e-7);
+  CHECK(*delta_error({source.a, source.b, 2.5}, source) == doctest::Approx(0.25));
+  CHECK(*delta_error({}, source) == 1);
+  CHECK(std::isinf(*delta_error(source, {})));
+  CHECK(*delta_error({}, {}) == 0);
+  CHECK_FALSE(delta_error({source.b, source.a, 1}, source));
+  const PairValues huge{source.a, source.b, std::numeric_limits<double>::infinity()};
+  CHECK(std::isinf(*delta_error(huge, source)));
 }

@@ -1,5 +1,5 @@
-// Of the 25 faults that a numeric check must catch those of values: scales, padding, types, what is
-// missing or another's. Their numbers are those of the catalogue.
+// Mistakes of values: scales, padding, types, what is missing or another's. Each test begins with
+// the mistake's id (lib/compare/mistakes.h).
 
 #include <doctest/doctest.h>
 
@@ -15,13 +15,13 @@
 using namespace moelora;
 using namespace moelora::test;
 
-TEST_CASE("9 the scale is not applied") {
+TEST_CASE("scale-missing: the scale is not applied") {
   BrokenPair c = sound_pair("stacked");
   set(c.packed, "lora_alpha", Json(int64_t{3}));
   check_named(c, "scale-missing");
 }
 
-TEST_CASE("10 the scale is applied twice") {
+TEST_CASE("scale-twice: the scale is applied twice") {
   SUBCASE("folded into lora_B and left in the config") {
     BrokenPair c = sound_pair("stacked");
     scale_values(c.packed, {"lora_B"}, 4);
@@ -34,7 +34,9 @@ TEST_CASE("10 the scale is applied twice") {
   }
 }
 
-TEST_CASE("11 alpha/sqrt(r) for alpha/r, and the padded rank for the adapter's") {
+TEST_CASE(
+    "scale-rslora, scale-of-padded-rank: alpha/sqrt(r) for alpha/r, the padded rank for the "
+    "adapter's") {
   SUBCASE("rsLoRA") {
     BrokenPair c = sound_pair("peft-params");
     set(c.packed, "use_rslora", Json(true));
@@ -57,7 +59,7 @@ TEST_CASE("11 alpha/sqrt(r) for alpha/r, and the padded rank for the adapter's")
   }
 }
 
-TEST_CASE("12 the scale on some projections only") {
+TEST_CASE("scale-missing: on some projections only") {
   BrokenPair c = sound_pair("stacked");
   scale_values(c.packed, {"gate_proj.lora_B"}, 0.25F);
   check_named(c, "scale-missing");
@@ -65,7 +67,7 @@ TEST_CASE("12 the scale on some projections only") {
   CHECK(report.faults[0].projections == std::vector<Projection>{Projection::gate});
 }
 
-TEST_CASE("16 rank padding is not zero") {
+TEST_CASE("padding: ranks that hold nothing are not zero") {
   BrokenPair c = sound_pair("stacked");
   SUBCASE("random") {
     std::mt19937_64 rng(3);
@@ -86,7 +88,7 @@ TEST_CASE("16 rank padding is not zero") {
   }
 }
 
-TEST_CASE("23 wrong bits of another type, truncation, overflow, lost subnormals") {
+TEST_CASE("dtype-bits, truncated, overflow, flushed: values cast the wrong way") {
   SUBCASE("F16 bits read as BF16") {
     MadeOptions made;
     made.dtype = DType::F16;
@@ -149,7 +151,7 @@ TEST_CASE("23 wrong bits of another type, truncation, overflow, lost subnormals"
   }
 }
 
-TEST_CASE("24 an expert left out or left zero") {
+TEST_CASE("missing, left-zero: an expert left out or left zero") {
   SUBCASE("out") {
     BrokenPair c = sound_pair("peft-linear");
     std::erase_if(c.packed.tensors, [](const auto& entry) {
@@ -174,7 +176,9 @@ TEST_CASE("24 an expert left out or left zero") {
   }
 }
 
-TEST_CASE("25 another layer's factors, data some elements off, another adapter's") {
+TEST_CASE(
+    "other-layer, shifted-data, unknown: another layer's factors, data some elements off, another "
+    "adapter's") {
   SUBCASE("layers rotated") {
     BrokenPair c = sound_pair("stacked");
     TensorMap out;

@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const std::string kGptOss = std::string(MOELORA_TEST_DATA) + "/gpt_oss";
+const std::string kGptOss = std::string(MOELORA_TEST_DATA "/gpt_oss");
 
 struct TempFolder {
   std::string path;

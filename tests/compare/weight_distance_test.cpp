@@ -1,10 +1,11 @@
+#include "lib/compare/weight_distance.h"
+
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <cmath>
 
-#include "lib/base/error.h"
-#include "lib/diff/weight_report.h"
+#include "lib/compare/same_up_to.h"
 #include "tests/adapter/decode.h"
 #include "tests/adapter/made_adapter.h"
 
@@ -17,12 +18,6 @@ const std::string kData = MOELORA_TEST_DATA;
 
 std::string golden(const std::string& family, const std::string& name) {
   return kData + "/" + family + "/" + name;
-}
-
-CompareWeightsOptions with_base(const std::string& family) {
-  CompareWeightsOptions out;
-  out.base = golden(family, "base");
-  return out;
 }
 
 LoadedAdapter load(const std::string& family, const std::string& name, ReadOptions read = {}) {
@@ -90,32 +85,6 @@ TEST_CASE("distances, norms and inner products are those of the deltas themselve
   }
 }
 
-TEST_CASE("the same adapter in another layout is the same, and identical where factors are kept") {
-  const WeightComparison same =
-      compare_weights(golden("qwen3_moe", "peft_params"),
-                      golden("qwen3_moe", "peft_params_swapped_roles"), with_base("qwen3_moe"));
-  CHECK(same.same());
-  CHECK(!same.same_up_to);
-  const WeightComparison itself = compare_weights(
-      golden("mixtral", "per_expert"), golden("mixtral", "per_expert"), with_base("mixtral"));
-  CHECK(itself.same());
-  for (const Distance& d : itself.diff.pairs) CHECK(d.identical);
-}
-
-TEST_CASE("a place on one side only, and another shape, are differences") {
-  const WeightComparison fewer = compare_weights(
-      golden("gpt_oss", "peft_params"), golden("gpt_oss", "attention_only"), with_base("gpt_oss"));
-  CHECK(!fewer.same());
-  CHECK(fewer.diff.only_a.size() == 24);
-  CHECK(fewer.diff.only_b.empty());
-}
-
-TEST_CASE("nothing in common is an error, never the same") {
-  CHECK_THROWS_AS(compare_weights(golden("gpt_oss", "peft_params_down_only"),
-                                  golden("gpt_oss", "attention_only"), with_base("gpt_oss")),
-                  Error);
-}
-
 TEST_CASE("NaN is different from everything, itself included") {
   Pair pair = twins("gpt_oss", "peft_params");
   Tensor& b = pair.b.dense.begin()->second.b;
@@ -134,28 +103,28 @@ TEST_CASE("what a converter got wrong is named") {
     for (int layer = 0; layer < 2; ++layer)
       std::swap(pair.b.experts.at({layer, Projection::gate}),
                 pair.b.experts.at({layer, Projection::up}));
-    CHECK(pair.explain()->id == "gate-up-exchanged");
+    CHECK(row_of(pair.explain()->mistake).id == "gate-up-exchanged");
   }
   SUBCASE("interleaved rows taken for halves, and the reverse") {
     Pair pair = twins("gpt_oss", "peft_params");
     REQUIRE(pair.b.gate_up_order == GateUpOrder::interleaved);
     pair.b.gate_up_order = GateUpOrder::halves;
-    CHECK(pair.explain()->id == "gate-up-interleaved");
+    CHECK(row_of(pair.explain()->mistake).id == "gate-up-interleaved");
     std::swap(pair.a, pair.b);
-    CHECK(pair.explain()->id == "gate-up-halves");
+    CHECK(row_of(pair.explain()->mistake).id == "gate-up-halves");
   }
   SUBCASE("the order of a stacked lora_B") {
     const Adapter right = load("qwen3_moe", "peft_params").adapter;
     const Adapter wrong = load("qwen3_moe", "peft_params", {BOrder::expert_major, {}}).adapter;
-    CHECK(Pair{right, wrong}.explain()->id == "b-order-rank-major");
-    CHECK(Pair{wrong, right}.explain()->id == "b-order-expert-major");
+    CHECK(row_of(Pair{right, wrong}.explain()->mistake).id == "b-order-rank-major");
+    CHECK(row_of(Pair{wrong, right}.explain()->mistake).id == "b-order-expert-major");
   }
   SUBCASE("roles exchanged where shapes cannot tell") {
     const Adapter natural =
         load("gpt_oss_square", "peft_params_down_only", {{}, Roles::natural}).adapter;
     const Adapter swapped =
         load("gpt_oss_square", "peft_params_down_only", {{}, Roles::swapped}).adapter;
-    CHECK(Pair{natural, swapped}.explain()->id == "roles-exchanged");
+    CHECK(row_of(Pair{natural, swapped}.explain()->mistake).id == "roles-exchanged");
   }
   SUBCASE("experts rotated") {
     Pair pair = twins("mixtral", "per_expert");
@@ -163,7 +132,7 @@ TEST_CASE("what a converter got wrong is named") {
       for (Factor* factor : {&experts.a, &experts.b})
         std::rotate(factor->parts.begin(), factor->parts.begin() + 1, factor->parts.end());
     const auto found = pair.explain();
-    CHECK(found->id == "expert-permutation");
+    CHECK(row_of(found->mistake).id == "expert-permutation");
     CHECK(found->text.find("expert 0 of A is 3 of B") != std::string::npos);
   }
   SUBCASE("a scale lost") {
@@ -172,7 +141,7 @@ TEST_CASE("what a converter got wrong is named") {
     for (auto& entry : pair.b.experts)
       for (Scaling& scaling : entry.second.scaling) scaling.alpha /= 2;
     const auto found = pair.explain();
-    CHECK(found->id == "scale");
+    CHECK(row_of(found->mistake).id == "scale");
     CHECK(found->text == "every delta of B is 0.5 times A's");
   }
   SUBCASE("two mistakes at once are not explained by one") {

@@ -4,9 +4,9 @@
 
 #include <cmath>
 
+#include "lib/adapter/delta_pair.h"
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
-#include "lib/engine/fit/deltas.h"
 #include "lib/io/weights.h"
 #include "tests/engine/fitted.h"
 #include "tests/io/error_text.h"

@@ -1,4 +1,4 @@
-// The second opinion on a fit: deltas times vectors, which knows nothing of how repairs are made.
+// The second opinion on a fit: distances of deltas, which knows nothing of how repairs are made.
 
 #include <doctest/doctest.h>
 
@@ -66,7 +66,7 @@ TEST_CASE("whatever is wrong with a fit is found and named") {
   }
   SUBCASE("a scale") {
     out.adapter.dense.at(kQ).scaling.alpha *= 1.0001;
-    refused(kQ + ": verification failed: row 0");
+    refused(kQ + ": verification failed: its delta is off by 0.0001");
   }
   SUBCASE("two experts exchanged") {
     std::swap(fused.b.parts[0], fused.b.parts[1]);
@@ -90,7 +90,7 @@ TEST_CASE("whatever is wrong with a fit is found and named") {
   SUBCASE("an expert that was not there") {
     fused.b.parts[3] = fused.b.parts[0];
     fused.a.parts[3] = fused.a.parts[0];
-    refused("layer 1 expert 3 gate_proj: verification failed: row 0 of its delta");
+    refused("layer 1 expert 3 gate_proj: verification failed: its delta has the norm");
   }
 }
 

@@ -1,11 +1,10 @@
-#include "lib/numeric/block_fp8.h"
-
 #include <doctest/doctest.h>
 
 #include <cmath>
 
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
+#include "lib/numeric/quantized.h"
 #include "tests/numeric/made_tensor.h"
 
 namespace moelora::test {

@@ -2,8 +2,8 @@
 
 #include <doctest/doctest.h>
 
-#include "lib/compare/stage_check.h"
 #include "lib/numeric/forward_cpu.h"
+#include "tests/numeric/stage_check.h"
 
 namespace moelora::test {
 namespace {

@@ -8,7 +8,7 @@
 namespace moelora::test {
 
 // Runs the layer on the device along one path and checks every stage against double
-// (lib/compare/stage_check.h), and the result against the double forward. Doctest CHECKs.
+// (tests/numeric/stage_check.h), and the result against the double forward. Doctest CHECKs.
 struct DeviceCase {
   kernels::Path path = kernels::Path::per_expert;
   bool keep_delta = false;

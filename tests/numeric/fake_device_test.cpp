@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 
+#include "tests/numeric/batch_time.h"
 #include "tests/numeric/device_cases.h"
 
 namespace moelora::test {
@@ -57,7 +58,7 @@ TEST_CASE("Recorded work does the same each time it is replayed") {
     recorded.run();
     CHECK(recorded.out() == plain.out());
     DeviceBatch* const both[] = {&plain, &recorded};
-    CHECK(DeviceBatch::time(both, 2, 5) == std::vector<float>(5, 500.0F));
+    CHECK(batch_time(both, 2, 5) == std::vector<float>(5, 500.0F));
   }
 }
 

@@ -108,7 +108,8 @@ TEST_CASE("The stages are what their names say") {
   forward_cpu<double>(made.layer, bare, routing, x, {}, &of_base);
   CHECK(of_base.projections.at(Projection::up).base == up.base);
   CHECK(of_base.projections.at(Projection::up).delta.empty());
-  zero.base = zero_base({5, 96, 40, true, false, 0, 0});
+  for (auto& [projection, weights] : zero.base.weights)
+    for (Tensor& weight : weights) weight = Tensor::zeros(DType::BF16, weight.shape());
   forward_cpu<double>(made.layer, zero, routing, x, {}, &of_delta);
   CHECK(of_delta.projections.at(Projection::up).delta == up.delta);
   const std::vector<double>& none = of_delta.projections.at(Projection::up).base;

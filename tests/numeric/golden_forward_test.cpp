@@ -6,6 +6,8 @@
 #include "lib/adapter/adapter_file.h"
 #include "lib/adapter/gate_up.h"
 #include "lib/base/cast.h"
+#include "lib/io/safetensors.h"
+#include "lib/io/weights.h"
 #include "lib/numeric/forward_cpu.h"
 #include "tests/numeric/made_layer.h"
 #include "tests/numeric/merged_forward.h"

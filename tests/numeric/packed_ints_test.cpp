@@ -1,9 +1,8 @@
-#include "lib/numeric/packed_ints.h"
-
 #include <doctest/doctest.h>
 
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
+#include "lib/numeric/quantized.h"
 #include "tests/numeric/made_tensor.h"
 
 namespace moelora::test {

@@ -4,6 +4,7 @@
 
 #include "lib/check/name_groups.h"
 #include "lib/check/rule.h"
+#include "lib/numeric/stats/value_scan.h"
 
 namespace moelora {
 namespace {

@@ -34,7 +34,7 @@ void check(RuleContext& context) try {
   const packed::Report report = compared(context);
   for (const packed::Fault& fault : report.faults) {
     Finding& finding = context.report(fault.tensors, fault.text());
-    if (fault.kind == packed::FaultKind::rounding) finding.severity = Severity::warning;
+    if (fault.mistake == Mistake::rounding) finding.severity = Severity::warning;
   }
   const std::optional<StageReport>& forward = context.subject().forward;
   if (report.sound() && forward && !forward->differences.empty())
@@ -74,8 +74,9 @@ const Rule num001_packed_differs_from_source = {
         "Experts rotated, gate and up exchanged or interleaved, a scale lost or applied twice, "
         "columns of a stacked lora_B in the other order: no shape differs, no server complains, "
         "and the model answers fluently and wrongly. Every element is derived from the source "
-        "again, by code that shares nothing with lora-convert, and compared by its bits; factors "
-        "that may differ are compared as products; what is left is named. Last, both run through "
+        "again, by code that shares nothing with lora-convert, and compared by its bits; other "
+        "factors of the same product (a distance below 1e-7 of its norm) are taken for the same; "
+        "what is left is named. Last, both run through "
         "their layers: what each projection of each expert adds must be the same number.",
     .fix = "lora-convert adapter SOURCE OUT --to LAYOUT --verify",
     .source =

@@ -2,14 +2,53 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <tuple>
 #include <vector>
 
-#include "lib/compare/bits/bits.h"
+#include "lib/compare/bits/block_reader.h"
 #include "lib/compare/bits/pairing.h"
-#include "lib/compare/bits/windows.h"
 
 namespace moelora::packed {
+
+// L0: one expert's packed factor, or a part of its x, against what the source says it must hold.
+
+// How a packed factor can be what the source says; several at once for a window of it. An infinity
+// where the source is finite matches nothing: it is what rounding says, and the end of the adapter.
+enum Match : uint8_t {
+  kSame = 1,        // its elements, cast to the packed type where that is another
+  kFoldTorch = 2,   // its elements, cast, times the ratio of the scales, FoldRounding::torch
+  kFoldOnce = 4,    // the same, FoldRounding::once
+  kFoldDirect = 8,  // its elements times the ratio, rounded once to the packed type, without a cast
+  kZero = 16,       // nothing: the side that is there holds zeros only (+0 where it is the packed)
+};
+inline constexpr uint8_t kAnyFold = kFoldTorch | kFoldOnce | kFoldDirect;
+inline constexpr uint8_t kAnyMatch = kSame | kAnyFold | kZero;
+
+// An element that is not what it should be.
+struct Difference {
+  int64_t k = 0, x = 0;
+  uint64_t found = 0, expected = 0;
+  bool padding = false;  // a rank that holds nothing of the source's and is not +0
+  int64_t count = 1;     // differing elements, counted up to kCountedDifferences
+};
+inline constexpr int64_t kCountedDifferences = 256;
+
+struct FactorCheck {
+  Part packed, source;  // either may have no data
+  Side side;
+  int64_t width;  // x of the parts
+  Pairing::Ranks own, sibling;
+  double fold = 1;  // scale of the source / scale of the packed
+};
+
+struct FactorVerdict {
+  uint8_t match = 0;
+  std::optional<Difference> difference;  // the first, where kSame is not among the matches
+};
+
+// `scratch` is for casts.
+FactorVerdict check_factor(const FactorCheck& check, std::vector<std::byte>& scratch);
 
 struct PassOptions {
   int threads = 0;

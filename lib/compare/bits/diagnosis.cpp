@@ -6,10 +6,9 @@
 #include <cmath>
 #include <map>
 
-#include "lib/compare/bits/delta.h"
-#include "lib/compare/bits/fault_list.h"
+#include "lib/compare/bits/explain.h"
+#include "lib/compare/bits/fault.h"
 #include "lib/compare/bits/hypotheses.h"
-#include "lib/compare/bits/origin.h"
 
 namespace moelora::packed {
 namespace {
@@ -17,7 +16,7 @@ namespace {
 constexpr size_t kSamples = 6;  // experts looked at of those that differ alike
 
 std::vector<PairFault> merged(std::vector<PairFault> faults) {
-  if (faults.size() == 2 && faults[0].kind == faults[1].kind) {
+  if (faults.size() == 2 && faults[0].mistake == faults[1].mistake) {
     faults[0].sides = {Side::A, Side::B};
     faults.pop_back();
   }
@@ -33,8 +32,8 @@ class Diagnosis {
       : pairings_(pairings),
         bits_(bits),
         rounding_(rounding),
-        lens_(packed, source, pairings),
-        finder_(lens_, bits),
+        reader_(packed, source, pairings),
+        explainer_(reader_, bits),
         list_(packed, source) {}
 
   std::vector<Fault> run(const std::set<PairId>& different) {
@@ -99,103 +98,104 @@ class Diagnosis {
     std::map<int64_t, PairFault> out;
     if (wrong.empty()) return out;
     const Pairing& p = pairings_.all[pairing];
-    const auto held = finder_.holders(pairing, side, wrong);
-    std::vector<Placed> placed;
+    const auto held = explainer_.holders(pairing, side, wrong);
+    std::vector<ExpertAt> placed;
     for (const auto& [at, holds] : held) placed.push_back({at, holds});
     if (!placed.empty() && sure(p, pairing, side, placed)) {
       const bool outer = is_outer(p.key.projection, side);
-      const FaultKind kind = order_of(placed, experts_of(p), outer);
-      for (const Placed& one : placed)
-        out[one.at] = {kind, {side}, fmt::format("expert {} holds expert {}", one.at, one.holds)};
-    } else if (held.empty() && wrong.size() > 2 && finder_.all_alike(pairing, side, wrong) &&
+      const Mistake mistake = order_of(placed, experts_of(p), outer);
+      for (const ExpertAt& one : placed)
+        out[one.at] = {
+            mistake, {side}, fmt::format("expert {} holds expert {}", one.at, one.holds)};
+    } else if (held.empty() && wrong.size() > 2 && explainer_.all_alike(pairing, side, wrong) &&
                p.key.layer >= 0 && p.packed != nullptr && p.source != nullptr &&
-               finder_.find(pairing, wrong.front(), side).fault == FaultKind::unknown) {
-      for (const int64_t e : wrong) out[e] = {FaultKind::averaged, {side}};
+               explainer_.find(pairing, wrong.front(), side).mistake == Mistake::unknown) {
+      for (const int64_t e : wrong) out[e] = {Mistake::averaged, {side}};
     }
     return out;
   }
 
   // Whole factors, not only their beginnings.
-  bool sure(const Pairing& p, size_t pairing, Side side, const std::vector<Placed>& placed) {
-    for (const Placed& one : {placed.front(), placed.back()})
-      if (!finder_.holds(pairing, one.at, side, p.key, one.holds)) return false;
+  bool sure(const Pairing& p, size_t pairing, Side side, const std::vector<ExpertAt>& placed) {
+    for (const ExpertAt& one : {placed.front(), placed.back()})
+      if (!explainer_.holds(pairing, one.at, side, p.key, one.holds)) return false;
     return true;
   }
 
   // ---- one pair ----
 
   std::vector<PairFault> explain(size_t pairing, int64_t expert) {
-    const Origin a = finder_.find(pairing, expert, Side::A);
-    const Origin b = finder_.find(pairing, expert, Side::B);
+    const Explanation a = explainer_.find(pairing, expert, Side::A);
+    const Explanation b = explainer_.find(pairing, expert, Side::B);
     if (auto fault = by_scale(pairing, expert, a, b)) return {*fault};
     if (auto fault = by_halves(pairing, expert, a, b)) return {*fault};
     std::vector<PairFault> out;
-    for (const auto& [side, origin] : {std::pair(Side::A, a), std::pair(Side::B, b)}) {
-      if (origin.kind == Origin::Kind::own) continue;
-      FaultKind kind = origin.fault;
-      if (origin.kind == Origin::Kind::sibling)
-        kind = side == Side::A ? FaultKind::gate_up_a_blocks : FaultKind::gate_up_halves;
-      out.push_back({kind, {side}, origin.detail});
+    for (const auto& [side, explanation] : {std::pair(Side::A, a), std::pair(Side::B, b)}) {
+      if (explanation.kind == Explanation::Kind::own) continue;
+      Mistake mistake = explanation.mistake;
+      if (explanation.kind == Explanation::Kind::sibling)
+        mistake = side == Side::A ? Mistake::gate_up_a_exchanged : Mistake::gate_up_b_exchanged;
+      out.push_back({mistake, {side}, explanation.detail});
     }
     return by_rounding(pairing, expert, merged(std::move(out)));
   }
 
-  std::optional<PairFault> by_scale(size_t pairing, int64_t expert, const Origin& a,
-                                    const Origin& b) const {
-    const auto constant = [](const Origin& o) {
-      return o.kind == Origin::Kind::own || o.kind == Origin::Kind::scaled;
+  std::optional<PairFault> by_scale(size_t pairing, int64_t expert, const Explanation& a,
+                                    const Explanation& b) const {
+    const auto constant = [](const Explanation& o) {
+      return o.kind == Explanation::Kind::own || o.kind == Explanation::Kind::scaled;
     };
     const Pairing& p = pairings_.all[pairing];
     if (p.packed == nullptr || p.source == nullptr || !constant(a) || !constant(b))
       return std::nullopt;
     const double ratio = a.factor * b.factor / scale_ratio(p, expert);
-    if (std::fabs(ratio - 1) <= rounding_) return PairFault{FaultKind::rounding, {}};
+    if (std::fabs(ratio - 1) <= rounding_) return PairFault{Mistake::rounding, {}};
     const Scale &right = p.source->scale(expert), &config = p.packed->scale(expert);
     const std::string detail =
         fmt::format("{:.6g} became {:.6g}", right.value(), right.value() * ratio);
     if (a.factor * b.factor == 1 && config.rslora != right.rslora && config.alpha == right.alpha)
-      return PairFault{FaultKind::scale_rslora, {}, detail};
-    const Slab* slab = p.packed->side(Side::A).slab_of(expert);
-    const int64_t packed_rank = slab != nullptr ? slab->rank : right.rank;
+      return PairFault{Mistake::scale_rslora, {}, detail};
+    const StridedBlock* block = p.packed->side(Side::A).block_of(expert);
+    const int64_t packed_rank = block != nullptr ? block->rank : right.rank;
     return PairFault{scale_fault(ratio, right.value(), right.rank, packed_rank), {}, detail};
   }
 
   // Gate's factors where up's belong, and the reverse.
-  std::optional<PairFault> by_halves(size_t pairing, int64_t expert, const Origin& a,
-                                     const Origin& b) const {
-    using Kind = Origin::Kind;
+  std::optional<PairFault> by_halves(size_t pairing, int64_t expert, const Explanation& a,
+                                     const Explanation& b) const {
+    using Kind = Explanation::Kind;
     const bool a_moved = a.kind == Kind::sibling, b_moved = b.kind == Kind::sibling;
-    if (a_moved && b_moved) return PairFault{FaultKind::gate_up_names, {Side::A, Side::B}};
-    if (b_moved && a.kind == Kind::own) return PairFault{FaultKind::gate_up_halves, {Side::B}};
+    if (a_moved && b_moved) return PairFault{Mistake::gate_up_exchanged, {Side::A, Side::B}};
+    if (b_moved && a.kind == Kind::own) return PairFault{Mistake::gate_up_b_exchanged, {Side::B}};
     if (!a_moved || b.kind != Kind::own) return std::nullopt;
-    const UnitKey& key = pairings_.all[pairing].key;
-    const auto gate = lens_.find({key.layer, Projection::gate, {}});
+    const ProjectionKey& key = pairings_.all[pairing].key;
+    const auto gate = reader_.find({key.layer, Projection::gate, {}});
     const bool lost = key.projection == Projection::up && gate && !differs(*gate, expert, Side::A);
-    return PairFault{lost ? FaultKind::up_uses_gate_a : FaultKind::gate_up_a_blocks, {Side::A}};
+    return PairFault{lost ? Mistake::up_uses_gate_a : Mistake::gate_up_a_exchanged, {Side::A}};
   }
 
   // What nothing names but is small is rounding.
   std::vector<PairFault> by_rounding(size_t pairing, int64_t expert,
                                      std::vector<PairFault> faults) {
     const bool unnamed = std::all_of(faults.begin(), faults.end(), [](const PairFault& f) {
-      return f.kind == FaultKind::unknown;
+      return f.mistake == Mistake::unknown;
     });
     if (!unnamed) return faults;
     const auto error = measure(pairing, expert);
-    if (error && *error <= rounding_) return {{FaultKind::rounding, {}}};
-    if (faults.empty()) faults.push_back({FaultKind::unknown, {}});
+    if (error && *error <= rounding_) return {{Mistake::rounding, {}}};
+    if (faults.empty()) faults.push_back({Mistake::unknown, {}});
     return faults;
   }
 
   std::optional<double> measure(size_t pairing, int64_t expert) {
     const Pairing& p = pairings_.all[pairing];
-    const auto values = [&](const Unit* unit, bool packed) {
+    const auto values = [&](const ProjectionFactors* unit, bool packed) {
       PairValues out;
       if (unit == nullptr) return out;
-      out.a =
-          packed ? lens_.packed(pairing, expert, Side::A) : lens_.source(pairing, expert, Side::A);
-      out.b =
-          packed ? lens_.packed(pairing, expert, Side::B) : lens_.source(pairing, expert, Side::B);
+      out.a = packed ? reader_.packed(pairing, expert, Side::A)
+                     : reader_.source(pairing, expert, Side::A);
+      out.b = packed ? reader_.packed(pairing, expert, Side::B)
+                     : reader_.source(pairing, expert, Side::B);
       out.scale = unit->scale(expert).value();
       return out;
     };
@@ -210,8 +210,8 @@ class Diagnosis {
   const Pairings& pairings_;
   const BitPass& bits_;
   const double rounding_;
-  Lens lens_;
-  OriginFinder finder_;
+  FactorReader reader_;
+  Explainer explainer_;
   FaultList list_;
 };
 

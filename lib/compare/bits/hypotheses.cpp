@@ -58,9 +58,9 @@ std::vector<int64_t> text_order(int64_t count) {
 }
 
 template <class F>
-bool all_hold(const std::vector<Placed>& experts, F&& which) {
+bool all_hold(const std::vector<ExpertAt>& experts, F&& which) {
   return std::all_of(experts.begin(), experts.end(),
-                     [&](const Placed& p) { return p.holds == which(p.at); });
+                     [&](const ExpertAt& p) { return p.holds == which(p.at); });
 }
 
 }  // namespace
@@ -74,11 +74,14 @@ bool is_reshaped(const Matrix& found, const Matrix& expected, Side side) {
   });
 }
 
-bool is_interleaved(const Matrix& found, const Matrix& gate, const Matrix& up, int half) {
+std::optional<Mistake> interleaving(const Matrix& found, const Matrix& gate, const Matrix& up,
+                                    int half) {
   const int64_t n = found.width;
   const auto left = [n](int64_t q) { return q / 2 + (q % 2) * n; };
   const auto twice = [n](int64_t q) { return q < n ? 2 * q : 2 * (q - n) + 1; };
-  return is_joint(found, gate, up, half, left) || is_joint(found, gate, up, half, twice);
+  if (is_joint(found, gate, up, half, left)) return Mistake::gate_up_interleaved;
+  if (is_joint(found, gate, up, half, twice)) return Mistake::gate_up_halves;
+  return std::nullopt;
 }
 
 bool is_joint_slice(const Matrix& found, const Matrix& gate, const Matrix& up, int half) {
@@ -132,7 +135,7 @@ std::optional<double> factor_of(const Matrix& found, const Matrix& expected) {
   return c;
 }
 
-std::optional<FaultKind> bad_cast(const Matrix& found, const Matrix& source) {
+std::optional<Mistake> bad_cast(const Matrix& found, const Matrix& source) {
   if (found.rank != source.rank || found.width != source.width) return std::nullopt;
   if (!is_float(found.dtype) || !is_float(source.dtype)) return std::nullopt;
   bool any = false, truncation = true, overflow = true, flush = true,
@@ -148,11 +151,11 @@ std::optional<FaultKind> bad_cast(const Matrix& found, const Matrix& source) {
     overflow = overflow && std::isinf(value_of(found.dtype, f)) && std::isfinite(value);
     flush = flush && value_of(found.dtype, f) == 0 && is_subnormal(found.dtype, value);
   }
-  if (same_bits) return FaultKind::dtype_bits;
+  if (same_bits) return Mistake::dtype_bits;
   if (!any) return std::nullopt;
-  if (flush) return FaultKind::flushed;
-  if (overflow) return FaultKind::overflow;
-  if (truncation) return FaultKind::truncated;
+  if (flush) return Mistake::flushed;
+  if (overflow) return Mistake::overflow;
+  if (truncation) return Mistake::truncated;
   return std::nullopt;
 }
 
@@ -163,15 +166,15 @@ int64_t rank_offset(const Matrix& found, const Matrix& expected) {
   return -1;
 }
 
-FaultKind order_of(const std::vector<Placed>& experts, int64_t count, bool outer_side) {
-  const Placed first = experts.front();
+Mistake order_of(const std::vector<ExpertAt>& experts, int64_t count, bool outer_side) {
+  const ExpertAt first = experts.front();
   if (experts.size() == 2 && experts[1].holds == first.at && experts[1].at == first.holds)
-    return FaultKind::experts_exchanged;
+    return Mistake::experts_exchanged;
   if (all_hold(experts, [&](int64_t) { return first.holds; }) && (experts.size() > 1 || count == 2))
-    return outer_side ? FaultKind::one_for_all : FaultKind::wrong_side_shared;
+    return outer_side ? Mistake::one_for_all : Mistake::wrong_side_shared;
   const int64_t by = (first.holds - first.at + count) % count;
   if (all_hold(experts, [&](int64_t e) { return (e + by) % count; }))
-    return FaultKind::experts_rotated;
+    return Mistake::experts_rotated;
   const std::vector<int64_t> order = text_order(count);
   std::vector<int64_t> place(order.size());
   for (size_t i = 0; i < order.size(); ++i)
@@ -180,19 +183,19 @@ FaultKind order_of(const std::vector<Placed>& experts, int64_t count, bool outer
     return [&in](int64_t e) { return in[static_cast<size_t>(e)]; };
   };
   if (all_hold(experts, looked_up(order)) || all_hold(experts, looked_up(place)))
-    return FaultKind::experts_as_strings;
-  return FaultKind::experts_permuted;
+    return Mistake::experts_as_strings;
+  return Mistake::expert_permutation;
 }
 
-FaultKind scale_fault(double ratio, double scale, int64_t rank, int64_t packed_rank) {
+Mistake scale_fault(double ratio, double scale, int64_t rank, int64_t packed_rank) {
   const auto r = static_cast<double>(rank), padded = static_cast<double>(packed_rank);
-  if (scale != 1 && near(ratio * scale, 1)) return FaultKind::scale_missing;
-  if (scale != 1 && near(ratio, scale)) return FaultKind::scale_twice;
+  if (scale != 1 && near(ratio * scale, 1)) return Mistake::scale_missing;
+  if (scale != 1 && near(ratio, scale)) return Mistake::scale_twice;
   if (rank != packed_rank && (near(ratio, r / padded) || near(ratio, std::sqrt(r / padded))))
-    return FaultKind::scale_of_padded_rank;
+    return Mistake::scale_of_padded_rank;
   for (const double root : {std::sqrt(r), std::sqrt(padded)})
-    if (root != 1 && (near(ratio, root) || near(ratio, 1 / root))) return FaultKind::scale_rslora;
-  return FaultKind::scale_other;
+    if (root != 1 && (near(ratio, root) || near(ratio, 1 / root))) return Mistake::scale_rslora;
+  return Mistake::scale;
 }
 
 }  // namespace moelora::packed

@@ -4,8 +4,8 @@
 #include <optional>
 #include <vector>
 
+#include "lib/compare/bits/factor_reader.h"
 #include "lib/compare/bits/fault.h"
-#include "lib/compare/bits/lens.h"
 
 namespace moelora::packed {
 
@@ -16,9 +16,10 @@ namespace moelora::packed {
 // The data is right in the other orientation's order: reshaped where a transpose was needed.
 bool is_reshaped(const Matrix& found, const Matrix& expected, Side side);
 
-// Rows of fused gate and up, `half` 0 or 1 of `found`, mixed up: interleaved, or cut by tensor
-// parallelism from the joint axis.
-bool is_interleaved(const Matrix& found, const Matrix& gate, const Matrix& up, int half);
+// Rows of fused gate and up, `half` 0 or 1 of `found`, mixed up: gate_up_interleaved or
+// gate_up_halves, or cut by tensor parallelism from the joint axis.
+std::optional<Mistake> interleaving(const Matrix& found, const Matrix& gate, const Matrix& up,
+                                    int half);
 bool is_joint_slice(const Matrix& found, const Matrix& gate, const Matrix& up, int half);
 
 // The elements in their order in the file, but that many further; 0: no.
@@ -29,18 +30,18 @@ std::optional<double> factor_of(const Matrix& found, const Matrix& expected);
 
 // How a cast from `source` (in its own type) went wrong where it did: truncated, overflow, flushed,
 // dtype_bits.
-std::optional<FaultKind> bad_cast(const Matrix& found, const Matrix& source);
+std::optional<Mistake> bad_cast(const Matrix& found, const Matrix& source);
 
 // The rank of `found` at which all ranks of `expected` lie; -1: nowhere.
 int64_t rank_offset(const Matrix& found, const Matrix& expected);
 
 // What an order of experts is: entries are {where, which expert of the source lies there}.
-struct Placed {
+struct ExpertAt {
   int64_t at, holds;
 };
-FaultKind order_of(const std::vector<Placed>& experts, int64_t count, bool outer_side);
+Mistake order_of(const std::vector<ExpertAt>& experts, int64_t count, bool outer_side);
 
-// Which fault a factor `found / right` between the applied scale and the right one `scale` is.
-FaultKind scale_fault(double ratio, double scale, int64_t rank, int64_t packed_rank);
+// Which mistake a factor `found / right` between the applied scale and the right one `scale` is.
+Mistake scale_fault(double ratio, double scale, int64_t rank, int64_t packed_rank);
 
 }  // namespace moelora::packed

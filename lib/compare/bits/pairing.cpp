@@ -10,29 +10,48 @@
 namespace moelora::packed {
 namespace {
 
+struct Shape2 {
+  uint64_t bytes = 0;
+  int64_t experts = 0, width = 0;
+  bool experts_inside = false;  // experts of one x side by side, so that cutting by them tears rows
+  bool x_inside = false;        // x lies along rows of many: cutting by x tears them
+};
+
+void add(const Table& table, const Factor* factor, int64_t experts, Shape2& out) {
+  if (factor == nullptr || factor->blocks.empty()) return;
+  out.experts = std::max(out.experts, experts);
+  out.width = std::max(out.width, factor->width);
+  out.bytes += box_bytes(table, *factor, {0, experts, 0, factor->width});
+  for (const StridedBlock& block : factor->blocks) {
+    if (block.count > 1 && block.e_step != 0 && block.e_step < block.x_step)
+      out.experts_inside = true;
+    if (block.rank > 1 && block.x_step < block.k_step) out.x_inside = true;
+  }
+}
+
 constexpr int64_t kLooked = 64;
 
-int64_t rank_of(const Unit* unit, int64_t expert) {
+int64_t rank_of(const ProjectionFactors* unit, int64_t expert) {
   for (const Side side : {Side::A, Side::B})
-    if (const Slab* slab = unit != nullptr ? unit->side(side).slab_of(expert) : nullptr)
-      return slab->rank;
+    if (const StridedBlock* block = unit != nullptr ? unit->side(side).block_of(expert) : nullptr)
+      return block->rank;
   return 0;
 }
 
-bool same_place(const Slab* a, const Slab* b) {
+bool same_place(const StridedBlock* a, const StridedBlock* b) {
   return a != nullptr && b != nullptr && a->tensor == b->tensor && a->offset == b->offset;
 }
 
-bool shares_a(const Unit& a, const Unit& b) {
-  const auto &left = a.side(Side::A).slabs, &right = b.side(Side::A).slabs;
+bool shares_a(const ProjectionFactors& a, const ProjectionFactors& b) {
+  const auto &left = a.side(Side::A).blocks, &right = b.side(Side::A).blocks;
   return !left.empty() && !right.empty() && same_place(&left.front(), &right.front());
 }
 
 // Rank `k` of one expert's factor, as doubles: its first inputs or outputs.
-std::vector<double> rank_values(const Table& table, const Unit& unit, int64_t expert, Side side,
-                                int64_t k) {
+std::vector<double> rank_values(const Table& table, const ProjectionFactors& unit, int64_t expert,
+                                Side side, int64_t k) {
   const Factor& factor = unit.side(side);
-  Loader loader(table);
+  BlockReader loader(table);
   const int64_t width = std::min(kLooked, factor.width);
   const Part part = loader.load(factor, side, {expert, expert + 1, 0, width})[0];
   std::vector<double> out;
@@ -96,8 +115,8 @@ std::string below_wrapper(const std::string& module) {
 }
 
 // Dense modules that only one of them has, and that are one below their wrappers.
-void join_renamed(std::map<UnitKey, Pairing>& found) {
-  std::map<std::string, std::vector<UnitKey>> alone[2];  // without a packed, without a source
+void join_renamed(std::map<ProjectionKey, Pairing>& found) {
+  std::map<std::string, std::vector<ProjectionKey>> alone[2];  // without a packed, without a source
   for (const auto& [key, pairing] : found)
     if (key.layer < 0 && (pairing.packed == nullptr || pairing.source == nullptr))
       alone[pairing.packed == nullptr ? 0 : 1][below_wrapper(key.module)].push_back(key);
@@ -125,6 +144,31 @@ void place_all(const Table& packed, const Table& source, Pairings& pairings) {
 
 }  // namespace
 
+std::vector<Window> windows_of(const Table& packed, const Table& source, const Pairings& pairings,
+                               size_t group, Side side, uint64_t bytes, uint64_t most) {
+  Shape2 shape;
+  for (const size_t i : pairings.groups[group]) {
+    const Pairing& p = pairings.all[i];
+    const int64_t experts = std::max(p.packed != nullptr ? p.packed->experts : 0,
+                                     p.source != nullptr ? p.source->experts : 0);
+    add(packed, p.packed_side(side), experts, shape);
+    add(source, p.source_side(side), experts, shape);
+  }
+  if (shape.width == 0) return {};
+  const bool by_x = shape.experts_inside || shape.experts == 1;
+  const uint64_t target = by_x && shape.x_inside ? most : bytes;
+  const int64_t extent = by_x ? shape.width : shape.experts;
+  const auto wanted = static_cast<int64_t>(std::min<uint64_t>(shape.bytes / target, 1U << 20)) + 1;
+  const int64_t step = std::max<int64_t>(1, (extent + wanted - 1) / wanted);
+  std::vector<Window> out;
+  for (int64_t at = 0; at < extent; at += step) {
+    const int64_t end = std::min(at + step, extent);
+    out.push_back(
+        {group, side, by_x ? Box{0, shape.experts, at, end} : Box{at, end, 0, shape.width}});
+  }
+  return out;
+}
+
 Pairing::Ranks Pairing::own_ranks(int64_t expert, int64_t packed_rank) const {
   return ranks(placement, rank_of(source, expert), rank_of(source_sibling, expert), packed_rank);
 }
@@ -135,9 +179,9 @@ Pairing::Ranks Pairing::sibling_ranks(int64_t expert, int64_t packed_rank) const
 }
 
 Pairings pair_up(const Table& packed, const Table& source) {
-  std::map<UnitKey, Pairing> found;
-  for (const auto& [key, unit] : packed.units) found[key].packed = &unit;
-  for (const auto& [key, unit] : source.units) found[key].source = &unit;
+  std::map<ProjectionKey, Pairing> found;
+  for (const auto& [key, unit] : packed.projections) found[key].packed = &unit;
+  for (const auto& [key, unit] : source.projections) found[key].source = &unit;
   join_renamed(found);
   const auto has_fused = [](const Table& t) { return !t.gate_up_apart; };
   if (has_fused(packed) != has_fused(source)) {
@@ -146,7 +190,7 @@ Pairings pair_up(const Table& packed, const Table& source) {
              entry.first.projection != Projection::gate_up;
     };
     const Table& other = has_fused(packed) ? source : packed;
-    if (std::any_of(other.units.begin(), other.units.end(), apart))
+    if (std::any_of(other.projections.begin(), other.projections.end(), apart))
       throw Error("gate_up_proj",
                   "whether gate and up rows are halves or interleaved in the stacked parameter "
                   "depends on the model family, and no base model is known",

@@ -1,8 +1,9 @@
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
-#include "lib/compare/bits/loader.h"
+#include "lib/compare/bits/block_reader.h"
 #include "lib/compare/bits/table.h"
 
 namespace moelora::packed {
@@ -15,15 +16,15 @@ enum class Placement : uint8_t {
   second_half  // of up: from the middle, where a server's slots of equal size put it
 };
 
-// What the packed adapter and its source say of one unit.
+// What the packed adapter and its source say of one projection.
 struct Pairing {
-  UnitKey key;
-  const Unit* packed = nullptr;  // null: it has none
-  const Unit* source = nullptr;
+  ProjectionKey key;
+  const ProjectionFactors* packed = nullptr;  // null: it has none
+  const ProjectionFactors* source = nullptr;
   Placement placement = Placement::first;
   bool shares_packed_a = false;  // gate and up of the packed adapter are one fused factor
   // The other half in the source, where they are; null: it has none.
-  const Unit* source_sibling = nullptr;
+  const ProjectionFactors* source_sibling = nullptr;
   Placement sibling_placement = Placement::first;
 
   const Factor* packed_side(Side side) const { return packed ? &packed->side(side) : nullptr; }
@@ -37,6 +38,13 @@ struct Pairing {
   Ranks sibling_ranks(int64_t expert, int64_t packed_rank) const;
 };
 
+// A and B of one expert.
+struct PairId {
+  size_t pairing;
+  int64_t expert;
+  friend auto operator<=>(const PairId&, const PairId&) = default;
+};
+
 struct Pairings {
   std::vector<Pairing> all;
   // Pairings that are read together: gate and up of a layer, which may lie in one tensor.
@@ -46,5 +54,18 @@ struct Pairings {
 // Pairs everything in either table. Throws Error where one keeps gate and up rows fused in an order
 // that is not known and the other does not.
 Pairings pair_up(const Table& packed, const Table& source);
+
+// A part of one side of a group of pairings that is read at once.
+struct Window {
+  size_t group;
+  Side side;
+  Box box;
+};
+
+// Cuts one side of a group into windows of about `bytes` of both adapters together: by x where some
+// layout has the experts of one rank side by side, else by experts. Where that would break the runs
+// of the other adapter, windows are larger, up to `most`.
+std::vector<Window> windows_of(const Table& packed, const Table& source, const Pairings& pairings,
+                               size_t group, Side side, uint64_t bytes, uint64_t most);
 
 }  // namespace moelora::packed

@@ -2,127 +2,308 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cmath>
+#include <cstring>
+#include <limits>
 #include <map>
-#include <memory>
 #include <mutex>
+#include <numeric>
+#include <span>
+#include <utility>
+#include <vector>
 
+#include "lib/base/low_rank.h"
 #include "lib/base/parallel.h"
-#include "lib/compare/bits/probes.h"
+#include "lib/compare/bits/rounding.h"
 
 namespace moelora::packed {
 namespace {
 
-// A scale as an element of the field. Two that are rounded from one number are taken for equal.
-Field as_field(const Scale& scale) {
-  if (scale.rslora) return Field::of(scale.value());
-  return Field::of(scale.alpha) * Field::of(scale.rank).inverse();
+constexpr uint64_t kGramBytes = 64 << 20;  // of the pairs that a thread measures together
+// Ranks that are the source's but for some values: below this, relative.
+constexpr double kNear = 1e-6;
+
+FactorValues values_of(const Part& part, Side side, int64_t width) {
+  return {part.dtype, part.data, part.rank, width, side == Side::B};
 }
 
-struct BothScales {
-  Field packed, source;
-};
+// The packed ranks are the source's in another order: chosen by a first part of lora_A, and held to
+// by every other part.
+class RankOrder {
+ public:
+  void add(Side side, const Part& packed, const Part& source, int64_t width) {
+    if (broken_) return;
+    if (from_.empty())
+      choose(packed, source, width);
+    else if (side == Side::A)
+      compare_rows(packed, source, width);
+    else
+      compare_columns(packed, source, width);
+  }
+  bool holds() const { return !broken_ && !from_.empty(); }
 
-BothScales scales_of(const Pairing& p, int64_t expert) {
-  const Field one = Field::of(int64_t{1});
-  if (p.packed == nullptr || p.source == nullptr) return {one, one};
-  const Scale &packed = p.packed->scale(expert), &source = p.source->scale(expert);
-  if (std::fabs(packed.value() - source.value()) <= 1e-12 * std::fabs(source.value()))
-    return {one, one};
-  if (!std::isfinite(packed.value()) || !std::isfinite(source.value())) return {one, {}};
-  return {as_field(packed), as_field(source)};
-}
+ private:
+  static bool same_row(const Part& packed, int64_t k, const Part& source, int64_t l,
+                       int64_t width) {
+    const int64_t bytes = width * packed.bytes();
+    return std::memcmp(packed.data + k * bytes, source.data + l * bytes,
+                       static_cast<size_t>(bytes)) == 0;
+  }
 
-// u^T B A x for every probe.
-std::array<Field, kProbes> products(const ProbeSums& a, const ProbeSums& b) {
-  std::array<Field, kProbes> out;
-  for (size_t i = 0; i < std::min(a.of.size(), b.of.size()); ++i)
-    out[i % kProbes] = out[i % kProbes] + a.of[i] * b.of[i];
-  return out;
-}
+  void choose(const Part& packed, const Part& source, int64_t width) {
+    std::vector<int64_t> left(static_cast<size_t>(source.rank));
+    std::iota(left.begin(), left.end(), 0);
+    for (int64_t k = 0; k < packed.rank; ++k) {
+      const auto at = std::find_if(left.begin(), left.end(), [&](int64_t l) {
+        return same_row(packed, k, source, l, width);
+      });
+      broken_ = broken_ || at == left.end();
+      if (broken_) return;
+      from_.push_back(*at);
+      left.erase(at);
+    }
+  }
 
-struct PairSums {
-  std::array<ProbeSums, 2> packed, source;  // by side
+  void compare_rows(const Part& packed, const Part& source, int64_t width) {
+    for (size_t k = 0; k < from_.size() && !broken_; ++k)
+      broken_ = !same_row(packed, static_cast<int64_t>(k), source, from_[k], width);
+  }
+
+  void compare_columns(const Part& packed, const Part& source, int64_t width) {
+    const int bytes = packed.bytes();
+    for (int64_t x = 0; x < width && !broken_; ++x)
+      for (size_t k = 0; k < from_.size(); ++k)
+        broken_ =
+            broken_ || element(packed.data, bytes, x * packed.rank + static_cast<int64_t>(k)) !=
+                           element(source.data, bytes, x * source.rank + from_[k]);
+  }
+
+  std::vector<int64_t> from_;
+  bool broken_ = false;
 };
 
 class GroupProducts {
  public:
   GroupProducts(const Table& packed, const Table& source, const Pairings& pairings,
-                const PassOptions& options)
-      : packed_(packed), source_(source), pairings_(pairings), options_(options) {}
+                const BitPass& bits, const PassOptions& options)
+      : packed_(packed), source_(source), pairings_(pairings), bits_(bits), options_(options) {}
 
   // The equal ones of `pairs`, all of one group.
   std::vector<PairId> equal(size_t group, const std::vector<PairId>& pairs) {
-    std::vector<PairSums> sums(pairs.size());
-    for (const Side side : {Side::A, Side::B})
-      for (const Window& w :
-           windows_of(packed_, source_, pairings_, group, side, options_.window, options_.most()))
-        add(w, pairs, sums);
-    std::vector<PairId> out;
-    for (size_t i = 0; i < pairs.size(); ++i) {
-      if (is_equal(pairings_.all[pairs[i].pairing], pairs[i].expert, sums[i]))
-        out.push_back(pairs[i]);
-      for (const auto* sides : {&sums[i].packed, &sums[i].source})
-        for (const ProbeSums& s : *sides) ++(s.by_doubles ? by_doubles : in_integers);
+    std::vector<PairId> out, likely, rest;
+    for (const PairId& pair : pairs)
+      if (is_comparable(pair)) (may_be_reordered(pair) ? likely : rest).push_back(pair);
+    find_reordered(group, likely, out, rest);
+    for (size_t at = 0; at < rest.size();) {
+      std::vector<PairId> some;
+      for (uint64_t bytes = 0; at < rest.size() && (some.empty() || bytes < kGramBytes); ++at) {
+        const auto rows = static_cast<uint64_t>(rank(rest[at], true) + rank(rest[at], false));
+        bytes += 2 * rows * rows * sizeof(double);
+        some.push_back(rest[at]);
+      }
+      measure(group, some, out);
     }
     return out;
   }
 
   uint64_t bytes() const { return load_packed_.bytes_loaded() + load_source_.bytes_loaded(); }
-  int64_t by_doubles = 0, in_integers = 0;
 
  private:
-  void add(const Window& w, const std::vector<PairId>& pairs, std::vector<PairSums>& sums) {
-    for (const size_t i : pairings_.groups[w.group]) {
-      const Pairing& p = pairings_.all[i];
-      const auto side = static_cast<size_t>(w.side);
-      add(load_packed_, p.packed_side(w.side), w, i, pairs,
-          [&](size_t pair) -> ProbeSums& { return sums[pair].packed[side]; });
-      add(load_source_, p.source_side(w.side), w, i, pairs,
-          [&](size_t pair) -> ProbeSums& { return sums[pair].source[side]; });
+  const ProjectionFactors* factors(const PairId& pair, bool packed) const {
+    const Pairing& p = pairings_.all[pair.pairing];
+    return packed ? p.packed : p.source;
+  }
+
+  const StridedBlock* block(const PairId& pair, Side side, bool packed) const {
+    const ProjectionFactors* of = factors(pair, packed);
+    return of == nullptr ? nullptr : of->side(side).block_of(pair.expert);
+  }
+
+  int64_t rank(const PairId& pair, bool packed) const {
+    const StridedBlock* a = block(pair, Side::A, packed);
+    return a == nullptr ? 0 : a->rank;
+  }
+
+  double scale(const PairId& pair, bool packed) const {
+    return rank(pair, packed) == 0 ? 0 : factors(pair, packed)->scale(pair.expert).value();
+  }
+
+  DType dtype(const StridedBlock& block, bool packed) const {
+    return (packed ? packed_ : source_).tensors[block.tensor].dtype;
+  }
+
+  // Both sides, or neither, of each; floats; the same shape.
+  bool is_comparable(const PairId& pair) const {
+    for (const bool packed : {false, true}) {
+      const StridedBlock *a = block(pair, Side::A, packed), *b = block(pair, Side::B, packed);
+      if ((a == nullptr) != (b == nullptr)) return false;
+      if (a != nullptr && !(is_float(dtype(*a, packed)) && is_float(dtype(*b, packed))))
+        return false;
     }
+    return same_width(pair, Side::A) && same_width(pair, Side::B);
+  }
+
+  bool same_width(const PairId& pair, Side side) const {
+    const Pairing& p = pairings_.all[pair.pairing];
+    const Factor *packed = p.packed_side(side), *source = p.source_side(side);
+    const bool both = packed != nullptr && source != nullptr && !packed->blocks.empty() &&
+                      !source->blocks.empty();
+    return !both || packed->width == source->width;
+  }
+
+  bool may_be_reordered(const PairId& pair) const {
+    if (rank(pair, true) != rank(pair, false)) return false;
+    for (const Side side : {Side::A, Side::B})
+      if (dtype(*block(pair, side, true), true) != dtype(*block(pair, side, false), false))
+        return false;
+    return scale(pair, true) == scale(pair, false);
+  }
+
+  // Calls visit(i, side, packed part, source part, width) for all parts of all pairs.
+  template <class F>
+  void for_parts(size_t group, const std::vector<PairId>& pairs, F&& visit) {
+    for (const Side side : {Side::A, Side::B})
+      for (const Window& w :
+           windows_of(packed_, source_, pairings_, group, side, options_.window, options_.most()))
+        for (const size_t pairing : pairings_.groups[group]) visit_window(w, pairing, pairs, visit);
   }
 
   template <class F>
-  void add(Loader& loader, const Factor* factor, const Window& w, size_t pairing,
-           const std::vector<PairId>& pairs, F&& sums_of) {
-    if (factor == nullptr || factor->slabs.empty()) return;
+  void visit_window(const Window& w, size_t pairing, const std::vector<PairId>& pairs, F&& visit) {
+    const auto inside = [&](const PairId& pair) {
+      return pair.pairing == pairing && pair.expert >= w.box.e0 && pair.expert < w.box.e1;
+    };
+    if (std::none_of(pairs.begin(), pairs.end(), inside)) return;
+    const Pairing& p = pairings_.all[pairing];
+    const Factor *packed = p.packed_side(w.side), *source = p.source_side(w.side);
     Box box = w.box;
-    box.x1 = std::min(box.x1, factor->width);
-    box.x0 = std::min(box.x0, box.x1);
-    if (box.width() == 0) return;
-    const auto parts = loader.load(*factor, w.side, box);
+    box.x1 = std::min(box.x1, std::max(packed != nullptr ? packed->width : 0,
+                                       source != nullptr ? source->width : 0));
+    if (box.x0 >= box.x1) return;
+    const auto found = load(load_packed_, packed, w.side, box);
+    const auto expected = load(load_source_, source, w.side, box);
     for (size_t i = 0; i < pairs.size(); ++i) {
-      const auto& [of, expert] = pairs[i];
-      if (of != pairing || expert < box.e0 || expert >= box.e1) continue;
-      const Part& part = parts[static_cast<size_t>(expert - box.e0)];
-      if (part.data != nullptr) add_probes(part, w.side, box.width(), box.x0, sums_of(i));
+      if (!inside(pairs[i])) continue;
+      const auto at = static_cast<size_t>(pairs[i].expert - box.e0);
+      visit(i, w.side, found.empty() ? Part{} : found[at], expected.empty() ? Part{} : expected[at],
+            box.width());
     }
   }
 
-  static bool is_equal(const Pairing& p, int64_t expert, const PairSums& sums) {
-    for (const auto* sides : {&sums.packed, &sums.source})
-      for (const ProbeSums& s : *sides)
-        if (!s.finite) return false;
-    const auto found = products(sums.packed[0], sums.packed[1]);
-    const auto expected = products(sums.source[0], sums.source[1]);
-    const BothScales scales = scales_of(p, expert);
-    for (size_t i = 0; i < kProbes; ++i)
-      if (!(found[i] * scales.packed == expected[i] * scales.source)) return false;
-    return true;
+  static std::span<const Part> load(BlockReader& reader, const Factor* factor, Side side, Box box) {
+    if (factor == nullptr || factor->blocks.empty()) return {};
+    return reader.load(*factor, side, box);
+  }
+
+  void find_reordered(size_t group, const std::vector<PairId>& pairs, std::vector<PairId>& equal,
+                      std::vector<PairId>& rest) {
+    std::vector<RankOrder> orders(pairs.size());
+    for_parts(group, pairs,
+              [&](size_t i, Side side, const Part& packed, const Part& source, int64_t width) {
+                orders[i].add(side, packed, source, width);
+              });
+    for (size_t i = 0; i < pairs.size(); ++i)
+      (orders[i].holds() ? equal : rest).push_back(pairs[i]);
+  }
+
+  void measure(size_t group, const std::vector<PairId>& pairs, std::vector<PairId>& equal) {
+    std::vector<std::array<Gram, 2>> grams;
+    for (const PairId& pair : pairs) {
+      const int64_t rows = rank(pair, false) + rank(pair, true);
+      grams.push_back({Gram(rows), Gram(rows)});
+    }
+    for_parts(group, pairs,
+              [&](size_t i, Side side, const Part& packed, const Part& source, int64_t width) {
+                std::vector<FactorValues> both;
+                for (const Part* part : {&source, &packed})
+                  if (part->data != nullptr) both.push_back(values_of(*part, side, width));
+                grams[i][static_cast<size_t>(side)].add(both);
+              });
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      if (is_damaged(pairs[i], grams[i])) continue;
+      const RankOneParts parts(std::move(grams[i][0]), std::move(grams[i][1]));
+      const ProductDistance d =
+          distance_of(parts, rank(pairs[i], false), scale(pairs[i], false), scale(pairs[i], true));
+      if (d.apart == 0) equal.push_back(pairs[i]);
+    }
+  }
+
+  // The source's ranks where they belong, but for some values.
+  bool is_damaged(const PairId& pair, const std::array<Gram, 2>& grams) const {
+    const int64_t r = rank(pair, false);
+    if (r == 0 || rank(pair, true) == 0) return false;
+    const Pairing& p = pairings_.all[pair.pairing];
+    const Pairing::Ranks own = p.own_ranks(pair.expert, rank(pair, true));
+    if (own.end - own.begin != r || own.end > rank(pair, true)) return false;
+    const double fold = scale_ratio(p, pair.expert);
+    bool any = false;
+    for (const Side side : {Side::A, Side::B}) {
+      any = any || has_other_values(pair, side);
+      const double factor = side == Side::B ? fold : 1;
+      const Gram& g = grams[static_cast<size_t>(side)];
+      for (int64_t k = 0; k < r; ++k) {
+        const int64_t at = r + own.begin + k;
+        const double meant = factor * factor * g.at(k, k);
+        if (!(g.at(at, at) + meant - 2 * factor * g.at(k, at) <= kNear * kNear * meant))
+          return false;
+      }
+    }
+    return any;
+  }
+
+  bool has_other_values(const PairId& pair, Side side) const {
+    const uint8_t match = bits_.of(pair.pairing, pair.expert, side);
+    if ((match & (kSame | (side == Side::B ? kAnyFold : 0))) != 0) return false;
+    const auto at = bits_.differences.find({pair.pairing, pair.expert, side});
+    return at != bits_.differences.end() && !at->second.padding;
   }
 
   const Table &packed_, &source_;
   const Pairings& pairings_;
+  const BitPass& bits_;
   const PassOptions& options_;
-  Loader load_packed_{packed_}, load_source_{source_};
+  BlockReader load_packed_{packed_}, load_source_{source_};
+};
+
+// ---- one pair in memory ----
+
+std::vector<double> doubles_of(const Matrix& m) {
+  std::vector<double> out;
+  out.reserve(m.bits.size());
+  for (int64_t k = 0; k < m.rank; ++k)
+    for (int64_t x = 0; x < m.width; ++x) out.push_back(m.value(k, x));
+  return out;
+}
+
+bool same_shape(const PairValues& x, const PairValues& y) {
+  if (x.a == nullptr || x.b == nullptr || y.a == nullptr || y.b == nullptr) return true;
+  return x.a->width == y.a->width && x.b->width == y.b->width;
+}
+
+// Both factors, of the ranks that both have.
+struct HeldPair {
+  explicit HeldPair(const PairValues& pair) : scale(pair.scale) {
+    if (pair.a == nullptr || pair.b == nullptr) return;
+    rank = std::min(pair.a->rank, pair.b->rank);
+    a = doubles_of(*pair.a);
+    b = doubles_of(*pair.b);
+    a_width = pair.a->width;
+    b_width = pair.b->width;
+  }
+  FactorValues factor(const std::vector<double>& values, int64_t width) const {
+    return {DType::F64, reinterpret_cast<const std::byte*>(values.data()), rank, width, false};
+  }
+
+  std::vector<double> a, b;  // [k][x]
+  int64_t rank = 0, a_width = 0, b_width = 0;
+  double scale;
 };
 
 }  // namespace
 
 ProductPass compare_products(const Table& packed, const Table& source, const Pairings& pairings,
-                             const std::set<PairId>& pairs, const PassOptions& options) {
+                             const BitPass& bits, const std::set<PairId>& pairs,
+                             const PassOptions& options) {
   std::vector<size_t> group_of(pairings.all.size());
   for (size_t g = 0; g < pairings.groups.size(); ++g)
     for (const size_t i : pairings.groups[g]) group_of[i] = g;
@@ -133,16 +314,29 @@ ProductPass compare_products(const Table& packed, const Table& source, const Pai
   ProductPass out;
   std::mutex mutex;
   parallel_for(static_cast<int64_t>(todo.size()), options.threads, [&](int64_t item, int) {
-    GroupProducts work(packed, source, pairings, options);
+    GroupProducts work(packed, source, pairings, bits, options);
     const auto& [group, ids] = todo[static_cast<size_t>(item)];
     const std::vector<PairId> equal = work.equal(group, ids);
     const std::lock_guard lock(mutex);
     out.equal.insert(equal.begin(), equal.end());
     out.bytes += work.bytes();
-    out.by_doubles += work.by_doubles;
-    out.in_integers += work.in_integers;
   });
   return out;
+}
+
+std::optional<double> delta_error(const PairValues& packed, const PairValues& source) {
+  if (!same_shape(packed, source)) return std::nullopt;
+  const HeldPair found(packed), expected(source);
+  std::vector<FactorValues> a, b;
+  for (const HeldPair* pair : {&expected, &found}) {
+    if (pair->rank == 0) continue;
+    a.push_back(pair->factor(pair->a, pair->a_width));
+    b.push_back(pair->factor(pair->b, pair->b_width));
+  }
+  if (a.empty()) return 0;
+  const ProductDistance d =
+      distance_of(RankOneParts(a, b), expected.rank, expected.scale, found.scale);
+  return std::isfinite(d.apart) ? d.relative() : std::numeric_limits<double>::infinity();
 }
 
 }  // namespace moelora::packed

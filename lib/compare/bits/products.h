@@ -1,32 +1,38 @@
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <set>
-#include <utility>
-#include <vector>
 
 #include "lib/compare/bits/bit_pass.h"
+#include "lib/compare/bits/factor_reader.h"
 
 namespace moelora::packed {
 
-// L1: whether pairs whose factors differ are the same product all the same (ranks in another order,
-// zero ranks left out, a scale moved from one factor to the other ..): scale·u^T B (A x) of both in
-// the field, for two pairs of probe vectors. Equal products are always found equal; different ones
-// are taken for equal with a chance of at most 2^-20.
-
-struct PairId {
-  size_t pairing;
-  int64_t expert;
-  friend auto operator<=>(const PairId&, const PairId&) = default;
-};
+// L1: whether pairs whose factors differ by their bits are the same product all the same: ranks in
+// another order, zero ranks left out, a scale moved from one factor to the other ..
+//
+// "The same product" is a distance ||dW' - dW|| below kResolution of the norm, from Gram matrices
+// of the factors (lib/base/low_rank.h). Factors that are the source's rank by rank but for some
+// values (a last bit, a subnormal that became zero) are no other factors of one product: their bits
+// decide, however little the product is off.
 
 struct ProductPass {
   std::set<PairId> equal;
-  uint64_t bytes = 0;                       // read
-  int64_t by_doubles = 0, in_integers = 0;  // factors whose sums were exact in double, or not
+  uint64_t bytes = 0;  // read
 };
 
 // Looks at `pairs` only.
 ProductPass compare_products(const Table& packed, const Table& source, const Pairings& pairings,
-                             const std::set<PairId>& pairs, const PassOptions& options);
+                             const BitPass& bits, const std::set<PairId>& pairs,
+                             const PassOptions& options);
+
+// L2, how far a pair's delta is off: ||dW' - dW|| / ||dW||; what is below kResolution may be 0.
+// Infinite where only one of them is zero or a value is not finite, nullopt where shapes differ.
+struct PairValues {
+  MatrixPtr a, b;  // null: no pair, a delta of zero
+  double scale = 1;
+};
+std::optional<double> delta_error(const PairValues& packed, const PairValues& source);
 
 }  // namespace moelora::packed

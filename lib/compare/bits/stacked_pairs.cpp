@@ -28,9 +28,9 @@ std::string_view own_marker(const Json& config, std::string_view key) {
 
 class Resolver {
  public:
-  Resolver(std::span<const StackedPair> pairs, const Json& config, const TableOptions& options,
-           const std::string& where)
-      : pairs_(pairs), config_(config), spec_(options.spec), told_(options.reading), where_(where) {
+  Resolver(std::span<const StackedPair> pairs, const Json& config, const ModelSpec* spec,
+           const Reading& told, const std::string& where)
+      : pairs_(pairs), config_(config), spec_(spec), told_(told), where_(where) {
     first_ = spec_ != nullptr && !spec_->gated ? Projection::up : Projection::gate_up;
     read_targets();
   }
@@ -131,8 +131,8 @@ class Resolver {
 }  // namespace
 
 StackedForm resolve_stacked(std::span<const StackedPair> pairs, const Json& config,
-                            const TableOptions& options, const std::string& where) {
-  return Resolver(pairs, config, options, where).form();
+                            const ModelSpec* spec, const Reading& told, const std::string& where) {
+  return Resolver(pairs, config, spec, told, where).form();
 }
 
 bool expert_major(const Json& config, const Reading& told, const std::string& where) {

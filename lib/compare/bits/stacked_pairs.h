@@ -17,6 +17,11 @@ struct StackedPair {
   std::string_view stem;  // "model.layers.3.mlp.experts"
 };
 
+// How stacked pairs are to be read where the adapter's own markers do not say.
+struct Reading {
+  std::optional<bool> expert_major, swapped;
+};
+
 struct StackedForm {
   bool swapped = false;                 // A lies on the output side
   std::vector<Projection> projections;  // one a pair
@@ -29,7 +34,7 @@ struct StackedForm {
 // `pairs` are sorted by layer, innermost first. Throws Error where nothing fits, or where both
 // sides do and nothing tells.
 StackedForm resolve_stacked(std::span<const StackedPair> pairs, const Json& config,
-                            const TableOptions& options, const std::string& where);
+                            const ModelSpec* spec, const Reading& told, const std::string& where);
 
 // Whether columns of a stacked lora_B are e*r + k (true) rather than PEFT's k*E + e.
 bool expert_major(const Json& config, const Reading& told, const std::string& where);

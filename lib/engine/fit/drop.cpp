@@ -149,10 +149,8 @@ std::optional<double> norm_of(const FitContext& context, const Part& part) {
 
 // Of all low-rank deltas.
 double whole_norm(const FitContext& context) {
-  std::vector<Delta> deltas = expert_deltas(context.adapter);
-  for (Delta& delta : embedding_deltas(context.adapter)) deltas.push_back(std::move(delta));
-  for (const auto& entry : context.adapter.dense)
-    deltas.push_back({entry.second.a, entry.second.b, entry.second.scaling.value()});
+  std::vector<Delta> deltas = embedding_deltas(context.adapter);
+  for (const auto& entry : deltas_of(context.adapter)) deltas.push_back(entry.second);
   return delta_norm(deltas, context.options.threads);
 }
 

@@ -2,223 +2,245 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
-#include <optional>
-#include <vector>
+#include <cstring>
+#include <limits>
+#include <type_traits>
 
-#include "lib/base/parallel.h"
-#include "lib/io/evaluate.h"
-#include "lib/io/safetensors.h"
-#include "lib/numeric/stats/value_kernels.h"
+#include "lib/base/cast.h"
+#include "lib/base/cast_kernels.h"
+#include "lib/base/lanes.h"
 
 namespace moelora {
 namespace {
 
-constexpr int64_t kReadBytes = 256 << 10;  // stays in the second-level cache
-constexpr int64_t kJobBytes = 4 << 20;
+constexpr int kStreams = 2;            // independent sums, to hide the latency of an addition
+constexpr int64_t kStep = 64;          // bytes: one vector a stream
+constexpr int64_t kChunkBytes = 8192;  // whose sums are kept in single precision
+// From here on squares, or a chunk's sum of them, could overflow; infinities and NaN lie above.
+constexpr uint32_t kLarge = std::bit_cast<uint32_t>(0x1p49F);
+// What is smaller counts as 0 in the sums: its square is denormal, hence slow, and nothing.
+constexpr int32_t kTiny = std::bit_cast<int32_t>(0x1p-60F);
 
-// Elements [first, first + count) of tensor `item`, one run of its source.
-struct Range {
-  size_t item;
-  int64_t first, count;
-};
-using Ranges = std::vector<Range>;
+// What the elements at one place of every step add up to.
+struct Stream {
+  I32x8 most = {}, zeros = {};
+  F32x8 sum = {}, squares = {}, error = {};
 
-// The tensor's elements as one run of its source, which begins at `offset`; `file` and `begin` say
-// where that run lies, where it is one of a file.
-struct Straight {
-  const Source* source;
-  int64_t offset;
-  const File* file;
-  uint64_t begin;
-};
-
-std::optional<Straight> straight(const Tensor& tensor) {
-  if (tensor.pieces().size() != 1) return std::nullopt;
-  const Piece& piece = tensor.pieces().front();
-  int64_t step = 1;
-  for (size_t a = tensor.axes().size(); a-- > 0;) {
-    if (piece.count[a] != tensor.axes()[a]) return std::nullopt;
-    if (piece.count[a] != 1 && piece.stride[a] != step) return std::nullopt;
-    step *= piece.count[a];
+  // Floats as bits. The bits of |x| are ordered as |x| is.
+  template <bool kRounds>
+  [[gnu::always_inline]] inline void add(const U32x8& bits) {
+    const I32x8 magnitude = reinterpret_cast<I32x8>(bits) & 0x7FFFFFFF;
+    most = magnitude > most ? magnitude : most;
+    zeros -= magnitude == 0;
+    const U32x8 kept = bits & reinterpret_cast<U32x8>(magnitude > kTiny);
+    const F32x8 x = reinterpret_cast<F32x8>(kept);
+    sum += x;
+    squares += x * x;
+    if constexpr (kRounds) add_rounding(kept, x);
   }
-  if (piece.source->granule() != 1) return std::nullopt;
-  Straight out{piece.source.get(), piece.offset, nullptr, 0};
-  if (const FileRange* range = file_range(*piece.source)) {
-    out.file = range->file;
-    out.begin = range->begin + static_cast<uint64_t>(piece.offset * dtype_bytes(tensor.dtype()));
+
+  // |bf16(x) - x| / |x|; 0 for 0.
+  [[gnu::always_inline]] inline void add_rounding(const U32x8& bits, const F32x8& x) {
+    const U32x8 rounded = (bits + 0x7FFFU + (bits >> 16 & 1U)) & 0xFFFF0000U;
+    const F32x8 ratio =
+        (reinterpret_cast<F32x8>(rounded) - x) / (x + std::numeric_limits<float>::min());
+    const F32x8 here = reinterpret_cast<F32x8>(reinterpret_cast<U32x8>(ratio) & 0x7FFFFFFFU);
+    error = here > error ? here : error;
   }
-  return out;
+};
+
+// Two halves of a word of F16 as the floats they are; lib/base/cast_kernels.cpp says how.
+[[gnu::always_inline]] inline void widen_f16(const U32x8& half, U32x8& out) {
+  const U32x8 sign = (half & 0x8000U) << 16, magnitude = (half & 0x7FFFU) << 13;
+  const U32x8 normal = magnitude + ((127U - 15U) << 23);
+  const F32x8 small = reinterpret_cast<F32x8>(magnitude + (113U << 23)) - 0x1p-14F;
+  const U32x8 special = magnitude + ((255U - 31U) << 23);
+  out = magnitude < (0x0400U << 13) ? reinterpret_cast<U32x8>(small) : normal;
+  out = sign | (magnitude >= (0x7C00U << 13) ? special : out);
 }
 
-// One pass over a list of tensors.
-class Scan {
- public:
-  explicit Scan(TensorList tensors)
-      : tensors_(tensors), stats_(tensors.size()), straights_(tensors.size()) {}
+struct Stream64 {
+  F64x4 most = {}, sum = {}, squares = {};
+  I64x4 zeros = {};
 
-  std::vector<ValueStats> run(int threads) {
-    sort_out();
-    std::vector<std::vector<ValueStats>> parts(jobs_.size());
-    std::vector<std::vector<std::byte>> buffers(
-        static_cast<size_t>(std::max<int64_t>(1, threads > 0 ? threads : available_threads())));
-    parallel_for(static_cast<int64_t>(jobs_.size()), threads, [&](int64_t j, int worker) {
-      const auto job = static_cast<size_t>(j);
-      parts[job] = scan(jobs_[job], buffers[static_cast<size_t>(worker)]);
-    });
-    for (size_t j = 0; j < jobs_.size(); ++j)
-      for (size_t i = 0; i < jobs_[j].size(); ++i)
-        merge_stats(stats_[jobs_[j][i].item], parts[j][i]);
-    for (const size_t item : crooked_) evaluate(item, threads);
-    return std::move(stats_);
+  [[gnu::always_inline]] inline void add(const F64x4& x) {
+    const F64x4 magnitude = reinterpret_cast<F64x4>(reinterpret_cast<I64x4>(x) & INT64_MAX);
+    most = magnitude > most ? magnitude : most;
+    zeros -= x == 0.0;
+    sum += x;
+    squares += x * x;
   }
-
- private:
-  void sort_out() {
-    for (size_t i = 0; i < tensors_.size(); ++i) {
-      const Tensor& tensor = *tensors_[i];
-      if (!is_float(tensor.dtype())) continue;
-      stats_[i].known = true;
-      if (tensor.elements() == 0) continue;
-      if (tensor.pieces().empty()) {
-        stats_[i].elements = stats_[i].zeros = tensor.elements();
-      } else if ((straights_[i] = straight(tensor))) {
-        add_jobs(i);
-      } else {
-        crooked_.push_back(i);
-      }
-    }
-  }
-
-  // A large tensor becomes several jobs, small neighbours one.
-  void add_jobs(size_t item) {
-    const int64_t width = dtype_bytes(tensors_[item]->dtype());
-    const int64_t total = tensors_[item]->elements();
-    for (int64_t first = 0; first < total;) {
-      if (jobs_.empty() || room_ < width) {
-        jobs_.emplace_back();
-        room_ = kJobBytes;
-      }
-      const int64_t count = std::min(total - first, room_ / width);
-      jobs_.back().push_back({item, first, count});
-      room_ -= count * width;
-      first += count;
-    }
-  }
-
-  uint64_t bytes_of(const Range& range) const {
-    return static_cast<uint64_t>(range.count * dtype_bytes(tensors_[range.item]->dtype()));
-  }
-
-  std::vector<ValueStats> scan(const Ranges& job, std::vector<std::byte>& buffer) const {
-    buffer.resize(static_cast<size_t>(kReadBytes));
-    std::vector<ValueStats> out(job.size());
-    for (size_t i = 0; i < job.size();) {
-      const size_t end = end_of_neighbours(job, i);
-      if (end > i + 1)
-        scan_neighbours(job, i, end, buffer, out);
-      else
-        scan_one(job[i], buffer, out[i]);
-      i = end;
-    }
-    return out;
-  }
-
-  // Ranges that follow each other in one file and fit into the buffer together: one read instead of
-  // many small ones.
-  size_t end_of_neighbours(const Ranges& job, size_t i) const {
-    std::optional<Straight> run = straights_[job[i].item];
-    uint64_t at = place(*run, job[i]), total = 0;
-    for (; i < job.size(); ++i) {
-      const Straight& next = *straights_[job[i].item];
-      const uint64_t bytes = bytes_of(job[i]);
-      if (next.file == nullptr || next.file != run->file || place(next, job[i]) != at) break;
-      if (total + bytes > static_cast<uint64_t>(kReadBytes)) break;
-      at += bytes;
-      total += bytes;
-    }
-    return total == 0 ? i + 1 : i;
-  }
-
-  uint64_t place(const Straight& run, const Range& range) const {
-    return run.begin +
-           static_cast<uint64_t>(range.first * dtype_bytes(tensors_[range.item]->dtype()));
-  }
-
-  void scan_neighbours(const Ranges& job, size_t begin, size_t end, std::vector<std::byte>& buffer,
-                       std::vector<ValueStats>& out) const {
-    uint64_t total = 0;
-    for (size_t i = begin; i < end; ++i) total += bytes_of(job[i]);
-    const Straight& first = *straights_[job[begin].item];
-    first.file->read(place(first, job[begin]), total, buffer.data());
-    const std::byte* at = buffer.data();
-    for (size_t i = begin; i < end; ++i) {
-      add_values(tensors_[job[i].item]->dtype(), at, job[i].count, job[i].first, out[i]);
-      at += bytes_of(job[i]);
-    }
-  }
-
-  void scan_one(const Range& range, std::vector<std::byte>& buffer, ValueStats& out) const {
-    const DType dtype = tensors_[range.item]->dtype();
-    const Straight& run = *straights_[range.item];
-    const int64_t most = kReadBytes / dtype_bytes(dtype);
-    for (int64_t at = 0; at < range.count; at += most) {
-      const int64_t n = std::min(most, range.count - at), first = range.first + at;
-      run.source->read(run.offset + first, n, buffer.data());
-      add_values(dtype, buffer.data(), n, first, out);
-    }
-  }
-
-  // A view that is no straight run: rows of a transposed or joined tensor.
-  void evaluate(size_t item, int threads) {
-    const std::array<const Tensor*, 1> one = {tensors_[item]};
-    const std::array<Place, 1> place = {};
-    const DType dtype = one[0]->dtype();
-    const int64_t width = dtype_bytes(dtype);
-    EvaluateOptions options;
-    options.threads = threads;
-    options.digests = false;
-    evaluate_tensors(one, place, options,
-                     [&](size_t, uint64_t offset, std::span<const std::byte> bytes) {
-                       add_values(dtype, bytes.data(), static_cast<int64_t>(bytes.size()) / width,
-                                  static_cast<int64_t>(offset) / width, stats_[item]);
-                     });
-  }
-
-  TensorList tensors_;
-  std::vector<ValueStats> stats_;
-  std::vector<std::optional<Straight>> straights_;
-  std::vector<Ranges> jobs_;
-  int64_t room_ = 0;  // bytes of the last job
-  std::vector<size_t> crooked_;
 };
 
+template <DType kType>
+using StreamOf = std::conditional_t<kType == DType::F64, Stream64, Stream>;
+
+// A word of two BF16 is two floats at little cost: a BF16 is the top half of a float.
+template <DType kType>
+[[gnu::always_inline]] inline void scan_steps(const std::byte* values, int64_t bytes,
+                                              StreamOf<kType>* streams) {
+  for (int64_t at = 0; at < bytes; at += kStep)
+    for (int s = 0; s < kStreams; ++s) {
+      U32x8 words;
+      __builtin_memcpy(&words, values + at + s * 32, sizeof words);
+      if constexpr (kType == DType::F64) {
+        streams[s].add(reinterpret_cast<F64x4>(words));
+      } else if constexpr (kType == DType::F32) {
+        streams[s].template add<true>(words);
+      } else if constexpr (kType == DType::BF16) {
+        streams[s].template add<false>(words << 16);
+        streams[s].template add<false>(words & 0xFFFF0000U);
+      } else {
+        U32x8 low, high;
+        widen_f16(words & 0xFFFFU, low);
+        widen_f16(words >> 16, high);
+        streams[s].template add<false>(low);
+        streams[s].template add<false>(high);
+      }
+    }
+}
+
+#if defined(__x86_64__)
+template <DType kType>
+__attribute__((target("avx2"))) void scan_avx2(const std::byte* values, int64_t bytes,
+                                               StreamOf<kType>* streams) {
+  scan_steps<kType>(values, bytes, streams);
+}
+#endif
+
+template <DType kType>
+void scan_for_cpu(const std::byte* values, int64_t bytes, StreamOf<kType>* streams) {
+#if defined(__x86_64__)
+  static const bool avx2 = __builtin_cpu_supports("avx2") != 0;
+  if (avx2) return scan_avx2<kType>(values, bytes, streams);
+#endif
+  scan_steps<kType>(values, bytes, streams);
+}
+
+struct ChunkStats {
+  bool sound = true;  // else something is not finite, or a sum may be off
+  int64_t zeros = 0;
+  double most = 0, sum = 0, squares = 0, error = 0;
+
+  void add(const Stream& s) {
+    for (int i = 0; i < 8; ++i) {
+      sound = sound && static_cast<uint32_t>(s.most[i]) < kLarge;
+      most = std::max(most, static_cast<double>(std::bit_cast<float>(int32_t{s.most[i]})));
+      zeros += s.zeros[i];
+      sum += static_cast<double>(s.sum[i]);
+      squares += static_cast<double>(s.squares[i]);
+      error = std::max(error, static_cast<double>(s.error[i]));
+    }
+  }
+
+  // A NaN passes the comparison that finds the largest, but not a sum.
+  void add(const Stream64& s) {
+    for (int i = 0; i < 4; ++i) {
+      most = std::max<double>(most, s.most[i]);
+      zeros += s.zeros[i];
+      sum += s.sum[i];
+      squares += s.squares[i];
+    }
+    sound = sound && std::isfinite(squares);
+  }
+};
+
+void add_chunk(const ChunkStats& chunk, int64_t elements, ValueStats& stats) {
+  stats.elements += elements;
+  stats.zeros += chunk.zeros;
+  stats.sum += chunk.sum;
+  stats.sum_squares += chunk.squares;
+  stats.max_abs = std::max(stats.max_abs, chunk.most);
+  stats.max_bf16_error = std::max(stats.max_bf16_error, chunk.error);
+}
+
+template <DType kType>
+void add_chunks(const std::byte* values, int64_t count, int64_t first, ValueStats& stats) {
+  const int64_t width = dtype_bytes(kType);
+  while (count * width >= kStep) {
+    const int64_t bytes = std::min(kChunkBytes, count * width / kStep * kStep), n = bytes / width;
+    std::array<StreamOf<kType>, kStreams> streams;
+    scan_for_cpu<kType>(values, bytes, streams.data());
+    ChunkStats chunk;
+    for (const auto& stream : streams) chunk.add(stream);
+    if (chunk.sound)
+      add_chunk(chunk, n, stats);
+    else
+      add_values_simple(kType, values, n, first, stats);
+    values += bytes;
+    first += n;
+    count -= n;
+  }
+  add_values_simple(kType, values, count, first, stats);
+}
+
+double bf16_error(double x) {
+  const uint16_t rounded = bf16_from_f64(std::bit_cast<uint64_t>(x));
+  const double back = static_cast<double>(std::bit_cast<float>(f32_from_bf16(rounded)));
+  return std::fabs(back - x) / std::fabs(x);
+}
+
+void add_value(double x, bool rounds, int64_t index, ValueStats& stats) {
+  ++stats.elements;
+  if (!std::isfinite(x)) {
+    ++(std::isnan(x) ? stats.nan : stats.inf);
+    if (stats.first_bad < 0) stats.first_bad = index;
+    return;
+  }
+  if (x == 0) {
+    ++stats.zeros;
+    return;
+  }
+  stats.max_abs = std::max(stats.max_abs, std::fabs(x));
+  stats.sum += x;
+  stats.sum_squares += x * x;
+  if (rounds) stats.max_bf16_error = std::max(stats.max_bf16_error, bf16_error(x));
+}
+
 }  // namespace
+
+void add_values_simple(DType dtype, const std::byte* values, int64_t count, int64_t first,
+                       ValueStats& stats) {
+  std::array<double, 512> held;
+  constexpr auto kMost = static_cast<int64_t>(held.size());
+  for (int64_t at = 0; at < count; at += kMost) {
+    const int64_t n = std::min(kMost, count - at);
+    cast_elements(dtype, DType::F64, n, values + at * dtype_bytes(dtype),
+                  reinterpret_cast<std::byte*>(held.data()));
+    for (int64_t i = 0; i < n; ++i)
+      add_value(held[static_cast<size_t>(i)], dtype == DType::F32, first + at + i, stats);
+  }
+}
+
+void add_values(DType dtype, const std::byte* values, int64_t count, int64_t first,
+                ValueStats& stats) {
+  if (dtype == DType::BF16) return add_chunks<DType::BF16>(values, count, first, stats);
+  if (dtype == DType::F16) return add_chunks<DType::F16>(values, count, first, stats);
+  if (dtype == DType::F32) return add_chunks<DType::F32>(values, count, first, stats);
+  add_chunks<DType::F64>(values, count, first, stats);
+}
+
+void merge_stats(ValueStats& into, const ValueStats& part) {
+  into.known = into.known || part.known;
+  into.elements += part.elements;
+  into.nan += part.nan;
+  into.inf += part.inf;
+  into.zeros += part.zeros;
+  into.sum += part.sum;
+  into.sum_squares += part.sum_squares;
+  into.max_abs = std::max(into.max_abs, part.max_abs);
+  into.max_bf16_error = std::max(into.max_bf16_error, part.max_bf16_error);
+  if (part.first_bad >= 0 && (into.first_bad < 0 || part.first_bad < into.first_bad))
+    into.first_bad = part.first_bad;
+}
 
 double ValueStats::std_dev() const {
   const auto finite = static_cast<double>(elements - nan - inf);
   if (finite <= 0) return 0;
   const double mean = sum / finite;
   return std::sqrt(std::max(0.0, sum_squares / finite - mean * mean));
-}
-
-std::map<std::string, ValueStats> scan_values(const TensorMap& tensors, int threads) {
-  std::vector<const Tensor*> list;
-  for (const auto& entry : tensors) list.push_back(&entry.second);
-  const std::vector<ValueStats> stats = Scan(list).run(threads);
-  std::map<std::string, ValueStats> out;
-  for (size_t i = 0; const auto& entry : tensors)
-    out.emplace_hint(out.end(), entry.first, stats[i++]);
-  return out;
-}
-
-Shape coordinates(const Shape& shape, int64_t index) {
-  Shape out(shape.size());
-  for (size_t d = shape.size(); d-- > 0;) {
-    out[d] = index % shape[d];
-    index /= shape[d];
-  }
-  return out;
 }
 
 }  // namespace moelora

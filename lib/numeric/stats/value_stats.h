@@ -1,15 +1,14 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <map>
-#include <string>
 
-#include "lib/base/tensor.h"
+#include "lib/base/dtype.h"
 
 namespace moelora {
 
-// What one pass over a tensor's values tells. Only float dtypes have statistics; of others `known`
-// is false.
+// What one pass over the values of a tensor, or of a part of it, finds. Only float dtypes have
+// statistics; of others `known` is false.
 struct ValueStats {
   bool known = false;
   int64_t elements = 0;
@@ -28,12 +27,19 @@ struct ValueStats {
   friend bool operator==(const ValueStats&, const ValueStats&) = default;
 };
 
-// One entry a tensor, by name. Streams: each byte is read once, in blocks of a cache's size, so
-// that memory stays bounded (about 1 MB a thread). The result does not depend on `threads` (0: all
-// cores). Throws Error when bytes cannot be read.
-std::map<std::string, ValueStats> scan_values(const TensorMap& tensors, int threads);
+// Adds `count` elements of a float type at `values` to `stats`; the first of them is element
+// `first` of its tensor. What is finite counts in max_abs, sum and sum_squares; the rest in nan,
+// inf and first_bad. Sums are of single precision within some thousand elements, of double
+// precision beyond. REQUIRES: is_float(dtype).
+void add_values(DType dtype, const std::byte* values, int64_t count, int64_t first,
+                ValueStats& stats);
 
-// The coordinates of element `index` (row-major) of a tensor of this shape: {3, 17}.
-Shape coordinates(const Shape& shape, int64_t index);
+// The same, element by element, in double precision: what the other one is tested with, and what
+// it falls back to for elements that are not finite or very large.
+void add_values_simple(DType dtype, const std::byte* values, int64_t count, int64_t first,
+                       ValueStats& stats);
+
+// Joins the statistics of two parts of a tensor.
+void merge_stats(ValueStats& into, const ValueStats& part);
 
 }  // namespace moelora
