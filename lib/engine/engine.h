@@ -55,7 +55,7 @@ struct EngineFit;  // lib/engine/fit/engine_fit.h
 // A server that loads adapters, or PEFT. Each is one folder (lib/engine/engines.h); what it does
 // with an adapter is said by plan() alone: rules explain a plan and never derive it again.
 struct Engine {
-  std::string_view id;                // "sglang"
+  std::string_view id;                // what --engine says: sglang
   std::string_view title;             // "SGLang"
   std::span<const Release> releases;  // that matter, oldest first
   std::string_view newest;    // what a bare name means: the newest that an oracle was made of
@@ -76,7 +76,7 @@ struct Engine {
 std::span<const Engine* const> all_engines();
 const Engine* find_engine(std::string_view id);  // null when unknown
 
-// "vllm@0.27", "sglang": the engine and the version. Throws Error that lists what there is.
+// "vllm@0.27", or a bare name: the engine and the version. Throws Error that lists what there is.
 struct EngineChoice {
   const Engine* engine;
   EngineVersion version;
