@@ -68,7 +68,7 @@ struct Engine {
   std::vector<ServedBlock> (*blocks)(const BufferRequest& request,
                                      const RankBuffers& held) = nullptr;
   const BufferForm* buffers = nullptr;  // what --to calls them, as files; null as above
-  const EngineFit* fit = nullptr;       // how adapters are made fit for it
+  const EngineFit* fit = nullptr;       // how adapters are made fit for it; null: not known
 
   const Release& release(std::string_view version) const;  // REQUIRES one of `releases`
 };

@@ -154,6 +154,10 @@ const LayoutChoice& choose_layout(const FitTarget& target) {
 
 FittedAdapter fit_adapter(const LoadedAdapter& input, const FitOptions& options) {
   const Engine& engine = *options.engine.engine;
+  if (engine.fit == nullptr)
+    throw Error(at_option(Option::engine, std::string(engine.id)),
+                "what adapters it serves is not known here",
+                {"choose a layout with ", Option::to, " alone"});
   if (!input.base)
     throw Error(at_option(Option::engine, std::string(engine.id)),
                 "what it serves depends on the base model, and none is known",
@@ -202,7 +206,8 @@ void check_served(const Conversion& c, const std::string& out, const FitOptions&
 
 std::vector<RepairRow> repair_rows() {
   std::vector<RepairRow> out;
-  for (const Engine* engine : all_engines())
+  for (const Engine* engine : all_engines()) {
+    if (engine->fit == nullptr) continue;
     for (const fit::FitStep* step : engine->fit->steps) {
       const auto row = std::find_if(out.begin(), out.end(), [&](const RepairRow& known) {
         return known.summary == step->summary;
@@ -212,6 +217,7 @@ std::vector<RepairRow> repair_rows() {
       else
         out.push_back({step->name, step->summary, {engine->id}});
     }
+  }
   return out;
 }
 
