@@ -15,7 +15,7 @@ namespace moelora {
 struct Piece {
   SourcePtr source;
   int64_t offset = 0;
-  std::vector<int64_t> start, count, stride;  // one entry an axis
+  std::vector<int64_t> start, count, stride;  // one entry per axis
 };
 
 // The axes of a tensor and the boxes over them, while they are being cut and joined.

@@ -4,9 +4,9 @@
 #include <cstring>
 #include <numeric>
 
+#include "lib/base/copy/strided_copy.h"
 #include "lib/base/error.h"
 #include "lib/base/recipe.h"
-#include "lib/base/strided_copy.h"
 
 namespace moelora {
 namespace {

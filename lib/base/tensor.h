@@ -31,7 +31,7 @@ class Tensor {
   Tensor() = default;
   Tensor(SourcePtr source, Shape shape);  // REQUIRES: source->elements() == product(shape)
   // Element (i0, i1, ..) is element offset + sum(i_d * stride_d) of the source. REQUIRES: one
-  // stride a dim, none negative, and the last element lies within the source.
+  // stride per dim, none negative, and the last element lies within the source.
   static Tensor strided(SourcePtr source, Shape shape, std::vector<int64_t> stride,
                         int64_t offset = 0);
   static Tensor zeros(DType dtype, const Shape& shape);

@@ -5,7 +5,7 @@
 #include <functional>
 #include <map>
 
-#include "lib/base/strided_copy.h"
+#include "lib/base/copy/strided_copy.h"
 #include "lib/io/source_range.h"
 
 namespace moelora {

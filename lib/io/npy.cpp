@@ -11,6 +11,7 @@
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
 #include "lib/io/zip_directory.h"
+#include "lib/io/zip_record.h"
 
 namespace moelora {
 namespace {

@@ -59,7 +59,7 @@ uint64_t header_length(const File& file) {
   if (kind == FileKind::unknown)
     throw Error(in_file(file.path()), what, "The file is damaged or is no safetensors file.");
   throw Error(in_file(file.path()), fmt::format("is {}, no safetensors file", describe(kind)),
-              mend(kind, file.path()));
+              remedy(kind, file.path()));
 }
 
 std::string read_header(const File& file) {

@@ -97,7 +97,7 @@ std::string_view describe(FileKind kind) {
   return "of an unknown kind";
 }
 
-std::string mend(FileKind kind, const std::string& path) {
+std::string remedy(FileKind kind, const std::string& path) {
   switch (kind) {
     case FileKind::zip:
     case FileKind::torch_legacy:

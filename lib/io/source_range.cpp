@@ -17,7 +17,7 @@ struct Box {
 };
 
 // Cuts the flat range [first, last) of the axes from `a` on into boxes; the axes before are fixed
-// in `at`. At most two boxes an axis, and one between them.
+// in `at`. At most two boxes per axis, and one between them.
 class RangeCutter {
  public:
   RangeCutter(const Extents& axes, std::vector<Box>& out)

@@ -1,4 +1,4 @@
-#include "lib/base/strided_copy.h"
+#include "lib/base/copy/strided_copy.h"
 
 #include <doctest/doctest.h>
 
@@ -7,7 +7,7 @@
 #include <numeric>
 #include <random>
 
-#include "lib/base/copy_box.h"
+#include "lib/base/copy/copy_box.h"
 
 using namespace moelora;
 

@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "lib/base/strided_copy.h"
+#include "lib/base/copy/strided_copy.h"
 
 using namespace moelora;
 

@@ -16,6 +16,7 @@
 #include "lib/io/safetensors.h"
 #include "lib/io/sniff.h"
 #include "lib/io/zip_directory.h"
+#include "lib/io/zip_record.h"
 
 namespace moelora {
 namespace {
@@ -345,7 +346,7 @@ FilePtr open_zip(const std::string& path) {
   if (kind != FileKind::zip)
     throw Error(in_file(path),
                 fmt::format("is {}, expected a zip archive of torch.save", describe(kind)),
-                mend(kind, path));
+                remedy(kind, path));
   return file;
 }
 

@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "lib/base/copy_box.h"
+#include "lib/base/copy/copy_box.h"
 
 namespace moelora {
 

@@ -1,4 +1,4 @@
-#include "lib/base/copy_kernels.h"
+#include "lib/base/copy/copy_kernels.h"
 
 #include <cstring>
 #include <utility>

@@ -1,4 +1,4 @@
-#include "lib/base/copy_box.h"
+#include "lib/base/copy/copy_box.h"
 
 #include <algorithm>
 #include <cstdlib>

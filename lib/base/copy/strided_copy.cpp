@@ -1,11 +1,11 @@
-#include "lib/base/strided_copy.h"
+#include "lib/base/copy/strided_copy.h"
 
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
-#include "lib/base/copy_box.h"
-#include "lib/base/copy_kernels.h"
+#include "lib/base/copy/copy_box.h"
+#include "lib/base/copy/copy_kernels.h"
 
 namespace moelora {
 namespace {
