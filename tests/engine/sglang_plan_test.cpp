@@ -1,4 +1,4 @@
-// What a plan tells of the oracle's adapters: the server's own words where it stops, and a cause
+// What a plan says of the oracle's adapters: the server's own words where it stops, and a cause
 // for every tensor that is served otherwise than the adapter means.
 
 #include <doctest/doctest.h>

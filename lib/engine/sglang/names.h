@@ -23,7 +23,7 @@ std::optional<int64_t> layer_of(std::string_view name);
 std::optional<int64_t> expert_of(std::string_view name);
 
 // The module a factor belongs to, without the path: "gate_proj" of "...0.gate_proj.lora_A.weight";
-// for what is no factor the last component but one.
+// of any other tensor the last component but one.
 std::string_view module_of(std::string_view name);
 
 // "lora_A" or "lora_B", "lora_embedding_A" or "lora_embedding_B" as the last component, ".weight"

@@ -17,7 +17,7 @@
 namespace moelora::sglang {
 namespace {
 
-// PEFT saves the base's own weight beside the factors of an embedding: it is no loss.
+// PEFT saves the base's own weight beside the factors of an embedding: that is not a loss.
 bool is_base_copy(const Source& source) { return source.name.ends_with(".base_layer.weight"); }
 
 class FateFinder {

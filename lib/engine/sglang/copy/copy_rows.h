@@ -43,7 +43,7 @@ struct Part {
 // Writes the rows of `sliced` to the buffer's, beginning at `at.row`: what `at` says of buffer,
 // layer, side, expert and columns holds for all of them. `parts` are those of the buffer's rows
 // from there on; `whole` the rows of each part in the whole model, by which a tensor that is fused
-// already is told apart. Zeros are not written.
+// already is recognized. Zeros are not written.
 void copy_rows(WriteSink& sink, const Sliced& sliced, const Write& at, std::span<const Part> parts,
                std::span<const int64_t> whole);
 

@@ -60,7 +60,7 @@ Diagnosis cause_of_stack(const CpuAdapter& adapter, std::span<const Staged* cons
   for (const Staged* part : parts)
     for (int32_t id : part->sources()) {
       const Source& source = adapter.source(id);
-      if (!is_factor(source.name)) return {&cause::extra_becomes_b, "is no low-rank factor"};
+      if (!is_factor(source.name)) return {&cause::extra_becomes_b, "is not a low-rank factor"};
       const int64_t rank = rank_of_factor(source);
       if (rank >= 0 && rank != adapter.r && !part->is_a()) return rank_cause(adapter, source, rank);
     }
@@ -81,7 +81,7 @@ Diagnosis cause_of_unmatched(const CpuAdapter& adapter, const Staged& entry, con
     return {&cause::router_target, "a factor of the router, which SGLang cannot serve"};
   if (!is_factor(entry.name))
     return {&cause::extra_becomes_b,
-            "is no low-rank factor: SGLang takes it for the B of its module"};
+            "is not a low-rank factor: SGLang takes it for the B of its module"};
   if (contains(entry.name, "experts.base_layer.") || leaf == "experts")
     return {&cause::stacked_peft_experts, "a stacked expert parameter as PEFT saves it"};
   if (leaf == "k_proj" || leaf == "v_proj") {
@@ -119,7 +119,7 @@ Diagnosis cause_of_shape(const CpuAdapter& adapter, const Staged& entry, int64_t
     const Source& source = adapter.source(id);
     if (!is_factor(source.name))
       return {&cause::extra_becomes_b,
-              "is no low-rank factor: SGLang takes it for the B of its module"};
+              "is not a low-rank factor: SGLang takes it for the B of its module"};
     if (belongs_to_tower(source.name))
       return {&cause::layer_out_of_range,
               "a tensor of another tower, which SGLang puts into the text layer of that number"};

@@ -7,7 +7,7 @@
 namespace moelora::sglang {
 namespace {
 
-// A 1-D tensor without elements is no obstacle to torch.cat, whatever the others are.
+// A 1-D tensor without elements is skipped by torch.cat, whatever the others are.
 bool is_skipped(const Staged& part) { return part.shape == Shape{0}; }
 
 const Staged* first_counting(std::span<const Staged* const> parts) {

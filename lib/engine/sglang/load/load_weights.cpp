@@ -168,7 +168,7 @@ class LayerNormaliser {
     return false;
   }
 
-  // Replaces `parts` by their stack; a part that is no entry is zeros.
+  // Replaces `parts` by their stack; a part without a name is zeros.
   void stack(std::string name, std::span<const Staged* const> parts, int dim) {
     Stacked stacked = stack_rows(parts, dim);
     std::vector<std::string> names;

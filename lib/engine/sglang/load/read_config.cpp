@@ -47,7 +47,7 @@ class ConfigReader {
     return fail({&cause::unreadable_adapter, stage::kConfig, "FileNotFoundError",
                  fmt::format("[Errno 2] No such file or directory: {}",
                              py_repr(served_.folder + "/adapter_config.json")),
-                 "there is no readable adapter_config.json"});
+                 "adapter_config.json cannot be read"});
   }
 
   bool has_keys() {
@@ -134,7 +134,7 @@ class ConfigReader {
     if (!type->is(Json::Kind::string))
       return fail({&cause::missing_field, stage::kRead, "AttributeError",
                    fmt::format("'{}' object has no attribute 'lower'", py_type(*type)),
-                   "peft_type is no string"});
+                   "peft_type is not a string"});
     std::string lower = type->as_string();
     for (char& c : lower)
       if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');

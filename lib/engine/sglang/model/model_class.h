@@ -9,7 +9,7 @@
 
 namespace moelora::sglang {
 
-// What SGLang builds a layer of, as far as its LoRA code tells them apart.
+// What SGLang builds a layer of, as far as its LoRA code distinguishes them.
 enum class LayerKind : uint8_t {
   embedding,   // VocabParallelEmbedding
   lm_head,     // ParallelLMHead

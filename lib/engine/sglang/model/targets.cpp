@@ -83,7 +83,7 @@ HiddenDim no_attribute(const HfConfig& config, std::string_view attribute) {
           fmt::format("'{}' object has no attribute '{}'", config.type, attribute)};
 }
 
-// The width of a dense MLP, or of the shared experts where first_k_dense_replace tells them apart.
+// The width of a dense MLP, or of the shared experts where first_k_dense_replace sets them apart.
 int64_t dense_width(const HfConfig& config, int layer) {
   const bool routed =
       config.first_dense && layer >= *config.first_dense && layer % config.moe_layer_freq == 0;

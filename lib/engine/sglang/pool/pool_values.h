@@ -21,7 +21,7 @@ namespace moelora::sglang {
 // rounds once. Then all is cast to BF16: F64 by way of F32, every NaN to 0x7FFF as the GPU does.
 //
 // REQUIRES: the server refused nothing, and adapter `index` was read of `served`. Throws Error for
-// a buffer beyond 2^48 elements and for a type that is no float type.
+// a buffer beyond 2^48 elements and for a type that is not a float type.
 TensorMap fill_pool(const Server& server, size_t index, const Pool& pool,
                     const ServedAdapter& served, const std::vector<TensorMap>& values);
 
