@@ -2,25 +2,237 @@
 
 #include "lib/engine/engine.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <cmath>
+#include <filesystem>
+#include <map>
+#include <optional>
 
+#include "lib/base/cast.h"
+#include "lib/base/dotted_path.h"
+#include "lib/base/error.h"
+#include "lib/base/parallel.h"
 #include "lib/engine/buffers.h"
 #include "lib/engine/fit/drop.h"
 #include "lib/engine/fit/experts.h"
 #include "lib/engine/fit/module_names.h"
 #include "lib/engine/fit/scale_and_rank.h"
+#include "lib/engine/fit/step.h"
 #include "lib/engine/sglang/features.h"
 #include "lib/engine/sglang/kernels/served_blocks.h"
 #include "lib/engine/sglang/options.h"
 #include "lib/engine/sglang/plan.h"
 #include "lib/engine/sglang/pool/pool_values.h"
-#include "lib/engine/sglang/repairs.h"
 
 namespace moelora {
 namespace {
 
 using namespace sglang;
+using fit::FitContext;
+using fit::FitStep;
+using fit::some_of;
+
+// Qwen3.5's linear attention joins q, k and v in one Linear beside z; SGLang's layer loads the four
+// slices apart, and only under the name of the whole in target_modules (facts: sglang.md 1.5, 1.6).
+constexpr std::string_view kJoint = ".in_proj_qkv", kZ = ".in_proj_z";
+
+// The slices of one layer's in_proj_qkv: rows of q, of k and of v.
+struct Slices {
+  std::string parent;  // "model.layers.0.linear_attn"
+  int64_t in, key, value;
+};
+
+std::optional<Slices> slices_of(const ModelSpec& spec, const std::string& parent) {
+  const LinearSpec* joint = spec.find_linear(parent + std::string(kJoint));
+  const LinearSpec* z = spec.find_linear(parent + std::string(kZ));
+  if (joint == nullptr || z == nullptr) return std::nullopt;
+  return Slices{parent, joint->in, (joint->out - z->out) / 2, z->out};
+}
+
+DensePair zeros_beside(const DensePair& pair, int64_t in, int64_t out) {
+  const int64_t rank = factor_rank(pair.a, Side::A);
+  return {Tensor::zeros(pair.a.dtype(), {rank, in}), Tensor::zeros(pair.b.dtype(), {out, rank}),
+          pair.scaling, false};
+}
+
+// All four slices of a layer; those without factors are zero, since SGLang joins only all four.
+void split(Adapter& adapter, const Slices& s) {
+  auto& dense = adapter.dense;
+  const auto joint = dense.find(s.parent + std::string(kJoint));
+  const auto z = dense.find(s.parent + std::string(kZ));
+  const DensePair beside = joint != dense.end() ? joint->second : z->second;
+  int64_t row = 0;
+  for (const auto& [name, rows] :
+       {std::pair{".in_proj_q", s.key}, {".in_proj_k", s.key}, {".in_proj_v", s.value}}) {
+    DensePair& part = dense[s.parent + name];
+    part = zeros_beside(beside, s.in, rows);
+    if (joint != dense.end())
+      part = {beside.a, beside.b.slice(0, row, rows), beside.scaling, false};
+    row += rows;
+  }
+  if (z == dense.end()) dense[s.parent + std::string(kZ)] = zeros_beside(beside, s.in, s.value);
+  dense.erase(s.parent + std::string(kJoint));
+}
+
+void split_joint_attention(FitContext& context) {
+  std::map<std::string, Slices> found;
+  for (const auto& [module, pair] : context.adapter.dense)
+    for (std::string_view name : {kJoint, kZ}) {
+      if (!module.ends_with(name)) continue;
+      const std::string parent = module.substr(0, module.size() - name.size());
+      if (const auto slices = slices_of(context.spec(), parent)) found.emplace(parent, *slices);
+    }
+  if (found.empty()) return;
+  std::vector<std::string> names;
+  for (const auto& entry : found) {
+    split(context.adapter, entry.second);
+    names.push_back(entry.first);
+  }
+  for (const char* name : {"in_proj_q", "in_proj_k", "in_proj_v", "in_proj_z"})
+    context.changes.suffixes[name] = "in_proj_qkvz";
+  context.note("packed-gdn",
+               fmt::format("in_proj_qkv cut into q, k and v beside z, as SGLang joins "
+                           "them, in {} (exact)",
+                           some_of(names)));
+}
+
+const FitStep split_gdn = {
+    "packed-gdn",
+    "in_proj_qkv and in_proj_z of Qwen3.5's linear attention: the four slices SGLang loads, named "
+    "as one in target_modules",
+    split_joint_attention, true};
+
+// SGLang joins q, k and v, gate and up, and MLA's two down-projections into one buffer each, and
+// fails where a part that it starts from is missing. A pair of zeros stands in (facts: sglang.md
+// 1.5, 1.6).
+// Where `present` is adapted and the module beside it is not, that one is needed.
+struct Need {
+  std::string_view present, absent;
+};
+constexpr std::array<Need, 7> kNeeds = {{{"q_proj", "v_proj"},
+                                         {"k_proj", "q_proj"},
+                                         {"k_proj", "v_proj"},
+                                         {"v_proj", "q_proj"},
+                                         {"up_proj", "gate_proj"},
+                                         {"q_a_proj", "kv_a_proj_with_mqa"},
+                                         {"kv_a_proj_with_mqa", "q_a_proj"}}};
+
+void add_siblings(FitContext& context) {
+  std::map<std::string, DensePair> added;
+  for (const auto& [module, pair] : context.adapter.dense) {
+    for (const Need& need : kNeeds) {
+      if (leaf_of(module) != need.present) continue;
+      const std::string other = sibling(module, need.absent);
+      const LinearSpec* linear = context.spec().find_linear(other);
+      if (linear != nullptr && context.adapter.dense.count(other) == 0)
+        added.emplace(other, zeros_beside(pair, linear->in, linear->out));
+    }
+  }
+  if (added.empty()) return;
+  std::vector<std::string> names;
+  for (const auto& entry : added) names.push_back(entry.first);
+  context.adapter.dense.merge(added);
+  context.note("whole-groups",
+               fmt::format("{} loads these only with their siblings: zero factors for {} (exact)",
+                           context.title(), some_of(names)));
+}
+
+const FitStep whole_groups = {
+    "whole-groups",
+    "q without v, k or v without q, up without gate, one of MLA's q_a and kv_a: zero factors for "
+    "the missing one",
+    add_siblings};
+
+// SGLang multiplies an expert's lora_B by the scale in the adapter's own type, and only then casts
+// it: in F16 what passes 65504 becomes an infinity (facts: goldens/oracles/sglang.md 3.4,
+// measured). F32 holds every F16 value and every such product.
+constexpr double kLargestF16 = 65504;
+
+std::vector<Tensor*> narrow_parts(Adapter& adapter) {
+  std::vector<Tensor*> out;
+  for (auto& entry : adapter.experts)
+    for (Tensor& part : entry.second.b.parts)
+      if (part.rank() != 0 && part.dtype() == DType::F16) out.push_back(&part);
+  return out;
+}
+
+bool overflows(const std::vector<Tensor*>& parts, double scale, int threads) {
+  std::atomic<bool> found = false;
+  parallel_for(static_cast<int64_t>(parts.size()), threads, [&](int64_t i, int) {
+    if (found) return;
+    for (const double value : read_double(*parts[static_cast<size_t>(i)]))
+      if (std::isfinite(value) && std::fabs(value * scale) > kLargestF16) found = true;
+  });
+  return found;
+}
+
+// Gate, up and down alike, as SGLang joins gate and up.
+void widen(Adapter& adapter) {
+  std::map<SourcePtr, SourcePtr> done;
+  for (auto& entry : adapter.experts)
+    for (Tensor& part : entry.second.b.parts)
+      if (part.rank() != 0)
+        part = part.map_sources(DType::F32, [&](const SourcePtr& source) {
+          SourcePtr& slot = done[source];
+          if (!slot) slot = cast_source(source, DType::F32);
+          return slot;
+        });
+}
+
+void widen_overflowing(FitContext& context) {
+  const std::vector<Tensor*> parts = narrow_parts(context.adapter);
+  if (parts.empty() || !overflows(parts, context.scale, context.options.threads)) return;
+  widen(context.adapter);
+  context.note(
+      "wide-range",
+      fmt::format("SGLang scales lora_B of experts in F16, where some of it times {} would be "
+                  "infinite: those factors become F32 (exact)",
+                  context.scale));
+}
+
+const FitStep wide_range = {
+    "wide-range", "F16 experts whose lora_B times the scale passes 65504: F32, which holds it",
+    widen_overflowing};
+
+// A tokenizer's added_tokens.json beside an adapter: SGLang takes ids beyond the base's vocabulary
+// for tokens that the adapter adds, and refuses it. An adapter that really adds some has saved its
+// embeddings, which no server holds either.
+constexpr const char* kFile = "added_tokens.json";
+
+// Whether SGLang would refuse the file; it passes over one that is not JSON.
+bool beyond_vocabulary(const std::string& path, int64_t vocab) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored)) return false;
+  try {
+    const Json tokens = read_json_file(path);
+    if (!tokens.is(Json::Kind::object)) return false;
+    for (const auto& [token, id] : tokens.members())
+      if (id.is(Json::Kind::integer) && id.as_int() >= vocab) return true;
+  } catch (const Error&) {
+  }
+  return false;
+}
+
+void leave_added_tokens(FitContext& context) {
+  const std::string path = (std::filesystem::path(context.folder) / kFile).string();
+  if (!beyond_vocabulary(path, context.spec().vocab)) return;
+  context.changes.left_files.insert(kFile);
+  context.note(
+      "no-added-tokens",
+      fmt::format("{} is left behind: it has ids beyond the base's vocabulary of {}, which "
+                  "SGLang refuses",
+                  kFile, context.spec().vocab));
+}
+
+const FitStep added_tokens = {
+    "no-added-tokens",
+    "a tokenizer's added_tokens.json with ids beyond the vocabulary: left "
+    "behind",
+    leave_added_tokens};
 
 bool before_stacked_experts(const FitTarget& target) { return !target.engine.has("0.5.10"); }
 
