@@ -10,8 +10,6 @@
 namespace moelora {
 namespace {
 
-constexpr std::string_view kNest = "base_layer";
-
 // One way to read the whole file: the side A is on, whether a doubly targeted module nests its
 // second parameter innermost (PEFT on bnb-parametrised experts, axolotl 0.15), and what a lone pair
 // is.
@@ -162,23 +160,10 @@ void prefer(std::vector<Hypothesis>& all, F&& keep) {
 
 }  // namespace
 
-std::optional<int> nesting(std::string_view rest) {
-  int depth = 0;
-  while (!rest.empty()) {
-    if (!rest.starts_with(kNest)) return std::nullopt;
-    rest.remove_prefix(kNest.size());
-    ++depth;
-    if (rest.empty()) break;
-    if (rest[0] != '.' || rest.size() == 1) return std::nullopt;
-    rest.remove_prefix(1);
-  }
-  return depth;
-}
-
 std::vector<StackedPair> pair_up(std::span<const ExpertTensor> tensors) {
   std::map<std::pair<int, int>, StackedPair> pairs;  // by layer, then outermost last
   for (const ExpertTensor& t : tensors) {
-    const int depth = nesting(t.path.rest).value_or(0);
+    const int depth = t.path.nesting;
     if (t.tensor.rank() != 2)
       throw Error(t.name,
                   fmt::format("has shape {}, expected two dims", to_string(t.tensor.shape())));

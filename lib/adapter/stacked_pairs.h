@@ -23,10 +23,6 @@ struct StackedPair {
   int64_t b_dim() const { return b->tensor.dim(0); }
 };
 
-// How many ".base_layer" a name below the stem has: 0 of "", 2 of "base_layer.base_layer", nullopt
-// of anything else.
-std::optional<int> nesting(std::string_view rest);
-
 // The pairs of one file, in layer order, innermost (most ".base_layer") first within a layer.
 // Checks that A and B are both there, 2-D, and agree on E*r.
 std::vector<StackedPair> pair_up(std::span<const ExpertTensor> tensors);

@@ -42,6 +42,48 @@ bool strip_factor(std::string_view& name, std::string_view marker) {
   return true;
 }
 
+const NamePattern::Spelling& words() {
+  static const NamePattern::Spelling kWords = {
+      {Projection::gate, "gate_proj"},       {Projection::gate, "w1"},
+      {Projection::up, "up_proj"},           {Projection::up, "w3"},
+      {Projection::down, "down_proj"},       {Projection::down, "w2"},
+      {Projection::gate_up, "gate_up_proj"},
+  };
+  return kWords;
+}
+
+struct FormNames {
+  ExpertPath::Form form;
+  NamePattern names;
+};
+
+const std::array<FormNames, 3>& form_names() {
+  static const std::array<FormNames, 3> kNames = {{
+      {ExpertPath::Form::numbered, NamePattern("{expert}.{proj}", words())},
+      {ExpertPath::Form::plural,
+       NamePattern("{proj}.{expert}",
+                   {{Projection::gate_up, "gate_up_projs"}, {Projection::down, "down_projs"}})},
+      {ExpertPath::Form::named, NamePattern("{proj}", words())},
+  }};
+  return kNames;
+}
+
+void find_place(ExpertPath& path) {
+  if (const auto depth = nesting(path.rest)) {
+    path.form = ExpertPath::Form::parameters;
+    path.nesting = *depth;
+    return;
+  }
+  for (const FormNames& candidate : form_names()) {
+    const auto at = candidate.names.match(path.rest);
+    if (!at) continue;
+    path.form = candidate.form;
+    path.expert = at->expert;
+    path.projection = at->projection;
+    return;
+  }
+}
+
 }  // namespace
 
 TensorName parse_tensor_name(std::string_view name) {
@@ -75,13 +117,28 @@ std::optional<ExpertPath> parse_expert_path(std::string_view module) {
     const std::string_view here = module.substr(at + 1);
     if (here != "experts" && !(here.starts_with("experts.") && here.size() > 8)) continue;
     const size_t end = at + 1 + 7;
-    return ExpertPath{
-        fmt::format("{}{{layer}}{}", module.substr(0, layer->begin),
-                    module.substr(layer->end, end - layer->end)),
-        layer->layer,
-        std::string(end < module.size() ? module.substr(end + 1) : std::string_view{})};
+    ExpertPath out{fmt::format("{}{{layer}}{}", module.substr(0, layer->begin),
+                               module.substr(layer->end, end - layer->end)),
+                   layer->layer,
+                   std::string(end < module.size() ? module.substr(end + 1) : std::string_view{})};
+    find_place(out);
+    return out;
   }
   return std::nullopt;
+}
+
+std::optional<int> nesting(std::string_view rest) {
+  constexpr std::string_view kNest = "base_layer";
+  int depth = 0;
+  while (!rest.empty()) {
+    if (!rest.starts_with(kNest)) return std::nullopt;
+    rest.remove_prefix(kNest.size());
+    ++depth;
+    if (rest.empty()) break;
+    if (rest[0] != '.' || rest.size() == 1) return std::nullopt;
+    rest.remove_prefix(1);
+  }
+  return depth;
 }
 
 std::optional<NamePattern::At> NamePattern::match(std::string_view rest) const {

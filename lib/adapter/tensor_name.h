@@ -39,14 +39,29 @@ TensorName parse_tensor_name(std::string_view name);
 std::string lora_name(std::string_view module, Side side);
 
 // The place of an expert tensor: "model.layers.3.mlp.experts.7.gate_proj" is stem
-// "model.layers.{layer}.mlp.experts", layer 3, rest "7.gate_proj". The rest is empty for PEFT's
-// outermost parameter. nullopt for a module that is not under routed experts.
+// "model.layers.{layer}.mlp.experts", layer 3, rest "7.gate_proj", whatever the layout. The rest is
+// empty for PEFT's outermost parameter. nullopt for a module that is not under routed experts.
 struct ExpertPath {
+  enum class Form : uint8_t {
+    numbered,    // 7.gate_proj, 7.w1, 7.gate_up_proj: one expert
+    plural,      // gate_up_projs.7: one expert, Unsloth's linearised gpt-oss
+    named,       // gate_proj, w1, gate_up_proj: all experts in one tensor
+    parameters,  // "", base_layer: PEFT's target_parameters, which name no projection
+    unknown,     // anything else
+  };
   std::string stem;
-  int layer;
+  int layer = 0;
   std::string rest;
+  Form form = Form::unknown;
+  std::optional<int64_t> expert = {};         // of numbered and plural
+  std::optional<Projection> projection = {};  // of numbered, plural and named
+  int nesting = 0;                            // of parameters: how many ".base_layer"
 };
 std::optional<ExpertPath> parse_expert_path(std::string_view module);
+
+// How many ".base_layer" a name below the stem has: 0 of "", 2 of "base_layer.base_layer", nullopt
+// of anything else.
+std::optional<int> nesting(std::string_view rest);
 
 // The part of an expert tensor's name below the stem, with holes: "{expert}.{proj}", "{proj}". One
 // object both parses and prints, so that reader and writer cannot disagree. `spelling` lists how

@@ -1,54 +1,13 @@
 #include "lib/check/adapter_parts.h"
 
-#include <array>
 #include <functional>
 #include <numeric>
 #include <unordered_map>
 
-#include "lib/adapter/stacked_pairs.h"
+#include "lib/base/dotted_path.h"
 
 namespace moelora {
 namespace {
-
-using PlaceForm = ExpertPlace::Form;
-
-const NamePattern::Spelling& words() {
-  static const NamePattern::Spelling kWords = {
-      {Projection::gate, "gate_proj"},       {Projection::gate, "w1"},
-      {Projection::up, "up_proj"},           {Projection::up, "w3"},
-      {Projection::down, "down_proj"},       {Projection::down, "w2"},
-      {Projection::gate_up, "gate_up_proj"},
-  };
-  return kWords;
-}
-
-struct FormNames {
-  PlaceForm form;
-  NamePattern names;
-};
-
-const std::array<FormNames, 3>& form_names() {
-  static const std::array<FormNames, 3> kNames = {{
-      {PlaceForm::numbered, NamePattern("{expert}.{proj}", words())},
-      {PlaceForm::plural, NamePattern("{proj}.{expert}", {{Projection::gate_up, "gate_up_projs"},
-                                                          {Projection::down, "down_projs"}})},
-      {PlaceForm::named, NamePattern("{proj}", words())},
-  }};
-  return kNames;
-}
-
-int layer_of(std::string_view name) {
-  constexpr std::string_view kLayers = "layers.";
-  for (size_t at = name.find(kLayers); at != std::string_view::npos;
-       at = name.find(kLayers, at + 1)) {
-    if (at > 0 && name[at - 1] != '.') continue;
-    const std::string_view rest = name.substr(at + kLayers.size());
-    const size_t dot = rest.find('.');
-    if (dot == std::string_view::npos) continue;
-    if (const auto index = parse_index(rest.substr(0, dot))) return static_cast<int>(*index);
-  }
-  return -1;
-}
 
 int find_linear(const ModelSpec& spec, const std::string& module) {
   const LinearSpec* linear = spec.find_linear(module);
@@ -130,25 +89,6 @@ const NamedTensor* AdapterParts::b(const FactorPair& pair) const {
   return pair.b < 0 ? nullptr : &tensors[static_cast<size_t>(pair.b)];
 }
 
-ExpertPlace parse_expert_place(const ExpertPath& path) {
-  ExpertPlace out;
-  out.layer = path.layer;
-  if (const auto depth = nesting(path.rest)) {
-    out.form = PlaceForm::parameters;
-    out.nesting = *depth;
-    return out;
-  }
-  for (const FormNames& candidate : form_names()) {
-    const auto at = candidate.names.match(path.rest);
-    if (!at) continue;
-    out.form = candidate.form;
-    out.expert = at->expert;
-    out.projection = at->projection;
-    return out;
-  }
-  return out;
-}
-
 AdapterParts take_apart(const TensorMap& tensors, std::span<const ExpertTensor> experts,
                         const ModelSpec* spec) {
   AdapterParts out;
@@ -162,10 +102,10 @@ AdapterParts take_apart(const TensorMap& tensors, std::span<const ExpertTensor> 
     row.part = parsed.part;
     row.dtype = tensor.dtype();
     row.shape = tensor.shape();
-    row.layer = layer_of(name);
+    if (const auto at = find_layer(name)) row.layer = at->layer;
     if (next_expert < experts.size() && experts[next_expert].name == name) {
       row.expert_tensor = static_cast<int>(next_expert);
-      row.expert = parse_expert_place(experts[next_expert++].path);
+      row.expert = experts[next_expert++].path;
     } else if (spec != nullptr) {
       row.linear = find_linear(*spec, row.module);
     }

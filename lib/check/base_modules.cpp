@@ -75,13 +75,12 @@ bool BaseModules::is_expert_stem(const std::string& stem) const {
 }
 
 ModuleFit BaseModules::fit_expert(const NamedTensor& tensor, const Subject& subject) const {
-  const ExpertPlace& place = *tensor.expert;
-  if (place.form == ExpertPlace::Form::unknown) return ModuleFit::no_layout;
+  const ExpertPath& place = *tensor.expert;
+  if (place.form == ExpertPath::Form::unknown) return ModuleFit::no_layout;
   const bool with_gate =
       place.projection == Projection::gate || place.projection == Projection::gate_up;
   // Tinker calls the up of experts without a gate w1.
-  if (with_gate && !spec_.gated && place.form != ExpertPlace::Form::named)
-    return ModuleFit::unknown;
+  if (with_gate && !spec_.gated && place.form != ExpertPath::Form::named) return ModuleFit::unknown;
   const std::string& stem = subject.experts[static_cast<size_t>(tensor.expert_tensor)].path.stem;
   return is_expert_stem(stem) ? ModuleFit::sound : ModuleFit::unknown;
 }

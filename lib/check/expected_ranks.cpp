@@ -13,7 +13,7 @@ class RankChecker {
   std::vector<RankCheck> run() {
     for (const FactorPair& pair : subject_.parts.pairs) {
       const NamedTensor& any = subject_.parts.any(pair);
-      if (any.expert && any.expert->form == ExpertPlace::Form::parameters) continue;
+      if (any.expert && any.expert->form == ExpertPath::Form::parameters) continue;
       const int64_t expected = expected_rank(any);
       for (const int index : {pair.a, pair.b})
         if (index >= 0) check(index, expected);
@@ -43,7 +43,7 @@ class RankChecker {
       for (const std::string& name : {linear.memory, linear.hub})
         if (const int64_t rank = config_.scaling(name + end).rank; rank != config_.r) return rank;
     }
-    if (any.expert && any.expert->form == ExpertPlace::Form::named) {
+    if (any.expert && any.expert->form == ExpertPath::Form::named) {
       const size_t dot = any.module.rfind('.');
       const std::string path =
           any.module.substr(0, dot + 1) + std::string(projection_name(*any.expert->projection));
@@ -54,7 +54,7 @@ class RankChecker {
 
   void check(int index, int64_t expected) {
     const NamedTensor& t = tensor(index);
-    const bool stacked = t.expert && t.expert->form == ExpertPlace::Form::named;
+    const bool stacked = t.expert && t.expert->form == ExpertPath::Form::named;
     if (t.elements() == 0 || t.shape.size() != (stacked ? 3U : 2U)) return;
     const size_t rows = t.shape.size() - 2;
     const int64_t found = t.is_a() ? t.shape[rows] : t.shape[rows + 1];

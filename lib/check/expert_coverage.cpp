@@ -12,7 +12,7 @@ std::vector<int> ExpertCoverage::layers() const {
 }
 
 ExpertCoverage::Key coverage_key(const NamedTensor& tensor) {
-  const ExpertPlace& place = *tensor.expert;
+  const ExpertPath& place = *tensor.expert;
   return {place.layer,
           std::string(place.projection ? projection_name(*place.projection) : std::string_view())};
 }
@@ -21,7 +21,7 @@ ExpertCoverage expert_coverage(const Subject& subject, int64_t experts) {
   ExpertCoverage out;
   for (const NamedTensor& tensor : subject.parts.tensors) {
     if (!tensor.expert || tensor.elements() == 0) continue;
-    const ExpertPlace& place = *tensor.expert;
+    const ExpertPath& place = *tensor.expert;
     auto& entry = out.places[coverage_key(tensor)];
     if (entry.stem.empty())
       entry.stem = with_layer(subject.experts[static_cast<size_t>(tensor.expert_tensor)].path.stem,

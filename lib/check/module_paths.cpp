@@ -49,12 +49,12 @@ std::vector<std::string> paths_of(const Subject& subject, const FactorPair& pair
   }
   const ExpertPath& path = subject.experts[static_cast<size_t>(tensor.expert_tensor)].path;
   const std::string stem = with_layer(path.stem, path.layer) + ".";
-  if (tensor.expert->form == ExpertPlace::Form::parameters) {
+  if (tensor.expert->form == ExpertPath::Form::parameters) {
     add_parameters(subject, stem, out);
     return out;
   }
   out.push_back(tensor.module);
-  if (tensor.expert->form == ExpertPlace::Form::named)
+  if (tensor.expert->form == ExpertPath::Form::named)
     add_once(out, stem + std::string(projection_name(*tensor.expert->projection)));
   return out;
 }

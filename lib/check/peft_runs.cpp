@@ -17,7 +17,7 @@ std::vector<const EngineRun*> peft_runs_since(const RuleContext& context,
 bool has_numbered_experts(const Subject& subject) {
   return std::any_of(subject.parts.tensors.begin(), subject.parts.tensors.end(),
                      [](const NamedTensor& tensor) {
-                       return tensor.expert && tensor.expert->form == ExpertPlace::Form::numbered;
+                       return tensor.expert && tensor.expert->form == ExpertPath::Form::numbered;
                      });
 }
 

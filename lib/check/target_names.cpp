@@ -15,7 +15,7 @@ constexpr size_t kMostSamples = 64;  // of modules that differ in numbers only, 
 constexpr size_t kMostTries = 4096;  // of a regex in all
 
 // Names that an expert factor goes by in the configs of trainers and servers.
-std::vector<std::string_view> expert_words(const ExpertPlace& place) {
+std::vector<std::string_view> expert_words(const ExpertPath& place) {
   if (!place.projection) return {"gate_up_proj", "gate_proj", "up_proj", "down_proj", "experts"};
   switch (*place.projection) {
     case Projection::gate:

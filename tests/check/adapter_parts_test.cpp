@@ -11,7 +11,7 @@ using namespace moelora;
 
 namespace {
 
-using PlaceForm = ExpertPlace::Form;
+using PlaceForm = ExpertPath::Form;
 
 TensorMap tensors(const std::vector<std::string>& names) {
   TensorMap out;
@@ -24,8 +24,8 @@ AdapterParts apart(const std::vector<std::string>& names) {
   return take_apart(map, expert_tensors(map), nullptr);
 }
 
-ExpertPlace place(const std::string& rest) {
-  return parse_expert_place({"model.layers.{layer}.mlp.experts", 3, rest});
+ExpertPath place(const std::string& rest) {
+  return *parse_expert_path("model.layers.3.mlp.experts" + (rest.empty() ? "" : "." + rest));
 }
 
 }  // namespace

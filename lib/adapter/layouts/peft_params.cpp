@@ -13,7 +13,8 @@ namespace moelora {
 namespace {
 
 Claim claim(const ExpertTensor& t) {
-  return nesting(t.path.rest) && t.tensor.rank() == 2 ? Claim::sure : Claim::no;
+  return t.path.form == ExpertPath::Form::parameters && t.tensor.rank() == 2 ? Claim::sure
+                                                                             : Claim::no;
 }
 
 struct Order {

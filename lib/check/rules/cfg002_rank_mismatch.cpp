@@ -10,7 +10,7 @@ namespace moelora {
 namespace {
 
 std::string message(const RankCheck& check, const NamedTensor& tensor) {
-  const bool stacked = tensor.expert && tensor.expert->form == ExpertPlace::Form::parameters;
+  const bool stacked = tensor.expert && tensor.expert->form == ExpertPath::Form::parameters;
   if (check.found == 0)
     return fmt::format("has shape {}, whose {} do not divide by the experts of the base model",
                        to_string(tensor.shape), tensor.is_a() ? "rows" : "columns");

@@ -9,7 +9,7 @@ namespace {
 bool has_gate_and_up(const Subject& subject) {
   bool gate = false, up = false;
   for (const NamedTensor& tensor : subject.parts.tensors) {
-    if (!tensor.expert || tensor.expert->form != ExpertPlace::Form::numbered) continue;
+    if (!tensor.expert || tensor.expert->form != ExpertPath::Form::numbered) continue;
     gate = gate || tensor.expert->projection == Projection::gate;
     up = up || tensor.expert->projection == Projection::up;
   }

@@ -17,7 +17,7 @@ namespace {
 // FMT010).
 std::string mismatch(const NamedTensor& tensor, const ModuleDims& dims) {
   const size_t rank = tensor.shape.size();
-  const bool stacked = tensor.expert && tensor.expert->form == ExpertPlace::Form::named;
+  const bool stacked = tensor.expert && tensor.expert->form == ExpertPath::Form::named;
   if (tensor.elements() == 0 || rank < (stacked ? 3U : 2U)) return "";
   if (rank != (stacked ? 3U : 2U))
     return fmt::format("has {} dims, expected {}", rank, stacked ? "three" : "two");

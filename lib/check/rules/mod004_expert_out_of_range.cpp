@@ -10,13 +10,13 @@ namespace {
 
 // "" for a factor of experts that the base model has.
 std::string fault(const NamedTensor& tensor, int64_t experts) {
-  const ExpertPlace& place = *tensor.expert;
+  const ExpertPath& place = *tensor.expert;
   if (place.expert)
     return *place.expert < experts
                ? ""
                : fmt::format("names expert {}; this base model has experts 0 to {}", *place.expert,
                              experts - 1);
-  if (place.form != ExpertPlace::Form::named || tensor.shape.size() != 3 || tensor.elements() == 0)
+  if (place.form != ExpertPath::Form::named || tensor.shape.size() != 3 || tensor.elements() == 0)
     return "";
   const int64_t held = tensor.shape[0];
   return held == 1 || held == experts

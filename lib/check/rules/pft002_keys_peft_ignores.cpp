@@ -8,7 +8,7 @@ namespace {
 void check(RuleContext& context) {
   std::vector<std::string> names;
   for (const NamedTensor& tensor : context.subject().parts.tensors)
-    if (tensor.expert && tensor.expert->form == ExpertPlace::Form::named)
+    if (tensor.expert && tensor.expert->form == ExpertPath::Form::named)
       names.push_back(tensor.name);
   if (names.empty()) return;
   const Shape shape = context.subject().tensors.at(names.front()).shape();

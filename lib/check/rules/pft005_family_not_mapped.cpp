@@ -26,7 +26,7 @@ void check(RuleContext& context) {
   if (what.empty() || !has_numbered_experts(context.subject())) return;
   NameGroups groups;
   for (const NamedTensor& tensor : context.subject().parts.tensors)
-    if (tensor.expert && tensor.expert->form == ExpertPlace::Form::numbered)
+    if (tensor.expert && tensor.expert->form == ExpertPath::Form::numbered)
       groups.add(what, tensor.name);
   groups.report(context);
 }
