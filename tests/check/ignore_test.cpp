@@ -129,30 +129,34 @@ TEST_CASE("a base beside the project file is found from anywhere") {
 TEST_CASE("an empty project is one") { CHECK(ProjectFile("{}").read().waivers.empty()); }
 
 TEST_CASE("a project file is strict, and says where it is wrong") {
-  CHECK(error_of("[]") == ".moelora.json:1:1: the file is an array, not an object");
-  CHECK(error_of(R"({"ignores": []})") == ".moelora.json:1:13: \"ignores\" is no key of the file");
-  CHECK(error_of(R"({"base": 1})") == ".moelora.json:1:10: base is an integer, not a string");
-  CHECK(error_of(R"({"base": " "})") == ".moelora.json:1:10: base is empty");
+  CHECK(error_of("[]") == ".moelora.json:1:1: found an array, expected an object");
+  CHECK(error_of(R"({"ignores": []})") ==
+        ".moelora.json:1:13: /ignores: unknown key, expected one of: $schema, base, engines, "
+        "server_options, ignore");
+  CHECK(error_of(R"({"base": 1})") ==
+        ".moelora.json:1:10: /base: found an integer, expected a string");
+  CHECK(error_of(R"({"base": " "})") == ".moelora.json:1:10: /base: is empty");
   CHECK(error_of(R"({"engines": "sglang"})") ==
-        ".moelora.json:1:13: engines is a string, not an array");
+        ".moelora.json:1:13: /engines: found a string, expected an array");
   CHECK(error_of(R"({"engines": [1]})") ==
-        ".moelora.json:1:14: an engine is an integer, not a string");
+        ".moelora.json:1:14: /engines/0: found an integer, expected a string");
   CHECK(error_of(R"({"server_options": []})") ==
-        ".moelora.json:1:20: server_options is an array, not an object");
+        ".moelora.json:1:20: /server_options: found an array, expected an object");
   CHECK(error_of(R"({"server_options": {"a": []}})") ==
-        ".moelora.json:1:26: a server option is an array, not a string");
-  CHECK(error_of(R"({"ignore": {}})") == ".moelora.json:1:12: ignore is an object, not an array");
+        ".moelora.json:1:26: /server_options/a: found an array, expected a string");
+  CHECK(error_of(R"({"ignore": {}})") ==
+        ".moelora.json:1:12: /ignore: found an object, expected an array");
   CHECK(error_of(R"({"ignore": ["SGL021"]})") ==
-        ".moelora.json:1:13: an ignore is a string, not an object");
+        ".moelora.json:1:13: /ignore/0: found a string, expected an object");
   CHECK(error_of(R"({"ignore": [{"reason": "r"}]})") ==
-        ".moelora.json:1:13: an ignore without \"rule\"");
+        ".moelora.json:1:13: /ignore/0: the key \"rule\" is missing");
   CHECK(error_of(R"({"ignore": [{"rule": "XYZ001"}]})") ==
-        ".moelora.json:1:13: an ignore without \"reason\"");
+        ".moelora.json:1:13: /ignore/0: the key \"reason\" is missing");
   CHECK(error_of(R"({"ignore": [{"rule": "XYZ001", "reason": ""}]})") ==
         ".moelora.json:1:22: unknown rule 'XYZ001'");
   CHECK(error_of(R"({"ignore": [{"rule": "XYZ001", "why": ""}]})") ==
-        ".moelora.json:1:39: \"why\" is no key of an ignore");
+        ".moelora.json:1:39: /ignore/0/why: unknown key, expected one of: rule, reason, adapter");
   if (!some_rule().empty())
     CHECK(error_of(fmt::format(R"({{"ignore": [{{"rule": "{}", "reason": " "}}]}})",
-                               some_rule())) == ".moelora.json:1:42: reason is empty");
+                               some_rule())) == ".moelora.json:1:42: /ignore/0/reason: is empty");
 }
