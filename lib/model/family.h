@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "lib/model/layer_choice.h"
+#include "lib/model/expressions.h"
 #include "lib/model/model_spec.h"
 #include "lib/model/rename.h"
 
@@ -17,7 +17,7 @@ namespace moelora {
 // model_builder.h.
 
 // How one value is found in a config: the first of `keys` that is there, else the length of the
-// first of `lengths` that is there, else `otherwise`, else the named function (dimension.h).
+// first of `lengths` that is there, else `otherwise`, else the named function (expressions.h).
 struct ValueRule {
   std::string name;
   std::vector<std::string> keys, lengths;

@@ -1,8 +1,7 @@
-#include "lib/model/dimension.h"
-
 #include <doctest/doctest.h>
 
 #include "lib/base/error.h"
+#include "lib/model/expressions.h"
 #include "tests/io/error_text.h"
 
 namespace moelora {

@@ -1,7 +1,7 @@
-#include "lib/model/layer_choice.h"
 
 #include <doctest/doctest.h>
 
+#include "lib/model/expressions.h"
 #include "tests/io/error_text.h"
 
 namespace moelora {

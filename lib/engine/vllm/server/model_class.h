@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "lib/engine/release.h"
-#include "lib/model/dimension.h"
+#include "lib/model/expressions.h"
 #include "lib/model/model_spec.h"
 
 namespace moelora::vllm {
