@@ -24,7 +24,7 @@ char side_letter(Side side);
 // A or B of one projection for all experts of a layer. A shared outer factor (one matrix for every
 // expert) is stored once. An expert without LoRA has an empty part (rank() == 0).
 struct Factor {
-  std::vector<Tensor> parts;  // one entry an expert, or a single one when shared
+  std::vector<Tensor> parts;  // one entry per expert, or a single one when shared
   bool shared = false;
 
   const Tensor& at(int64_t expert) const { return parts[shared ? 0 : static_cast<size_t>(expert)]; }
@@ -39,7 +39,7 @@ struct DensePair {
 
 struct ExpertPair {
   Factor a, b;
-  std::vector<Scaling> scaling;  // one an expert, or a single one when all are equal
+  std::vector<Scaling> scaling;  // one per expert, or a single one when all are equal
 
   const Scaling& scaling_of(int64_t expert) const {
     return scaling[scaling.size() == 1 ? 0 : static_cast<size_t>(expert)];

@@ -45,7 +45,7 @@ bool is_parameter(const AdapterConfig& config, const std::string& module) {
   return false;
 }
 
-// Everything that is no routed-expert factor: pairs by module, and extras.
+// Everything but routed-expert factors: pairs by module, and extras.
 class DenseReader {
  public:
   DenseReader(const ModelSpec* spec, Adapter& adapter) : spec_(spec), adapter_(adapter) {}
@@ -57,9 +57,10 @@ class DenseReader {
       return;
     }
     if (parse_expert_path(parsed.module))
-      throw Error(name,
-                  "belongs to a routed expert and is no lora_A or lora_B: no layout can hold it",
-                  "train without lora_bias, DoRA and saved modules on the experts");
+      throw Error(
+          name,
+          "belongs to a routed expert but is neither lora_A nor lora_B: no layout can hold it",
+          "train without lora_bias, DoRA and saved modules on the experts");
     const std::string_view prefix = kPeftPrefix;
     const std::string bare(name.starts_with(prefix) ? name.substr(prefix.size()) : name);
     const Extra extra{extra_kind(parsed.part, bare, adapter_.config), tensor};
@@ -127,10 +128,10 @@ void note_config(const AdapterConfig& config, std::vector<std::string>& notes) {
   const std::string& init = config.init_lora_weights;
   for (const char* mutating : {"pissa", "olora", "corda", "loftq", "lora_ga"})
     if (init.starts_with(mutating))
-      notes.push_back(
-          fmt::format("init_lora_weights is \"{}\": B·A is no delta to the hub base, whose weights "
-                      "that training changed; the conversion keeps the factors as they are",
-                      init));
+      notes.push_back(fmt::format(
+          "init_lora_weights is \"{}\": B·A is not a delta to the hub base, whose weights "
+          "that training changed; the conversion keeps the factors as they are",
+          init));
 }
 
 }  // namespace
@@ -177,7 +178,7 @@ Interpretation interpret_tensors(const TensorMap& tensors, std::span<const Exper
   for (const ExpertTensor& t : experts)
     if (out.layout->claim(t) == Claim::no)
       throw Error(t.name + " " + to_string(t.tensor.shape()),
-                  fmt::format("is no tensor of the layout {}", out.layout->id),
+                  fmt::format("is not a tensor of the layout {}", out.layout->id),
                   {"leave ", Option::from, " out to detect it"});
   out.layout->read(experts, {spec, out.adapter.config, read, out.notes}, out.adapter);
   return out;

@@ -131,7 +131,7 @@ class FolderReader {
 
   void read_added_tokens() {
     if (!lists(kAddedTokens)) return;
-    try {  // SGLang only warns where this file is no JSON
+    try {  // SGLang only warns where this file is not JSON
       out_.added_tokens = read_json_file(in_folder(kAddedTokens));
     } catch (const Error& error) {
       out_.notes.push_back(error.what());

@@ -152,7 +152,7 @@ ExpertPair ExpertCollector::finished(Pair& pair, int64_t experts) const {
     if (uniform && e > 0) break;
     const auto path = uniform ? pair.path.begin() : pair.path.find(e);
     if (path == pair.path.end()) {
-      const std::string& first = pair.path.begin()->second;  // an absent expert is no difference
+      const std::string& first = pair.path.begin()->second;  // an absent expert makes no difference
       out.scaling.push_back(out.scaling.empty() ? context_.config.scaling(first)
                                                 : out.scaling.back());
       continue;
@@ -186,8 +186,8 @@ int64_t ExpertCollector::count_experts() const {
   if (experts == 0)
     throw Error(
         name,
-        "every expert factor of this file is one matrix for all experts: how many there are, "
-        "nothing in it tells",
+        "every expert factor of this file is one matrix for all experts, and nothing says how many "
+        "there are",
         {"name the base model with ", Option::base});
   if (experts > kMostFactors / (2 * static_cast<int64_t>(pairs_.size()))) too_many(name);
   return experts;

@@ -83,7 +83,7 @@ const Tensor& outer_part(const ExpertKey& key, const Factor& factor, Side side, 
           fmt::format("layer {} {} lora_{}", key.layer, projection_name(key.projection),
                       side_letter(side)),
           fmt::format("differs between experts 0 and {}; shared-outer holds one for all", e),
-          {"use ", Option::to, " stacked, which holds one an expert"});
+          {"use ", Option::to, " stacked, which holds one per expert"});
   return factor.parts.front();
 }
 

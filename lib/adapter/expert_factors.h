@@ -6,8 +6,8 @@
 
 namespace moelora {
 
-// What the two layouts with one 2-D pair an expert have in common: {stem}.{rest}.lora_A.weight with
-// an expert number in the rest.
+// What the two layouts with one 2-D pair per expert have in common: {stem}.{rest}.lora_A.weight
+// with an expert number in the rest.
 
 using MatchRest = std::optional<NamePattern::At> (*)(const ExpertTensor& tensor);
 void read_numbered(MatchRest match, std::span<const ExpertTensor> tensors,

@@ -122,7 +122,7 @@ std::string shown(const StackedPair& pair) {
   throw Error(
       shown(pair),
       fmt::format(
-          "a lone stacked pair may be {} or {}, and neither shapes nor target_parameters tell",
+          "a lone stacked pair may be {} or {}, and neither shapes nor target_parameters say which",
           projection_name(p.first), projection_name(p.second)),
       {"name the base model with ", Option::base,
        ", or put the parameter into target_parameters of adapter_config.json"});

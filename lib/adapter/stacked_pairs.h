@@ -7,7 +7,7 @@
 
 namespace moelora {
 
-// The four tensors a layer of PEFT's target_parameters form say neither which parameter a pair
+// The four tensors per layer of PEFT's target_parameters form say neither which parameter a pair
 // belongs to nor which side A is on. This decides both for a whole file, from dims, config and
 // flags, or throws an Error that says what is known and which flag decides (facts: PEFT layer.py,
 // _inject_parameters).

@@ -122,8 +122,8 @@ class Converter {
     if (!options_.layers) return;
     const auto [first, last] = *options_.layers;
     if (first < 0 || first > last || last >= base_.spec.layers) {
-      throw Error(Option::layers, fmt::format("{}-{} is no range of the model's layers 0-{}", first,
-                                              last, base_.spec.layers - 1));
+      throw Error(Option::layers, fmt::format("{}-{} is not a range of the model's layers 0-{}",
+                                              first, last, base_.spec.layers - 1));
     }
     const std::string stem = layer_stem(base_.spec);
     std::erase_if(split.rest,

@@ -9,7 +9,7 @@
 namespace moelora {
 
 enum class ExpertForm : uint8_t {
-  per_expert,  // a 2-D weight an expert, [out, in], gate and up apart
+  per_expert,  // a 2-D weight per expert, [out, in], gate and up apart
   fused,       // batched parameters, as the family's hub files (or transformers 5) have them
 };
 

@@ -68,7 +68,7 @@ struct HubSnapshot {
 };
 
 HubSnapshot find_hub_snapshot(const std::string& name) {
-  if (!is_hub_name(name)) return {"", "it is no hub name either"};
+  if (!is_hub_name(name)) return {"", "it is not a hub name either"};
   const fs::path repository = cache_folder() / repository_folder(name);
   const fs::path ref = repository / "refs" / "main";
   const std::string commit = first_word(ref);

@@ -54,7 +54,7 @@ class DimensionParser {
     int64_t out = 0;
     const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), out);
     if (error != std::errc() || end != word.data() + word.size()) {
-      fail(fmt::format("\"{}\" is no number", word));
+      fail(fmt::format("\"{}\" is not a number", word));
     }
     return out;
   }
@@ -120,8 +120,9 @@ int64_t Dimension::value(const Values& values, const std::string& where) const {
       const int64_t factor = f.name.empty() ? f.number : lookup(values, f.name, where);
       const auto next = apply(total, factor, f.divides);
       if (!next) {
-        throw Error(where, fmt::format("\"{}\": {} {} {} {}", text_, total, f.divides ? "/" : "*",
-                                       factor, f.divides ? "is no whole number" : "is too large"));
+        throw Error(where,
+                    fmt::format("\"{}\": {} {} {} {}", text_, total, f.divides ? "/" : "*", factor,
+                                f.divides ? "is not a whole number" : "is too large"));
       }
       total = *next;
     }
@@ -182,7 +183,7 @@ std::string find_string(const JsonView& json, std::string_view key) {
   return found ? found->string() : std::string();
 }
 
-// One entry a layer: an array of strings, or a string of one character a layer.
+// One entry per layer: an array of strings, or a string of one character per layer.
 std::vector<std::string> pattern_entries(const JsonView& json) {
   if (!json.json().is(Json::Kind::string)) return json.strings();
   std::vector<std::string> out;

@@ -25,7 +25,7 @@ class Dimension {
   Dimension() = default;  // zero
   explicit Dimension(int64_t constant);
 
-  // Throws Error at `where` when `text` is no such expression.
+  // Throws Error at `where` when `text` is not such an expression.
   static Dimension parse(std::string_view text, const std::string& where);
 
   // Throws Error at `where` on an unknown name, a division with a rest or by zero, and overflow.
@@ -47,7 +47,7 @@ class Dimension {
   std::vector<Product> sum_;
 };
 
-// What a config value is when its key is absent (or says "auto") and no sum of products tells.
+// What a config value is when its key is absent (or says "auto") and no sum of products gives it.
 // A family file names one with {"function": NAME}.
 bool is_value_function(const std::string& name);
 
@@ -70,7 +70,7 @@ class LayerChoice {
   static LayerChoice parse(const JsonView& json);
   static LayerChoice all() { return LayerChoice(); }
 
-  // One entry a layer. Throws Error at the config when none of the alternatives applies or a
+  // One entry per layer. Throws Error at the config when none of the alternatives applies or a
   // list names layers that are not there; at `family` when a dimension cannot be evaluated.
   std::vector<bool> layers(int64_t count, const Values& values, const FindKey& config,
                            const std::string& family) const;

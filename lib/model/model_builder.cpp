@@ -60,7 +60,7 @@ class ModelConfig {
   }
 
   // All values of the rules, in order; a rule may use those before it. true is 1, false 0; a list
-  // of equal integers (one a layer) is that integer. Throws Error at the config: a key that is
+  // of equal integers (one per layer) is that integer. Throws Error at the config: a key that is
   // missing, of the wrong kind, or out of range.
   Values values(const std::vector<ValueRule>& rules, const std::string& family) const {
     Values out;

@@ -85,7 +85,7 @@ class ModelSpec {
   bool expert_bias = false;  // gate_up_proj_bias, down_proj_bias (gpt-oss)
   GateUpOrder gate_up_order = GateUpOrder::halves;
   std::string activation;        // "silu", "gpt_oss_swiglu", "gelu", "relu2"
-  std::vector<bool> moe_layers;  // one entry a layer
+  std::vector<bool> moe_layers;  // one entry per layer
   ExpertStorage hub, memory;
   bool hub_mxfp4 = false;  // quantization_config says the hub experts are MXFP4
 
@@ -139,7 +139,7 @@ struct StoredProjection {
 // The projections that are stored apart, gate and up before down; a fused gate_up is one.
 std::vector<StoredProjection> stored_projections(const ExpertStorage& storage);
 
-// Storage with a 2-D weight an expert: the hub's own where it is such, else
+// Storage with a 2-D weight per expert: the hub's own where it is such, else
 // STEM.{e}.gate_proj|up_proj|down_proj below the in-memory stem.
 ExpertStorage per_expert_storage(const ModelSpec& spec);
 

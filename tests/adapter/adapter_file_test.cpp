@@ -93,7 +93,7 @@ TEST_CASE("an initialisation that changed the base weights is noted") {
     const LoadedAdapter loaded = made.pair("lm_head", {2, 64}, {160, 2}).read();
     REQUIRE(loaded.notes.size() == 1);
     CHECK(loaded.notes[0].starts_with("init_lora_weights is \"" + std::string(init) +
-                                      "\": B·A is no delta to the hub base"));
+                                      "\": B·A is not a delta to the hub base"));
   }
   for (const char* init : {"\"gaussian\"", "true", "false", "\"eva\"", "\"orthogonal\""}) {
     MadeAdapter made = with(R"(, "init_lora_weights": )" + std::string(init));

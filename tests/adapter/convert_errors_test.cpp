@@ -83,7 +83,7 @@ TEST_CASE("experts that differ fit layouts that hold them apart") {
           "layer 1 down_proj lora_B: differs between experts 0 and 1; shared-outer holds one for "
           "all");
     CHECK(refused_hint(all, "shared-outer", "qwen3_moe") ==
-          "use --to stacked, which holds one an expert");
+          "use --to stacked, which holds one per expert");
     MadeAdapter gates;
     gates.pair(kLayer + "gate_proj", {8, 2, 64}, {8, 24, 2});
     CHECK(refused(gates, "shared-outer", "qwen3_moe") ==

@@ -194,7 +194,7 @@ TEST_CASE("the config says what PEFT needs, alpha as the rank where none is give
   CHECK(read.target_modules == Names{"k_proj", "o_proj", "q_proj", "v_proj"});
   CHECK(read.target_parameters == Names{"mlp.experts.gate_up_proj", "mlp.experts.down_proj"});
   CHECK(config.find("rank_pattern") == nullptr);
-  SUBCASE("an alpha that is no whole number stays one") {
+  SUBCASE("an alpha that is not a whole number stays one") {
     o.alpha = 0.5;
     CHECK(make_adapter(o).config.find("lora_alpha")->dump(-1) == "0.5");
   }

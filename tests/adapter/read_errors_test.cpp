@@ -126,11 +126,10 @@ TEST_CASE("3-D tensors hold all experts, not an expert-parallel rank's part") {
   SUBCASE("matrices for all experts alone do not say how many there are") {
     MadeAdapter shared;
     shared.pair(kLayer + "w1", {1, 2, 64}, {1, 24, 2});
-    CHECK(
-        fault(shared) ==
-        a_name(kLayer + "w1") +
-            ": every expert factor of this file is one matrix for all experts: how many there are, "
-            "nothing in it tells");
+    CHECK(fault(shared) == a_name(kLayer + "w1") +
+                               ": every expert factor of this file is one matrix for all experts, "
+                               "and nothing says how many "
+                               "there are");
     CHECK(shared.read("qwen3_moe").adapter.expert_count == 8);
   }
 }
@@ -302,9 +301,10 @@ TEST_CASE("what else LoRA can be on an expert has no place in any layout") {
        {"lora_B.bias", "lora_magnitude_vector", "base_layer.weight", "weight"}) {
     CAPTURE(part);
     const MadeAdapter made = numbered().add(expert + part, {24});
-    CHECK(fault(made, "qwen3_moe") ==
-          expert + part +
-              ": belongs to a routed expert and is no lora_A or lora_B: no layout can hold it");
+    CHECK(
+        fault(made, "qwen3_moe") ==
+        expert + part +
+            ": belongs to a routed expert but is neither lora_A nor lora_B: no layout can hold it");
     CHECK(hint(made, "qwen3_moe") ==
           "train without lora_bias, DoRA and saved modules on the experts");
   }
@@ -330,7 +330,7 @@ TEST_CASE("the order of an Unsloth file's lora_B is asked for where it matters")
       fault(made, "gpt_oss") ==
       "adapter_config.json: the base model is \"unsloth/gpt-oss-20b\" and there is no "
       "\"lora_B_layout\": Unsloth "
-      "wrote the columns of a stacked lora_B in either order, and nothing in the file tells which");
+      "wrote the columns of a stacked lora_B in either order, and nothing in the file says which");
   CHECK(hint(made, "gpt_oss") ==
         "say --b-order rank-major (PEFT, and Unsloth since 2026-09-17) or --b-order expert-major "
         "(Unsloth before "

@@ -185,7 +185,7 @@ TEST_CASE("a lone pair without a base model is what target_parameters says") {
     CHECK(fault(made, "", kNatural) ==
           a_name(kQwen) +
               " [16, 64] and lora_B [48, 16]: a lone stacked pair may be gate_up_proj "
-              "or down_proj, and neither shapes nor target_parameters tell");
+              "or down_proj, and neither shapes nor target_parameters say which");
     CHECK(hint(made, "", kNatural) ==
           "name the base model with --base, or put the parameter into target_parameters of "
           "adapter_config.json");

@@ -219,7 +219,7 @@ TEST_CASE("Shards, a dry run, a cut of layers and a cast to BF16") {
   }
   SUBCASE("layers that are not there are refused") {
     options.layers = {1, 2};
-    CHECK(contains(error_of(options), "--layers: 1-2 is no range of the model's layers 0-1"));
+    CHECK(contains(error_of(options), "--layers: 1-2 is not a range of the model's layers 0-1"));
   }
   SUBCASE("a cast leaves correction biases alone") {
     const std::string bias = "model.layers.1.mlp.gate.e_score_correction_bias";

@@ -34,18 +34,19 @@ TEST_CASE("A dimension is a sum of products of names and integers") {
 TEST_CASE("A factor divides exactly or not at all") {
   CHECK(value("hidden / heads") == 16);
   CHECK(value("2 * hidden / heads + 1") == 33);
-  CHECK(fault("hidden / head_dim") == "c.json: \"hidden / head_dim\": 64 / 24 is no whole number");
-  CHECK(fault("hidden / none") == "c.json: \"hidden / none\": 64 / 0 is no whole number");
+  CHECK(fault("hidden / head_dim") ==
+        "c.json: \"hidden / head_dim\": 64 / 24 is not a whole number");
+  CHECK(fault("hidden / none") == "c.json: \"hidden / none\": 64 / 0 is not a whole number");
 }
 
 TEST_CASE("A dimension that cannot be read or evaluated says where and why") {
   CHECK(fault("heads +") == "f.json: expected a name or a number at character 8 of \"heads +\"");
   CHECK(fault("") == "f.json: expected a name or a number at character 1 of \"\"");
   CHECK(fault("heads - 1") == "f.json: unexpected '-' at character 7 of \"heads - 1\"");
-  CHECK(fault("2x") == "f.json: \"2x\" is no number at character 3 of \"2x\"");
-  CHECK(
-      fault("99999999999999999999") ==
-      "f.json: \"99999999999999999999\" is no number at character 21 of \"99999999999999999999\"");
+  CHECK(fault("2x") == "f.json: \"2x\" is not a number at character 3 of \"2x\"");
+  CHECK(fault("99999999999999999999") ==
+        "f.json: \"99999999999999999999\" is not a number at character 21 of "
+        "\"99999999999999999999\"");
   CHECK(fault("width") == "c.json: no value is called \"width\"");
   CHECK(fault("huge * huge") ==
         "c.json: \"huge * huge\": 1099511627776 * 1099511627776 is too large");

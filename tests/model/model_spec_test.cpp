@@ -195,7 +195,7 @@ TEST_CASE("What a config says wrongly is named with its line") {
   CHECK(fault("qwen3_moe", R"({"mlp_only_layers": [9]})") ==
         "config.json:1:22: /mlp_only_layers/0: layer 9 is not one of the model's 3 layers");
   CHECK(fault("mixtral", R"({"num_attention_heads": 3, "num_key_value_heads": 3})")
-            .find("\"hidden / heads\": 64 / 3 is no whole number") != std::string::npos);
+            .find("\"hidden / heads\": 64 / 3 is not a whole number") != std::string::npos);
   CHECK(fault("mixtral", R"({"num_attention_heads": 0, "head_dim": 16})")
             .find("model.layers.0.self_attn.q_proj would be [0, 64]") != std::string::npos);
   CHECK(fault("mixtral", R"({"model_type": null})").find("the key \"model_type\" is missing") !=
@@ -233,7 +233,7 @@ TEST_CASE("A base is a folder, its config.json or a name; a hub name may be in t
   std::ofstream(repository + "/refs/main") << "abc123\n";
   CHECK(open_base("some/model").folder == repository + "/snapshots/abc123");
   CHECK(find_base_by_name("some/model")->spec.family == "mixtral");
-  CHECK(error_text([] { open_base("../some/model"); }).find("it is no hub name either") !=
+  CHECK(error_text([] { open_base("../some/model"); }).find("it is not a hub name either") !=
         std::string::npos);
   std::ofstream(repository + "/refs/main") << "../../..\n";
   CHECK_FALSE(find_base_by_name("some/model").has_value());

@@ -1,4 +1,4 @@
-// One 2-D pair an expert, gate and up in one matrix. Rows are [gate; up], but for the plural names
+// One 2-D pair per expert, gate and up in one matrix. Rows are [gate; up], but for the plural names
 // that Unsloth gives the linearised gpt-oss experts of its 4-bit models: those keep gpt-oss'
 // interleaving.
 
@@ -63,7 +63,7 @@ WrittenExperts write(const WriteContext& context) {
 
 const Layout layouts::linear_fused = {
     .id = "linear-fused",
-    .summary = "one pair an expert, gate and up in one matrix",
+    .summary = "one pair per expert, gate and up in one matrix",
     .names = "{e}.{gate_up_proj|down_proj}; reads {gate_up_projs|down_projs}.{e} too",
     .shapes = "A [r, in], B [2I, r]: gate rows, then up rows",
     .sources = "ms-swift, OpenPipe ART; Unsloth bnb-4bit gpt-oss (plural names, interleaved rows)",

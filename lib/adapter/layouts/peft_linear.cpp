@@ -1,4 +1,4 @@
-// One 2-D pair an expert and projection, as PEFT saves LoRA on numbered expert Linears.
+// One 2-D pair per expert and projection, as PEFT saves LoRA on numbered expert Linears.
 
 #include "lib/adapter/expert_factors.h"
 #include "lib/adapter/layout.h"
@@ -48,7 +48,7 @@ WrittenExperts write(const WriteContext& context) {
 
 const Layout layouts::peft_linear = {
     .id = "peft-linear",
-    .summary = "one pair an expert and projection, in the family's own spelling",
+    .summary = "one pair per expert and projection, in the family's own spelling",
     .names = "{e}.{gate_proj|up_proj|down_proj} or {e}.{w1|w3|w2}",
     .shapes = "A [r, in], B [out, r]",
     .sources = "PEFT on transformers 4, tinker-cookbook build_lora_adapter, ms-swift, prime-rl",

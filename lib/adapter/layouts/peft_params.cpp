@@ -1,5 +1,5 @@
-// PEFT target_parameters: two 2-D tensors a parameter, experts and rank on one axis. A row e*r + k;
-// B column k*E + e (PEFT) or e*r + k (Unsloth before 2026-09-17). The outermost parameter of a
+// PEFT target_parameters: two 2-D tensors per parameter, experts and rank on one axis. A row e*r +
+// k; B column k*E + e (PEFT) or e*r + k (Unsloth before 2026-09-17). The outermost parameter of a
 // module is "experts", the one wrapped before it "experts.base_layer".
 
 #include <fmt/format.h>
@@ -31,7 +31,7 @@ Order input_order(const ReadContext& context, int64_t experts, int64_t rank) {
         context.config.where,
         fmt::format(
             "the base model is \"{}\" and there is no \"lora_B_layout\": Unsloth wrote the columns "
-            "of a stacked lora_B in either order, and nothing in the file tells which",
+            "of a stacked lora_B in either order, and nothing in the file says which",
             context.config.base_model),
         {"say ", Option::b_order, " rank-major (PEFT, and Unsloth since 2026-09-17) or ",
          Option::b_order, " expert-major (Unsloth before that)"});

@@ -1,5 +1,5 @@
-// One 3-D tensor a projection and side; the outer factors (A of w1 and w3, B of w2) have a leading
-// 1: one matrix for all experts.
+// One 3-D tensor per projection and side; the outer factors (A of w1 and w3, B of w2) have a
+// leading 1: one matrix for all experts.
 
 #include "lib/adapter/expert_factors.h"
 #include "lib/adapter/layout.h"

@@ -1,4 +1,4 @@
-// One 3-D tensor a projection and side, experts first.
+// One 3-D tensor per projection and side, experts first.
 
 #include "lib/adapter/expert_factors.h"
 #include "lib/adapter/layout.h"
@@ -32,7 +32,7 @@ WrittenExperts write(const WriteContext& context) { return write_stacked(names()
 
 const Layout layouts::stacked = {
     .id = "stacked",
-    .summary = "one 3-D tensor a projection, experts first",
+    .summary = "one 3-D tensor per projection, experts first",
     .names = "{gate_proj|up_proj|down_proj}; reads {w1|w3|w2} too",
     .shapes = "A [E, r, in], B [E, out, r]",
     .sources = "SGLang normalisation (lora/lora.py), SkyRL",

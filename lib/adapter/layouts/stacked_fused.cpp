@@ -1,4 +1,4 @@
-// One 3-D tensor a side, experts first, gate and up in one matrix: rows [gate; up] for every
+// One 3-D tensor per side, experts first, gate and up in one matrix: rows [gate; up] for every
 // family, gpt-oss included, since SGLang cuts lora_B in halves and interleaves itself (facts:
 // layers.py).
 
