@@ -12,8 +12,9 @@ namespace {
 
 void check(const EmbeddingPair& pair, const Tensor& a, const Tensor& b) {
   if (a.rank() != 2 || b.rank() != 2 || a.dim(0) != b.dim(1) || a.dim(0) != pair.scaling.rank)
-    throw Error(pair.a, fmt::format("{} and {} of {} do not make a pair of rank {}", to_string(a.shape()),
-                                    pair.b, to_string(b.shape()), pair.scaling.rank));
+    throw Error(pair.a,
+                fmt::format("{} and {} of {} do not make a pair of rank {}", to_string(a.shape()),
+                            pair.b, to_string(b.shape()), pair.scaling.rank));
 }
 
 }  // namespace
