@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "lib/base/utf8.h"
+#include "lib/compare/forward_check.h"
 #include "lib/io/weights.h"
 #include "lib/model/base_model.h"
 

@@ -12,10 +12,206 @@
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
 #include "lib/base/progress.h"
+#include "lib/numeric/base_weights.h"
 #include "lib/numeric/device_forward.h"
+#include "lib/numeric/expert_linear.h"
 #include "lib/numeric/forward_cpu.h"
 
 namespace moelora {
+namespace {
+
+using Values = std::vector<double>;
+
+constexpr double kFloat = 0x1p-23, kBf16 = 0x1p-8;
+
+// Rounding to a type: relative, and the half of its smallest step.
+struct Rounding {
+  double relative = 0, absolute = 0;
+};
+
+Rounding rounding_to(DType dtype) {
+  switch (dtype) {
+    case DType::BF16:
+      return {0x1p-8, 0x1p-134};
+    case DType::F16:
+      return {0x1p-11, 0x1p-25};
+    case DType::F32:
+      return {0x1p-24, 0x1p-150};
+    default:
+      return {};
+  }
+}
+
+void widen(Rounding& to, const Rounding& by) {
+  to.relative += by.relative;
+  to.absolute += by.absolute;
+}
+
+// What was rounded between the source's factors of one expert and those an implementation used.
+Rounding rounding_of(const ExpertPair& packed, const ExpertPair* source, int64_t expert,
+                     bool bf16) {
+  Rounding out;
+  for (const Factor ExpertPair::*side : {&ExpertPair::a, &ExpertPair::b}) {
+    const Factor& factor = packed.*side;
+    if (!factor.has(expert)) continue;
+    const DType dtype = factor.at(expert).dtype();
+    const bool known = source != nullptr && (source->*side).has(expert);
+    const bool same = known && (source->*side).at(expert).dtype() == dtype &&
+                      packed.scaling_of(expert).value() == source->scaling_of(expert).value();
+    Rounding all;
+    if (!same) widen(all, rounding_to(dtype));
+    if (bf16 && dtype != DType::BF16) widen(all, rounding_to(DType::BF16));
+    out = {std::max(out.relative, all.relative), std::max(out.absolute, all.absolute)};
+  }
+  return out;
+}
+
+void add(const Values& from, Values& to, double factor) {
+  for (size_t i = 0; i < to.size(); ++i) to[i] += factor * from[i];
+}
+
+double size_of(const double* row, int64_t count) {
+  double out = 0;
+  for (int64_t i = 0; i < count; ++i) out += std::abs(row[i]);
+  return out;
+}
+
+double finite(double ratio) { return std::isnan(ratio) ? kBeyond : std::min(ratio, kBeyond); }
+
+class ProjectionCheck {
+ public:
+  ProjectionCheck(const DeltaCheck& check, const std::vector<ExpertGroup>& groups, Projection p,
+                  const std::vector<float>& in)
+      : check_(check),
+        groups_(groups),
+        p_(p),
+        in_(in.begin(), in.end()),
+        pairs_(check.routing.pairs()),
+        exact_(static_cast<size_t>(pairs_ * check.layer.out_dim(p))),
+        bound_(exact_.size()) {
+    for (const ExpertGroup& group : groups_) rounding_.push_back(rounding_in(group.expert));
+    make_exact();
+    make_bound();
+  }
+
+  // `found` is empty where the packed adapter has no LoRA on the projection.
+  void check(const std::vector<float>& found, std::vector<DeltaError>& out) const {
+    for (size_t i = 0; i < groups_.size(); ++i) {
+      DeltaError error = compare(found, groups_[i]);
+      error.within =
+          error.worst <= 1 && (rounding_[i].relative == 0 || error.relative <= kRoundedDelta);
+      out.push_back(error);
+    }
+  }
+
+ private:
+  const ExpertPair* pair_of(const MoeWeights& weights) const {
+    const auto found = weights.lora.find(p_);
+    return found == weights.lora.end() ? nullptr : &found->second;
+  }
+
+  Rounding rounding_in(int64_t expert) const {
+    const ExpertPair* packed = pair_of(check_.packed);
+    if (packed == nullptr) return {};
+    return rounding_of(*packed, pair_of(check_.source), expert, check_.rounding.bf16);
+  }
+
+  ExpertLinear<double> linear(const MoeWeights& weights) const {
+    return {weights, groups_, p_, pairs_, check_.threads};
+  }
+
+  void make_exact() {
+    const ExpertLinear<double> source = linear(check_.source);
+    if (source.rank() > 0) exact_ = source.delta(source.rank(in_).value).value;
+  }
+
+  void make_bound() {
+    const ExpertLinear<double> packed = linear(check_.packed);
+    if (packed.rank() == 0) return;
+    const int64_t rank = packed.rank(), length = check_.layer.in_dim(p_);
+    const Evaluated<double> z = packed.rank(in_, true);
+    Values z_error = z.magnitude, tail(bound_.size());
+    const Values after = packed.delta(z.value, true).magnitude;
+    for_rows([&](size_t group, int64_t pair) {
+      const Rounding& rounding = rounding_[group];
+      const auto terms = static_cast<double>(length) * kFloat + rounding.relative;
+      const double least = rounding.absolute * size_of(in_.data() + pair * length, length);
+      for (double *at = z_error.data() + pair * rank, *end = at + rank; at < end; ++at)
+        *at = *at * terms + least;
+      make_tail(group, pair, rank, z.value, after, tail);
+    });
+    bound_ = packed.delta(z_error, true).magnitude;
+    add(tail, bound_, 1);
+  }
+
+  // What B's own rounding, the sum over the rank and a BF16 z add.
+  void make_tail(size_t group, int64_t pair, int64_t rank, const Values& z, const Values& after,
+                 Values& tail) const {
+    const int64_t out = check_.layer.out_dim(p_);
+    const Rounding& rounding = rounding_[group];
+    const double scale =
+        std::abs(pair_of(check_.packed)->scaling_of(groups_[group].expert).value());
+    const double terms =
+        static_cast<double>(rank) * kFloat + rounding.relative + (check_.rounding.bf16 ? kBf16 : 0);
+    const double least = rounding.absolute * scale * size_of(z.data() + pair * rank, rank);
+    for (int64_t i = pair * out; i < (pair + 1) * out; ++i)
+      tail[static_cast<size_t>(i)] = after[static_cast<size_t>(i)] * terms + least;
+  }
+
+  template <class Row>
+  void for_rows(const Row& row) const {
+    for (size_t group = 0; group < groups_.size(); ++group)
+      for (const int64_t pair : groups_[group].pairs) row(group, pair);
+  }
+
+  DeltaError compare(const std::vector<float>& found, const ExpertGroup& group) const {
+    const int64_t columns = check_.layer.out_dim(p_);
+    DeltaError out{p_, group.expert, 0, 0, false};
+    double difference = 0, size = 0;
+    for (const int64_t pair : group.pairs) {
+      for (auto i = static_cast<size_t>(pair * columns);
+           i < static_cast<size_t>((pair + 1) * columns); ++i) {
+        const double value = found.empty() ? 0 : double{found[i]};
+        if (std::isnan(value) && std::isnan(exact_[i])) continue;  // of what came in
+        const double error = std::abs(value - exact_[i]);
+        difference += error * error;
+        size += exact_[i] * exact_[i];
+        if (error != 0) out.worst = std::max(out.worst, finite(error / bound_[i]));
+      }
+    }
+    if (difference != 0) out.relative = finite(size > 0 ? std::sqrt(difference / size) : 1);
+    return out;
+  }
+
+  const DeltaCheck& check_;
+  const std::vector<ExpertGroup>& groups_;
+  Projection p_;
+  Values in_;
+  int64_t pairs_;
+  Values exact_, bound_;
+  std::vector<Rounding> rounding_;  // one a group
+};
+
+}  // namespace
+
+std::vector<DeltaError> check_deltas(const DeltaCheck& check, const MoeStages<float>& found) {
+  const std::vector<ExpertGroup> groups = group_by_expert(check.routing);
+  std::vector<Projection> all = check.layer.inner();
+  all.push_back(Projection::down);
+  std::vector<DeltaError> out;
+  for (const Projection p : all) {
+    if (check.packed.lora.count(p) == 0 && check.source.lora.count(p) == 0) continue;
+    const std::vector<float>& in = p == Projection::down ? found.hidden : found.input;
+    const auto stages = found.projections.find(p);
+    ProjectionCheck(check, groups, p, in)
+        .check(stages == found.projections.end() ? std::vector<float>() : stages->second.delta,
+               out);
+  }
+  return out;
+}
+
+// ---- both adapters, layer by layer ----
+
 namespace {
 
 // Runs layers with their deltas apart, where the user wants it.
@@ -155,25 +351,6 @@ StageReport check_forward(const Adapter& packed, const Adapter& source, const Mo
     progress.add(bytes);
   }
   return report;
-}
-
-MoeLayer layer_of(const Adapter& adapter) {
-  Adapter split = adapter;
-  split_gate_up(split);
-  MoeLayer out;
-  out.experts = split.expert_count;
-  out.gated = false;
-  for (const auto& [key, pair] : split.experts) {
-    const bool down = key.projection == Projection::down;
-    out.gated = out.gated || key.projection == Projection::gate;
-    for (int64_t e = 0; e < out.experts; ++e) {
-      if (pair.a.has(e)) (down ? out.intermediate : out.width) = pair.a.at(e).dim(1);
-      if (pair.b.has(e)) (down ? out.width : out.intermediate) = pair.b.at(e).dim(0);
-    }
-  }
-  if (out.experts == 0 || out.width == 0 || out.intermediate == 0)
-    throw Error("adapter", "has no LoRA on routed experts");
-  return out;
 }
 
 }  // namespace moelora

@@ -1,12 +1,15 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "lib/adapter/adapter.h"
 #include "lib/adapter/delta_pair.h"
 #include "lib/base/low_rank.h"
 #include "lib/base/progress.h"
+#include "lib/compare/mistakes.h"
 
 namespace moelora {
 
@@ -39,5 +42,18 @@ struct DistanceOptions {
 
 // Streams: factors are read in batches of neighbours, each source byte once a batch.
 WeightDiff weight_distances(const Deltas& a, const Deltas& b, const DistanceOptions& options);
+
+// What, done to adapter B, would make it adapter A: one of the table of mistakes.
+// The text is for people ("gate and up exchanged"). nullopt when none of them explains it. A
+// mistake counts only when it explains every module that differs, within `tolerance`.
+struct SameUpTo {
+  Mistake mistake;
+  std::string text;  // "experts are in another order: expert 0 of A is expert 1 of B, ..."
+};
+
+// `diff` are the distances of a and b as they are. Reads the differing layers again, once for each
+// mistake that fits the first of them.
+std::optional<SameUpTo> same_up_to(const Adapter& a, const Adapter& b, const WeightDiff& diff,
+                                   double tolerance, int threads);
 
 }  // namespace moelora

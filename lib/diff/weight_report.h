@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "lib/adapter/load_options.h"
-#include "lib/compare/same_up_to.h"
 #include "lib/compare/weight_distance.h"
 
 namespace moelora {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/adapter/gate_up.h"
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
 
@@ -90,6 +91,25 @@ MoeLayer moe_layer(const ModelSpec& spec, const Json& config) {
     out.limit = number(config, "swiglu_limit", 7.0);
   }
   if (spec.family == "llama4") out.router_weight = RouterWeight::input;
+  return out;
+}
+
+MoeLayer layer_of(const Adapter& adapter) {
+  Adapter split = adapter;
+  split_gate_up(split);
+  MoeLayer out;
+  out.experts = split.expert_count;
+  out.gated = false;
+  for (const auto& [key, pair] : split.experts) {
+    const bool down = key.projection == Projection::down;
+    out.gated = out.gated || key.projection == Projection::gate;
+    for (int64_t e = 0; e < out.experts; ++e) {
+      if (pair.a.has(e)) (down ? out.intermediate : out.width) = pair.a.at(e).dim(1);
+      if (pair.b.has(e)) (down ? out.width : out.intermediate) = pair.b.at(e).dim(0);
+    }
+  }
+  if (out.experts == 0 || out.width == 0 || out.intermediate == 0)
+    throw Error("adapter", "has no LoRA on routed experts");
   return out;
 }
 

@@ -67,6 +67,10 @@ struct MoeLayer {
 // that is none of the above.
 MoeLayer moe_layer(const ModelSpec& spec, const Json& config);
 
+// The layer that an adapter's factors fit, where no base model says what it is: SwiGLU, gated if
+// gate is adapted. Throws Error without experts, or where only sizes of one side are known.
+MoeLayer layer_of(const Adapter& adapter);
+
 // LoRA of one layer's routed experts: gate, up and down, each or none. A [r, in], B [out, r], any
 // rank, other ranks for other experts and none for some (see Factor). A gate_up pair has been split
 // (lib/adapter/gate_up.h).

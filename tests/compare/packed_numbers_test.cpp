@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "lib/base/cast.h"
-#include "lib/compare/bits/block_reader.h"
 #include "lib/compare/bits/hypotheses.h"
 #include "lib/compare/bits/products.h"
 #include "lib/compare/bits/rounding.h"
@@ -75,45 +74,6 @@ TEST_CASE("a scale folded into lora_B is rounded as torch does, or once") {
       different += folded(DType::BF16, bits, s, FoldRounding::once) !=
                    folded(DType::BF16, bits, s, FoldRounding::torch);
   CHECK(different < 8);  // the two are rarely not the same
-}
-
-TEST_CASE("gather moves any three axes as a plain loop does") {
-  std::mt19937_64 rng(9);
-  for (int round = 0; round < 300; ++round) {
-    const std::array<int64_t, 3> count = {1 + static_cast<int64_t>(rng() % 40),
-                                          1 + static_cast<int64_t>(rng() % 40),
-                                          1 + static_cast<int64_t>(rng() % 40)};
-    std::array<size_t, 3> from = {0, 1, 2}, to = {0, 1, 2};
-    std::shuffle(from.begin(), from.end(), rng);
-    std::shuffle(to.begin(), to.end(), rng);
-    std::array<GatherAxis, 3> axes = {};
-    int64_t step = 1 + static_cast<int64_t>(rng() % 2);
-    for (const size_t a : from) {
-      axes[a].count = count[a];
-      axes[a].from = step;
-      step *= count[a];
-    }
-    const int64_t span = step + 1;
-    step = 1;
-    for (const size_t a : to) {
-      axes[a].to = step;
-      step *= count[a];
-    }
-    for (const int bytes : {1, 2, 4, 8}) {
-      std::vector<std::byte> in(static_cast<size_t>(2 * span * bytes));
-      for (std::byte& b : in) b = static_cast<std::byte>(rng());
-      std::vector<std::byte> out(static_cast<size_t>(step * bytes)), expected(out.size());
-      gather(bytes, axes, in.data(), out.data());
-      for (int64_t i = 0; i < count[0]; ++i)
-        for (int64_t j = 0; j < count[1]; ++j)
-          for (int64_t k = 0; k < count[2]; ++k)
-            std::memcpy(
-                expected.data() + (i * axes[0].to + j * axes[1].to + k * axes[2].to) * bytes,
-                in.data() + (i * axes[0].from + j * axes[1].from + k * axes[2].from) * bytes,
-                static_cast<size_t>(bytes));
-      REQUIRE(out == expected);
-    }
-  }
 }
 
 TEST_CASE("a scale's fault has the name of what was done") {

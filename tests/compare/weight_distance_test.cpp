@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "lib/compare/same_up_to.h"
 #include "tests/adapter/decode.h"
 #include "tests/adapter/made_adapter.h"
 

@@ -12,6 +12,20 @@
 namespace moelora::packed {
 namespace {
 
+// One expert's packed factor, or a part of its x, and the source's.
+struct FactorCheck {
+  Part packed, source;  // either may have no data
+  Side side;
+  int64_t width;  // x of the parts
+  Pairing::Ranks own, sibling;
+  double fold = 1;  // scale of the source / scale of the packed
+};
+
+struct FactorVerdict {
+  uint8_t match = 0;
+  std::optional<Difference> difference;  // the first, where kSame is not among the matches
+};
+
 bool all_zero_bytes(const std::byte* data, int64_t bytes) {
   const auto n = static_cast<size_t>(bytes);
   return n == 0 || (data[0] == std::byte{0} && std::memcmp(data, data + 1, n - 1) == 0);
@@ -158,6 +172,21 @@ class Checker {
   std::optional<Difference> first_;
 };
 
+// `scratch` is for casts.
+FactorVerdict check_factor(const FactorCheck& check, std::vector<std::byte>& scratch) {
+  const Part &packed = check.packed, &source = check.source;
+  if (packed.data != nullptr && source.data != nullptr) return Checker(check, scratch).verdict();
+  FactorVerdict out;
+  if (packed.data == nullptr && source.data == nullptr) return {kAnyMatch, {}};
+  if (packed.data != nullptr
+          ? all_zero_bytes(packed.data, packed.rank * check.width * packed.bytes())
+          : all_zero_values(source, source.rank * check.width))
+    out.match = kZero;
+  else
+    out.difference = Difference{};
+  return out;
+}
+
 // What one thread works with.
 struct Worker {
   Worker(const Table& packed_table, const Table& source_table)
@@ -275,20 +304,6 @@ class Pass {
 };
 
 }  // namespace
-
-FactorVerdict check_factor(const FactorCheck& check, std::vector<std::byte>& scratch) {
-  const Part &packed = check.packed, &source = check.source;
-  if (packed.data != nullptr && source.data != nullptr) return Checker(check, scratch).verdict();
-  FactorVerdict out;
-  if (packed.data == nullptr && source.data == nullptr) return {kAnyMatch, {}};
-  if (packed.data != nullptr
-          ? all_zero_bytes(packed.data, packed.rank * check.width * packed.bytes())
-          : all_zero_values(source, source.rank * check.width))
-    out.match = kZero;
-  else
-    out.difference = Difference{};
-  return out;
-}
 
 BitPass compare_bits(const Table& packed, const Table& source, const Pairings& pairings,
                      const PassOptions& options) {

@@ -11,7 +11,7 @@
 
 namespace moelora::packed {
 
-// L0: one expert's packed factor, or a part of its x, against what the source says it must hold.
+// L0: every element of the packed factors against what the source says they must hold.
 
 // How a packed factor can be what the source says; several at once for a window of it. An infinity
 // where the source is finite matches nothing: it is what rounding says, and the end of the adapter.
@@ -33,22 +33,6 @@ struct Difference {
   int64_t count = 1;     // differing elements, counted up to kCountedDifferences
 };
 inline constexpr int64_t kCountedDifferences = 256;
-
-struct FactorCheck {
-  Part packed, source;  // either may have no data
-  Side side;
-  int64_t width;  // x of the parts
-  Pairing::Ranks own, sibling;
-  double fold = 1;  // scale of the source / scale of the packed
-};
-
-struct FactorVerdict {
-  uint8_t match = 0;
-  std::optional<Difference> difference;  // the first, where kSame is not among the matches
-};
-
-// `scratch` is for casts.
-FactorVerdict check_factor(const FactorCheck& check, std::vector<std::byte>& scratch);
 
 struct PassOptions {
   int threads = 0;

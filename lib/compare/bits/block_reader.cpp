@@ -2,89 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 
-#include "lib/base/error.h"
+#include "lib/base/copy/strided_copy.h"
 
 namespace moelora::packed {
 namespace {
-
-constexpr int64_t kTile = 16;
-
-template <class T>
-T get(const std::byte* in, int64_t index) {
-  T out;
-  std::memcpy(&out, in + index * static_cast<int64_t>(sizeof(T)), sizeof(T));
-  return out;
-}
-
-template <class T>
-void put(std::byte* out, int64_t index, T value) {
-  std::memcpy(out + index * static_cast<int64_t>(sizeof(T)), &value, sizeof(T));
-}
-
-// A tile of known size: rows of `in` are columns of `out`.
-template <class T>
-void transpose_tile(const std::byte* in, int64_t in_row, std::byte* out, int64_t out_row) {
-  std::array<T, kTile * kTile> tile;
-  for (int64_t r = 0; r < kTile; ++r)
-    std::memcpy(&tile[static_cast<size_t>(r * kTile)],
-                in + r * in_row * static_cast<int64_t>(sizeof(T)), kTile * sizeof(T));
-  for (int64_t c = 0; c < kTile; ++c) {
-    std::array<T, kTile> row;
-    for (size_t r = 0; r < kTile; ++r) row[r] = tile[r * kTile + static_cast<size_t>(c)];
-    std::memcpy(out + c * out_row * static_cast<int64_t>(sizeof(T)), row.data(), sizeof row);
-  }
-}
-
-// `near` has the smallest step in `in`, `far` the smallest in `out`.
-template <class T>
-void transpose(const GatherAxis& near, const GatherAxis& far, const std::byte* in, std::byte* out) {
-  const auto at = [](int64_t index) { return index * static_cast<int64_t>(sizeof(T)); };
-  for (int64_t f = 0; f < far.count; f += kTile)
-    for (int64_t n = 0; n < near.count; n += kTile) {
-      const std::byte* from = in + at(f * far.from + n * near.from);
-      std::byte* to = out + at(f * far.to + n * near.to);
-      const int64_t rows = std::min(kTile, far.count - f), cols = std::min(kTile, near.count - n);
-      if (rows == kTile && cols == kTile && near.from == 1 && far.to == 1) {
-        transpose_tile<T>(from, far.from, to, near.to);
-        continue;
-      }
-      for (int64_t c = 0; c < cols; ++c)
-        for (int64_t r = 0; r < rows; ++r)
-          put<T>(to, c * near.to + r * far.to, get<T>(from, c * near.from + r * far.from));
-    }
-}
-
-template <class T>
-void copy_run(const GatherAxis& axis, const std::byte* in, std::byte* out) {
-  if (axis.from == 1 && axis.to == 1) {
-    std::memcpy(out, in, static_cast<size_t>(axis.count) * sizeof(T));
-    return;
-  }
-  for (int64_t i = 0; i < axis.count; ++i) put<T>(out, i * axis.to, get<T>(in, i * axis.from));
-}
-
-template <class T>
-void gather_as(std::array<GatherAxis, 3> axes, const std::byte* in, std::byte* out) {
-  // The innermost loop goes along the axis with the smallest step in `out`, the one around it along
-  // that with the smallest step in `in`.
-  std::sort(axes.begin(), axes.end(),
-            [](const GatherAxis& a, const GatherAxis& b) { return a.to > b.to; });
-  if (axes[0].from < axes[1].from) std::swap(axes[0], axes[1]);
-  const bool same = axes[2].from <= axes[1].from;
-  const auto at = [](int64_t index) { return index * static_cast<int64_t>(sizeof(T)); };
-  for (int64_t i = 0; i < axes[0].count; ++i) {
-    const std::byte* from = in + at(i * axes[0].from);
-    std::byte* to = out + at(i * axes[0].to);
-    if (!same) {
-      transpose<T>(axes[1], axes[2], from, to);
-      continue;
-    }
-    for (int64_t j = 0; j < axes[1].count; ++j)
-      copy_run<T>(axes[2], from + at(j * axes[1].from), to + at(j * axes[1].to));
-  }
-}
 
 constexpr int64_t kScratchBytes = 256 << 10;
 // A run worth a read of its own, and a gap not worth skipping.
@@ -100,7 +22,7 @@ int64_t elements(const Axes& axes) {
 template <class Axes>
 int64_t span_of(const Axes& axes) {
   int64_t out = 1;
-  for (const auto& axis : axes) out += (axis.count - 1) * axis.from;
+  for (const auto& axis : axes) out += (axis.count - 1) * axis.src_step;
   return out;
 }
 
@@ -109,7 +31,7 @@ template <class Axes>
 bool is_run(const Axes& axes) {
   int64_t step = 1;
   for (size_t i = axes.size(); i-- > 0; step *= axes[i].count)
-    if (axes[i].from != step || axes[i].to != step) return false;
+    if (axes[i].src_step != step || axes[i].dst_step != step) return false;
   return true;
 }
 
@@ -130,26 +52,6 @@ int64_t matrices(const StridedBlock& block, const Box& box) {
 }
 
 }  // namespace
-
-void gather(int element_bytes, std::span<const GatherAxis> axes, const std::byte* in,
-            std::byte* out) {
-  std::array<GatherAxis, 3> all = {{{1, 1, 1}, {1, 1, 1}, {1, 1, 1}}};
-  constexpr int64_t kOutermost = int64_t{1} << 62;
-  for (size_t i = 0; i < all.size(); ++i) {
-    if (i < axes.size()) all[i] = axes[i];
-    if (all[i].count == 1) all[i].from = all[i].to = kOutermost;
-  }
-  switch (element_bytes) {
-    case 1:
-      return gather_as<uint8_t>(all, in, out);
-    case 2:
-      return gather_as<uint16_t>(all, in, out);
-    case 4:
-      return gather_as<uint32_t>(all, in, out);
-    default:
-      return gather_as<uint64_t>(all, in, out);
-  }
-}
 
 uint64_t box_bytes(const Table& table, const Factor& factor, const Box& box) {
   uint64_t out = 0;
@@ -193,11 +95,11 @@ std::span<const Part> BlockReader::load(const Factor& factor, Side side, const B
 
 void BlockReader::load_block(const StridedBlock& block, Side side, const Box& box, std::byte* out) {
   const int64_t w = box.width(), r = block.rank;
-  std::array<Axis, 3> axes = {{{matrices(block, box), block.e_step, w * r},
-                               {r, block.k_step, side == Side::A ? w : 1},
-                               {w, block.x_step, side == Side::A ? 1 : r}}};
-  std::sort(axes.begin(), axes.end(), [](const Axis& a, const Axis& b) {
-    return (a.count == 1) != (b.count == 1) ? b.count == 1 : a.from > b.from;
+  std::array<CopyAxis, 3> axes = {{{matrices(block, box), block.e_step, w * r},
+                                   {r, block.k_step, side == Side::A ? w : 1},
+                                   {w, block.x_step, side == Side::A ? 1 : r}}};
+  std::sort(axes.begin(), axes.end(), [](const CopyAxis& a, const CopyAxis& b) {
+    return (a.count == 1) != (b.count == 1) ? b.count == 1 : a.src_step > b.src_step;
   });
   size_t used = axes.size();
   while (used > 0 && axes[used - 1].count == 1) --used;
@@ -208,39 +110,38 @@ void BlockReader::load_block(const StridedBlock& block, Side side, const Box& bo
   fetch(tensor, std::span(axes).first(used), offset, out);
 }
 
-void BlockReader::fetch(const Stored& tensor, std::span<const Axis> axes, int64_t offset,
+void BlockReader::fetch(const Stored& tensor, std::span<const CopyAxis> axes, int64_t offset,
                         std::byte* out) {
   if (is_run(axes)) {
     tensor.source->read(offset, elements(axes), out);
     return;
   }
   const int64_t bytes = dtype_bytes(tensor.dtype), scratch = kScratchBytes / bytes;
-  const Axis& outer = axes[0];
+  const CopyAxis& outer = axes[0];
   const auto inner = axes.subspan(1);
   const int64_t span = span_of(inner), held = elements(inner);
   const bool own_runs = is_run(inner) && held * bytes >= kLongRun;
   const bool dense = span <= 2 * held || span * bytes <= kShortSpan;
   if (!own_runs && dense && span <= scratch) {
-    const bool gaps = outer.from > 2 * span && outer.from * bytes > kShortSpan;
-    const int64_t together = gaps ? 1 : (scratch - span) / std::max<int64_t>(outer.from, 1) + 1;
+    const bool gaps = outer.src_step > 2 * span && outer.src_step * bytes > kShortSpan;
+    const int64_t together = gaps ? 1 : (scratch - span) / std::max<int64_t>(outer.src_step, 1) + 1;
     fetch_spans(tensor, axes, offset, together, out);
     return;
   }
   for (int64_t i = 0; i < outer.count; ++i)
-    fetch(tensor, inner, offset + i * outer.from, out + i * outer.to * bytes);
+    fetch(tensor, inner, offset + i * outer.src_step, out + i * outer.dst_step * bytes);
 }
 
-void BlockReader::fetch_spans(const Stored& tensor, std::span<const Axis> axes, int64_t offset,
+void BlockReader::fetch_spans(const Stored& tensor, std::span<const CopyAxis> axes, int64_t offset,
                               int64_t together, std::byte* out) {
   const int bytes = dtype_bytes(tensor.dtype);
   std::byte* scratch = scratch_.take(kScratchBytes).data();
-  std::array<GatherAxis, 3> moved = {};
-  for (size_t i = 0; i < axes.size(); ++i) moved[i] = {axes[i].count, axes[i].from, axes[i].to};
+  std::vector<CopyAxis> moved(axes.begin(), axes.end());
   for (int64_t i = 0; i < axes[0].count; i += together) {
     moved[0].count = std::min(together, axes[0].count - i);
     const auto chunk = std::span(moved).first(axes.size());
-    tensor.source->read(offset + i * axes[0].from, span_of(chunk), scratch);
-    gather(bytes, chunk, scratch, out + i * axes[0].to * bytes);
+    tensor.source->read(offset + i * axes[0].src_step, span_of(chunk), scratch);
+    strided_copy(bytes, chunk, scratch, out + i * axes[0].dst_step * bytes);
   }
 }
 

@@ -6,16 +6,10 @@
 #include <vector>
 
 #include "lib/base/arena.h"
+#include "lib/base/copy/copy_box.h"
 #include "lib/compare/bits/table.h"
 
 namespace moelora::packed {
-
-// out[sum i*to] = in[sum i*from] over at most three axes; elements of 1, 2, 4 or 8 bytes.
-struct GatherAxis {
-  int64_t count, from, to;
-};
-void gather(int element_bytes, std::span<const GatherAxis> axes, const std::byte* in,
-            std::byte* out);
 
 // A range of experts and of x of a factor; k is always whole.
 struct Box {
@@ -46,13 +40,9 @@ class BlockReader {
   uint64_t bytes_loaded() const { return loaded_; }
 
  private:
-  struct Axis {
-    int64_t count, from, to;  // steps in the tensor and in the part, in elements
-  };
-
   void load_block(const StridedBlock& block, Side side, const Box& box, std::byte* out);
-  void fetch(const Stored& tensor, std::span<const Axis> axes, int64_t offset, std::byte* out);
-  void fetch_spans(const Stored& tensor, std::span<const Axis> axes, int64_t offset,
+  void fetch(const Stored& tensor, std::span<const CopyAxis> axes, int64_t offset, std::byte* out);
+  void fetch_spans(const Stored& tensor, std::span<const CopyAxis> axes, int64_t offset,
                    int64_t together, std::byte* out);
 
   const Table& table_;

@@ -207,7 +207,7 @@ Explainer::Answer Explainer::overflow(const Question& q) {
 Explainer::Answer Explainer::scaled(const Question& q) {
   const auto factor = factor_of(*q.found, *q.expected);
   if (!factor) return std::nullopt;
-  return Explanation{Explanation::Kind::scaled, Mistake::scale, 0, *factor, {}};
+  return Explanation{Explanation::Kind::scaled, Mistake::scale, *factor, {}};
 }
 
 Explainer::Answer Explainer::other_projections(const Question& q) {

@@ -16,17 +16,15 @@ struct Explanation {
     own,      // the right factor
     scaled,   // the right factor times `factor`
     sibling,  // gate's where up's belongs, or the reverse
-    expert,   // the same factor of expert `number`
     mistake,  // what `mistake` says
   };
   Kind kind = Kind::own;
   Mistake mistake = Mistake::unknown;
-  int64_t number = 0;
   double factor = 1;
   std::string detail = {};
 
   static Explanation of(Mistake mistake, std::string detail = {}) {
-    return {Kind::mistake, mistake, 0, 1, std::move(detail)};
+    return {Kind::mistake, mistake, 1, std::move(detail)};
   }
 };
 

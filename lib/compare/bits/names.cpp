@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "lib/base/dotted_path.h"
+
 namespace moelora::packed {
 namespace {
 
@@ -18,9 +20,8 @@ std::string_view take(std::string_view& path) {
 
 // The last component; `path` becomes what stands before it.
 std::string_view take_last(std::string_view& path) {
-  const size_t dot = path.rfind('.');
-  const std::string_view tail = dot == std::string_view::npos ? path : path.substr(dot + 1);
-  path = path.substr(0, dot == std::string_view::npos ? 0 : dot);
+  const std::string_view tail = leaf_of(path);
+  path = parent_of(path);
   return tail;
 }
 
@@ -35,16 +36,6 @@ std::optional<Factor> factor_of(std::string_view component) {
   if (component == "lora_embedding_A") return Factor{Side::A, true};
   if (component == "lora_embedding_B") return Factor{Side::B, true};
   return std::nullopt;
-}
-
-std::optional<int64_t> number(std::string_view text) {
-  if (text.empty() || text.size() > 9 || (text[0] == '0' && text.size() > 1)) return std::nullopt;
-  int64_t value = 0;
-  for (const char c : text) {
-    if (c < '0' || c > '9') return std::nullopt;
-    value = 10 * value + (c - '0');
-  }
-  return value;
 }
 
 struct Word {
@@ -84,7 +75,7 @@ void find_experts(FactorName& name) {
   std::string_view rest = name.module;
   while (!rest.empty() && take(rest) != "layers") {
   }
-  const auto layer = number(take(rest));
+  const auto layer = parse_index(take(rest));
   if (!layer || rest.empty()) return;
   while (!rest.empty()) {
     if (take(rest) != "experts") continue;
@@ -138,12 +129,12 @@ std::optional<ExpertRest> parse_expert_rest(std::string_view rest) {
     if (word == nullptr) return std::nullopt;
     return ExpertRest{Form::all, word->projection, -1, 0, word->text[0] == 'w'};
   }
-  if (const auto expert = number(first)) {
+  if (const auto expert = parse_index(first)) {
     const Word* word = find_word(tail);
     if (word == nullptr) return std::nullopt;
     return ExpertRest{Form::numbered, word->projection, *expert, 0, word->text[0] == 'w'};
   }
-  const auto expert = number(tail);
+  const auto expert = parse_index(tail);
   if (!expert || (first != "gate_up_projs" && first != "down_projs")) return std::nullopt;
   return ExpertRest{Form::plural, first == "down_projs" ? Projection::down : Projection::gate_up,
                     *expert, 0, false};

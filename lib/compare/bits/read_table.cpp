@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "lib/base/error.h"
+#include "lib/compare/bits/names.h"
+#include "lib/compare/bits/scales.h"
 #include "lib/compare/bits/stacked_pairs.h"
 #include "lib/compare/bits/table.h"
 
