@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "lib/engine/vllm/causes.h"
-#include "lib/engine/vllm/load/pack.h"
 
 namespace moelora::vllm {
 namespace {

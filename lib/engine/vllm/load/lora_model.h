@@ -114,4 +114,9 @@ struct Loading {
 // names that the gate did not look at, an embedding of another vocabulary.
 void load_tensors(Loading& load);
 
+// LoRAModelManager._create_merged_loras_inplace: children become the entries of their module,
+// scales go into lora_B, stacked experts are cut into experts (stages pack, stack3d, convert3d).
+// A module that is refused is taken out, so that what comes after it is looked at too.
+void pack(Loading& load);  // pack.cpp
+
 }  // namespace moelora::vllm

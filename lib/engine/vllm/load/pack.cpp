@@ -1,10 +1,9 @@
-#include "lib/engine/vllm/load/pack.h"
-
 #include <fmt/format.h>
 
 #include <algorithm>
 
 #include "lib/engine/vllm/causes.h"
+#include "lib/engine/vllm/load/lora_model.h"
 
 namespace moelora::vllm {
 namespace {
