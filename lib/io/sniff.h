@@ -24,7 +24,7 @@ enum class FileKind : uint8_t {
 
 FileKind sniff(const File& file);
 
-std::string_view describe(FileKind kind);                  // "a Python pickle (torch.save)" ...
+std::string_view describe(FileKind kind);                    // "a Python pickle (torch.save)" ...
 std::string remedy(FileKind kind, const std::string& path);  // what to do about it, an instruction
 
 // Commands that save what torch.save wrote to `path` as safetensors beside it: all of it, the dict
