@@ -7,6 +7,7 @@
 
 #include "lib/adapter/adapter_file.h"
 #include "lib/adapter/changes.h"
+#include "lib/io/output.h"
 #include "lib/io/tensor_writer.h"
 
 namespace moelora {

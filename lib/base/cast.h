@@ -1,9 +1,9 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
-#include "lib/base/cast_kernels.h"
 #include "lib/base/source.h"
 #include "lib/base/tensor.h"
 
@@ -25,6 +25,14 @@ TensorMap cast_tensors(const TensorMap& tensors, DType to);
 
 // True when every value of `from` is a value of `to`.
 bool cast_is_exact(DType from, DType to);
+
+// `count` elements of type `from` at `in` as `to` at `out`. REQUIRES: float types; the ranges do
+// not overlap.
+void cast_elements(DType from, DType to, int64_t count, const std::byte* in, std::byte* out);
+
+// Bits of one value in another format.
+uint32_t f32_from_bf16(uint16_t bits);
+uint16_t bf16_from_f64(uint64_t bits);
 
 // All elements of a small tensor of a float type, as doubles, row-major. Throws Error otherwise.
 std::vector<double> read_double(const Tensor& tensor);

@@ -11,6 +11,10 @@
 
 namespace moelora {
 
+namespace {
+
+// How many single-character insertions, deletions and replacements make `b` of `a`; `limit` when it
+// is at least that many.
 size_t edit_distance(std::string_view a, std::string_view b, size_t limit) {
   const size_t apart = a.size() > b.size() ? a.size() - b.size() : b.size() - a.size();
   if (apart >= limit) return limit;
@@ -28,6 +32,8 @@ size_t edit_distance(std::string_view a, std::string_view b, size_t limit) {
   }
   return std::min(row.back(), limit);
 }
+
+}  // namespace
 
 std::optional<std::string_view> nearest(std::string_view text,
                                         std::span<const std::string_view> known) {

@@ -8,10 +8,6 @@
 
 namespace moelora {
 
-// How many single-character insertions, deletions and replacements make `b` of `a`; `limit` when it
-// is at least that many.
-size_t edit_distance(std::string_view a, std::string_view b, size_t limit);
-
 // The one of `known` that `text` most likely meant: the smallest edit distance, at most a third of
 // its length; the first of equals. nullopt when none is near.
 std::optional<std::string_view> nearest(std::string_view text,

@@ -69,13 +69,6 @@ class ScaledSource final : public Source {
   mutable std::atomic<bool> exact_;  // so far
 };
 
-}  // namespace
-
-bool is_power_of_two(double factor) {
-  int exponent = 0;
-  return std::isfinite(factor) && std::fabs(std::frexp(factor, &exponent)) == 0.5;
-}
-
 SourcePtr scale_source(SourcePtr source, double factor) {
   if (!is_float(source->dtype()))
     throw Error(
@@ -83,6 +76,13 @@ SourcePtr scale_source(SourcePtr source, double factor) {
         fmt::format("cannot scale {}, only F64, F32, F16 and BF16", dtype_name(source->dtype())),
         "convert the adapter to a float type first");
   return std::make_shared<ScaledSource>(std::move(source), factor);
+}
+
+}  // namespace
+
+bool is_power_of_two(double factor) {
+  int exponent = 0;
+  return std::isfinite(factor) && std::fabs(std::frexp(factor, &exponent)) == 0.5;
 }
 
 Tensor Scaler::scaled(const Tensor& tensor, double factor) {

@@ -13,15 +13,12 @@ namespace moelora {
 // True when multiplying by `factor` only changes exponents.
 bool is_power_of_two(double factor);
 
-// `source` with every value multiplied by `factor` in double and rounded once to the source's type
-// (to nearest, ties to even). Infinities and NaNs stay. change() reads "scaled by 0.5 (exact)", or
-// "scaled by 1.5" where values are rounded: for a factor that is no power of two, and for one that
-// is as soon as a value was read that the result's range of exponents cannot hold exactly. read()
-// throws Error where a finite value would become an infinity; the source must be of a float type.
-SourcePtr scale_source(SourcePtr source, double factor);
-
-// Puts factors under tensors. Tensors that share a source and a factor share the product, so that
-// the writer still reads each source once.
+// Puts factors under tensors. Values are multiplied in double and rounded once to the tensor's type
+// (to nearest, ties to even); infinities and NaNs stay. The sources' change() reads "scaled by 0.5
+// (exact)", or "scaled by 1.5" where values are rounded: for a factor that is no power of two, and
+// for one that is as soon as a value was read that the result's range of exponents cannot hold
+// exactly. Reading throws Error where a finite value would become an infinity. Tensors that share a
+// source and a factor share the product, so that the writer still reads each source once.
 class Scaler {
  public:
   // `tensor` itself where `factor` is 1 or the tensor holds nothing but zeros. Throws Error for a

@@ -19,6 +19,7 @@ constexpr uint32_t kLocalMark = 0x04034B50, kCentralMark = 0x02014B50, kEndMark 
                    kEnd64Mark = 0x06064B50, kLocator64Mark = 0x07064B50;
 constexpr size_t kCentralBytes = 46;
 constexpr uint64_t kEndBytes = 22, kLocatorBytes = 20, kEnd64Bytes = 56, kMaxComment = 65535;
+constexpr uint64_t kMaxZipEntries = 1'000'000, kMaxZipDirectoryBytes = 100'000'000;
 constexpr uint16_t kEncrypted = 1 | 1 << 6 | 1 << 13, kDeflated = 8;
 constexpr const char* kCutHint = "Download or copy the file again.";
 

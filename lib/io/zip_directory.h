@@ -9,8 +9,6 @@
 
 namespace moelora {
 
-inline constexpr uint64_t kMaxZipEntries = 1'000'000, kMaxZipDirectoryBytes = 100'000'000;
-
 // The records of an archive in file order; none of their data is read. Readers of zip archives
 // differ wherever an archive contradicts itself, so everything that can be said twice must be said
 // alike. The end record is the last 22 bytes of the file: no comment, nothing after it; a zip64

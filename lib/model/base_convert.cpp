@@ -12,6 +12,7 @@
 
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
+#include "lib/io/output.h"
 #include "lib/io/tensor_writer.h"
 #include "lib/io/weights.h"
 #include "lib/model/base_model.h"

@@ -9,7 +9,6 @@
 #include <limits>
 #include <random>
 
-#include "lib/base/cast_kernels.h"
 #include "lib/base/error.h"
 
 using namespace moelora;
@@ -54,6 +53,19 @@ uint16_t nearest(double x, Format f) {
 }
 
 float as_f32(uint32_t bits) { return std::bit_cast<float>(bits); }
+
+// One value, from bits to bits.
+template <class To, class From>
+To cast_one(DType from, DType to, From bits) {
+  To out{};
+  cast_elements(from, to, 1, reinterpret_cast<const std::byte*>(&bits),
+                reinterpret_cast<std::byte*>(&out));
+  return out;
+}
+uint32_t f32_from_f16(uint16_t bits) { return cast_one<uint32_t>(DType::F16, DType::F32, bits); }
+uint16_t bf16_from_f32(uint32_t bits) { return cast_one<uint16_t>(DType::F32, DType::BF16, bits); }
+uint16_t f16_from_f32(uint32_t bits) { return cast_one<uint16_t>(DType::F32, DType::F16, bits); }
+uint16_t f16_from_f64(uint64_t bits) { return cast_one<uint16_t>(DType::F64, DType::F16, bits); }
 
 bool is_nan16(uint16_t bits, Format f) { return std::isnan(value_of(bits, f)); }
 

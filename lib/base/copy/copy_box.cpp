@@ -55,8 +55,8 @@ void bundle_equal(int element_bytes, Boxes boxes, std::vector<Bundle>& out) {
   if (!loose.empty()) out.push_back(bundle(Bundle::Kind::loose, loose.begin(), loose.end()));
 }
 
-}  // namespace
-
+// The same loops with steps in bytes, slowest destination step first, without axes of extent 1,
+// neighbours that are one straight line joined. An empty box (extent 0) gives one axis of extent 0.
 std::vector<CopyAxis> simplified(int element_bytes, std::vector<CopyAxis> axes) {
   for (const CopyAxis& axis : axes)
     if (axis.count == 0) return {{0, 0, 0}};
@@ -77,6 +77,8 @@ std::vector<CopyAxis> simplified(int element_bytes, std::vector<CopyAxis> axes) 
   }
   return out;
 }
+
+}  // namespace
 
 std::vector<Bundle> fuse_boxes(int element_bytes, std::vector<CopyBox> boxes) {
   for (CopyBox& box : boxes) box.axes = simplified(element_bytes, std::move(box.axes));

@@ -30,12 +30,10 @@ struct Bundle {
   Kind kind = Kind::loose;
   std::vector<const std::byte*> src;
   std::vector<std::byte*> dst;
-  std::vector<CopyAxis> axes;  // as simplified() leaves them
+  // Steps in bytes, slowest destination step first, none of extent 1; neighbours that are one
+  // straight line are joined.
+  std::vector<CopyAxis> axes;
 };
-
-// The same loops with steps in bytes, slowest destination step first, without axes of extent 1,
-// neighbours that are one straight line joined. An empty box (extent 0) gives one axis of extent 0.
-std::vector<CopyAxis> simplified(int element_bytes, std::vector<CopyAxis> axes);
 
 // All of `boxes`, bundled. Boxes of extent 0 are dropped.
 std::vector<Bundle> fuse_boxes(int element_bytes, std::vector<CopyBox> boxes);

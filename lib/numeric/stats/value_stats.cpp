@@ -9,7 +9,6 @@
 #include <type_traits>
 
 #include "lib/base/cast.h"
-#include "lib/base/cast_kernels.h"
 #include "lib/base/lanes.h"
 
 namespace moelora {
