@@ -26,7 +26,7 @@ struct TensorRecipe {
   // Axis a of extent n becomes axes a, a+1 of extents n/inner, inner.
   void split(size_t a, int64_t inner);
 
-  // Axes a, a+1 become one. A box that is no straight line over both is cut into its rows.
+  // Axes a, a+1 become one. A box that is not one straight line over both is cut into its rows.
   void merge(size_t a);
 
   void insert_unit(size_t a);

@@ -15,14 +15,14 @@ bool is_power_of_two(double factor);
 
 // Puts factors under tensors. Values are multiplied in double and rounded once to the tensor's type
 // (to nearest, ties to even); infinities and NaNs stay. The sources' change() reads "scaled by 0.5
-// (exact)", or "scaled by 1.5" where values are rounded: for a factor that is no power of two, and
-// for one that is as soon as a value was read that the result's range of exponents cannot hold
+// (exact)", or "scaled by 1.5" where values are rounded: for a factor that is not a power of two,
+// and for one that is as soon as a value was read that the result's range of exponents cannot hold
 // exactly. Reading throws Error where a finite value would become an infinity. Tensors that share a
 // source and a factor share the product, so that the writer still reads each source once.
 class Scaler {
  public:
   // `tensor` itself where `factor` is 1 or the tensor holds nothing but zeros. Throws Error for a
-  // type that is no float type.
+  // type that is not a float type.
   Tensor scaled(const Tensor& tensor, double factor);
 
  private:

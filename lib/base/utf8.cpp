@@ -10,7 +10,7 @@ namespace {
 
 struct Decoded {
   uint32_t code_point;
-  size_t length;  // 0 when the bytes are no UTF-8
+  size_t length;  // 0 when the bytes are not UTF-8
 };
 
 bool is_continuation(unsigned char byte) { return (byte & 0xC0U) == 0x80U; }

@@ -9,7 +9,6 @@
 #include "lib/base/arena.h"
 #include "lib/base/digest.h"
 #include "lib/base/parallel.h"
-#include "lib/io/job_runner.h"
 #include "lib/io/tensor_jobs.h"
 
 namespace moelora {

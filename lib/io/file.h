@@ -50,7 +50,7 @@ std::string read_text(const std::string& path, uint64_t most);
 
 std::string join_path(const std::string& folder, const std::string& name);
 
-// The names in a folder that are no folders, sorted. Throws Error when it cannot be listed.
+// The names in a folder, those of folders left out, sorted. Throws Error when it cannot be listed.
 std::vector<std::string> files_in(const std::string& folder);
 
 // Those of `names` that end in one of `endings`, in their order.

@@ -43,7 +43,7 @@ class Json {
   const std::vector<Json>& items() const { return items_; }
   const Members& members() const { return members_; }
 
-  const Json* find(std::string_view key) const;  // null when this is no object or has no such key
+  const Json* find(std::string_view key) const;  // null unless this is an object that has it
   Json* find(std::string_view key);
   void set(std::string_view key, Json value);  // replaces in place, else appends
   void erase(std::string_view key);

@@ -149,7 +149,7 @@ bool before(const SourceRange& a, const SourceRange& b) {
   return a.begin < b.begin;
 }
 
-// A source that is no plain file range is read in whole granules.
+// Anything but a plain file range is read in whole granules.
 Run whole_granules(const Source& source, Run run) {
   const int64_t granule = source.granule();
   const int64_t begin = run.begin / granule * granule;

@@ -24,8 +24,8 @@ struct Part {
 // zero.
 std::vector<Part> parts_of(const Tensor& tensor, int64_t first, int64_t count);
 
-// A range of bytes of a file, or of one source that is no plain range of a file. Ranges of one
-// space can be compared: two sources over one file are in the same space.
+// A range of bytes of a file, or of one source that is something else than a range of a file.
+// Ranges of one space can be compared: two sources over one file are in the same space.
 struct SourceRange {
   const void* space;    // the File or the Source
   uint64_t begin, end;  // of the file, or from the source's first element

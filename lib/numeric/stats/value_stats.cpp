@@ -50,7 +50,7 @@ struct Stream {
   }
 };
 
-// Two halves of a word of F16 as the floats they are; lib/base/cast_kernels.cpp says how.
+// Two halves of a word of F16 as the floats they are; lib/base/cast.cpp says how.
 [[gnu::always_inline]] inline void widen_f16(const U32x8& half, U32x8& out) {
   const U32x8 sign = (half & 0x8000U) << 16, magnitude = (half & 0x7FFFU) << 13;
   const U32x8 normal = magnitude + ((127U - 15U) << 23);

@@ -1,5 +1,3 @@
-#include "lib/io/job_runner.h"
-
 #include <algorithm>
 #include <cstring>
 #include <functional>
@@ -7,6 +5,7 @@
 
 #include "lib/base/copy/strided_copy.h"
 #include "lib/io/source_range.h"
+#include "lib/io/tensor_jobs.h"
 
 namespace moelora {
 namespace {
