@@ -7,7 +7,6 @@
 #include "lib/adapter/convert.h"
 #include "lib/adapter/init.h"
 #include "lib/adapter/inspect.h"
-#include "lib/adapter/summary.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
 #include "lib/check/rule.h"

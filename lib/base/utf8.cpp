@@ -102,6 +102,47 @@ std::string list_some(const std::vector<std::string>& names, size_t most,
   return fmt::format("{}{}", fmt::join(shown, ", "), rest);
 }
 
+std::string ranges(const std::vector<int>& sorted) {
+  std::string out;
+  for (size_t i = 0; i < sorted.size();) {
+    size_t end = i + 1;
+    while (end < sorted.size() && sorted[end] == sorted[end - 1] + 1) ++end;
+    out += fmt::format("{}{}", out.empty() ? "" : ",", sorted[i]);
+    if (end - i > 1) out += fmt::format("-{}", sorted[end - 1]);
+    i = end;
+  }
+  return out;
+}
+
+std::string text_table(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> width;
+  for (const auto& row : rows)
+    for (size_t c = 0; c < row.size(); ++c) {
+      if (c >= width.size()) width.push_back(0);
+      width[c] = std::max(width[c], row[c].size());
+    }
+  std::string out;
+  for (const auto& row : rows) {
+    std::string line;
+    for (size_t c = 0; c < row.size(); ++c) line += fmt::format("{:<{}}  ", row[c], width[c]);
+    line.erase(line.find_last_not_of(' ') + 1);
+    out += line + "\n";
+  }
+  return out;
+}
+
+std::string size_text(uint64_t bytes) {
+  if (bytes < 1000) return fmt::format("{} bytes", bytes);
+  double value = static_cast<double>(bytes);
+  const char* unit = "";
+  for (const char* next : {"kB", "MB", "GB", "TB"}) {
+    unit = next;
+    value /= 1000;
+    if (value < 1000) break;
+  }
+  return fmt::format("{:.3g} {}", value, unit);
+}
+
 std::string xml_escaped(std::string_view text) {
   std::string out;
   for (const char c : text) {

@@ -26,6 +26,15 @@ std::string quoted(std::string_view name, size_t limit = 160);  // the same, alw
 std::string list_some(const std::vector<std::string>& names, size_t most = 5,
                       const std::function<std::string(const std::string&)>& text = {});
 
+// "0-3,7" of {0,1,2,3,7}.
+std::string ranges(const std::vector<int>& sorted);
+
+// Columns aligned, two spaces between; the first row is the heading.
+std::string text_table(const std::vector<std::vector<std::string>>& rows);
+
+// "1.26 GB", "469.8 MB", "12 bytes": decimal units.
+std::string size_text(uint64_t bytes);
+
 // Text that is safe inside an XML or HTML element or a quoted attribute. XML 1.0 knows no escape
 // for most control characters: the text has none of them (printable).
 std::string xml_escaped(std::string_view text);

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "lib/adapter/summary.h"
+#include "lib/base/utf8.h"
 #include "lib/check/markdown.h"
 #include "lib/check/report_parts.h"
 #include "lib/io/json.h"

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "lib/adapter/summary.h"
+#include "lib/base/utf8.h"
 
 namespace moelora {
 void report_slot_memory(RuleContext& context) {

@@ -7,9 +7,9 @@
 #include <map>
 #include <tuple>
 
-#include "lib/adapter/summary.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
+#include "lib/base/utf8.h"
 #include "lib/engine/buffers.h"
 #include "lib/model/base_model.h"
 

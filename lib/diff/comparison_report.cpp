@@ -4,7 +4,6 @@
 
 #include <cmath>
 
-#include "lib/adapter/summary.h"
 #include "lib/base/nearest.h"
 #include "lib/base/utf8.h"
 #include "lib/diff/comparison_html.h"

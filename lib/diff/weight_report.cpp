@@ -9,7 +9,6 @@
 
 #include "lib/adapter/adapter.h"
 #include "lib/adapter/adapter_file.h"
-#include "lib/adapter/summary.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
 #include "lib/io/json.h"

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <map>
 
-#include "lib/adapter/summary.h"
 #include "lib/base/utf8.h"
 
 namespace moelora {

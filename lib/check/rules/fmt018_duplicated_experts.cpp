@@ -1,6 +1,6 @@
 #include <fmt/format.h>
 
-#include "lib/adapter/summary.h"
+#include "lib/base/utf8.h"
 #include "lib/check/equal_experts.h"
 #include "lib/check/rule.h"
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <map>
 
-#include "lib/adapter/summary.h"
+#include "lib/base/utf8.h"
 #include "lib/check/expert_coverage.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule.h"
