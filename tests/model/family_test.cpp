@@ -87,7 +87,7 @@ TEST_CASE("A family file that breaks the schema is refused at its place") {
 TEST_CASE("--model-spec adds a family or replaces an embedded one") {
   const TempFolder temp;
   std::ofstream(temp.path("new.json"))
-      << edited("{\"mixtral\": {}}", "{\"mistral_new\": {}, \"mixtral\": {}}");
+      << edited("\"model_types\": {", "\"model_types\": {\"mistral_new\": {}, ");
   std::string config;
   {
     Json json = read_json_file(catalogue_entry("mixtral").config);
