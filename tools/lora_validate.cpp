@@ -6,9 +6,9 @@
 
 #include "lib/base/error.h"
 #include "lib/check/explain.h"
-#include "lib/check/judge.h"
 #include "lib/check/report.h"
 #include "lib/check/report_parts.h"
+#include "lib/check/validate.h"
 #include "tools/tool.h"
 #include "tools/validate/step_summary.h"
 #include "tools/validate/validate_options.h"
@@ -34,20 +34,19 @@ int run_explain(const ValidateOptions& options) {
   return kClean;
 }
 
-void note_unused(const ValidateOptions& options, const JudgeRequest& request,
-                 const Verdict& verdict) {
-  for (const Waiver* waiver : unused(request.waivers, verdict.waived))
+void note_unused(const ValidateOptions& options, const ValidateRequest& request,
+                 const ValidationReport& result) {
+  for (const Waiver* waiver : unused(request.waivers, result.waived))
     print_note(
         options.common, kTool,
         fmt::format("{}: nothing to ignore: {} found nothing", waiver->from, waiver->rule->id));
 }
 
 int run_judge(const ValidateOptions& options) {
-  const JudgeRequest request = judge_request(options);
-  const Verdict verdict = judge(request);
-  const Report report{verdict.deployment, verdict.judgement, verdict.waived,
-                      report_options(options)};
-  note_unused(options, request, verdict);
+  const ValidateRequest request = validate_request(options);
+  const ValidationReport result = validate(request);
+  const Report report{result.deployment, result.results, result.waived, report_options(options)};
+  note_unused(options, request, result);
   print_data(options.common, find_report_format(options.format)->write(report));
   if (options.format == "github")
     append_step_summary(find_report_format("markdown")->write(report));

@@ -2,8 +2,8 @@
 
 #include <optional>
 
-#include "lib/check/base_headers.h"
-#include "lib/check/subject.h"
+#include "lib/check/subject/base_headers.h"
+#include "lib/check/subject/subject.h"
 
 namespace moelora {
 

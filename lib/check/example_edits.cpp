@@ -1,11 +1,78 @@
 #include "lib/check/example_edits.h"
 
+#include <algorithm>
+
 #include "lib/adapter/tensor_name.h"
+#include "lib/check/specimen.h"
 
 namespace moelora {
+namespace {
+
+bool has(const std::string& name, std::string_view part) {
+  return name.find(part) != std::string::npos;
+}
+
+Json value_of(std::string_view json) { return parse_json(json, "an example's value"); }
+
+}  // namespace
+
+void set_config(Specimen& specimen, std::string_view key, std::string_view json) {
+  specimen.config().set(std::string(key), value_of(json));
+}
+
+void erase_config(Specimen& specimen, std::string_view key) { specimen.config().erase(key); }
+
+void set_base_config(Specimen& specimen, std::string_view key, std::string_view json) {
+  specimen.base_config.set(std::string(key), value_of(json));
+}
+
+void erase_base_config(Specimen& specimen, std::string_view key) {
+  specimen.base_config.erase(key);
+}
+
+void set_option(Specimen& specimen, std::string_view pair) {
+  std::vector<EngineChoice> engines;
+  for (const Engine* engine : all_engines()) engines.push_back(parse_engine(engine->id));
+  set_server_option(specimen.options, pair, engines);
+}
+
+size_t remove_tensors(Specimen& specimen, std::string_view part) {
+  return std::erase_if(specimen.tensors(),
+                       [&](const auto& entry) { return has(entry.first, part); });
+}
+
+size_t rename_tensors(Specimen& specimen, std::string_view part, std::string_view to) {
+  TensorMap renamed;
+  size_t count = 0;
+  for (auto& [name, tensor] : specimen.tensors()) {
+    std::string next = name;
+    if (const size_t at = next.find(part); at != std::string::npos) {
+      next.replace(at, part.size(), to);
+      ++count;
+    }
+    renamed.emplace(std::move(next), std::move(tensor));
+  }
+  specimen.tensors() = std::move(renamed);
+  return count;
+}
+
+void replace_tensors(Specimen& specimen, std::string_view part,
+                     std::initializer_list<int64_t> shape) {
+  for (auto& [name, tensor] : specimen.tensors())
+    if (has(name, part)) tensor = specimen.random(shape);
+}
+
+void cut_tensors(Specimen& specimen, std::string_view part, int axis, int64_t extent) {
+  for (auto& [name, tensor] : specimen.tensors())
+    if (has(name, part)) tensor = tensor.slice(axis, 0, extent);
+}
+
+void set_tensor(Specimen& specimen, std::string_view name, std::initializer_list<int64_t> shape) {
+  specimen.tensors()[std::string(name)] = specimen.random(shape);
+}
 
 void remove_module(Specimen& specimen, std::string_view leaf) {
-  specimen.remove("." + std::string(leaf) + ".");
+  remove_tensors(specimen, "." + std::string(leaf) + ".");
   std::vector<std::string> left;
   for (const Json& target : specimen.config().find("target_modules")->items())
     if (target.as_string() != leaf) left.push_back(target.as_string());
@@ -16,10 +83,11 @@ void set_targets(Specimen& specimen, std::initializer_list<std::string_view> tar
   specimen.config().set("target_modules", Json::strings({targets.begin(), targets.end()}));
 }
 
-void add_pair(Specimen& specimen, const std::string& module, int64_t in, int64_t out) {
+void add_pair(Specimen& specimen, std::string_view module, int64_t in, int64_t out) {
   const int64_t r = specimen.config().find("r")->as_int();
-  specimen.set(lora_name(module, Side::A), specimen.random({r, in}, 1));
-  specimen.set(lora_name(module, Side::B), specimen.random({out, r}, 2));
+  const std::string path(module);
+  specimen.tensors()[lora_name(path, Side::A)] = specimen.random({r, in}, 1);
+  specimen.tensors()[lora_name(path, Side::B)] = specimen.random({out, r}, 2);
 }
 
 }  // namespace moelora

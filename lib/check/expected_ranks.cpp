@@ -1,6 +1,6 @@
 #include "lib/check/expected_ranks.h"
 
-#include "lib/check/expert_share.h"
+#include "lib/check/subject/stacked_file.h"
 
 namespace moelora {
 namespace {

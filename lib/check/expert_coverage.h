@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "lib/check/subject.h"
+#include "lib/check/subject/subject.h"
 
 namespace moelora {
 

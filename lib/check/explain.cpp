@@ -5,8 +5,9 @@
 #include <algorithm>
 
 #include "lib/base/utf8.h"
-#include "lib/check/markdown.h"
 #include "lib/check/report_parts.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/specimen.h"
 #include "lib/io/json.h"
 
 namespace moelora {
@@ -17,25 +18,26 @@ std::string section(const char* title, std::string_view text, size_t width) {
 }
 
 // What the rule finds in its own example; null when it finds nothing there.
-const Finding* own_finding(const Rule& rule, const Judgement& judgement) {
-  const auto at = std::find_if(judgement.findings.begin(), judgement.findings.end(),
+const Finding* own_finding(const Rule& rule, const RuleResults& results) {
+  const auto at = std::find_if(results.findings.begin(), results.findings.end(),
                                [&](const Finding& f) { return f.rule == &rule; });
-  return at == judgement.findings.end() ? nullptr : &*at;
+  return at == results.findings.end() ? nullptr : &*at;
 }
 
 std::string example(const Rule& rule, size_t width) {
   if (rule.breaks.apply == nullptr) return "";
   Specimen specimen = make_specimen(rule.breaks.specimen);
   rule.breaks.apply(specimen);
-  const Judgement judgement = validate(deployment_of(std::move(specimen), rule.breaks.engine));
+  const RuleResults results = run_rules(deployment_of(std::move(specimen), rule.breaks.engine));
   std::string out = fmt::format(
       "\nexample:\n  {}\n",
       wrapped(fmt::format("In the sound adapter {}: {}.", rule.breaks.specimen, rule.breaks.change),
               width, 2));
-  if (const Finding* f = own_finding(rule, judgement)) {
+  if (const Finding* f = own_finding(rule, results)) {
     out += fmt::format("  {}{}: {}\n", severity_name(f->severity),
-                       f->engine.empty() ? "" : " for " + f->engine, wrapped(told(*f), width, 2));
-    if (!f->server_text.empty()) out += "  server: " + shown(f->server_text) + "\n";
+                       f->engine.empty() ? "" : " for " + f->engine,
+                       wrapped(finding_line(*f), width, 2));
+    if (!f->server_text.empty()) out += "  server: " + one_line(f->server_text) + "\n";
   }
   return out;
 }

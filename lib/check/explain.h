@@ -3,7 +3,7 @@
 #include <string>
 #include <string_view>
 
-#include "lib/check/validate.h"
+#include "lib/check/run_rules.h"
 
 namespace moelora {
 

@@ -1,19 +1,14 @@
 #pragma once
 
-#include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
+
+#include "lib/check/rule.h"
 
 namespace moelora {
 
-struct Rule;
-
-enum class Severity : uint8_t { information, warning, error };
-std::string_view severity_name(Severity severity);  // "error" | "warning" | "information"
-
-// One thing a rule found. Collected, never thrown.
+// One thing that a rule found. Collected, never thrown.
 struct Finding {
   const Rule* rule = nullptr;
   Severity severity = Severity::error;

@@ -103,14 +103,13 @@ void run_forward(Subject& adapter, const Subject& source, const ForwardCheckOpti
   }
 }
 
-void tell_forwards(const std::vector<Subject>& adapters, Judgement& judgement) {
+void add_forward_notes(const std::vector<Subject>& adapters, RuleResults& results) {
   for (const Subject& adapter : adapters) {
     if (!adapter.forward_not_run.empty())
-      judgement.skipped.push_back({"the forward of " + adapter.given, adapter.forward_not_run});
+      results.skipped.push_back({"the forward of " + adapter.given, adapter.forward_not_run});
     if (!adapter.forward) continue;
-    judgement.notes.push_back(fmt::format("forward of {}: {} ({})", adapter.given,
-                                          result_text(*adapter.forward),
-                                          run_text(*adapter.forward)));
+    results.notes.push_back(fmt::format("forward of {}: {} ({})", adapter.given,
+                                        result_text(*adapter.forward), run_text(*adapter.forward)));
   }
 }
 

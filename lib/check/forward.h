@@ -2,8 +2,8 @@
 
 #include <string>
 
-#include "lib/check/subject.h"
-#include "lib/check/validate.h"
+#include "lib/check/run_rules.h"
+#include "lib/check/subject/subject.h"
 
 namespace moelora {
 
@@ -13,7 +13,7 @@ namespace moelora {
 void run_forward(Subject& adapter, const Subject& source, const ForwardCheckOptions& options);
 
 // What it did, for people: one line an adapter, a skipped check where it was not run.
-void tell_forwards(const std::vector<Subject>& adapters, Judgement& judgement);
+void add_forward_notes(const std::vector<Subject>& adapters, RuleResults& results);
 
 // "the forward on CPU, float gives deltas that are not the source's: 24 of 72, most in layer 1
 // expert 3 down_proj, off by 142 %". REQUIRES differences.

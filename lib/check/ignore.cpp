@@ -33,11 +33,11 @@ bool covers(const Waiver& waiver, const Finding& finding, const Deployment& depl
 
 }  // namespace
 
-std::vector<Waived> take_waived(Judgement& judgement, const Deployment& deployment,
+std::vector<Waived> take_waived(RuleResults& results, const Deployment& deployment,
                                 std::span<const Waiver> waivers) {
   std::vector<Waived> waived;
   std::vector<Finding> kept;
-  for (Finding& finding : judgement.findings) {
+  for (Finding& finding : results.findings) {
     const auto waiver = std::find_if(waivers.begin(), waivers.end(), [&](const Waiver& w) {
       return covers(w, finding, deployment);
     });
@@ -46,7 +46,7 @@ std::vector<Waived> take_waived(Judgement& judgement, const Deployment& deployme
     else
       waived.push_back({std::move(finding), waiver->reason, waiver->from});
   }
-  judgement.findings = std::move(kept);
+  results.findings = std::move(kept);
   return waived;
 }
 

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "lib/check/validate.h"
+#include "lib/check/run_rules.h"
 
 namespace moelora {
 
@@ -26,7 +26,7 @@ struct Waived {
 
 // Takes the findings that a waiver covers out of the judgement, in their order; the first waiver
 // that covers one counts.
-std::vector<Waived> take_waived(Judgement& judgement, const Deployment& deployment,
+std::vector<Waived> take_waived(RuleResults& results, const Deployment& deployment,
                                 std::span<const Waiver> waivers);
 
 // The waivers that took nothing: stale, or meant for another run.

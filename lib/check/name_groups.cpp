@@ -35,7 +35,7 @@ void NameGroups::report(RuleContext& context,
   }
 }
 
-std::string counted(size_t count, std::string_view noun) {
+std::string pluralized(size_t count, std::string_view noun) {
   return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
 }
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "lib/check/rule.h"
+#include "lib/check/rule_context.h"
 
 namespace moelora {
 
@@ -33,6 +33,6 @@ class NameGroups {
 };
 
 // "1 tensor", "12 tensors".
-std::string counted(size_t count, std::string_view noun);
+std::string pluralized(size_t count, std::string_view noun);
 
 }  // namespace moelora

@@ -34,7 +34,7 @@ bool fails(const Finding& finding, const ReportOptions& options) {
 }
 
 bool fails(const Report& report) {
-  return std::any_of(report.judgement.findings.begin(), report.judgement.findings.end(),
+  return std::any_of(report.results.findings.begin(), report.results.findings.end(),
                      [&](const Finding& finding) { return fails(finding, report.options); });
 }
 

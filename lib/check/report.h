@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "lib/check/ignore.h"
-#include "lib/check/validate.h"
+#include "lib/check/run_rules.h"
 
 namespace moelora {
 
@@ -23,7 +23,7 @@ struct ReportOptions {
 // All that a report tells.
 struct Report {
   const Deployment& deployment;
-  const Judgement& judgement;  // without what was waived
+  const RuleResults& results;  // without what was waived
   std::span<const Waived> waived;
   ReportOptions options;
 };

@@ -52,15 +52,35 @@ fs::path folder_of(const Subject& adapter) {
   return adapter.listing.empty() ? adapter.given : adapter.folder;
 }
 
+std::string on_one_line(std::string_view text) {
+  std::string out(text);
+  std::replace(out.begin(), out.end(), '\n', ' ');
+  return out;
+}
+
+bool is_word(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+// Longest run of backticks in the text: a code span needs one more around it.
+size_t longest_run(std::string_view text) {
+  size_t longest = 0, run = 0;
+  for (const char c : text) {
+    run = c == '`' ? run + 1 : 0;
+    longest = std::max(longest, run);
+  }
+  return longest;
+}
+
 }  // namespace
 
-Counts counted(std::span<const Finding> findings) {
+Counts count_findings(std::span<const Finding> findings) {
   Counts counts;
   for (const Finding& finding : findings) add(counts, finding);
   return counts;
 }
 
-Counts counted(std::span<const Finding* const> findings) {
+Counts count_findings(std::span<const Finding* const> findings) {
   Counts counts;
   for (const Finding* finding : findings) add(counts, *finding);
   return counts;
@@ -74,7 +94,7 @@ std::string counts_text(const Counts& counts) {
   return parts.empty() ? "no findings" : fmt::format("{}", fmt::join(parts, ", "));
 }
 
-std::string shown(std::string_view text) {
+std::string one_line(std::string_view text) {
   return text.empty() ? std::string() : printable(text, kLongestLine);
 }
 
@@ -89,22 +109,22 @@ std::string rule_title(const Finding& finding) {
 std::string where_text(const Finding& finding, size_t most) {
   const size_t all = finding.names.size(), count = std::min(all, most);
   if (count < 2)
-    return shown(finding.where) + (all > 1 ? fmt::format(" and {} more", all - 1) : "");
-  return list_some(finding.names, count, [](const std::string& name) { return shown(name); });
+    return one_line(finding.where) + (all > 1 ? fmt::format(" and {} more", all - 1) : "");
+  return list_some(finding.names, count, [](const std::string& name) { return one_line(name); });
 }
 
-std::string told(const Finding& finding, size_t most) {
+std::string finding_line(const Finding& finding, size_t most) {
   const std::string where = where_text(finding, most);
-  return where.empty() ? shown(finding.message) : where + ": " + shown(finding.message);
+  return where.empty() ? one_line(finding.message) : where + ": " + one_line(finding.message);
 }
 
 std::string adapter_title(const Deployment& deployment, std::optional<size_t> adapter) {
-  return adapter ? shown(deployment.adapters[*adapter].given) : "the deployment";
+  return adapter ? one_line(deployment.adapters[*adapter].given) : "the deployment";
 }
 
-std::vector<const Finding*> findings_of(const Judgement& judgement, std::optional<size_t> adapter) {
+std::vector<const Finding*> findings_of(const RuleResults& results, std::optional<size_t> adapter) {
   std::vector<const Finding*> out;
-  for (const Finding& finding : judgement.findings)
+  for (const Finding& finding : results.findings)
     if (finding.adapter == adapter) out.push_back(&finding);
   return out;
 }
@@ -112,7 +132,7 @@ std::vector<const Finding*> findings_of(const Judgement& judgement, std::optiona
 std::vector<std::optional<size_t>> places(const Report& report) {
   std::vector<std::optional<size_t>> out;
   for (size_t i = 0; i < report.deployment.adapters.size(); ++i) out.emplace_back(i);
-  if (!findings_of(report.judgement, std::nullopt).empty()) out.emplace_back(std::nullopt);
+  if (!findings_of(report.results, std::nullopt).empty()) out.emplace_back(std::nullopt);
   return out;
 }
 
@@ -135,9 +155,10 @@ std::vector<FindingGroup> grouped(std::span<const Finding> findings) {
   return groups;
 }
 
-std::string told(const FindingGroup& group) {
+std::string finding_line(const FindingGroup& group) {
   const size_t more = group.findings.size() - 1;
-  return told(group.first()) + (more == 0 ? "" : fmt::format(" ({} more of this rule)", more));
+  return finding_line(group.first()) +
+         (more == 0 ? "" : fmt::format(" ({} more of this rule)", more));
 }
 
 std::string path_of(const Report& report, const Finding& finding, const std::string& file) {
@@ -156,10 +177,10 @@ Spot spot_of(const Report& report, const Finding& finding) {
           known ? std::max(finding.column, 1) : 1};
 }
 
-std::vector<Remark> remarks(const Judgement& judgement) {
+std::vector<Remark> remarks(const RuleResults& results) {
   std::vector<Remark> out;
-  for (const std::string& note : judgement.notes) out.push_back({"note", note});
-  for (const Skipped& skipped : judgement.skipped)
+  for (const std::string& note : results.notes) out.push_back({"note", note});
+  for (const Skipped& skipped : results.skipped)
     out.push_back({"not checked", skipped.what + ": " + skipped.why});
   return out;
 }
@@ -180,11 +201,11 @@ std::string engines_text(const Deployment& deployment) {
 std::string summary_line(const Report& report) {
   const size_t adapters = report.deployment.adapters.size();
   const std::string engines = engines_text(report.deployment);
-  std::string out = fmt::format("{} in {}", counts_text(counted(report.judgement.findings)),
+  std::string out = fmt::format("{} in {}", counts_text(count_findings(report.results.findings)),
                                 number_of(static_cast<int64_t>(adapters), "adapter", "adapters"));
   if (!report.waived.empty()) out += fmt::format(", {} ignored", report.waived.size());
   return out + (engines.empty() ? "; no engine named: only rules of no engine were run"
-                                : "; judged for " + engines);
+                                : "; checked for " + engines);
 }
 
 std::string wrapped(std::string_view text, size_t width, size_t indent) {
@@ -205,6 +226,32 @@ std::string wrapped(std::string_view text, size_t width, size_t indent) {
     column += word.size();
   }
   return out;
+}
+
+std::string md_text(std::string_view text) {
+  const std::string line = on_one_line(text);
+  std::string out;
+  for (size_t i = 0; i < line.size(); ++i) {
+    const char c = line[i];
+    const bool after = i > 0 && is_word(line[i - 1]);
+    const bool inside = after && i + 1 < line.size() && is_word(line[i + 1]);
+    const bool special = std::string_view("\\`*_{}[]<>|#~").find(c) != std::string_view::npos;
+    if (special && !(c == '_' && inside)) out += '\\';
+    out += c;
+    // "@name" would call somebody, "http://" and "www." would be links.
+    if ((c == '@' && !after) || out.ends_with(":/") || out.ends_with("www.")) out += "<!-- -->";
+  }
+  return out;
+}
+
+std::string md_code(std::string_view text) {
+  if (text.empty()) return "";
+  const std::string ticks(longest_run(text) + 1, '`');
+  const char* space = ticks.size() > 1 ? " " : "";
+  std::string inside;
+  for (const char c : on_one_line(text))
+    inside += c == '|' ? std::string("\\|") : std::string(1, c);
+  return ticks + space + inside + space + ticks;
 }
 
 }  // namespace moelora

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "lib/check/rule.h"
+#include "lib/check/rule_context.h"
 #include "lib/compare/meant_deltas.h"
 #include "lib/compare/served_difference.h"
 #include "lib/model/base_model.h"

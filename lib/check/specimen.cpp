@@ -10,7 +10,6 @@
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
 #include "lib/check/embedded_specimens.h"
-#include "lib/check/validate.h"
 #include "lib/model/base_model.h"
 #include "lib/model/model_builder.h"
 
@@ -102,26 +101,6 @@ Specimen make_specimen(std::string_view id) {
   out.adapters.push_back(make_subject(make_adapter(options, spec)));
   out.engines = words(recipe->engines);
   return out;
-}
-
-size_t Specimen::remove(std::string_view part) {
-  return std::erase_if(
-      tensors(), [&](const auto& entry) { return entry.first.find(part) != std::string::npos; });
-}
-
-size_t Specimen::rename(std::string_view from, std::string_view to) {
-  TensorMap renamed;
-  size_t count = 0;
-  for (auto& [name, tensor] : tensors()) {
-    std::string next = name;
-    if (const size_t at = next.find(from); at != std::string::npos) {
-      next.replace(at, from.size(), to);
-      ++count;
-    }
-    renamed.emplace(std::move(next), std::move(tensor));
-  }
-  tensors() = std::move(renamed);
-  return count;
 }
 
 Tensor Specimen::zeros(const Shape& shape, DType dtype) const {

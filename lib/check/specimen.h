@@ -1,18 +1,14 @@
 #pragma once
 
-#include <functional>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "lib/check/subject.h"
-#include "lib/engine/engine.h"
+#include "lib/check/deployment.h"
 
 namespace moelora {
-
-struct Deployment;
 
 // A small sound adapter in memory with its base and deployment, for the examples of rules: each is
 // accepted without a finding above information by every engine in `engines`, and a rule's example
@@ -23,7 +19,7 @@ struct Specimen {
   Json base_config;                  // of the tiny base model; a change may edit it
   std::vector<std::string> engines;  // that accept it: "sglang", "vllm@0.22" ...
   ServerOptions options;
-  bool without_base = false;      // judge it without a base model
+  bool without_base = false;      // check it without a base model
   std::optional<Subject> source;  // with it the rules that compute are run too
   bool numeric = false;           // so are they with this
 
@@ -32,21 +28,9 @@ struct Specimen {
   // The tensors of the adapter's weights file.
   TensorMap& tensors() { return adapters.front().files.front().tensors; }
 
-  // Edits of tensors by a part of their names; each returns how many it touched (a rule's test
-  // demands that its example touched something).
-  size_t remove(std::string_view part);
-  size_t rename(std::string_view from, std::string_view to);
   void set(const std::string& name, Tensor tensor) { tensors()[name] = std::move(tensor); }
   Tensor zeros(const Shape& shape, DType dtype = DType::F32) const;
   Tensor random(const Shape& shape, uint64_t seed = 1) const;  // F32, uniform in +-0.1
-};
-
-// The change that fires a rule.
-struct Breaks {
-  std::string_view specimen;  // id of a sound adapter
-  std::string_view change;    // in words: "remove every v_proj tensor"
-  std::string_view engine;    // to judge it with: "sglang@0.5.10"; "" for a rule of no engine
-  void (*apply)(Specimen& specimen) = nullptr;
 };
 
 std::span<const std::string_view> specimen_ids();

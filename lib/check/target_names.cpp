@@ -6,7 +6,7 @@
 
 #include "lib/base/error.h"
 #include "lib/base/python_regex.h"
-#include "lib/check/module_paths.h"
+#include "lib/check/subject/module_paths.h"
 
 namespace moelora {
 namespace {

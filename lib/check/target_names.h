@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "lib/base/error.h"
-#include "lib/check/subject.h"
+#include "lib/check/subject/subject.h"
 
 namespace moelora {
 

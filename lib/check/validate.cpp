@@ -2,162 +2,107 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <map>
+#include <filesystem>
 #include <set>
-#include <tuple>
 
-#include "lib/base/error.h"
+#include "lib/base/utf8.h"
+#include "lib/check/forward.h"
+#include "lib/model/base_model.h"
+#include "lib/model/family.h"
 
 namespace moelora {
 namespace {
 
-bool in_versions(const Rule& rule, const EngineChoice& choice) {
-  const auto has = [&](std::string_view version) {
-    return choice.version.has(choice.engine->release(version));
-  };
-  return (rule.since.empty() || has(rule.since)) && (rule.until.empty() || !has(rule.until));
+namespace fs = std::filesystem;
+
+// What changed-file lists of pre-commit name.
+std::string adapter_path(const std::string& given) {
+  const fs::path path(given);
+  if (path.filename() != "adapter_config.json") return given;
+  const std::string folder = path.parent_path().string();
+  return folder.empty() ? "." : folder;
 }
 
-bool unreadable(const Subject& subject) {
-  return std::any_of(subject.problems.begin(), subject.problems.end(), [](const ReadProblem& p) {
-    return p.kind == ReadProblem::Kind::no_folder || p.kind == ReadProblem::Kind::bad_weights ||
-           p.kind == ReadProblem::Kind::wrong_kind || p.kind == ReadProblem::Kind::bad_shards ||
-           p.kind == ReadProblem::Kind::bad_config;
-  });
+std::string named_base(const Subject& subject) {
+  const Json* name = subject.config.find("base_model_name_or_path");
+  return name != nullptr && name->is(Json::Kind::string) ? name->as_string() : "";
 }
 
-// Why this run has no plan; it may have one where nothing is said.
-void find_obstacle(const Deployment& deployment, EngineRun& run) {
-  if (!deployment.base) {
-    run.not_planned =
-        "no base model: give --base (a folder, its config.json, or a hub name we know)";
-    return;
-  }
-  for (const Subject& subject : deployment.adapters)
-    if (unreadable(subject)) {
-      run.not_planned = subject.given + " could not be read";
-      run.unreadable = true;
-      return;
-    }
+std::optional<BaseModel> base_of(const std::vector<Subject>& adapters, const LoadOptions& load,
+                                 std::vector<std::string>& notes) {
+  if (!load.base.empty()) return open_base(load.base, load.model_specs);
+  std::set<std::string> names;
+  for (const Subject& adapter : adapters)
+    if (std::string name = named_base(adapter); !name.empty()) names.insert(std::move(name));
+  if (names.size() > 1)
+    notes.push_back(fmt::format(
+        "the adapters name {} base models ({}, {} ...), a server has one: "
+        "judged without; name it with --base",
+        names.size(), moelora::quoted(*names.begin()), moelora::quoted(*names.rbegin())));
+  return base_or_hint("", names.size() == 1 ? *names.begin() : "", load.model_specs, notes);
 }
 
-void plan_engine(const Deployment& deployment, std::span<const ServedAdapter> adapters,
-                 EngineRun& run) {
-  find_obstacle(deployment, run);
-  if (!run.not_planned.empty() || run.choice.engine->plan == nullptr) return;
-  try {
-    run.plan = run.choice.engine->plan({adapters, deployment.base->spec, deployment.base->config,
-                                        run.options, run.choice.version});
-  } catch (const std::exception& error) {
-    run.not_planned = fmt::format("this tool could not follow the server: {}", error.what());
-  }
+// What names no part of an adapter must be right even where nothing needs it.
+void check_named(const LoadOptions& load) {
+  if (!load.from.empty()) layout_by_id(load.from, Option::from);
+  for (const std::string& path : load.model_specs) parse_family(read_json_file(path), path);
 }
 
-class Runner {
- public:
-  explicit Runner(const Deployment& deployment) : deployment_(deployment) {}
+// The source is no adapter to judge: it must be readable.
+Subject source_of(const ValidateRequest& request, const std::optional<BaseModel>& base) {
+  Subject out = open_subject(adapter_path(request.source));
+  if (!out.problems.empty()) throw out.problems.front().error;
+  SubjectOptions options = request.subject;
+  options.values = false;
+  interpret(out, base, options);
+  if (out.config_error) throw *out.config_error;
+  return out;
+}
 
-  Judgement run() {
-    for (const Rule* rule : all_rules()) run_rule(*rule);
-    note_unplanned();
-    list_skipped();
-    sort_findings();
-    gather_notes();
-    return std::move(out_);
+void run_forwards(const ValidateRequest& request, Deployment& deployment) {
+  ForwardCheckOptions options;
+  options.where = open_device(request.device);
+  options.threads = request.subject.threads;
+  options.job = request.job;
+  for (Subject& adapter : deployment.adapters) run_forward(adapter, *deployment.source, options);
+}
+
+Deployment open(const ValidateRequest& request, std::vector<std::string>& notes) {
+  Deployment out;
+  for (const std::string& given : request.adapters)
+    out.adapters.push_back(open_subject(adapter_path(given)));
+  out.base = base_of(out.adapters, request.subject.load, notes);
+  out.options = request.options;
+  if (out.base) {
+    std::string note;
+    out.base_headers = read_base_headers(*out.base, note);
+    if (!note.empty()) notes.push_back(note);
   }
-
- private:
-  void run_rule(const Rule& rule) {
-    if (rule.engine.empty()) return run_for(rule, nullptr);
-    for (const EngineRun& run : deployment_.engines)
-      if (run.choice.engine->id == rule.engine && in_versions(rule, run.choice))
-        run_for(rule, &run);
+  for (Subject& adapter : out.adapters) interpret(adapter, out.base, request.subject);
+  out.numeric = request.numeric;
+  out.threads = request.subject.threads;
+  if (!request.source.empty()) {
+    out.source = source_of(request, out.base);
+    run_forwards(request, out);
   }
-
-  void run_for(const Rule& rule, const EngineRun* run) {
-    if (rule.numeric && !deployment_.numeric) return;
-    if (rule.needs_base && !deployment_.base) return skip(rule, "no base model was given (--base)");
-    if (rule.needs_source && !deployment_.source)
-      return skip(rule, "no source adapter was given (--source)");
-    if (rule.whole_deployment) return check(rule, std::nullopt, run);
-    for (size_t i = 0; i < deployment_.adapters.size(); ++i) {
-      const Subject& subject = deployment_.adapters[i];
-      if (rule.numeric && (unreadable(subject) || subject.config_error))
-        skip(rule, subject.given + " could not be read");
-      else if (rule.needs_values && subject.values.empty() && !subject.tensors.empty())
-        skip(rule, "values were not looked at (--no-values)");
-      else
-        check(rule, i, run);
-    }
-  }
-
-  void check(const Rule& rule, std::optional<size_t> adapter, const EngineRun* run) {
-    ++out_.rules_run;
-    const size_t before = out_.findings.size();
-    RuleContext context(rule, deployment_, adapter, run, out_.findings);
-    try {
-      context.run_rule();
-      if (rule.engine.empty()) context.explain_runs(before);
-    } catch (const std::exception& error) {
-      out_.findings.resize(before);
-      Finding& finding =
-          context.report(fmt::format("this rule could not be checked: {}", error.what()));
-      finding.severity = Severity::warning;
-      finding.fix.clear();
-      finding.unchecked = true;
-    }
-  }
-
-  void skip(const Rule& rule, const std::string& why) { skipped_[why].insert(rule.id); }
-
-  // What NUM003 does not tell.
-  void note_unplanned() {
-    for (const EngineRun& run : deployment_.engines)
-      if (!run.not_planned.empty() && (run.unreadable || run.choice.engine->plan == nullptr))
-        out_.skipped.push_back(
-            {"what " + run.choice.label() + " would do with the adapter", run.not_planned});
-  }
-
-  void list_skipped() {
-    for (const auto& [why, ids] : skipped_)
-      out_.skipped.push_back({fmt::format("{}", fmt::join(ids, ", ")), why});
-  }
-
-  // Findings of the deployment come last; the order of a rule's own findings stays.
-  void sort_findings() {
-    const auto key = [](const Finding& f) {
-      return std::make_tuple(f.adapter.value_or(SIZE_MAX), -static_cast<int>(f.severity),
-                             f.rule->id, std::string_view(f.engine));
-    };
-    std::stable_sort(out_.findings.begin(), out_.findings.end(),
-                     [&](const Finding& a, const Finding& b) { return key(a) < key(b); });
-  }
-
-  void gather_notes() {
-    for (const Subject& subject : deployment_.adapters)
-      for (const std::string& note : subject.notes)
-        out_.notes.push_back(
-            deployment_.adapters.size() == 1 ? note : fmt::format("{}: {}", subject.given, note));
-    for (const EngineRun& run : deployment_.engines)
-      if (run.plan)
-        for (const std::string& note : run.plan->notes)
-          out_.notes.push_back(fmt::format("{}: {}", run.choice.label(), note));
-  }
-
-  const Deployment& deployment_;
-  Judgement out_;
-  std::map<std::string, std::set<std::string_view>> skipped_;  // by reason
-};
+  for (const EngineChoice& choice : request.engines)
+    out.engines.push_back({choice, request.options, std::nullopt, ""});
+  plan_engines(out);
+  return out;
+}
 
 }  // namespace
 
-void plan_engines(Deployment& deployment) {
-  std::vector<ServedAdapter> adapters;
-  for (const Subject& subject : deployment.adapters) adapters.push_back(subject.served);
-  for (EngineRun& run : deployment.engines) plan_engine(deployment, adapters, run);
+ValidationReport validate(const ValidateRequest& request) {
+  check_named(request.subject.load);
+  std::vector<std::string> notes;
+  ValidationReport out;
+  out.deployment = open(request, notes);
+  out.results = run_rules(out.deployment);
+  add_forward_notes(out.deployment.adapters, out.results);
+  out.results.notes.insert(out.results.notes.begin(), notes.begin(), notes.end());
+  out.waived = take_waived(out.results, out.deployment, request.waivers);
+  return out;
 }
-
-Judgement validate(const Deployment& deployment) { return Runner(deployment).run(); }
 
 }  // namespace moelora

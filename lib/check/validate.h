@@ -3,27 +3,35 @@
 #include <string>
 #include <vector>
 
-#include "lib/check/rule.h"
+#include "lib/check/ignore.h"
+#include "lib/check/run_rules.h"
 
 namespace moelora {
 
-struct Skipped {
-  std::string what;  // rule ids, "SGL, VLM: ..." in groups
-  std::string why;
+// Adapters that one server is to serve, as a command line names them.
+struct ValidateRequest {
+  std::vector<std::string> adapters;  // folders, weights files or adapter_config.json in one
+  std::vector<EngineChoice> engines;
+  ServerOptions options;
+  SubjectOptions subject;  // load.base: what the server serves; "" to believe the adapters
+  std::vector<Waiver> waivers;
+  bool numeric = false;  // run the rules that compute too
+  std::string source;    // what the adapters were made from; "" unknown. REQUIRES numeric
+  DeviceChoice device = DeviceChoice::automatic;  // where forwards run
+  JobControl job;
 };
 
-struct Judgement {
-  std::vector<Finding> findings;  // by adapter, then severity (errors first), then rule id
-  std::vector<Skipped> skipped;
-  std::vector<std::string> notes;  // what was assumed
-  int64_t rules_run = 0;
+struct ValidationReport {
+  Deployment deployment;
+  RuleResults results;  // without what was waived
+  std::vector<Waived> waived;
 };
 
-// Fills the plan of every engine run. A plan that cannot be made says why in `not_planned`.
-void plan_engines(Deployment& deployment);
-
-// Runs every rule that applies on every adapter. A rule that throws becomes a finding that says
-// what could not be checked; nothing escapes.
-Judgement validate(const Deployment& deployment);
+// Reads, plans and runs every rule. What is wrong with an adapter is a finding; throws Error only
+// for what the user named wrongly: load.base, load.from, load.model_specs, a source that cannot be
+// read, a device that is not there.
+// Without load.base the base is the one that all adapters name in base_model_name_or_path, where it
+// is a known hub name; none where they disagree, as one server has one base.
+ValidationReport validate(const ValidateRequest& request);
 
 }  // namespace moelora

@@ -8,7 +8,7 @@
 #include <cstdlib>
 #include <functional>
 
-#include "lib/check/validate.h"
+#include "lib/check/run_rules.h"
 #include "lib/model/base_model.h"
 #include "lib/numeric/stats/value_scan.h"
 
@@ -63,9 +63,9 @@ int main(int argc, char** argv) {
     deployment.engines.swap(one);
   }
   plan_engines(deployment);
-  Judgement judgement;
+  RuleResults results;
   fmt::print("rules      {:8.1f} ms\n",
-             median_ms(kRounds, [&] { judgement = validate(deployment); }));
+             median_ms(kRounds, [&] { results = run_rules(deployment); }));
   uint64_t bytes = 0;
   for (const auto& [name, tensor] : subject.tensors) bytes += tensor.bytes();
   for (const int threads : {1, 2}) {
@@ -73,6 +73,6 @@ int main(int argc, char** argv) {
     fmt::print("values     {:8.1f} ms  {:.2f} GB/s, {} threads\n", ms,
                static_cast<double>(bytes) / ms / 1e6, threads);
   }
-  fmt::print("{} tensors, {} rules run, {} findings\n", subject.tensors.size(), judgement.rules_run,
-             judgement.findings.size());
+  fmt::print("{} tensors, {} rules run, {} findings\n", subject.tensors.size(), results.rules_run,
+             results.findings.size());
 }

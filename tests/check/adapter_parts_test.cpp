@@ -1,6 +1,6 @@
 // Names of an adapter taken apart: where each factor stands, and which belong together.
 
-#include "lib/check/adapter_parts.h"
+#include "lib/check/subject/adapter_parts.h"
 
 #include <doctest/doctest.h>
 

@@ -4,7 +4,8 @@
 
 #include <algorithm>
 
-#include "lib/check/json_schema.h"
+#include "lib/check/json_schema_subset.h"
+#include "lib/check/specimen.h"
 #include "lib/engine/peft/peft.h"
 #include "tests/check/goldens.h"
 
@@ -24,11 +25,11 @@ std::vector<std::string> faults(std::string_view config) {
 constexpr std::string_view kSound =
     R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]})";
 
-Judgement judge_config(std::string_view specimen, std::string_view key, Json value,
-                       std::string_view engine = "") {
+RuleResults check_config(std::string_view specimen, std::string_view key, Json value,
+                         std::string_view engine = "") {
   Specimen s = make_specimen(specimen);
   s.config().set(key, std::move(value));
-  return validate(deployment_of(std::move(s), engine));
+  return run_rules(deployment_of(std::move(s), engine));
 }
 
 }  // namespace
@@ -72,7 +73,7 @@ TEST_CASE("a missing key is an error for those who read it") {
   const auto severity = [](std::string_view key, std::string_view engine) {
     Specimen s = make_specimen("qwen3_moe_per_expert");
     s.config().erase(key);
-    return worst(found_by(validate(deployment_of(std::move(s), engine)), "CFG001"));
+    return worst(found_by(run_rules(deployment_of(std::move(s), engine)), "CFG001"));
   };
   for (const char* key : {"r", "lora_alpha"})
     for (const char* engine : {"", "sglang", "vllm"})
@@ -87,10 +88,10 @@ TEST_CASE("a missing key is an error for those who read it") {
 }
 
 TEST_CASE("target_modules may be null, but for SGLang") {
-  CHECK(found_by(judge_config("qwen3_moe_stacked_params", "target_modules", Json()), "CFG001")
+  CHECK(found_by(check_config("qwen3_moe_stacked_params", "target_modules", Json()), "CFG001")
             .empty());
   const auto found =
-      found_by(judge_config("qwen3_moe_per_expert", "target_modules", Json(), "sglang"), "CFG001");
+      found_by(check_config("qwen3_moe_per_expert", "target_modules", Json(), "sglang"), "CFG001");
   REQUIRE(!found.empty());
   CHECK(found[0].severity == Severity::error);
   CHECK(found[0].server_text.find("'NoneType' object is not iterable") != std::string::npos);
@@ -98,7 +99,7 @@ TEST_CASE("target_modules may be null, but for SGLang") {
 
 TEST_CASE("a finding of a config points at its line") {
   const auto found =
-      found_by(judge_config("qwen3_moe_per_expert", "init_lora_weights", "olora"), "CFG004");
+      found_by(check_config("qwen3_moe_per_expert", "init_lora_weights", "olora"), "CFG004");
   REQUIRE(found.size() == 1);
   CHECK(found[0].file == "adapter_config.json");
   CHECK(found[0].where == "init_lora_weights");
@@ -112,14 +113,14 @@ TEST_CASE("ranks are compared after rank_pattern, by any name the module has") {
       if (name.find(part) != std::string::npos)
         tensor = name.find("lora_A") != std::string::npos ? tensor.slice(0, 0, 2)
                                                           : tensor.slice(1, 0, 2);
-    return validate(deployment_of(std::move(s), ""));
+    return run_rules(deployment_of(std::move(s), ""));
   };
   for (const char* key : {"o_proj", "self_attn.o_proj", ".*\\.o_proj", "o_.*"}) {
     CAPTURE(key);
-    const Judgement judgement = with_pattern(key, "o_proj");
-    INFO(told(judgement));
-    CHECK(found_by(judgement, "CFG002").empty());
-    CHECK(found_by(judgement, "CFG003").empty());
+    const RuleResults results = with_pattern(key, "o_proj");
+    INFO(findings_text(results));
+    CHECK(found_by(results, "CFG002").empty());
+    CHECK(found_by(results, "CFG003").empty());
   }
   const auto wrong = found_by(with_pattern("o_proj", "q_b_proj"), "CFG002");
   REQUIRE(wrong.size() == 2);
@@ -129,7 +130,7 @@ TEST_CASE("ranks are compared after rank_pattern, by any name the module has") {
 TEST_CASE("a pattern of expert parameters is alive by the parameter's path only") {
   const auto dead = [](const char* key) {
     return found_by(
-               judge_config("qwen3_moe_stacked_params", "alpha_pattern", Json::object({{key, 16}})),
+               check_config("qwen3_moe_stacked_params", "alpha_pattern", Json::object({{key, 16}})),
                "CFG003")
         .size();
   };
@@ -144,18 +145,18 @@ TEST_CASE("a pattern of expert parameters is alive by the parameter's path only"
 
 TEST_CASE("only inits that change the base weights are refused") {
   for (const char* init : {"pissa", "pissa_niter_4", "olora", "corda", "lora_ga", "loftq"})
-    CHECK(found_by(judge_config("qwen3_moe_per_expert", "init_lora_weights", init), "CFG004")
+    CHECK(found_by(check_config("qwen3_moe_per_expert", "init_lora_weights", init), "CFG004")
               .size() == 1);
   for (const char* init : {"gaussian", "eva", "orthogonal"})
-    CHECK(found_by(judge_config("qwen3_moe_per_expert", "init_lora_weights", init), "CFG004")
+    CHECK(found_by(check_config("qwen3_moe_per_expert", "init_lora_weights", init), "CFG004")
               .empty());
 }
 
 TEST_CASE("targets name modules by their ends, by regular expression, and experts by any name") {
   const auto count = [](Json targets) {
-    const Judgement judgement =
-        judge_config("qwen3_moe_per_expert", "target_modules", std::move(targets));
-    return worst(found_by(judgement, "CFG005"));
+    const RuleResults results =
+        check_config("qwen3_moe_per_expert", "target_modules", std::move(targets));
+    return worst(found_by(results, "CFG005"));
   };
   const Json whole =
       Json::strings({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"});
@@ -175,7 +176,7 @@ TEST_CASE("targets name modules by their ends, by regular expression, and expert
 
 TEST_CASE("a target that the base model has nowhere is only information") {
   const auto found =
-      found_by(judge_config("qwen3_moe_per_expert", "target_modules",
+      found_by(check_config("qwen3_moe_per_expert", "target_modules",
                             Json::strings({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
                                            "up_proj", "down_proj", "c_attn"})),
                "CFG005");
@@ -187,18 +188,18 @@ TEST_CASE("a target that the base model has nowhere is only information") {
 TEST_CASE("variants that PEFT knows are no error of PEFT") {
   const auto severity = [](const char* key, std::string_view engine) {
     return worst(found_by(
-        judge_config("qwen3_moe_stacked_params", key, Json::array({Json(1), Json(2)}), engine),
+        check_config("qwen3_moe_stacked_params", key, Json::array({Json(1), Json(2)}), engine),
         "CFG007"));
   };
   CHECK(severity("alora_invocation_tokens", "") == Severity::error);
   CHECK(severity("alora_invocation_tokens", "vllm") == Severity::error);
   CHECK(severity("alora_invocation_tokens", "peft@0.17") == Severity::error);
   CHECK(severity("alora_invocation_tokens", "peft@0.18") == Severity::information);
-  CHECK(found_by(judge_config("qwen3_moe_per_expert", "use_qalora", false), "CFG007").empty());
-  CHECK(found_by(judge_config("qwen3_moe_per_expert", "layer_replication", Json::array()), "CFG007")
+  CHECK(found_by(check_config("qwen3_moe_per_expert", "use_qalora", false), "CFG007").empty());
+  CHECK(found_by(check_config("qwen3_moe_per_expert", "layer_replication", Json::array()), "CFG007")
             .empty());
   const auto training = found_by(
-      judge_config("qwen3_moe_per_expert", "velora_config", Json::object({{"num_groups", 64}})),
+      check_config("qwen3_moe_per_expert", "velora_config", Json::object({{"num_groups", 64}})),
       "CFG007");
   REQUIRE(training.size() == 1);
   CHECK(training[0].severity == Severity::information);
@@ -206,7 +207,7 @@ TEST_CASE("variants that PEFT knows are no error of PEFT") {
 
 TEST_CASE("half of gate and up is PEFT's error from 0.19 on") {
   const auto severity = [](std::string_view engine) {
-    const auto found = found_by(judge_config("qwen3_moe_per_expert", "target_modules",
+    const auto found = found_by(check_config("qwen3_moe_per_expert", "target_modules",
                                              Json::strings({"q_proj", "k_proj", "v_proj", "o_proj",
                                                             "up_proj", "down_proj"}),
                                              engine),
@@ -230,7 +231,7 @@ TEST_CASE("layers_to_transform is trusted from PEFT 0.20 on") {
     Specimen s = make_specimen("qwen3_moe_per_expert");
     s.config().set("layers_to_transform", Json::array({Json(0), Json(1)}));
     if (version != nullptr) s.config().set("peft_version", version);
-    return found_by(validate(deployment_of(std::move(s), "")), "CFG009").size();
+    return found_by(run_rules(deployment_of(std::move(s), "")), "CFG009").size();
   };
   CHECK(count(nullptr) == 1);
   CHECK(count("0.18.1") == 1);

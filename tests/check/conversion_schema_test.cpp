@@ -2,7 +2,7 @@
 
 #include <doctest/doctest.h>
 
-#include "lib/check/json_schema.h"
+#include "lib/check/json_schema_subset.h"
 #include "lib/engine/write_buffers.h"
 #include "tests/adapter/goldens.h"
 

@@ -5,9 +5,9 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
-#include "lib/check/markdown.h"
+#include "lib/check/report_parts.h"
 #include "lib/io/json.h"
-#include "tests/check/made_verdict.h"
+#include "tests/check/made_report.h"
 
 using namespace moelora;
 

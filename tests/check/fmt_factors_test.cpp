@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include "lib/base/cast.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/specimen.h"
 #include "tests/check/goldens.h"
 
 using namespace moelora;
@@ -16,11 +18,11 @@ const std::string kQ = "base_model.model.model.layers.0.self_attn.q_proj.lora_";
 }  // namespace
 
 TEST_CASE("orphans are gathered by what is missing") {
-  const Judgement judgement = judge_specimen("qwen3_moe_per_expert", [](Specimen& s) {
-    s.remove("o_proj.lora_B");
-    s.remove("layers.0.self_attn.k_proj.lora_A");
+  const RuleResults results = check_specimen("qwen3_moe_per_expert", [](Specimen& s) {
+    remove_tensors(s, "o_proj.lora_B");
+    remove_tensors(s, "layers.0.self_attn.k_proj.lora_A");
   });
-  const auto found = found_by(judgement, "FMT006");
+  const auto found = found_by(results, "FMT006");
   REQUIRE(found.size() == 2);
   CHECK(found[0].names.size() == 1);
   CHECK(found[0].message == "has no lora_A beside it");
@@ -38,32 +40,32 @@ TEST_CASE("an empty factor is an error, an up without elements on both sides is 
                           layer, e, side),
               s.zeros({0}));
   };
-  const Judgement judgement = judge_specimen("qwen3_moe_per_expert", empty_up);
-  INFO(told(judgement));
-  CHECK(worst(found_by(judgement, "FMT007")) == Severity::warning);  // this base has a gate
+  const RuleResults results = check_specimen("qwen3_moe_per_expert", empty_up);
+  INFO(findings_text(results));
+  CHECK(worst(found_by(results, "FMT007")) == Severity::warning);  // this base has a gate
   for (const Shape& shape : {Shape{0}, Shape{256}, Shape{0, 64}, Shape{}}) {
     CAPTURE(to_string(shape));
     Specimen specimen = make_specimen("qwen3_moe_per_expert");
     specimen.set(kQ + "A.weight", specimen.zeros(shape));
-    CHECK(worst(found_by(validate(deployment_of(std::move(specimen), "")), "FMT007")) ==
+    CHECK(worst(found_by(run_rules(deployment_of(std::move(specimen), "")), "FMT007")) ==
           Severity::error);
   }
 }
 
 TEST_CASE("the token shared, where a number is expected, is named") {
-  const Judgement judgement = judge_specimen("qwen3_moe_per_expert", [](Specimen& s) {
-    s.rename(".experts.0.gate_proj", ".experts.shared.gate_proj");
+  const RuleResults results = check_specimen("qwen3_moe_per_expert", [](Specimen& s) {
+    rename_tensors(s, ".experts.0.gate_proj", ".experts.shared.gate_proj");
   });
-  const auto found = found_by(judgement, "FMT010");
+  const auto found = found_by(results, "FMT010");
   REQUIRE(found.size() == 1);
   CHECK(found[0].message.find("\"shared\" stands where") != std::string::npos);
 }
 
 TEST_CASE("an order of lora_B that cannot matter, or is marked, is not asked for") {
-  CHECK(found_by(judge_golden("qwen3_moe", "peft_params", true).judgement, "FMT011").size() == 1);
-  CHECK(found_by(judge_golden("qwen3_moe", "peft_params_grouped_b", true).judgement, "FMT011")
-            .empty());
-  CHECK(found_by(judge_specimen("qwen3_moe_stacked_params", [](Specimen&) {}), "FMT011").empty());
+  CHECK(found_by(check_golden("qwen3_moe", "peft_params", true).results, "FMT011").size() == 1);
+  CHECK(
+      found_by(check_golden("qwen3_moe", "peft_params_grouped_b", true).results, "FMT011").empty());
+  CHECK(found_by(check_specimen("qwen3_moe_stacked_params", [](Specimen&) {}), "FMT011").empty());
   const auto unsloth_rank_1 = [](Specimen& s) {
     s.config().erase("moelora");
     s.config().erase("lora_B_layout");
@@ -73,15 +75,15 @@ TEST_CASE("an order of lora_B that cannot matter, or is marked, is not asked for
       tensor = name.find("lora_A") != std::string::npos ? tensor.slice(0, 0, tensor.dim(0) / 4)
                                                         : tensor.slice(1, 0, tensor.dim(1) / 4);
   };
-  const Judgement judgement = judge_specimen("qwen3_moe_stacked_params", unsloth_rank_1);
-  INFO(told(judgement));
-  CHECK(found_by(judgement, "FMT011").empty());
+  const RuleResults results = check_specimen("qwen3_moe_stacked_params", unsloth_rank_1);
+  INFO(findings_text(results));
+  CHECK(found_by(results, "FMT011").empty());
 }
 
 TEST_CASE("reversed roles matter to the servers that read stacked pairs") {
   const auto severity = [](const std::vector<std::string>& engines) {
     return worst(found_by(
-        judge_golden("qwen3_moe", "peft_params_swapped_roles", true, engines).judgement, "FMT013"));
+        check_golden("qwen3_moe", "peft_params_swapped_roles", true, engines).results, "FMT013"));
   };
   CHECK(severity({}) == Severity::warning);
   CHECK(severity({"vllm"}) == Severity::error);
@@ -93,7 +95,7 @@ TEST_CASE("dtypes that are no floats are errors, F64 is a warning, the float typ
     Specimen specimen = make_specimen("qwen3_moe_per_expert");
     specimen.set(kQ + "A.weight",
                  is_float(dtype) ? filled({4, 64}, 0.5F, dtype) : specimen.zeros({4, 64}, dtype));
-    const auto found = found_by(validate(deployment_of(std::move(specimen), "")), "FMT016");
+    const auto found = found_by(run_rules(deployment_of(std::move(specimen), "")), "FMT016");
     return found.empty() ? Severity::information : worst(found);
   };
   for (DType dtype : {DType::F32, DType::F16, DType::BF16})
@@ -111,15 +113,15 @@ TEST_CASE("an even share of the experts is told from a smaller rank by the rank 
       const bool a = name.find("lora_A") != std::string::npos;
       tensor = tensor.slice(a ? 0 : 1, 0, per_expert_rows);
     }
-    return validate(deployment_of(std::move(s), ""));
+    return run_rules(deployment_of(std::move(s), ""));
   };
   for (const int64_t local : {1, 2, 4}) {
-    const Judgement judgement = with_rows(local * 4);
-    INFO(told(judgement));
-    CHECK(found_by(judgement, "FMT017").size() == 1);
-    CHECK(found_by(judgement, "CFG002").empty());
+    const RuleResults results = with_rows(local * 4);
+    INFO(findings_text(results));
+    CHECK(found_by(results, "FMT017").size() == 1);
+    CHECK(found_by(results, "CFG002").empty());
   }
-  const Judgement smaller = with_rows(24);  // rank 3 of 8 experts; 6 experts are no even share
+  const RuleResults smaller = with_rows(24);  // rank 3 of 8 experts; 6 experts are no even share
   CHECK(found_by(smaller, "FMT017").empty());
   CHECK(worst(found_by(smaller, "CFG002")) == Severity::error);
 }

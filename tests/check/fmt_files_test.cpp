@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "lib/check/specimen.h"
 #include "tests/check/goldens.h"
 
 using namespace moelora;
@@ -23,17 +24,17 @@ void unread(Specimen& s) {
 }  // namespace
 
 TEST_CASE("a fault of the adapter's own file is told once, though the file is read twice") {
-  const Judgement judgement = judge_specimen("qwen3_moe_per_expert", [](Specimen& s) {
+  const RuleResults results = check_specimen("qwen3_moe_per_expert", [](Specimen& s) {
     unread(s);
     const Error error("adapter/adapter_model.safetensors: a", "has 3 bytes");
     add_problem(s, ReadProblem::Kind::bad_weights, "", error);
     add_problem(s, ReadProblem::Kind::bad_weights, "adapter_model.safetensors", error);
   });
-  const auto found = found_by(judgement, "FMT001");
+  const auto found = found_by(results, "FMT001");
   REQUIRE(found.size() == 1);
   CHECK(found[0].where == "a");
   CHECK(found[0].message == "has 3 bytes");
-  CHECK(found_by(judgement, "FMT002").empty());
+  CHECK(found_by(results, "FMT002").empty());
 }
 
 TEST_CASE("a malformed file beside the adapter matters to SGLang alone") {
@@ -41,18 +42,18 @@ TEST_CASE("a malformed file beside the adapter matters to SGLang alone") {
     add_problem(s, ReadProblem::Kind::bad_weights, "other.safetensors",
                 Error("adapter/other.safetensors", "has 3 bytes"));
   };
-  CHECK(worst(found_by(judge_specimen("qwen3_moe_per_expert", change), "FMT001")) ==
+  CHECK(worst(found_by(check_specimen("qwen3_moe_per_expert", change), "FMT001")) ==
         Severity::warning);
-  CHECK(worst(found_by(judge_specimen("qwen3_moe_per_expert", change, "sglang"), "FMT001")) ==
+  CHECK(worst(found_by(check_specimen("qwen3_moe_per_expert", change, "sglang"), "FMT001")) ==
         Severity::error);
-  CHECK(worst(found_by(judge_specimen("qwen3_moe_per_expert", change, "vllm"), "FMT001")) ==
+  CHECK(worst(found_by(check_specimen("qwen3_moe_per_expert", change, "vllm"), "FMT001")) ==
         Severity::information);
 }
 
 TEST_CASE("each way in which weights cannot be read has one rule") {
   const auto rules_of = [](void (*change)(Specimen&)) {
     std::vector<std::string_view> out;
-    for (const Finding& f : judge_specimen("qwen3_moe_per_expert", change).findings)
+    for (const Finding& f : check_specimen("qwen3_moe_per_expert", change).findings)
       if (f.severity == Severity::error) out.push_back(f.rule->id);
     return out;
   };
@@ -86,7 +87,7 @@ TEST_CASE("each way in which weights cannot be read has one rule") {
 TEST_CASE("shards are an error for PEFT and vLLM, information for SGLang, else a warning") {
   const auto sharded = [](Specimen& s) { s.adapter().sharded = true; };
   const auto severity = [&](std::string_view engine) {
-    return worst(found_by(judge_specimen("qwen3_moe_per_expert", sharded, engine), "FMT004"));
+    return worst(found_by(check_specimen("qwen3_moe_per_expert", sharded, engine), "FMT004"));
   };
   CHECK(severity("") == Severity::warning);
   CHECK(severity("peft") == Severity::error);
@@ -95,12 +96,12 @@ TEST_CASE("shards are an error for PEFT and vLLM, information for SGLang, else a
 }
 
 TEST_CASE("what only the reader refuses is told in its words") {
-  const Judgement judgement = judge_specimen("qwen3_moe_per_expert", [](Specimen& s) {
+  const RuleResults results = check_specimen("qwen3_moe_per_expert", [](Specimen& s) {
     s.set("model.layers.0.self_attn.q_proj.lora_A.weight",
           s.random({4, 64}));  // the same factor without the prefix
   });
-  INFO(told(judgement));
-  const auto found = found_by(judgement, "FMT021");
+  INFO(findings_text(results));
+  const auto found = found_by(results, "FMT021");
   REQUIRE(found.size() == 1);
   CHECK(found[0].message.find("names the same factor as") != std::string::npos);
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "lib/base/cast.h"
+#include "lib/check/specimen.h"
 #include "tests/check/goldens.h"
 
 using namespace moelora;
@@ -27,7 +28,7 @@ TEST_CASE("the first value that is not finite is named by its coordinates, in al
     specimen.set(kQ + "A.weight", tensor.map_sources(dtype, [&](const SourcePtr& source) {
       return cast_source(source, dtype);
     }));
-    const auto found = found_by(validate(deployment_of(std::move(specimen), "")), "FMT008");
+    const auto found = found_by(run_rules(deployment_of(std::move(specimen), "")), "FMT008");
     REQUIRE(found.size() == 1);
     CHECK(found[0].message == "1 NaN and 1 infinity in 1 tensor, the first at [3, 17]");
     CHECK(found[0].names == std::vector<std::string>{kQ + "A.weight"});
@@ -41,7 +42,7 @@ TEST_CASE("a lora_B is untrained below a standard deviation of 1e-6, and not abo
     for (size_t i = 0; i < values.size(); i += 2) values[i] = -b;
     specimen.set(kQ + "B.weight", Tensor::of_f32({64, 4}, values));
     if (a == 0) specimen.set(kQ + "A.weight", specimen.zeros({4, 64}));
-    return found_by(validate(deployment_of(std::move(specimen), "")), "FMT009").size();
+    return found_by(run_rules(deployment_of(std::move(specimen), "")), "FMT009").size();
   };
   CHECK(severity_of(1, 0) == 1);
   CHECK(severity_of(1, 0.9e-6F) == 1);
@@ -50,12 +51,12 @@ TEST_CASE("a lora_B is untrained below a standard deviation of 1e-6, and not abo
 }
 
 TEST_CASE("an adapter whose every lora_B is zero is the base model, an error") {
-  const Judgement judgement = judge_specimen("qwen3_moe_per_expert", [](Specimen& s) {
+  const RuleResults results = check_specimen("qwen3_moe_per_expert", [](Specimen& s) {
     for (auto& [name, tensor] : s.tensors())
       if (name.find("lora_B") != std::string::npos)
         tensor = Tensor::zeros(tensor.dtype(), tensor.shape());
   });
-  const auto found = found_by(judgement, "FMT009");
+  const auto found = found_by(results, "FMT009");
   REQUIRE(found.size() == 1);
   CHECK(found[0].severity == Severity::error);
   CHECK(found[0].message ==
@@ -64,8 +65,8 @@ TEST_CASE("an adapter whose every lora_B is zero is the base model, an error") {
 }
 
 TEST_CASE("an embedding starts with a lora_A of zeros, which is only information") {
-  const Judgement judgement = judge_golden("gpt_oss", "embed_lm_head", true).judgement;
-  CHECK(worst(found_by(judgement, "FMT009")) == Severity::information);
+  const RuleResults results = check_golden("gpt_oss", "embed_lm_head", true).results;
+  CHECK(worst(found_by(results, "FMT009")) == Severity::information);
 }
 
 TEST_CASE("equal experts are found in every layout, and what would collapse them is named") {
@@ -78,25 +79,25 @@ TEST_CASE("equal experts are found in every layout, and what would collapse them
         continue;
       tensor = filled(tensor.shape(), 0.25F);
     }
-    const auto found = found_by(validate(deployment_of(std::move(s), "")), "FMT018");
+    const auto found = found_by(run_rules(deployment_of(std::move(s), "")), "FMT018");
     REQUIRE(found.size() == 1);
     CHECK(found[0].severity == Severity::information);
     CHECK(found[0].message.find("one for all experts") != std::string::npos);
     CHECK(found[0].fix.find("--to shared-outer") != std::string::npos);
   }
-  CHECK(found_by(judge_specimen("qwen3_moe_per_expert", [](Specimen&) {}), "FMT018").empty());
-  CHECK(found_by(judge_specimen("qwen3_moe_shared_outer", [](Specimen&) {}), "FMT018").empty());
-  const auto tinker = judge_golden("gpt_oss", "tinker.build_lora_adapter", true).judgement;
+  CHECK(found_by(check_specimen("qwen3_moe_per_expert", [](Specimen&) {}), "FMT018").empty());
+  CHECK(found_by(check_specimen("qwen3_moe_shared_outer", [](Specimen&) {}), "FMT018").empty());
+  const auto tinker = check_golden("gpt_oss", "tinker.build_lora_adapter", true).results;
   CHECK(found_by(tinker, "FMT018").size() == 1);  // an expanded shared outer
 }
 
 TEST_CASE("experts that were never trained are no equal experts") {
-  const Judgement judgement = judge_specimen("qwen3_moe_per_expert", [](Specimen& s) {
+  const RuleResults results = check_specimen("qwen3_moe_per_expert", [](Specimen& s) {
     for (auto& [name, tensor] : s.tensors())
       if (name.find("experts") != std::string::npos && name.find("lora_B") != std::string::npos)
         tensor = Tensor::zeros(tensor.dtype(), tensor.shape());
   });
-  CHECK(found_by(judgement, "FMT018").empty());
+  CHECK(found_by(results, "FMT018").empty());
 }
 
 TEST_CASE("F16 overflows where value times scale passes 65504, not before") {
@@ -104,7 +105,7 @@ TEST_CASE("F16 overflows where value times scale passes 65504, not before") {
     Specimen s = make_specimen("qwen3_moe_per_expert");
     s.set(kQ + "B.weight", filled({64, 4}, value, DType::F16));
     size_t errors = 0;
-    for (const Finding& f : found_by(validate(deployment_of(std::move(s), "")), "FMT020"))
+    for (const Finding& f : found_by(run_rules(deployment_of(std::move(s), "")), "FMT020"))
       errors += f.severity == Severity::error ? 1U : 0U;
     return errors;
   };
@@ -113,11 +114,11 @@ TEST_CASE("F16 overflows where value times scale passes 65504, not before") {
 }
 
 TEST_CASE("wide factors are told beside a BF16 base model, with what is lost") {
-  const Judgement judgement = judge_specimen("qwen3_moe_per_expert", [](Specimen&) {});
-  const auto found = found_by(judgement, "FMT020");
+  const RuleResults results = check_specimen("qwen3_moe_per_expert", [](Specimen&) {});
+  const auto found = found_by(results, "FMT020");
   REQUIRE(found.size() == 1);
   CHECK(found[0].message.find("a value changes by 0.39 % at most") != std::string::npos);
   const auto f32_base = [](Specimen& s) { s.base_config.set("dtype", "float32"); };
-  CHECK(found_by(judge_specimen("qwen3_moe_per_expert", f32_base), "FMT020").empty());
-  CHECK(found_by(judge_golden("gpt_oss", "peft_params_bf16", true).judgement, "FMT020").empty());
+  CHECK(found_by(check_specimen("qwen3_moe_per_expert", f32_base), "FMT020").empty());
+  CHECK(found_by(check_golden("gpt_oss", "peft_params_bf16", true).results, "FMT020").empty());
 }

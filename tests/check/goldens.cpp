@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "lib/base/cast.h"
+#include "lib/check/specimen.h"
 #include "lib/model/base_model.h"
 
 namespace moelora::test {
@@ -20,9 +21,9 @@ std::string data(const std::string& family) {
 
 }  // namespace
 
-GoldenJudgement judge_golden(const std::string& family, const std::string& name, bool with_base,
-                             const std::vector<std::string>& engines) {
-  GoldenJudgement out;
+GoldenResults check_golden(const std::string& family, const std::string& name, bool with_base,
+                           const std::vector<std::string>& engines) {
+  GoldenResults out;
   if (with_base) out.deployment.base = open_base(data(family) + "/base");
   Subject subject = open_subject(data(family) + "/" + name);
   interpret(subject, out.deployment.base, {});
@@ -30,26 +31,27 @@ GoldenJudgement judge_golden(const std::string& family, const std::string& name,
   for (const std::string& engine : engines)
     out.deployment.engines.push_back({parse_engine(engine), {}, std::nullopt, ""});
   plan_engines(out.deployment);
-  out.judgement = validate(out.deployment);
+  out.results = run_rules(out.deployment);
   return out;
 }
 
-Judgement judge_specimen(std::string_view id, void (*change)(Specimen&), std::string_view engine) {
+RuleResults check_specimen(std::string_view id, void (*change)(Specimen&),
+                           std::string_view engine) {
   Specimen specimen = make_specimen(id);
   change(specimen);
-  return validate(deployment_of(std::move(specimen), engine));
+  return run_rules(deployment_of(std::move(specimen), engine));
 }
 
-std::vector<Finding> found_by(const Judgement& judgement, std::string_view rule) {
+std::vector<Finding> found_by(const RuleResults& results, std::string_view rule) {
   std::vector<Finding> out;
-  std::copy_if(judgement.findings.begin(), judgement.findings.end(), std::back_inserter(out),
+  std::copy_if(results.findings.begin(), results.findings.end(), std::back_inserter(out),
                [&](const Finding& finding) { return finding.rule->id == rule; });
   return out;
 }
 
-Finding only(const Judgement& judgement, std::string_view rule) {
-  const auto found = found_by(judgement, rule);
-  INFO(told(judgement));
+Finding only(const RuleResults& results, std::string_view rule) {
+  const auto found = found_by(results, rule);
+  INFO(findings_text(results));
   REQUIRE(found.size() == 1);
   return found[0];
 }
@@ -69,9 +71,9 @@ Tensor filled(const Shape& shape, float value, DType dtype) {
   });
 }
 
-std::string told(const Judgement& judgement) {
+std::string findings_text(const RuleResults& results) {
   std::string out;
-  for (const Finding& f : judgement.findings)
+  for (const Finding& f : results.findings)
     out += fmt::format("{} {} [{}] {}: {} | {}\n", f.rule->id, severity_name(f.severity), f.engine,
                        f.where, f.message, f.server_text);
   return out;

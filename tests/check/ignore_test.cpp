@@ -6,7 +6,7 @@
 #include <fstream>
 
 #include "lib/check/project.h"
-#include "tests/check/made_verdict.h"
+#include "tests/check/made_report.h"
 #include "tests/io/error_text.h"
 #include "tests/io/temp_folder.h"
 
@@ -49,19 +49,19 @@ TEST_CASE("a glob's * takes slashes too, and nothing else is special but ?") {
 }
 
 TEST_CASE("a waiver takes the findings of its rule in the adapters it names") {
-  MadeVerdict verdict = sound_verdict();
-  verdict.add(kLoneQ, 0, "in a");
-  verdict.add(kLoneQ, 1, "in b");
-  verdict.add(kDeadPattern, 1, "other rule");
-  verdict.add(kLoneQ, std::nullopt, "of the deployment");
+  MadeReport made = sound_report();
+  made.add(kLoneQ, 0, "in a");
+  made.add(kLoneQ, 1, "in b");
+  made.add(kDeadPattern, 1, "other rule");
+  made.add(kLoneQ, std::nullopt, "of the deployment");
   const std::vector<Waiver> waivers = {{&kLoneQ, "why", "*/b", "p:1:1", ""},
                                        {&kCoverage, "why", "", "p:2:1", ""}};
-  const auto waived = take_waived(verdict.judgement, verdict.deployment, waivers);
+  const auto waived = take_waived(made.results, made.deployment, waivers);
   REQUIRE(waived.size() == 1);
   CHECK(waived[0].finding.message == "in b");
   CHECK(waived[0].reason == "why");
-  REQUIRE(verdict.judgement.findings.size() == 3);
-  CHECK(verdict.judgement.findings[1].message == "other rule");
+  REQUIRE(made.results.findings.size() == 3);
+  CHECK(made.results.findings[1].message == "other rule");
   const auto stale = unused(waivers, waived);
   REQUIRE(stale.size() == 1);
   CHECK(stale[0]->from == "p:2:1");
@@ -69,11 +69,11 @@ TEST_CASE("a waiver takes the findings of its rule in the adapters it names") {
 
 TEST_CASE("the glob of a project file is meant from its folder, wherever the tool runs") {
   const auto taken = [](const char* folder, const char* glob, const char* given) {
-    MadeVerdict verdict = sound_verdict();
-    verdict.deployment.adapters[0].given = given;
-    verdict.add(kLoneQ, 0, "q");
+    MadeReport made = sound_report();
+    made.deployment.adapters[0].given = given;
+    made.add(kLoneQ, 0, "q");
     const std::vector<Waiver> waivers = {{&kLoneQ, "why", glob, "p:1:1", folder}};
-    return take_waived(verdict.judgement, verdict.deployment, waivers).size() == 1;
+    return take_waived(made.results, made.deployment, waivers).size() == 1;
   };
   CHECK(taken("..", "adapters/x", "../adapters/x"));
   CHECK(taken("../", "adapters/x", "../adapters/./y/../x/"));
@@ -84,19 +84,19 @@ TEST_CASE("the glob of a project file is meant from its folder, wherever the too
 }
 
 TEST_CASE("a waiver without an adapter takes the deployment's findings too") {
-  MadeVerdict verdict = sound_verdict();
-  verdict.add(kMixed, std::nullopt, "of the deployment");
+  MadeReport made = sound_report();
+  made.add(kMixed, std::nullopt, "of the deployment");
   const std::vector<Waiver> waivers = {{&kMixed, "why", "", "--ignore", ""}};
-  CHECK(take_waived(verdict.judgement, verdict.deployment, waivers).size() == 1);
-  CHECK(verdict.judgement.findings.empty());
+  CHECK(take_waived(made.results, made.deployment, waivers).size() == 1);
+  CHECK(made.results.findings.empty());
 }
 
 TEST_CASE("the first waiver that covers a finding gives the reason") {
-  MadeVerdict verdict = sound_verdict();
-  verdict.add(kLoneQ, 0, "q");
+  MadeReport made = sound_report();
+  made.add(kLoneQ, 0, "q");
   const std::vector<Waiver> waivers = {{&kLoneQ, "first", "", "p:1:1", ""},
                                        {&kLoneQ, "second", "", "p:2:1", ""}};
-  CHECK(take_waived(verdict.judgement, verdict.deployment, waivers)[0].reason == "first");
+  CHECK(take_waived(made.results, made.deployment, waivers)[0].reason == "first");
 }
 
 TEST_CASE("a project file gives base, engines, server options and waivers") {

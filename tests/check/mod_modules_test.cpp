@@ -3,7 +3,9 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
-#include "lib/check/base_headers.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/specimen.h"
+#include "lib/check/subject/base_headers.h"
 #include "lib/model/base_model.h"
 #include "tests/check/goldens.h"
 
@@ -12,11 +14,11 @@ using namespace moelora::test;
 
 namespace {
 
-Judgement rename(std::string_view specimen, const char* from, const char* to,
-                 std::string_view engine = "") {
+RuleResults rename(std::string_view specimen, const char* from, const char* to,
+                   std::string_view engine = "") {
   Specimen s = make_specimen(specimen);
-  REQUIRE(s.rename(from, to) > 0);
-  return validate(deployment_of(std::move(s), engine));
+  REQUIRE(rename_tensors(s, from, to) > 0);
+  return run_rules(deployment_of(std::move(s), engine));
 }
 
 }  // namespace
@@ -54,8 +56,8 @@ TEST_CASE("many different unknown names are judged without asking for each") {
   for (int i = 0; i < 3000; ++i)
     s.set(fmt::format("base_model.model.model.layers.0.x{}y.proj_{}.lora_A.weight", i, i),
           s.zeros({4, 64}));
-  const Judgement judgement = validate(deployment_of(std::move(s), ""));
-  const auto found = found_by(judgement, "MOD001");
+  const RuleResults results = run_rules(deployment_of(std::move(s), ""));
+  const auto found = found_by(results, "MOD001");
   CHECK(found.size() <= 22);
   size_t names = 0;
   for (const Finding& finding : found) names += finding.names.size();
@@ -67,12 +69,12 @@ TEST_CASE("modules of vision towers are not judged where the base model has one"
     s.set("base_model.model.visual.blocks.0.attn.proj.lora_A.weight", s.random({4, 64}));
     s.set("base_model.model.visual.blocks.0.attn.proj.lora_B.weight", s.random({64, 4}));
   };
-  CHECK(worst(found_by(judge_specimen("qwen3_moe_per_expert", tower), "MOD001")) ==
+  CHECK(worst(found_by(check_specimen("qwen3_moe_per_expert", tower), "MOD001")) ==
         Severity::error);
   Specimen s = make_specimen("qwen3_moe_per_expert");
   tower(s);
   s.base_config.set("vision_config", Json::object());
-  CHECK(worst(found_by(validate(deployment_of(std::move(s), "")), "MOD001")) ==
+  CHECK(worst(found_by(run_rules(deployment_of(std::move(s), "")), "MOD001")) ==
         Severity::information);
 }
 
@@ -80,7 +82,7 @@ TEST_CASE("shapes are exact in both directions, for every kind of module") {
   const auto severity = [](const std::string& name, const Shape& shape) {
     Specimen s = make_specimen("deepseek_v3_per_expert");
     s.set("base_model.model." + name, s.random(shape));
-    return worst(found_by(validate(deployment_of(std::move(s), "")), "MOD002"));
+    return worst(found_by(run_rules(deployment_of(std::move(s), "")), "MOD002"));
   };
   const std::string attention = "model.layers.0.self_attn.", mlp = "model.layers.1.mlp.";
   CHECK(severity(attention + "q_b_proj.lora_B.weight", {96, 4}) == Severity::information);
@@ -98,7 +100,7 @@ TEST_CASE("stacked pairs that fit no parameter from any side are named") {
   Specimen s = make_specimen("qwen3_moe_stacked_params");
   const std::string stem = "base_model.model.model.layers.1.mlp.experts.lora_";
   s.set(stem + "A.weight", s.random({32, 40}));
-  const Finding finding = only(validate(deployment_of(std::move(s), "")), "MOD002");
+  const Finding finding = only(run_rules(deployment_of(std::move(s), "")), "MOD002");
   CHECK(finding.names == std::vector<std::string>{stem + "A.weight", stem + "B.weight"});
   CHECK(finding.message ==
         "has shape [32, 40], and the pair fits neither 64 -> 48 (gate and up) nor 24 -> 64 (down) "
@@ -111,14 +113,14 @@ TEST_CASE("the weights of a base model, where they are at hand, have the last wo
   s.set(extra + "A.weight", s.random({4, 64}));
   s.set(extra + "B.weight", s.random({32, 4}));
   Deployment deployment = deployment_of(std::move(s), "");
-  CHECK(worst(found_by(validate(deployment), "MOD001")) == Severity::error);
+  CHECK(worst(found_by(run_rules(deployment), "MOD001")) == Severity::error);
   auto headers = std::make_shared<BaseHeaders>();
   headers->weights["model.layers.0.self_attn.extra_proj.weight"] = {DType::BF16, {32, 64}};
   deployment.base_headers = headers;
-  CHECK(found_by(validate(deployment), "MOD001").empty());
-  CHECK(found_by(validate(deployment), "MOD002").empty());
+  CHECK(found_by(run_rules(deployment), "MOD001").empty());
+  CHECK(found_by(run_rules(deployment), "MOD002").empty());
   headers->weights["model.layers.0.self_attn.extra_proj.weight"] = {DType::BF16, {48, 64}};
-  CHECK(only(validate(deployment), "MOD002").message ==
+  CHECK(only(run_rules(deployment), "MOD002").message ==
         "has shape [32, 4], expected 48 rows: the module of this base model is 64 -> 48");
 }
 
@@ -133,11 +135,11 @@ TEST_CASE("the headers of a golden base model fit its adapters") {
   CHECK(headers->find_linear("model.layers.0.mlp.experts") == nullptr);
   for (const char* name : {"attention_only", "per_expert", "embed_lm_head", "router"}) {
     CAPTURE(name);
-    GoldenJudgement golden = judge_golden("gpt_oss", name, true);
+    GoldenResults golden = check_golden("gpt_oss", name, true);
     golden.deployment.base_headers = headers;
-    const Judgement judgement = validate(golden.deployment);
-    CHECK(found_by(judgement, "MOD001").empty());
-    CHECK(found_by(judgement, "MOD002").empty());
+    const RuleResults results = run_rules(golden.deployment);
+    CHECK(found_by(results, "MOD001").empty());
+    CHECK(found_by(results, "MOD002").empty());
   }
   CHECK(read_base_headers({base.spec, base.config, "a built-in config", ""}, note) == nullptr);
   CHECK(!note.empty());
@@ -151,8 +153,8 @@ TEST_CASE("layers end where the base model does") {
         "names a layer beyond the last; this base model has layers 0 to 1");
   const Finding mtp = only(rename("deepseek_v3_per_expert", "layers.1.", "layers.2."), "MOD003");
   CHECK(mtp.message.find("prediction layers") != std::string::npos);
-  const Judgement tower = rename("qwen3_moe_per_expert", "model.model.layers.1.self_attn",
-                                 "model.visual.layers.1.self_attn");
+  const RuleResults tower = rename("qwen3_moe_per_expert", "model.model.layers.1.self_attn",
+                                   "model.visual.layers.1.self_attn");
   CHECK(only(tower, "MOD003").message.find("another tower") != std::string::npos);
   CHECK(found_by(tower, "MOD001").empty());
 }

@@ -6,7 +6,9 @@
 #include <array>
 #include <random>
 
-#include "lib/check/validate.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/run_rules.h"
+#include "lib/check/specimen.h"
 
 using namespace moelora;
 
@@ -28,7 +30,7 @@ void mutate(Specimen& specimen, Random& random) {
       tensors.erase(name);
       return;
     case 1:
-      specimen.rename("layers.1.", "layers.0.");
+      rename_tensors(specimen, "layers.1.", "layers.0.");
       return;
     case 2:
       shape.insert(shape.begin(), 1);
@@ -76,7 +78,7 @@ TEST_CASE("whatever a server serves of a mutated adapter is measured without an 
     const Deployment deployment = deployment_of(std::move(specimen), engine);
     const auto& plan = deployment.engines[0].plan;
     served += plan && plan->server.empty() && plan->adapters[0].first_refusal() == nullptr ? 1 : 0;
-    for (const Finding& finding : validate(deployment).findings) {
+    for (const Finding& finding : run_rules(deployment).findings) {
       if (finding.rule->id != "NUM002") continue;
       CAPTURE(finding.message);
       CHECK_FALSE(finding.unchecked);

@@ -6,7 +6,9 @@
 #include <cstdlib>
 
 #include "lib/base/error.h"
-#include "lib/check/judge.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/specimen.h"
+#include "lib/check/validate.h"
 #include "tests/check/goldens.h"
 
 using namespace moelora;
@@ -16,8 +18,8 @@ namespace {
 
 const std::string kGptOss = std::string(MOELORA_TEST_DATA) + "/gpt_oss";
 
-JudgeRequest request(const std::string& packed, const std::string& source) {
-  JudgeRequest out;
+ValidateRequest request(const std::string& packed, const std::string& source) {
+  ValidateRequest out;
   out.adapters = {kGptOss + "/" + packed};
   out.subject.load.base = kGptOss + "/base";
   out.subject.threads = 1;
@@ -26,9 +28,9 @@ JudgeRequest request(const std::string& packed, const std::string& source) {
   return out;
 }
 
-std::vector<Finding> num001(const JudgeRequest& request) {
+std::vector<Finding> num001(const ValidateRequest& request) {
   std::vector<Finding> out;
-  for (const Finding& finding : judge(request).judgement.findings)
+  for (const Finding& finding : validate(request).results.findings)
     if (finding.rule->id == "NUM001") out.push_back(finding);
   return out;
 }
@@ -70,28 +72,28 @@ TEST_CASE("of another training nothing is explained, and what it lacks is said")
 }
 
 TEST_CASE("without --numeric it does not run, without --source it is skipped") {
-  JudgeRequest plain = request("peft_params", "");
-  Judgement judgement = judge(plain).judgement;
-  CHECK(std::any_of(judgement.skipped.begin(), judgement.skipped.end(), [](const Skipped& s) {
+  ValidateRequest plain = request("peft_params", "");
+  RuleResults results = validate(plain).results;
+  CHECK(std::any_of(results.skipped.begin(), results.skipped.end(), [](const Skipped& s) {
     return s.what.find("NUM001") != std::string::npos &&
            s.why.find("--source") != std::string::npos;
   }));
   plain.numeric = false;
-  judgement = judge(plain).judgement;
-  CHECK(std::none_of(judgement.skipped.begin(), judgement.skipped.end(),
+  results = validate(plain).results;
+  CHECK(std::none_of(results.skipped.begin(), results.skipped.end(),
                      [](const Skipped& s) { return s.what.find("NUM001") != std::string::npos; }));
 }
 
 TEST_CASE("a source that cannot be read is the user's mistake") {
-  CHECK_THROWS_AS(judge(request("peft_params", "no_such_adapter")), Error);
+  CHECK_THROWS_AS(validate(request("peft_params", "no_such_adapter")), Error);
 }
 
 TEST_CASE("a comparison that cannot be made is an error, not silence") {
-  const Judgement judgement = judge_specimen("qwen3_moe_stacked_params", [](Specimen& s) {
+  const RuleResults results = check_specimen("qwen3_moe_stacked_params", [](Specimen& s) {
     s.source = s.adapter();
-    s.remove("layers.0.mlp.experts.base_layer.lora_B");
+    remove_tensors(s, "layers.0.mlp.experts.base_layer.lora_B");
   });
-  const auto found = found_by(judgement, "NUM001");
+  const auto found = found_by(results, "NUM001");
   REQUIRE(found.size() == 1);
   CHECK(found[0].severity == Severity::error);
   CHECK(found[0].unchecked);
@@ -99,16 +101,16 @@ TEST_CASE("a comparison that cannot be made is an error, not silence") {
 }
 
 TEST_CASE("the forward says where it ran, over the base's own weights") {
-  JudgeRequest wanted = request("peft_params_swapped_roles", "peft_params");
+  ValidateRequest wanted = request("peft_params_swapped_roles", "peft_params");
   wanted.device = DeviceChoice::cpu;
-  const Verdict verdict = judge(wanted);
-  const std::optional<StageReport>& forward = verdict.deployment.adapters[0].forward;
+  const ValidationReport report = validate(wanted);
+  const std::optional<StageReport>& forward = report.deployment.adapters[0].forward;
   REQUIRE(forward);
   CHECK(forward->device == "CPU, float");
   CHECK(forward->base.starts_with("BF16 of "));
   CHECK(forward->deltas == 24);
   CHECK(forward->differences.empty());
-  const auto& notes = verdict.judgement.notes;
+  const auto& notes = report.results.notes;
   CHECK(std::any_of(notes.begin(), notes.end(), [](const std::string& note) {
     return note.find("all 24 deltas in 2 layers are the source's, to 1e-06") != std::string::npos;
   }));
@@ -116,7 +118,7 @@ TEST_CASE("the forward says where it ran, over the base's own weights") {
 
 TEST_CASE("a forward that differs is a finding where nothing else found a fault") {
   const auto judged = [](void (*change)(Specimen&)) {
-    return found_by(judge_specimen("qwen3_moe_per_expert", change), "NUM001");
+    return found_by(check_specimen("qwen3_moe_per_expert", change), "NUM001");
   };
   const auto found = judged([](Specimen& s) { differ(s, 1.424); });
   REQUIRE(found.size() == 1);
@@ -130,18 +132,18 @@ TEST_CASE("a forward that differs is a finding where nothing else found a fault"
 
 TEST_CASE("a card that is asked for and not there is the user's mistake") {
   setenv("MOELORA_CUDA_MODULE", "/nowhere/libmoelora_cuda.so", 1);
-  JudgeRequest wanted = request("peft_params", "peft_params");
+  ValidateRequest wanted = request("peft_params", "peft_params");
   wanted.device = DeviceChoice::cuda;
-  CHECK_THROWS_AS(judge(wanted), Error);
+  CHECK_THROWS_AS(validate(wanted), Error);
   wanted.device = DeviceChoice::automatic;
-  CHECK(judge(wanted).deployment.adapters[0].forward->why_cpu.find("/nowhere/") !=
+  CHECK(validate(wanted).deployment.adapters[0].forward->why_cpu.find("/nowhere/") !=
         std::string::npos);
   unsetenv("MOELORA_CUDA_MODULE");
 }
 
 TEST_CASE("adapters without experts have no forward, and the report says so") {
-  const Verdict verdict = judge(request("attention_only", "attention_only"));
-  CHECK(!verdict.deployment.adapters[0].forward);
-  CHECK(verdict.deployment.adapters[0].forward_not_run.find("no LoRA on routed experts") !=
+  const ValidationReport report = validate(request("attention_only", "attention_only"));
+  CHECK(!report.deployment.adapters[0].forward);
+  CHECK(report.deployment.adapters[0].forward_not_run.find("no LoRA on routed experts") !=
         std::string::npos);
 }

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "lib/check/specimen.h"
 #include "tests/check/goldens.h"
 
 using namespace moelora;
@@ -9,7 +10,7 @@ using namespace moelora::test;
 
 TEST_CASE("each release of PEFT puts lora_A on the side it does") {
   const auto count = [](const char* specimen, std::string_view engine) {
-    return found_by(judge_specimen(
+    return found_by(check_specimen(
                         specimen, [](Specimen&) {}, engine),
                     "PFT001")
         .size();
@@ -29,7 +30,7 @@ TEST_CASE("each release of PEFT puts lora_A on the side it does") {
 TEST_CASE("PEFT before 0.19 does not touch per-expert adapters") {
   const auto rules = [](const char* specimen, std::string_view engine) {
     std::vector<std::string_view> out;
-    for (const Finding& f : judge_specimen(
+    for (const Finding& f : check_specimen(
                                 specimen, [](Specimen&) {}, engine)
                                 .findings)
       if (f.severity == Severity::error) out.push_back(f.rule->id);
@@ -48,5 +49,5 @@ TEST_CASE("adapters of one deployment that adapt the same are no finding") {
   Specimen s = make_specimen("qwen3_moe_per_expert");
   s.adapters.push_back(s.adapter());
   s.adapters.back().given = "other";
-  CHECK(found_by(validate(deployment_of(std::move(s), "")), "SET002").empty());
+  CHECK(found_by(run_rules(deployment_of(std::move(s), "")), "SET002").empty());
 }

@@ -11,7 +11,7 @@
 
 #include "lib/base/utf8.h"
 #include "lib/io/json.h"
-#include "tests/check/made_verdict.h"
+#include "tests/check/made_report.h"
 
 using namespace moelora;
 
@@ -24,8 +24,8 @@ size_t count(std::string_view text, std::string_view part) {
   return out;
 }
 
-Json parsed(const MadeVerdict& verdict, std::string_view format) {
-  return parse_json(verdict.written(format), std::string(format));
+Json parsed(const MadeReport& made, std::string_view format) {
+  return parse_json(made.written(format), std::string(format));
 }
 
 const Json& at(const Json& json, std::initializer_list<const char*> keys) {
@@ -55,8 +55,8 @@ TEST_CASE("every format is found by its id, says what it is and ends with a newl
   for (const ReportFormat* format : all_report_formats()) {
     CHECK(find_report_format(format->id) == format);
     CHECK(!format->summary.empty());
-    for (const MadeVerdict& verdict : {sound_verdict(), broken_verdict(), hostile_verdict()})
-      CHECK(format->write(verdict.report()).back() == '\n');
+    for (const MadeReport& made : {sound_report(), broken_report(), hostile_report()})
+      CHECK(format->write(made.report()).back() == '\n');
     ids.insert(format->id);
   }
   CHECK(ids == std::set<std::string_view>{"github", "json", "junit", "markdown", "sarif", "text"});
@@ -66,19 +66,19 @@ TEST_CASE("every format is found by its id, says what it is and ends with a newl
 TEST_CASE("made-up reports are written for readers in other languages, into $MOELORA_REPORTS") {
   const char* folder = std::getenv("MOELORA_REPORTS");
   if (folder == nullptr) return;
-  const std::pair<const char*, MadeVerdict> verdicts[] = {
-      {"sound", sound_verdict()}, {"broken", broken_verdict()}, {"hostile", hostile_verdict()}};
+  const std::pair<const char*, MadeReport> reports[] = {
+      {"sound", sound_report()}, {"broken", broken_report()}, {"hostile", hostile_report()}};
   for (const ReportFormat* format : all_report_formats())
-    for (const auto& verdict : verdicts) {
-      const std::string path = fmt::format("{}/{}.{}", folder, verdict.first, format->id);
-      std::ofstream(path, std::ios::binary) << verdict.second.written(format->id, in_folder("/w"));
+    for (const auto& made : reports) {
+      const std::string path = fmt::format("{}/{}.{}", folder, made.first, format->id);
+      std::ofstream(path, std::ios::binary) << made.second.written(format->id, in_folder("/w"));
     }
 }
 
 TEST_CASE("whatever the adapter holds, every report is UTF-8 without control characters") {
   for (const ReportFormat* format : all_report_formats()) {
     CAPTURE(format->id);
-    const std::string text = format->write(hostile_verdict().report());
+    const std::string text = format->write(hostile_report().report());
     CHECK(!find_invalid_utf8(text));
     CHECK(std::none_of(text.begin(), text.end(), [](char c) {
       return (static_cast<unsigned char>(c) < 0x20 && c != '\n') || c == 0x7F;
@@ -87,7 +87,7 @@ TEST_CASE("whatever the adapter holds, every report is UTF-8 without control cha
 }
 
 TEST_CASE("JSON tells all of a finding, every name included") {
-  const Json json = parsed(broken_verdict(), "json");
+  const Json json = parsed(broken_report(), "json");
   CHECK(text_at(json, {"schema"}) == "moelora.validate/1");
   const Json& lone = at(json, {"findings", "0"});
   CHECK(text_at(lone, {"rule"}) == "SGL902");
@@ -114,10 +114,9 @@ TEST_CASE("JSON tells all of a finding, every name included") {
 }
 
 TEST_CASE("SARIF has one result for a rule, an adapter and an engine, at the config's line") {
-  MadeVerdict verdict = broken_verdict();
-  verdict.add(kLoneQ, 0, "once more");
-  const Json run =
-      at(parse_json(verdict.written("sarif", in_folder("/w")), "sarif"), {"runs", "0"});
+  MadeReport made = broken_report();
+  made.add(kLoneQ, 0, "once more");
+  const Json run = at(parse_json(made.written("sarif", in_folder("/w")), "sarif"), {"runs", "0"});
   CHECK(at(run, {"results"}).items().size() == 4);
   const Json& lone = at(run, {"results", "0"});
   CHECK(text_at(lone, {"ruleId"}) == "SGL902");
@@ -138,14 +137,14 @@ TEST_CASE("SARIF has one result for a rule, an adapter and an engine, at the con
 }
 
 TEST_CASE("no text of a file is a link in a SARIF message") {
-  const Json run = at(parsed(hostile_verdict(), "sarif"), {"runs", "0"});
+  const Json run = at(parsed(hostile_report(), "sarif"), {"runs", "0"});
   const std::string text = text_at(run, {"results", "0", "message", "text"});
   CHECK(count(text, "[x] (http://y)") == 1);
   CHECK(count(text, "](") == 0);
 }
 
 TEST_CASE("SARIF describes the rules that found something, and results point at them") {
-  const Json run = at(parsed(broken_verdict(), "sarif"), {"runs", "0"});
+  const Json run = at(parsed(broken_report(), "sarif"), {"runs", "0"});
   const auto& rules = at(run, {"tool", "driver", "rules"}).items();
   REQUIRE(rules.size() == 4);
   for (const Json& result : at(run, {"results"}).items())
@@ -158,38 +157,38 @@ TEST_CASE("SARIF describes the rules that found something, and results point at 
 }
 
 TEST_CASE("a fault keeps its fingerprint while its numbers change; others have others") {
-  const auto prints = [](const MadeVerdict& verdict) {
+  const auto prints = [](const MadeReport& made) {
     std::vector<std::string> out;
-    const Json sarif = parsed(verdict, "sarif");
+    const Json sarif = parsed(made, "sarif");
     for (const Json& result : at(sarif, {"runs", "0", "results"}).items())
       out.push_back(text_at(result, {"partialFingerprints", "primaryLocationLineHash"}));
     return out;
   };
-  MadeVerdict verdict = broken_verdict();
-  const std::vector<std::string> before = prints(verdict);
-  verdict.judgement.findings[0].message = "q_proj without v_proj in 12 layers";
-  verdict.judgement.findings[0].names.resize(12);
-  CHECK(prints(verdict) == before);
-  verdict.judgement.findings[0].adapter = 1;
-  CHECK(prints(verdict)[0] != before[0]);
+  MadeReport made = broken_report();
+  const std::vector<std::string> before = prints(made);
+  made.results.findings[0].message = "q_proj without v_proj in 12 layers";
+  made.results.findings[0].names.resize(12);
+  CHECK(prints(made) == before);
+  made.results.findings[0].adapter = 1;
+  CHECK(prints(made)[0] != before[0]);
   CHECK(std::set<std::string>(before.begin(), before.end()).size() == 4);
 }
 
 TEST_CASE("what is waived is no SARIF result, as GitHub would show it as an open alert") {
-  const MadeVerdict verdict = broken_verdict();
-  const std::string text = verdict.written("sarif");
+  const MadeReport made = broken_report();
+  const std::string text = made.written("sarif");
   CHECK(count(text, "suppressions") == 0);
   const Json notes =
-      at(parsed(verdict, "sarif"), {"runs", "0", "invocations", "0", "toolExecutionNotifications"});
+      at(parsed(made, "sarif"), {"runs", "0", "invocations", "0", "toolExecutionNotifications"});
   CHECK(text_at(notes, {"0", "message", "text"}) ==
         "ignored CFG903 dead-pattern in adapters/b: trained that way (.moelora.json:3:5)");
 }
 
 TEST_CASE("paths become URIs, and absolute ones outside the folder file URIs") {
-  MadeVerdict verdict = broken_verdict();
+  MadeReport made = broken_report();
   const auto uri_of = [&](const char* folder) {
-    verdict.deployment.adapters[0].folder = folder;
-    return text_at(parse_json(verdict.written("sarif", in_folder("/w")), "sarif"),
+    made.deployment.adapters[0].folder = folder;
+    return text_at(parse_json(made.written("sarif", in_folder("/w")), "sarif"),
                    {"runs", "0", "results", "0", "locations", "0", "physicalLocation",
                     "artifactLocation", "uri"});
   };
@@ -199,7 +198,7 @@ TEST_CASE("paths become URIs, and absolute ones outside the folder file URIs") {
 
 TEST_CASE("JUnit fails what fails the run, passes the rest, and skips what was not checked") {
   ReportOptions options;
-  const std::string text = broken_verdict().written("junit", options);
+  const std::string text = broken_report().written("junit", options);
   CHECK(
       text.starts_with("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites "
                        "name=\"lora-validate\" tests=\"7\" failures=\"2\" errors=\"0\">\n"));
@@ -210,20 +209,20 @@ TEST_CASE("JUnit fails what fails the run, passes the rest, and skips what was n
   CHECK(count(text, "<skipped ") == 2);
   CHECK(count(text, "<testcase name=\"no findings\" classname=\"adapters/b\"/>") == 1);
   options.fail_on = Severity::warning;
-  CHECK(count(broken_verdict().written("junit", options), "<failure ") == 3);
+  CHECK(count(broken_report().written("junit", options), "<failure ") == 3);
   options.fail_on = std::nullopt;
-  CHECK(count(broken_verdict().written("junit", options), "<failure ") == 0);
+  CHECK(count(broken_report().written("junit", options), "<failure ") == 0);
 }
 
 TEST_CASE("JUnit escapes what would be markup") {
-  const std::string text = hostile_verdict().written("junit");
+  const std::string text = hostile_report().written("junit");
   CHECK(count(text, "<c>") == 0);
   CHECK(count(text, "&lt;c&gt;&amp;&quot;d&quot;") > 0);
   CHECK(count(text, "<img>") == 0);
 }
 
 TEST_CASE("a GitHub annotation names file, line and rule on one line") {
-  const std::string text = broken_verdict().written("github", in_folder("/w"));
+  const std::string text = broken_report().written("github", in_folder("/w"));
   CHECK(text.starts_with(
       "::error file=adapters/a/adapter_config.json,line=1,endLine=1,col=1,title=SGL902 lone-q "
       "(sglang@0.5.18)::layers.10.q_proj.lora_A.weight and 29 more: q_proj without v_proj%0A"
@@ -238,15 +237,15 @@ TEST_CASE("a GitHub annotation names file, line and rule on one line") {
 TEST_CASE("information is annotated when GitHub's report is verbose") {
   ReportOptions options = in_folder("/w");
   options.verbose = true;
-  CHECK(count(broken_verdict().written("github", options), "\n::notice ") == 1);
+  CHECK(count(broken_report().written("github", options), "\n::notice ") == 1);
 }
 
 TEST_CASE("more than ten annotations of a kind go to the log as lines, and the tenth says so") {
   for (const size_t findings : {10u, 11u, 40u}) {
-    MadeVerdict verdict = sound_verdict();
-    verdict.deployment.adapters.resize(findings, verdict.deployment.adapters[0]);
-    for (size_t i = 0; i < findings; ++i) verdict.add(kLoneQ, i, "q");
-    const std::string text = verdict.written("github");
+    MadeReport made = sound_report();
+    made.deployment.adapters.resize(findings, made.deployment.adapters[0]);
+    for (size_t i = 0; i < findings; ++i) made.add(kLoneQ, i, "q");
+    const std::string text = made.written("github");
     CAPTURE(findings);
     CHECK(count(text, "::error ") == 10);
     CHECK(count(text, "\nerror SGL902 lone-q") == (findings == 10 ? 0 : findings - 9));
@@ -255,7 +254,7 @@ TEST_CASE("more than ten annotations of a kind go to the log as lines, and the t
 }
 
 TEST_CASE("nothing out of a file becomes a workflow command") {
-  const std::string text = hostile_verdict().written("github");
+  const std::string text = hostile_report().written("github");
   for (size_t at = 0; at != std::string::npos && at < text.size(); at = text.find('\n', at)) {
     if (at > 0) ++at;
     if (text.compare(at, 2, "::") == 0) CHECK(text.compare(at, 8, "::error ") == 0);
@@ -263,16 +262,16 @@ TEST_CASE("nothing out of a file becomes a workflow command") {
   CHECK(count(text, "50%25") == 1);
   CHECK(count(text, "%250A") == 1);  // "%0A" in a text stays one
 
-  MadeVerdict verdict = sound_verdict();
-  verdict.judgement.notes = {"x ##[add-path]y", "::set-env name=A::b"};
-  CHECK(count(verdict.written("github"), "##[") == 0);
-  CHECK(count(verdict.written("github"), "\n::") == 0);
+  MadeReport made = sound_report();
+  made.results.notes = {"x ##[add-path]y", "::set-env name=A::b"};
+  CHECK(count(made.written("github"), "##[") == 0);
+  CHECK(count(made.written("github"), "\n::") == 0);
 }
 
 TEST_CASE("Markdown has a table an adapter and tells what was ignored and skipped") {
   ReportOptions options;
   options.verbose = true;
-  const std::string text = broken_verdict().written("markdown", options);
+  const std::string text = broken_report().written("markdown", options);
   CHECK(text.starts_with("## lora-validate: failed\n\n2 errors, 1 warning"));
   CHECK(count(text,
               "| error | SGL902 lone-q | sglang@0.5.18 | `layers.10.q_proj.lora_A.weight and "
@@ -280,11 +279,11 @@ TEST_CASE("Markdown has a table an adapter and tells what was ignored and skippe
   CHECK(count(text, "\n### adapters/b\n\nNo findings.\n") == 1);
   CHECK(count(text, "\n### Memory of sglang@0.5.18 on one device\n") == 1);
   CHECK(count(text, "\n- not checked: MOD001, MOD002: no base model was given (--base)\n") == 1);
-  CHECK(sound_verdict().written("markdown").starts_with("## lora-validate: passed\n"));
+  CHECK(sound_report().written("markdown").starts_with("## lora-validate: passed\n"));
 }
 
 TEST_CASE("no text of a file formats, links or mentions in Markdown") {
-  const std::string text = hostile_verdict().written("markdown");
+  const std::string text = hostile_report().written("markdown");
   CHECK(count(text, "<img>") == 0);
   CHECK(count(text, "](") == count(text, "\\]("));
   CHECK(count(text, " @user") == 0);

@@ -4,7 +4,7 @@ require, its JUnit is XML; and the schemas refuse what they should.
 
     report_schema_test.py BUILD/bin/lora-validate BUILD/bin/check_tests BUILD/test_data
 
-The reports of check_tests are those of tests/check/made_verdict.cpp: every kind of finding, and hostile names.
+The reports of check_tests are those of tests/check/made_report.cpp: every kind of finding, and hostile names.
 Without the Python package jsonschema only SARIF and JUnit are looked at.
 """
 

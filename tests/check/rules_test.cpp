@@ -6,7 +6,8 @@
 #include <algorithm>
 #include <set>
 
-#include "lib/check/validate.h"
+#include "lib/check/run_rules.h"
+#include "lib/check/specimen.h"
 
 using namespace moelora;
 
@@ -40,7 +41,7 @@ TEST_CASE("every sound specimen is clean under every engine that accepts it, and
       const Deployment deployment = deployment_of(make_specimen(id), engine);
       REQUIRE(deployment.adapters[0].problems.empty());
       CHECK(!deployment.adapters[0].adapter_error);
-      for (const Finding& finding : validate(deployment).findings) {
+      for (const Finding& finding : run_rules(deployment).findings) {
         CAPTURE(text(finding));
         CHECK(finding.severity == Severity::information);
       }
@@ -55,10 +56,10 @@ TEST_CASE("every rule fires on its own example, and nothing above information be
     Specimen specimen = make_specimen(rule->breaks.specimen);
     rule->breaks.apply(specimen);
     const Deployment deployment = deployment_of(std::move(specimen), rule->breaks.engine);
-    const Judgement judgement = validate(deployment);
-    CHECK(std::any_of(judgement.findings.begin(), judgement.findings.end(),
+    const RuleResults results = run_rules(deployment);
+    CHECK(std::any_of(results.findings.begin(), results.findings.end(),
                       [&](const Finding& f) { return f.rule == rule && !f.unchecked; }));
-    for (const Finding& finding : judgement.findings) {
+    for (const Finding& finding : results.findings) {
       CAPTURE(text(finding));
       CHECK(!finding.unchecked);
       CHECK((finding.severity == Severity::information || implied(*rule, finding)));

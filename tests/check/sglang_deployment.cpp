@@ -39,7 +39,7 @@ const Subject& subject_of(const OracleRecord& record) {
 
 }  // namespace
 
-Judgement judge_for_sglang(const OracleRecord& record, bool numeric) {
+RuleResults check_for_sglang(const OracleRecord& record, bool numeric) {
   Deployment deployment;
   deployment.base = base_of(record);
   deployment.options = options_of(record.text("setting"));
@@ -48,7 +48,7 @@ Judgement judge_for_sglang(const OracleRecord& record, bool numeric) {
   deployment.adapters.push_back(subject_of(record));
   deployment.engines.push_back({parse_engine("sglang@0.5.18"), deployment.options, {}, {}, {}});
   plan_engines(deployment);
-  return validate(deployment);
+  return run_rules(deployment);
 }
 
 bool has_split_a(const OracleRecord& record) {

@@ -1,13 +1,13 @@
 #pragma once
 
-#include "lib/check/validate.h"
+#include "lib/check/run_rules.h"
 #include "tests/engine/sglang_oracle.h"
 
 namespace moelora::test {
 
 // An adapter of SGLang's oracle as lora-validate judges it for the server that it was given to;
 // `numeric`: with --numeric.
-Judgement judge_for_sglang(const OracleRecord& record, bool numeric = false);
+RuleResults check_for_sglang(const OracleRecord& record, bool numeric = false);
 
 // GPT-OSS adapters of separate gate and up, for which SGLang computes something else, if anything.
 bool has_split_a(const OracleRecord& record);

@@ -70,7 +70,7 @@ TEST_CASE(
       continue;
     CAPTURE(record.label());
     std::set<std::string_view> rules;
-    for (const Finding& finding : judge_for_sglang(record, true).findings) {
+    for (const Finding& finding : check_for_sglang(record, true).findings) {
       if (!finding.rule->id.starts_with("NUM")) continue;
       CAPTURE(finding.message);
       CHECK_FALSE(finding.unchecked);

@@ -1,4 +1,4 @@
-// lora-validate's judgement against SGLang: what it refused is an error that quotes it, what it
+// lora-validate's results against SGLang: what it refused is an error that quotes it, what it
 // drops, cuts or scales otherwise is said, what it served whole is quiet.
 
 #include <doctest/doctest.h>
@@ -17,30 +17,30 @@ using namespace moelora::test;
 
 namespace {
 
-std::string text(const Judgement& judgement) {
+std::string text(const RuleResults& results) {
   std::string out;
-  for (const Finding& f : judgement.findings)
+  for (const Finding& f : results.findings)
     if (f.severity != Severity::information)
       out += fmt::format("\n  {} {} {}: {} | {}", f.rule->id, severity_name(f.severity), f.where,
                          f.message, f.server_text);
   return out;
 }
 
-bool quotes(const Judgement& judgement, const OracleRecord& record) {
+bool quotes(const RuleResults& results, const OracleRecord& record) {
   Refusal said;
   said.type = record.text("type");
   said.text = record.text("text");
   const std::string theirs = with_sorted_sets(refusal_text(said));
   const std::string any_w = "NotImplementedError: get_hidden_dim not implemented for w";
-  return std::any_of(judgement.findings.begin(), judgement.findings.end(), [&](const Finding& f) {
+  return std::any_of(results.findings.begin(), results.findings.end(), [&](const Finding& f) {
     const std::string ours = with_sorted_sets(f.server_text);
     return f.severity == Severity::error &&
            (ours == theirs || (ours.starts_with(any_w) && theirs.starts_with(any_w)));
   });
 }
 
-bool speaks(const Judgement& judgement, const std::string& rule) {
-  return std::any_of(judgement.findings.begin(), judgement.findings.end(), [&](const Finding& f) {
+bool speaks(const RuleResults& results, const std::string& rule) {
+  return std::any_of(results.findings.begin(), results.findings.end(), [&](const Finding& f) {
     return f.severity != Severity::information && f.rule->name == rule;
   });
 }
@@ -55,8 +55,8 @@ std::set<std::string> value_faults(const OracleRecord& record) {
 }
 
 // Nothing above information from SGL rules, no error from those of no engine.
-bool is_quiet(const Judgement& judgement) {
-  return std::all_of(judgement.findings.begin(), judgement.findings.end(), [](const Finding& f) {
+bool is_quiet(const RuleResults& results) {
+  return std::all_of(results.findings.begin(), results.findings.end(), [](const Finding& f) {
     if (f.rule->engine == "sglang") return f.severity == Severity::information;
     return f.severity != Severity::error;
   });
@@ -69,23 +69,23 @@ TEST_CASE("lora-validate says of every adapter what SGLang did with it, in every
   for (const OracleRecord& record : sglang_records()) {
     const std::string setting = record.text("setting");
     if (record.text("adapter").empty() || setting.ends_with(".1")) continue;  // judged with rank 0
-    const Judgement judgement = judge_for_sglang(record);
-    INFO(record.label() << text(judgement));
+    const RuleResults results = check_for_sglang(record);
+    INFO(record.label() << text(results));
     std::set<std::string> faults = value_faults(record);
     for (const Cause* cause : silent_faults(record)) faults.emplace(rule_name(*cause));
     if (record.text("stage").empty() && has_split_a(record)) faults.insert("gpt-oss-split-a");
     if (!record.text("stage").empty()) {
       ++refused;
-      CHECK(quotes(judgement, record));
+      CHECK(quotes(results, record));
     } else if (!faults.empty()) {
       ++faulty;
       for (const std::string& rule : faults) {
         CAPTURE(rule);
-        CHECK(speaks(judgement, rule));
+        CHECK(speaks(results, rule));
       }
     } else {
       ++whole;
-      CHECK(is_quiet(judgement));
+      CHECK(is_quiet(results));
     }
   }
   CHECK(refused == 207);

@@ -7,27 +7,28 @@
 #include <algorithm>
 
 #include "lib/check/example_edits.h"
-#include "lib/check/validate.h"
+#include "lib/check/run_rules.h"
+#include "lib/check/specimen.h"
 
 using namespace moelora;
 
 namespace {
 
-Judgement judge(Specimen specimen, std::string_view engine) {
-  return validate(deployment_of(std::move(specimen), engine));
+RuleResults check(Specimen specimen, std::string_view engine) {
+  return run_rules(deployment_of(std::move(specimen), engine));
 }
 
 // The error of this rule, null for none.
-const Finding* error_of(const Judgement& judgement, std::string_view id) {
-  for (const Finding& finding : judgement.findings)
+const Finding* error_of(const RuleResults& results, std::string_view id) {
+  for (const Finding& finding : results.findings)
     if (finding.rule->id == id && finding.severity == Severity::error) return &finding;
   return nullptr;
 }
 
 // What is above information, by rule: "" for a sound adapter.
-std::string complaints(const Judgement& judgement) {
+std::string complaints(const RuleResults& results) {
   std::string out;
-  for (const Finding& finding : judgement.findings)
+  for (const Finding& finding : results.findings)
     if (finding.severity != Severity::information)
       out += fmt::format("{} {} ", finding.rule->id, finding.server_text);
   return out;
@@ -47,13 +48,13 @@ TEST_CASE("report: all-linear puts LoRA on the router, and SGLang does not start
                        "gate"});
   add_pair(listed, "model.layers.0.mlp.gate", 64, 8);
   {
-    const Judgement now = judge(listed, "sglang");
+    const RuleResults now = check(listed, "sglang");
     REQUIRE(error_of(now, "SGL001") != nullptr);
     CHECK(error_of(now, "SGL001")->server_text ==
           "NotImplementedError: get_hidden_dim not implemented for gate");
   }
   {
-    const Judgement then = judge(listed, "sglang@0.5.10");
+    const RuleResults then = check(listed, "sglang@0.5.10");
     REQUIRE(error_of(then, "SGL001") != nullptr);
     CHECK(error_of(then, "SGL001")->server_text ==
           "Exception: No corresponding LoRA layer supported for <class "
@@ -65,49 +66,49 @@ TEST_CASE("report: a lone q_proj is a KeyError of v_proj") {
   Specimen specimen = make_specimen("gpt_oss_attention");
   remove_module(specimen, "k_proj");
   remove_module(specimen, "v_proj");
-  const Judgement judgement = judge(specimen, "sglang");
-  REQUIRE(error_of(judgement, "SGL002") != nullptr);
-  CHECK(error_of(judgement, "SGL002")->server_text ==
+  const RuleResults results = check(specimen, "sglang");
+  REQUIRE(error_of(results, "SGL002") != nullptr);
+  CHECK(error_of(results, "SGL002")->server_text ==
         "RuntimeError: Failed to load LoRA adapter adapter: "
         "'base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight'");
 }
 
 TEST_CASE("report: KeyError gate_up_proj_moe of models without shared experts, until 0.5.10") {
-  const Judgement first = judge(make_specimen("qwen3_moe_per_expert"), "sglang@0.5.10rc0");
+  const RuleResults first = check(make_specimen("qwen3_moe_per_expert"), "sglang@0.5.10rc0");
   REQUIRE(error_of(first, "SGL036") != nullptr);
   CHECK(error_of(first, "SGL036")->server_text == "KeyError: 'gate_up_proj_moe'");
   for (const char* engine :
        {"sglang@0.5.10", "sglang@0.5.11", "sglang@0.5.18", "sglang@2026-06-01"})
-    CHECK(complaints(judge(make_specimen("qwen3_moe_per_expert"), engine)) == "");
+    CHECK(complaints(check(make_specimen("qwen3_moe_per_expert"), engine)) == "");
 }
 
 TEST_CASE("report: GPT-OSS spells num_local_experts and intermediate_size, until 0.5.10") {
-  const Judgement first = judge(make_specimen("gpt_oss_stacked"), "sglang@0.5.10rc0");
+  const RuleResults first = check(make_specimen("gpt_oss_stacked"), "sglang@0.5.10rc0");
   REQUIRE(error_of(first, "SGL036") != nullptr);
   CHECK(error_of(first, "SGL036")->server_text == "KeyError: 'gate_up_proj_moe'");
   Specimen later = make_specimen("gpt_oss_stacked");
   later.options.tp = 2;  // on one GPU 0.5.10 serves it wrong in another way
-  CHECK(complaints(judge(later, "sglang@0.5.10")) == "");
-  CHECK(complaints(judge(make_specimen("gpt_oss_stacked"), "sglang@0.5.11")) == "");
+  CHECK(complaints(check(later, "sglang@0.5.10")) == "");
+  CHECK(complaints(check(make_specimen("gpt_oss_stacked"), "sglang@0.5.11")) == "");
 }
 
 TEST_CASE("report: 'FusedMoEWithLoRA' object has no attribute 'moe_runner_config', until 0.5.13") {
   Specimen specimen = make_specimen("deepseek_v3_per_expert");
-  const Judgement before = judge(specimen, "sglang@0.5.12");
+  const RuleResults before = check(specimen, "sglang@0.5.12");
   REQUIRE(error_of(before, "SGL038") != nullptr);
   CHECK(error_of(before, "SGL038")->server_text ==
         "AttributeError: 'FusedMoEWithLoRA' object has no attribute 'moe_runner_config'");
-  CHECK(complaints(judge(specimen, "sglang@0.5.13")) == "");
+  CHECK(complaints(check(specimen, "sglang@0.5.13")) == "");
 }
 
 TEST_CASE("report: a LoRA backend other than triton has no expert LoRA, until 0.5.12") {
   const Specimen csgmv = with_option("qwen3_moe_per_expert", "lora-backend", "csgmv");
-  CHECK(error_of(judge(csgmv, "sglang@0.5.11"), "SGL037") != nullptr);
-  CHECK(complaints(judge(csgmv, "sglang@0.5.12")) == "");
-  CHECK(complaints(judge(with_option("qwen3_moe_per_expert", "lora-backend", "triton"),
+  CHECK(error_of(check(csgmv, "sglang@0.5.11"), "SGL037") != nullptr);
+  CHECK(complaints(check(csgmv, "sglang@0.5.12")) == "");
+  CHECK(complaints(check(with_option("qwen3_moe_per_expert", "lora-backend", "triton"),
                          "sglang@0.5.11")) == "");
   // Not said what it is: only told what it must be.
-  const Judgement unknown = judge(make_specimen("qwen3_moe_per_expert"), "sglang@0.5.11");
+  const RuleResults unknown = check(make_specimen("qwen3_moe_per_expert"), "sglang@0.5.11");
   CHECK(complaints(unknown) == "");
   CHECK(std::any_of(unknown.findings.begin(), unknown.findings.end(), [](const Finding& f) {
     return f.rule->id == "SGL024" && f.message.find("--lora-backend triton") != std::string::npos;
@@ -117,7 +118,7 @@ TEST_CASE("report: a LoRA backend other than triton has no expert LoRA, until 0.
 TEST_CASE("report: GPT-OSS picks triton_kernel, whose experts have no 'w13_weight'") {
   Specimen specimen = with_option("gpt_oss_stacked", "moe-runner-backend", "triton_kernel");
   specimen.options.tp = 2;
-  const Judgement before = judge(specimen, "sglang@0.5.10"), now = judge(specimen, "sglang");
+  const RuleResults before = check(specimen, "sglang@0.5.10"), now = check(specimen, "sglang");
   REQUIRE(error_of(before, "SGL037") != nullptr);
   CHECK(error_of(before, "SGL037")->server_text ==
         "AttributeError: 'FusedMoE' object has no attribute 'w13_weight'");
@@ -125,62 +126,62 @@ TEST_CASE("report: GPT-OSS picks triton_kernel, whose experts have no 'w13_weigh
   CHECK(error_of(now, "SGL037")->server_text ==
         "NotImplementedError: LoRA MoE not supported for backend MoeRunnerBackend.TRITON_KERNELS");
   CHECK(complaints(
-            judge(with_option("gpt_oss_stacked", "moe-runner-backend", "triton"), "sglang")) == "");
+            check(with_option("gpt_oss_stacked", "moe-runner-backend", "triton"), "sglang")) == "");
 }
 
 TEST_CASE("report: w1, w3 and w2 in target_modules") {
-  const Judgement judgement = judge(make_specimen("mixtral_per_expert"), "sglang");
-  REQUIRE(error_of(judgement, "SGL007") != nullptr);
-  CHECK(error_of(judgement, "SGL007")->server_text ==
+  const RuleResults results = check(make_specimen("mixtral_per_expert"), "sglang");
+  REQUIRE(error_of(results, "SGL007") != nullptr);
+  CHECK(error_of(results, "SGL007")->server_text ==
         "NotImplementedError: get_hidden_dim not implemented for w1");
   Specimen renamed = make_specimen("mixtral_per_expert");
   set_targets(renamed,
               {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"});
-  CHECK(error_of(judge(renamed, "sglang"), "SGL007") == nullptr);
+  CHECK(error_of(check(renamed, "sglang"), "SGL007") == nullptr);
 }
 
 TEST_CASE("report: shared-outer and per-expert adapters on one server") {
   Specimen both = make_specimen("qwen3_moe_shared_outer");
   both.adapters.push_back(make_specimen("qwen3_moe_per_expert").adapter());
-  const Judgement judgement = judge(both, "sglang");
-  const Finding* finding = error_of(judgement, "SET001");
+  const RuleResults results = check(both, "sglang");
+  const Finding* finding = error_of(results, "SET001");
   REQUIRE(finding != nullptr);
   CHECK(finding->adapter == 1);
   CHECK(finding->server_text.starts_with("RuntimeError: Mixed shared-outer LoRA formats detected"));
   Specimen alike = make_specimen("qwen3_moe_shared_outer");
   alike.adapters.push_back(make_specimen("qwen3_moe_shared_outer").adapter());
-  CHECK(error_of(judge(alike, "sglang"), "SET001") == nullptr);
+  CHECK(error_of(check(alike, "sglang"), "SET001") == nullptr);
 }
 
 TEST_CASE("report: the experts of the hub's GPT-OSS are MXFP4, and have no LoRA") {
   Specimen specimen = make_specimen("gpt_oss_stacked");
   specimen.base_config.set("quantization_config", Json::object({{"quant_method", "mxfp4"}}));
-  const Judgement judgement = judge(specimen, "sglang");
-  REQUIRE(error_of(judgement, "MOD008") != nullptr);
-  CHECK(error_of(judgement, "MOD008")->server_text ==
+  const RuleResults results = check(specimen, "sglang");
+  REQUIRE(error_of(results, "MOD008") != nullptr);
+  CHECK(error_of(results, "MOD008")->server_text ==
         "NotImplementedError: Mxfp4MoEMethod must implement get_triton_quant_info()");
   Specimen attention = make_specimen("gpt_oss_attention");
   attention.base_config.set("quantization_config", Json::object({{"quant_method", "mxfp4"}}));
-  CHECK(complaints(judge(attention, "sglang")) == "");
+  CHECK(complaints(check(attention, "sglang")) == "");
 }
 
 TEST_CASE("report: Marlin's expert LoRA wants compute capability 9 and SiLU") {
   Specimen marlin = with_option("qwen3_moe_per_expert", "quantization", "compressed-tensors");
-  CHECK(complaints(judge(marlin, "sglang")) == "");
+  CHECK(complaints(check(marlin, "sglang")) == "");
   marlin.options.compute_capability = 8.9;
-  CHECK(error_of(judge(marlin, "sglang"), "SGL030")->server_text ==
+  CHECK(error_of(check(marlin, "sglang"), "SGL030")->server_text ==
         "AssertionError: MarlinLoraRunnerCore requires CUDA compute capability >= 9");
   marlin.options.compute_capability = 9.0;
-  CHECK(complaints(judge(marlin, "sglang")) == "");
+  CHECK(complaints(check(marlin, "sglang")) == "");
   const Specimen swiglu = with_option("gpt_oss_stacked", "quantization", "compressed-tensors");
-  CHECK(error_of(judge(swiglu, "sglang"), "SGL030")->server_text ==
+  CHECK(error_of(check(swiglu, "sglang"), "SGL030")->server_text ==
         "AssertionError: Only SiLU activation is supported.");
 }
 
 TEST_CASE("report: virtual experts are 8191 at most, experts times slots") {
   Specimen specimen = with_option("gpt_oss_stacked", "lora-use-virtual-experts", "on");
   specimen.options.max_loras = 2047;  // of 4 experts
-  CHECK(error_of(judge(specimen, "sglang"), "SGL031") == nullptr);
+  CHECK(error_of(check(specimen, "sglang"), "SGL031") == nullptr);
   specimen.options.max_loras = 2048;
-  CHECK(error_of(judge(specimen, "sglang"), "SGL031") != nullptr);
+  CHECK(error_of(check(specimen, "sglang"), "SGL031") != nullptr);
 }

@@ -31,18 +31,18 @@ std::string index_of(const std::string& entries) {
 }
 
 // Rules that find an error in what lies in the folder, and the first one's message.
-struct Told {
+struct Found {
   std::vector<std::string_view> rules;
   std::string message;
 };
 
-Told judge(const TempFolder& folder) {
+Found check(const TempFolder& folder) {
   Deployment deployment;
   Subject subject = open_subject(folder.path());
   interpret(subject, std::nullopt, {});
   deployment.adapters.push_back(std::move(subject));
-  Told out;
-  for (const Finding& finding : validate(deployment).findings) {
+  Found out;
+  for (const Finding& finding : run_rules(deployment).findings) {
     if (finding.severity != Severity::error) continue;
     if (out.rules.empty()) out.message = finding.message;
     out.rules.push_back(finding.rule->id);
@@ -65,22 +65,22 @@ TEST_CASE("shards that do not fit together are FMT004, each fault in its words")
     write(folder, kIndex,
           index_of(R"(")" + kA + R"(": ")" + kShard +
                    R"(", "b": "adapter_model-00002-of-00002.safetensors")"));
-    const Told told = judge(folder);
-    CHECK(told.rules == Rules{"FMT004"});
-    CHECK(told.message.find("00002-of-00002") != std::string::npos);
+    const Found found = check(folder);
+    CHECK(found.rules == Rules{"FMT004"});
+    CHECK(found.message.find("00002-of-00002") != std::string::npos);
   }
   SUBCASE("a path leaves the folder") {
     write(folder, kIndex, index_of(R"(")" + kA + R"(": "../elsewhere.safetensors")"));
-    CHECK(judge(folder).rules == Rules{"FMT004"});
+    CHECK(check(folder).rules == Rules{"FMT004"});
   }
   SUBCASE("a tensor lies in two") {
     write_tensor(folder, "adapter_model-00002-of-00002.safetensors", kA);
     write(folder, kIndex,
           index_of(R"(")" + kA + R"(": ")" + kShard +
                    R"(", "b": "adapter_model-00002-of-00002.safetensors")"));
-    CHECK(judge(folder).rules == Rules{"FMT004"});
+    CHECK(check(folder).rules == Rules{"FMT004"});
   }
-  SUBCASE("there is no index") { CHECK(judge(folder).rules == Rules{"FMT004"}); }
+  SUBCASE("there is no index") { CHECK(check(folder).rules == Rules{"FMT004"}); }
 }
 
 TEST_CASE("a file of another kind is FMT021, and says what it is") {
@@ -88,18 +88,18 @@ TEST_CASE("a file of another kind is FMT021, and says what it is") {
   write(folder, "adapter_config.json", kConfig);
   write(folder, "adapter_model.safetensors",
         "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n");
-  const Told told = judge(folder);
-  CHECK(told.rules == Rules{"FMT021"});
-  CHECK(told.message.find("Git LFS pointer") != std::string::npos);
+  const Found found = check(folder);
+  CHECK(found.rules == Rules{"FMT021"});
+  CHECK(found.message.find("Git LFS pointer") != std::string::npos);
 }
 
 TEST_CASE("what is not there is said once, and nothing is made up about it") {
   TempFolder folder;
-  CHECK(judge(folder).rules == Rules{"FMT002", "FMT021"});
+  CHECK(check(folder).rules == Rules{"FMT002", "FMT021"});
   write(folder, "adapter_config.json", kConfig);
-  CHECK(judge(folder).rules == Rules{"FMT002"});
+  CHECK(check(folder).rules == Rules{"FMT002"});
   write_tensor(folder, "adapter_model.safetensors", kA);
-  CHECK(judge(folder).rules == Rules{"FMT006"});
+  CHECK(check(folder).rules == Rules{"FMT006"});
   write(folder, "adapter_config.json", "{\"r\": NaN}");
-  CHECK(judge(folder).rules == Rules{"FMT006", "FMT021"});
+  CHECK(check(folder).rules == Rules{"FMT006", "FMT021"});
 }

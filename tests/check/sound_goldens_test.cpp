@@ -46,9 +46,9 @@ Rules expected(const std::string& family, const std::string& name, bool with_bas
   return {};
 }
 
-Rules above_information(const Judgement& judgement) {
+Rules above_information(const RuleResults& results) {
   Rules out;
-  for (const Finding& finding : judgement.findings)
+  for (const Finding& finding : results.findings)
     if (finding.severity != Severity::information &&
         std::find(out.begin(), out.end(), finding.rule->id) == out.end())
       out.push_back(finding.rule->id);
@@ -63,10 +63,10 @@ TEST_CASE("no golden adapter has a finding that is not its own, with the base mo
   for (const std::string family : kFamilies)
     for (const std::string& name : golden_adapters(family))
       for (const bool with_base : {true, false}) {
-        const Judgement judgement = judge_golden(family, name, with_base).judgement;
+        const RuleResults results = check_golden(family, name, with_base).results;
         INFO(family << "/" << name << (with_base ? "" : " without base") << "\n"
-                    << told(judgement));
-        CHECK(above_information(judgement) == expected(family, name, with_base));
+                    << findings_text(results));
+        CHECK(above_information(results) == expected(family, name, with_base));
         ++judged;
       }
   CHECK(judged > 100);
@@ -75,11 +75,11 @@ TEST_CASE("no golden adapter has a finding that is not its own, with the base mo
 TEST_CASE("what PEFT 0.21 saved, PEFT 0.21 loads") {
   for (const std::string family : kFamilies)
     for (const std::string& name : golden_adapters(family)) {
-      const GoldenJudgement golden = judge_golden(family, name, true, {"peft"});
+      const GoldenResults golden = check_golden(family, name, true, {"peft"});
       if (golden.deployment.adapters[0].parsed_config->peft_version != "0.21.0") continue;
       if (!expected(family, name, true).empty()) continue;
       if (name.find("grouped_b") != std::string::npos) continue;  // made from a PEFT file by hand
-      INFO(family << "/" << name << "\n" << told(golden.judgement));
-      CHECK(above_information(golden.judgement).empty());
+      INFO(family << "/" << name << "\n" << findings_text(golden.results));
+      CHECK(above_information(golden.results).empty());
     }
 }

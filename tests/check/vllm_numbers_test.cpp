@@ -9,7 +9,7 @@
 #include <span>
 #include <string_view>
 
-#include "lib/check/validate.h"
+#include "lib/check/run_rules.h"
 #include "lib/model/base_model.h"
 #include "tests/engine/vllm_oracle.h"
 
@@ -93,7 +93,7 @@ std::vector<Finding> numbers_of(const VllmRun& run, const ServerOptions& options
   deployment.adapters.push_back(subject_of(run));
   deployment.engines.push_back({parse_engine("vllm@" + run.version), options, {}, {}, {}});
   plan_engines(deployment);
-  std::vector<Finding> out = validate(deployment).findings;
+  std::vector<Finding> out = run_rules(deployment).findings;
   std::erase_if(out, [](const Finding& f) { return !f.rule->id.starts_with("NUM"); });
   return out;
 }

@@ -1,4 +1,4 @@
-// lora-validate's judgement against vLLM: what it refused is an error that quotes it, what it
+// lora-validate's results against vLLM: what it refused is an error that quotes it, what it
 // served whole is quiet, what it dropped or cut is said.
 
 #include "tests/engine/vllm_oracle.h"
@@ -11,7 +11,7 @@
 #include <map>
 #include <set>
 
-#include "lib/check/validate.h"
+#include "lib/check/run_rules.h"
 #include "lib/model/base_model.h"
 
 using namespace moelora;
@@ -59,7 +59,7 @@ const Subject& subject_of(const VllmRun& run) {
   return subject;
 }
 
-Judgement judge(const VllmRun& run) {
+RuleResults check(const VllmRun& run) {
   Deployment deployment;
   const VllmBase& base = vllm_base(run.family);
   deployment.base = BaseModel{base.spec, base.config, "", ""};
@@ -67,7 +67,7 @@ Judgement judge(const VllmRun& run) {
   deployment.adapters.push_back(subject_of(run));
   deployment.engines.push_back({parse_engine("vllm@" + run.version), run.options(), {}, {}});
   plan_engines(deployment);
-  return validate(deployment);
+  return run_rules(deployment);
 }
 
 std::string replaced(std::string text, const std::string& from, const std::string& to) {
@@ -136,23 +136,23 @@ const Meant* meant_otherwise(const VllmRun& run) {
 // Warnings of the forward pass, which no loader shows: gpt-oss in the mixed format.
 bool of_forward_pass(const Rule& rule) { return rule.id == "VLM002" || rule.id == "VLM021"; }
 
-std::string text(const Judgement& judgement) {
+std::string text(const RuleResults& results) {
   std::string out;
-  for (const Finding& f : judgement.findings)
+  for (const Finding& f : results.findings)
     if (f.severity != Severity::information)
       out += fmt::format("\n  {} {} {}: {} | {}", f.rule->id, severity_name(f.severity), f.where,
                          f.message, f.server_text);
   return out;
 }
 
-bool quotes(const Judgement& judgement, const VllmOutcome& refusal, const VllmRun& run) {
-  return std::any_of(judgement.findings.begin(), judgement.findings.end(), [&](const Finding& f) {
+bool quotes(const RuleResults& results, const VllmOutcome& refusal, const VllmRun& run) {
+  return std::any_of(results.findings.begin(), results.findings.end(), [&](const Finding& f) {
     return f.severity == Severity::error && normalised(f.server_text, run) == said(refusal);
   });
 }
 
-bool speaks(const Judgement& judgement, std::string_view rule) {
-  return std::any_of(judgement.findings.begin(), judgement.findings.end(), [&](const Finding& f) {
+bool speaks(const RuleResults& results, std::string_view rule) {
+  return std::any_of(results.findings.begin(), results.findings.end(), [&](const Finding& f) {
     return f.severity != Severity::information && f.rule->engine == "vllm" &&
            (rule.empty() || f.rule->id == rule);
   });
@@ -160,8 +160,8 @@ bool speaks(const Judgement& judgement, std::string_view rule) {
 
 // Nothing above information from VLM rules, no error from those of no engine. A pickle that this
 // tool cannot read yet is one.
-bool is_quiet(const Judgement& judgement, bool pickle) {
-  return std::all_of(judgement.findings.begin(), judgement.findings.end(), [&](const Finding& f) {
+bool is_quiet(const RuleResults& results, bool pickle) {
+  return std::all_of(results.findings.begin(), results.findings.end(), [&](const Finding& f) {
     if (f.rule->engine == "vllm")
       return f.severity == Severity::information || of_forward_pass(*f.rule);
     return f.severity != Severity::error || (pickle && f.rule->id == "FMT003");
@@ -175,22 +175,22 @@ TEST_CASE("lora-validate says of every adapter what vLLM did with it, in every m
   std::set<const Meant*> met;
   for (const Case& c : cases()) {
     const VllmRun& run = c.run();
-    const Judgement judgement = judge(run);
-    INFO(run.text() << text(judgement));
+    const RuleResults results = check(run);
+    INFO(run.text() << text(results));
     const Meant* meant = meant_otherwise(run);
     if (const VllmOutcome* refusal = c.refusal()) {
       ++refused;
-      CHECK(quotes(judgement, *refusal, run));
+      CHECK(quotes(results, *refusal, run));
     } else if (c.drops()) {
       ++dropped;
-      CHECK(speaks(judgement, ""));
+      CHECK(speaks(results, ""));
     } else if (meant != nullptr) {
       ++otherwise;
       met.insert(meant);
-      if (!meant->rule.empty()) CHECK(speaks(judgement, meant->rule));
+      if (!meant->rule.empty()) CHECK(speaks(results, meant->rule));
     } else {
       ++whole;
-      CHECK(is_quiet(judgement, run.adapter.ends_with("_bin")));
+      CHECK(is_quiet(results, run.adapter.ends_with("_bin")));
     }
   }
   CHECK(met.size() == kMeantOtherwise.size());

@@ -6,7 +6,8 @@
 #include <algorithm>
 #include <functional>
 
-#include "lib/check/validate.h"
+#include "lib/check/run_rules.h"
+#include "lib/check/specimen.h"
 
 using namespace moelora;
 
@@ -18,7 +19,7 @@ std::string ids(std::string_view specimen, std::string_view engine,
   Specimen changed = make_specimen(specimen);
   change(changed);
   std::vector<std::string_view> found;
-  for (const Finding& finding : validate(deployment_of(std::move(changed), engine)).findings)
+  for (const Finding& finding : run_rules(deployment_of(std::move(changed), engine)).findings)
     if (finding.rule->engine == "vllm" && finding.severity != Severity::information)
       found.push_back(finding.rule->id);
   std::sort(found.begin(), found.end());

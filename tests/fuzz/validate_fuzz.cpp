@@ -5,7 +5,7 @@
 
 #include <sstream>
 
-#include "lib/check/validate.h"
+#include "lib/check/run_rules.h"
 #include "lib/model/base_model.h"
 #include "tests/fuzz/adapter_text.h"
 #include "tests/fuzz/fuzz.h"
@@ -82,5 +82,5 @@ void fuzz(std::string_view text) {
   plan_engines(deployment);
   for (const EngineRun& run : deployment.engines)
     require(run.plan || run.choice.engine->plan == nullptr || !deployment.base);
-  for (const Finding& finding : validate(deployment).findings) require(!finding.unchecked);
+  for (const Finding& finding : run_rules(deployment).findings) require(!finding.unchecked);
 }

@@ -86,7 +86,7 @@ void add_validate_options(CLI::App& app, ValidateOptions& o) {
   app.add_option("ADAPTER", o.adapters,
                  "Folder with adapter_config.json, or a file in it; several are one deployment")
       ->type_name("");
-  add_list(app, "--engine", o.engines, "Server to judge for: sglang, vllm or peft",
+  add_list(app, "--engine", o.engines, "Server to check for: sglang, vllm or peft",
            "NAME[@VERSION]");
   add_load_options(app, o.load);
   const auto count = CLI::Range(1, 1 << 20);
@@ -140,10 +140,10 @@ std::string engines_help() {
   return out;
 }
 
-JudgeRequest judge_request(const ValidateOptions& options) {
+ValidateRequest validate_request(const ValidateOptions& options) {
   if (options.adapters.empty()) throw Error("ADAPTER", "is required", "run 'lora-validate --help'");
   Project project = project_of(options);
-  JudgeRequest out;
+  ValidateRequest out;
   out.adapters = options.adapters;
   out.engines = choices(options.engines.empty() ? project.engines : options.engines);
   out.options = server_options(options, project, out.engines);

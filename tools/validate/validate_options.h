@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "lib/check/judge.h"
 #include "lib/check/report.h"
+#include "lib/check/validate.h"
 #include "tools/load_options.h"
 #include "tools/tool.h"
 
@@ -30,7 +30,7 @@ std::string engines_help();
 
 // What is to be judged: the command line, and below it the project file (--project, else
 // .moelora.json of the working folder where there is one). Throws Error for what cannot be meant.
-JudgeRequest judge_request(const ValidateOptions& options);
+ValidateRequest validate_request(const ValidateOptions& options);
 
 ReportOptions report_options(const ValidateOptions& options);
 

@@ -43,7 +43,7 @@ std::string title(const FindingGroup& group) {
 
 std::string body(const FindingGroup& group) {
   const Finding& f = group.first();
-  std::string out = told(group);
+  std::string out = finding_line(group);
   if (!f.server_text.empty()) out += "\nserver: " + f.server_text;
   if (!f.fix.empty()) out += "\nfix: " + f.fix;
   return out;
@@ -52,14 +52,14 @@ std::string body(const FindingGroup& group) {
 std::string annotation(const Report& report, const FindingGroup& group) {
   const Spot spot = spot_of(report, group.first());
   return fmt::format("::{} file={},line={},endLine={},col={},title={}::{}\n", kind(group.severity),
-                     escaped(shown(spot.path), true), spot.line, spot.line, spot.column,
+                     escaped(one_line(spot.path), true), spot.line, spot.line, spot.column,
                      escaped(title(group), true), escaped(body(group), false));
 }
 
 std::string plain(const Report& report, const FindingGroup& group) {
   return log_line(fmt::format("{} {} {}: {}", severity_name(group.severity), title(group),
                               adapter_title(report.deployment, group.first().adapter),
-                              told(group)));
+                              finding_line(group)));
 }
 
 // How many of so many findings are annotated; with more than a step may have, the last annotation
@@ -86,16 +86,16 @@ std::string of_severity(const Report& report, const std::vector<FindingGroup>& g
 }
 
 std::string write(const Report& report) {
-  const std::vector<FindingGroup> groups = grouped(report.judgement.findings);
+  const std::vector<FindingGroup> groups = grouped(report.results.findings);
   std::string out;
   for (const Severity severity : {Severity::error, Severity::warning, Severity::information})
     out += of_severity(report, groups, severity);
   for (const Waived& w : report.waived)
     out += log_line(fmt::format("ignored {} in {}: {} ({})", rule_title(w.finding),
                                 adapter_title(report.deployment, w.finding.adapter),
-                                shown(w.reason), shown(w.from)));
-  for (const Remark& remark : remarks(report.judgement))
-    out += log_line(fmt::format("{}: {}", remark.label, shown(remark.text)));
+                                one_line(w.reason), one_line(w.from)));
+  for (const Remark& remark : remarks(report.results))
+    out += log_line(fmt::format("{}: {}", remark.label, one_line(remark.text)));
   return out + log_line(summary_line(report));
 }
 

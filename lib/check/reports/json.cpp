@@ -118,13 +118,13 @@ Json skipped_json(const Skipped& skipped) {
 }
 
 Json summary_json(const Report& report) {
-  const Counts counts = counted(report.judgement.findings);
+  const Counts counts = count_findings(report.results.findings);
   const auto fail_on = report.options.fail_on;
   return Json::object({{"errors", counts.errors},
                        {"warnings", counts.warnings},
                        {"information", counts.information},
                        {"ignored", static_cast<int64_t>(report.waived.size())},
-                       {"rules_run", report.judgement.rules_run},
+                       {"rules_run", report.results.rules_run},
                        {"fail_on", fail_on ? Json(severity_name(*fail_on)) : Json("never")},
                        {"failed", fails(report)}});
 }
@@ -159,11 +159,11 @@ std::string write(const Report& report) {
   out.value("base", deployment.base ? text(deployment.base->origin).dump() : "null");
   out.list("adapters", deployment.adapters, adapter_json);
   out.list("engines", deployment.engines, engine_json);
-  out.list("findings", report.judgement.findings,
+  out.list("findings", report.results.findings,
            [&](const Finding& f) { return finding_json(f, deployment); });
   out.list("ignored", report.waived, [&](const Waived& w) { return waived_json(w, deployment); });
-  out.list("skipped", report.judgement.skipped, skipped_json);
-  out.list("notes", report.judgement.notes, text);
+  out.list("skipped", report.results.skipped, skipped_json);
+  out.list("notes", report.results.notes, text);
   out.list("memory", with_memory(deployment), memory_json);
   out.value("summary", summary_json(report).dump(-1));
   return out.take();

@@ -18,9 +18,9 @@ std::string case_begin(std::string_view name, std::string_view adapter) {
 }
 
 std::string details(const Finding& f) {
-  std::string out = told(f, kNamesShown) + "\n";
-  if (!f.server_text.empty()) out += "server: " + shown(f.server_text) + "\n";
-  if (!f.fix.empty()) out += "fix: " + shown(f.fix) + "\n";
+  std::string out = finding_line(f, kNamesShown) + "\n";
+  if (!f.server_text.empty()) out += "server: " + one_line(f.server_text) + "\n";
+  if (!f.fix.empty()) out += "fix: " + one_line(f.fix) + "\n";
   return out;
 }
 
@@ -29,7 +29,7 @@ std::string finding_case(const Finding& f, std::string_view adapter, const Repor
   std::string out = case_begin(name, adapter) + ">\n";
   if (fails(f, options))
     out += fmt::format("      <failure type=\"{}\" message=\"{}\">{}</failure>\n",
-                       severity_name(f.severity), xml(told(f)), xml(details(f)));
+                       severity_name(f.severity), xml(finding_line(f)), xml(details(f)));
   else
     out += fmt::format("      <system-out>{}: {}</system-out>\n", severity_name(f.severity),
                        xml(details(f)));
@@ -51,7 +51,7 @@ struct Suite {
 Suite adapter_suite(const Report& report, std::optional<size_t> at) {
   const std::string adapter = adapter_title(report.deployment, at);
   Suite out;
-  for (const Finding* f : findings_of(report.judgement, at)) {
+  for (const Finding* f : findings_of(report.results, at)) {
     out.cases += finding_case(*f, adapter, report.options);
     ++out.tests;
     if (fails(*f, report.options)) ++out.failures;
@@ -69,7 +69,7 @@ Suite skipped_suite(const Report& report) {
   const auto add = [&](std::string_view name, std::string_view why) {
     out.cases +=
         case_begin(name, "not checked") +
-        fmt::format(">\n      <skipped message=\"{}\"/>\n    </testcase>\n", xml(shown(why)));
+        fmt::format(">\n      <skipped message=\"{}\"/>\n    </testcase>\n", xml(one_line(why)));
     ++out.tests;
     ++out.skipped;
   };
@@ -77,7 +77,7 @@ Suite skipped_suite(const Report& report) {
     add(fmt::format("{} in {}", rule_title(w.finding),
                     adapter_title(report.deployment, w.finding.adapter)),
         fmt::format("ignored: {} ({})", w.reason, w.from));
-  for (const Skipped& s : report.judgement.skipped) add(shown(s.what), s.why);
+  for (const Skipped& s : report.results.skipped) add(one_line(s.what), s.why);
   return out;
 }
 

@@ -1,5 +1,3 @@
-#include "lib/check/markdown.h"
-
 #include <fmt/format.h>
 
 #include "lib/base/utf8.h"
@@ -10,19 +8,19 @@ namespace {
 
 std::string finding_cell(const Finding& f) {
   std::string cell = f.where.empty() ? "" : md_code(where_text(f)) + ": ";
-  cell += md_text(shown(f.message));
-  if (!f.server_text.empty()) cell += "<br>server: " + md_code(shown(f.server_text));
+  cell += md_text(one_line(f.message));
+  if (!f.server_text.empty()) cell += "<br>server: " + md_code(one_line(f.server_text));
   return cell;
 }
 
 std::string adapter_section(const Report& report, std::optional<size_t> at) {
-  const auto findings = findings_of(report.judgement, at);
+  const auto findings = findings_of(report.results, at);
   std::string out = fmt::format("\n### {}\n\n", md_text(adapter_title(report.deployment, at)));
   if (findings.empty()) return out + "No findings.\n";
   out += "| severity | rule | engine | finding | fix |\n|---|---|---|---|---|\n";
   for (const Finding* f : findings)
     out += fmt::format("| {} | {} | {} | {} | {} |\n", severity_name(f->severity), rule_title(*f),
-                       f->engine, finding_cell(*f), md_text(shown(f->fix)));
+                       f->engine, finding_cell(*f), md_text(one_line(f->fix)));
   return out;
 }
 
@@ -32,7 +30,7 @@ std::string waived_section(const Report& report) {
   for (const Waived& w : report.waived)
     out += fmt::format("| {} | {} | {} | {} |\n", rule_title(w.finding),
                        md_text(adapter_title(report.deployment, w.finding.adapter)),
-                       md_text(shown(w.reason)), md_text(shown(w.from)));
+                       md_text(one_line(w.reason)), md_text(one_line(w.from)));
   return out;
 }
 
@@ -50,8 +48,8 @@ std::string memory_section(const EngineRun& run) {
 
 std::string remarks_section(const Report& report) {
   std::string out;
-  for (const Remark& remark : remarks(report.judgement))
-    out += fmt::format("- {}: {}\n", remark.label, md_text(shown(remark.text)));
+  for (const Remark& remark : remarks(report.results))
+    out += fmt::format("- {}: {}\n", remark.label, md_text(one_line(remark.text)));
   return out.empty() ? "" : "\n" + out;
 }
 

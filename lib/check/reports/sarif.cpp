@@ -79,7 +79,7 @@ std::string fingerprint(const Report& report, const FindingGroup& group) {
 
 std::string message_text(const FindingGroup& group) {
   const Finding& f = group.first();
-  std::string out = told(group);
+  std::string out = finding_line(group);
   if (!out.ends_with('.')) out += '.';
   if (!f.engine.empty()) out += fmt::format("\n{}", f.engine);
   if (!f.server_text.empty()) out += " says: " + f.server_text;
@@ -147,9 +147,9 @@ Json invocation(const Report& report) {
   for (const Waived& w : report.waived)
     told_too.push_back(notification(fmt::format("ignored {} in {}: {} ({})", rule_title(w.finding),
                                                 adapter_title(report.deployment, w.finding.adapter),
-                                                shown(w.reason), shown(w.from))));
-  for (const Remark& remark : remarks(report.judgement))
-    told_too.push_back(notification(fmt::format("{}: {}", remark.label, shown(remark.text))));
+                                                one_line(w.reason), one_line(w.from))));
+  for (const Remark& remark : remarks(report.results))
+    told_too.push_back(notification(fmt::format("{}: {}", remark.label, one_line(remark.text))));
   return Json::object({{"executionSuccessful", true},
                        {"toolExecutionNotifications", Json::array(std::move(told_too))}});
 }
@@ -157,14 +157,15 @@ Json invocation(const Report& report) {
 // Uploads of one category replace each other: adapters checked by different jobs are different.
 std::string category(const Report& report) {
   std::vector<std::string> paths;
-  for (const Subject& adapter : report.deployment.adapters) paths.push_back(shown(adapter.given));
+  for (const Subject& adapter : report.deployment.adapters)
+    paths.push_back(one_line(adapter.given));
   const std::string all = fmt::format("{}", fmt::join(paths, "+"));
   return fmt::format("lora-validate/{}/",
                      all.size() <= 100 ? all : digest_hex(std::as_bytes(std::span(all))));
 }
 
 Json run_json(const Report& report) {
-  const std::vector<FindingGroup> groups = grouped(report.judgement.findings);
+  const std::vector<FindingGroup> groups = grouped(report.results.findings);
   const RuleIndex index = rules_of(groups);
   std::vector<Json> rules, results;
   for (const auto& entry : index) rules.push_back(rule_json(*entry.second.first));

@@ -43,9 +43,9 @@ class Text {
   }
 
   void adapter(std::optional<size_t> at) {
-    const auto findings = findings_of(report_.judgement, at);
+    const auto findings = findings_of(report_.results, at);
     out_ += paint(Style::bold, adapter_title(report_.deployment, at)) + ": " +
-            counts_text(counted(findings)) + "\n";
+            counts_text(count_findings(findings)) + "\n";
     for (const Finding* f : findings) finding(*f);
     out_ += "\n";
   }
@@ -54,7 +54,7 @@ class Text {
     const std::string engine = f.engine.empty() ? "" : " for " + f.engine;
     out_ += fmt::format("  {} {}{}{}\n", paint(style_of(f.severity), severity_name(f.severity)),
                         paint(Style::bold, rule_title(f)), engine, place_in_file(f));
-    out_ += "    " + prose(told(f), 4) + "\n";
+    out_ += "    " + prose(finding_line(f), 4) + "\n";
     labelled("server: ", f.server_text);
     if (report_.options.verbose || f.severity != Severity::information) labelled("fix: ", f.fix);
     if (report_.options.verbose && f.names.size() > 1) labelled("all: ", lines_of(f.names));
@@ -62,13 +62,13 @@ class Text {
 
   static std::string lines_of(const std::vector<std::string>& names) {
     std::string out;
-    for (const std::string& name : names) out += (out.empty() ? "" : "\n") + shown(name);
+    for (const std::string& name : names) out += (out.empty() ? "" : "\n") + one_line(name);
     return out;
   }
 
   static std::string place_in_file(const Finding& f) {
     if (f.file.empty() || f.line == 0) return "";
-    return fmt::format(", {}:{}:{}", shown(f.file), f.line, f.column);
+    return fmt::format(", {}:{}:{}", one_line(f.file), f.line, f.column);
   }
 
   // Never wrapped, so that it can be searched for or pasted; the server's may have several lines.
@@ -77,7 +77,7 @@ class Text {
     std::string before = "    " + paint(Style::dim, label);
     for (size_t begin = 0; begin <= text.size();) {
       const size_t end = std::min(text.find('\n', begin), text.size());
-      out_ += before + shown(text.substr(begin, end - begin)) + "\n";
+      out_ += before + one_line(text.substr(begin, end - begin)) + "\n";
       before = std::string(4 + label.size(), ' ');
       begin = end + 1;
     }
@@ -85,8 +85,8 @@ class Text {
 
   void waived(const Waived& w) {
     out_ += fmt::format("ignored {} in {}: {} ({})\n", rule_title(w.finding),
-                        adapter_title(report_.deployment, w.finding.adapter), shown(w.reason),
-                        shown(w.from));
+                        adapter_title(report_.deployment, w.finding.adapter), one_line(w.reason),
+                        one_line(w.from));
   }
 
   void memory(const EngineRun& run) {
@@ -102,10 +102,10 @@ class Text {
   }
 
   void all_remarks() {
-    const std::vector<Remark> all = remarks(report_.judgement);
+    const std::vector<Remark> all = remarks(report_.results);
     for (const Remark& remark : all) {
       const std::string_view label = remark.label;
-      const std::string text = prose(fmt::format("{}: {}", label, shown(remark.text)), 2);
+      const std::string text = prose(fmt::format("{}: {}", label, one_line(remark.text)), 2);
       out_ += paint(Style::dim, label) + text.substr(label.size()) + "\n";
     }
     if (!all.empty()) out_ += "\n";

@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <array>
 
-#include "lib/check/json_schema.h"
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
+#include "lib/check/engine_findings.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/json_schema_subset.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/cause.h"
 
 namespace moelora {
@@ -47,7 +48,7 @@ void report_fault(RuleContext& context, const SchemaFault& fault) {
   const bool unread = (fault.key == "peft_type" && none_but(context, "vllm")) ||
                       (fault.key == "target_modules" && none_but(context, "peft"));
   if (!means || unread) finding.severity = Severity::warning;
-  unless_served(finding, context);
+  downgrade_if_served(finding, context);
 }
 
 // null is what PEFT writes for an adapter of target_parameters alone.
@@ -55,8 +56,9 @@ void check_null_targets(RuleContext& context) {
   const Json* targets = context.subject().config.find("target_modules");
   if (targets == nullptr || !targets->is(Json::Kind::null) || chosen(context, "sglang").empty())
     return;
-  minded_by(context.report_config("target_modules", "is null, and SGLang wants a list"), context,
-            {"sglang"});
+  set_severity_by_engine(
+      context.report_config("target_modules", "is null, and SGLang wants a list"), context,
+      {"sglang"});
 }
 
 void check(RuleContext& context) {
@@ -96,7 +98,7 @@ const Rule cfg001_missing_field = {
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "take target_modules away",
                .engine = "",
-               .apply = [](Specimen& specimen) { specimen.config().erase("target_modules"); }},
+               .apply = [](Specimen& specimen) { erase_config(specimen, "target_modules"); }},
     .check = check,
 };
 

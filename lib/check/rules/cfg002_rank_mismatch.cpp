@@ -1,9 +1,10 @@
 #include <fmt/format.h>
 
+#include "lib/check/engine_findings.h"
+#include "lib/check/example_edits.h"
 #include "lib/check/expected_ranks.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/cause.h"
 
 namespace moelora {
@@ -26,7 +27,7 @@ void check(RuleContext& context) {
     const NamedTensor& tensor = subject.parts.tensors[static_cast<size_t>(check.tensor)];
     groups.add(message(check, tensor), tensor.name);
   }
-  groups.report(context, unless_served);
+  groups.report(context, downgrade_if_served);
 }
 
 }  // namespace
@@ -49,7 +50,7 @@ const Rule cfg002_rank_mismatch = {
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "say \"r\": 8 of factors of rank 4",
                .engine = "",
-               .apply = [](Specimen& specimen) { specimen.config().set("r", 8); }},
+               .apply = [](Specimen& specimen) { set_config(specimen, "r", "8"); }},
     .check = check,
 };
 

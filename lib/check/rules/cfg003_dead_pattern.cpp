@@ -2,8 +2,9 @@
 
 #include "lib/base/path_pattern.h"
 #include "lib/base/utf8.h"
-#include "lib/check/module_paths.h"
-#include "lib/check/rule.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/subject/module_paths.h"
 
 namespace moelora {
 namespace {
@@ -80,7 +81,7 @@ const Rule cfg003_dead_pattern = {
                .engine = "",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.config().set("alpha_pattern", Json::object({{"query_proj", 16}}));
+                     set_config(specimen, "alpha_pattern", R"({"query_proj": 16})");
                    }},
     .check = check,
 };

@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <array>
 
-#include "lib/check/rule.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/rule_context.h"
 
 namespace moelora {
 namespace {
@@ -43,7 +44,7 @@ const Rule cfg004_mutated_base_init = {
                .engine = "",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.config().set("init_lora_weights", "pissa_niter_16");
+                     set_config(specimen, "init_lora_weights", R"("pissa_niter_16")");
                    }},
     .check = check,
 };

@@ -3,8 +3,9 @@
 #include <algorithm>
 
 #include "lib/base/utf8.h"
+#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/rule.h"
+#include "lib/check/rule_context.h"
 #include "lib/check/target_names.h"
 #include "lib/engine/cause.h"
 
@@ -107,7 +108,7 @@ const Rule cfg005_config_without_tensors = {
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "remove every expert tensor, with gate_proj, up_proj, down_proj named",
                .engine = "",
-               .apply = [](Specimen& specimen) { specimen.remove(".experts."); }},
+               .apply = [](Specimen& specimen) { remove_tensors(specimen, ".experts."); }},
     .check = check,
 };
 

@@ -1,5 +1,6 @@
-#include "lib/check/params_conflicts.h"
-#include "lib/check/rule.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/subject/params_conflicts.h"
 
 namespace moelora {
 namespace {
@@ -29,7 +30,7 @@ const Rule cfg006_impossible_combination = {
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change = "say \"lora_dropout\": 0.05",
                .engine = "",
-               .apply = [](Specimen& specimen) { specimen.config().set("lora_dropout", 0.05); }},
+               .apply = [](Specimen& specimen) { set_config(specimen, "lora_dropout", "0.05"); }},
     .check = check,
 };
 

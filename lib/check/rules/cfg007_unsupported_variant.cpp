@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <array>
 
+#include "lib/check/engine_findings.h"
+#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/peft/peft.h"
 
 namespace moelora {
@@ -76,7 +77,7 @@ void check(RuleContext& context) {
             "{}: SGLang and vLLM have nothing of the kind, {}{}", variant.title, variant.effect,
             tensors.empty()
                 ? ""
-                : fmt::format("; {} of it {} in the file", counted(tensors.size(), "tensor"),
+                : fmt::format("; {} of it {} in the file", pluralized(tensors.size(), "tensor"),
                               tensors.size() == 1 ? "is" : "are")));
     if (variant.training_only && tensors.empty()) finding.severity = Severity::information;
     if (is_known_to_all(context, variant)) finding.severity = Severity::information;
@@ -103,7 +104,7 @@ const Rule cfg007_unsupported_variant = {
                .engine = "",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.config().set("alora_invocation_tokens", Json::array({Json(151644)}));
+                     set_config(specimen, "alora_invocation_tokens", "[151644]");
                    }},
     .check = check,
 };

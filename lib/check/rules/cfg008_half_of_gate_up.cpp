@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "lib/check/peft_runs.h"
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
+#include "lib/check/engine_findings.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/peft/peft.h"
 
 namespace moelora {
@@ -33,7 +33,7 @@ void check(RuleContext& context) {
       fmt::format("names {} and not {}; transformers 5 holds both as one gate_up_proj",
                   gate.empty() ? up : gate, missing));
   const auto mind = peft_runs_since(context, "0.19.0");
-  minded_by(finding, context, mind);
+  set_severity_by_engine(finding, context, mind);
   if (!mind.empty())
     finding.server_text = fmt::format(
         "ValueError: Cannot convert PEFT target(s) {} without also targeting {} "
@@ -64,10 +64,10 @@ const Rule cfg008_half_of_gate_up = {
                .engine = "peft",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.remove("up_proj");
-                     specimen.config().set("target_modules",
-                                           Json::strings({"q_proj", "k_proj", "v_proj", "o_proj",
-                                                          "gate_proj", "down_proj"}));
+                     remove_tensors(specimen, "up_proj");
+                     set_config(
+                         specimen, "target_modules",
+                         R"(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj"])");
                    }},
     .check = check,
 };

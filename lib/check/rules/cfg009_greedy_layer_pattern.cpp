@@ -1,8 +1,9 @@
 #include <fmt/format.h>
 
 #include "lib/base/utf8.h"
-#include "lib/check/peft_runs.h"
-#include "lib/check/rule.h"
+#include "lib/check/engine_findings.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/peft/peft.h"
 
 namespace moelora {
@@ -12,7 +13,7 @@ void check(RuleContext& context) {
   const Subject& subject = context.subject();
   const Json* layers = subject.config.find("layers_to_transform");
   if (!subject.parsed_config || layers == nullptr || layers->is(Json::Kind::null) ||
-      !has_numbered_experts(subject))
+      !subject.parts.has_numbered_experts())
     return;
   const std::string& version = subject.parsed_config->peft_version;
   const std::string release = release_of(version);
@@ -45,8 +46,8 @@ const Rule cfg009_greedy_layer_pattern = {
                .engine = "",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.config().set("layers_to_transform", Json::array({Json(0), Json(1)}));
-                     specimen.config().set("peft_version", "0.19.1");
+                     set_config(specimen, "layers_to_transform", "[0, 1]");
+                     set_config(specimen, "peft_version", R"("0.19.1")");
                    }},
     .check = check,
 };

@@ -1,6 +1,6 @@
-#include "lib/check/peft_runs.h"
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
+#include "lib/check/engine_findings.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/peft/peft.h"
 
 namespace moelora {
@@ -26,7 +26,7 @@ void check(RuleContext& context) {
       "use_rslora",
       "is true, and PEFT joins gate and up of the experts to one pair of twice the rank and alpha "
       "for transformers 5: alpha / sqrt(r) grows by sqrt(2)");
-  minded_by(finding, context, peft_runs_since(context, "0.19.0"));
+  set_severity_by_engine(finding, context, peft_runs_since(context, "0.19.0"));
 }
 
 }  // namespace
@@ -49,7 +49,7 @@ const Rule cfg010_rslora_doubling = {
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "say \"use_rslora\": true",
                .engine = "peft",
-               .apply = [](Specimen& specimen) { specimen.config().set("use_rslora", true); }},
+               .apply = [](Specimen& specimen) { set_config(specimen, "use_rslora", "true"); }},
     .check = check,
 };
 

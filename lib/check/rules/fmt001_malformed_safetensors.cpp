@@ -1,6 +1,7 @@
-#include "lib/check/read_problems.h"
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
+#include "lib/check/engine_findings.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/specimen.h"
+#include "lib/check/subject/read_problems.h"
 
 namespace moelora {
 namespace {
@@ -12,7 +13,7 @@ void check(RuleContext& context) {
     finding.where = problem->error.location().item;
     finding.file = problem->file.empty() ? "adapter_model.safetensors" : problem->file;
     if (!problem->error.hint().empty()) finding.fix = problem->error.hint();
-    if (is_stray(subject, *problem)) minded_by(finding, context, {"sglang"});
+    if (is_stray(subject, *problem)) set_severity_by_engine(finding, context, {"sglang"});
   }
 }
 

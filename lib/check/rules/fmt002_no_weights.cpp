@@ -1,5 +1,6 @@
-#include "lib/check/read_problems.h"
-#include "lib/check/rule.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/subject/read_problems.h"
 #include "lib/engine/cause.h"
 
 namespace moelora {
@@ -30,7 +31,7 @@ const Rule fmt002_no_weights = {
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "remove every tensor",
                .engine = "",
-               .apply = [](Specimen& specimen) { specimen.remove(""); }},
+               .apply = [](Specimen& specimen) { remove_tensors(specimen, ""); }},
     .check = check,
 };
 

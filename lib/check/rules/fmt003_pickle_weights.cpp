@@ -1,5 +1,6 @@
-#include "lib/check/read_problems.h"
-#include "lib/check/rule.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/specimen.h"
+#include "lib/check/subject/read_problems.h"
 
 namespace moelora {
 namespace {

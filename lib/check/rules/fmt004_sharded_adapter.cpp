@@ -1,9 +1,10 @@
 #include <fmt/format.h>
 
+#include "lib/check/engine_findings.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/read_problems.h"
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/specimen.h"
+#include "lib/check/subject/read_problems.h"
 
 namespace moelora {
 namespace {
@@ -16,7 +17,7 @@ void check(RuleContext& context) {
                                    "adapter_model.safetensors and read no shards",
                                    subject.own_files.size()));
     finding.file = subject.main_file;
-    minded_by(finding, context, {"peft", "vllm"});
+    set_severity_by_engine(finding, context, {"peft", "vllm"});
   }
   for (const ReadProblem* problem : problems_of(subject, ProblemKind::shards)) {
     Finding& finding = context.report(problem->error.text());

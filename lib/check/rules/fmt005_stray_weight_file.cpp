@@ -2,9 +2,10 @@
 
 #include <algorithm>
 
+#include "lib/check/engine_findings.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/specimen.h"
 #include "lib/engine/cause.h"
 
 namespace moelora {
@@ -26,11 +27,11 @@ void check(RuleContext& context) {
     Finding& finding = context.report(fmt::format(
         "lies beside the adapter with {}{}; SGLang loads every .safetensors of the folder as part "
         "of it",
-        counted(file.tensors.size(), "tensor"),
+        pluralized(file.tensors.size(), "tensor"),
         both.empty() ? "" : fmt::format(", {} of them named as the adapter's own", both.size())));
     finding.file = finding.where = file.name;
     finding.names = std::move(both);
-    minded_by(finding, context, {"sglang"});
+    set_severity_by_engine(finding, context, {"sglang"});
   }
 }
 

@@ -1,8 +1,9 @@
 #include <fmt/format.h>
 
+#include "lib/check/engine_findings.h"
+#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/cause.h"
 
 namespace moelora {
@@ -18,7 +19,7 @@ void check(RuleContext& context) {
                            pair.a < 0 ? 'A' : 'B'),
                parts.any(pair).name);
   }
-  groups.report(context, unless_served);
+  groups.report(context, downgrade_if_served);
 }
 
 }  // namespace
@@ -39,7 +40,9 @@ const Rule fmt006_orphan_factor = {
                .change = "remove the lora_B of one o_proj",
                .engine = "",
                .apply =
-                   [](Specimen& specimen) { specimen.remove("layers.0.self_attn.o_proj.lora_B"); }},
+                   [](Specimen& specimen) {
+                     remove_tensors(specimen, "layers.0.self_attn.o_proj.lora_B");
+                   }},
     .check = check,
 };
 

@@ -1,8 +1,9 @@
 #include <fmt/format.h>
 
+#include "lib/check/engine_findings.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/specimen.h"
 
 namespace moelora {
 namespace {
@@ -30,7 +31,7 @@ void check(RuleContext& context) {
                               to_string(t->shape), t->expert ? "two or three" : "two"),
                   t->name);
   }
-  empty.report(context, unless_served);
+  empty.report(context, downgrade_if_served);
   absent.report(context,
                 [](Finding& finding, const RuleContext&) { finding.severity = Severity::warning; });
 }

@@ -3,7 +3,8 @@
 #include <cmath>
 
 #include "lib/check/name_groups.h"
-#include "lib/check/rule.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/specimen.h"
 #include "lib/numeric/stats/value_scan.h"
 
 namespace moelora {
@@ -31,7 +32,7 @@ void check(RuleContext& context) {
       coordinates(subject.tensors.at(names[0]).shape(), subject.values.at(names[0]).first_bad);
   const size_t tensors = names.size();
   context.report(std::move(names), fmt::format("{} in {}, the first at {}", counts(nan, inf),
-                                               counted(tensors, "tensor"), to_string(at)));
+                                               pluralized(tensors, "tensor"), to_string(at)));
 }
 
 void break_it(Specimen& specimen) {

@@ -3,7 +3,8 @@
 #include <algorithm>
 
 #include "lib/check/name_groups.h"
-#include "lib/check/rule.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/specimen.h"
 
 namespace moelora {
 namespace {
@@ -53,7 +54,7 @@ void check(RuleContext& context) {
   });
   Finding& finding = context.report(
       std::move(untrained), fmt::format("is zero, as training starts: {} of {} change nothing{}",
-                                        count, counted(judged, "low-rank pair"),
+                                        count, pluralized(judged, "low-rank pair"),
                                         count == judged ? ", this adapter is the base model" : ""));
   if (embeddings) finding.severity = Severity::information;
   if (count == judged) finding.severity = Severity::error;

@@ -2,8 +2,9 @@
 
 #include <algorithm>
 
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
+#include "lib/check/engine_findings.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/cause.h"
 
 namespace moelora {
@@ -49,13 +50,14 @@ void report_unknown(RuleContext& context, std::vector<std::string> names) {
     return name.find(".experts.shared.") != std::string::npos;
   });
   const Shape shape = context.subject().tensors.at(names.front()).shape();
-  unless_served(context.report(std::move(names),
-                               fmt::format("{} is a routed-expert factor of no known layout{}",
-                                           to_string(shape),
-                                           token ? ": \"shared\" stands where an expert's number "
-                                                   "is expected (xorl)"
-                                                 : "")),
-                context);
+  downgrade_if_served(
+      context.report(
+          std::move(names),
+          fmt::format("{} is a routed-expert factor of no known layout{}", to_string(shape),
+                      token ? ": \"shared\" stands where an expert's number "
+                              "is expected (xorl)"
+                            : "")),
+      context);
 }
 
 void report_mixed(RuleContext& context, const Found& found) {
@@ -66,7 +68,7 @@ void report_mixed(RuleContext& context, const Found& found) {
     names.push_back(tensor->name);
   }
   std::sort(names.begin(), names.end());
-  unless_served(context.report(std::move(names), std::move(message)), context);
+  downgrade_if_served(context.report(std::move(names), std::move(message)), context);
 }
 
 void check(RuleContext& context) {
@@ -80,9 +82,9 @@ void check(RuleContext& context) {
 // One layer's down_proj stacked in one 3-D tensor, the rest per expert.
 void break_it(Specimen& specimen) {
   const std::string stem = "base_model.model.model.layers.0.mlp.experts.";
-  for (int e = 0; e < 8; ++e) specimen.remove(fmt::format("{}{}.down_proj", stem, e));
-  specimen.set(stem + "down_proj.lora_A.weight", specimen.random({8, 4, 24}));
-  specimen.set(stem + "down_proj.lora_B.weight", specimen.random({8, 64, 4}));
+  for (int e = 0; e < 8; ++e) remove_tensors(specimen, fmt::format("{}{}.down_proj", stem, e));
+  set_tensor(specimen, stem + "down_proj.lora_A.weight", {8, 4, 24});
+  set_tensor(specimen, stem + "down_proj.lora_B.weight", {8, 64, 4});
 }
 
 }  // namespace

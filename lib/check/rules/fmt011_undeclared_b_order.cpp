@@ -2,8 +2,9 @@
 
 #include <algorithm>
 
-#include "lib/check/rule.h"
-#include "lib/check/stacked_file.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/subject/stacked_file.h"
 #include "lib/numeric/stats/b_order_evidence.h"
 
 namespace moelora {
@@ -75,10 +76,10 @@ const Rule fmt011_undeclared_b_order = {
                .engine = "",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.config().set("base_model_name_or_path",
-                                           "unsloth/Qwen3-30B-A3B-Instruct");
-                     specimen.config().erase("moelora");
-                     specimen.config().erase("lora_B_layout");
+                     set_config(specimen, "base_model_name_or_path",
+                                R"("unsloth/Qwen3-30B-A3B-Instruct")");
+                     erase_config(specimen, "moelora");
+                     erase_config(specimen, "lora_B_layout");
                    }},
     .check = check,
 };

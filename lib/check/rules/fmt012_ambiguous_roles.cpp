@@ -2,8 +2,9 @@
 
 #include <algorithm>
 
-#include "lib/check/rule.h"
-#include "lib/check/stacked_file.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/subject/stacked_file.h"
 
 namespace moelora {
 namespace {
@@ -26,15 +27,15 @@ void check(RuleContext& context) {
 
 // down_proj alone, of experts as wide as the model.
 void break_it(Specimen& specimen) {
-  specimen.base_config.set("intermediate_size", 64);
-  specimen.remove("experts");
-  specimen.config().set("target_parameters", Json::strings({"mlp.experts.down_proj"}));
-  specimen.config().erase("moelora");
+  set_base_config(specimen, "intermediate_size", "64");
+  remove_tensors(specimen, "experts");
+  set_config(specimen, "target_parameters", R"(["mlp.experts.down_proj"])");
+  erase_config(specimen, "moelora");
   for (int layer : {0, 1}) {
     const std::string stem =
         fmt::format("base_model.model.model.layers.{}.mlp.experts.lora_", layer);
-    specimen.set(stem + "A.weight", specimen.random({16, 64}));
-    specimen.set(stem + "B.weight", specimen.random({64, 16}));
+    set_tensor(specimen, stem + "A.weight", {16, 64});
+    set_tensor(specimen, stem + "B.weight", {64, 16});
   }
 }
 

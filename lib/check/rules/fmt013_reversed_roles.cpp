@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <array>
 
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
-#include "lib/check/stacked_file.h"
+#include "lib/check/engine_findings.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/subject/stacked_file.h"
 
 namespace moelora {
 namespace {
@@ -25,18 +26,18 @@ void check(RuleContext& context) {
       fmt::format("lora_A {} is on the output of {}, lora_B {} on its input",
                   to_string(pair.a->tensor.shape()), projection_name(file->reading->projection[0]),
                   to_string(pair.b->tensor.shape())));
-  minded_by(finding, context, {"vllm", "sglang"});
+  set_severity_by_engine(finding, context, {"vllm", "sglang"});
 }
 
 // The pairs as PEFT 0.18 wrote them.
 void break_it(Specimen& specimen) {
-  specimen.config().erase("moelora");
+  erase_config(specimen, "moelora");
   for (int layer : {0, 1}) {
     const std::string stem = fmt::format("base_model.model.model.layers.{}.mlp.experts.", layer);
-    specimen.set(stem + "base_layer.lora_A.weight", specimen.random({32, 48}));
-    specimen.set(stem + "base_layer.lora_B.weight", specimen.random({64, 32}));
-    specimen.set(stem + "lora_A.weight", specimen.random({32, 64}));
-    specimen.set(stem + "lora_B.weight", specimen.random({24, 32}));
+    set_tensor(specimen, stem + "base_layer.lora_A.weight", {32, 48});
+    set_tensor(specimen, stem + "base_layer.lora_B.weight", {64, 32});
+    set_tensor(specimen, stem + "lora_A.weight", {32, 64});
+    set_tensor(specimen, stem + "lora_B.weight", {24, 32});
   }
 }
 

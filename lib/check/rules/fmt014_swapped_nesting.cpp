@@ -1,7 +1,8 @@
 #include <algorithm>
 
-#include "lib/check/rule.h"
-#include "lib/check/stacked_file.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/subject/stacked_file.h"
 
 namespace moelora {
 namespace {
@@ -41,9 +42,9 @@ const Rule fmt014_swapped_nesting = {
                .engine = "",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.rename("experts.lora_", "experts.outer.lora_");
-                     specimen.rename("experts.base_layer.", "experts.");
-                     specimen.rename("experts.outer.", "experts.base_layer.");
+                     rename_tensors(specimen, "experts.lora_", "experts.outer.lora_");
+                     rename_tensors(specimen, "experts.base_layer.", "experts.");
+                     rename_tensors(specimen, "experts.outer.", "experts.base_layer.");
                    }},
     .check = check,
 };

@@ -3,9 +3,10 @@
 #include <array>
 
 #include "lib/base/utf8.h"
+#include "lib/check/engine_findings.h"
+#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
+#include "lib/check/rule_context.h"
 
 namespace moelora {
 namespace {
@@ -31,7 +32,7 @@ void check(RuleContext& context) {
                              printable(adapter)),
                  tensor.name);
   groups.report(context, [](Finding& finding, const RuleContext& c) {
-    minded_by(finding, c, {"vllm", "peft"});
+    set_severity_by_engine(finding, c, {"vllm", "peft"});
   });
 }
 
@@ -55,8 +56,8 @@ const Rule fmt015_adapter_name_in_key = {
                .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.rename(".lora_A.weight", ".lora_A.default.weight");
-                     specimen.rename(".lora_B.weight", ".lora_B.default.weight");
+                     rename_tensors(specimen, ".lora_A.weight", ".lora_A.default.weight");
+                     rename_tensors(specimen, ".lora_B.weight", ".lora_B.default.weight");
                    }},
     .implies = kImplies,
     .check = check,

@@ -1,8 +1,9 @@
 #include <fmt/format.h>
 
+#include "lib/check/engine_findings.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/specimen.h"
 
 namespace moelora {
 namespace {
@@ -31,7 +32,7 @@ void check(RuleContext& context) {
   }
   wide.report(context,
               [](Finding& finding, const RuleContext&) { finding.severity = Severity::warning; });
-  other.report(context, unless_served);
+  other.report(context, downgrade_if_served);
 }
 
 void break_it(Specimen& specimen) {

@@ -1,9 +1,10 @@
 #include <fmt/format.h>
 
-#include "lib/check/expert_share.h"
+#include "lib/check/engine_findings.h"
+#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/subject/stacked_file.h"
 
 namespace moelora {
 namespace {
@@ -26,16 +27,16 @@ void check(RuleContext& context) {
                            *local, rows / *local, experts, other),
                pair.a->name);
   }
-  groups.report(context, unless_served);
+  groups.report(context, downgrade_if_served);
 }
 
 void break_it(Specimen& specimen) {
   for (int layer : {0, 1}) {
     const std::string stem = fmt::format("base_model.model.model.layers.{}.mlp.experts.", layer);
-    specimen.set(stem + "base_layer.lora_A.weight", specimen.random({16, 64}));
-    specimen.set(stem + "base_layer.lora_B.weight", specimen.random({48, 16}));
-    specimen.set(stem + "lora_A.weight", specimen.random({16, 24}));
-    specimen.set(stem + "lora_B.weight", specimen.random({64, 16}));
+    set_tensor(specimen, stem + "base_layer.lora_A.weight", {16, 64});
+    set_tensor(specimen, stem + "base_layer.lora_B.weight", {48, 16});
+    set_tensor(specimen, stem + "lora_A.weight", {16, 24});
+    set_tensor(specimen, stem + "lora_B.weight", {64, 16});
   }
 }
 

@@ -2,7 +2,8 @@
 
 #include "lib/base/utf8.h"
 #include "lib/check/equal_experts.h"
-#include "lib/check/rule.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/specimen.h"
 
 namespace moelora {
 namespace {

@@ -5,8 +5,9 @@
 
 #include "lib/base/utf8.h"
 #include "lib/check/base_dtype.h"
+#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/rule.h"
+#include "lib/check/rule_context.h"
 
 namespace moelora {
 namespace {
@@ -34,7 +35,7 @@ void report_wide(RuleContext& context) {
   if (count == 0) return;
   Finding& finding = context.report(
       fmt::format("{} of F32 beside a BF16 base model, {}: servers cast them to BF16, {}",
-                  counted(count, "factor"), size_text(bytes), what_is_lost(most)));
+                  pluralized(count, "factor"), size_text(bytes), what_is_lost(most)));
   finding.file = subject.main_file;
   if (std::isinf(most)) finding.severity = Severity::error;
 }
@@ -62,7 +63,7 @@ void report_overflow(RuleContext& context, bool f16_base) {
       .report(std::move(names),
               fmt::format("times its scale is more than F16 holds (65504): up to {:.4g}, in {}; a "
                           "server that folds the scale in gets infinities",
-                          most, counted(count, "tensor")))
+                          most, pluralized(count, "tensor")))
       .severity = Severity::error;
 }
 
@@ -93,7 +94,7 @@ const Rule fmt020_wide_dtype = {
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "nothing: its factors are F32 and the base model is BF16",
                .engine = "",
-               .apply = [](Specimen& specimen) { specimen.config().set("r", 4); }},
+               .apply = [](Specimen& specimen) { set_config(specimen, "r", "4"); }},
     .check = check,
 };
 

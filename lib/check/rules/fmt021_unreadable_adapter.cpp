@@ -1,8 +1,9 @@
 #include <algorithm>
 
-#include "lib/check/read_problems.h"
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
+#include "lib/check/engine_findings.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/specimen.h"
+#include "lib/check/subject/read_problems.h"
 #include "lib/engine/cause.h"
 
 namespace moelora {
@@ -34,7 +35,7 @@ void check_interpretation(RuleContext& context) {
   Finding& finding = context.report(std::move(names), error.text());
   if (finding.names.empty()) finding.where = error.where();
   if (!error.hint().empty()) finding.fix = error.hint();
-  unless_served(finding, context);
+  downgrade_if_served(finding, context);
 }
 
 void check(RuleContext& context) {

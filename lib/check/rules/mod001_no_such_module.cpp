@@ -1,10 +1,11 @@
 #include <fmt/format.h>
 
 #include "lib/base/utf8.h"
-#include "lib/check/base_modules.h"
+#include "lib/check/engine_findings.h"
+#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/subject/base_modules.h"
 #include "lib/engine/cause.h"
 #include "lib/model/base_model.h"
 
@@ -55,11 +56,11 @@ void check(RuleContext& context) {
                   tensor.name);
     }
   }
-  unknown.report(context, unless_served);
+  unknown.report(context, downgrade_if_served);
   const bool towers = has_other_towers(base.config);
   outside.report(context, [&](Finding& finding, const RuleContext& c) {
     if (towers) finding.severity = Severity::information;
-    unless_served(finding, c);
+    downgrade_if_served(finding, c);
   });
 }
 
@@ -86,7 +87,10 @@ const Rule mod001_no_such_module = {
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "write .attention. for .self_attn.",
                .engine = "",
-               .apply = [](Specimen& specimen) { specimen.rename(".self_attn.", ".attention."); }},
+               .apply =
+                   [](Specimen& specimen) {
+                     rename_tensors(specimen, ".self_attn.", ".attention.");
+                   }},
     .check = check,
 };
 

@@ -4,10 +4,11 @@
 #include <array>
 
 #include "lib/check/base_shapes.h"
+#include "lib/check/engine_findings.h"
+#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
-#include "lib/check/stacked_file.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/subject/stacked_file.h"
 #include "lib/engine/cause.h"
 
 namespace moelora {
@@ -61,7 +62,7 @@ void check_stacked(RuleContext& context) {
                           shape, spec.expert_in, spec.out_dim(Projection::gate_up),
                           spec.intermediate, spec.expert_in)
             : file->problem->text());
-  unless_served(finding, context);
+  downgrade_if_served(finding, context);
 }
 
 void check(RuleContext& context) {
@@ -73,13 +74,12 @@ void check(RuleContext& context) {
     if (const std::string what = mismatch(tensor, *dims); !what.empty())
       groups.add(what, tensor.name);
   }
-  groups.report(context, unless_served);
+  groups.report(context, downgrade_if_served);
   check_stacked(context);
 }
 
 void break_it(Specimen& specimen) {
-  specimen.set("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
-               specimen.random({4, 48}));
+  set_tensor(specimen, "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", {4, 48});
 }
 
 }  // namespace

@@ -1,9 +1,10 @@
 #include <fmt/format.h>
 
-#include "lib/check/base_modules.h"
+#include "lib/check/engine_findings.h"
+#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/subject/base_modules.h"
 #include "lib/engine/cause.h"
 #include "lib/model/base_model.h"
 
@@ -35,7 +36,7 @@ void check(RuleContext& context) {
                       tensor.layer),
           tensor.name);
   }
-  groups.report(context, unless_served);
+  groups.report(context, downgrade_if_served);
 }
 
 }  // namespace
@@ -61,7 +62,7 @@ const Rule mod003_layer_out_of_range = {
                .engine = "",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.rename("layers.1.self_attn", "layers.7.self_attn");
+                     rename_tensors(specimen, "layers.1.self_attn", "layers.7.self_attn");
                    }},
     .check = check,
 };

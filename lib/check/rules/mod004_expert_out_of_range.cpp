@@ -1,8 +1,9 @@
 #include <fmt/format.h>
 
+#include "lib/check/engine_findings.h"
+#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/cause.h"
 
 namespace moelora {
@@ -33,13 +34,13 @@ void check(RuleContext& context) {
     if (const std::string what = fault(tensor, spec.experts); !what.empty())
       groups.add(what, tensor.name);
   }
-  groups.report(context, unless_served);
+  groups.report(context, downgrade_if_served);
 }
 
 void break_it(Specimen& specimen) {
   const std::string stem = "base_model.model.model.layers.0.mlp.experts.9.gate_proj.lora_";
-  specimen.set(stem + "A.weight", specimen.random({4, 64}));
-  specimen.set(stem + "B.weight", specimen.random({24, 4}));
+  set_tensor(specimen, stem + "A.weight", {4, 64});
+  set_tensor(specimen, stem + "B.weight", {24, 4});
 }
 
 }  // namespace

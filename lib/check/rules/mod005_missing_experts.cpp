@@ -4,9 +4,10 @@
 #include <map>
 
 #include "lib/base/utf8.h"
+#include "lib/check/example_edits.h"
 #include "lib/check/expert_coverage.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/rule.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/cause.h"
 
 namespace moelora {
@@ -120,7 +121,7 @@ const Rule mod005_missing_experts = {
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "remove expert 3",
                .engine = "",
-               .apply = [](Specimen& specimen) { specimen.remove(".experts.3."); }},
+               .apply = [](Specimen& specimen) { remove_tensors(specimen, ".experts.3."); }},
     .check = check,
 };
 

@@ -1,8 +1,9 @@
 #include <fmt/format.h>
 
+#include "lib/check/engine_findings.h"
+#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/cause.h"
 
 namespace moelora {
@@ -20,7 +21,7 @@ void check(RuleContext& context) {
                                  tensor.expert->layer),
                tensor.name);
   }
-  groups.report(context, unless_served);
+  groups.report(context, downgrade_if_served);
 }
 
 }  // namespace
@@ -42,7 +43,7 @@ const Rule mod006_experts_on_dense_layer = {
                .engine = "",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.rename("layers.1.mlp.experts.", "layers.0.mlp.experts.");
+                     rename_tensors(specimen, "layers.1.mlp.experts.", "layers.0.mlp.experts.");
                    }},
     .check = check,
 };

@@ -5,7 +5,7 @@
 
 #include "lib/base/utf8.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/rule.h"
+#include "lib/check/rule_context.h"
 
 namespace moelora {
 namespace {
@@ -74,7 +74,7 @@ void check(RuleContext& context) {
   if (!coverage.experts.layers.empty())
     adapted.push_back(text_of("routed experts", coverage.experts));
   if (coverage.unknown > 0)
-    adapted.push_back(counted(coverage.unknown, "module") + " unknown to the base model");
+    adapted.push_back(pluralized(coverage.unknown, "module") + " unknown to the base model");
   const bool shared_only = coverage.experts.layers.empty() && names_mlp(subject) &&
                            coverage.dense.count(Role::shared_expert) != 0;
   context.report(fmt::format("adapts {}{}", fmt::join(adapted, "; "),

@@ -1,5 +1,6 @@
-#include "lib/check/rule.h"
-#include "lib/check/served.h"
+#include "lib/check/engine_findings.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/specimen.h"
 #include "lib/engine/cause.h"
 
 namespace moelora {
@@ -14,7 +15,7 @@ void check(RuleContext& context) {
       std::move(names),
       "is of a routed expert, and the experts of this base model are MXFP4: SGLang has no LoRA for "
       "them");
-  minded_by(finding, context, {"sglang"});
+  set_severity_by_engine(finding, context, {"sglang"});
 }
 
 void break_it(Specimen& specimen) {

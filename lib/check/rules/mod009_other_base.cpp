@@ -1,7 +1,8 @@
 #include <fmt/format.h>
 
 #include "lib/base/utf8.h"
-#include "lib/check/rule.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/rule_context.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
@@ -63,7 +64,7 @@ const Rule mod009_other_base = {
                .engine = "",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.config().set("base_model_name_or_path", "Qwen/Qwen3-30B-A3B");
+                     set_config(specimen, "base_model_name_or_path", R"("Qwen/Qwen3-30B-A3B")");
                    }},
     .check = check,
 };

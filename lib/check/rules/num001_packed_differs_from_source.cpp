@@ -2,7 +2,8 @@
 
 #include "lib/base/error.h"
 #include "lib/check/forward.h"
-#include "lib/check/rule.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/specimen.h"
 #include "lib/compare/packed_check.h"
 
 namespace moelora {

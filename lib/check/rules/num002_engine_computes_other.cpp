@@ -4,8 +4,11 @@
 #include <array>
 
 #include "lib/base/error.h"
+#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
+#include "lib/check/rule_context.h"
 #include "lib/check/served_deltas.h"
+#include "lib/check/specimen.h"
 #include "lib/engine/fit/fit.h"
 #include "lib/model/base_model.h"
 
@@ -97,8 +100,8 @@ void check_run(RuleContext& context, const EngineRun& run, size_t adapter, const
   for (const WrongDeltas& wrong : groups) {
     Finding& finding = context.report(
         {wrong.tensors.begin(), wrong.tensors.end()},
-        fmt::format("{} ({}): {}{}", places_text(wrong.keys), counted(wrong.keys.size(), "delta"),
-                    error_text(wrong), reason_text(wrong)));
+        fmt::format("{} ({}): {}{}", places_text(wrong.keys),
+                    pluralized(wrong.keys.size(), "delta"), error_text(wrong), reason_text(wrong)));
     finding.severity = severity_of(wrong);
     finding.engine = run.choice.label();
     finding.fix = fix;
@@ -145,7 +148,7 @@ const Rule num002_engine_computes_other = {
                .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.config().set("use_rslora", true);
+                     set_config(specimen, "use_rslora", "true");
                      specimen.numeric = true;
                    }},
     .implies = kImplies,

@@ -4,8 +4,9 @@
 #include <map>
 
 #include "lib/check/name_groups.h"
-#include "lib/check/rule.h"
+#include "lib/check/rule_context.h"
 #include "lib/check/served_deltas.h"
+#include "lib/check/specimen.h"
 
 namespace moelora {
 namespace {
@@ -126,7 +127,7 @@ class NotChecked {
         by_noun[noun].push_back(name);
     for (auto& [noun, names] : by_noun) {
       std::string message = fmt::format("{}: no delta; what a server makes of it was not compared",
-                                        counted(names.size(), noun));
+                                        pluralized(names.size(), noun));
       tell_of(adapter, std::move(names), std::move(message));
     }
   }
@@ -139,7 +140,7 @@ class NotChecked {
     std::string message = fmt::format(
         "{} with factors that are no floats: what a server makes of them was not "
         "compared",
-        counted(names.size(), "delta"));
+        pluralized(names.size(), "delta"));
     tell_of(adapter, std::move(names), std::move(message));
   }
 

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "lib/check/rule.h"
-#include "lib/check/stacked_file.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/subject/stacked_file.h"
 #include "lib/engine/peft/peft.h"
 
 namespace moelora {

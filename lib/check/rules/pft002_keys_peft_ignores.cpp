@@ -1,6 +1,6 @@
 #include <fmt/format.h>
 
-#include "lib/check/rule.h"
+#include "lib/check/rule_context.h"
 
 namespace moelora {
 namespace {

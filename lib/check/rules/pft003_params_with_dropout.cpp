@@ -1,7 +1,8 @@
 #include <fmt/format.h>
 
-#include "lib/check/params_conflicts.h"
-#include "lib/check/rule.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/subject/params_conflicts.h"
 
 namespace moelora {
 namespace {
@@ -33,7 +34,7 @@ const Rule pft003_params_with_dropout = {
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change = "say \"lora_dropout\": 0.05",
                .engine = "peft",
-               .apply = [](Specimen& specimen) { specimen.config().set("lora_dropout", 0.05); }},
+               .apply = [](Specimen& specimen) { set_config(specimen, "lora_dropout", "0.05"); }},
     .implies = kImplies,
     .check = check,
 };

@@ -1,6 +1,6 @@
+#include "lib/check/engine_findings.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/peft_runs.h"
-#include "lib/check/rule.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/peft/peft.h"
 
 namespace moelora {
@@ -17,7 +17,8 @@ bool is_mlp(const ModelSpec& spec, const NamedTensor& tensor) {
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
   const ModelSpec& spec = *context.spec();
-  if (!is_fused_in_memory(spec) || !peft_converts(spec) || !has_numbered_experts(subject)) return;
+  if (!is_fused_in_memory(spec) || !peft_converts(spec) || !subject.parts.has_numbered_experts())
+    return;
   NameGroups groups;
   for (const NamedTensor& tensor : subject.parts.tensors)
     if (tensor.is_factor() && is_mlp(spec, tensor))

@@ -1,8 +1,8 @@
 #include <fmt/format.h>
 
+#include "lib/check/engine_findings.h"
 #include "lib/check/name_groups.h"
-#include "lib/check/peft_runs.h"
-#include "lib/check/rule.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/peft/peft.h"
 
 namespace moelora {
@@ -23,7 +23,7 @@ std::string obstacle(const ModelSpec& spec, const EngineChoice& peft) {
 
 void check(RuleContext& context) {
   const std::string what = obstacle(*context.spec(), context.run().choice);
-  if (what.empty() || !has_numbered_experts(context.subject())) return;
+  if (what.empty() || !context.subject().parts.has_numbered_experts()) return;
   NameGroups groups;
   for (const NamedTensor& tensor : context.subject().parts.tensors)
     if (tensor.expert && tensor.expert->form == ExpertPath::Form::numbered)

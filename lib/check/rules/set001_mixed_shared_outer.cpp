@@ -1,4 +1,5 @@
 #include "lib/check/rule.h"
+#include "lib/check/specimen.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {

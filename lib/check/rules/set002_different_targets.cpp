@@ -2,7 +2,8 @@
 
 #include <set>
 
-#include "lib/check/rule.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/specimen.h"
 
 namespace moelora {
 namespace {

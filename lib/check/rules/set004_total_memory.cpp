@@ -1,7 +1,9 @@
 #include <fmt/format.h>
 
 #include "lib/base/utf8.h"
-#include "lib/check/rule.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/specimen.h"
 
 namespace moelora {
 namespace {
@@ -39,7 +41,7 @@ void break_it(Specimen& specimen) {
     other.given = other.folder = fmt::format("adapter-{}", i);
     specimen.adapters.push_back(std::move(other));
   }
-  specimen.options.max_loras = 3;
+  set_option(specimen, "max-loras=3");
   const Deployment deployment = deployment_of(specimen, "sglang");
   specimen.options.gpu_memory = deployment.engines.front().plan->memory.total_bytes();
 }

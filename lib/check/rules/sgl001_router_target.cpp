@@ -28,7 +28,7 @@ const Rule sgl001_router_target = {
                .engine = "sglang",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.config().set("target_modules", "all-linear");
+                     set_config(specimen, "target_modules", R"("all-linear")");
                      add_pair(specimen, "model.layers.0.mlp.gate", 64, 8);
                    }},
 };

@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/sglang/causes.h"
 
@@ -25,7 +26,7 @@ const Rule sgl004_half_k_proj = {
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "remove every lora_B of k_proj",
                .engine = "sglang",
-               .apply = [](Specimen& specimen) { specimen.remove("k_proj.lora_B"); }},
+               .apply = [](Specimen& specimen) { remove_tensors(specimen, "k_proj.lora_B"); }},
     .implies = kImplies,
 };
 

@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/sglang/causes.h"
 
@@ -23,9 +24,9 @@ const Rule sgl008_regex_targets = {
                .engine = "sglang",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.config().set(
-                         "target_modules",
-                         ".*\\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)");
+                     set_config(
+                         specimen, "target_modules",
+                         R"j(".*\\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)")j");
                    }},
 };
 

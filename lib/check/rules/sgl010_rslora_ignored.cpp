@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/sglang/causes.h"
 
@@ -22,7 +23,7 @@ const Rule sgl010_rslora_ignored = {
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "set use_rslora",
                .engine = "sglang",
-               .apply = [](Specimen& specimen) { specimen.config().set("use_rslora", true); }},
+               .apply = [](Specimen& specimen) { set_config(specimen, "use_rslora", "true"); }},
 };
 
 }  // namespace moelora

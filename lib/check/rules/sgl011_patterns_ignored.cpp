@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/sglang/causes.h"
 
@@ -26,7 +27,7 @@ const Rule sgl011_patterns_ignored = {
                .engine = "sglang",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.config().set("alpha_pattern", Json::object({{"o_proj", 32}}));
+                     set_config(specimen, "alpha_pattern", R"({"o_proj": 32})");
                    }},
 };
 

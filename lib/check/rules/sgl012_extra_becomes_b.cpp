@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/sglang/causes.h"
 
@@ -25,8 +26,8 @@ const Rule sgl012_extra_becomes_b = {
                .engine = "sglang",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.set("base_model.model.model.layers.0.input_layernorm.weight",
-                                  specimen.random({64}));
+                     set_tensor(specimen, "base_model.model.model.layers.0.input_layernorm.weight",
+                                {64});
                    }},
 };
 

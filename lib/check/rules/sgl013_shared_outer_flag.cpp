@@ -1,4 +1,5 @@
-#include "lib/check/rule.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
@@ -50,7 +51,7 @@ const Rule sgl013_shared_outer_flag = {
                .engine = "sglang",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.options.values["experts-shared-outer-loras"] = "off";
+                     set_option(specimen, "experts-shared-outer-loras=off");
                    }},
     .check = check,
 };

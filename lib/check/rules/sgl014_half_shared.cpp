@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/sglang/causes.h"
 
@@ -25,9 +26,7 @@ const Rule sgl014_half_shared = {
                .engine = "sglang",
                .apply =
                    [](Specimen& specimen) {
-                     for (auto& [name, tensor] : specimen.tensors())
-                       if (name.find("w2.lora_B") != std::string::npos)
-                         tensor = specimen.random({8, 64, 4});
+                     replace_tensors(specimen, "w2.lora_B", {8, 64, 4});
                    }},
 };
 

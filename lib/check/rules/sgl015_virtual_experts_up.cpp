@@ -1,5 +1,6 @@
+#include "lib/check/engine_findings.h"
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
-#include "lib/check/split_a.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
@@ -26,9 +27,7 @@ const Rule sgl015_virtual_experts_up = {
                .change = "serve it with virtual experts",
                .engine = "sglang",
                .apply =
-                   [](Specimen& specimen) {
-                     specimen.options.values["lora-use-virtual-experts"] = "on";
-                   }},
+                   [](Specimen& specimen) { set_option(specimen, "lora-use-virtual-experts=on"); }},
     .check = report_differing_a,
 };
 

@@ -1,9 +1,10 @@
 #include <fmt/format.h>
 
 #include "lib/adapter/tensor_name.h"
+#include "lib/check/engine_findings.h"
 #include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
-#include "lib/check/split_a.h"
+#include "lib/check/specimen.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
@@ -43,7 +44,7 @@ const Rule sgl016_gpt_oss_split_a = {
                      for (int layer = 0; layer < 2; ++layer)
                        for (const char* part : {"gate_proj", "up_proj"})
                          split(specimen, layer, part);
-                     specimen.remove("gate_up_proj");
+                     remove_tensors(specimen, "gate_up_proj");
                      set_targets(specimen, {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
                                             "up_proj", "down_proj"});
                    }},

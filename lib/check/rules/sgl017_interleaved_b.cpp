@@ -1,4 +1,4 @@
-#include "lib/check/rule.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {

@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/sglang/causes.h"
 
@@ -21,7 +22,7 @@ const Rule sgl019_tp_divisibility = {
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "serve it over 3 ranks",
                .engine = "sglang",
-               .apply = [](Specimen& specimen) { specimen.options.tp = 3; }},
+               .apply = [](Specimen& specimen) { set_option(specimen, "tp-size=3"); }},
 };
 
 }  // namespace moelora

@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/sglang/causes.h"
 
@@ -23,7 +24,7 @@ const Rule sgl020_rank_over_limit = {
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "serve rank 4 with --max-lora-rank 2",
                .engine = "sglang",
-               .apply = [](Specimen& specimen) { specimen.options.max_lora_rank = 2; }},
+               .apply = [](Specimen& specimen) { set_option(specimen, "max-lora-rank=2"); }},
 };
 
 }  // namespace moelora

@@ -1,4 +1,6 @@
-#include "lib/check/plan_findings.h"
+#include "lib/check/engine_findings.h"
+#include "lib/check/rule.h"
+#include "lib/check/specimen.h"
 
 namespace moelora {
 

@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/sglang/causes.h"
 
@@ -23,8 +24,8 @@ const Rule sgl023_dense_buffer_missing = {
                .engine = "sglang",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.base_config.set("n_shared_experts", Json());
-                     specimen.remove("shared_experts");
+                     set_base_config(specimen, "n_shared_experts", "null");
+                     remove_tensors(specimen, "shared_experts");
                    }},
 };
 

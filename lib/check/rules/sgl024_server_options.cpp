@@ -1,6 +1,6 @@
 #include <fmt/format.h>
 
-#include "lib/check/rule.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {

@@ -1,19 +1,18 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
-#include "lib/check/specimen.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 namespace {
 
 void make_llama4(Specimen& specimen) {
-  Json& base = specimen.base_config;
-  base.set("model_type", "llama4_text");
-  base.set("architectures", Json::strings({"Llama4ForCausalLM"}));
-  base.set("intermediate_size", 24);
-  base.set("intermediate_size_mlp", 96);
-  base.set("interleave_moe_layer_step", 1);
-  base.erase("moe_intermediate_size");
-  specimen.rename(".mlp.", ".feed_forward.");
+  set_base_config(specimen, "model_type", R"("llama4_text")");
+  set_base_config(specimen, "architectures", R"(["Llama4ForCausalLM"])");
+  set_base_config(specimen, "intermediate_size", "24");
+  set_base_config(specimen, "intermediate_size_mlp", "96");
+  set_base_config(specimen, "interleave_moe_layer_step", "1");
+  erase_base_config(specimen, "moe_intermediate_size");
+  rename_tensors(specimen, ".mlp.", ".feed_forward.");
 }
 
 constexpr std::string_view kImplies[] = {"SGL023"};

@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/sglang/causes.h"
 
@@ -27,9 +28,7 @@ const Rule sgl026_silent_truncation = {
                .engine = "sglang",
                .apply =
                    [](Specimen& specimen) {
-                     for (auto& [name, tensor] : specimen.tensors())
-                       if (name.find("v_proj.lora_B") != std::string::npos)
-                         tensor = specimen.random({48, 4});
+                     replace_tensors(specimen, "v_proj.lora_B", {48, 4});
                    }},
     .implies = kImplies,
 };

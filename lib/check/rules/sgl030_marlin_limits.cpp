@@ -1,4 +1,6 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
+#include "lib/check/specimen.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
@@ -24,7 +26,7 @@ const Rule sgl030_marlin_limits = {
                .engine = "sglang",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.options.values["quantization"] = "compressed-tensors";
+                     set_option(specimen, "quantization=compressed-tensors");
                      specimen.options.compute_capability = 8.0;
                    }},
 };

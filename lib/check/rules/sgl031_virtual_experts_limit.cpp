@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/sglang/causes.h"
 
@@ -21,8 +22,8 @@ const Rule sgl031_virtual_experts_limit = {
                .engine = "sglang",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.options.values["lora-use-virtual-experts"] = "on";
-                     specimen.options.max_loras = 4096;
+                     set_option(specimen, "lora-use-virtual-experts=on");
+                     set_option(specimen, "max-loras=4096");
                    }},
 };
 

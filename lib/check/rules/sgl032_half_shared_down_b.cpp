@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/sglang/causes.h"
 
@@ -23,10 +24,8 @@ const Rule sgl032_half_shared_down_b = {
                .engine = "sglang",
                .apply =
                    [](Specimen& specimen) {
-                     for (auto& [name, tensor] : specimen.tensors())
-                       if (name.find("w1.lora_A") != std::string::npos ||
-                           name.find("w3.lora_A") != std::string::npos)
-                         tensor = specimen.random({8, 4, 64});
+                     replace_tensors(specimen, "w1.lora_A", {8, 4, 64});
+                     replace_tensors(specimen, "w3.lora_A", {8, 4, 64});
                    }},
 };
 

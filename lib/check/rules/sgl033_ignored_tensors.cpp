@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/sglang/causes.h"
 
@@ -25,8 +26,8 @@ const Rule sgl033_ignored_tensors = {
                .engine = "sglang",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.set("base_model.model.lm_head.weight", specimen.random({160, 64}));
-                     specimen.config().set("modules_to_save", Json::strings({"lm_head"}));
+                     set_tensor(specimen, "base_model.model.lm_head.weight", {160, 64});
+                     set_config(specimen, "modules_to_save", R"(["lm_head"])");
                    }},
 };
 

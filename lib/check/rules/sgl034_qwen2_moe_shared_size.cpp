@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/sglang/causes.h"
 
@@ -23,11 +24,10 @@ const Rule sgl034_qwen2_moe_shared_size = {
                .engine = "sglang",
                .apply =
                    [](Specimen& specimen) {
-                     Json& base = specimen.base_config;
-                     base.set("model_type", "qwen2_moe");
-                     base.set("architectures", Json::strings({"Qwen2MoeForCausalLM"}));
-                     base.set("num_experts", 8);
-                     base.set("shared_expert_intermediate_size", 40);
+                     set_base_config(specimen, "model_type", R"("qwen2_moe")");
+                     set_base_config(specimen, "architectures", R"(["Qwen2MoeForCausalLM"])");
+                     set_base_config(specimen, "num_experts", "8");
+                     set_base_config(specimen, "shared_expert_intermediate_size", "40");
                    }},
 };
 

@@ -3,7 +3,8 @@
 #include <cmath>
 
 #include "lib/base/cast.h"
-#include "lib/check/rule.h"
+#include "lib/check/rule_context.h"
+#include "lib/check/specimen.h"
 
 namespace moelora {
 namespace {

@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/sglang/causes.h"
 
@@ -23,8 +24,7 @@ const Rule sgl037_backend_without_moe_lora = {
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "serve it with csgmv on 0.5.11",
                .engine = "sglang@0.5.11",
-               .apply =
-                   [](Specimen& specimen) { specimen.options.values["lora-backend"] = "csgmv"; }},
+               .apply = [](Specimen& specimen) { set_option(specimen, "lora-backend=csgmv"); }},
 };
 
 }  // namespace moelora

@@ -1,4 +1,4 @@
-#include "lib/check/rule.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/vllm/causes.h"
 #include "lib/engine/vllm/server/model_class.h"
 

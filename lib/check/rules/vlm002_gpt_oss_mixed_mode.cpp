@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -27,8 +28,8 @@ const Rule vlm002_gpt_oss_mixed_mode = {
                .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.options.values["enable-mixed-moe-lora-format"] = "on";
-                     specimen.options.values["is-3d-lora-weight"] = "on";
+                     set_option(specimen, "enable-mixed-moe-lora-format=on");
+                     set_option(specimen, "is-3d-lora-weight=on");
                    }},
 };
 

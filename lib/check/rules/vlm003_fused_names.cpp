@@ -1,5 +1,6 @@
 #include <array>
 
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -30,10 +31,10 @@ const Rule vlm003_fused_names = {
                .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.rename("layers.0.self_attn.q_proj.lora_A",
-                                     "layers.0.self_attn.qkv_proj.lora_A");
-                     specimen.rename("layers.0.self_attn.q_proj.lora_B",
-                                     "layers.0.self_attn.qkv_proj.lora_B");
+                     rename_tensors(specimen, "layers.0.self_attn.q_proj.lora_A",
+                                    "layers.0.self_attn.qkv_proj.lora_A");
+                     rename_tensors(specimen, "layers.0.self_attn.q_proj.lora_B",
+                                    "layers.0.self_attn.qkv_proj.lora_B");
                    }},
     .implies = kImplies,
 };

@@ -1,5 +1,6 @@
 #include <array>
 
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -33,8 +34,8 @@ const Rule vlm004_unsupported_name = {
                .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.rename("layers.0.self_attn.o_proj.lora_A.",
-                                     "layers.0.self_attn.o_proj.lora_A.default.");
+                     rename_tensors(specimen, "layers.0.self_attn.o_proj.lora_A.",
+                                    "layers.0.self_attn.o_proj.lora_A.default.");
                    }},
     .implies = kImplies,
 };

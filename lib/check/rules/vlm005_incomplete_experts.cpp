@@ -1,5 +1,6 @@
 #include <array>
 
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -32,7 +33,8 @@ const Rule vlm005_incomplete_experts = {
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "remove one expert's down_proj",
                .engine = "vllm",
-               .apply = [](Specimen& specimen) { specimen.remove("experts.3.down_proj"); }},
+               .apply =
+                   [](Specimen& specimen) { remove_tensors(specimen, "experts.3.down_proj"); }},
     .implies = kImplies,
 };
 

@@ -1,5 +1,6 @@
 #include <array>
 
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -29,10 +30,8 @@ const Rule vlm006_unequal_ranks = {
                .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
-                     for (auto& [name, tensor] : specimen.tensors())
-                       if (name.find("layers.0.mlp.experts.3.gate_proj") != std::string::npos)
-                         tensor =
-                             tensor.slice(name.find("lora_A") != std::string::npos ? 0 : 1, 0, 2);
+                     cut_tensors(specimen, "layers.0.mlp.experts.3.gate_proj.lora_A", 0, 2);
+                     cut_tensors(specimen, "layers.0.mlp.experts.3.gate_proj.lora_B", 1, 2);
                    }},
     .implies = kImplies,
 };

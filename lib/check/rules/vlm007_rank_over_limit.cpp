@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -24,7 +25,7 @@ const Rule vlm007_rank_over_limit = {
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "serve rank 4 with --max-lora-rank 1",
                .engine = "vllm",
-               .apply = [](Specimen& specimen) { specimen.options.max_lora_rank = 1; }},
+               .apply = [](Specimen& specimen) { set_option(specimen, "max-lora-rank=1"); }},
 };
 
 }  // namespace moelora

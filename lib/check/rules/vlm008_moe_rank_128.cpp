@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -22,7 +23,7 @@ const Rule vlm008_moe_rank_128 = {
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "start with --max-lora-rank 256",
                .engine = "vllm",
-               .apply = [](Specimen& specimen) { specimen.options.max_lora_rank = 256; }},
+               .apply = [](Specimen& specimen) { set_option(specimen, "max-lora-rank=256"); }},
 };
 
 }  // namespace moelora

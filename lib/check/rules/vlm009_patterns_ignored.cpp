@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -23,7 +24,7 @@ const Rule vlm009_patterns_ignored = {
                .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.config().set("alpha_pattern", Json::object({{"q_proj", 32}}));
+                     set_config(specimen, "alpha_pattern", R"({"q_proj": 32})");
                    }},
 };
 

@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -23,7 +24,7 @@ const Rule vlm010_rslora_experts = {
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "set use_rslora",
                .engine = "vllm",
-               .apply = [](Specimen& specimen) { specimen.config().set("use_rslora", true); }},
+               .apply = [](Specimen& specimen) { set_config(specimen, "use_rslora", "true"); }},
 };
 
 }  // namespace moelora

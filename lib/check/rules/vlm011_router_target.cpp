@@ -1,6 +1,7 @@
 #include <array>
 
-#include "lib/check/rule.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
@@ -43,8 +44,8 @@ const Rule vlm011_router_target = {
                    [](Specimen& specimen) {
                      const std::string router =
                          "base_model.model.backbone.layers.1.mixer.gate.lora_";
-                     specimen.set(router + "A.weight", specimen.random({4, 64}));
-                     specimen.set(router + "B.weight", specimen.random({4, 4}));
+                     set_tensor(specimen, router + "A.weight", {4, 64});
+                     set_tensor(specimen, router + "B.weight", {4, 4});
                    }},
     .implies = kImplies,
     .check = check,

@@ -1,5 +1,6 @@
 #include <array>
 
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -23,15 +24,14 @@ const Rule vlm012_embedding_target = {
         "'lm_head', ...]\".",
     .fix = "Remove these pairs, or merge them into the base model's embeddings before serving.",
     .source = "vLLM lora/utils.py, get_supported_lora_modules; oracle gpt_oss/embed_lm_head",
-    .breaks =
-        {.specimen = "gpt_oss_attention",
-         .change = "add a pair on lm_head",
-         .engine = "vllm",
-         .apply =
-             [](Specimen& specimen) {
-               specimen.set("base_model.model.lm_head.lora_A.weight", specimen.random({4, 64}));
-               specimen.set("base_model.model.lm_head.lora_B.weight", specimen.random({160, 4}));
-             }},
+    .breaks = {.specimen = "gpt_oss_attention",
+               .change = "add a pair on lm_head",
+               .engine = "vllm",
+               .apply =
+                   [](Specimen& specimen) {
+                     set_tensor(specimen, "base_model.model.lm_head.lora_A.weight", {4, 64});
+                     set_tensor(specimen, "base_model.model.lm_head.lora_B.weight", {160, 4});
+                   }},
     .implies = kImplies,
 };
 

@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -22,7 +23,7 @@ const Rule vlm013_modules_to_save = {
                .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.config().set("modules_to_save", Json::strings({"lm_head"}));
+                     set_config(specimen, "modules_to_save", R"(["lm_head"])");
                    }},
 };
 

@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -20,7 +21,7 @@ const Rule vlm014_dora = {
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "set use_dora",
                .engine = "vllm",
-               .apply = [](Specimen& specimen) { specimen.config().set("use_dora", true); }},
+               .apply = [](Specimen& specimen) { set_config(specimen, "use_dora", "true"); }},
 };
 
 }  // namespace moelora

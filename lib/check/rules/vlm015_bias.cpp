@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -20,7 +21,7 @@ const Rule vlm015_bias = {
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "set bias to lora_only",
                .engine = "vllm",
-               .apply = [](Specimen& specimen) { specimen.config().set("bias", "lora_only"); }},
+               .apply = [](Specimen& specimen) { set_config(specimen, "bias", R"("lora_only")"); }},
 };
 
 }  // namespace moelora

@@ -1,5 +1,6 @@
 #include <array>
 
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -30,9 +31,7 @@ const Rule vlm016_silent_partial_copy = {
                .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
-                     for (auto& [name, tensor] : specimen.tensors())
-                       if (name.find("layers.0.self_attn.q_proj.lora_A") != std::string::npos)
-                         tensor = tensor.slice(1, 0, 48);
+                     cut_tensors(specimen, "layers.0.self_attn.q_proj.lora_A", 1, 48);
                    }},
     .implies = kImplies,
 };

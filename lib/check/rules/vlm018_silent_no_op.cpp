@@ -1,5 +1,6 @@
 #include <array>
 
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -31,10 +32,10 @@ const Rule vlm018_silent_no_op = {
                .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.rename("layers.1.self_attn.q_proj.lora_A",
-                                     "layers.1.mlp.q_proj.lora_A");
-                     specimen.rename("layers.1.self_attn.q_proj.lora_B",
-                                     "layers.1.mlp.q_proj.lora_B");
+                     rename_tensors(specimen, "layers.1.self_attn.q_proj.lora_A",
+                                    "layers.1.mlp.q_proj.lora_A");
+                     rename_tensors(specimen, "layers.1.self_attn.q_proj.lora_B",
+                                    "layers.1.mlp.q_proj.lora_B");
                    }},
     .implies = kImplies,
 };

@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -24,8 +25,8 @@ const Rule vlm019_fully_sharded_rank = {
                .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.options.values["fully-sharded-loras"] = "on";
-                     specimen.options.tp = 8;
+                     set_option(specimen, "fully-sharded-loras=on");
+                     set_option(specimen, "tp-size=8");
                    }},
 };
 

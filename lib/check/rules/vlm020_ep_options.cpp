@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -26,9 +27,9 @@ const Rule vlm020_ep_options = {
                .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.options.values["enable-expert-parallel"] = "on";
-                     specimen.options.values["fully-sharded-loras"] = "on";
-                     specimen.options.tp = 2;
+                     set_option(specimen, "enable-expert-parallel=on");
+                     set_option(specimen, "fully-sharded-loras=on");
+                     set_option(specimen, "tp-size=2");
                    }},
 };
 

@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -26,8 +27,8 @@ const Rule vlm021_padded_partition = {
                .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.options.values["quantization"] = "mxfp4";
-                     specimen.options.tp = 2;
+                     set_option(specimen, "quantization=mxfp4");
+                     set_option(specimen, "tp-size=2");
                    }},
 };
 

@@ -1,5 +1,6 @@
 #include <array>
 
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -32,9 +33,10 @@ const Rule vlm025_tp_hides_shape = {
                .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.set("base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight",
-                                  specimen.random({80, 4}));
-                     specimen.options.tp = 2;
+                     set_tensor(specimen,
+                                "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight",
+                                {80, 4});
+                     set_option(specimen, "tp-size=2");
                    }},
     .implies = kImplies,
 };

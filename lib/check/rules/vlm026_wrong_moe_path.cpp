@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -22,7 +23,8 @@ const Rule vlm026_wrong_moe_path = {
     .breaks = {.specimen = "mixtral_per_expert",
                .change = "write mlp for block_sparse_moe, as transformers 5 does",
                .engine = "vllm",
-               .apply = [](Specimen& specimen) { specimen.rename("block_sparse_moe", "mlp"); }},
+               .apply =
+                   [](Specimen& specimen) { rename_tensors(specimen, "block_sparse_moe", "mlp"); }},
 };
 
 }  // namespace moelora

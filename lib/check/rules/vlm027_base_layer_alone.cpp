@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -21,7 +22,7 @@ const Rule vlm027_base_layer_alone = {
     .breaks = {.specimen = "gpt_oss_stacked_params",
                .change = "remove the outer pairs",
                .engine = "vllm",
-               .apply = [](Specimen& specimen) { specimen.remove(".experts.lora_"); }},
+               .apply = [](Specimen& specimen) { remove_tensors(specimen, ".experts.lora_"); }},
 };
 
 }  // namespace moelora

@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -23,7 +24,7 @@ const Rule vlm028_class_without_lora = {
     .breaks = {.specimen = "gpt_oss_stacked_params",
                .change = "remove architectures from the base's config.json",
                .engine = "vllm",
-               .apply = [](Specimen& specimen) { specimen.base_config.erase("architectures"); }},
+               .apply = [](Specimen& specimen) { erase_base_config(specimen, "architectures"); }},
 };
 
 }  // namespace moelora

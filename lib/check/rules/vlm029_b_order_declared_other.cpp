@@ -1,3 +1,4 @@
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -26,8 +27,8 @@ const Rule vlm029_b_order_declared_other = {
                .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.config().erase("moelora");
-                     specimen.config().set("lora_B_layout", "grouped_by_expert");
+                     erase_config(specimen, "moelora");
+                     set_config(specimen, "lora_B_layout", R"("grouped_by_expert")");
                    }},
 };
 

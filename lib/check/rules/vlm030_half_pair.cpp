@@ -1,5 +1,6 @@
 #include <array>
 
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -29,7 +30,9 @@ const Rule vlm030_half_pair = {
                .change = "remove the lora_B of one o_proj",
                .engine = "vllm",
                .apply =
-                   [](Specimen& specimen) { specimen.remove("layers.0.self_attn.o_proj.lora_B"); }},
+                   [](Specimen& specimen) {
+                     remove_tensors(specimen, "layers.0.self_attn.o_proj.lora_B");
+                   }},
     .implies = kImplies,
 };
 

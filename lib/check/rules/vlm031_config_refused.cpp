@@ -1,6 +1,7 @@
 #include <array>
 
-#include "lib/check/rule.h"
+#include "lib/check/example_edits.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
@@ -43,7 +44,7 @@ const Rule vlm031_config_refused = {
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "remove target_modules",
                .engine = "vllm",
-               .apply = [](Specimen& specimen) { specimen.config().erase("target_modules"); }},
+               .apply = [](Specimen& specimen) { erase_config(specimen, "target_modules"); }},
     .implies = kImplies,
     .check = check,
 };

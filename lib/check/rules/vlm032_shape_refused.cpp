@@ -1,5 +1,6 @@
 #include <array>
 
+#include "lib/check/example_edits.h"
 #include "lib/check/rule.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -33,8 +34,9 @@ const Rule vlm032_shape_refused = {
                .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
-                     specimen.set("base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight",
-                                  specimen.random({80, 4}));
+                     set_tensor(specimen,
+                                "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight",
+                                {80, 4});
                    }},
     .implies = kImplies,
 };

@@ -1,4 +1,4 @@
-#include "lib/check/json_schema.h"
+#include "lib/check/json_schema_subset.h"
 
 #include <fmt/format.h>
 

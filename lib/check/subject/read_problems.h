@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "lib/check/finding.h"
-#include "lib/check/subject.h"
+#include "lib/check/subject/subject.h"
 
 namespace moelora {
 

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "lib/check/base_headers.h"
-#include "lib/check/subject.h"
+#include "lib/check/subject/base_headers.h"
+#include "lib/check/subject/subject.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {

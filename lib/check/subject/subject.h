@@ -8,7 +8,7 @@
 #include "lib/adapter/adapter_file.h"
 #include "lib/adapter/adapter_folder.h"
 #include "lib/base/error.h"
-#include "lib/check/adapter_parts.h"
+#include "lib/check/subject/adapter_parts.h"
 #include "lib/compare/forward_check.h"
 #include "lib/engine/served_adapter.h"
 #include "lib/model/base_model.h"
@@ -16,7 +16,7 @@
 
 namespace moelora {
 
-// An adapter under judgement: first what lies on disk (or what a specimen says lies there), then
+// An adapter that is checked: first what lies on disk (or what a specimen says lies there), then
 // what it means. Nothing here throws for what a user's adapter does wrong.
 struct Subject : AdapterFolder {
   // What it means; filled by interpret().
@@ -35,7 +35,7 @@ struct Subject : AdapterFolder {
   // Of the tensors' values; empty when they were not looked at.
   std::map<std::string, ValueStats> values;
 
-  // What its forward computes against the source's, where both were asked for (JudgeRequest).
+  // What its forward computes against the source's, where both were asked for (ValidateRequest).
   std::optional<StageReport> forward;
   std::string forward_not_run;  // why
 

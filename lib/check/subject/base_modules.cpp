@@ -1,4 +1,4 @@
-#include "lib/check/base_modules.h"
+#include "lib/check/subject/base_modules.h"
 
 #include <algorithm>
 #include <array>

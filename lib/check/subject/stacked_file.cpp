@@ -1,4 +1,4 @@
-#include "lib/check/stacked_file.h"
+#include "lib/check/subject/stacked_file.h"
 
 namespace moelora {
 namespace {
@@ -56,6 +56,18 @@ int64_t stacked_experts(const StackedFile& file, const Subject& subject) {
   const int64_t rank = subject.parsed_config->scaling(parameter_path(file, 0, nullptr)).rank;
   const int64_t rows = file.pairs.front().a->tensor.dim(0);
   return rank > 0 && rows % rank == 0 ? rows / rank : 0;
+}
+
+std::optional<int64_t> local_experts(const StackedFile& file, size_t index,
+                                     const Subject& subject) {
+  const ModelSpec* spec = subject.spec();
+  if (spec == nullptr || !file.reading) return std::nullopt;
+  const int64_t rank = subject.parsed_config->scaling(parameter_path(file, index, spec)).rank;
+  const int64_t rows = file.pairs[index].a->tensor.dim(0);
+  if (rank <= 0 || rows <= 0 || rows % rank != 0) return std::nullopt;
+  const int64_t experts = rows / rank;
+  if (experts >= spec->experts || spec->experts % experts != 0) return std::nullopt;
+  return experts;
 }
 
 }  // namespace moelora

@@ -1,4 +1,4 @@
-#include "tests/check/made_verdict.h"
+#include "tests/check/made_report.h"
 
 #include <array>
 
@@ -62,8 +62,8 @@ EngineRun sglang_run() {
 
 }  // namespace
 
-Finding& MadeVerdict::add(const Rule& rule, std::optional<size_t> adapter, std::string message) {
-  Finding& f = judgement.findings.emplace_back();
+Finding& MadeReport::add(const Rule& rule, std::optional<size_t> adapter, std::string message) {
+  Finding& f = results.findings.emplace_back();
   f.rule = &rule;
   f.severity = rule.severity;
   if (!rule.engine.empty()) f.engine = "sglang@0.5.18";
@@ -73,17 +73,17 @@ Finding& MadeVerdict::add(const Rule& rule, std::optional<size_t> adapter, std::
   return f;
 }
 
-MadeVerdict sound_verdict() {
-  MadeVerdict out;
+MadeReport sound_report() {
+  MadeReport out;
   out.deployment.adapters = {made_adapter("adapters/a"), made_adapter("adapters/b")};
   out.deployment.engines.push_back(sglang_run());
   out.deployment.engines.emplace_back().choice = parse_engine("peft@0.21");
-  out.judgement.rules_run = 42;
+  out.results.rules_run = 42;
   return out;
 }
 
-MadeVerdict broken_verdict() {
-  MadeVerdict out = sound_verdict();
+MadeReport broken_report() {
+  MadeReport out = sound_report();
   Finding& lone = out.add(kLoneQ, 0, "q_proj without v_proj");
   lone.file = "adapter_model.safetensors";
   for (int layer = 0; layer < 30; ++layer)
@@ -99,15 +99,15 @@ MadeVerdict broken_verdict() {
   out.add(kCoverage, 0, "attention of 2 layers");
   out.add(kMixed, std::nullopt, "a is shared outer, b is not");
   Finding waived = out.add(kDeadPattern, 1, "\"k_prj\" matches no module");
-  out.judgement.findings.pop_back();
+  out.results.findings.pop_back();
   out.waived.push_back({waived, "trained that way", ".moelora.json:3:5"});
-  out.judgement.skipped = {{"MOD001, MOD002", "no base model was given (--base)"}};
-  out.judgement.notes = {"columns of lora_B are read rank-major"};
+  out.results.skipped = {{"MOD001, MOD002", "no base model was given (--base)"}};
+  out.results.notes = {"columns of lora_B are read rank-major"};
   return out;
 }
 
-MadeVerdict hostile_verdict() {
-  MadeVerdict out = sound_verdict();
+MadeReport hostile_report() {
+  MadeReport out = sound_report();
   out.deployment.adapters[0] = made_adapter("a|b <c>&\"d\"`e\n::error::f\xff");
   Finding& f =
       out.add(kLoneQ, 0, "\x1b[31m ##[error] @user [x](http://y) 50% <img> a|b\n::warning::z");

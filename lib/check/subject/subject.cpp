@@ -1,4 +1,4 @@
-#include "lib/check/subject.h"
+#include "lib/check/subject/subject.h"
 
 #include "lib/io/file.h"
 #include "lib/model/base_model.h"

@@ -1,4 +1,4 @@
-#include "lib/check/params_conflicts.h"
+#include "lib/check/subject/params_conflicts.h"
 
 namespace moelora {
 

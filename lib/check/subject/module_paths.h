@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "lib/check/subject.h"
+#include "lib/check/subject/subject.h"
 
 namespace moelora {
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "lib/adapter/stacked_pairs.h"
-#include "lib/check/subject.h"
+#include "lib/check/subject/subject.h"
 
 namespace moelora {
 
@@ -27,5 +27,10 @@ std::string parameter_path(const StackedFile& file, size_t index, const ModelSpe
 
 // E as the base model or the rows of the first pair have it; 0 when the rank does not divide them.
 int64_t stacked_experts(const StackedFile& file, const Subject& subject);
+
+// How many experts pair `index` of a stacked file holds, where that is an even share of the base
+// model's at the config's rank: what one rank of expert parallelism saves. nullopt for the whole,
+// and for rows that no such share explains.
+std::optional<int64_t> local_experts(const StackedFile& file, size_t index, const Subject& subject);
 
 }  // namespace moelora

@@ -1,5 +1,6 @@
-#include "lib/check/adapter_parts.h"
+#include "lib/check/subject/adapter_parts.h"
 
+#include <algorithm>
 #include <functional>
 #include <numeric>
 #include <unordered_map>
@@ -87,6 +88,12 @@ const NamedTensor* AdapterParts::a(const FactorPair& pair) const {
 
 const NamedTensor* AdapterParts::b(const FactorPair& pair) const {
   return pair.b < 0 ? nullptr : &tensors[static_cast<size_t>(pair.b)];
+}
+
+bool AdapterParts::has_numbered_experts() const {
+  return std::any_of(tensors.begin(), tensors.end(), [](const NamedTensor& tensor) {
+    return tensor.expert && tensor.expert->form == ExpertPath::Form::numbered;
+  });
 }
 
 AdapterParts take_apart(const TensorMap& tensors, std::span<const ExpertTensor> experts,

@@ -1,4 +1,4 @@
-#include "lib/check/base_headers.h"
+#include "lib/check/subject/base_headers.h"
 
 #include <fmt/format.h>
 

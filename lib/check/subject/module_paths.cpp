@@ -1,4 +1,4 @@
-#include "lib/check/module_paths.h"
+#include "lib/check/subject/module_paths.h"
 
 #include <algorithm>
 

@@ -1,4 +1,4 @@
-#include "lib/check/read_problems.h"
+#include "lib/check/subject/read_problems.h"
 
 #include <algorithm>
 #include <set>

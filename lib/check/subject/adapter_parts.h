@@ -42,6 +42,7 @@ struct AdapterParts {
 
   const NamedTensor* a(const FactorPair& pair) const;  // null when not there
   const NamedTensor* b(const FactorPair& pair) const;
+  bool has_numbered_experts() const;  // a factor of one expert, named by its number
   const NamedTensor& any(const FactorPair& pair) const {
     return tensors[static_cast<size_t>(pair.any())];
   }

@@ -1,0 +1,54 @@
+#include "lib/check/deployment.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <exception>
+
+namespace moelora {
+namespace {
+
+// Why this run has no plan; it may have one where nothing is said.
+void find_obstacle(const Deployment& deployment, EngineRun& run) {
+  if (!deployment.base) {
+    run.not_planned =
+        "no base model: give --base (a folder, its config.json, or a hub name we know)";
+    return;
+  }
+  for (const Subject& subject : deployment.adapters)
+    if (is_unreadable(subject)) {
+      run.not_planned = subject.given + " could not be read";
+      run.unreadable = true;
+      return;
+    }
+}
+
+void plan_engine(const Deployment& deployment, std::span<const ServedAdapter> adapters,
+                 EngineRun& run) {
+  find_obstacle(deployment, run);
+  if (!run.not_planned.empty() || run.choice.engine->plan == nullptr) return;
+  try {
+    run.plan = run.choice.engine->plan({adapters, deployment.base->spec, deployment.base->config,
+                                        run.options, run.choice.version});
+  } catch (const std::exception& error) {
+    run.not_planned = fmt::format("this tool could not follow the server: {}", error.what());
+  }
+}
+
+}  // namespace
+
+bool is_unreadable(const Subject& subject) {
+  return std::any_of(subject.problems.begin(), subject.problems.end(), [](const ReadProblem& p) {
+    return p.kind == ReadProblem::Kind::no_folder || p.kind == ReadProblem::Kind::bad_weights ||
+           p.kind == ReadProblem::Kind::wrong_kind || p.kind == ReadProblem::Kind::bad_shards ||
+           p.kind == ReadProblem::Kind::bad_config;
+  });
+}
+
+void plan_engines(Deployment& deployment) {
+  std::vector<ServedAdapter> adapters;
+  for (const Subject& subject : deployment.adapters) adapters.push_back(subject.served);
+  for (EngineRun& run : deployment.engines) plan_engine(deployment, adapters, run);
+}
+
+}  // namespace moelora

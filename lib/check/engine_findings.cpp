@@ -1,0 +1,113 @@
+#include "lib/check/engine_findings.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <unordered_set>
+
+#include "lib/adapter/adapter.h"
+#include "lib/adapter/summary.h"
+#include "lib/engine/peft/peft.h"
+
+namespace moelora {
+namespace {
+
+// up's name of gate's: gate_proj and up_proj, or w1 and w3. "" for what is not gate's.
+std::string up_of(const std::string& gate) {
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 2> kNames = {
+      {{".gate_proj.", ".up_proj."}, {".w1.", ".w3."}}};
+  for (const auto& [from, to] : kNames)
+    if (const size_t at = gate.find(from); at != std::string::npos)
+      return std::string(gate).replace(at, from.size(), to);
+  return "";
+}
+
+const Tensor* find(const TensorMap& tensors, const std::string& name) {
+  const auto at = tensors.find(name);
+  return at == tensors.end() ? nullptr : &at->second;
+}
+
+std::vector<std::string> differing(const TensorMap& tensors, const PlanEvent& event) {
+  std::vector<std::string> out;
+  for (const std::string& gate : event.tensors) {
+    const std::string up = up_of(gate);
+    const Tensor *a = find(tensors, gate), *b = up.empty() ? nullptr : find(tensors, up);
+    if (a != nullptr && b != nullptr && !identical(*a, *b)) out.insert(out.end(), {gate, up});
+  }
+  return out;
+}
+
+bool serves(const AdapterPlan& plan, std::span<const std::string> names) {
+  if (plan.first_refusal() != nullptr) return false;
+  if (names.empty()) return plan.events.empty();
+  std::unordered_set<std::string_view> used;
+  for (const TensorFate& fate : plan.fates)
+    if (fate.fate == Fate::used) used.insert(fate.tensor);
+  return std::all_of(names.begin(), names.end(),
+                     [&](const std::string& name) { return used.count(name) != 0; });
+}
+
+}  // namespace
+
+std::vector<const EngineRun*> chosen(const RuleContext& context, std::string_view engine) {
+  std::vector<const EngineRun*> out;
+  for (const EngineRun& run : context.deployment().engines)
+    if (run.choice.engine->id == engine) out.push_back(&run);
+  return out;
+}
+
+void set_severity_by_engine(Finding& finding, const RuleContext& context,
+                            std::span<const EngineRun* const> mind) {
+  finding.severity = context.deployment().engines.empty() ? Severity::warning
+                     : mind.empty()                       ? Severity::information
+                                                          : Severity::error;
+  if (!mind.empty()) finding.engine = mind.front()->choice.label();
+}
+
+void set_severity_by_engine(Finding& finding, const RuleContext& context,
+                            std::initializer_list<std::string_view> engines) {
+  std::vector<const EngineRun*> mind;
+  for (std::string_view engine : engines)
+    for (const EngineRun* run : chosen(context, engine)) mind.push_back(run);
+  set_severity_by_engine(finding, context, mind);
+}
+
+void downgrade_if_served(Finding& finding, const RuleContext& context) {
+  const auto& engines = context.deployment().engines;
+  const bool served =
+      !engines.empty() && std::all_of(engines.begin(), engines.end(), [&](const EngineRun& run) {
+        return run.plan && *finding.adapter < run.plan->adapters.size() &&
+               serves(run.plan->adapters[*finding.adapter], finding.names);
+      });
+  if (served) finding.severity = std::min(finding.severity, Severity::warning);
+}
+
+std::vector<const EngineRun*> peft_runs_since(const RuleContext& context,
+                                              std::string_view release) {
+  std::vector<const EngineRun*> out = chosen(context, "peft");
+  std::erase_if(out, [&](const EngineRun* run) { return !run->choice.has(release); });
+  return out;
+}
+
+void report_slot_memory(RuleContext& context) {
+  if (!context.run().plan || !context.options().gpu_memory) return;
+  const MemoryPlan& memory = context.run().plan->memory;
+  const uint64_t limit = *context.options().gpu_memory;
+  if (memory.total_bytes() <= limit) return;
+  context.report(fmt::format("{} slots of {} each are {} on every GPU, which has {}", memory.slots,
+                             size_text(memory.slot_bytes()), size_text(memory.total_bytes()),
+                             size_text(limit)));
+}
+
+void report_differing_a(RuleContext& context) {
+  const AdapterPlan* plan = context.plan();
+  if (plan == nullptr) return;
+  for (const PlanEvent& event : plan->events) {
+    if (event.cause != context.rule().cause) continue;
+    std::vector<std::string> names = differing(context.subject().tensors, event);
+    if (!names.empty()) context.report(std::move(names), event.detail);
+  }
+}
+
+}  // namespace moelora

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <initializer_list>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lib/check/rule_context.h"
+
+namespace moelora {
+
+// How the servers that the user chose bear on findings: on the severity of the rules of no engine
+// (FMT, CFG, MOD), and what several rules of engines report of a plan.
+
+// The chosen runs of one engine.
+std::vector<const EngineRun*> chosen(const RuleContext& context, std::string_view engine);
+
+// For what only some engines mind, "E (sglang)" in the catalogue: an error of the chosen one that
+// minds; a warning where no engine was chosen, since one of them may serve it; information where
+// only others were.
+void set_severity_by_engine(Finding& finding, const RuleContext& context,
+                            std::initializer_list<std::string_view> engines);
+
+// The same where only some releases mind: `mind` are the chosen runs that do.
+void set_severity_by_engine(Finding& finding, const RuleContext& context,
+                            std::span<const EngineRun* const> mind);
+
+// For what is wrong with the files whoever reads them: an error becomes a warning where engines
+// were chosen and each of them has a plan that refuses nothing and puts all of finding.names where
+// they belong (without names: that has no event at all). What a server serves whole is no error,
+// though another one, or PEFT, may stumble over it.
+void downgrade_if_served(Finding& finding, const RuleContext& context);
+
+// The chosen runs of PEFT that are `release` or newer.
+std::vector<const EngineRun*> peft_runs_since(const RuleContext& context, std::string_view release);
+
+// For the rules about a server's memory: a finding where its LoRA slots are larger than the GPU
+// that --gpu-memory names.
+void report_slot_memory(RuleContext& context);
+
+// For rules of plans that say "gate and up have an A each": reports the pairs whose two A differ,
+// with the event's detail. Where all are equal, the server computes what was trained.
+void report_differing_a(RuleContext& context);
+
+}  // namespace moelora

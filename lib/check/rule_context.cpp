@@ -1,0 +1,132 @@
+#include "lib/check/rule_context.h"
+
+#include <algorithm>
+
+#include "lib/engine/cause.h"
+#include "lib/model/base_model.h"
+
+namespace moelora {
+namespace {
+
+// Line and column of a member of a config that was read from a file.
+void place(Finding& finding, const Json& config, std::string_view key) {
+  const Json* value = config.find(key);
+  const Json& at = value != nullptr ? *value : config;
+  finding.line = at.line();
+  finding.column = at.column();
+}
+
+// Both of the whole adapter, or with a name in common. `a` and `b` are sorted.
+bool share_a_name(const std::vector<std::string>& a, const std::vector<std::string>& b) {
+  if (a.empty() || b.empty()) return a.empty() && b.empty();
+  for (auto i = a.begin(), j = b.begin(); i != a.end() && j != b.end();) {
+    if (*i == *j) return true;
+    *i < *j ? ++i : ++j;
+  }
+  return false;
+}
+
+}  // namespace
+
+const AdapterPlan* RuleContext::plan() const {
+  if (run_ == nullptr || !run_->plan || !adapter_) return nullptr;
+  return *adapter_ < run_->plan->adapters.size() ? &run_->plan->adapters[*adapter_] : nullptr;
+}
+
+const ModelSpec* RuleContext::spec() const {
+  return deployment_.base ? &deployment_.base->spec : nullptr;
+}
+
+Finding& RuleContext::report(std::string message) {
+  Finding& finding = findings_.emplace_back();
+  finding.rule = &rule_;
+  finding.severity = rule_.severity;
+  if (run_ != nullptr) finding.engine = run_->choice.label();
+  finding.adapter = adapter_;
+  finding.message = std::move(message);
+  finding.fix = fill(rule_.fix);
+  return finding;
+}
+
+Finding& RuleContext::report(std::vector<std::string> names, std::string message) {
+  Finding& finding = report(std::move(message));
+  finding.names = std::move(names);
+  if (!finding.names.empty()) finding.where = finding.names.front();
+  if (adapter_) finding.file = subject().main_file;
+  return finding;
+}
+
+Finding& RuleContext::report_config(std::string_view key, std::string message) {
+  Finding& finding = report(std::move(message));
+  finding.file = "adapter_config.json";
+  finding.where = key;
+  if (adapter_) place(finding, subject().config, key);
+  return finding;
+}
+
+void RuleContext::run_rule() {
+  const size_t first = findings_.size();
+  if (rule_.check != nullptr)
+    rule_.check(*this);
+  else
+    explain_plan();
+  if (rule_.engine.empty()) explain_runs(first);
+}
+
+void RuleContext::explain_plan(const Refine& refine) {
+  if (run_ == nullptr || !run_->plan) return;
+  const AdapterPlan* mine = plan();
+  const std::vector<PlanEvent>& events = mine != nullptr ? mine->events : run_->plan->server;
+  for (const PlanEvent& event : events) {
+    if (event.cause != rule_.cause) continue;
+    const bool at_key = event.tensors.empty() && !rule_.config_key.empty();
+    Finding& finding = at_key ? report_config(rule_.config_key, event.detail)
+                              : report(event.tensors, event.detail);
+    if (event.refusal) finding.server_text = refusal_text(*event.refusal);
+    if (refine) refine(finding, event);
+  }
+}
+
+void RuleContext::explain_event(const PlanEvent& event, const EngineRun& run, size_t first) {
+  const auto is_same = [&](const Finding& finding) {
+    return finding.server_text.empty() && finding.adapter == adapter_ &&
+           (finding.engine.empty() || finding.engine == run.choice.label()) &&
+           share_a_name(finding.names, event.tensors);
+  };
+  const auto begin = findings_.begin() + static_cast<std::ptrdiff_t>(first);
+  const auto same = std::find_if(begin, findings_.end(), is_same);
+  Finding& finding = same != findings_.end() ? *same : report(event.tensors, event.detail);
+  finding.engine = run.choice.label();
+  if (!event.refusal) return;
+  finding.severity = Severity::error;
+  finding.server_text = refusal_text(*event.refusal);
+}
+
+void RuleContext::explain_runs(size_t first) {
+  for (const EngineRun& run : deployment_.engines) {
+    if (!run.plan) continue;
+    const bool mine = adapter_ && *adapter_ < run.plan->adapters.size();
+    if (adapter_ && !mine) continue;
+    for (const PlanEvent& event :
+         adapter_ ? run.plan->adapters[*adapter_].events : run.plan->server)
+      if (event.cause == rule_.cause) explain_event(event, run, first);
+  }
+}
+
+std::string RuleContext::fill(std::string_view fix) const {
+  const Subject* subject = adapter_ ? &this->subject() : nullptr;
+  const bool experts = subject != nullptr && subject->layout != nullptr;
+  return fill_holes(fix, subject != nullptr ? subject->given : "ADAPTER",
+                    (experts ? *subject->layout : layouts::peft_linear).id);
+}
+
+std::string fill_holes(std::string_view fix, std::string_view adapter, std::string_view layout) {
+  std::string out(fix);
+  for (const auto& [hole, text] :
+       {std::pair{std::string_view("{adapter}"), adapter}, {std::string_view("{layout}"), layout}})
+    for (size_t at = out.find(hole); at != std::string::npos; at = out.find(hole, at + text.size()))
+      out.replace(at, hole.size(), text);
+  return out;
+}
+
+}  // namespace moelora

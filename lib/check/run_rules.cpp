@@ -1,0 +1,121 @@
+#include "lib/check/run_rules.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <tuple>
+
+#include "lib/check/rule_context.h"
+
+namespace moelora {
+namespace {
+
+bool in_versions(const Rule& rule, const EngineChoice& choice) {
+  const auto has = [&](std::string_view version) {
+    return choice.version.has(choice.engine->release(version));
+  };
+  return (rule.since.empty() || has(rule.since)) && (rule.until.empty() || !has(rule.until));
+}
+
+class Runner {
+ public:
+  explicit Runner(const Deployment& deployment) : deployment_(deployment) {}
+
+  RuleResults run() {
+    for (const Rule* rule : all_rules()) run_rule(*rule);
+    note_unplanned();
+    list_skipped();
+    sort_findings();
+    gather_notes();
+    return std::move(out_);
+  }
+
+ private:
+  void run_rule(const Rule& rule) {
+    if (rule.engine.empty()) return run_for(rule, nullptr);
+    for (const EngineRun& run : deployment_.engines)
+      if (run.choice.engine->id == rule.engine && in_versions(rule, run.choice))
+        run_for(rule, &run);
+  }
+
+  void run_for(const Rule& rule, const EngineRun* run) {
+    if (rule.numeric && !deployment_.numeric) return;
+    if (rule.needs_base && !deployment_.base) return skip(rule, "no base model was given (--base)");
+    if (rule.needs_source && !deployment_.source)
+      return skip(rule, "no source adapter was given (--source)");
+    if (rule.whole_deployment) return check(rule, std::nullopt, run);
+    for (size_t i = 0; i < deployment_.adapters.size(); ++i) {
+      const Subject& subject = deployment_.adapters[i];
+      if (rule.numeric && (is_unreadable(subject) || subject.config_error))
+        skip(rule, subject.given + " could not be read");
+      else if (rule.needs_values && subject.values.empty() && !subject.tensors.empty())
+        skip(rule, "values were not looked at (--no-values)");
+      else
+        check(rule, i, run);
+    }
+  }
+
+  void check(const Rule& rule, std::optional<size_t> adapter, const EngineRun* run) {
+    ++out_.rules_run;
+    const size_t before = out_.findings.size();
+    RuleContext context(rule, deployment_, adapter, run, out_.findings);
+    try {
+      context.run_rule();
+    } catch (const std::exception& error) {
+      out_.findings.resize(before);
+      Finding& finding =
+          context.report(fmt::format("this rule could not be checked: {}", error.what()));
+      finding.severity = Severity::warning;
+      finding.fix.clear();
+      finding.unchecked = true;
+    }
+  }
+
+  void skip(const Rule& rule, const std::string& why) { skipped_[why].insert(rule.id); }
+
+  // What NUM003 does not tell.
+  void note_unplanned() {
+    for (const EngineRun& run : deployment_.engines)
+      if (!run.not_planned.empty() && (run.unreadable || run.choice.engine->plan == nullptr))
+        out_.skipped.push_back(
+            {"what " + run.choice.label() + " would do with the adapter", run.not_planned});
+  }
+
+  void list_skipped() {
+    for (const auto& [why, ids] : skipped_)
+      out_.skipped.push_back({fmt::format("{}", fmt::join(ids, ", ")), why});
+  }
+
+  // Findings of the deployment come last; the order of a rule's own findings stays.
+  void sort_findings() {
+    const auto key = [](const Finding& f) {
+      return std::make_tuple(f.adapter.value_or(SIZE_MAX), -static_cast<int>(f.severity),
+                             f.rule->id, std::string_view(f.engine));
+    };
+    std::stable_sort(out_.findings.begin(), out_.findings.end(),
+                     [&](const Finding& a, const Finding& b) { return key(a) < key(b); });
+  }
+
+  void gather_notes() {
+    for (const Subject& subject : deployment_.adapters)
+      for (const std::string& note : subject.notes)
+        out_.notes.push_back(
+            deployment_.adapters.size() == 1 ? note : fmt::format("{}: {}", subject.given, note));
+    for (const EngineRun& run : deployment_.engines)
+      if (run.plan)
+        for (const std::string& note : run.plan->notes)
+          out_.notes.push_back(fmt::format("{}: {}", run.choice.label(), note));
+  }
+
+  const Deployment& deployment_;
+  RuleResults out_;
+  std::map<std::string, std::set<std::string_view>> skipped_;  // by reason
+};
+
+}  // namespace
+
+RuleResults run_rules(const Deployment& deployment) { return Runner(deployment).run(); }
+
+}  // namespace moelora
