@@ -1,40 +1,27 @@
-// Reads an adapter in any layout, looks at one expert, writes it under per-expert Linear names.
+// Writes an adapter of any layout under per-expert Linear names, verified, and looks at one expert.
 //   minimal_api ADAPTER BASE OUT
 
 #include <cstdio>
-#include <string>
 
-#include "lib/adapter/convert.h"
-#include "lib/base/error.h"
-#include "lib/compare/verify_conversion.h"
-
-namespace {
-
-void print_experts(const moelora::Adapter& adapter) {
-  using moelora::to_string;
-  for (const auto& [key, pair] : adapter.experts) {
-    const std::string name(projection_name(key.projection));
-    const std::string a = to_string(pair.a.at(0).shape()), b = to_string(pair.b.at(0).shape());
-    std::printf("layer %d %s: expert 0 has A %s and B %s, scale %g%s\n", key.layer, name.c_str(),
-                a.c_str(), b.c_str(), pair.scaling_of(0).value(),
-                pair.a.shared ? ", A shared by all experts" : "");
-  }
-}
-
-}  // namespace
+#include "moelora/moelora.h"
 
 int main(int argc, char** argv) try {
   if (argc != 4) return std::fputs("usage: minimal_api ADAPTER BASE OUT\n", stderr), 2;
-  moelora::PlanOptions options;
+  moelora::ConvertOptions options;
   options.to = "peft-linear";
-  options.load.base = argv[2];
-  const moelora::Conversion conversion = moelora::plan_conversion(argv[1], options);
-  print_experts(conversion.adapter);
-  moelora::WriteFolderOptions folder;
-  folder.verify = moelora::packed_verifier(argv[1]);
-  const auto written = moelora::write_conversion(conversion, argv[3], folder);
-  std::printf("%zu tensors written, %lld factors identical\n", written.weights.tensors.size(),
-              static_cast<long long>(written.verified));
+  options.base = argv[2];
+  options.verify = true;
+  const moelora::ConvertResult result = moelora::convert(argv[1], argv[3], options);
+  std::printf("%zu tensors written, %lld factors identical\n", result.tensors.size(),
+              static_cast<long long>(result.verified));
+
+  const moelora::Adapter adapter = moelora::load(argv[3], options);
+  for (const auto& [key, pair] : adapter.experts) {
+    const std::string name(projection_name(key.projection));
+    std::printf("layer %d %s: expert 0 has A %s, first element %g, scale %g\n", key.layer,
+                name.c_str(), to_string(pair.a.at(0).shape()).c_str(),
+                moelora::values(pair.a.at(0)).front(), pair.scaling_of(0).value());
+  }
   return 0;
 } catch (const moelora::Error& error) {
   std::fprintf(stderr, "minimal_api: %s\n", error.what());

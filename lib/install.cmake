@@ -1,16 +1,15 @@
-# What `cmake --install` lays down: bin/lora-*, the library, its headers under include/moelora/lib
-# (included as "lib/..." as everywhere in the sources) and the package that find_package(moelora) reads.
+# What `cmake --install` lays down: bin/lora-*, the library, the headers that lib/moelora.h is made of (included as
+# "moelora/moelora.h") and the package that find_package(moelora) reads.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-set(headers ${CMAKE_INSTALL_INCLUDEDIR}/moelora)
+set(headers ${PROJECT_BINARY_DIR}/front_door/moelora)
 set(package ${CMAKE_INSTALL_LIBDIR}/cmake/moelora)
 
-install(DIRECTORY ${PROJECT_SOURCE_DIR}/lib DESTINATION ${headers} FILES_MATCHING PATTERN "*.h")
-install(FILES ${PROJECT_BINARY_DIR}/lib/generated/layouts.inc DESTINATION ${headers}/lib/adapter)
-install(FILES ${PROJECT_BINARY_DIR}/lib/generated/engines.inc DESTINATION ${headers}/lib/engine)
-install(FILES ${PROJECT_SOURCE_DIR}/kernels/moe_lora.h DESTINATION ${headers}/kernels)
-install(TARGETS moelora EXPORT moelora INCLUDES DESTINATION ${headers})
+install(CODE "execute_process(COMMAND ${CMAKE_COMMAND} -DROOT=${PROJECT_SOURCE_DIR} -DOUT=${headers}
+              -P ${PROJECT_SOURCE_DIR}/lib/install_headers.cmake COMMAND_ERROR_IS_FATAL ANY)")
+install(DIRECTORY ${headers} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(TARGETS moelora EXPORT moelora INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(EXPORT moelora NAMESPACE moelora:: FILE moeloraTargets.cmake DESTINATION ${package})
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 

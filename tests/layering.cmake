@@ -11,6 +11,7 @@ function(layering_sees name file include complaint)
 endfunction()
 
 layering_sees(an_upward_include lib/io/a.h "\"lib/model/model_spec.h\"" "lib/io lies below lib/model")
+layering_sees(the_front_door_from_inside lib/diff/a.cpp "\"lib/moelora.h\"" "lib/diff lies below lib/front")
 layering_sees(a_tool_in_lib lib/diff/a.cpp "\"tools/tool.h\"" "nothing includes tools/")
 layering_sees(lib_in_kernels kernels/a.cu "\"lib/base/error.h\"" "kernels/ includes nothing of lib")
 layering_sees(kernels_in_adapter lib/adapter/a.cpp "\"kernels/moe_lora.h\"" "only lib/numeric")

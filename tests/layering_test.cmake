@@ -2,7 +2,7 @@
 # spelled from the root, or that brings a library in where it has no place.
 #   cmake -DROOT=FOLDER -P layering_test.cmake
 cmake_minimum_required(VERSION 3.25)
-set(floors base io model adapter engine numeric compare check diff)  # each may include itself and those before it
+set(floors base io model adapter engine numeric compare check diff front)  # each may include itself and those before it
 
 function(complain file line why)
   message("${file}: ${line}: ${why}")
@@ -13,6 +13,8 @@ endfunction()
 function(part_of path out)
   if(path MATCHES "^lib/([^/]+)/")
     set(${out} ${CMAKE_MATCH_1} PARENT_SCOPE)
+  elseif(path MATCHES "^lib/moelora\\.(h|cpp)$")
+    set(${out} front PARENT_SCOPE)
   elseif(path MATCHES "^(tools|kernels)/")
     set(${out} ${CMAKE_MATCH_1} PARENT_SCOPE)
   else()

@@ -1,4 +1,4 @@
-// lora-validate: what a server would refuse, drop or compute wrongly, said before it starts.
+// lora-validate: what a server would reject, drop or compute incorrectly, before it starts.
 
 #include <fmt/format.h>
 
@@ -6,10 +6,7 @@
 
 #include "lib/base/error.h"
 #include "lib/check/explain.h"
-#include "lib/check/report.h"
-#include "lib/check/report_parts.h"
-#include "lib/check/validate.h"
-#include "tools/tool.h"
+#include "lib/check/ignore.h"
 #include "tools/validate/step_summary.h"
 #include "tools/validate/validate_options.h"
 
@@ -18,53 +15,52 @@ namespace {
 
 constexpr const char* kTool = "lora-validate";
 
-int run_list(const ValidateOptions& options) {
+int run_list(const ValidateFlags& flags) {
   for (const char* format : {"text", "markdown", "json"})
-    if (options.format == format) {
-      print_data(options.common, list_rules(format));
+    if (flags.format == format) {
+      print_data(flags.common, list_rules(format));
       return kClean;
     }
-  throw Error("--list-rules", fmt::format("cannot be printed as {}", options.format),
+  throw Error("--list-rules", fmt::format("cannot be printed as {}", flags.format),
               "use --format text, markdown or json");
 }
 
-int run_explain(const ValidateOptions& options) {
-  const Rule& rule = rule_named(options.explain, at_option(Option::explain));
-  print_data(options.common, explain(rule, report_options(options).width));
+int run_explain(const ValidateFlags& flags) {
+  const Rule& rule = rule_named(flags.explain, at_option(Option::explain));
+  print_data(flags.common, explain(rule, report_options(flags).width));
   return kClean;
 }
 
-void note_unused(const ValidateOptions& options, const ValidateRequest& request,
-                 const ValidationReport& result) {
-  for (const Waiver* waiver : unused(request.waivers, result.waived))
-    print_note(
-        options.common, kTool,
-        fmt::format("{}: nothing to ignore: {} found nothing", waiver->from, waiver->rule->id));
+int run_validate(const ValidateFlags& flags) {
+  const Validation found = validate(flags.adapters, validate_options(flags));
+  const ReportOptions how = report_options(flags);
+  for (const std::string& note : found.unused_ignores) print_note(flags.common, kTool, note);
+  print_data(flags.common, report(found, flags.format, how));
+  if (flags.format == "github") append_step_summary(report(found, "markdown", how));
+  if (!flags.common.output.empty()) print_note(flags.common, kTool, summary(found, how));
+  return how.fail_on && found.fails(*how.fail_on) ? kFindings : kClean;
 }
 
-int run_judge(const ValidateOptions& options) {
-  const ValidateRequest request = validate_request(options);
-  const ValidationReport result = validate(request);
-  const Report report{result.deployment, result.results, result.waived, report_options(options)};
-  note_unused(options, request, result);
-  print_data(options.common, find_report_format(options.format)->write(report));
-  if (options.format == "github")
-    append_step_summary(find_report_format("markdown")->write(report));
-  if (!options.common.output.empty()) print_note(options.common, kTool, summary_line(report));
-  return fails(report) ? kFindings : kClean;
+std::string help_end() {
+  return examples({"lora-validate my-adapter --engine sglang --base openai/gpt-oss-20b --tp 2",
+                   "lora-validate my-adapter --engine vllm@0.22 --base BASE --max-lora-rank 64",
+                   "lora-validate --explain SGL021"}) +
+         "\n\n" + engines_help();
 }
 
 }  // namespace
 
 int main_(int argc, char** argv) {
-  CLI::App app("Says what a server would refuse, drop or compute wrongly, before it starts", kTool);
+  CLI::App app(
+      "Shows, before you start the server, what it would reject, drop, or compute incorrectly",
+      kTool);
   app.set_version_flag("--version", [] { return version_line(kTool); });
-  app.footer(engines_help);
-  ValidateOptions options;
-  add_validate_options(app, options);
+  app.footer(help_end);
+  ValidateFlags flags;
+  add_validate_options(app, flags);
   return run_tool(app, argc, argv, [&] {
-    if (options.list_rules) return run_list(options);
-    return options.explain.empty() ? run_judge(options) : run_explain(options);
+    if (flags.list_rules) return run_list(flags);
+    return flags.explain.empty() ? run_validate(flags) : run_explain(flags);
   });
 }
 

@@ -124,27 +124,27 @@ void add_dense(const Maker& maker, const InitOptions& o, const ModelSpec& spec,
                 "leave it out");
 }
 
-AdapterConfig start_config(const InitOptions& o) {
-  const bool whole = std::nearbyint(o.alpha) == o.alpha && std::fabs(o.alpha) < 1e15;
-  Json json =
-      Json::object({{"base_model_name_or_path", o.base},
-                    {"bias", "none"},
-                    {"fan_in_fan_out", false},
-                    {"inference_mode", true},
-                    {"init_lora_weights", true},
-                    {"lora_alpha", whole ? Json(static_cast<int64_t>(o.alpha)) : Json(o.alpha)},
-                    {"lora_dropout", 0.0},
-                    {"modules_to_save", Json()},
-                    {"peft_type", "LORA"},
-                    {"r", o.rank},
-                    {"target_modules", Json::array()},
-                    {"task_type", "CAUSAL_LM"},
-                    {"use_dora", false},
-                    {"use_rslora", false}});
+}  // namespace
+
+AdapterConfig new_config(const std::string& base, int64_t r, double lora_alpha, bool use_rslora) {
+  const bool whole = std::nearbyint(lora_alpha) == lora_alpha && std::fabs(lora_alpha) < 1e15;
+  Json json = Json::object(
+      {{"base_model_name_or_path", base},
+       {"bias", "none"},
+       {"fan_in_fan_out", false},
+       {"inference_mode", true},
+       {"init_lora_weights", true},
+       {"lora_alpha", whole ? Json(static_cast<int64_t>(lora_alpha)) : Json(lora_alpha)},
+       {"lora_dropout", 0.0},
+       {"modules_to_save", Json()},
+       {"peft_type", "LORA"},
+       {"r", r},
+       {"target_modules", Json::array()},
+       {"task_type", "CAUSAL_LM"},
+       {"use_dora", false},
+       {"use_rslora", use_rslora}});
   return parse_adapter_config(std::move(json), "adapter_config.json");
 }
-
-}  // namespace
 
 Conversion make_adapter(const InitOptions& options) {
   check_targets(options);
@@ -162,7 +162,7 @@ Conversion make_adapter(const InitOptions& given, const ModelSpec& spec) {
   o.shared_outer = o.shared_outer || layout.shared_outer;
   const Maker maker(o);
   Adapter made;
-  made.config = start_config(o);
+  made.config = new_config(o.base, o.rank, o.alpha);
   for (const Target& target : kDenseTargets)
     if (wants(o, target.name)) add_dense(maker, o, spec, layout, target, made);
   if (wants(o, "experts")) add_experts(maker, o, spec, layout, made);

@@ -11,11 +11,13 @@ namespace moelora {
 namespace {
 
 // In the order of Option.
-constexpr std::array<std::string_view, 25> kNames = {
-    "alpha",         "b-order",        "base",       "device", "drop",   "dtype",   "engine",
-    "explain",       "force",          "format",     "from",   "ignore", "layers",  "max",
-    "max-rank",      "max-shard-size", "model-spec", "names",  "preset", "project", "roles",
-    "server-option", "source",         "targets",    "to"};
+constexpr std::array<std::string_view, 28> kNames = {
+    "alpha",          "b-order",    "base",    "device",  "drop",
+    "dtype",          "engine",     "explain", "force",   "format",
+    "from",           "ignore",     "layers",  "max",     "max-rank",
+    "max-shard-size", "model-spec", "names",   "numeric", "out-b-order",
+    "out-roles",      "preset",     "project", "roles",   "server-option",
+    "source",         "targets",    "to"};
 static_assert(kNames.size() == static_cast<size_t>(Option::to) + 1);
 
 std::string join(const std::string& place, const std::string& what) {

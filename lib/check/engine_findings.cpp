@@ -7,7 +7,7 @@
 #include <unordered_set>
 
 #include "lib/adapter/adapter.h"
-#include "lib/adapter/summary.h"
+#include "lib/base/utf8.h"
 #include "lib/engine/peft/peft.h"
 
 namespace moelora {

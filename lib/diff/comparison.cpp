@@ -1,14 +1,17 @@
 #include "lib/diff/comparison.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <functional>
 #include <map>
 
 #include "lib/base/nearest.h"
+#include "lib/base/utf8.h"
 
 namespace moelora {
 namespace {
@@ -222,6 +225,40 @@ class Comparer {
   Comparison out_;
 };
 
+// "k2=5e-3".
+Threshold parse_threshold(const std::string& text) {
+  const size_t equals = text.find('=');
+  const std::string name = text.substr(0, equals);
+  if (equals == std::string::npos || !Metrics::is_name(name)) {
+    const auto named = Metrics().named();
+    std::vector<std::string_view> known;
+    for (const auto& entry : named) known.push_back(entry.first);
+    known.push_back("pearson");
+    if (equals != std::string::npos)
+      throw unknown_word(at_option(Option::max), "metric", name, known);
+    throw Error(at_option(Option::max, printable(text)), "is not METRIC=VALUE",
+                fmt::format("metrics: {}", fmt::join(known, ", ")));
+  }
+  double most = 0;
+  const char* const end = text.data() + text.size();
+  const auto parsed = std::from_chars(text.data() + equals + 1, end, most);
+  if (parsed.ec != std::errc() || parsed.ptr != end || !std::isfinite(most))
+    throw Error(at_option(Option::max, printable(text)), "does not end in a number",
+                {"for example ", Option::max, " k2=5e-3"});
+  return {name, most, "--max"};
+}
+
+// All that decide: given as such, by text or by name.
+CompareLogprobsOptions with_thresholds(CompareLogprobsOptions options) {
+  for (const std::string& text : options.most) options.thresholds.push_back(parse_threshold(text));
+  for (const std::string& name : options.presets) {
+    const Preset& preset = preset_by_name(name);
+    options.thresholds.push_back(
+        {std::string(preset.metric), preset.most, std::string(preset.name)});
+  }
+  return options;
+}
+
 }  // namespace
 
 std::span<const Preset> all_presets() { return kPresets; }
@@ -249,13 +286,14 @@ std::string_view verdict_name(Verdict verdict) {
 
 Comparison compare_logprobs(const std::string& a, const std::string& b,
                             const CompareLogprobsOptions& options) {
+  const CompareLogprobsOptions decided = with_thresholds(options);
   ScoreFile first = read_next(a, options.job);
   if (b.empty() && !first.second)
     throw Error(a, "holds what one system said: there is nothing to compare it with",
                 "name the other side's file too");
   std::optional<ScoreFile> second;
   if (!b.empty()) second = read_next(b, options.job);
-  return Comparer(std::move(first), std::move(second), options).run();
+  return Comparer(std::move(first), std::move(second), decided).run();
 }
 
 }  // namespace moelora

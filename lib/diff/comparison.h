@@ -31,6 +31,8 @@ struct Threshold {
 };
 
 struct CompareLogprobsOptions {
+  std::vector<std::string> most = {};     // "k2=5e-3": the largest value that is still the same
+  std::vector<std::string> presets = {};  // names of presets
   std::vector<Threshold> thresholds = {};
   std::string floor = {};                    // --floor: B's system again, on the same tokens
   std::string base_a = {}, base_b = {};      // the base model on each side

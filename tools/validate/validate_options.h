@@ -4,15 +4,14 @@
 #include <string>
 #include <vector>
 
-#include "lib/check/report.h"
-#include "lib/check/validate.h"
+#include "lib/moelora.h"
 #include "tools/load_options.h"
 #include "tools/tool.h"
 
 namespace moelora {
 
 // The command line of lora-validate, as typed.
-struct ValidateOptions {
+struct ValidateFlags {
   CommonOptions common;
   LoadFlags load;
   std::vector<std::string> adapters, engines, server_options, ignore;
@@ -23,15 +22,15 @@ struct ValidateOptions {
   bool verbose = false, no_values = false, list_rules = false, numeric = false;
 };
 
-void add_validate_options(CLI::App& app, ValidateOptions& options);
+void add_validate_options(CLI::App& app, ValidateFlags& flags);
 
 // The engines with their versions and server options, for --help.
 std::string engines_help();
 
-// What is to be judged: the command line, and below it the project file (--project, else
-// .moelora.json of the working folder where there is one). Throws Error for what cannot be meant.
-ValidateRequest validate_request(const ValidateOptions& options);
+// What is asked for: the command line, and below it the project file (--project, else .moelora.json
+// of the working folder where there is one). Throws Error for what cannot be meant.
+ValidateOptions validate_options(const ValidateFlags& flags);
 
-ReportOptions report_options(const ValidateOptions& options);
+ReportOptions report_options(const ValidateFlags& flags);
 
 }  // namespace moelora

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+
+#include "lib/check/finding.h"
+
+namespace moelora {
+
+// How a report is printed.
+struct ReportOptions {
+  bool color = false;
+  bool verbose = false;  // every name, fixes of information too, the memory table of each engine
+  size_t width = 0;      // columns to wrap prose to; 0: never
+  std::optional<Severity> fail_on = Severity::error;  // nullopt: nothing fails
+  // Absolute: where adapters' paths are printed relative to, and what a repository holds. Files in
+  // it are named relative to it, others absolutely.
+  std::string working_folder = {}, root = {};
+};
+
+}  // namespace moelora

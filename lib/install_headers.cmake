@@ -1,0 +1,26 @@
+# Writes lib/moelora.h and every header that it includes, whatever the depth, to OUT, as an outside project sees them:
+# "lib/base/error.h" is "moelora/base/error.h" there.
+#   cmake -DROOT=SOURCES -DOUT=FOLDER/moelora -P install_headers.cmake
+cmake_minimum_required(VERSION 3.25)
+
+file(REMOVE_RECURSE ${OUT})
+set(todo lib/moelora.h)
+set(seen)
+while(todo)
+  list(POP_FRONT todo header)
+  if(header IN_LIST seen)
+    continue()
+  endif()
+  list(APPEND seen ${header})
+  file(READ ${ROOT}/${header} text)
+  string(REGEX MATCHALL "#include \"lib/[^\"]+\"" includes "${text}")
+  foreach(include ${includes})
+    string(REGEX REPLACE "#include \"([^\"]+)\"" "\\1" header_of_it ${include})
+    list(APPEND todo ${header_of_it})
+  endforeach()
+  string(REPLACE "#include \"lib/" "#include \"moelora/" text "${text}")
+  string(REGEX REPLACE "^lib/" "" name ${header})
+  file(WRITE ${OUT}/${name} "${text}")
+endwhile()
+list(LENGTH seen count)
+message(STATUS "${count} headers of the front door")

@@ -1,0 +1,304 @@
+#include "lib/moelora.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+
+#include "lib/adapter/convert.h"
+#include "lib/adapter/init.h"
+#include "lib/base/cast.h"
+#include "lib/base/nearest.h"
+#include "lib/check/project.h"
+#include "lib/check/report.h"
+#include "lib/check/report_parts.h"
+#include "lib/check/validate.h"
+#include "lib/compare/verify_conversion.h"
+#include "lib/engine/fit/fit.h"
+#include "lib/engine/fit/verify_fit.h"
+#include "lib/engine/write_buffers.h"
+#include "lib/model/base_model.h"
+
+namespace moelora {
+namespace {
+
+// ---- convert
+// -------------------------------------------------------------------------------------
+
+WriteFolderOptions folder_of(const ConvertOptions& o) {
+  WriteFolderOptions out;
+  out.output = {o.force, o.sync};
+  out.weights.threads = o.threads;
+  out.weights.max_shard_size = o.max_shard_size;
+  out.weights.job = o.job;
+  return out;
+}
+
+PlanOptions plan_of(const ConvertOptions& o) {
+  PlanOptions out;
+  out.to = o.to;
+  out.load = o;
+  out.layout.canonical_names = o.canonical_names;
+  out.layout.b_order = o.out_b_order.value_or(BOrder::rank_major);
+  out.layout.roles = o.out_roles.value_or(Roles::natural);
+  out.threads = o.threads;
+  out.dtype = o.dtype;
+  return out;
+}
+
+FitOptions fit_of(const ConvertOptions& o) {
+  FitOptions out{parse_engine(o.engine), {}, o.server_options, o.to, {}, o.threads};
+  for (const std::string& pair : o.server_options)
+    set_server_option(out.server, pair, {&out.engine, 1});
+  for (const std::string& drop : o.drop) out.drop.insert(parse_drop(drop));
+  return out;
+}
+
+// Without an engine there is a layout, and nothing that only an engine needs.
+void check_alone(const ConvertOptions& o) {
+  const Hint name_it{"name the server with ", Option::engine};
+  if (o.to.empty())
+    throw Error(Option::to, "is missing: nothing says what to write",
+                {"say ", Option::engine, " ENGINE or ", Option::to, " LAYOUT"});
+  if (!o.server_options.empty()) throw Error(Option::server_option, "requires an engine", name_it);
+  if (!o.drop.empty())
+    throw Error(Option::drop, "requires an engine: a layout alone drops nothing", name_it);
+}
+
+// Fitted for the engine and held against its own plan.
+Conversion plan_for_engine(const std::string& in, const std::string& out, const ConvertOptions& o) {
+  if (o.out_b_order || o.out_roles)
+    throw Error(o.out_b_order ? Option::out_b_order : Option::out_roles,
+                "is the engine's to decide: it says how stacked pairs are written",
+                {"leave it out, or use ", Option::to, " alone"});
+  const FitOptions how = fit_of(o);
+  FittedConversion made = plan_fitted(read_input(in, plan_of(o)), how, plan_of(o));
+  check_served(made.conversion, out, how, o.max_shard_size);
+  if (o.verify) verify_fit(made.meant, made.conversion.adapter, o.threads);
+  return std::move(made.conversion);
+}
+
+void describe_tensors(const TensorMap& tensors, ConvertResult& out) {
+  for (const auto& [name, tensor] : tensors) {
+    out.tensors.push_back({name, tensor.dtype(), tensor.shape(), tensor.bytes()});
+    out.bytes += tensor.bytes();
+  }
+}
+
+ConvertResult convert_adapter(const std::string& in, const std::string& out,
+                              const ConvertOptions& o) {
+  if (o.engine.empty()) check_alone(o);
+  const Conversion c =
+      o.engine.empty() ? plan_conversion(in, plan_of(o)) : plan_for_engine(in, out, o);
+  ConvertResult result;
+  result.layout = c.to != nullptr ? c.to->id : "dense";
+  result.modules = module_rows(c.adapter);
+  describe_tensors(c.tensors, result);
+  result.config = c.config.dump() + "\n";
+  result.notes = c.notes;
+  result.repaired = c.changes && !c.changes->made.empty();
+  o.job.check();
+  if (o.dry_run) return result;
+  WriteFolderOptions folder = folder_of(o);
+  if (o.verify)
+    folder.verify = [&](const Conversion& conversion, const AdapterFiles& written) {
+      o.job.check();
+      const int64_t verified = packed_verifier(in, o.threads)(conversion, written);
+      o.job.check();
+      return verified;
+    };
+  result.verified = write_conversion(c, out, folder).verified;
+  return result;
+}
+
+// What says how an adapter is read or written says nothing of a server's buffers.
+void check_buffer_options(const ConvertOptions& o) {
+  const std::pair<Option, bool> given[] = {{Option::from, !o.from.empty()},
+                                           {Option::b_order, o.read.b_order.has_value()},
+                                           {Option::roles, o.read.roles.has_value()},
+                                           {Option::out_b_order, o.out_b_order.has_value()},
+                                           {Option::out_roles, o.out_roles.has_value()},
+                                           {Option::names, o.canonical_names},
+                                           {Option::dtype, o.dtype.has_value()},
+                                           {Option::drop, !o.drop.empty()}};
+  for (const auto& [option, is_given] : given)
+    if (is_given)
+      throw Error(option, fmt::format("does not go with {}: the files are read and the buffers "
+                                      "written as the server does",
+                                      o.to));
+}
+
+ConvertResult convert_to_buffers(const std::string& in, const std::string& out,
+                                 const ConvertOptions& o) {
+  check_buffer_options(o);
+  const BufferConversion c =
+      plan_buffers(in, {o.to, o.engine, o.server_options, o.base, o.model_specs, rule_name});
+  ConvertResult result;
+  result.layout = o.to;
+  result.server = c.engine.label();
+  result.tp_rank = c.tp_rank;
+  result.notes = c.notes;
+  describe_tensors(c.buffers, result);
+  o.job.check();
+  if (o.dry_run) return result;
+  const WriteFolderOptions folder = folder_of(o);
+  result.verified = write_buffers(c, out, {folder.output, folder.weights, o.verify}).verified;
+  return result;
+}
+
+// ---- validate
+// ------------------------------------------------------------------------------------
+
+Project project_of(const ValidateOptions& o) {
+  return o.project.empty() ? Project{} : read_project(o.project);
+}
+
+std::vector<EngineChoice> choices(const std::vector<std::string>& engines) {
+  std::vector<EngineChoice> out;
+  for (const std::string& text : engines) {
+    const EngineChoice choice = parse_engine(text);
+    if (std::none_of(out.begin(), out.end(),
+                     [&](const EngineChoice& c) { return c.label() == choice.label(); }))
+      out.push_back(choice);
+  }
+  return out;
+}
+
+ServerOptions server_of(const ValidateOptions& o, const Project& project,
+                        const std::vector<EngineChoice>& engines) {
+  ServerOptions out;
+  for (const auto* pairs : {&project.server_options, &o.server_options})
+    for (const std::string& pair : *pairs) set_server_option(out, pair, engines);
+  if (o.tp) out.tp = *o.tp;
+  if (o.ep) out.ep = *o.ep;
+  if (o.max_lora_rank) out.max_lora_rank = o.max_lora_rank;
+  if (o.max_loras) out.max_loras = o.max_loras;
+  if (o.gpu_memory) out.gpu_memory = *o.gpu_memory;
+  out.compute_capability = o.compute_capability;
+  return out;
+}
+
+DeviceChoice device_of(const std::string& device) {
+  constexpr std::array<std::string_view, 3> kDevices = {"auto", "cpu", "cuda"};
+  if (device == "auto") return DeviceChoice::automatic;
+  if (device == "cpu") return DeviceChoice::cpu;
+  if (device == "cuda") return DeviceChoice::cuda;
+  throw unknown_word(at_option(Option::device), "device", device, kDevices);
+}
+
+// The options, and below them what the project file says.
+ValidateRequest request_of(const std::vector<std::string>& adapters, const ValidateOptions& o) {
+  if (!o.source.empty() && !o.numeric)
+    throw Error(Option::source, "requires numeric checks", {"add ", Option::numeric});
+  Project project = project_of(o);
+  ValidateRequest out;
+  out.adapters = adapters;
+  out.engines = choices(o.engines.empty() ? project.engines : o.engines);
+  out.options = server_of(o, project, out.engines);
+  out.subject = {o, o.look_at_values, o.threads};
+  if (out.subject.load.base.empty()) out.subject.load.base = project.base;
+  out.waivers = std::move(project.waivers);
+  out.numeric = o.numeric;
+  out.source = o.source;
+  out.device = device_of(o.device);
+  out.job = o.job;
+  for (const std::string& rule : o.ignore)
+    out.waivers.push_back(
+        {&rule_named(rule, at_option(Option::ignore)), "no reason given", "", "--ignore " + rule});
+  return out;
+}
+
+}  // namespace
+
+// What a report is printed from.
+struct ValidationDetails {
+  ValidationReport result;
+};
+
+Adapter load(const std::string& path, const LoadOptions& options) {
+  options.job.check();
+  return load_adapter(path, options).adapter;
+}
+
+std::vector<double> values(const Tensor& tensor) { return read_double(tensor); }
+
+void write(const Adapter& adapter, const std::string& out, const WriteAdapterOptions& o) {
+  if (o.base.empty())
+    throw Error(Option::base, "is missing: a model's own paths name the modules",
+                "name a model folder, a config.json or a hub name");
+  const BaseModel base = open_base(o.base, o.model_specs);
+  PlanOptions plan;
+  plan.to = o.to;
+  plan.threads = o.threads;
+  Adapter made = adapter;
+  if (made.config.json.is(Json::Kind::null))
+    made.config =
+        new_config(adapter.config.base_model.empty() ? o.base : adapter.config.base_model,
+                   adapter.config.r, adapter.config.lora_alpha, adapter.config.use_rslora);
+  if (made.expert_count == 0 && !made.experts.empty()) made.expert_count = base.spec.experts;
+  WriteFolderOptions folder;
+  folder.output = {o.force, o.sync};
+  folder.weights.threads = o.threads;
+  folder.weights.max_shard_size = o.max_shard_size;
+  folder.weights.job = o.job;
+  o.job.check();
+  write_adapter(plan_conversion(std::move(made), base.spec, plan), out, folder);
+}
+
+ConvertResult convert(const std::string& in, const std::string& out,
+                      const ConvertOptions& options) {
+  options.job.check();
+  return find_buffer_engine(options.to) != nullptr ? convert_to_buffers(in, out, options)
+                                                   : convert_adapter(in, out, options);
+}
+
+bool Validation::fails(Severity severity) const {
+  return std::any_of(findings.begin(), findings.end(),
+                     [&](const Finding& finding) { return finding.severity >= severity; });
+}
+
+Validation validate(const std::vector<std::string>& adapters, const ValidateOptions& options) {
+  const ValidateRequest request = request_of(adapters, options);
+  const auto details =
+      std::make_shared<const ValidationDetails>(ValidationDetails{validate(request)});
+  const ValidationReport& result = details->result;
+  Validation out;
+  out.adapters = adapters;
+  out.findings = result.results.findings;
+  for (const Waived& waived : result.waived)
+    out.ignored.push_back({waived.finding, waived.reason, waived.from});
+  for (const Skipped& skipped : result.results.skipped)
+    out.skipped.emplace_back(skipped.what, skipped.why);
+  out.notes = result.results.notes;
+  for (const Waiver* waiver : unused(request.waivers, result.waived))
+    out.unused_ignores.push_back(
+        fmt::format("{}: nothing to ignore: {} found nothing", waiver->from, waiver->rule->id));
+  out.rules_run = result.results.rules_run;
+  out.details = details;
+  return out;
+}
+
+namespace {
+
+Report report_of(const Validation& validation, const ReportOptions& options) {
+  const ValidationReport& result = validation.details->result;
+  return {result.deployment, result.results, result.waived, options};
+}
+
+}  // namespace
+
+std::string report(const Validation& validation, std::string_view format,
+                   const ReportOptions& options) {
+  if (const ReportFormat* found = find_report_format(format))
+    return found->write(report_of(validation, options));
+  std::vector<std::string_view> known;
+  for (const ReportFormat* each : all_report_formats()) known.push_back(each->id);
+  throw unknown_word(at_option(Option::format), "format", format, known);
+}
+
+std::string summary(const Validation& validation, const ReportOptions& options) {
+  return summary_line(report_of(validation, options));
+}
+
+}  // namespace moelora

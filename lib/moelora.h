@@ -1,0 +1,151 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "lib/adapter/adapter.h"
+#include "lib/adapter/inspect.h"
+#include "lib/adapter/load_options.h"
+#include "lib/base/error.h"
+#include "lib/base/progress.h"
+#include "lib/check/finding.h"
+#include "lib/check/report_options.h"
+#include "lib/diff/comparison.h"
+#include "lib/diff/comparison_report.h"
+#include "lib/diff/weight_report.h"
+
+// The front door of the library: what the tools can do, as functions. All of them
+//   - take one options struct, whose `job` has the callbacks `progress` and `cancelled`;
+//   - return plain data, or throw Error: what a tool refuses the function refuses, in the same
+//     words. Cancelled is an Error too: whatever was being written is not there;
+//   - print nothing, never exit, and touch no signal.
+// A folder that is written appears complete or not at all.
+
+namespace moelora {
+
+// ---- one adapter
+// ---------------------------------------------------------------------------------
+
+// Inspection inspect(path, LoadOptions): see lib/adapter/inspect.h.
+
+// An adapter of any layout in canonical form: dense pairs by module path, experts by layer and
+// projection, the scale of each pair. Its tensors are lazy and keep the files open.
+Adapter load(const std::string& path, const LoadOptions& options = {});
+
+// The elements of a factor (F64, F32, F16 or BF16), row-major.
+std::vector<double> values(const Tensor& tensor);
+
+struct WriteAdapterOptions {
+  std::string to;    // layout id
+  std::string base;  // the model the adapter is for: folder, config.json or hub name; needed
+  std::vector<std::string> model_specs = {};
+  uint64_t max_shard_size = 0;  // 0: one file
+  bool force = false;           // replace an existing output folder
+  bool sync = true;             // wait for the disk
+  int threads = 0;              // 0: all
+  JobControl job = {};
+};
+
+// Writes an adapter made in memory (Tensor::of_f32, or tensors of a loaded one): modules by the
+// base model's own paths, experts with gate and up apart. Of its config r, lora_alpha and
+// use_rslora count where config.json is null; scales of single pairs become patterns.
+void write(const Adapter& adapter, const std::string& out, const WriteAdapterOptions& options);
+
+// ---- convert
+// -------------------------------------------------------------------------------------
+
+struct ConvertOptions : LoadOptions {
+  // A layout's id; or what a server holds in its memory: "sglang-pool", "vllm-stacked". May be ""
+  // with `engine`: then its own choice.
+  std::string to;
+  std::string engine;                       // repair for and write what it loads: "sglang@0.5.18"
+  std::vector<std::string> server_options;  // how it is started: "virtual-experts=on"
+  std::vector<std::string> drop;            // router, bias, saved-modules, embeddings
+  std::optional<BOrder> out_b_order;        // of a written stacked lora_B
+  std::optional<Roles> out_roles;           // of a written stacked lora_A
+  bool canonical_names = false;             // gate/up/down where the family says w1/w3/w2
+  std::optional<DType> dtype;               // cast every factor; unset keeps
+  bool verify = false;          // recompute every element from the input before the output appears
+  bool dry_run = false;         // check and plan, write nothing
+  uint64_t max_shard_size = 0;  // 0: one file
+  bool force = false;           // replace an existing output folder
+  bool sync = true;             // wait for the disk
+  int threads = 0;              // 0: all
+};
+
+struct ConvertResult {
+  std::string layout;  // "dense" without routed experts
+  std::vector<ModuleRow> modules;
+  std::vector<TensorInfo> tensors;  // of the output, by name
+  uint64_t bytes = 0;               // of these tensors
+  std::string config;               // adapter_config.json; "" for a server's buffers
+  std::vector<std::string> notes;   // assumptions, changes and losses, for people
+  int64_t verified = 0;             // factors or buffers that were compared
+  bool repaired = false;  // changed for an engine: deltas match the input to within one rounding
+  std::string server;     // whose buffers these are: "sglang@0.5.18"
+  int64_t tp_rank = 0;    // of which rank
+};
+
+ConvertResult convert(const std::string& in, const std::string& out, const ConvertOptions& options);
+
+// ---- validate
+// ------------------------------------------------------------------------------------
+
+struct ValidateOptions : LoadOptions {
+  std::vector<std::string> engines;         // "sglang", "vllm@0.22", "peft"
+  std::vector<std::string> server_options;  // "KEY=VALUE", as the server's own flags are called
+  std::optional<int64_t> tp, ep, max_lora_rank, max_loras;
+  std::optional<uint64_t> gpu_memory;        // bytes of one device
+  std::optional<double> compute_capability;  // 9.0
+  bool look_at_values = true;                // else names and shapes only
+  bool numeric = false;                      // compute too: what servers make of it
+  std::string source;                        // the adapter that these were made from; with numeric
+  std::string device = "auto";               // auto, cpu or cuda: where to compute
+  std::vector<std::string> ignore;           // rules not to fail for, by id or name
+  std::string project;                       // a project file; "" none
+  int threads = 0;                           // 0: all
+};
+
+// A finding that the caller has decided to live with: not counted, never fails, but reported.
+struct IgnoredFinding {
+  Finding finding;
+  std::string reason, from;  // from: "ignore FMT004", ".moelora.json:3:5"
+};
+
+struct ValidationDetails;
+
+struct Validation {
+  std::vector<std::string> adapters;  // as given
+  std::vector<Finding> findings;      // by adapter, then severity, then rule
+  std::vector<IgnoredFinding> ignored;
+  std::vector<std::pair<std::string, std::string>> skipped;  // what was not checked, and why
+  std::vector<std::string> notes;                            // what was assumed
+  std::vector<std::string> unused_ignores;  // "--ignore FMT004: nothing to ignore: ..."
+  int64_t rules_run = 0;
+  std::shared_ptr<const ValidationDetails> details;  // for report()
+
+  // Whether a finding that is not ignored is at least this severe.
+  bool fails(Severity severity = Severity::error) const;
+};
+
+// Adapters that one server is to serve. What is wrong with them is a finding; throws Error for what
+// the options name wrongly.
+Validation validate(const std::vector<std::string>& adapters, const ValidateOptions& options);
+
+// "text", "json", "sarif", "junit", "github", "markdown".
+std::string report(const Validation& validation, std::string_view format,
+                   const ReportOptions& options = {});
+std::string summary(const Validation& validation, const ReportOptions& options = {});  // one line
+
+// ---- compare
+// -------------------------------------------------------------------------------------
+
+// WeightComparison compare_weights(a, b, CompareWeightsOptions): see lib/diff/weight_report.h.
+// Comparison compare_logprobs(a, b, CompareLogprobsOptions): see lib/diff/comparison.h.
+
+}  // namespace moelora

@@ -1,0 +1,206 @@
+// The front door: what the tools can do, as functions that print nothing and can be cancelled.
+
+#include "lib/moelora.h"
+
+#include <doctest/doctest.h>
+
+#include <filesystem>
+#include <set>
+
+#include "tests/io/error_text.h"
+#include "tests/io/temp_folder.h"
+
+using namespace moelora;
+
+namespace {
+
+const std::string kData = MOELORA_TEST_DATA;
+const std::string kAdapter = kData + "/gpt_oss/peft_params", kBase = kData + "/gpt_oss/base";
+
+ConvertOptions to_layout(const std::string& layout) {
+  ConvertOptions out;
+  out.to = layout;
+  out.base = kBase;
+  return out;
+}
+
+// Runs `job` with a `cancelled` that says yes at the first, second, ... time it is asked, until it
+// is not asked that often: each of these runs must end in Cancelled. How many there were.
+template <class F>
+int cancel_everywhere(F&& job) {
+  for (int at = 1;; ++at) {
+    int asked = 0;
+    const JobControl control{{}, [&] { return ++asked >= at; }};
+    try {
+      job(control);
+      return at - 1;
+    } catch (const Cancelled&) {
+      CHECK(asked >= at);
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("convert writes what inspect and load then find, and says how far it is") {
+  const TempFolder temp;
+  ConvertOptions options = to_layout("stacked");
+  options.verify = true;
+  std::set<std::string> stages;
+  uint64_t done = 0, total = 1;
+  options.job.progress = [&](const Progress& progress) {
+    stages.insert(std::string(progress.stage));
+    done = progress.done;
+    total = progress.total;
+  };
+  const ConvertResult result = convert(kAdapter, temp.path("out"), options);
+  CHECK(result.layout == "stacked");
+  CHECK(result.verified > 0);
+  CHECK(result.bytes > 0);
+  CHECK(!result.modules.empty());
+  CHECK(!result.repaired);
+  CHECK(stages == std::set<std::string>{"writing"});
+  CHECK(done == total);
+
+  LoadOptions how;
+  how.base = kBase;
+  const Inspection found = inspect(temp.path("out"), how);
+  CHECK(found.is_adapter);
+  CHECK(found.layout == "stacked");
+  CHECK(found.tensors.size() == result.tensors.size());
+  CHECK(inspection_text(found).find("layout stacked") != std::string::npos);
+  const Adapter adapter = load(temp.path("out"), how);
+  REQUIRE(!adapter.experts.empty());
+  const ExpertPair& pair = adapter.experts.begin()->second;
+  const Tensor& a = pair.a.at(0);
+  CHECK(values(a).size() == static_cast<size_t>(a.elements()));
+  CHECK(pair.scaling_of(0).value() > 0);
+}
+
+TEST_CASE("a dry run plans and writes nothing") {
+  const TempFolder temp;
+  ConvertOptions options = to_layout("peft-linear");
+  options.dry_run = true;
+  const ConvertResult result = convert(kAdapter, temp.path("out"), options);
+  CHECK(!result.tensors.empty());
+  CHECK(result.config.find("\"peft_type\": \"LORA\"") != std::string::npos);
+  CHECK(temp.names().empty());
+}
+
+TEST_CASE("convert can be cancelled between all of its steps, and leaves nothing behind") {
+  const TempFolder temp;
+  ConvertOptions options = to_layout("stacked");
+  options.verify = true;
+  options.threads = 1;
+  const int steps = cancel_everywhere([&](const JobControl& control) {
+    CHECK(temp.names().empty());
+    options.job = control;
+    convert(kAdapter, temp.path("out"), options);
+  });
+  CHECK(steps >= 5);
+  CHECK(temp.names() == std::vector<std::string>{"out"});
+}
+
+TEST_CASE("the other verbs can be cancelled too") {
+  CHECK(cancel_everywhere([&](const JobControl& control) {
+          CompareWeightsOptions options;
+          options.base = kBase;
+          options.job = control;
+          compare_weights(kAdapter, kAdapter, options);
+        }) >= 1);
+  CHECK(cancel_everywhere([&](const JobControl& control) {
+          CompareLogprobsOptions options;
+          options.job = control;
+          const std::string scores = kData + "/logprobs/trainer.safetensors";
+          compare_logprobs(scores, scores, options);
+        }) >= 2);
+  CHECK(cancel_everywhere([&](const JobControl& control) {
+          ValidateOptions options;
+          options.base = kBase;
+          options.engines = {"sglang"};
+          options.job = control;
+          validate({kAdapter, kAdapter}, options);
+        }) >= 3);
+  CHECK(cancel_everywhere([&](const JobControl& control) {
+          LoadOptions options;
+          options.job = control;
+          inspect(kAdapter, options);
+          load(kAdapter, options);
+        }) >= 2);
+}
+
+TEST_CASE("an adapter made in memory is written in any layout, and read back as it was") {
+  const TempFolder temp;
+  LoadOptions how;
+  how.base = kBase;
+  const Adapter golden = load(kAdapter, how);
+  REQUIRE(!golden.dense.empty());
+  const auto& [module, pair] = *golden.dense.begin();
+  const int64_t in = pair.a.dim(1), out = pair.b.dim(0);
+  std::vector<float> a(static_cast<size_t>(2 * in)), b(static_cast<size_t>(2 * out));
+  for (size_t i = 0; i < a.size(); ++i) a[i] = static_cast<float>(i) / 16;
+  for (size_t i = 0; i < b.size(); ++i) b[i] = -static_cast<float>(i) / 8;
+
+  Adapter made;
+  made.config.r = 2;
+  made.config.lora_alpha = 8;
+  made.dense[module] = {Tensor::of_f32({2, in}, a), Tensor::of_f32({out, 2}, b), {2, 8, false}};
+  WriteAdapterOptions options;
+  options.to = "peft-params";
+  options.base = kBase;
+  write(made, temp.path("made"), options);
+
+  const Adapter back = load(temp.path("made"), how);
+  REQUIRE(back.dense.size() == 1);
+  CHECK(back.dense.begin()->first == module);
+  CHECK(back.dense.begin()->second.scaling.value() == 4);
+  CHECK(values(back.dense.begin()->second.a) == std::vector<double>(a.begin(), a.end()));
+  CHECK(values(back.dense.begin()->second.b) == std::vector<double>(b.begin(), b.end()));
+  CHECK(error_text([&] { write(made, temp.path("made"), options); }).find("exists already") !=
+        std::string::npos);
+  CHECK(cancel_everywhere([&](const JobControl& control) {
+          options.job = control;
+          write(made, temp.path("again"), options);
+        }) >= 2);
+}
+
+TEST_CASE("what the tools refuse the functions refuse, in the same words") {
+  const TempFolder temp;
+  const auto refused = [&](const ConvertOptions& options) {
+    return error_text([&] { convert(kAdapter, temp.path("out"), options); });
+  };
+  CHECK(refused(to_layout("stackd")) == "--to: unknown layout 'stackd' (did you mean 'stacked'?)");
+  CHECK(refused(to_layout("")) == "--to: is missing: nothing says what to write");
+  ConvertOptions options = to_layout("stacked");
+  options.drop = {"router"};
+  CHECK(refused(options) == "--drop: requires an engine: a layout alone drops nothing");
+  options = to_layout("sglang-pool");
+  options.dtype = DType::BF16;
+  CHECK(refused(options) ==
+        "--dtype: does not go with sglang-pool: the files are read and the buffers written as the "
+        "server does");
+  options = to_layout("");
+  options.engine = "sglnag";
+  CHECK(refused(options) == "--engine: unknown engine 'sglnag' (did you mean 'sglang'?)");
+  ValidateOptions checks;
+  checks.source = kAdapter;
+  CHECK(error_text([&] { validate({kAdapter}, checks); }) == "--source: requires numeric checks");
+  CHECK(temp.names().empty());
+}
+
+TEST_CASE("validate finds as data what its reports print") {
+  ValidateOptions options;
+  options.base = kBase;
+  options.engines = {"sglang"};
+  const Validation found = validate({kAdapter}, options);
+  CHECK(found.adapters == std::vector<std::string>{kAdapter});
+  CHECK(found.rules_run > 0);
+  const std::string text = report(found, "text"), json = report(found, "json");
+  for (const Finding& finding : found.findings) {
+    CHECK(text.find(finding.rule->id) != std::string::npos);
+    CHECK(json.find(finding.rule->id) != std::string::npos);
+  }
+  CHECK(!summary(found).empty());
+  CHECK(error_text([&] { report(found, "sariff"); }) ==
+        "--format: unknown format 'sariff' (did you mean 'sarif'?)");
+}

@@ -1,0 +1,90 @@
+// lora-convert init OUT
+
+#include "lib/adapter/init.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "lib/adapter/inspect.h"
+#include "lib/base/utf8.h"
+#include "tools/convert/commands.h"
+
+namespace moelora {
+namespace {
+
+struct InitFlags {
+  CommonOptions common;
+  WriteFlags write;
+  InitOptions options;
+  std::string out, dtype = "f32";
+  bool zero_b = false;
+};
+
+int run(InitFlags& flags) {
+  flags.options.dtype = *dtype_of(flags.dtype);
+  const Conversion fresh = make_adapter(flags.options);
+  WriteFolderOptions folder;
+  folder.output = {flags.write.force, !flags.write.no_sync};
+  folder.weights.threads = flags.common.threads;
+  folder.weights.max_shard_size = flags.write.shard_size();
+  folder.weights.job = shown_job(flags.common.quiet);
+  const WrittenWeights written = write_adapter(fresh, flags.out, folder);
+  print_data(flags.common, module_table(module_rows(fresh.adapter),
+                                        fresh.to != nullptr ? fresh.to->id : "dense") +
+                               fmt::format("wrote {}: {} tensors, {}\n", flags.out,
+                                           written.tensors.size(), size_text(written.bytes)));
+  return kClean;
+}
+
+void add_shape_options(CLI::App& app, InitOptions& options) {
+  app.add_option("--base", options.base, "Base model: folder, config.json or hub name")
+      ->type_name("BASE")
+      ->required();
+  app.add_option("--rank", options.rank, "Rank of every pair (per expert)")
+      ->type_name("R")
+      ->required()
+      ->check(CLI::Range(1, 65536));
+  app.add_option("--alpha", options.alpha, "lora_alpha (default: as the rank, scale 1)")
+      ->type_name("X")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--targets", options.targets,
+                 "attention, mixer, mlp, shared, experts, lm_head; comma-separated")
+      ->type_name("LIST")
+      ->delimiter(',')
+      ->required();
+  app.add_option("--to", options.to, "Layout to write")->type_name("LAYOUT")->required();
+  app.add_option("--model-spec", options.model_specs, "A model family to add")->type_name("FILE");
+}
+
+void add_value_options(CLI::App& app, InitFlags& flags) {
+  app.add_option("--seed", flags.options.seed, "Seed of the random factors (default: 0)")
+      ->type_name("N");
+  app.add_flag("--shared-outer", flags.options.shared_outer,
+               "One gate/up A and one down B for all experts of a layer");
+  CLI::Option* random = app.add_flag("--random-b", flags.options.random_b,
+                                     "B random too, so that the adapter has an effect");
+  app.add_flag("--zero-b", flags.zero_b, "B zero, as PEFT starts (the default)")->excludes(random);
+  add_choice(app, "--dtype", flags.dtype, "Type of the factors", {"f32", "f16", "bf16"});
+}
+
+}  // namespace
+
+Command add_init(CLI::App& app) {
+  const auto flags = std::make_shared<InitFlags>();
+  CLI::App* sub = app.add_subcommand("init", "Write a fresh adapter for a base model");
+  sub->add_option("OUT", flags->out, "Output folder; appears complete or not at all")->required();
+  add_shape_options(*sub, flags->options);
+  add_value_options(*sub, *flags);
+  add_write_options(*sub, flags->write, "Split the weights: 5GB, 500MB");
+  add_common_options(*sub, flags->common);
+  sub->footer(
+      examples({"lora-convert init fresh --base openai/gpt-oss-20b --rank 8 --targets "
+                "attention,experts --to peft-params",
+                "lora-convert init test-adapter --base BASE --rank 4 --targets experts --to "
+                "stacked --random-b"}));
+  return {sub, [flags] { return run(*flags); }};
+}
+
+}  // namespace moelora
