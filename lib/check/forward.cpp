@@ -98,6 +98,8 @@ std::string result_text(const StageReport& report) {
 void run_forward(Subject& adapter, const Subject& source, const ForwardCheckOptions& options) {
   try {
     adapter.forward = over_base(adapter, source, options);
+  } catch (const Cancelled&) {
+    throw;
   } catch (const std::exception& error) {
     adapter.forward_not_run = error.what();
   }

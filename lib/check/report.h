@@ -6,19 +6,10 @@
 #include <string_view>
 
 #include "lib/check/ignore.h"
+#include "lib/check/report_options.h"
 #include "lib/check/run_rules.h"
 
 namespace moelora {
-
-struct ReportOptions {
-  bool colour = false;
-  bool verbose = false;  // every name, fixes of information too, the memory table of each engine
-  size_t width = 0;      // columns to wrap prose to; 0: never
-  std::optional<Severity> fail_on = Severity::error;  // nullopt: nothing fails
-  // Absolute: where adapters' paths are told from, and what a repository holds. Files in it are
-  // named relative to it, others absolutely.
-  std::string working_folder, root;
-};
 
 // All that a report tells.
 struct Report {

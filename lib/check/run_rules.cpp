@@ -21,10 +21,14 @@ bool in_versions(const Rule& rule, const EngineChoice& choice) {
 
 class Runner {
  public:
-  explicit Runner(const Deployment& deployment) : deployment_(deployment) {}
+  Runner(const Deployment& deployment, const JobControl& job)
+      : deployment_(deployment), job_(job) {}
 
   RuleResults run() {
-    for (const Rule* rule : all_rules()) run_rule(*rule);
+    for (const Rule* rule : all_rules()) {
+      job_.check();
+      run_rule(*rule);
+    }
     note_unplanned();
     list_skipped();
     sort_findings();
@@ -110,12 +114,15 @@ class Runner {
   }
 
   const Deployment& deployment_;
+  const JobControl& job_;
   RuleResults out_;
   std::map<std::string, std::set<std::string_view>> skipped_;  // by reason
 };
 
 }  // namespace
 
-RuleResults run_rules(const Deployment& deployment) { return Runner(deployment).run(); }
+RuleResults run_rules(const Deployment& deployment, const JobControl& job) {
+  return Runner(deployment, job).run();
+}
 
 }  // namespace moelora

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/base/progress.h"
 #include "lib/check/deployment.h"
 #include "lib/check/finding.h"
 
@@ -21,7 +22,7 @@ struct RuleResults {
 };
 
 // Runs every rule that applies on every adapter. A rule that throws becomes a finding that says
-// what could not be checked; nothing escapes.
-RuleResults run_rules(const Deployment& deployment);
+// what could not be checked; nothing escapes but Cancelled.
+RuleResults run_rules(const Deployment& deployment, const JobControl& job = {});
 
 }  // namespace moelora

@@ -69,8 +69,10 @@ void run_forwards(const ValidateRequest& request, Deployment& deployment) {
 
 Deployment open(const ValidateRequest& request, std::vector<std::string>& notes) {
   Deployment out;
-  for (const std::string& given : request.adapters)
+  for (const std::string& given : request.adapters) {
+    request.job.check();
     out.adapters.push_back(open_subject(adapter_path(given)));
+  }
   out.base = base_of(out.adapters, request.subject.load, notes);
   out.options = request.options;
   if (out.base) {
@@ -78,7 +80,10 @@ Deployment open(const ValidateRequest& request, std::vector<std::string>& notes)
     out.base_headers = read_base_headers(*out.base, note);
     if (!note.empty()) notes.push_back(note);
   }
-  for (Subject& adapter : out.adapters) interpret(adapter, out.base, request.subject);
+  for (Subject& adapter : out.adapters) {
+    request.job.check();
+    interpret(adapter, out.base, request.subject);
+  }
   out.numeric = request.numeric;
   out.threads = request.subject.threads;
   if (!request.source.empty()) {
@@ -98,7 +103,7 @@ ValidationReport validate(const ValidateRequest& request) {
   std::vector<std::string> notes;
   ValidationReport out;
   out.deployment = open(request, notes);
-  out.results = run_rules(out.deployment);
+  out.results = run_rules(out.deployment, request.job);
   add_forward_notes(out.deployment.adapters, out.results);
   out.results.notes.insert(out.results.notes.begin(), notes.begin(), notes.end());
   out.waived = take_waived(out.results, out.deployment, request.waivers);

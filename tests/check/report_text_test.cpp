@@ -79,9 +79,9 @@ one slot 8.19 kB, 3 slots 24.6 kB
   CHECK(!contains(broken_report().written("text"), "memory of"));
 }
 
-TEST_CASE("colour is by severity and only when asked for") {
+TEST_CASE("color is by severity and only when asked for") {
   ReportOptions options;
-  options.colour = true;
+  options.color = true;
   const std::string text = broken_report().written("text", options);
   CHECK(contains(text, "\x1b[1;31merror\x1b[0m \x1b[1mSGL902"));
   CHECK(contains(text, "\x1b[1;33mwarning\x1b[0m"));

@@ -100,10 +100,11 @@ std::string written_text(const ConvertResult& c, const AdapterFlags& flags) {
   text +=
       fmt::format("wrote {}: {} tensors, {}\n", flags.out, c.tensors.size(), size_text(c.bytes));
   if (!flags.verify) return text;
-  return text + fmt::format(c.repaired ? "verified: {} factors as planned; deltas match the input "
-                                         "to within one rounding step\n"
-                                       : "verified: {} factors identical\n",
-                            c.verified);
+  return text + fmt::format("verified: {} factors {}\n", c.verified,
+                            c.repaired
+                                ? "as planned; deltas match the input to within one rounding "
+                                  "step"
+                                : "identical");
 }
 
 int run(const AdapterFlags& flags) {

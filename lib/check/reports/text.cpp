@@ -33,7 +33,7 @@ class Text {
 
  private:
   std::string paint(Style style, std::string_view text) const {
-    if (!report_.options.colour) return std::string(text);
+    if (!report_.options.color) return std::string(text);
     constexpr std::array kCodes = {"1", "2", "1;31", "1;33", "1;36"};
     return fmt::format("\x1b[{}m{}\x1b[0m", kCodes[static_cast<size_t>(style)], text);
   }
