@@ -10,11 +10,12 @@
 
 #include "lib/base/error.h"
 #include "lib/base/python_syntax.h"
+#include "lib/base/utf8.h"
 
 namespace moelora {
 namespace {
 
-constexpr uint32_t kMostSteps = 50000, kDeepest = 5000, kMostHeapKib = 16384;
+constexpr uint32_t kMostSteps = 50000, kMostHeapKib = 16384;
 
 template <auto Free>
 struct Freed {
@@ -62,12 +63,12 @@ bool PythonRegex::match(std::string_view path) const { return run(path, PCRE2_AN
 
 bool PythonRegex::run(std::string_view path, uint32_t options) const {
   if (ascii_only_ && !is_ascii(path))
-    throw Error(text_, fmt::format("is not evaluated on '{}', which is not ASCII", path),
+    throw Error(text_, fmt::format("is not evaluated on '{}', which is not ASCII", printable(path)),
                 "write it without \\d, \\w, \\s, \\b and (?i), which are Unicode's there");
   const std::unique_ptr<pcre2_match_context, Freed<pcre2_match_context_free>> context(
       pcre2_match_context_create(nullptr));
   pcre2_set_match_limit(context.get(), kMostSteps);
-  pcre2_set_depth_limit(context.get(), kDeepest);
+  pcre2_set_depth_limit(context.get(), kMostSteps);
   pcre2_set_heap_limit(context.get(), kMostHeapKib);
   const std::unique_ptr<pcre2_match_data, Freed<pcre2_match_data_free>> data(
       pcre2_match_data_create(1, nullptr));
@@ -78,7 +79,7 @@ bool PythonRegex::run(std::string_view path, uint32_t options) const {
   std::array<PCRE2_UCHAR, 256> reason{};
   pcre2_get_error_message(found, reason.data(), reason.size());
   throw Error(text_,
-              fmt::format("could not be evaluated on '{}': {}", path,
+              fmt::format("could not be evaluated on '{}': {}", printable(path),
                           reinterpret_cast<const char*>(reason.data())),
               "write a simpler expression");
 }

@@ -10,7 +10,13 @@
 namespace moelora {
 namespace {
 
-const char* const kPath = MOELORA_SOURCE_DIR "/README.md";
+const char* const kReadme = MOELORA_SOURCE_DIR "/README.md";
+const char* const kReference = MOELORA_SOURCE_DIR "/REFERENCE.md";
+
+std::string text_of(const char* path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
 
 bool updating() {
   const char* update = std::getenv("MOELORA_UPDATE");
@@ -19,20 +25,17 @@ bool updating() {
 
 }  // namespace
 
-std::string readme_text() {
-  std::ifstream file(kPath, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
+std::string readme_text() { return text_of(kReadme); }
 
-void check_readme_section(const std::string& name, const std::string& expected) {
-  std::string text = readme_text();
+void check_reference_section(const std::string& name, const std::string& expected) {
+  std::string text = text_of(kReference);
   const std::string open = "<!-- " + name + " -->\n";
   const size_t begin = text.find(open);
   REQUIRE(begin != std::string::npos);
   const size_t from = begin + open.size(), end = text.find("<!-- end -->", from);
   REQUIRE(end != std::string::npos);
   if (updating())
-    std::ofstream(kPath, std::ios::binary) << text.replace(from, end - from, expected);
+    std::ofstream(kReference, std::ios::binary) << text.replace(from, end - from, expected);
   else
     CHECK(text.substr(from, end - from) == expected);
 }

@@ -4,10 +4,10 @@
 
 namespace moelora {
 
-std::string readme_text();
+std::string readme_text();  // README.md
 
-// Compares what stands between <!-- NAME --> and <!-- end --> in README.md with `expected`; with
+// Compares what stands between <!-- NAME --> and <!-- end --> in REFERENCE.md with `expected`; with
 // MOELORA_UPDATE=1 writes it there.
-void check_readme_section(const std::string& name, const std::string& expected);
+void check_reference_section(const std::string& name, const std::string& expected);
 
 }  // namespace moelora

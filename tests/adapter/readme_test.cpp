@@ -1,4 +1,4 @@
-// The tables of README.md are made from the library. MOELORA_UPDATE=1 writes them.
+// The tables of REFERENCE.md are made from the library. MOELORA_UPDATE=1 writes them.
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
@@ -90,6 +90,8 @@ std::string family_table() {
 
 }  // namespace
 
-TEST_CASE("README lists every layout") { check_readme_section("layouts", layout_table()); }
+TEST_CASE("REFERENCE.md lists every layout") { check_reference_section("layouts", layout_table()); }
 
-TEST_CASE("README lists every model family") { check_readme_section("families", family_table()); }
+TEST_CASE("REFERENCE.md lists every model family") {
+  check_reference_section("families", family_table());
+}

@@ -72,11 +72,11 @@ TEST_CASE("the first key of the file decides, plain or not") {
 TEST_CASE(
     "a key that cannot be evaluated is an error where PEFT would come to it, and only there") {
   PatternTable<int> table;
-  for (const char* key : {"q_proj", "(a*)*b", "k_proj"}) table.add(key, 0);
+  for (const char* key : {"q_proj", "(a*)*[bc]", "k_proj"}) table.add(key, 0);
   CHECK(table.find("x.q_proj") != nullptr);
   CHECK(table.find("x.k_proj") != nullptr);  // soon known not to match
   const std::string path(60, 'a');
-  CHECK(error_text([&] { table.find(path); }).starts_with("(a*)*b: could not be evaluated"));
+  CHECK(error_text([&] { table.find(path); }).starts_with("(a*)*[bc]: could not be evaluated"));
 }
 
 TEST_CASE("thousands of plain keys are looked up; more than a thousand expressions are refused") {
@@ -84,7 +84,8 @@ TEST_CASE("thousands of plain keys are looked up; more than a thousand expressio
   for (int i = 0; i < 20000; ++i)
     patterns.add("model.layers." + std::to_string(i) + ".mlp.experts.down_proj");
   CHECK(patterns.first_match("model.layers.19999.mlp.experts.down_proj") == 19999);
-  CHECK(patterns.first_match("model.layers.19999.mlp_experts.down_proj") == std::nullopt);
+  CHECK(patterns.first_match("model.layers.19999.mlp_experts.down_proj") == 19999);
+  CHECK(patterns.first_match("model.layers.20000.mlp.experts.down_proj") == std::nullopt);
   for (int i = 0; i < 1001; ++i) patterns.add("a|" + std::to_string(i));
   CHECK(patterns.first_match("1") == 20001);
   CHECK(error_text([&] { patterns.first_match("b"); }) ==

@@ -91,8 +91,8 @@ TEST_CASE("a match that Unicode's classes could change is not guessed") {
 
 TEST_CASE("an expression that would backtrack for years is said to be one, and soon") {
   const std::string path(60, 'a');
-  CHECK(fault_on("(a*)*b", path) ==
-        "(a*)*b: could not be evaluated on '" + path + "': match limit exceeded");
-  CHECK(!fault_on("(?:a|a)*(?:a*)*(?:a+)+b", std::string(100000, 'a')).empty());
-  CHECK(PythonRegex(".*").fullmatch(std::string(100000, 'a')));
+  CHECK(fault_on("(a*)*[bc]", path) ==
+        "(a*)*[bc]: could not be evaluated on '" + path + "': match limit exceeded");
+  CHECK(!fault_on("(?:a|a)*(?:a*)*(?:a+)+[bc]", std::string(10000, 'a')).empty());
+  CHECK(PythonRegex(".*").fullmatch(std::string(10000, 'a')));
 }

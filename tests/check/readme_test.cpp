@@ -1,4 +1,5 @@
-// What README.md says of rules and of project files. MOELORA_UPDATE=1 writes the table.
+// What REFERENCE.md says of rules, and README.md of project files. MOELORA_UPDATE=1 writes the
+// table.
 
 #include <doctest/doctest.h>
 
@@ -11,7 +12,9 @@
 
 using namespace moelora;
 
-TEST_CASE("README lists every rule") { check_readme_section("rules", list_rules("markdown")); }
+TEST_CASE("REFERENCE.md lists every rule") {
+  check_reference_section("rules", list_rules("markdown"));
+}
 
 TEST_CASE("README's project file is one that is taken") {
   const std::string readme = readme_text();

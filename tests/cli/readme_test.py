@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Every ```console block of README.md shows what its commands print, run beside examples/data.
+"""Every ```console block of README.md and REFERENCE.md shows what its commands print, run beside examples/data.
 
     readme_test.py BUILD/bin
 
@@ -28,24 +28,29 @@ def played(block, folder, environment):
     return "".join(lines)
 
 
-def main():
-    path = ROOT / "README.md"
+def check(path, binaries):
+    """Whether the page's blocks are right; MOELORA_UPDATE=1 makes them so."""
     text = path.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary) / "data"
         shutil.copytree(ROOT / "examples/data", folder)
-        environment = {**os.environ, "PATH": f"{sys.argv[1]}:{os.environ['PATH']}", "HOME": temporary, "LC_ALL": "C.UTF-8"}
+        environment = {**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "HOME": temporary, "LC_ALL": "C.UTF-8"}
         found, blocks = re.subn(r"(?<=```console\n)(.*?)(?=```)", lambda m: played(m[1], folder, environment), text,
                                 flags=re.DOTALL)
     if blocks == 0:
-        sys.exit("no console block in README.md")
+        sys.exit(f"no console block in {path.name}")
     if found == text:
-        return 0
-    sys.stdout.writelines(difflib.unified_diff(text.splitlines(True), found.splitlines(True), "README.md", "found"))
+        return True
+    sys.stdout.writelines(difflib.unified_diff(text.splitlines(True), found.splitlines(True), path.name, "found"))
     if os.environ.get("MOELORA_UPDATE") == "1":
         path.write_text(found, encoding="utf-8")
-        return 0
-    return 1
+        return True
+    return False
+
+
+def main():
+    right = [check(ROOT / page, sys.argv[1]) for page in ("README.md", "REFERENCE.md")]
+    return 0 if all(right) else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-// The tables of lora-diff in README.md are made from the library. MOELORA_UPDATE=1 writes them.
+// The tables of lora-diff in REFERENCE.md are made from the library. MOELORA_UPDATE=1 writes them.
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
@@ -9,17 +9,17 @@
 
 using namespace moelora;
 
-TEST_CASE("README lists every format of log-probabilities") {
+TEST_CASE("REFERENCE.md lists every format of log-probabilities") {
   std::string out = "| format | what it reads |\n|---|---|\n";
   for (const LogprobFormat* format : all_logprob_formats())
     out += fmt::format("| `{}` | {} |\n", format->id, format->summary);
-  check_readme_section("logprob formats", out);
+  check_reference_section("logprob formats", out);
 }
 
-TEST_CASE("README lists every preset") {
+TEST_CASE("REFERENCE.md lists every preset") {
   std::string out = "| preset | at most | source |\n|---|---|---|\n";
   for (const Preset& preset : all_presets())
     out += fmt::format("| `{}` | `{}` {:g} | {} |\n", preset.name, preset.metric, preset.most,
                        preset.source);
-  check_readme_section("presets", out);
+  check_reference_section("presets", out);
 }

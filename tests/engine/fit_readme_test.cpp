@@ -1,4 +1,4 @@
-// The tables of --for and --to in README.md are made from the library. MOELORA_UPDATE=1 writes
+// The tables of --for and --to in REFERENCE.md are made from the library. MOELORA_UPDATE=1 writes
 // them.
 
 #include <doctest/doctest.h>
@@ -10,27 +10,27 @@
 
 using namespace moelora;
 
-TEST_CASE("README lists every repair") {
+TEST_CASE("REFERENCE.md lists every repair") {
   std::string out = "| repair | for | what is repaired, and how |\n|---|---|---|\n";
   for (const RepairRow& row : repair_rows())
     out += fmt::format("| {} | {} | {} |\n", row.name, fmt::join(row.engines, ", "), row.summary);
-  check_readme_section("repairs", out);
+  check_reference_section("repairs", out);
 }
 
-TEST_CASE("README lists which layout an engine gets") {
+TEST_CASE("REFERENCE.md lists which layout an engine gets") {
   std::string out = "| engine | base and options | layout | because |\n|---|---|---|---|\n";
   for (const Engine* engine : all_engines())
     for (const LayoutChoice& row : engine->fit->layouts)
       out +=
           fmt::format("| {} | {} | `{}` | {} |\n", engine->id, row.when, row.layout->id, row.why);
-  check_readme_section("layout choices", out);
+  check_reference_section("layout choices", out);
 }
 
-TEST_CASE("README lists what a server holds") {
+TEST_CASE("REFERENCE.md lists what a server holds") {
   std::string out = "| --to | of | names | shapes |\n|---|---|---|---|\n";
   for (const Engine* engine : all_engines())
     if (const BufferForm* form = engine->buffers)
       out +=
           fmt::format("| `{}` | {} | {} | {} |\n", form->id, engine->id, form->names, form->shapes);
-  check_readme_section("buffers", out);
+  check_reference_section("buffers", out);
 }

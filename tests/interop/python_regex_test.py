@@ -9,7 +9,7 @@ import subprocess
 import sys
 import warnings
 
-GENERATED = 6000
+GENERATED = 8000
 PIECES = r"""a b . * + ? ( ) | [ab] [^a] \. \d \w \s (?: {2} {1,} {,2} {,} {} {a {1,2} ^ $ 1 (?= (?! (?<= (?<! [a-c] []a]
 [^]a] [a-] *? +? ?? a- _ q_proj layers (a) (b|) (?:a|bc) \D \W \S \Z \A \b \B (?P<n> (?P=n) (?P<n>a) \1 \2 [[:alpha:]]
 \K \Q \E \G \C \R \h \z \N \N{DOT} \v \n \x61 \x6 \07 \141 \0 \8 \p{L} \u0062 \U00000062 { } ] (?i) (?i: (?s) (?m) (?-i:
