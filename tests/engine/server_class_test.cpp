@@ -34,6 +34,15 @@ Json new_family(const std::string& engines) {
 
 std::string vllm_alone(const std::string& classes) { return "{\"vllm\": " + classes + "}"; }
 
+ServerPlan plan_of(std::string_view engine, const ModelSpec& spec, const Json& config) {
+  VllmRun run;
+  run.family = "mixtral";
+  run.adapter = "per_expert";
+  const std::vector<ServedAdapter> adapters{vllm_adapter(run.folder())};
+  const Engine& server = *find_engine(engine);
+  return server.plan({adapters, spec, config, {}, *EngineVersion::parse(server.newest)});
+}
+
 struct NewMoe {
   Json config = vllm_base("mixtral").config;
   ModelSpec spec;
@@ -45,13 +54,7 @@ struct NewMoe {
         make_model_spec(config, "config.json", {parse_family(new_family(engines), "new_moe.json")});
   }
 
-  ServerPlan plan(std::string_view engine, const std::string& version) const {
-    VllmRun run;
-    run.family = "mixtral";
-    run.adapter = "per_expert";
-    const std::vector<ServedAdapter> adapters{vllm_adapter(run.folder())};
-    return find_engine(engine)->plan({adapters, spec, config, {}, *EngineVersion::parse(version)});
-  }
+  ServerPlan plan(std::string_view engine) const { return plan_of(engine, spec, config); }
 };
 
 std::string fault(const std::string& engines) {
@@ -65,9 +68,9 @@ std::string replaced(std::string text, const std::string& from, const std::strin
 }  // namespace
 
 TEST_CASE("a family that vLLM's table does not know is planned once its file brings the class") {
-  CHECK(error_text([] { NewMoe("").plan("vllm", "0.27"); }) ==
+  CHECK(error_text([] { NewMoe("").plan("vllm"); }) ==
         "NewMoeForCausalLM: not a model class of vLLM that this tool knows");
-  const ServerPlan plan = NewMoe(vllm_alone(kNewMoe)).plan("vllm", "0.27");
+  const ServerPlan plan = NewMoe(vllm_alone(kNewMoe)).plan("vllm");
   REQUIRE(plan.adapters.size() == 1);
   CHECK(plan.adapters[0].first_refusal() == nullptr);
   for (const TensorFate& fate : plan.adapters[0].fates) CHECK(fate.fate == Fate::used);
@@ -76,15 +79,21 @@ TEST_CASE("a family that vLLM's table does not know is planned once its file bri
 TEST_CASE("one file teaches both servers a family that neither knows") {
   const NewMoe taught(std::string(R"({"sglang": [{"name": "NewMoeForCausalLM", )") +
                       R"("run_by_oracle": true}], "vllm": )" + kNewMoe + "}");
-  for (const char* engine : {"vllm", "sglang"}) {
+  const VllmBase& mixtral = vllm_base("mixtral");
+  for (const std::string engine : {"vllm", "sglang"}) {
     CAPTURE(engine);
-    const ServerPlan plan = taught.plan(engine, engine[0] == 'v' ? "0.27" : "0.5.18");
+    const ServerPlan plan = taught.plan(engine);
+    const ServerPlan known = plan_of(engine, mixtral.spec, mixtral.config);
     CHECK(plan.notes.empty());
     REQUIRE(plan.adapters.size() == 1);
-    CHECK(plan.adapters[0].first_refusal() == nullptr);
-    for (const TensorFate& fate : plan.adapters[0].fates) CHECK(fate.fate == Fate::used);
+    CHECK(plan.adapters[0].events.size() == known.adapters[0].events.size());
+    REQUIRE(plan.adapters[0].fates.size() == known.adapters[0].fates.size());
+    for (size_t i = 0; i < known.adapters[0].fates.size(); ++i) {
+      CHECK(plan.adapters[0].fates[i].fate == known.adapters[0].fates[i].fate);
+      CHECK(plan.adapters[0].fates[i].buffer == known.adapters[0].fates[i].buffer);
+    }
   }
-  const ServerPlan untaught = NewMoe("").plan("sglang", "0.5.18");
+  const ServerPlan untaught = NewMoe("").plan("sglang");
   REQUIRE(untaught.notes.size() == 1);
   CHECK(untaught.notes[0].find("class for new_moe was not run by the oracle") != std::string::npos);
 }
@@ -115,7 +124,7 @@ TEST_CASE("what a class cannot say is refused where it stands") {
   const auto fault_of = [](const char* from, const char* to) {
     return fault(vllm_alone(replaced(kNewMoe, from, to)));
   };
-  CHECK(fault_of("\"layers\"", "\"layer\"").find("5:3: /engines/vllm/0/layer") !=
+  CHECK(fault_of("\"layers\"", "\"layer\"").find("5:12: /engines/vllm/0/layer: unknown key") !=
         std::string::npos);
   CHECK(fault_of("\"path\": \"block_sparse_moe", "\"path\": \"mlp")
             .find("/engines/vllm/0/experts/path: not among the class's modules") !=
