@@ -26,7 +26,7 @@ void unread(Specimen& s) {
 TEST_CASE("a fault of the adapter's own file is told once, though the file is read twice") {
   const RuleResults results = check_specimen("qwen3_moe_per_expert", [](Specimen& s) {
     unread(s);
-    const Error error("adapter/adapter_model.safetensors: a", "has 3 bytes");
+    const Error error(in_file("adapter/adapter_model.safetensors", "a"), "has 3 bytes");
     add_problem(s, ReadProblem::Kind::bad_weights, "", error);
     add_problem(s, ReadProblem::Kind::bad_weights, "adapter_model.safetensors", error);
   });

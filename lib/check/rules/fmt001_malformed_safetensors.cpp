@@ -10,7 +10,8 @@ void check(RuleContext& context) {
   const Subject& subject = context.subject();
   for (const ReadProblem* problem : problems_of(subject, ProblemKind::malformed)) {
     Finding& finding = context.report(problem->error.text());
-    finding.where = problem->error.location().item;
+    const Location& at = problem->error.location();
+    if (!at.file.empty()) finding.where = at.item;
     finding.file = problem->file.empty() ? "adapter_model.safetensors" : problem->file;
     if (!problem->error.hint().empty()) finding.fix = problem->error.hint();
     if (is_stray(subject, *problem)) set_severity_by_engine(finding, context, {"sglang"});
