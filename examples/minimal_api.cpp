@@ -19,7 +19,7 @@ int main(int argc, char** argv) try {
   for (const auto& [key, pair] : adapter.experts) {
     const std::string name(projection_name(key.projection));
     std::printf("layer %d %s: expert 0 has A %s, first element %g, scale %g\n", key.layer,
-                name.c_str(), to_string(pair.a.at(0).shape()).c_str(),
+                name.c_str(), moelora::to_string(pair.a.at(0).shape()).c_str(),
                 moelora::values(pair.a.at(0)).front(), pair.scaling_of(0).value());
   }
   return 0;
