@@ -30,7 +30,7 @@ uint64_t parse_size(const std::string& flag, const std::string& text) {
   for (const Unit& u : kUnits)
     if (error == std::errc() && u.name == unit)
       if (const auto bytes = checked_mul(value, u.bytes); bytes && *bytes > 0) return *bytes;
-  throw Error(flag, fmt::format("\"{}\" is no size", text), "write 5GB, 500MB or 64MiB");
+  throw Error(flag, fmt::format("\"{}\" is not a size", text), "write 5GB, 500MB or 64MiB");
 }
 
 std::pair<int, int> parse_layers(const std::string& flag, const std::string& text) {
@@ -45,7 +45,7 @@ std::pair<int, int> parse_layers(const std::string& flag, const std::string& tex
     sound = sound && read.ec == std::errc() && read.ptr == end;
   }
   if (!sound || first < 0 || last < first)
-    throw Error(flag, fmt::format("\"{}\" is no range of layers", text), "write 3 or 0-11");
+    throw Error(flag, fmt::format("\"{}\" is not a range of layers", text), "write 3 or 0-11");
   return {first, last};
 }
 

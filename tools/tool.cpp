@@ -29,7 +29,7 @@ int report(const std::string& tool, const std::string& what, const std::string& 
   return kFailed;
 }
 
-// CLI11 takes a word that is no command for an argument, and misses a command.
+// CLI11 takes a word that is not a command for an argument, and misses a command.
 void check_command(const CLI::App& app, int argc, char** argv) {
   const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
   const std::string_view word = argc > 1 ? argv[1] : "-";

@@ -13,7 +13,7 @@ struct ScorePair {
   size_t sequence, position;
   int64_t token;  // -1 where neither file has ids
   double a, b;
-  bool prompt;  // part of the prompt, where a file tells; else false
+  bool prompt;  // part of the prompt, where a file says so; else false
 };
 
 // The comparable positions of two score sets, and what was found on the way. Positions are matched

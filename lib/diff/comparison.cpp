@@ -210,7 +210,7 @@ class Comparer {
                             out_.metrics.mean_abs));
   }
 
-  // Values that are no numbers are never the same, whatever the others say.
+  // Values that are not numbers are never the same, whatever the others say.
   void conclude() {
     if (out_.alignment.not_finite > 0)
       state("finite", false,

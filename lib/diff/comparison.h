@@ -65,7 +65,7 @@ struct Comparison {
   Scores a, b;
   Alignment alignment;
   Metrics metrics;
-  std::optional<Metrics> prompt, response;              // where a file tells the prompt's length
+  std::optional<Metrics> prompt, response;              // where a file has the prompt's length
   std::vector<std::pair<size_t, Metrics>> by_sequence;  // worst mean_abs first
   std::optional<TopMetrics> top;
   std::optional<DeltaMetrics> delta;

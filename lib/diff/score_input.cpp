@@ -216,7 +216,7 @@ std::vector<std::string> fields_of(std::string_view line) {
 
 void add_table(std::string_view text, ScoreInput& out) {
   if (const auto bad = find_invalid_utf8(text))
-    throw Error(out.path, fmt::format("is no text: byte {} is not UTF-8", *bad));
+    throw Error(out.path, fmt::format("is not text: byte {} is not UTF-8", *bad));
   for (std::string_view line : lines_of(text)) out.table.push_back(fields_of(line));
 }
 

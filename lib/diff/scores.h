@@ -21,7 +21,7 @@ struct Sequence {
   std::vector<bool> scored;        // one a position: false where the file has no value (null)
   std::vector<bool> counted;       // the file's own mask; empty: every position counts
   std::vector<std::vector<TopToken>> top;  // best first; empty, or one a position
-  std::optional<size_t> prompt;            // how many tokens are the prompt, where the file tells
+  std::optional<size_t> prompt;            // how many tokens are the prompt, where the file says so
 
   size_t size() const { return logprobs.size(); }
   void add(double logprob);  // a scored position

@@ -330,7 +330,7 @@ TEST_CASE("a file that is wrong gets its words, with the place in it") {
       {R"([1, 2)", "expected"},
       {"", "is empty"},
       {"a,b\n1,2\n", "in no format of log-probabilities"},
-      {"token_id,logprob\n1,x\n", "\"x\" is no log-probability"},
+      {"token_id,logprob\n1,x\n", "\"x\" is not a log-probability"},
       {"token_id,logprob\n1\n", "has 1 fields, the heading 2"},
   };
   for (const auto& one : cases) {

@@ -74,7 +74,7 @@ Sequence read_sequence(const ScoreArray& values, const ScoreArray* tokens, const
 void check_tokens(const ScoreArray& tokens, const std::string& path) {
   for (const double id : tokens.values)
     if (!(id >= 0) || id > 9e15 || std::nearbyint(id) != id)
-      throw Error(path, fmt::format("{} is no token id", id));
+      throw Error(path, fmt::format("{} is not a token id", id));
 }
 
 Scores read_side(const ScoreInput& input, std::string_view name) {

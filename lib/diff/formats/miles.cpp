@@ -42,7 +42,7 @@ ScoreFile read(const ScoreInput& input) {
   ScoreFile out;
   for (const Json& list : member(*input.json, kKey, Json::Kind::array, input.path).items()) {
     if (!list.is(Json::Kind::array))
-      throw Error(place_of(list, input.path), "is no list of entries");
+      throw Error(place_of(list, input.path), "is not a list of entries");
     out.first.sequences.push_back(read_sequence(list, input.path));
   }
   return out;

@@ -28,7 +28,7 @@ Sequence read_side(const Json& object, std::string_view side, const std::string&
     logprob ? out.add(*logprob) : out.add_unscored();
   }
   for (const Json& id : member(object, "tokens", Json::Kind::array, path).items()) {
-    if (!id.is(Json::Kind::integer)) throw Error(place_of(id, path), "is no token id");
+    if (!id.is(Json::Kind::integer)) throw Error(place_of(id, path), "is not a token id");
     out.tokens.push_back(id.as_int());
   }
   if (!out.tokens.empty() && out.tokens.size() != out.size())

@@ -18,7 +18,7 @@ std::vector<int64_t> integers(const Json& object, std::string_view key, const st
   std::vector<int64_t> out;
   for (const Json& item : member(object, key, Json::Kind::array, path).items()) {
     if (!item.is(Json::Kind::integer) && !item.is(Json::Kind::boolean))
-      throw Error(place_of(item, path), "is no integer");
+      throw Error(place_of(item, path), "is not an integer");
     out.push_back(item.is(Json::Kind::boolean) ? (item.as_bool() ? 1 : 0) : item.as_int());
   }
   return out;

@@ -85,7 +85,7 @@ Sequence read_sequence(const Json& holder, const std::string& path) {
   for (size_t i = 0; i < list.items().size(); ++i) {
     const Json* id = has_ids ? &ids->items()[i] : nullptr;
     if (id != nullptr && !id->is(Json::Kind::integer))
-      throw Error(place_of(*id, path), "is no token id");
+      throw Error(place_of(*id, path), "is not a token id");
     const Json& object = list.items()[i];
     if (object.is(Json::Kind::object)) {
       add_position(object, id, path, out);
