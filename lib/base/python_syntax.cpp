@@ -311,6 +311,8 @@ class Translator : private RegexReader {
     const bool scoped = text_[at_ - 1] == ':';
     check_flags(on, off, scoped);
     if (!scoped && !may_stand) invalid("global flags not at the start of the expression");
+    if (!scoped) type_flags_ += on;
+    check_type(scoped ? on : type_flags_);
     const bool outer = ignores_case_;
     if (on.find('i') != std::string::npos) ignores_case_ = ascii_only_ = true;
     if (off.find('i') != std::string::npos) ignores_case_ = false;
@@ -329,11 +331,15 @@ class Translator : private RegexReader {
       invalid(is_letter(c) ? "unknown flag" : "unknown extension or missing flag");
     flags += static_cast<char>(c);
   }
+  // Between Unicode's classes and ASCII's one may choose; to do both is an error.
+  void check_type(const std::string& flags) const {
+    if (flags.find('a') != std::string::npos && flags.find('u') != std::string::npos)
+      invalid("bad inline flags: flags 'a' and 'u' together");
+  }
   void check_flags(const std::string& on, const std::string& off, bool scoped) const {
     const auto has = [](const std::string& flags, char c) {
       return flags.find(c) != std::string::npos;
     };
-    if (has(on, 'a') && has(on, 'u')) invalid("bad inline flags: flags 'a' and 'u' together");
     if (has(off, 'a') || has(off, 'u')) invalid("bad inline flags: cannot turn off 'a' or 'u'");
     if (off == "-" || (!off.empty() && !scoped)) invalid("missing flag");
     if (on.empty() && off.empty()) invalid("missing flag");
@@ -344,6 +350,7 @@ class Translator : private RegexReader {
   std::string out_;
   int depth_ = 0;
   std::vector<Group> groups_{{false, {}}};  // 0 is the whole
+  std::string type_flags_;                  // of the whole expression
   std::map<std::string, size_t> names_;
   std::vector<uint64_t> conditions_;
   std::optional<size_t> behind_;  // groups that stood before the outermost open look-behind
