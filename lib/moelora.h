@@ -97,7 +97,7 @@ ConvertResult convert(const std::string& in, const std::string& out, const Conve
 // ------------------------------------------------------------------------------------
 
 struct ValidateOptions : LoadOptions {
-  std::vector<std::string> engines;         // "sglang", "vllm@0.22", "peft"
+  std::vector<std::string> engines;         // NAME or NAME@VERSION: "vllm@0.22"
   std::vector<std::string> server_options;  // "KEY=VALUE", as the server's own flags are called
   std::optional<int64_t> tp, ep, max_lora_rank, max_loras;
   std::optional<uint64_t> gpu_memory;        // bytes of one device

@@ -235,7 +235,8 @@ Threshold parse_threshold(const std::string& text) {
     for (const auto& entry : named) known.push_back(entry.first);
     known.push_back("pearson");
     if (equals != std::string::npos)
-      throw unknown_word(at_option(Option::max), "metric", name, known);
+      throw unknown_word(at_option(Option::max), "metric", name, known,
+                         fmt::format("metrics: {}", fmt::join(known, ", ")));
     throw Error(at_option(Option::max, printable(text)), "is not METRIC=VALUE",
                 fmt::format("metrics: {}", fmt::join(known, ", ")));
   }

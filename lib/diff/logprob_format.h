@@ -10,7 +10,7 @@ namespace moelora {
 // A way to write log-probabilities down. Each is one file formats/NAME.cpp that defines `const
 // LogprobFormat NAME_format`; the folder is the registry.
 struct LogprobFormat {
-  std::string_view id;       // "sglang"
+  std::string_view id;       // the name of its file, with hyphens
   std::string_view summary;  // for --help and the README table
   bool (*claims)(const ScoreInput& input);
   ScoreFile (*read)(const ScoreInput& input);  // REQUIRES claims(); throws Error
