@@ -20,7 +20,7 @@ std::string rule_page_markdown(const Rule& rule);
 // The first https:// address in Rule::source; "" when there is none.
 std::string source_url(const Rule& rule);
 
-// "sglang 0.5.10rc0 to before 0.5.13", "vllm", "any": for whom a rule is.
+// "sglang from 0.5.10 before 0.5.13", "any": for whom a rule is.
 std::string rule_scope(const Rule& rule);
 
 // --list-rules in "text", "markdown" (the table of README) or "json" (moelora.rules/1).

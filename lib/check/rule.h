@@ -34,7 +34,7 @@ struct Rule {
   const Cause* cause = nullptr;
   std::string_view config_key = {};
   Severity severity = Severity::error;  // the usual one; a finding may have another
-  std::string_view engine = {};         // "sglang", "vllm", "peft"; "" for every engine and none
+  std::string_view engine = {};         // sglang, vllm or peft; "" for every engine and none
   // Releases (of `engine`) between which the rule holds: since <= version < until. "" is open.
   std::string_view since = {}, until = {};
   bool needs_base = false;        // not run, and listed as skipped, without a base model

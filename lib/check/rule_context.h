@@ -11,7 +11,7 @@
 
 namespace moelora {
 
-// A fix with {adapter}, the adapter's path, and {layout}, the layout of its experts ("peft-linear"
+// A fix with {adapter}, the adapter's path, and {layout}, the layout of its experts (peft-linear
 // for one without), filled in.
 std::string fill_holes(std::string_view fix, std::string_view adapter, std::string_view layout);
 

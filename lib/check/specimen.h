@@ -17,7 +17,7 @@ struct Specimen {
   std::string id;                    // "qwen3_moe_per_expert"
   std::vector<Subject> adapters;     // one, more for rules of a deployment
   Json base_config;                  // of the tiny base model; a change may edit it
-  std::vector<std::string> engines;  // that accept it: "sglang", "vllm@0.22" ...
+  std::vector<std::string> engines;  // that accept it: as --engine takes them
   ServerOptions options;
   bool without_base = false;      // check it without a base model
   std::optional<Subject> source;  // with it the rules that compute are run too

@@ -1,16 +1,206 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
 
+#include "lib/base/error.h"
+#include "lib/base/python_regex.h"
 #include "lib/base/utf8.h"
 #include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
-#include "lib/check/target_names.h"
+#include "lib/check/subject/module_paths.h"
+#include "lib/check/subject/subject.h"
 #include "lib/engine/cause.h"
 
 namespace moelora {
 namespace {
+
+// What target_modules and target_parameters name, held against the modules that have tensors.
+// PEFT's rule: an entry names a path that is it or ends in "." and it; a string is a regular
+// expression of whole paths. Experts' factors are called by many names (w1, gate_proj,
+// gate_up_proj, experts), so that any of them names them.
+struct TargetReading {
+  std::vector<std::string> unused_modules;     // entries of target_modules without a tensor
+  std::vector<std::string> unused_parameters;  // entries of target_parameters without a tensor
+  std::vector<int> unnamed;                    // indices of pairs that no entry names
+  bool names_experts = false;                  // some entry names a routed-expert factor
+  std::optional<Error> problem;  // target_modules is an expression that cannot be evaluated
+};
+
+constexpr size_t kMostSamples = 64;  // of modules that differ in numbers only, for a regex
+constexpr size_t kMostTries = 4096;  // of a regex in all
+
+// Names that an expert factor goes by in the configs of trainers and servers.
+std::vector<std::string_view> expert_words(const ExpertPath& place) {
+  if (!place.projection) return {"gate_up_proj", "gate_proj", "up_proj", "down_proj", "experts"};
+  switch (*place.projection) {
+    case Projection::gate:
+      return {"gate_proj", "w1", "gate_up_proj", "experts"};
+    case Projection::up:
+      return {"up_proj", "w3", "gate_up_proj", "experts"};
+    case Projection::gate_up:
+      return {"gate_up_proj", "gate_proj", "up_proj", "w1", "w3", "gate_up_projs", "experts"};
+    case Projection::down:
+      return {"down_proj", "w2", "down_projs", "experts"};
+  }
+  return {};
+}
+
+// Entries that name a path by its end.
+class Entries {
+ public:
+  explicit Entries(const std::vector<std::string>& entries) : used_(entries.size()) {
+    for (size_t i = 0; i < entries.size(); ++i) {
+      index_.emplace(entries[i], i);
+      const auto dots = static_cast<size_t>(std::count(entries[i].begin(), entries[i].end(), '.'));
+      most_dots_ = std::max(most_dots_, dots);
+    }
+  }
+
+  bool name(std::string_view path) {
+    if (index_.empty()) return false;
+    bool found = look_up(path);
+    size_t at = path.size();
+    for (size_t dots = 0; dots <= most_dots_ && at != std::string_view::npos && at > 0; ++dots) {
+      at = path.rfind('.', at - 1);
+      if (at != std::string_view::npos) found = look_up(path.substr(at + 1)) || found;
+    }
+    return found;
+  }
+
+  std::vector<std::string> unused() const {
+    std::vector<std::string> out;
+    for (const auto& [text, i] : index_)
+      if (!used_[i]) out.emplace_back(text);
+    std::sort(out.begin(), out.end());
+    return out;
+  }
+
+ private:
+  bool look_up(std::string_view path) {
+    const auto at = index_.find(path);
+    if (at == index_.end()) return false;
+    used_[at->second] = true;
+    return true;
+  }
+
+  std::unordered_map<std::string_view, size_t> index_;  // of the config's own strings
+  std::vector<bool> used_;
+  size_t most_dots_ = 0;
+};
+
+// A regular expression over tens of thousands of paths that differ in their numbers: a few of each
+// kind are tried, and one that matches speaks for its kind. Beyond some thousand, it matches all.
+class Regex {
+ public:
+  explicit Regex(const std::string& text) {
+    if (text.empty() || text == "all" || text == "all-linear") return;
+    try {
+      regex_.emplace(text);
+    } catch (const Error& error) {
+      problem_ = error;
+    }
+  }
+
+  bool matches(const std::string& path) {
+    if (!regex_ || tries_ >= kMostTries) return true;
+    Kind& kind = kinds_[without_numbers(path)];
+    if (kind.matches || kind.tried++ >= kMostSamples) return kind.matches;
+    ++tries_;
+    try {
+      return kind.matches = regex_->fullmatch(path);
+    } catch (const Error& error) {  // it may name anything
+      problem_ = error;
+      regex_.reset();
+      return true;
+    }
+  }
+
+  const std::optional<Error>& problem() const { return problem_; }
+
+ private:
+  struct Kind {
+    size_t tried = 0;
+    bool matches = false;
+  };
+  std::optional<PythonRegex> regex_;
+  std::optional<Error> problem_;
+  size_t tries_ = 0;
+  std::unordered_map<std::string, Kind> kinds_;
+};
+
+class TargetReader {
+ public:
+  explicit TargetReader(const Subject& subject)
+      : subject_(subject),
+        config_(*subject.parsed_config),
+        modules_(config_.target_modules),
+        parameters_(config_.target_parameters),
+        regex_(config_.target_regex) {}
+
+  TargetReading run() {
+    const auto& pairs = subject_.parts.pairs;
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      const NamedTensor& any = subject_.parts.any(pairs[i]);
+      const bool named = any.expert ? name_expert(pairs[i], any) : name_dense(pairs[i]);
+      if (!named) out_.unnamed.push_back(static_cast<int>(i));
+      out_.names_experts = out_.names_experts || (named && any.expert);
+    }
+    out_.unused_modules = modules_.unused();
+    out_.unused_parameters = parameters_.unused();
+    out_.problem = regex_.problem();
+    return std::move(out_);
+  }
+
+ private:
+  bool name(const std::string& path) {
+    const bool module = modules_.name(path), parameter = parameters_.name(path);
+    return module || parameter || (!config_.target_regex.empty() && regex_.matches(path));
+  }
+
+  bool name_dense(const FactorPair& pair) {
+    bool found = false;
+    for (const std::string& path : paths_of(subject_, pair)) found = name(path) || found;
+    return found;
+  }
+
+  // Beyond its own paths, every name of its projection; once for each place in the layers.
+  bool name_expert(const FactorPair& pair, const NamedTensor& tensor) {
+    bool found = false;
+    for (const std::string& path : paths_of(subject_, pair)) found = name(path) || found;
+    const int projection =
+        tensor.expert->projection ? static_cast<int>(*tensor.expert->projection) : -1;
+    const auto key = std::make_pair(tensor.expert->layer, projection);
+    const auto known = by_place_.find(key);
+    if (known != by_place_.end()) return known->second || found;
+    return (by_place_[key] = name_by_words(tensor)) || found;
+  }
+
+  bool name_by_words(const NamedTensor& tensor) {
+    const ExpertPath& path = subject_.experts[static_cast<size_t>(tensor.expert_tensor)].path;
+    const std::string stem = with_layer(path.stem, path.layer);
+    bool found = false;
+    for (std::string_view word : expert_words(*tensor.expert))
+      found = name(word == "experts" ? stem : stem + "." + std::string(word)) || found;
+    return found;
+  }
+
+  const Subject& subject_;
+  const AdapterConfig& config_;
+  Entries modules_, parameters_;
+  Regex regex_;
+  std::map<std::pair<int, int>, bool> by_place_;  // layer and projection
+  TargetReading out_;
+};
+
+// REQUIRES a parsed config.
+TargetReading read_targets(const Subject& subject) { return TargetReader(subject).run(); }
 
 bool is_expert_word(const std::string& target) {
   constexpr std::string_view kWords[] = {

@@ -2,15 +2,28 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 
 #include "lib/base/utf8.h"
-#include "lib/check/base_dtype.h"
 #include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
+#include "lib/io/json.h"
 
 namespace moelora {
 namespace {
+
+// "bfloat16": the dtype of a base model's weights as its config.json says ("dtype", older
+// "torch_dtype", at the top or in text_config); "" when it does not.
+std::string base_dtype(const Json& config) {
+  for (const Json* at : {&config, config.find("text_config")}) {
+    if (at == nullptr) continue;
+    for (std::string_view key : {"dtype", "torch_dtype"})
+      if (const Json* value = at->find(key); value != nullptr && value->is(Json::Kind::string))
+        return value->as_string();
+  }
+  return "";
+}
 
 constexpr double kMostF16 = 65504;
 

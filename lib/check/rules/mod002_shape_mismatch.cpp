@@ -2,17 +2,55 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 
-#include "lib/check/base_shapes.h"
 #include "lib/check/engine_findings.h"
 #include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
+#include "lib/check/subject/base_headers.h"
 #include "lib/check/subject/stacked_file.h"
+#include "lib/check/subject/subject.h"
 #include "lib/engine/cause.h"
 
 namespace moelora {
 namespace {
+
+// What goes into and out of a module of the base model.
+struct ModuleDims {
+  int64_t in, out;
+};
+
+std::optional<ModuleDims> stored_dims(const NamedTensor& tensor, const LinearSpec* linear,
+                                      const BaseHeaders& headers) {
+  const BaseHeaders::Weight* weight = headers.find_linear(tensor.module);
+  if (linear != nullptr && weight == nullptr) weight = headers.find_linear(linear->hub);
+  if (linear != nullptr && weight == nullptr) weight = headers.find_linear(linear->memory);
+  if (weight == nullptr) return std::nullopt;
+  const bool embedding =
+      linear != nullptr ? linear->role == Role::embedding : tensor.part >= TensorPart::embedding_a;
+  const int64_t rows = weight->shape[0], columns = weight->shape[1];
+  return embedding ? ModuleDims{rows, columns} : ModuleDims{columns, rows};
+}
+
+// Of the module of a factor: from the weights where they are at hand (`headers` may be null), else
+// from the config. nullopt for a module that is not known, or a stacked pair, which may be either
+// parameter.
+std::optional<ModuleDims> module_dims(const NamedTensor& tensor, const ModelSpec& spec,
+                                      const BaseHeaders* headers) {
+  if (tensor.expert) {
+    if (!tensor.expert->projection) return std::nullopt;
+    Projection projection = *tensor.expert->projection;
+    if (!spec.gated && projection == Projection::gate) projection = Projection::up;
+    return ModuleDims{spec.in_dim(projection), spec.out_dim(projection)};
+  }
+  const LinearSpec* linear =
+      tensor.linear >= 0 ? &spec.linears[static_cast<size_t>(tensor.linear)] : nullptr;
+  if (headers != nullptr)
+    if (const auto stored = stored_dims(tensor, linear, *headers)) return stored;
+  if (linear == nullptr) return std::nullopt;
+  return ModuleDims{linear->in, linear->out};
+}
 
 // "expected 64 columns, as q_proj takes": "" for a factor that fits, or has too few dims (FMT007,
 // FMT010).

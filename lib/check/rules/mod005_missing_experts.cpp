@@ -2,16 +2,64 @@
 
 #include <algorithm>
 #include <map>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "lib/base/utf8.h"
 #include "lib/check/example_edits.h"
-#include "lib/check/expert_coverage.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
+#include "lib/check/subject/subject.h"
 #include "lib/engine/cause.h"
 
 namespace moelora {
 namespace {
+
+// Which experts of which layers have factors.
+struct ExpertCoverage {
+  using Key = std::pair<int, std::string>;
+  struct Place {
+    std::string stem;        // "model.layers.3.mlp.experts"
+    std::vector<bool> held;  // by expert; empty: all of them, in one tensor
+  };
+  // By layer and the projection's name in the file's own words ("gate_proj"; "" for a stacked
+  // pair).
+  std::map<Key, Place> places;
+
+  std::vector<int> layers() const;  // that have any, sorted
+};
+
+std::vector<int> ExpertCoverage::layers() const {
+  std::vector<int> out;
+  for (const auto& entry : places)
+    if (out.empty() || out.back() != entry.first.first) out.push_back(entry.first.first);
+  return out;
+}
+
+// The place of a routed-expert factor. REQUIRES tensor.expert.
+ExpertCoverage::Key coverage_key(const NamedTensor& tensor) {
+  const ExpertPath& place = *tensor.expert;
+  return {place.layer,
+          std::string(place.projection ? projection_name(*place.projection) : std::string_view())};
+}
+
+// `experts` is E of the base model; numbers beyond it are left out (MOD004).
+ExpertCoverage expert_coverage(const Subject& subject, int64_t experts) {
+  ExpertCoverage out;
+  for (const NamedTensor& tensor : subject.parts.tensors) {
+    if (!tensor.expert || tensor.elements() == 0) continue;
+    const ExpertPath& place = *tensor.expert;
+    auto& entry = out.places[coverage_key(tensor)];
+    if (entry.stem.empty())
+      entry.stem = with_layer(subject.experts[static_cast<size_t>(tensor.expert_tensor)].path.stem,
+                              place.layer);
+    if (!place.expert || *place.expert >= experts) continue;
+    entry.held.resize(static_cast<size_t>(experts));
+    entry.held[static_cast<size_t>(*place.expert)] = true;
+  }
+  return out;
+}
 
 std::vector<int> missing(const std::vector<bool>& held) {
   std::vector<int> out;

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/check/subject/adapter_parts.h"
 #include "lib/check/subject/base_headers.h"
 #include "lib/check/subject/subject.h"
 #include "lib/model/base_model.h"
