@@ -152,7 +152,7 @@ TEST_CASE("--from says the layout, and what does not belong to it is named") {
   CHECK(made.read("", {}, "linear-fused").layout->id == "linear-fused");
   CHECK(made.read("", {}, "peft-linear").layout->id == "peft-linear");
   CHECK(error_text([&] { made.read("", {}, "stacked"); }) ==
-        "base_model.model.model.layers.0.mlp.experts.0.down_proj.lora_A.weight [2, 6]: is no "
+        "base_model.model.model.layers.0.mlp.experts.0.down_proj.lora_A.weight [2, 6]: is not a "
         "tensor of the layout "
         "stacked");
   CHECK(error_hint([&] { made.read("", {}, "stacked"); }) == "leave --from out to detect it");
