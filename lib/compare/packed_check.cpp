@@ -12,7 +12,7 @@
 #include "lib/compare/bits/diagnosis.h"
 #include "lib/compare/bits/pairing.h"
 #include "lib/compare/bits/products.h"
-#include "lib/compare/bits/read_table.h"
+#include "lib/compare/bits/table.h"
 #include "lib/compare/bits/rounding.h"
 
 namespace moelora::packed {

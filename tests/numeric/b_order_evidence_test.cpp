@@ -5,7 +5,6 @@
 #include "lib/adapter/adapter_file.h"
 #include "lib/adapter/stacked_pairs.h"
 #include "lib/base/cast.h"
-#include "lib/numeric/stats/two_way.h"
 #include "tests/numeric/made_profile.h"
 
 using namespace moelora;

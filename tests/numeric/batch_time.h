@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "lib/numeric/device_layer.h"
+#include "lib/numeric/device_forward.h"
 
 namespace moelora::test {
 

@@ -2,7 +2,7 @@
 
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
-#include "lib/numeric/quantized.h"
+#include "lib/numeric/base_weights.h"
 #include "tests/numeric/made_tensor.h"
 
 namespace moelora::test {

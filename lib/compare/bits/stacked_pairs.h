@@ -1,11 +1,14 @@
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
-#include "lib/base/tensor.h"
-#include "lib/compare/bits/table.h"
+#include "lib/io/json.h"
+#include "lib/model/model_spec.h"
 
 namespace moelora::packed {
 

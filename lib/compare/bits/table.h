@@ -10,6 +10,8 @@
 #include "lib/base/tensor.h"
 #include "lib/compare/bits/names.h"
 #include "lib/compare/bits/scales.h"
+#include "lib/compare/bits/stacked_pairs.h"
+#include "lib/io/json.h"
 #include "lib/model/model_spec.h"
 
 namespace moelora::packed {
@@ -22,10 +24,6 @@ struct Stored {
   SourcePtr source;    // null when the tensor has no elements
   int64_t offset = 0;  // of its first element in `source`
 };
-
-// The bytes of a tensor where they lie in one piece of a file; what is computed is evaluated, once
-// and in memory.
-Stored stored_tensor(const std::string& name, const Tensor& tensor);
 
 // Where the elements of every factor of an adapter lie, whatever its layout. A factor of one expert
 // is A(k, x), x an input, or B(k, x), x an output; k counts ranks. In every layout there is,
@@ -78,47 +76,13 @@ struct Table {
   bool gate_up_apart = true;
 };
 
-// Bounds on hostile indices and dims.
-inline constexpr int64_t kMostExperts = 1 << 16;
-
-// A block of all experts, before their number is known.
-inline constexpr int64_t kAllExperts = -1;
-
-// What a tensor says of one side of one projection.
-struct FactorPlace {
-  int layer;  // -1: dense
-  Projection projection;
-  std::string module;  // of a dense one
-  Side side;
-  int64_t width;
-  StridedBlock block;
-  Scale scale;
-  // Of fused gate and up rows; nullopt where it is not known.
-  std::optional<GateUpOrder> order = {};
+struct TableOptions {
+  const ModelSpec* spec = nullptr;
+  Reading reading;
 };
 
-// Error at "TENSOR SHAPE".
-[[noreturn]] void refuse(const Stored& tensor, const std::string& what);
-
-// Fills the projections of a table, tensor by tensor, and checks them together. Throws Error.
-class TableBuilder {
- public:
-  explicit TableBuilder(Table& table) : table_(table) {}
-
-  // A fused factor becomes one of gate and one of up: both have its A, and each its rows of B.
-  void add(const FactorPlace& placed);
-
-  // To be called once, when the number of experts is known.
-  void finish(int64_t experts, const std::string& where);
-
- private:
-  void add_unit(const ProjectionKey& key, const FactorPlace& placed, int64_t width,
-                const StridedBlock& block);
-  void add_scale(ProjectionFactors& unit, const StridedBlock& block, const Scale& scale);
-  void finish(Factor& factor, int64_t experts) const;
-  void check_ranks(const ProjectionFactors& unit) const;
-
-  Table& table_;
-};
+// Throws Error where names and shapes make no sense, or may mean two things.
+Table make_table(const TensorMap& tensors, const Json& config, const std::string& where,
+                 const TableOptions& options);
 
 }  // namespace moelora::packed
