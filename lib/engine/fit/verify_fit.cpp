@@ -34,10 +34,9 @@ void compare(const std::string& name, const Delta& meant, const Delta& fitted) {
   if (!std::isfinite(d.x) && !std::isfinite(d.y)) return;
   const double rounding = tolerance(meant, fitted) * std::max(d.x, d.x_parts);
   if (!(d.apart <= rounding))
-    throw Error(name,
-                fmt::format("verification failed: its delta is off by {:.3g} of the norm {:.3g}, "
-                            "rounding explains {:.3g}",
-                            d.apart, d.x, rounding));
+    throw Error(name, fmt::format("verification failed: its delta is off by {:.3g} of its norm, "
+                                  "rounding explains {:.3g}",
+                                  d.relative(), d.x > 0 ? rounding / d.x : 0));
 }
 
 void must_be_zero(const std::string& name, const Delta& fitted) {
