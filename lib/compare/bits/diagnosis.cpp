@@ -9,6 +9,7 @@
 #include "lib/compare/bits/explain.h"
 #include "lib/compare/bits/fault.h"
 #include "lib/compare/bits/hypotheses.h"
+#include "lib/compare/bits/scales.h"
 
 namespace moelora::packed {
 namespace {

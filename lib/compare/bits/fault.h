@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/compare/bits/names.h"
 #include "lib/compare/bits/pairing.h"
 #include "lib/compare/mistakes.h"
 #include "lib/model/model_spec.h"
