@@ -19,8 +19,8 @@ def run(words, folder):
 
 
 def examples_of(text):
-    lines = text.split('Examples:\n', 1)[1].splitlines() if 'Examples:\n' in text else []
-    return [line.strip() for line in lines if line.strip().startswith('lora-')]
+    end = text.split('Examples:\n', 1)[1] if 'Examples:\n' in text else ''
+    return [line.strip() for line in end.split('\n\n')[0].splitlines() if line.strip()]
 
 
 failures = []
