@@ -96,7 +96,6 @@ CLI::Option* add_choice(CLI::App& app, const char* name, std::string& value, con
     throw unknown_word({{}, 0, 0, flag, {}}, "value", word, known);
   };
   return app.add_option(name, value, help)
-      ->type_name("")
       ->check(CLI::Validator(check, fmt::format("{{{}}}", fmt::join(choices, ","))));
 }
 
