@@ -50,10 +50,10 @@ bool serves(const AdapterPlan& plan, std::span<const std::string> names) {
 
 }  // namespace
 
-std::vector<const EngineRun*> chosen(const RuleContext& context, std::string_view engine) {
+std::vector<const EngineRun*> chosen(const RuleContext& context, const Engine& engine) {
   std::vector<const EngineRun*> out;
   for (const EngineRun& run : context.deployment().engines)
-    if (run.choice.engine->id == engine) out.push_back(&run);
+    if (run.choice.engine == &engine) out.push_back(&run);
   return out;
 }
 
@@ -66,10 +66,10 @@ void set_severity_by_engine(Finding& finding, const RuleContext& context,
 }
 
 void set_severity_by_engine(Finding& finding, const RuleContext& context,
-                            std::initializer_list<std::string_view> engines) {
+                            std::initializer_list<const Engine*> engines) {
   std::vector<const EngineRun*> mind;
-  for (std::string_view engine : engines)
-    for (const EngineRun* run : chosen(context, engine)) mind.push_back(run);
+  for (const Engine* engine : engines)
+    for (const EngineRun* run : chosen(context, *engine)) mind.push_back(run);
   set_severity_by_engine(finding, context, mind);
 }
 
@@ -85,7 +85,7 @@ void downgrade_if_served(Finding& finding, const RuleContext& context) {
 
 std::vector<const EngineRun*> peft_runs_since(const RuleContext& context,
                                               std::string_view release) {
-  std::vector<const EngineRun*> out = chosen(context, "peft");
+  std::vector<const EngineRun*> out = chosen(context, engines::peft);
   std::erase_if(out, [&](const EngineRun* run) { return !run->choice.has(release); });
   return out;
 }

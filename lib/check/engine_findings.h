@@ -14,13 +14,13 @@ namespace moelora {
 // (FMT, CFG, MOD), and what several rules of engines report of a plan.
 
 // The chosen runs of one engine.
-std::vector<const EngineRun*> chosen(const RuleContext& context, std::string_view engine);
+std::vector<const EngineRun*> chosen(const RuleContext& context, const Engine& engine);
 
 // For what only some engines mind, "E (sglang)" in the catalogue: an error of the chosen one that
 // minds; a warning where no engine was chosen, since one of them may serve it; information where
 // only others were.
 void set_severity_by_engine(Finding& finding, const RuleContext& context,
-                            std::initializer_list<std::string_view> engines);
+                            std::initializer_list<const Engine*> engines);
 
 // The same where only some releases mind: `mind` are the chosen runs that do.
 void set_severity_by_engine(Finding& finding, const RuleContext& context,

@@ -81,7 +81,7 @@ Json rule_json(const Rule& rule) {
   return Json::object({{"id", rule.id},
                        {"name", rule.name},
                        {"severity", severity_name(rule.severity)},
-                       {"engine", text_or_null(rule.engine)},
+                       {"engine", rule.engine == nullptr ? Json() : Json(rule.engine->id)},
                        {"since", text_or_null(rule.since)},
                        {"until", text_or_null(rule.until)},
                        {"needs_base", rule.needs_base},
@@ -106,8 +106,8 @@ std::string table_json() {
 }  // namespace
 
 std::string rule_scope(const Rule& rule) {
-  if (rule.engine.empty()) return "any";
-  std::string out(rule.engine);
+  if (rule.engine == nullptr) return "any";
+  std::string out(rule.engine->id);
   if (!rule.since.empty()) out += fmt::format(" from {}", rule.since);
   if (!rule.until.empty()) out += fmt::format(" before {}", rule.until);
   return out;

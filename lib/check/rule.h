@@ -4,8 +4,11 @@
 #include <span>
 #include <string_view>
 
-// The record of a rule, over std alone: a rule that only explains events of a plan includes this
-// and its causes. What a check() needs is in lib/check/rule_context.h.
+#include "lib/engine/engines.h"
+
+// The record of a rule, over std and the names of the engines alone: a rule that only explains
+// events of a plan includes this and its causes. What a check() needs is in
+// lib/check/rule_context.h.
 namespace moelora {
 
 struct Cause;     // lib/engine/cause.h
@@ -34,7 +37,7 @@ struct Rule {
   const Cause* cause = nullptr;
   std::string_view config_key = {};
   Severity severity = Severity::error;  // the usual one; a finding may have another
-  std::string_view engine = {};         // sglang, vllm or peft; "" for every engine and none
+  const Engine* engine = nullptr;       // &engines::NAME; null for every engine and none
   // Releases (of `engine`) between which the rule holds: since <= version < until. "" is open.
   std::string_view since = {}, until = {};
   bool needs_base = false;        // not run, and listed as skipped, without a base model

@@ -70,7 +70,7 @@ void RuleContext::run_rule() {
     rule_.check(*this);
   else
     explain_plan();
-  if (rule_.engine.empty()) explain_runs(first);
+  if (rule_.engine == nullptr) explain_runs(first);
 }
 
 void RuleContext::explain_plan(const Refine& refine) {

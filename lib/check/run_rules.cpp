@@ -38,10 +38,9 @@ class Runner {
 
  private:
   void run_rule(const Rule& rule) {
-    if (rule.engine.empty()) return run_for(rule, nullptr);
+    if (rule.engine == nullptr) return run_for(rule, nullptr);
     for (const EngineRun& run : deployment_.engines)
-      if (run.choice.engine->id == rule.engine && in_versions(rule, run.choice))
-        run_for(rule, &run);
+      if (run.choice.engine == rule.engine && in_versions(rule, run.choice)) run_for(rule, &run);
   }
 
   void run_for(const Rule& rule, const EngineRun* run) {

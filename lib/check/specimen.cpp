@@ -20,22 +20,48 @@ namespace {
 struct Recipe {
   std::string_view id, base;
   const Layout* to;
-  std::string_view targets;  // separated by spaces
-  std::string_view engines;  // that accept it, separated by spaces
+  std::string_view targets;              // separated by spaces
+  std::array<const Engine*, 3> engines;  // that accept it, the rest null
 };
 
 constexpr std::array<Recipe, 9> kRecipes = {{
-    {"gpt_oss_attention", "gpt_oss", &layouts::peft_linear, "attention", "peft sglang vllm"},
-    {"gpt_oss_stacked_params", "gpt_oss", &layouts::peft_params, "attention experts", "peft vllm"},
-    {"gpt_oss_stacked", "gpt_oss", &layouts::stacked_fused, "attention experts", "sglang"},
-    {"qwen3_moe_per_expert", "qwen3_moe", &layouts::peft_linear, "attention experts",
-     "sglang vllm"},
-    {"qwen3_moe_shared_outer", "qwen3_moe", &layouts::shared_outer, "attention experts", "sglang"},
-    {"qwen3_moe_stacked_params", "qwen3_moe", &layouts::peft_params, "attention experts", "peft"},
-    {"mixtral_per_expert", "mixtral", &layouts::peft_linear, "attention experts", "vllm"},
-    {"deepseek_v3_per_expert", "deepseek_v3", &layouts::peft_linear, "attention experts shared",
-     "sglang vllm"},
-    {"nemotron_h_per_expert", "nemotron_h", &layouts::peft_linear, "experts", "vllm"},
+    {"gpt_oss_attention",
+     "gpt_oss",
+     &layouts::peft_linear,
+     "attention",
+     {&engines::peft, &engines::sglang, &engines::vllm}},
+    {"gpt_oss_stacked_params",
+     "gpt_oss",
+     &layouts::peft_params,
+     "attention experts",
+     {&engines::peft, &engines::vllm}},
+    {"gpt_oss_stacked",
+     "gpt_oss",
+     &layouts::stacked_fused,
+     "attention experts",
+     {&engines::sglang}},
+    {"qwen3_moe_per_expert",
+     "qwen3_moe",
+     &layouts::peft_linear,
+     "attention experts",
+     {&engines::sglang, &engines::vllm}},
+    {"qwen3_moe_shared_outer",
+     "qwen3_moe",
+     &layouts::shared_outer,
+     "attention experts",
+     {&engines::sglang}},
+    {"qwen3_moe_stacked_params",
+     "qwen3_moe",
+     &layouts::peft_params,
+     "attention experts",
+     {&engines::peft}},
+    {"mixtral_per_expert", "mixtral", &layouts::peft_linear, "attention experts", {&engines::vllm}},
+    {"deepseek_v3_per_expert",
+     "deepseek_v3",
+     &layouts::peft_linear,
+     "attention experts shared",
+     {&engines::sglang, &engines::vllm}},
+    {"nemotron_h_per_expert", "nemotron_h", &layouts::peft_linear, "experts", {&engines::vllm}},
 }};
 
 std::vector<std::string> words(std::string_view text) {
@@ -99,7 +125,8 @@ Specimen make_specimen(std::string_view id) {
   const InitOptions options = init_options(*recipe);
   const ModelSpec spec = make_model_spec(out.base_config, options.base);
   out.adapters.push_back(make_subject(make_adapter(options, spec)));
-  out.engines = words(recipe->engines);
+  for (const Engine* engine : recipe->engines)
+    if (engine != nullptr) out.engines.emplace_back(engine->id);
   return out;
 }
 

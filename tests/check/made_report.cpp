@@ -7,7 +7,7 @@ namespace moelora {
 const Rule kLoneQ = {.id = "SGL902",
                      .name = "lone-q",
                      .severity = Severity::error,
-                     .engine = "sglang",
+                     .engine = &engines::sglang,
                      .what = "q_proj has factors, v_proj has none",
                      .why = "The server dies: KeyError: 'v_proj'.",
                      .fix = "lora-convert adapter {adapter} OUT --to peft-linear",
@@ -29,7 +29,7 @@ const Rule kCoverage = {.id = "MOD907",
 const Rule kMixed = {.id = "SET901",
                      .name = "mixed",
                      .severity = Severity::error,
-                     .engine = "sglang",
+                     .engine = &engines::sglang,
                      .what = "two forms together",
                      .why = "The first adapter decides.",
                      .fix = "convert one of them",
@@ -66,7 +66,7 @@ Finding& MadeReport::add(const Rule& rule, std::optional<size_t> adapter, std::s
   Finding& f = results.findings.emplace_back();
   f.rule = &rule;
   f.severity = rule.severity;
-  if (!rule.engine.empty()) f.engine = "sglang@0.5.18";
+  if (rule.engine != nullptr) f.engine = "sglang@0.5.18";
   f.adapter = adapter;
   f.message = std::move(message);
   f.fix = rule.fix;

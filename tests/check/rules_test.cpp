@@ -77,10 +77,10 @@ TEST_CASE("rules have ids and names of their own and say what, why and how to me
     for (std::string_view part :
          {rule->name, rule->what, rule->why, rule->fix, rule->breaks.change})
       CHECK(!part.empty());
-    CHECK((rule->engine.empty() || find_engine(rule->engine) != nullptr));
     for (std::string_view version : {rule->since, rule->until})
-      if (!version.empty()) CHECK_NOTHROW(find_engine(rule->engine)->release(version));
-    CHECK(rule->breaks.engine.substr(0, rule->engine.size()) == rule->engine);
+      if (!version.empty()) CHECK_NOTHROW(rule->engine->release(version));
+    const std::string_view engine = rule->engine == nullptr ? "" : rule->engine->id;
+    CHECK(rule->breaks.engine.substr(0, engine.size()) == engine);
     for (std::string_view id : rule->implies) CHECK(find_rule(id) != nullptr);
     CHECK((rule->check != nullptr || rule->cause != nullptr));
     if (rule->cause != nullptr) CHECK(find_rule(*rule->cause) == rule);  // and no other's

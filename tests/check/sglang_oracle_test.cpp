@@ -57,7 +57,7 @@ std::set<std::string> value_faults(const OracleRecord& record) {
 // Nothing above information from SGL rules, no error from those of no engine.
 bool is_quiet(const RuleResults& results) {
   return std::all_of(results.findings.begin(), results.findings.end(), [](const Finding& f) {
-    if (f.rule->engine == "sglang") return f.severity == Severity::information;
+    if (f.rule->engine == &engines::sglang) return f.severity == Severity::information;
     return f.severity != Severity::error;
   });
 }

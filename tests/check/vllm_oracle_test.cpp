@@ -153,7 +153,7 @@ bool quotes(const RuleResults& results, const VllmOutcome& refusal, const VllmRu
 
 bool speaks(const RuleResults& results, std::string_view rule) {
   return std::any_of(results.findings.begin(), results.findings.end(), [&](const Finding& f) {
-    return f.severity != Severity::information && f.rule->engine == "vllm" &&
+    return f.severity != Severity::information && f.rule->engine == &engines::vllm &&
            (rule.empty() || f.rule->id == rule);
   });
 }
@@ -162,7 +162,7 @@ bool speaks(const RuleResults& results, std::string_view rule) {
 // tool cannot read yet is one.
 bool is_quiet(const RuleResults& results, bool pickle) {
   return std::all_of(results.findings.begin(), results.findings.end(), [&](const Finding& f) {
-    if (f.rule->engine == "vllm")
+    if (f.rule->engine == &engines::vllm)
       return f.severity == Severity::information || of_forward_pass(*f.rule);
     return f.severity != Severity::error || (pickle && f.rule->id == "FMT003");
   });

@@ -20,7 +20,7 @@ std::string ids(std::string_view specimen, std::string_view engine,
   change(changed);
   std::vector<std::string_view> found;
   for (const Finding& finding : run_rules(deployment_of(std::move(changed), engine)).findings)
-    if (finding.rule->engine == "vllm" && finding.severity != Severity::information)
+    if (finding.rule->engine == &engines::vllm && finding.severity != Severity::information)
       found.push_back(finding.rule->id);
   std::sort(found.begin(), found.end());
   return fmt::format("{}", fmt::join(found, " "));

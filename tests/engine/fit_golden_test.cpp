@@ -9,8 +9,8 @@
 #include <string>
 
 #include "lib/base/error.h"
+#include "lib/engine/fit/deltas.h"
 #include "lib/engine/fit/fit.h"
-#include "lib/engine/fit/verify_fit.h"
 #include "lib/model/base_model.h"
 #include "tests/adapter/goldens.h"
 #include "tests/adapter/round_trip.h"

@@ -4,7 +4,7 @@
 
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
-#include "lib/engine/fit/verify_fit.h"
+#include "lib/engine/fit/deltas.h"
 #include "tests/engine/fitted.h"
 
 using namespace moelora;

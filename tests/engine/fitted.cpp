@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "lib/base/cast.h"
-#include "lib/engine/fit/verify_fit.h"
+#include "lib/engine/fit/deltas.h"
 
 namespace moelora::test {
 

@@ -119,13 +119,13 @@ Json rule_json(const Rule& rule) {
                               {"markdown", as_utf8(rule_page_markdown(rule))}})},
        {"defaultConfiguration", Json::object({{"level", level(rule.severity)}})},
        {"properties",
-        Json::object(
-            {{"precision", "very-high"},
-             {"problem.severity", rule.severity == Severity::information
-                                      ? "recommendation"
-                                      : severity_name(rule.severity)},
-             {"tags", Json::strings({"lora", rule.engine.empty() ? std::string("adapter")
-                                                                 : std::string(rule.engine)})}})}});
+        Json::object({{"precision", "very-high"},
+                      {"problem.severity", rule.severity == Severity::information
+                                               ? "recommendation"
+                                               : severity_name(rule.severity)},
+                      {"tags", Json::strings({"lora", rule.engine == nullptr
+                                                          ? std::string("adapter")
+                                                          : std::string(rule.engine->id)})}})}});
   if (const std::string url = source_url(rule); !url.empty()) out.set("helpUri", url);
   return out;
 }

@@ -30,10 +30,10 @@ constexpr std::array<std::string_view, 16> kMeaning = {"",
                                                        "modules_to_save",
                                                        "lora_B_layout"};
 
-bool none_but(const RuleContext& context, std::string_view engine) {
+bool none_but(const RuleContext& context, const Engine& engine) {
   const auto& engines = context.deployment().engines;
   return !engines.empty() && std::all_of(engines.begin(), engines.end(), [&](const EngineRun& run) {
-    return run.choice.engine->id == engine;
+    return run.choice.engine == &engine;
   });
 }
 
@@ -45,8 +45,8 @@ void report_fault(RuleContext& context, const SchemaFault& fault) {
   finding.column = fault.at->column();
   const bool means = std::find(kMeaning.begin(), kMeaning.end(), fault.key) != kMeaning.end();
   // vLLM does not look at peft_type, PEFT has a default for target_modules.
-  const bool unread = (fault.key == "peft_type" && none_but(context, "vllm")) ||
-                      (fault.key == "target_modules" && none_but(context, "peft"));
+  const bool unread = (fault.key == "peft_type" && none_but(context, engines::vllm)) ||
+                      (fault.key == "target_modules" && none_but(context, engines::peft));
   if (!means || unread) finding.severity = Severity::warning;
   downgrade_if_served(finding, context);
 }
@@ -54,11 +54,12 @@ void report_fault(RuleContext& context, const SchemaFault& fault) {
 // null is what PEFT writes for an adapter of target_parameters alone.
 void check_null_targets(RuleContext& context) {
   const Json* targets = context.subject().config.find("target_modules");
-  if (targets == nullptr || !targets->is(Json::Kind::null) || chosen(context, "sglang").empty())
+  if (targets == nullptr || !targets->is(Json::Kind::null) ||
+      chosen(context, engines::sglang).empty())
     return;
   set_severity_by_engine(
       context.report_config("target_modules", "is null, and SGLang wants a list"), context,
-      {"sglang"});
+      {&engines::sglang});
 }
 
 void check(RuleContext& context) {

@@ -52,7 +52,7 @@ bool is_on(const Json* value) {
 bool is_known_to_all(const RuleContext& context, const Variant& variant) {
   const auto& engines = context.deployment().engines;
   return !engines.empty() && std::all_of(engines.begin(), engines.end(), [&](const EngineRun& run) {
-    return run.choice.engine->id == "peft" && variant.key != "kasa_config" &&
+    return run.choice.engine == &engines::peft && variant.key != "kasa_config" &&
            run.choice.has(variant.since);
   });
 }

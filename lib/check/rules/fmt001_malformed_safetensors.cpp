@@ -14,7 +14,7 @@ void check(RuleContext& context) {
     if (!at.file.empty()) finding.where = at.item;
     finding.file = problem->file.empty() ? "adapter_model.safetensors" : problem->file;
     if (!problem->error.hint().empty()) finding.fix = problem->error.hint();
-    if (is_stray(subject, *problem)) set_severity_by_engine(finding, context, {"sglang"});
+    if (is_stray(subject, *problem)) set_severity_by_engine(finding, context, {&engines::sglang});
   }
 }
 

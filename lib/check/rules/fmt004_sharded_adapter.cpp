@@ -17,7 +17,7 @@ void check(RuleContext& context) {
                                    "adapter_model.safetensors and read no shards",
                                    subject.own_files.size()));
     finding.file = subject.main_file;
-    set_severity_by_engine(finding, context, {"peft", "vllm"});
+    set_severity_by_engine(finding, context, {&engines::peft, &engines::vllm});
   }
   for (const ReadProblem* problem : problems_of(subject, ProblemKind::shards)) {
     Finding& finding = context.report(problem->error.text());

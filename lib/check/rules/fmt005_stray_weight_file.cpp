@@ -31,7 +31,7 @@ void check(RuleContext& context) {
         both.empty() ? "" : fmt::format(", {} of them named as the adapter's own", both.size())));
     finding.file = finding.where = file.name;
     finding.names = std::move(both);
-    set_severity_by_engine(finding, context, {"sglang"});
+    set_severity_by_engine(finding, context, {&engines::sglang});
   }
 }
 

@@ -26,7 +26,7 @@ void check(RuleContext& context) {
       fmt::format("lora_A {} is on the output of {}, lora_B {} on its input",
                   to_string(pair.a->tensor.shape()), projection_name(file->reading->projection[0]),
                   to_string(pair.b->tensor.shape())));
-  set_severity_by_engine(finding, context, {"vllm", "sglang"});
+  set_severity_by_engine(finding, context, {&engines::vllm, &engines::sglang});
 }
 
 // The pairs as PEFT 0.18 wrote them.

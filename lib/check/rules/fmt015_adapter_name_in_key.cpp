@@ -32,7 +32,7 @@ void check(RuleContext& context) {
                              printable(adapter)),
                  tensor.name);
   groups.report(context, [](Finding& finding, const RuleContext& c) {
-    set_severity_by_engine(finding, c, {"vllm", "peft"});
+    set_severity_by_engine(finding, c, {&engines::vllm, &engines::peft});
   });
 }
 

@@ -15,7 +15,7 @@ bool is_told_by_others(const RuleContext& context) {
   const auto adapter = static_cast<size_t>(&context.subject() - adapters.data());
   std::vector<Finding> found;
   for (const Rule* rule : all_rules()) {
-    if (rule == &context.rule() || !rule->engine.empty() || rule->whole_deployment) continue;
+    if (rule == &context.rule() || rule->engine != nullptr || rule->whole_deployment) continue;
     if (rule->numeric || (rule->needs_base && context.spec() == nullptr)) continue;
     RuleContext scratch(*rule, context.deployment(), adapter, nullptr, found);
     rule->check(scratch);

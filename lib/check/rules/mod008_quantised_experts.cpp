@@ -15,7 +15,7 @@ void check(RuleContext& context) {
       std::move(names),
       "is of a routed expert, and the experts of this base model are MXFP4: SGLang has no LoRA for "
       "them");
-  set_severity_by_engine(finding, context, {"sglang"});
+  set_severity_by_engine(finding, context, {&engines::sglang});
 }
 
 void break_it(Specimen& specimen) {

@@ -39,7 +39,7 @@ extern const Rule pft001_roles_of_other_peft;
 const Rule pft001_roles_of_other_peft = {
     .id = "PFT001",
     .name = "roles-of-other-peft",
-    .engine = "peft",
+    .engine = &engines::peft,
     .needs_base = true,
     .what = "The stacked pairs have lora_A on the other side than this release of PEFT.",
     .why =

@@ -23,7 +23,7 @@ extern const Rule pft002_keys_peft_ignores;
 const Rule pft002_keys_peft_ignores = {
     .id = "PFT002",
     .name = "keys-peft-ignores",
-    .engine = "peft",
+    .engine = &engines::peft,
     .what = "Shared-outer or 3-D expert tensors.",
     .why =
         "PEFT has no module of these names: it warns of missing keys, if at all, and the experts "

@@ -24,7 +24,7 @@ extern const Rule pft003_params_with_dropout;
 const Rule pft003_params_with_dropout = {
     .id = "PFT003",
     .name = "params-with-dropout",
-    .engine = "peft",
+    .engine = &engines::peft,
     .what = "target_parameters with dropout, DoRA, lora_bias or fan_in_fan_out.",
     .why =
         "PEFT wraps a parameter rather than a module and stops: \"lora.ParamWrapper does not "

@@ -35,7 +35,7 @@ extern const Rule pft004_v5_loses_dense_mlp;
 const Rule pft004_v5_loses_dense_mlp = {
     .id = "PFT004",
     .name = "v5-loses-dense-mlp",
-    .engine = "peft",
+    .engine = &engines::peft,
     .since = "0.19.0",
     .needs_base = true,
     .what =

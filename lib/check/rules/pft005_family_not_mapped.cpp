@@ -37,7 +37,7 @@ extern const Rule pft005_family_not_mapped;
 const Rule pft005_family_not_mapped = {
     .id = "PFT005",
     .name = "family-not-mapped",
-    .engine = "peft",
+    .engine = &engines::peft,
     .needs_base = true,
     .what =
         "A per-expert adapter of a family whose experts are one parameter, which PEFT does not "

@@ -52,7 +52,7 @@ extern const Rule set003_mixed_2d_3d;
 const Rule set003_mixed_2d_3d = {
     .id = "SET003",
     .name = "mixed-2d-3d",
-    .engine = "vllm",
+    .engine = &engines::vllm,
     .whole_deployment = true,
     .what = "Stacked and per-expert adapters are given to one server without the mixed format.",
     .why =

@@ -10,7 +10,7 @@ namespace {
 
 // SGLang's base model takes a slot too.
 int64_t slots_for_all(const EngineRun& run, size_t adapters) {
-  return static_cast<int64_t>(adapters) + (run.choice.engine->id == "sglang" ? 1 : 0);
+  return static_cast<int64_t>(adapters) + (run.choice.engine == &engines::sglang ? 1 : 0);
 }
 
 void check_run(RuleContext& context, const EngineRun& run) {

@@ -29,7 +29,7 @@ const Rule sgl013_shared_outer_flag = {
     .id = "SGL013",
     .name = "shared-outer-flag",
     .cause = &sglang::cause::shared_outer_flag,
-    .engine = "sglang",
+    .engine = &engines::sglang,
     .needs_base = true,
     .what =
         "Shared outer experts on a server that holds a factor for each expert, or the reverse; "

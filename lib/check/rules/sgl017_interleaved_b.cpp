@@ -25,7 +25,7 @@ const Rule sgl017_interleaved_b = {
     .id = "SGL017",
     .name = "interleaved-b",
     .cause = &sglang::cause::interleaved_b,
-    .engine = "sglang",
+    .engine = &engines::sglang,
     .needs_base = true,
     .what =
         "Rows of gate and up of a fused GPT-OSS lora_B are interleaved where SGLang wants halves, "

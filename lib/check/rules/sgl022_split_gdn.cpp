@@ -14,7 +14,7 @@ const Rule sgl022_split_gdn = {
     .id = "SGL022",
     .name = "split-gdn",
     .cause = &sglang::cause::split_gdn,
-    .engine = "sglang",
+    .engine = &engines::sglang,
     .needs_base = true,
     .what =
         "Linear attention is adapted under the names of the hub: in_proj_qkv, in_proj_z, "

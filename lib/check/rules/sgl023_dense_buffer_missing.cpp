@@ -9,7 +9,7 @@ const Rule sgl023_dense_buffer_missing = {
     .id = "SGL023",
     .name = "dense-buffer-missing",
     .cause = &sglang::cause::dense_buffer_missing,
-    .engine = "sglang",
+    .engine = &engines::sglang,
     .needs_base = true,
     .what =
         "gate/up or down is a target of a model with dense and MoE layers and no shared experts.",

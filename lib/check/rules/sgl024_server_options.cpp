@@ -47,7 +47,7 @@ const Rule sgl024_server_options = {
     .name = "server-options",
     .cause = &sglang::cause::server_options,
     .severity = Severity::information,
-    .engine = "sglang",
+    .engine = &engines::sglang,
     .needs_base = true,
     .what =
         "Options that the server needs for this adapter; an error where one is given that does it "

@@ -10,7 +10,7 @@ const Rule sgl030_marlin_limits = {
     .id = "SGL030",
     .name = "marlin-limits",
     .cause = &sglang::cause::marlin_limits,
-    .engine = "sglang",
+    .engine = &engines::sglang,
     .needs_base = true,
     .what =
         "The base is quantised for Marlin (compressed-tensors, ModelOpt NVFP4), and its expert "

@@ -9,7 +9,7 @@ const Rule sgl034_qwen2_moe_shared_size = {
     .id = "SGL034",
     .name = "qwen2-moe-shared-size",
     .cause = &sglang::cause::qwen2_moe_shared_size,
-    .engine = "sglang",
+    .engine = &engines::sglang,
     .needs_base = true,
     .what =
         "gate/up is a target, and the model's shared expert is not as wide as its dense layers.",

@@ -52,7 +52,7 @@ extern const Rule sgl035_f16_overflow;
 const Rule sgl035_f16_overflow = {
     .id = "SGL035",
     .name = "f16-overflow",
-    .engine = "sglang",
+    .engine = &engines::sglang,
     .needs_base = true,
     .needs_values = true,
     .what = "lora_B of experts in F16 overflows when SGLang multiplies it with the scale.",

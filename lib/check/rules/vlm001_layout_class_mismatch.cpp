@@ -22,7 +22,7 @@ const Rule vlm001_layout_class_mismatch = {
     .id = "VLM001",
     .name = "layout-class-mismatch",
     .cause = &vllm::cause::layout_class_mismatch,
-    .engine = "vllm",
+    .engine = &engines::vllm,
     .needs_base = true,
     .what =
         "The experts' layout is not the one this model class takes: stacked on a per-expert "

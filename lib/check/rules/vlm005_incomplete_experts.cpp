@@ -15,7 +15,7 @@ const Rule vlm005_incomplete_experts = {
     .id = "VLM005",
     .name = "incomplete-experts",
     .cause = &vllm::cause::incomplete_experts,
-    .engine = "vllm",
+    .engine = &engines::vllm,
     .needs_base = true,
     .what =
         "A layer's experts do not all have gate, up and down, or only one of the stacked "

@@ -15,7 +15,7 @@ const Rule vlm016_silent_partial_copy = {
     .id = "VLM016",
     .name = "silent-partial-copy",
     .cause = &vllm::cause::silent_partial_copy,
-    .engine = "vllm",
+    .engine = &engines::vllm,
     .needs_base = true,
     .what =
         "A factor smaller than the base's module, or stacked for another number of experts, is "

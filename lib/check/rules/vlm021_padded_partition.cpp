@@ -10,7 +10,7 @@ const Rule vlm021_padded_partition = {
     .name = "padded-partition",
     .cause = &vllm::cause::padded_partition,
     .severity = Severity::warning,
-    .engine = "vllm",
+    .engine = &engines::vllm,
     .needs_base = true,
     .what =
         "An MXFP4 base under tensor parallelism whose partition of the intermediate size is "

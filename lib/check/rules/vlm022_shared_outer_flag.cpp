@@ -8,7 +8,7 @@ const Rule vlm022_shared_outer_flag = {
     .id = "VLM022",
     .name = "vllm-shared-outer-flag",
     .cause = &vllm::cause::shared_outer_flag,
-    .engine = "vllm",
+    .engine = &engines::vllm,
     .needs_base = true,
     .what =
         "Shared outer experts (experts.w1/w2/w3) without the server's switch, or with a switch "

@@ -9,7 +9,7 @@ const Rule vlm024_tensor_loader = {
     .id = "VLM024",
     .name = "tensor-loader",
     .cause = &vllm::cause::tensor_loader,
-    .engine = "vllm",
+    .engine = &engines::vllm,
     .needs_base = true,
     .what =
         "No weights file that vLLM reads: shards, another file name, or a file without a factor.",

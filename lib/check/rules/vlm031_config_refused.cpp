@@ -28,7 +28,7 @@ const Rule vlm031_config_refused = {
     .id = "VLM031",
     .name = "config-refused",
     .cause = &vllm::cause::config_refused,
-    .engine = "vllm",
+    .engine = &engines::vllm,
     .needs_base = true,
     .what =
         "adapter_config.json lacks what vLLM must have, or holds it in a form it cannot compute "
