@@ -12,8 +12,8 @@
 #include "lib/compare/bits/diagnosis.h"
 #include "lib/compare/bits/pairing.h"
 #include "lib/compare/bits/products.h"
-#include "lib/compare/bits/table.h"
 #include "lib/compare/bits/rounding.h"
+#include "lib/compare/bits/table.h"
 
 namespace moelora::packed {
 namespace {
