@@ -28,8 +28,7 @@
 
 namespace moelora {
 
-// ---- one adapter
-// ---------------------------------------------------------------------------------
+// One adapter.
 
 // Inspection inspect(path, LoadOptions): see lib/adapter/inspect.h.
 
@@ -56,8 +55,7 @@ struct WriteAdapterOptions {
 // use_rslora count where config.json is null; scales of single pairs become patterns.
 void write(const Adapter& adapter, const std::string& out, const WriteAdapterOptions& options);
 
-// ---- convert
-// -------------------------------------------------------------------------------------
+// Converting.
 
 struct ConvertOptions : LoadOptions {
   // A layout's id; or what a server holds in its memory: "sglang-pool", "vllm-stacked". May be ""
@@ -93,8 +91,7 @@ struct ConvertResult {
 
 ConvertResult convert(const std::string& in, const std::string& out, const ConvertOptions& options);
 
-// ---- validate
-// ------------------------------------------------------------------------------------
+// Validating.
 
 struct ValidateOptions : LoadOptions {
   std::vector<std::string> engines;         // NAME or NAME@VERSION: "vllm@0.22"
@@ -142,8 +139,7 @@ std::string report(const Validation& validation, std::string_view format,
                    const ReportOptions& options = {});
 std::string summary(const Validation& validation, const ReportOptions& options = {});  // one line
 
-// ---- compare
-// -------------------------------------------------------------------------------------
+// Comparing.
 
 // WeightComparison compare_weights(a, b, CompareWeightsOptions): see lib/diff/weight_report.h.
 // Comparison compare_logprobs(a, b, CompareLogprobsOptions): see lib/diff/comparison.h.
