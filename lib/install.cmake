@@ -6,7 +6,8 @@ include(CMakePackageConfigHelpers)
 set(headers ${PROJECT_BINARY_DIR}/front_door/moelora)
 set(package ${CMAKE_INSTALL_LIBDIR}/cmake/moelora)
 
-install(CODE "execute_process(COMMAND ${CMAKE_COMMAND} -DROOT=${PROJECT_SOURCE_DIR} -DOUT=${headers}
+install(CODE "execute_process(COMMAND ${CMAKE_COMMAND} -DROOT=${PROJECT_SOURCE_DIR}
+              -DGENERATED=${PROJECT_BINARY_DIR}/lib/generated -DOUT=${headers}
               -P ${PROJECT_SOURCE_DIR}/lib/install_headers.cmake COMMAND_ERROR_IS_FATAL ANY)")
 install(DIRECTORY ${headers} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(TARGETS moelora EXPORT moelora INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})

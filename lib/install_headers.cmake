@@ -1,6 +1,6 @@
 # Writes lib/moelora.h and every header that it includes, whatever the depth, to OUT, as an outside project sees them:
-# "lib/base/error.h" is "moelora/base/error.h" there.
-#   cmake -DROOT=SOURCES -DOUT=FOLDER/moelora -P install_headers.cmake
+# "lib/base/error.h" is "moelora/base/error.h" there, and a registry's generated list stands where it is included.
+#   cmake -DROOT=SOURCES -DGENERATED=BUILD/lib/generated -DOUT=FOLDER/moelora -P install_headers.cmake
 cmake_minimum_required(VERSION 3.25)
 
 file(REMOVE_RECURSE ${OUT})
@@ -19,6 +19,10 @@ while(todo)
     list(APPEND todo ${header_of_it})
   endforeach()
   string(REPLACE "#include \"lib/" "#include \"moelora/" text "${text}")
+  if(text MATCHES "#include \"([a-z_]+\\.inc)\"\n")
+    file(READ ${GENERATED}/${CMAKE_MATCH_1} list)
+    string(REPLACE "${CMAKE_MATCH_0}" "${list}" text "${text}")
+  endif()
   string(REGEX REPLACE "^lib/" "" name ${header})
   file(WRITE ${OUT}/${name} "${text}")
 endwhile()
