@@ -1,7 +1,29 @@
 #include "lib/engine/sglang/options.h"
 
+#include <array>
+
 namespace moelora::sglang {
 namespace {
+
+using Is = ServerOption::Kind;
+
+constexpr auto kRows = std::to_array<ServerOption>({
+    {"lora-use-virtual-experts", "virtual-experts", Is::on_off,
+     "compute expert LoRA with one virtual expert for each expert and adapter"},
+    {"experts-shared-outer-loras", "shared-outer", Is::on_off,
+     "hold one outer factor for all experts; else the adapters given at start-up decide"},
+    {"enable-fused-moe-sum-all-reduce", "", Is::on_off, "sum experts and ranks in one kernel"},
+    {"disable-shared-experts-fusion", "", Is::on_off,
+     "keep shared experts apart from the routed ones"},
+    {"lora-strict-loading", "", Is::on_off, "refuse an adapter with a tensor that no target takes"},
+    {"empty-start", "", Is::on_off,
+     "the server starts without adapters, and they are loaded by request"},
+    {"lora-target-modules", "", Is::text,
+     "modules of all adapters to come, separated by commas; or all"},
+    {"lora-backend", "", Is::text, "kernels of dense LoRA: csgmv, triton"},
+    {"moe-runner-backend", "", Is::text, "kernels of the experts: triton, ..."},
+    {"quantization", "", Is::text, "of the base: mxfp4, fp8, modelopt_fp4 ..."},
+});
 
 // "q_proj,k_proj" or "q_proj k_proj".
 NameSet names_in(std::string_view text) {
@@ -15,6 +37,8 @@ NameSet names_in(std::string_view text) {
 }
 
 }  // namespace
+
+const std::span<const ServerOption> kOptions = kRows;
 
 Launch launch_of(const ServerOptions& options) {
   Launch out;

@@ -1,33 +1,16 @@
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 
 #include "lib/engine/engine.h"
 #include "lib/engine/python_text.h"
 
 namespace moelora::sglang {
 
-inline constexpr std::array<ServerOption, 10> kOptions = {{
-    {"lora-use-virtual-experts", "virtual-experts", ServerOption::Kind::on_off,
-     "compute expert LoRA with one virtual expert for each expert and adapter"},
-    {"experts-shared-outer-loras", "shared-outer", ServerOption::Kind::on_off,
-     "hold one outer factor for all experts; else the adapters given at start-up decide"},
-    {"enable-fused-moe-sum-all-reduce", "", ServerOption::Kind::on_off,
-     "sum experts and ranks in one kernel"},
-    {"disable-shared-experts-fusion", "", ServerOption::Kind::on_off,
-     "keep shared experts apart from the routed ones"},
-    {"lora-strict-loading", "", ServerOption::Kind::on_off,
-     "refuse an adapter with a tensor that no target takes"},
-    {"empty-start", "", ServerOption::Kind::on_off,
-     "the server starts without adapters, and they are loaded by request"},
-    {"lora-target-modules", "", ServerOption::Kind::text,
-     "modules of all adapters to come, separated by commas; or all"},
-    {"lora-backend", "", ServerOption::Kind::text, "kernels of dense LoRA: csgmv, triton"},
-    {"moe-runner-backend", "", ServerOption::Kind::text, "kernels of the experts: triton, ..."},
-    {"quantization", "", ServerOption::Kind::text, "of the base: mxfp4, fp8, modelopt_fp4 ..."},
-}};
+// What --server-option takes; the rows stand in options.cpp, beside what reads them.
+extern const std::span<const ServerOption> kOptions;
 
 // The command line, as far as LoRA looks at it.
 struct Launch {

@@ -21,23 +21,6 @@
 namespace moelora {
 namespace {
 
-using Is = ServerOption::Kind;
-
-constexpr std::array<ServerOption, 9> kOptions = {{
-    {"enable-expert-parallel", "expert-parallel", Is::on_off, "experts are spread over the ranks"},
-    {"fully-sharded-loras", "fully-sharded", Is::on_off, "lora_A is cut over the ranks as well"},
-    {"enable-mixed-moe-lora-format", "mixed-moe-lora-format", Is::on_off,
-     "per-expert and stacked adapters beside each other"},
-    {"is-3d-lora-weight", "3d-lora-weight", Is::on_off,
-     "in the mixed format: the adapters are stacked ones"},
-    {"enable-moe-shared-loras", "moe-shared-loras", Is::on_off,
-     "experts.w1/w2/w3 with shared outer factors, and nothing else"},
-    {"all2all-backend", "", Is::text, "under expert parallel: allgather_reducescatter"},
-    {"moe-backend", "", Is::text, "of an MXFP4 base: triton or marlin"},
-    {"quantization", "", Is::text, "of the base: mxfp4 ..."},
-    {"lora-dtype", "", Is::text, "auto, float16 or bfloat16"},
-}};
-
 ServerPlan plan(const PlanRequest& request) {
   const vllm::Server server =
       vllm::make_server(request.spec, request.base_config,
@@ -133,7 +116,7 @@ const Engine engines::vllm = {
     .releases = vllm::kReleases,
     .newest = "0.27",
     .known_to = "2026-10-03",
-    .options = kOptions,
+    .options = vllm::kOptions,
     .plan = plan,
     .fill = vllm::fill,
     .blocks = vllm::blocks,

@@ -3,12 +3,30 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 #include "lib/engine/vllm/releases.h"
 #include "lib/engine/vllm/server/model_class.h"
 
 namespace moelora::vllm {
 namespace {
+
+using Is = ServerOption::Kind;
+
+constexpr auto kRows = std::to_array<ServerOption>({
+    {"enable-expert-parallel", "expert-parallel", Is::on_off, "experts are spread over the ranks"},
+    {"fully-sharded-loras", "fully-sharded", Is::on_off, "lora_A is cut over the ranks as well"},
+    {"enable-mixed-moe-lora-format", "mixed-moe-lora-format", Is::on_off,
+     "per-expert and stacked adapters beside each other"},
+    {"is-3d-lora-weight", "3d-lora-weight", Is::on_off,
+     "in the mixed format: the adapters are stacked ones"},
+    {"enable-moe-shared-loras", "moe-shared-loras", Is::on_off,
+     "experts.w1/w2/w3 with shared outer factors, and nothing else"},
+    {"all2all-backend", "", Is::text, "under expert parallel: allgather_reducescatter"},
+    {"moe-backend", "", Is::text, "of an MXFP4 base: triton or marlin"},
+    {"quantization", "", Is::text, "of the base: mxfp4 ..."},
+    {"lora-dtype", "", Is::text, "auto, float16 or bfloat16"},
+});
 
 constexpr int64_t kMostRanks = 256;  // every one of them is simulated
 
@@ -38,6 +56,8 @@ bool class_starts(const ModelSpec& spec, const EngineVersion& version) {
 }
 
 }  // namespace
+
+const std::span<const ServerOption> kOptions = kRows;
 
 Settings make_settings(const ServerOptions& options, const ModelSpec& spec,
                        const EngineVersion& version) {

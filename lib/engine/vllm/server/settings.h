@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,9 @@ namespace moelora::vllm {
 // What --max-lora-rank may be, and is when nothing is said.
 inline constexpr std::array<int64_t, 9> kLegalRanks = {1, 8, 16, 32, 64, 128, 256, 320, 512};
 inline constexpr int64_t kDefaultRank = 16;
+
+// What --server-option takes; the rows stand in settings.cpp, beside what reads them.
+extern const std::span<const ServerOption> kOptions;
 
 // The server's command line with vLLM's defaults, and what this version of it does. A switch that
 // the version does not have is off, and `notes` says so.

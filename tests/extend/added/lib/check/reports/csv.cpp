@@ -1,0 +1,53 @@
+// An example of a report format: one row per finding, for a spreadsheet.
+
+#include <fmt/format.h>
+
+#include "lib/check/report_parts.h"
+
+namespace moelora {
+namespace {
+
+// One line without control characters, in quotes; what a spreadsheet takes for a formula begins
+// with an apostrophe.
+std::string cell(std::string_view text) {
+  std::string out = "\"";
+  for (const char c : one_line(text)) {
+    if (out.size() == 1 && std::string_view("=+-@").find(c) != std::string_view::npos) out += '\'';
+    if (c == '"') out += '"';
+    out += c;
+  }
+  return out + '"';
+}
+
+std::string row(std::string_view kind, std::string_view what, std::string_view engine,
+                std::string_view adapter, std::string_view text) {
+  return fmt::format("{},{},{},{},{}\n", cell(kind), cell(what), cell(engine), cell(adapter),
+                     cell(text));
+}
+
+std::string write(const Report& report) {
+  std::string out = "severity,rule,engine,adapter,finding\n";
+  for (const Finding& f : report.results.findings)
+    out += row(severity_name(f.severity), rule_title(f), f.engine,
+               adapter_title(report.deployment, f.adapter), finding_line(f));
+  for (const Waived& w : report.waived)
+    out += row("ignored", rule_title(w.finding), w.finding.engine,
+               adapter_title(report.deployment, w.finding.adapter), w.reason);
+  for (const Remark& remark : remarks(report.results))
+    out += row(remark.label, "", "", "", remark.text);
+  return out;
+}
+
+}  // namespace
+
+namespace reports {
+
+extern const ReportFormat csv;
+const ReportFormat csv = {
+    .id = "csv",
+    .summary = "one row per finding, for a spreadsheet",
+    .write = write,
+};
+
+}  // namespace reports
+}  // namespace moelora

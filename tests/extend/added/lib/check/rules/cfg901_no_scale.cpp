@@ -1,0 +1,32 @@
+// An example of a rule.
+
+#include "lib/check/example_edits.h"
+#include "lib/check/rule_context.h"
+
+namespace moelora {
+namespace {
+
+void check(RuleContext& context) {
+  const auto& config = context.subject().parsed_config;
+  if (config && config->lora_alpha == 0 && config->alpha_pattern.keys().empty())
+    context.report_config("lora_alpha", "is 0: every delta is multiplied by 0");
+}
+
+}  // namespace
+
+extern const Rule cfg901_no_scale;
+const Rule cfg901_no_scale = {
+    .id = "CFG901",
+    .name = "no-scale",
+    .what = "lora_alpha is 0.",
+    .why = "The scale is lora_alpha / r, so that the adapter changes nothing. No server complains.",
+    .fix = "Set lora_alpha to the value of the training.",
+    .source = "PEFT lora/layer.py, update_layer",
+    .breaks = {.specimen = "qwen3_moe_per_expert",
+               .change = "say \"lora_alpha\": 0",
+               .engine = "",
+               .apply = [](Specimen& specimen) { set_config(specimen, "lora_alpha", "0"); }},
+    .check = check,
+};
+
+}  // namespace moelora
