@@ -42,7 +42,7 @@ succeeds() {
 $out"; fi
 }
 
-# The files of the copy that the checkout has not, or has otherwise; one line each.
+# The files of the copy that the checkout has not, or has otherwise (cp kept the times); one line each.
 touched() {
   python3 - "$source" <<'PY'
 import filecmp, os, sys
@@ -52,7 +52,7 @@ for folder, folders, files in os.walk(top):
         folders[:] = [name for name in folders if name != "build"]
     for file in files:
         path = os.path.relpath(os.path.join(folder, file), top)
-        if not os.path.exists(path) or not filecmp.cmp(path, os.path.join(top, path), shallow=False):
+        if not os.path.exists(path) or not filecmp.cmp(path, os.path.join(top, path)):
             print(path)
 PY
 }
@@ -61,18 +61,20 @@ mkdir -p "$source"
 find "$source" -mindepth 1 -maxdepth 1 ! -name build -exec rm -rf {} +
 git ls-files -z | xargs -0 cp --parents --preserve=mode,timestamps --no-dereference --target-directory="$source"
 
+before=0
 for file in $(cd $added && find . -type f | sort | sed 's|^\./||'); do
-  before=$(touched | wc -l)
   case $file in
   *.patch) git apply --directory="$source" "$added/$file" ;;
   *) mkdir -p "$source/$(dirname "$file")" && cp "$added/$file" "$source/$file" ;;
   esac
   now=$(touched)
-  if [ "$(printf '%s\n' "$now" | wc -l)" -eq $((before + 1)) ] && printf '%s\n' "$now" | grep -qxF "${file%.patch}"; then
+  count=$(printf '%s\n' "$now" | wc -l)
+  if [ "$count" -eq $((before + 1)) ] && printf '%s\n' "$now" | grep -qxF "${file%.patch}"; then
     pass "one file: $file"
   else
     fail "one file: $file" "$now"
   fi
+  before=$count
 done
 
 cmake -S "$source" -B "$source/build/extend" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS_RELEASE=-O0 \
