@@ -88,10 +88,12 @@ cp -r tests/extend/input/. "$work"
 cd "$work"
 
 # A layout
-succeeds "the layout is written, and adds the same deltas" \
-  lora-convert adapter gpt_oss_adapter w13 --to linear-w13 --base gpt_oss_base --verify
-shows "the layout is recognized" linear-w13 lora-convert inspect w13 --base gpt_oss_base
-succeeds "the layout is read back" lora-convert adapter w13 back --to peft-params --base gpt_oss_base --verify
+succeeds "the layout is written" lora-convert adapter gpt_oss_adapter w13 --to linear-w13 --base gpt_oss_base
+shows "the layout is recognized" "layout linear-w13" lora-convert inspect w13 --base gpt_oss_base
+succeeds "the layout is read back" lora-convert adapter w13 back --to peft-params --base gpt_oss_base --quiet
+succeeds "nothing is lost on the way" cmp gpt_oss_adapter/adapter_model.safetensors back/adapter_model.safetensors
+shows "--verify, which shares no code with layouts, refuses a word it does not know" "of no known layout" \
+  lora-convert adapter gpt_oss_adapter verified --to linear-w13 --base gpt_oss_base --verify
 shows "an unknown layout is refused with it in the list" linear-w13 \
   lora-convert adapter gpt_oss_adapter x --to linear-w14 --base gpt_oss_base
 

@@ -8,7 +8,7 @@ namespace {
 
 void check(RuleContext& context) {
   const auto& config = context.subject().parsed_config;
-  if (config && config->lora_alpha == 0 && config->alpha_pattern.keys().empty())
+  if (config && config->lora_alpha == 0 && config->alpha_pattern.keys().size() == 0)
     context.report_config("lora_alpha", "is 0: every delta is multiplied by 0");
 }
 
