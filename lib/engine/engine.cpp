@@ -70,7 +70,7 @@ void check_value(const ServerOption& option, std::string_view pair, std::string_
 
 const ServerOption* find_option(std::string_view key, std::span<const EngineChoice> engines) {
   for (const EngineChoice& choice : engines)
-    for (const ServerOption& option : choice.engine->options)
+    for (const ServerOption& option : choice.engine->options())
       if (option.key == key || (!option.alias.empty() && option.alias == key)) return &option;
   return nullptr;
 }
@@ -78,7 +78,7 @@ const ServerOption* find_option(std::string_view key, std::span<const EngineChoi
 [[noreturn]] void refuse_key(std::string_view key, std::span<const EngineChoice> engines) {
   std::vector<std::string_view> known{"tp-size", "ep-size", "max-lora-rank", "max-loras"};
   for (const EngineChoice& choice : engines)
-    for (const ServerOption& option : choice.engine->options) known.push_back(option.key);
+    for (const ServerOption& option : choice.engine->options()) known.push_back(option.key);
   throw unknown_word(at_option(Option::server_option), "option", key, known,
                      fmt::format("options: {}", fmt::join(known, ", ")));
 }

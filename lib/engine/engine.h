@@ -60,7 +60,7 @@ struct Engine {
   std::span<const Release> releases;  // that matter, oldest first
   std::string_view newest;    // what a bare name means: the newest that an oracle was made of
   std::string_view known_to;  // date up to which rules are known
-  std::span<const ServerOption> options;
+  std::span<const ServerOption> (*options)();
   ServerPlan (*plan)(const PlanRequest& request);  // null: no loader to simulate (peft)
   // The plan of one adapter filled with values, and what the kernels make of what a rank holds.
   // Null where the engine's buffers are not known.

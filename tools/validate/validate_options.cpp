@@ -105,7 +105,7 @@ std::string engines_help() {
     for (const Release& release : engine->releases)
       out += fmt::format("{}{}", &release == engine->releases.data() ? "" : "|", release.version);
     out += fmt::format(" (default {})", engine->newest);
-    for (const ServerOption& option : engine->options)
+    for (const ServerOption& option : engine->options())
       out += fmt::format("\n    {}: {}", option.key, option.summary);
   }
   return out;

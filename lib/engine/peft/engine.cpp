@@ -150,7 +150,7 @@ const Engine engines::peft = {
     .releases = kReleases,
     .newest = "0.21",
     .known_to = "2026-11-21",
-    .options = {},
+    .options = [] { return std::span<const ServerOption>(); },
     .plan = nullptr,
     .fit = &kFit,
 };

@@ -38,7 +38,7 @@ NameSet names_in(std::string_view text) {
 
 }  // namespace
 
-const std::span<const ServerOption> kOptions = kRows;
+std::span<const ServerOption> server_options() { return kRows; }
 
 Launch launch_of(const ServerOptions& options) {
   Launch out;

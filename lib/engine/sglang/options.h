@@ -10,7 +10,7 @@
 namespace moelora::sglang {
 
 // What --server-option takes; the rows stand in options.cpp, beside what reads them.
-extern const std::span<const ServerOption> kOptions;
+std::span<const ServerOption> server_options();
 
 // The command line, as far as LoRA looks at it.
 struct Launch {

@@ -57,7 +57,7 @@ bool class_starts(const ModelSpec& spec, const EngineVersion& version) {
 
 }  // namespace
 
-const std::span<const ServerOption> kOptions = kRows;
+std::span<const ServerOption> server_options() { return kRows; }
 
 Settings make_settings(const ServerOptions& options, const ModelSpec& spec,
                        const EngineVersion& version) {

@@ -15,7 +15,7 @@ inline constexpr std::array<int64_t, 9> kLegalRanks = {1, 8, 16, 32, 64, 128, 25
 inline constexpr int64_t kDefaultRank = 16;
 
 // What --server-option takes; the rows stand in settings.cpp, beside what reads them.
-extern const std::span<const ServerOption> kOptions;
+std::span<const ServerOption> server_options();
 
 // The server's command line with vLLM's defaults, and what this version of it does. A switch that
 // the version does not have is off, and `notes` says so.
