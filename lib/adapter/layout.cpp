@@ -63,7 +63,7 @@ std::string shown(const ExpertTensor& t) { return t.name + " " + to_string(t.ten
     for (const Layout* layout : all_layouts()) claimed = claimed || layout->claim(t) != Claim::no;
     if (!claimed)
       throw Error(shown(t), "is a routed-expert tensor of no known layout",
-                  "the README's layout table lists the names that are read");
+                  "the layout table of REFERENCE.md lists the names that are read");
   }
   for (const Layout* layout : all_layouts()) {
     const Verdict v = verdict(*layout, tensors);

@@ -71,7 +71,7 @@ struct WrittenExperts {
 // `const Layout layouts::NAME`; the folder is the registry.
 struct Layout {
   std::string_view id;       // what --to says: peft-linear
-  std::string_view summary;  // one line for the README table
+  std::string_view summary;  // one line for the table of REFERENCE.md
   std::string_view names;    // names below "...experts", for the table
   std::string_view shapes;   // for the table
   std::string_view sources;  // upstream code these names and shapes were read from

@@ -68,7 +68,7 @@ class Tensor {
   }
 
   // True when both have the same shape and the same recipe, hence the same bytes. False decides
-  // nothing: use identical() of tensor_compare.h to look at the bytes.
+  // nothing: use identical() of lib/adapter/adapter.h to look at the bytes.
   bool same_recipe(const Tensor& other) const;
 
   // Evaluates the whole tensor, row-major, into bytes() bytes. For small tensors and tests; the

@@ -23,7 +23,7 @@ std::string source_url(const Rule& rule);
 // "sglang from 0.5.10 before 0.5.13", "any": for whom a rule is.
 std::string rule_scope(const Rule& rule);
 
-// --list-rules in "text", "markdown" (the table of README) or "json" (moelora.rules/1).
+// --list-rules in "text", "markdown" (the table of REFERENCE.md) or "json" (moelora.rules/1).
 std::string list_rules(std::string_view format);
 
 }  // namespace moelora

@@ -29,7 +29,7 @@ bool fails(const Report& report);
 // terminal, a workflow or the markup around it.
 struct ReportFormat {
   std::string_view id;                         // "sarif"
-  std::string_view summary;                    // one line, for --help and README
+  std::string_view summary;                    // one line, for --help and REFERENCE.md
   std::string (*write)(const Report& report);  // ends with a newline
 };
 

@@ -77,7 +77,7 @@ std::vector<std::string> words(std::string_view text) {
 Json base_config(std::string_view name) {
   for (const auto& [file, text] : embedded_specimen_bases())
     if (file == name) return parse_json(text, "schemas/specimens/" + file + ".json");
-  throw Error(std::string(name), "is no base of schemas/specimens");
+  throw Error(std::string(name), "is not a base of schemas/specimens");
 }
 
 Subject make_subject(const Conversion& fresh) {
@@ -118,7 +118,7 @@ std::span<const std::string_view> specimen_ids() {
 Specimen make_specimen(std::string_view id) {
   const auto recipe =
       std::find_if(kRecipes.begin(), kRecipes.end(), [&](const Recipe& r) { return r.id == id; });
-  if (recipe == kRecipes.end()) throw Error(std::string(id), "is no specimen");
+  if (recipe == kRecipes.end()) throw Error(std::string(id), "is not a specimen");
   Specimen out;
   out.id = id;
   out.base_config = base_config(recipe->base);

@@ -37,7 +37,7 @@ std::optional<BaseModel> base_of(const std::vector<Subject>& adapters, const Loa
   if (names.size() > 1)
     notes.push_back(fmt::format(
         "the adapters name {} base models ({}, {} ...), a server has one: "
-        "judged without; name it with --base",
+        "checked without; name it with --base",
         names.size(), moelora::quoted(*names.begin()), moelora::quoted(*names.rbegin())));
   return base_or_hint("", names.size() == 1 ? *names.begin() : "", load.model_specs, notes);
 }
@@ -48,7 +48,7 @@ void check_named(const LoadOptions& load) {
   for (const std::string& path : load.model_specs) parse_family(read_json_file(path), path);
 }
 
-// The source is no adapter to judge: it must be readable.
+// No rule looks at the source, but it must be readable.
 Subject source_of(const ValidateRequest& request, const std::optional<BaseModel>& base) {
   Subject out = open_subject(adapter_path(request.source));
   if (!out.problems.empty()) throw out.problems.front().error;

@@ -11,7 +11,7 @@ namespace moelora {
 // LogprobFormat NAME_format`; the folder is the registry.
 struct LogprobFormat {
   std::string_view id;       // the name of its file, with hyphens
-  std::string_view summary;  // for --help and the README table
+  std::string_view summary;  // for --help and the table of REFERENCE.md
   bool (*claims)(const ScoreInput& input);
   ScoreFile (*read)(const ScoreInput& input);  // REQUIRES claims(); throws Error
 };

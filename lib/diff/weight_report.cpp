@@ -29,7 +29,7 @@ WeightComparison::Side side_of(const std::string& path, const LoadedAdapter& loa
 void check_fused(const LoadedAdapter& loaded, const std::string& path) {
   for (const auto& [key, pair] : loaded.adapter.experts)
     if (key.projection == Projection::gate_up && !loaded.adapter.gate_up_order)
-      throw Error(path, "holds gate_up factors whose row order this file does not tell",
+      throw Error(path, "holds gate_up factors whose row order this file does not say",
                   {"name the base model with ", Option::base});
 }
 

@@ -112,7 +112,7 @@ class HeaderReader {
       value = value * 10 + (text_[digits] - '0');
       if (++digits > 15) refuse("an extent of shape is too large");
     }
-    if (digits == 0) refuse("an extent of shape is no number");
+    if (digits == 0) refuse("an extent of shape is not a number");
     text_.remove_prefix(digits);
     return value;
   }
@@ -238,7 +238,8 @@ NpyArray parse_npy(Bytes bytes, const std::string& where) {
 std::map<std::string, NpyArray> read_npz(const File& file) {
   const ZipInput zip{file, kNumpySavez};
   const auto entries = read_zip_directory(file, zip.writer, [&](const std::string& name) {
-    if (!name.ends_with(kEnding)) zip.refuse(name, "is no array: its name does not end in .npy");
+    if (!name.ends_with(kEnding))
+      zip.refuse(name, "is not an array: its name does not end in .npy");
   });
   check_sizes(zip, entries);
   std::map<std::string, NpyArray> out;

@@ -121,7 +121,7 @@ fs::path resolve(const std::string& path) {
   fs::path full = fs::absolute(path, failed).lexically_normal();
   if (!full.has_filename()) full = full.parent_path();
   if (path.empty() || failed || !full.has_filename())
-    throw Error(in_file(path), "is no name for an output folder");
+    throw Error(in_file(path), "is not a name for an output folder");
   const fs::path parent = fs::canonical(full.parent_path(), failed);
   if (failed)
     throw Error(in_file(path),
@@ -189,7 +189,7 @@ struct OutputFolder::Impl {
 
   std::shared_ptr<WriteFile> create(const std::string& name, uint64_t size) {
     if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos)
-      throw Error(in_file(path), "'" + name + "' is no plain file name");
+      throw Error(in_file(path), "'" + name + "' is not a plain file name");
     auto file = std::make_shared<WriteFile>(temporary + "/" + name, path + "/" + name, size,
                                             options.durable);
     files[name] = file;

@@ -257,7 +257,7 @@ class LayoutCheck {
       refuse(entry, fmt::format("has shape {} of {}: its size does not fit 64 bits",
                                 shape_text(entry.shape), dtype_name(entry.dtype)));
     if (*total % 8 != 0)
-      refuse(entry, fmt::format("has shape {} of {}: {} bits are no whole number of bytes",
+      refuse(entry, fmt::format("has shape {} of {}: {} bits are not a whole number of bytes",
                                 shape_text(entry.shape), dtype_name(entry.dtype), *total));
     if (*total / 8 != entry.end - entry.begin)
       refuse(entry, fmt::format("has shape {} of {}, which takes {} bytes, but data_offsets "

@@ -131,7 +131,7 @@ class IndexReader final : public JsonHandler {
     if (token.kind == Kind::number && parsed.ec == std::errc() && parsed.ptr == end)
       index_.total_size = value;
     else
-      index_.warnings.push_back(fmt::format("{}: total_size is no whole number of bytes",
+      index_.warnings.push_back(fmt::format("{}: total_size is not a whole number of bytes",
                                             place_in(text_, token.offset, where_).text()));
   }
 

@@ -52,7 +52,7 @@ struct ZipEnd {
                                                   after - comment));
   }
   if (file.size() < 4 || ZipFields(zip.bytes(0, 4)).u32() != kLocalMark)
-    zip.refuse("", "is no zip archive");
+    zip.refuse("", "is not a zip archive");
   throw Error(in_file(file.path()),
               "begins as a zip archive but has no zip directory: it was cut short", kCutHint);
 }
@@ -277,7 +277,8 @@ void check_names(const ZipInput& zip, const std::vector<ZipEntry>& entries) {
   std::vector<std::string_view> sorted;
   sorted.reserve(entries.size());
   for (const ZipEntry& entry : entries) {
-    if (!is_plain_path(entry.name)) zip.refuse(entry.name, "is no plain path inside the archive");
+    if (!is_plain_path(entry.name))
+      zip.refuse(entry.name, "is not a plain path inside the archive");
     sorted.push_back(entry.name);
   }
   std::sort(sorted.begin(), sorted.end());

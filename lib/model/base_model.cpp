@@ -173,7 +173,7 @@ BaseModel open_base(const std::string& base, const std::vector<std::string>& mod
   throw Error(base, tried,
               meant ? fmt::format("did you mean '{}'?", *meant)
                     : std::string("name a model folder, a config.json or a built-in model such as "
-                                  "openai/gpt-oss-20b (the README lists them)"));
+                                  "openai/gpt-oss-20b (REFERENCE.md lists them)"));
 }
 
 std::optional<BaseModel> find_base_by_name(const std::string& name,

@@ -31,7 +31,7 @@ void mxfp4_decode_simple(const uint8_t* blocks, const uint8_t* scales, int64_t c
 int64_t mxfp4_first_bad_scale(const uint8_t* scales, int64_t count);
 
 // The BF16 tensor that MXFP4 blocks [..., G, 16] and scales [..., G], both U8, stand for:
-// [..., 32 * G], decoded when it is read (mxfp4_decode.h), at several GB/s a core. For gpt-oss the
+// [..., 32 * G], decoded when it is read, at several GB/s a core. For gpt-oss the
 // result is [E, out, in]; transformers holds its transpose. Blocks and scales must be whole tensors
 // of a file or of memory, not views. Throws Error at `where` when dtypes or shapes do not fit;
 // reading throws Error at a scale above 252 (NaN, or values beyond BF16).

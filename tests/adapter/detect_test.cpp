@@ -136,7 +136,7 @@ TEST_CASE("an expert tensor of no layout is named") {
     MadeAdapter made = pairs({{"0.gate_proj", kIn2}, {rest, {a, {6, 2}}}});
     CHECK(fault(made) == front + rest + ".lora_A.weight " + shown +
                              ": is a routed-expert tensor of no known layout");
-    CHECK(hint(made) == "the README's layout table lists the names that are read");
+    CHECK(hint(made) == "the layout table of REFERENCE.md lists the names that are read");
   };
   check("shared.gate_proj", {2, 4}, "[2, 4]");  // L8: xorl's token for a shared side
   check("0.w4", {2, 4}, "[2, 4]");

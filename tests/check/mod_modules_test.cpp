@@ -24,12 +24,13 @@ RuleResults rename(std::string_view specimen, const char* from, const char* to,
 }  // namespace
 
 TEST_CASE("a wrong path is one finding that says where such modules are") {
-  CHECK(only(rename("qwen3_moe_per_expert", ".self_attn.", ".attention."), "MOD001").message ==
-        "is no module of this base model; modules of this name are in model.layers.{n}.self_attn");
+  CHECK(
+      only(rename("qwen3_moe_per_expert", ".self_attn.", ".attention."), "MOD001").message ==
+      "is not a module of this base model; modules of this name are in model.layers.{n}.self_attn");
   CHECK(only(rename("qwen3_moe_per_expert", "model.model.layers.", "model.text.layers."), "MOD001")
-            .message == "is no module of this base model, whose layers are model.layers.{n}");
+            .message == "is not a module of this base model, whose layers are model.layers.{n}");
   CHECK(only(rename("qwen3_moe_per_expert", "q_proj", "query_proj"), "MOD001").message ==
-        "is no module of this base model; the nearest is model.layers.{n}.self_attn.q_proj");
+        "is not a module of this base model; the nearest is model.layers.{n}.self_attn.q_proj");
 }
 
 TEST_CASE("spellings that the hub, transformers 5 or a trainer uses are the base model's") {

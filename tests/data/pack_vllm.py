@@ -21,7 +21,7 @@ import tempfile
 import zlib
 
 TAGS = {"vllm_may": "0.22", "aphrodite_aug": "0.27"}
-LISTED = 8  # lib/engine/vllm/load/python.h: what a list or set prints of its entries
+LISTED = 8  # kListed of lib/engine/vllm/load/adapter.cpp: what a list or set prints of its entries
 PATTERN = {"F32": ("f", 0.5), "F16": ("e", 0.5), "BF16": ("H", 0x3F00), "F64": ("d", 0.5)}
 
 

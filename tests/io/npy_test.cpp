@@ -72,7 +72,7 @@ TEST_CASE("a header is a dict of three keys and nothing else") {
   check("{'descr': '<f4', 'fortran_order': 0, 'shape': ()}",
         "fortran_order is neither True nor False");
   check("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}",
-        "an extent of shape is no number");
+        "an extent of shape is not a number");
   check("{'descr': '<f4', 'fortran_order': False, 'shape': (1 2)}",
         "a comma or ) was expected in shape");
   check("{'descr': '<f4', 'fortran_order': False, 'shape': (1234567890123456,)}",

@@ -98,7 +98,7 @@ TEST_CASE("an archive that contradicts itself is refused") {
       {"name", [](NpzBytes& z) { z.put(z.central[0] + 46, 'x', 1); },
        "f.npz: x.npy: has another name in its local header"},
       {"no array", [](NpzBytes& z) { z.put(z.central[0] + 50, 'x', 1); },
-       "f.npz: a.npx: is no array: its name does not end in .npy"},
+       "f.npz: a.npx: is not an array: its name does not end in .npy"},
       {"flags", [](NpzBytes& z) { z.put(z.central[0] + 8, 8, 2); },
        "f.npz: a.npy: has the zip flags 0x0008, numpy.savez sets 0x0800"},
       {"extra field", [](NpzBytes& z) { z.put(z.local[0] + 30 + 5, 0x4246, 2); },
@@ -140,5 +140,5 @@ TEST_CASE("an archive that contradicts itself is refused") {
             .starts_with("f.npz: a.npy: stands twice in the archive"));
   CHECK(npz.refusal(npz_bytes({{"a.npy", "text"}}).bytes)
             .starts_with("f.npz: a.npy: ends inside its .npy header"));
-  CHECK(npz.refusal("x").starts_with("f.npz: is no zip archive"));
+  CHECK(npz.refusal("x").starts_with("f.npz: is not a zip archive"));
 }

@@ -41,9 +41,9 @@ TEST_CASE("what an index may leave out or get wrong is a warning") {
   CHECK(warnings("{" + map + ", \"metadata\": null}").empty());
   CHECK(warnings("{" + map + ",\n\"metadata\": {\"x\": {\"total_size\": []}}}").empty());
   CHECK(warnings("{" + map + ",\n\"metadata\": {\"total_size\": 1.5e3}}") ==
-        Names{"i:2:28: total_size is no whole number of bytes"});
+        Names{"i:2:28: total_size is not a whole number of bytes"});
   CHECK(warnings("{" + map + ",\n\"metadata\": {\"total_size\": \"12\"}}") ==
-        Names{"i:2:28: total_size is no whole number of bytes"});
+        Names{"i:2:28: total_size is not a whole number of bytes"});
   CHECK(warnings("{" + map + ", \"extra\": [{\"a\": 1}]}") == Names{"i: unknown key \"extra\""});
 }
 

@@ -259,7 +259,7 @@ TEST_CASE("tensors that overlap may not make much of little") {
   }
 }
 
-TEST_CASE("what is no zip archive is named") {
+TEST_CASE("what is not a zip archive is named") {
   const auto said = [](const std::string& bytes) { return Made(bytes).fault(); };
   const std::string expected = ", expected a zip archive of torch.save";
   CHECK(said("\x80\2\x8A\nl\xFC\x9C\x46\xF9 j\xA8P\x19.") ==
@@ -268,8 +268,8 @@ TEST_CASE("what is no zip archive is named") {
   CHECK(said("sys_info" + std::string(249, '\0') + "ustar  ") ==
         "f.pt: is a tar archive (torch.save of 2016 wrote one)" + expected);
   CHECK(said("\x10\0\0\0\0\0\0\0{}"s) ==
-        "f.pt: is no zip archive, expected what torch.save writes");
-  CHECK(said("") == "f.pt: is no zip archive, expected what torch.save writes");
+        "f.pt: is not a zip archive, expected what torch.save writes");
+  CHECK(said("") == "f.pt: is not a zip archive, expected what torch.save writes");
 }
 
 TEST_CASE("a refusal says how to save the tensors again") {

@@ -155,7 +155,7 @@ TEST_CASE("what torch.save wrote is opened as well") {
     w.put("other.safetensors", one_tensor_bytes("a", "other"));
     CHECK(w.open().pickled);
     w.remove("model.bin");
-    CHECK(w.fault() == "model.pt: is no zip archive, expected what torch.save writes");
+    CHECK(w.fault() == "model.pt: is not a zip archive, expected what torch.save writes");
   }
   SUBCASE("but safetensors of that stem come first") {
     w.put("model.bin", zip);

@@ -203,7 +203,7 @@ TEST_CASE("names are plain paths and differ") {
   for (const std::string& name : {"../../x"s, "/etc/passwd"s, "m/../a"s, "m//a"s, "./a"s, "m\\a"s,
                                   "m/a\0.pkl"s, "m/"s, ""s, "m/\xFF"s, "m/a\n"s})
     CHECK(fault(zip_bytes({{"m/a", "1"}, {name, "2"}}).bytes)
-              .ends_with(": is no plain path inside the archive"));
+              .ends_with(": is not a plain path inside the archive"));
   CHECK(fault(zip_bytes({{"m/a", "1"}, {"m/b", "2"}, {"m/a", "3"}}).bytes) ==
         "f.pt: m/a: stands twice in the archive");
 }

@@ -10,7 +10,7 @@ try:
     import jsonschema
     import referencing
 except ImportError:
-    print("skipped: no jsonschema")
+    print("skipped: no jsonschema (4.18 or newer)")
     sys.exit(77)
 
 ROOT = pathlib.Path(__file__).resolve().parents[2] / "schemas"

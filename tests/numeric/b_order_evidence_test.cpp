@@ -242,7 +242,7 @@ TEST_CASE("zero columns that something else explains decide nothing") {
     const BOrderEvidence joined = join_b_order_evidence(pairs);
     CHECK_FALSE(joined.verdict);
     CHECK(describe(joined) ==
-          "the values do not tell: pairs whose columns are exactly 0 contradict each other");
+          "the values do not say: pairs whose columns are exactly 0 contradict each other");
   }
 }
 
@@ -274,9 +274,9 @@ TEST_CASE("the evidence is told in words") {
         "the values speak for expert-major (certain): the columns that are exactly 0 are whole "
         "experts in 1 pair, and in 1 pair lora_A's rows of the same experts are as initialised");
   CHECK(describe(b_order_evidence(made(128, 16, 0).make(1))) ==
-        "the values do not tell: neither order stands out in 1 pair");
+        "the values do not say: neither order stands out in 1 pair");
   CHECK(describe(BOrderEvidence{}) ==
-        "the values do not tell: lora_B is 0 or not finite, or both orders are the same");
+        "the values do not say: lora_B is 0 or not finite, or both orders are the same");
 }
 
 TEST_CASE("the golden adapters, which nobody trained, are never certain and wrong") {

@@ -20,7 +20,7 @@ void check(RuleContext& context) {
                   [&](std::string_view name) { return init.starts_with(name); }))
     context.report_config("init_lora_weights",
                           fmt::format("is \"{}\": training changed the base weights before it "
-                                      "began, and B·A is no delta to the hub's",
+                                      "began, and B·A is not a delta to the hub's",
                                       init));
 }
 

@@ -40,7 +40,7 @@ const Rule fmt001_malformed_safetensors = {
         "Every reader that follows the format refuses the file, and one that does not may read "
         "values from the wrong place. Ours is as strict as the reference reader 0.8, and "
         "refuses duplicate names besides, of which the reference keeps one without a word.",
-    .fix = "Save or download the adapter again; a file that was cut short cannot be mended.",
+    .fix = "Save or download the adapter again; a file that was cut short cannot be repaired.",
     .source = "safetensors/src/tensor.rs, read_metadata and Metadata::validate",
     .breaks = {.specimen = "qwen3_moe_per_expert",
                .change = "say that a tensor has half the bytes its shape needs",

@@ -22,7 +22,7 @@ void check(RuleContext& context) {
       fmt::format("lora_A {} and lora_B {}: the input may be on either of the two{}{}",
                   to_string(pair.a->tensor.shape()), to_string(pair.b->tensor.shape()),
                   version.empty() ? "" : fmt::format("; it was saved by PEFT {}", version),
-                  context.spec() == nullptr ? "; the base model may tell (--base)" : ""));
+                  context.spec() == nullptr ? "; the base model may say (--base)" : ""));
 }
 
 // down_proj alone, of experts as wide as the model.

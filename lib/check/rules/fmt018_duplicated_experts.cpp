@@ -136,7 +136,8 @@ std::string message(const EqualExperts& equal) {
 std::string fix(const EqualExperts& equal) {
   return equal.is_shared_outer()
              ? "lora-convert adapter {adapter} OUT --to shared-outer stores them once."
-             : "Nothing to mend where training shared them (Megatron-Bridge share_expert_adapters: "
+             : "Nothing to repair where training shared them (Megatron-Bridge "
+               "share_expert_adapters: "
                "one adapter an expert-parallel rank); no layout stores groups once.";
 }
 

@@ -59,7 +59,7 @@ const Rule fmt021_unreadable_adapter = {
     .name = "unreadable-adapter",
     .cause = &cause::unreadable_adapter,
     .what =
-        "There is no adapter to read: no such folder, no adapter_config.json or one that is no "
+        "There is no adapter to read: no such folder, no adapter_config.json or one that is not "
         "JSON, weights that are another kind of file, names that fit no reading.",
     .why =
         "A server stops with FileNotFoundError or JSONDecodeError (vLLM: "

@@ -51,7 +51,7 @@ void check(RuleContext& context) {
     if (fit == ModuleFit::outside_text) {
       outside.add("belongs to a part of the model that this tool does not know", tensor.name);
     } else if (fit == ModuleFit::unknown) {
-      unknown.add("is no module of this base model" +
+      unknown.add("is not a module of this base model" +
                       suggestion(tensor.module, modules.nearest_to(tensor.module)),
                   tensor.name);
     }
@@ -80,7 +80,7 @@ const Rule mod001_no_such_module = {
         "leaves a module unused that it finds at no path: the base model answers, without an "
         "error. SGLang looks for layers.N and the last name anywhere.",
     .fix =
-        "Name the base model that the adapter was trained on (--base); a wrong prefix is mended "
+        "Name the base model that the adapter was trained on (--base); a wrong prefix is repaired "
         "by lora-convert adapter {adapter} OUT --to {layout} --base BASE where the names are "
         "known.",
     .source = "vLLM issues 34186, 39278 and 41754; vllm.md 1.5",

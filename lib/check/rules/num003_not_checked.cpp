@@ -65,7 +65,7 @@ class NotChecked {
     const Engine& engine = *run.choice.engine;
     if (is_later(run.choice))
       tell(&run, fmt::format("{} {}", run.choice.label(), later_text(run.choice)),
-           fmt::format("Judge for {}@{}, and read what later releases say of LoRA.", engine.id,
+           fmt::format("Check for {}@{}, and read what later releases say of LoRA.", engine.id,
                        engine.releases.back().version));
     if (engine.plan != nullptr && !run.not_planned.empty() && !run.unreadable)
       tell(&run,
@@ -138,7 +138,7 @@ class NotChecked {
       if (!is_float(delta.a.dtype()) || !is_float(delta.b.dtype())) names.push_back(to_string(key));
     if (names.empty()) return;
     std::string message = fmt::format(
-        "{} with factors that are no floats: what a server makes of them was not "
+        "{} with factors that are not floats: what a server makes of them was not "
         "compared",
         pluralized(names.size(), "delta"));
     tell_of(adapter, std::move(names), std::move(message));
@@ -164,7 +164,7 @@ const Rule num003_not_checked = {
     .fix = "Give what is missing.",
     .source = "lora-validate itself",
     .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "judge it for a server without naming the base model",
+               .change = "check it for a server without naming the base model",
                .engine = "vllm",
                .apply = [](Specimen& specimen) { specimen.without_base = true; }},
     .check = [](RuleContext& context) { NotChecked(context).run(); },

@@ -11,10 +11,11 @@ const Rule sgl012_extra_becomes_b = {
     .cause = &sglang::cause::extra_becomes_b,
     .engine = &engines::sglang,
     .needs_base = true,
-    .what = "A layer has a tensor that is no low-rank factor: a bias, a magnitude, a saved module.",
+    .what =
+        "A layer has a tensor that is not a low-rank factor: a bias, a magnitude, a saved module.",
     .why =
         "SGLang calls every tensor without lora_A in its name the B of its module. One of a module "
-        "that is no target ends the server: \"Cannot find target module name for "
+        "that is not a target ends the server: \"Cannot find target module name for "
         "...input_layernorm.weight in {...}\"; one that takes the place of lora_B does not fit: "
         "\"LoRA buffer shape torch.Size([64, 4]) does not match weight shape torch.Size([64]).\".",
     .fix =

@@ -20,7 +20,7 @@ const Rule sgl029_undeclared_embeddings = {
     .what = "embed_tokens or lm_head is adapted and not named in target_modules.",
     .why =
         "SGLang drops the factors of embed_tokens and lm_head where target_modules does not name "
-        "them; only its debug log tells.",
+        "them; only its debug log says so.",
     .fix = "Write embed_tokens and lm_head into target_modules of adapter_config.json.",
     .source = "SGLang lora/lora.py, _process_weight",
     .breaks = {.specimen = "qwen3_moe_per_expert",

@@ -25,7 +25,7 @@ const Rule vlm025_tp_hides_shape = {
         "stacked files that are transposed (PEFT 0.18) or have down_proj first load without a "
         "word where 2I <= H.",
     .fix =
-        "lora-convert adapter {adapter} OUT --to peft-params --roles natural mends transposed "
+        "lora-convert adapter {adapter} OUT --to peft-params --roles natural repairs transposed "
         "stacked files; other shapes belong to another base model.",
     .source = "oracles/vllm.md section 4, 1; vLLM PR 52198",
     .breaks = {.specimen = "qwen3_moe_per_expert",

@@ -28,7 +28,7 @@ double number(const Json& config, std::string_view key, const std::string& where
 
 int64_t as_rank(double value, const std::string& where) {
   if (!(value >= 1) || value > 1e9 || value != std::floor(value))
-    throw Error(where, fmt::format("the rank {} is no positive integer", value));
+    throw Error(where, fmt::format("the rank {} is not a positive integer", value));
   return static_cast<int64_t>(value);
 }
 

@@ -46,7 +46,7 @@ class Resolver {
     }
     if (!best) refuse("no reading of the stacked pairs fits the shapes of the expert parameters");
     if (other_side && !told_side())
-      refuse("shapes do not tell whether lora_A of the stacked pairs lies on the input or output");
+      refuse("shapes do not say whether lora_A of the stacked pairs lies on the input or output");
     StackedForm out{best->swapped, {}};
     for (size_t i = 0; i < pairs_.size(); ++i) out.projections.push_back(projection(*best, i));
     return out;

@@ -234,7 +234,7 @@ class Builder {
 
   int64_t matrix_width(const Stored& t, Side side) const {
     whole_bytes(t);
-    if (t.shape.size() != 2 || t.source == nullptr) refuse(t, "is no matrix");
+    if (t.shape.size() != 2 || t.source == nullptr) refuse(t, "is not a matrix");
     return t.shape[side == Side::A ? 1 : 0];
   }
 

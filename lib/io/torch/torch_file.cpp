@@ -341,8 +341,8 @@ FilePtr open_zip(const std::string& path) {
   FilePtr file = File::open(path);
   const FileKind kind = sniff(*file);
   if (kind == FileKind::unknown)
-    throw Error(in_file(path), "is no zip archive, expected what torch.save writes",
-                "The file is damaged or is no torch file.");
+    throw Error(in_file(path), "is not a zip archive, expected what torch.save writes",
+                "The file is damaged or is not a torch file.");
   if (kind != FileKind::zip)
     throw Error(in_file(path),
                 fmt::format("is {}, expected a zip archive of torch.save", describe(kind)),

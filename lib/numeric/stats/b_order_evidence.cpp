@@ -318,7 +318,7 @@ std::string describe_unknown(const BOrderEvidence& e) {
     reason = "pairs whose columns are exactly 0 contradict each other";
   else if (e.zeros_rank_major + e.zeros_expert_major > 0)
     reason = "norms and columns that are exactly 0 contradict each other";
-  return "the values do not tell: " + reason;
+  return "the values do not say: " + reason;
 }
 
 }  // namespace

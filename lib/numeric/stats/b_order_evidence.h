@@ -100,7 +100,7 @@ BOrderEvidence join_b_order_evidence(std::span<const BOrderEvidence> pairs);
 BOrderEvidence b_order_evidence(std::span<const StackedPair> pairs, int64_t experts, int threads);
 
 // For a message: "the values speak for expert-major (certain): the columns of an expert have
-// similar norms (21.3 standard deviations over 96 pairs), ..." or "the values do not tell: ...".
+// similar norms (21.3 standard deviations over 96 pairs), ..." or "the values do not say: ...".
 std::string describe(const BOrderEvidence& evidence);
 
 }  // namespace moelora
