@@ -23,12 +23,13 @@ std::vector<EmbeddingPair> embedding_pairs(const Adapter& adapter);
 // Every delta of an adapter (deltas_of), and those of its embeddings under their modules' names.
 Deltas all_deltas(const Adapter& adapter);
 
-// Compares every delta of both adapters, module by module and expert by expert, by the distance of
-// the products (lib/base/low_rank.h): equal where the scales' ratio is a power of two, else within
-// what one rounding of each element of lora_B explains. What `fitted` has beyond `meant` must be
-// zero. Knows nothing of how repairs are made. Both are read whole. Returns how many deltas were
-// compared; throws Error that names the first that differs. REQUIRES: both know their gate_up_order
-// where they hold gate_up factors.
+// Compares every delta of both adapters, module by module and expert by expert, row by row: each
+// row's products with the rows of lora_A, from their Gram matrix (lib/base/low_rank.h), are equal
+// to 1e-11 where the scales' ratio is a power of two, else within what one rounding of each element
+// of lora_B explains. What `fitted` has beyond `meant` must be zero. Knows nothing of how repairs
+// are made. Both are read whole. Returns how many deltas were compared; throws Error that names the
+// first that differs, and its row. REQUIRES: both know their gate_up_order where they hold gate_up
+// factors.
 int64_t verify_fit(const Adapter& meant, const Adapter& fitted, int threads);
 
 }  // namespace moelora
