@@ -127,9 +127,10 @@ void FastBatch::enqueue_rank(Linear& l, Projection first) {
     gemm(context_.lane(0), g, tokens ? tokens_ : rows_.rows);
   }
   const int64_t second = first == kGate ? layer.shape.rank[kGate] : side.rank;
+  auto* const tail = l.in.size() == 0 ? nullptr : l.in.data() + side.tail();  // no rows at all
   place_tail(tables_,
-             {l.rank.data(), l.rank_row.data(), side.rank, layer.scales.data(), first, second,
-              l.in.data() + side.tail(), side.columns()},
+             {l.rank.data(), l.rank_row.data(), side.rank, layer.scales.data(), first, second, tail,
+              side.columns()},
              context_.stream());
 }
 
