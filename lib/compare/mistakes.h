@@ -13,7 +13,7 @@ struct DeltaKey;
 // What goes wrong when adapters are converted, packed, exported or trained: the one table of it.
 // Texts and ids are in mistakes.cpp. NUM001 explains factors by it (lib/compare/bits/explain.h),
 // `lora-diff weights` says up to which of them two adapters are the same (weight_distance.h). It
-// includes no more than this, so that the packed check, which shares no code with the converter,
+// includes no more than this, so that the packed check, which works everything out by itself,
 // can name what it found.
 enum class Mistake : uint8_t {
   gate_up_b_exchanged,

@@ -75,7 +75,8 @@ const Rule num001_packed_differs_from_source = {
         "Experts rotated, gate and up exchanged or interleaved, a scale lost or applied twice, "
         "columns of a stacked lora_B in the other order: no shape differs, no server complains, "
         "and the model answers fluently and wrongly. Every element is derived from the source "
-        "again, by code that shares nothing with lora-convert, and compared by its bits; other "
+        "again, by code that works out names, places, casts and scales by itself, and compared by "
+        "its bits; other "
         "factors of the same product (a distance below 1e-7 of its norm) are taken for the same; "
         "what is left is named. Last, both run through "
         "their layers: what each projection of each expert adds must be the same number.",
