@@ -104,11 +104,13 @@ ConvertResult convert_adapter(const std::string& in, const std::string& out,
   if (o.verify)
     folder.verify = [&](const Conversion& conversion, const AdapterFiles& written) {
       o.job.check();
-      const int64_t verified = packed_verifier(in, o.threads)(conversion, written);
+      const Verified verified = packed_verifier(in, o.threads)(conversion, written);
       o.job.check();
       return verified;
     };
-  result.verified = write_conversion(c, out, folder).verified;
+  const WrittenConversion written = write_conversion(c, out, folder);
+  result.verified = written.verified;
+  result.same_product = written.same_product;
   return result;
 }
 

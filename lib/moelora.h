@@ -84,6 +84,7 @@ struct ConvertResult {
   std::string config;               // adapter_config.json; "" for a server's buffers
   std::vector<std::string> notes;   // assumptions, changes and losses, for people
   int64_t verified = 0;             // factors or buffers that were compared
+  int64_t same_product = 0;         // pairs of other values, the same product to 1e-7 of its norm
   bool repaired = false;  // changed for an engine: deltas match the input to within one rounding
   std::string server;     // whose buffers these are: "sglang@0.5.18"
   int64_t tp_rank = 0;    // of which rank

@@ -282,12 +282,16 @@ WrittenConversion write_conversion(const Conversion& c, const std::string& out,
   std::vector<FilePtr> inputs = c.input.files.weights;
   inputs.push_back(File::open(c.input.files.config.where));
   OutputFolder folder(out, std::move(inputs), options.output);
-  WrittenConversion written{write_weights(folder, "adapter_model", c.tensors, options.weights), 0};
+  WrittenConversion written{write_weights(folder, "adapter_model", c.tensors, options.weights)};
   for (const std::string& name : carried_files(c.input.files.folder))
     if (!c.changes || c.changes->left_files.count(name) == 0)
       folder.copy_file(name, (fs::path(c.input.files.folder) / name).string());
   folder.write_text("conversion.json", conversion_report(c, written.weights));
-  if (options.verify) written.verified = options.verify(c, staged_files(c, folder));
+  if (options.verify) {
+    const Verified verified = options.verify(c, staged_files(c, folder));
+    written.verified = verified.factors;
+    written.same_product = verified.same_product;
+  }
   folder.commit("adapter_config.json", c.config.dump() + "\n");
   return written;
 }

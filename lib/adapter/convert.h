@@ -52,9 +52,13 @@ Conversion plan_conversion(Adapter made, const ModelSpec& spec, const PlanOption
 LoadedAdapter read_input(const std::string& in, const PlanOptions& options);
 
 // Looks at a finished conversion before it is published: `written` are its files in the temporary
-// folder. Returns how many factors it compared; what it throws publishes nothing. The one that the
-// tools use is packed_verifier() of lib/numeric.
-using Verifier = std::function<int64_t(const Conversion& conversion, const AdapterFiles& written)>;
+// folder. What it throws publishes nothing. The one that the tools use is packed_verifier() of
+// lib/compare.
+struct Verified {
+  int64_t factors = 0;       // that were compared
+  int64_t same_product = 0;  // pairs of other values, accepted as the same product to 1e-7
+};
+using Verifier = std::function<Verified(const Conversion& conversion, const AdapterFiles& written)>;
 
 struct WriteFolderOptions {
   OutputOptions output;
@@ -64,7 +68,8 @@ struct WriteFolderOptions {
 
 struct WrittenConversion {
   WrittenWeights weights;
-  int64_t verified = 0;  // factors compared; 0 without verify
+  int64_t verified = 0;      // factors compared; 0 without verify
+  int64_t same_product = 0;  // Verified::same_product
 };
 
 // Writes the output folder: weights, carried files (README, tokenizer, chat template),

@@ -61,7 +61,7 @@ Verifier packed_verifier(std::string in, int threads) {
         {written.tensors, written.config.json, written.config.where, {}},
         {source.tensors, source_config, config_path, reading_of(c.input.adapter)}, options);
     check_faults(written.config.where, report.faults, c.changes);
-    return report.factors;
+    return Verified{report.factors, report.same_product};
   };
 }
 

@@ -11,8 +11,8 @@ namespace moelora {
 // was told to be read (--base, --roles, --b-order). Every element must be the source's by its bits
 // and every scale the same double; where the adapter was fitted for an engine
 // (Conversion::changes), scales may be folded into lora_B, products must be the same or, with a
-// repair that rounds, within rounding, and only what was dropped may be missing. Counts factors;
-// throws Error naming the first fault.
+// repair that rounds, within rounding, and only what was dropped may be missing. Counts factors,
+// and pairs of which only the product is the same; throws Error naming the first fault.
 Verifier packed_verifier(std::string in, int threads = 0);
 
 }  // namespace moelora

@@ -197,7 +197,7 @@ BufferConversion plan_buffers(const std::string& in, const BufferOptions& option
 WrittenConversion write_buffers(const BufferConversion& c, const std::string& out,
                                 const WriteBuffersOptions& options) {
   OutputFolder folder(out, c.inputs, options.output);
-  WrittenConversion written{write_weights(folder, kStem, c.buffers, options.weights), 0};
+  WrittenConversion written{write_weights(folder, kStem, c.buffers, options.weights)};
   if (options.verify)
     written.verified = verify(written.weights, folder.staged(), out, options.weights.threads);
   folder.commit("conversion.json", report(c, written.weights));

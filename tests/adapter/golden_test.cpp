@@ -124,7 +124,7 @@ TEST_CASE("a written folder that does not verify is not published") {
   WriteFolderOptions write;
   write.output.durable = false;
   write.verify = [](const Conversion& done, const AdapterFiles& written) {
-    return read_back(done, written, "out");
+    return Verified{read_back(done, written, "out")};
   };
   SUBCASE("sound") {
     CHECK(write_conversion(c, temp.path + "/out", write).verified == 64);

@@ -100,6 +100,25 @@ TEST_CASE("a comparison that cannot be made is an error, not silence") {
   CHECK(found[0].message.find("cannot be compared") != std::string::npos);
 }
 
+TEST_CASE("other factors of the same product are accepted, and said to be") {
+  const RuleResults results = check_specimen("qwen3_moe_per_expert", [](Specimen& s) {
+    s.source = s.adapter();
+    const TensorMap before = s.tensors();
+    for (const auto& [name, tensor] : before) {  // ranks in another order
+      if (name.find("layers.0.mlp.experts.1.up_proj.lora_") == std::string::npos) continue;
+      const int dim = name.find("lora_A") != std::string::npos ? 0 : 1;
+      s.set(name, Tensor::concat(dim, std::vector{tensor.slice(dim, 1, tensor.dim(dim) - 1),
+                                                  tensor.slice(dim, 0, 1)}));
+    }
+  });
+  const auto found = found_by(results, "NUM001");
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].severity == Severity::information);
+  CHECK(found[0].message.starts_with("1 of "));
+  CHECK(found[0].message.ends_with("and the same product to 1e-07 of its norm"));
+  CHECK(found[0].fix.empty());
+}
+
 TEST_CASE("the forward says where it ran, over the base's own weights") {
   ValidateRequest wanted = request("peft_params_swapped_roles", "peft_params");
   wanted.device = DeviceChoice::cpu;

@@ -58,7 +58,7 @@ void check_written(const Golden& g, const Conversion& c) {
   WriteFolderOptions write;
   write.output.durable = false;
   write.verify = [](const Conversion& done, const AdapterFiles& written) {
-    return read_back(done, written, "out");
+    return Verified{read_back(done, written, "out")};
   };
   write_conversion(c, temp.path + "/out", write);
   const std::string layout(c.to != nullptr ? c.to->id : "peft-linear");

@@ -100,11 +100,15 @@ std::string written_text(const ConvertResult& c, const AdapterFlags& flags) {
   text +=
       fmt::format("wrote {}: {} tensors, {}\n", flags.out, c.tensors.size(), size_text(c.bytes));
   if (!flags.verify) return text;
-  return text + fmt::format("verified: {} factors {}\n", c.verified,
-                            c.repaired
-                                ? "as planned; deltas match the input to within one rounding "
-                                  "step"
-                                : "identical");
+  text += fmt::format(
+      "verified: {} factors {}\n", c.verified,
+      c.repaired ? "as planned; deltas match the input to within one rounding step" : "identical");
+  if (c.same_product > 0)
+    text += fmt::format(
+        "verified: {} pairs have other values, and the same product to 1e-07 of "
+        "its norm\n",
+        c.same_product);
+  return text;
 }
 
 int run(const AdapterFlags& flags) {

@@ -30,6 +30,15 @@ packed::Report compared(const RuleContext& context) {
                               options);
 }
 
+void report_same_products(RuleContext& context, const packed::Report& report) {
+  Finding& finding = context.report(
+      fmt::format("{} of {} pairs have other values than the source's, and the same product to "
+                  "1e-07 of its norm",
+                  report.same_product, report.same_bits + report.same_product + report.different));
+  finding.severity = Severity::information;
+  finding.fix = "";
+}
+
 // Who asks for a comparison must not take one that could not be made for a sound adapter.
 void check(RuleContext& context) try {
   const packed::Report report = compared(context);
@@ -37,6 +46,7 @@ void check(RuleContext& context) try {
     Finding& finding = context.report(fault.tensors, fault.text());
     if (fault.mistake == Mistake::rounding) finding.severity = Severity::warning;
   }
+  if (report.same_product > 0) report_same_products(context, report);
   const std::optional<StageReport>& forward = context.subject().forward;
   if (report.sound() && forward && !forward->differences.empty())
     context.report(differences_text(*forward));
