@@ -132,6 +132,7 @@ uint16_t bf16_from_f64(uint64_t bits) { return narrow(bits, kBF16); }
 
 // Every value of a 16-bit type is a float, so all but F64 goes through floats without loss.
 void cast_elements(DType from, DType to, int64_t count, const std::byte* in, std::byte* out) {
+  if (count == 0) return;  // and perhaps no bytes at all
   if (from == DType::F64) return from_doubles(to, count, in, out);
   if (from == DType::F32) return from_floats(to, count, in, out);
   if (to == DType::F32) return to_floats(from, count, in, out);
