@@ -71,7 +71,8 @@ std::optional<bool> says_the_same(const packed::AdapterInput& packed, const Conv
   }
 }
 
-// What was written is what was read, by a check that shares neither names nor index maps with reader and writer.
+// What was written is what was read, by a check that shares neither names nor index maps with
+// reader and writer.
 void require_verified(const Conversion& c) {
   const AdapterFiles& in = c.input.files;
   const packed::AdapterInput itself{in.tensors, in.config.json, "f", reading_of(c.input.adapter)};
