@@ -51,6 +51,13 @@ const Tensor& first_present(const Factor& factor) {
 
 }  // namespace
 
+Adapter::Adapter() = default;
+Adapter::Adapter(const Adapter&) = default;
+Adapter::Adapter(Adapter&&) noexcept = default;
+Adapter& Adapter::operator=(const Adapter&) = default;
+Adapter& Adapter::operator=(Adapter&&) noexcept = default;
+Adapter::~Adapter() = default;
+
 Tensor pad_rank(const Tensor& part, Side side, int64_t rank) {
   const int dim = side == Side::A ? 0 : 1;
   if (part.dim(dim) == rank) return part;

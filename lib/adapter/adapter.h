@@ -76,6 +76,14 @@ struct StackedForm {
 };
 
 struct Adapter {
+  // Compiled once in the source file rather than in every file that uses it.
+  Adapter();
+  Adapter(const Adapter&);
+  Adapter(Adapter&&) noexcept;
+  Adapter& operator=(const Adapter&);
+  Adapter& operator=(Adapter&&) noexcept;
+  ~Adapter();
+
   AdapterConfig config;
   std::map<std::string, DensePair> dense;  // by module path: "model.layers.0.self_attn.q_proj"
   std::map<ExpertKey, ExpertPair> experts;

@@ -161,6 +161,13 @@ const T* first_match(const AdapterConfig& config, std::string_view name,
 
 }  // namespace
 
+AdapterConfig::AdapterConfig() = default;
+AdapterConfig::AdapterConfig(const AdapterConfig&) = default;
+AdapterConfig::AdapterConfig(AdapterConfig&&) noexcept = default;
+AdapterConfig& AdapterConfig::operator=(const AdapterConfig&) = default;
+AdapterConfig& AdapterConfig::operator=(AdapterConfig&&) noexcept = default;
+AdapterConfig::~AdapterConfig() = default;
+
 std::string_view b_order_name(BOrder order) {
   return order == BOrder::rank_major ? "rank-major" : "expert-major";
 }

@@ -27,6 +27,14 @@ std::optional<Roles> parse_roles(std::string_view text);
 // adapter_config.json: the fields a conversion needs, typed; everything else stays in `json` and
 // is written back in place. Patterns keep their order because PEFT takes the first that matches.
 struct AdapterConfig {
+  // Compiled once in the source file rather than in every file that uses it.
+  AdapterConfig();
+  AdapterConfig(const AdapterConfig&);
+  AdapterConfig(AdapterConfig&&) noexcept;
+  AdapterConfig& operator=(const AdapterConfig&);
+  AdapterConfig& operator=(AdapterConfig&&) noexcept;
+  ~AdapterConfig();
+
   Json json;
   std::string where;  // path, for messages
 

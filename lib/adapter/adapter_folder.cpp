@@ -145,6 +145,13 @@ class FolderReader {
 
 }  // namespace
 
+AdapterFolder::AdapterFolder() = default;
+AdapterFolder::AdapterFolder(const AdapterFolder&) = default;
+AdapterFolder::AdapterFolder(AdapterFolder&&) noexcept = default;
+AdapterFolder& AdapterFolder::operator=(const AdapterFolder&) = default;
+AdapterFolder& AdapterFolder::operator=(AdapterFolder&&) noexcept = default;
+AdapterFolder::~AdapterFolder() = default;
+
 bool AdapterFolder::owns(const FolderFile& file) const {
   return std::find(own_files.begin(), own_files.end(), file.name) != own_files.end();
 }

@@ -40,6 +40,14 @@ struct ReadProblem {
 // converts throws the first (open_adapter), what validates reports them all, and a server's
 // simulation takes the headers.
 struct AdapterFolder {
+  // Compiled once in the source file rather than in every file that uses it.
+  AdapterFolder();
+  AdapterFolder(const AdapterFolder&);
+  AdapterFolder(AdapterFolder&&) noexcept;
+  AdapterFolder& operator=(const AdapterFolder&);
+  AdapterFolder& operator=(AdapterFolder&&) noexcept;
+  ~AdapterFolder();
+
   std::string given;  // the path as the user gave it: the folder, or a weights file in it
   std::string folder;
   std::vector<std::string> listing;  // names of the folder's files, sorted

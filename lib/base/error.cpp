@@ -26,6 +26,20 @@ std::string join(const std::string& place, const std::string& what) {
 
 }  // namespace
 
+Hint::Hint(const char* text) : Hint(std::string(text)) {}
+Hint::Hint(std::initializer_list<Part> parts) : parts_(parts) {}
+Hint::Hint(const Hint&) = default;
+Hint::Hint(Hint&&) noexcept = default;
+Hint& Hint::operator=(const Hint&) = default;
+Hint& Hint::operator=(Hint&&) noexcept = default;
+Hint::~Hint() = default;
+
+Error::Error(const Error&) = default;
+Error::Error(Error&&) noexcept = default;
+Error& Error::operator=(const Error&) = default;
+Error& Error::operator=(Error&&) noexcept = default;
+Error::~Error() = default;
+
 std::string_view option_name(Option option) { return kNames[static_cast<size_t>(option)]; }
 
 std::string default_flag(Option option) { return fmt::format("--{}", option_name(option)); }

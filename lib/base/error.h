@@ -79,9 +79,16 @@ class Hint {
   };
 
   Hint() = default;
-  Hint(const char* text) : Hint(std::string(text)) {}
+  Hint(const char* text);
   Hint(std::string text);
-  Hint(std::initializer_list<Part> parts) : parts_(parts) {}
+  Hint(std::initializer_list<Part> parts);
+
+  // Compiled once in the source file rather than in every file that uses it.
+  Hint(const Hint&);
+  Hint(Hint&&) noexcept;
+  Hint& operator=(const Hint&);
+  Hint& operator=(Hint&&) noexcept;
+  ~Hint();
 
   friend Hint operator+(Hint first, Hint second);
 
@@ -104,6 +111,13 @@ class Error : public std::runtime_error {
   Error(std::string where, std::string what, Hint hint = {});
   Error(const char* where, std::string what, Hint hint = {});
   Error(Option option, std::string what, Hint hint = {});
+
+  // Compiled once in the source file rather than in every file that uses it.
+  Error(const Error&);
+  Error(Error&&) noexcept;
+  Error& operator=(const Error&);
+  Error& operator=(Error&&) noexcept;
+  ~Error();
 
   const Location& location() const { return location_; }
   std::string where() const { return location_.text(); }

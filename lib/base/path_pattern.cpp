@@ -38,6 +38,13 @@ bool ends_in(std::string_view path, std::string_view key) {
 
 }  // namespace
 
+PathPatterns::PathPatterns() = default;
+PathPatterns::PathPatterns(const PathPatterns&) = default;
+PathPatterns::PathPatterns(PathPatterns&&) noexcept = default;
+PathPatterns& PathPatterns::operator=(const PathPatterns&) = default;
+PathPatterns& PathPatterns::operator=(PathPatterns&&) noexcept = default;
+PathPatterns::~PathPatterns() = default;
+
 PythonRegex PathPatterns::expression(size_t index) const {
   const std::string& key = keys_[index];
   try {

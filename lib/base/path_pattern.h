@@ -19,6 +19,14 @@ namespace moelora {
 // them cost nothing per path; '.' is any character in them too.
 class PathPatterns {
  public:
+  // Compiled once in the source file rather than in every file that uses it.
+  PathPatterns();
+  PathPatterns(const PathPatterns&);
+  PathPatterns(PathPatterns&&) noexcept;
+  PathPatterns& operator=(const PathPatterns&);
+  PathPatterns& operator=(PathPatterns&&) noexcept;
+  ~PathPatterns();
+
   void add(std::string key);
   void clear() { *this = {}; }
 

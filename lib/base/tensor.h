@@ -30,6 +30,14 @@ class Tensor {
  public:
   Tensor() = default;
   Tensor(SourcePtr source, Shape shape);  // REQUIRES: source->elements() == product(shape)
+
+  // Compiled once in the source file rather than in every file that uses it.
+  Tensor(const Tensor&);
+  Tensor(Tensor&&) noexcept;
+  Tensor& operator=(const Tensor&);
+  Tensor& operator=(Tensor&&) noexcept;
+  ~Tensor();
+
   // Element (i0, i1, ..) is element offset + sum(i_d * stride_d) of the source. REQUIRES: one
   // stride per dim, none negative, and the last element lies within the source.
   static Tensor strided(SourcePtr source, Shape shape, std::vector<int64_t> stride,

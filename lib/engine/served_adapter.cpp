@@ -13,6 +13,13 @@ std::string last_component(const std::string& folder) {
 
 }  // namespace
 
+ServedAdapter::ServedAdapter() = default;
+ServedAdapter::ServedAdapter(const ServedAdapter&) = default;
+ServedAdapter::ServedAdapter(ServedAdapter&&) noexcept = default;
+ServedAdapter& ServedAdapter::operator=(const ServedAdapter&) = default;
+ServedAdapter& ServedAdapter::operator=(ServedAdapter&&) noexcept = default;
+ServedAdapter::~ServedAdapter() = default;
+
 ServedAdapter served_adapter(const AdapterFolder& folder) {
   ServedAdapter out;
   out.name = last_component(folder.folder);

@@ -27,6 +27,14 @@ struct WeightFile {
 // value. `config` is what adapter_config.json holds, unchecked: engines look at it as the server's
 // own code does.
 struct ServedAdapter {
+  // Compiled once in the source file rather than in every file that uses it.
+  ServedAdapter();
+  ServedAdapter(const ServedAdapter&);
+  ServedAdapter(ServedAdapter&&) noexcept;
+  ServedAdapter& operator=(const ServedAdapter&);
+  ServedAdapter& operator=(ServedAdapter&&) noexcept;
+  ~ServedAdapter();
+
   std::string name;         // as the server's messages call it: the folder's last component
   std::string folder;       // as its messages print it
   bool has_config = false;  // adapter_config.json exists and is JSON

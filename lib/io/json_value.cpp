@@ -105,6 +105,12 @@ bool same_members(const Json::Members& a, const Json::Members& b) {
 
 }  // namespace
 
+Json::Json(const Json&) = default;
+Json::Json(Json&&) noexcept = default;
+Json& Json::operator=(const Json&) = default;
+Json& Json::operator=(Json&&) noexcept = default;
+Json::~Json() = default;
+
 Json::Json(bool value) : kind_(Kind::boolean), boolean_(value) {}
 Json::Json(int64_t value)
     : kind_(Kind::integer), integer_(value), text_(fmt::format("{}", value)) {}

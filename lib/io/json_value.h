@@ -26,6 +26,14 @@ class Json {
   Json(const char* value) : Json(std::string(value)) {}
   Json(std::string value);
   Json(std::string_view value) : Json(std::string(value)) {}
+
+  // Compiled once in the source file rather than in every file that uses it.
+  Json(const Json&);
+  Json(Json&&) noexcept;
+  Json& operator=(const Json&);
+  Json& operator=(Json&&) noexcept;
+  ~Json();
+
   static Json array(std::vector<Json> items = {});
   static Json object(Members members = {});
   static Json strings(const std::vector<std::string>& items);

@@ -89,6 +89,13 @@ constexpr std::string_view kLayer = "{layer}";
 
 }  // namespace
 
+ModelSpec::ModelSpec() = default;
+ModelSpec::ModelSpec(const ModelSpec&) = default;
+ModelSpec::ModelSpec(ModelSpec&&) noexcept = default;
+ModelSpec& ModelSpec::operator=(const ModelSpec&) = default;
+ModelSpec& ModelSpec::operator=(ModelSpec&&) noexcept = default;
+ModelSpec::~ModelSpec() = default;
+
 std::vector<StoredProjection> stored_projections(const ExpertStorage& s) {
   std::vector<StoredProjection> out;
   for (const StoredProjection& p :

@@ -72,6 +72,14 @@ struct PeftFacts {
 // The only place that knows how configs spell their keys.
 class ModelSpec {
  public:
+  // Compiled once in the source file rather than in every file that uses it.
+  ModelSpec();
+  ModelSpec(const ModelSpec&);
+  ModelSpec(ModelSpec&&) noexcept;
+  ModelSpec& operator=(const ModelSpec&);
+  ModelSpec& operator=(ModelSpec&&) noexcept;
+  ~ModelSpec();
+
   std::string family;        // "gpt_oss": the file name in schemas/models
   std::string model_type;    // as the config says
   std::string architecture;  // architectures[0], "" when absent

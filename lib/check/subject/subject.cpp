@@ -27,6 +27,13 @@ std::optional<Error> error_of(F&& step) {
 
 }  // namespace
 
+Subject::Subject() = default;
+Subject::Subject(const Subject&) = default;
+Subject::Subject(Subject&&) noexcept = default;
+Subject& Subject::operator=(const Subject&) = default;
+Subject& Subject::operator=(Subject&&) noexcept = default;
+Subject::~Subject() = default;
+
 Subject open_subject(const std::string& path) {
   Subject out;
   static_cast<AdapterFolder&>(out) = read_adapter_folder(path);

@@ -19,6 +19,14 @@ namespace moelora {
 // An adapter that is checked: first what lies on disk (or what a specimen says lies there), then
 // what it means. Nothing here throws for what a user's adapter does wrong.
 struct Subject : AdapterFolder {
+  // Compiled once in the source file rather than in every file that uses it.
+  Subject();
+  Subject(const Subject&);
+  Subject(Subject&&) noexcept;
+  Subject& operator=(const Subject&);
+  Subject& operator=(Subject&&) noexcept;
+  ~Subject();
+
   // What it means; filled by interpret().
   TensorMap tensors;  // the adapter's own, moved out of `files`: of main_file or its shards
   std::optional<AdapterConfig> parsed_config;  // nullopt: `config_error` says why
