@@ -161,13 +161,6 @@ std::optional<BaseModel> base_of_name(const std::string& name, const std::vector
 
 }  // namespace
 
-BaseModel::BaseModel() = default;
-BaseModel::BaseModel(const BaseModel&) = default;
-BaseModel::BaseModel(BaseModel&&) noexcept = default;
-BaseModel& BaseModel::operator=(const BaseModel&) = default;
-BaseModel& BaseModel::operator=(BaseModel&&) noexcept = default;
-BaseModel::~BaseModel() = default;
-
 BaseModel open_base(const std::string& base, const std::vector<std::string>& model_specs) {
   const std::vector<Family> families = read_families(model_specs);
   std::error_code ignored;

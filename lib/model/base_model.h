@@ -11,14 +11,6 @@ namespace moelora {
 
 // A base model as --base names it.
 struct BaseModel {
-  // Compiled once in the source file rather than in every file that uses it.
-  BaseModel();
-  BaseModel(const BaseModel&);
-  BaseModel(BaseModel&&) noexcept;
-  BaseModel& operator=(const BaseModel&);
-  BaseModel& operator=(BaseModel&&) noexcept;
-  ~BaseModel();
-
   ModelSpec spec;
   Json config;
   std::string origin;  // "built-in config of openai/gpt-oss-20b", "base/config.json", ...
