@@ -1,9 +1,8 @@
 #include "lib/moelora.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
-#include <array>
 #include <filesystem>
 
 #include "lib/adapter/convert.h"
@@ -23,10 +22,11 @@
 namespace moelora {
 namespace {
 
-// ---- convert
-// -------------------------------------------------------------------------------------
+// ---- convert ------------------------------------------------------------------------------------
 
-WriteFolderOptions folder_of(const ConvertOptions& o) {
+// Of ConvertOptions or WriteAdapterOptions.
+template <class Options>
+WriteFolderOptions folder_of(const Options& o) {
   WriteFolderOptions out;
   out.output = {o.force, o.sync};
   out.weights.threads = o.threads;
@@ -149,12 +149,7 @@ ConvertResult convert_to_buffers(const std::string& in, const std::string& out,
   return result;
 }
 
-// ---- validate
-// ------------------------------------------------------------------------------------
-
-Project project_of(const ValidateOptions& o) {
-  return o.project.empty() ? Project{} : read_project(o.project);
-}
+// ---- validate -----------------------------------------------------------------------------------
 
 std::vector<EngineChoice> choices(const std::vector<std::string>& engines) {
   std::vector<EngineChoice> out;
@@ -182,7 +177,7 @@ ServerOptions server_of(const ValidateOptions& o, const Project& project,
 }
 
 DeviceChoice device_of(const std::string& device) {
-  constexpr std::array<std::string_view, 3> kDevices = {"auto", "cpu", "cuda"};
+  constexpr std::string_view kDevices[] = {"auto", "cpu", "cuda"};
   if (device == "auto") return DeviceChoice::automatic;
   if (device == "cpu") return DeviceChoice::cpu;
   if (device == "cuda") return DeviceChoice::cuda;
@@ -193,7 +188,7 @@ DeviceChoice device_of(const std::string& device) {
 ValidateRequest request_of(const std::vector<std::string>& adapters, const ValidateOptions& o) {
   if (!o.source.empty() && !o.numeric)
     throw Error(Option::source, "requires numeric checks", {"add ", Option::numeric});
-  Project project = project_of(o);
+  Project project = o.project.empty() ? Project{} : read_project(o.project);
   ValidateRequest out;
   out.adapters = adapters;
   out.engines = choices(o.engines.empty() ? project.engines : o.engines);
@@ -211,12 +206,12 @@ ValidateRequest request_of(const std::vector<std::string>& adapters, const Valid
   return out;
 }
 
-}  // namespace
+Report report_of(const Validation& validation, const ReportOptions& options) {
+  const ValidationReport& result = *validation.details;
+  return {result.deployment, result.results, result.waived, options};
+}
 
-// What a report is printed from.
-struct ValidationDetails {
-  ValidationReport result;
-};
+}  // namespace
 
 Adapter load(const std::string& path, const LoadOptions& options) {
   options.job.check();
@@ -239,13 +234,8 @@ void write(const Adapter& adapter, const std::string& out, const WriteAdapterOpt
         new_config(adapter.config.base_model.empty() ? o.base : adapter.config.base_model,
                    adapter.config.r, adapter.config.lora_alpha, adapter.config.use_rslora);
   if (made.expert_count == 0 && !made.experts.empty()) made.expert_count = base.spec.experts;
-  WriteFolderOptions folder;
-  folder.output = {o.force, o.sync};
-  folder.weights.threads = o.threads;
-  folder.weights.max_shard_size = o.max_shard_size;
-  folder.weights.job = o.job;
   o.job.check();
-  write_adapter(plan_conversion(std::move(made), base.spec, plan), out, folder);
+  write_adapter(plan_conversion(std::move(made), base.spec, plan), out, folder_of(o));
 }
 
 ConvertResult convert(const std::string& in, const std::string& out,
@@ -262,10 +252,9 @@ bool Validation::fails(Severity severity) const {
 
 Validation validate(const std::vector<std::string>& adapters, const ValidateOptions& options) {
   const ValidateRequest request = request_of(adapters, options);
-  const auto details =
-      std::make_shared<const ValidationDetails>(ValidationDetails{validate(request)});
-  const ValidationReport& result = details->result;
   Validation out;
+  out.details = std::make_shared<const ValidationReport>(validate(request));
+  const ValidationReport& result = *out.details;
   out.adapters = adapters;
   out.findings = result.results.findings;
   for (const Waived& waived : result.waived)
@@ -277,18 +266,8 @@ Validation validate(const std::vector<std::string>& adapters, const ValidateOpti
     out.unused_ignores.push_back(
         fmt::format("{}: nothing to ignore: {} found nothing", waiver->from, waiver->rule->id));
   out.rules_run = result.results.rules_run;
-  out.details = details;
   return out;
 }
-
-namespace {
-
-Report report_of(const Validation& validation, const ReportOptions& options) {
-  const ValidationReport& result = validation.details->result;
-  return {result.deployment, result.results, result.waived, options};
-}
-
-}  // namespace
 
 std::string report(const Validation& validation, std::string_view format,
                    const ReportOptions& options) {

@@ -115,7 +115,7 @@ struct IgnoredFinding {
   std::string reason, from;  // from: "ignore FMT004", ".moelora.json:3:5"
 };
 
-struct ValidationDetails;
+struct ValidationReport;  // lib/check/validate.h
 
 struct Validation {
   std::vector<std::string> adapters;  // as given
@@ -125,7 +125,7 @@ struct Validation {
   std::vector<std::string> notes;                            // what was assumed
   std::vector<std::string> unused_ignores;  // "--ignore FMT004: nothing to ignore: ..."
   int64_t rules_run = 0;
-  std::shared_ptr<const ValidationDetails> details;  // for report()
+  std::shared_ptr<const ValidationReport> details;  // for report()
 
   // Whether a finding that is not ignored is at least this severe.
   bool fails(Severity severity = Severity::error) const;

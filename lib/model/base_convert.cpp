@@ -4,9 +4,9 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <filesystem>
+#include <iterator>
 #include <set>
 #include <string_view>
 
@@ -16,7 +16,6 @@
 #include "lib/io/tensor_writer.h"
 #include "lib/io/weights.h"
 #include "lib/model/base_model.h"
-#include "lib/model/base_verify.h"
 #include "lib/model/expert_tensors.h"
 
 namespace moelora {
@@ -24,21 +23,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A file of a model folder that goes along unchanged: tokenizer, chat template, licence.
-struct CarriedFile {
-  std::string name, path;
-};
-
 constexpr uint64_t kMaxCarriedBytes = 256u << 20;
 
 bool is_weights(std::string_view name) {
-  static constexpr std::array<std::string_view, 9> kEndings = {
-      ".safetensors", ".safetensors.index.json",
-      ".bin",         ".bin.index.json",
-      ".pt",          ".pth",
-      ".gguf",        ".h5",
-      ".msgpack"};
-  return std::any_of(kEndings.begin(), kEndings.end(),
+  constexpr std::string_view kEndings[] = {".safetensors", ".safetensors.index.json",
+                                           ".bin",         ".bin.index.json",
+                                           ".pt",          ".pth",
+                                           ".gguf",        ".h5",
+                                           ".msgpack"};
+  return std::any_of(std::begin(kEndings), std::end(kEndings),
                      [&](std::string_view end) { return name.ends_with(end); });
 }
 
@@ -48,25 +41,21 @@ bool is_carried(const fs::directory_entry& entry, const std::string& name) {
          entry.file_size(error) <= kMaxCarriedBytes && !is_weights(name);
 }
 
-// The files of `folder` except config.json, weights and their indexes, in order of name. What is
-// neither weights nor carried along (folders, files above kMaxCarriedBytes, hidden files) is added
-// to `left_out`.
-std::vector<CarriedFile> other_files(const std::string& folder,
+// The files of `folder` that go along unchanged (tokenizer, chat template, license), in order of
+// name. What else is neither config.json nor converted (other weights, folders, files above
+// kMaxCarriedBytes, hidden files) is added to `left_out`.
+std::vector<std::string> other_files(const std::string& folder,
                                      std::vector<std::string>& left_out) {
-  std::vector<CarriedFile> out;
+  std::vector<std::string> out;
   std::error_code error;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
     const std::string name = entry.path().filename().string();
     const bool converted = name == "config.json" || name.ends_with(".safetensors") ||
                            name.ends_with(".safetensors.index.json");
     if (converted) continue;
-    if (is_carried(entry, name))
-      out.push_back({name, entry.path().string()});
-    else
-      left_out.push_back(name);
+    (is_carried(entry, name) ? out : left_out).push_back(name);
   }
-  std::sort(out.begin(), out.end(),
-            [](const CarriedFile& a, const CarriedFile& b) { return a.name < b.name; });
+  std::sort(out.begin(), out.end());
   std::sort(left_out.begin(), left_out.end());
   return out;
 }
@@ -99,7 +88,7 @@ class Converter {
     describe(split);
     const TensorMap tensors = output(split);
     refuse_no_change(tensors);
-    const std::vector<CarriedFile> files = other_files(base_.folder, report_.left_out);
+    const std::vector<std::string> files = other_files(base_.folder, report_.left_out);
     if (!options_.dry_run) write(tensors, files);
     return std::move(report_);
   }
@@ -149,7 +138,7 @@ class Converter {
                                       : fused_storage(base_.spec);
     TensorMap out = split.rest;
     for (const ExpertLayer& experts : split.experts) add_experts(experts, base_.spec, storage, out);
-    if (options_.to_bf16) cast(out);
+    if (options_.to_bf16) out = cast(out);
     std::set<std::string> changes;
     for (const auto& [name, tensor] : out) {
       report_.bytes += tensor.bytes();
@@ -161,15 +150,11 @@ class Converter {
     return out;
   }
 
-  static void cast(TensorMap& tensors) {
-    TensorMap kept;
-    for (auto it = tensors.begin(); it != tensors.end();) {
-      auto next = std::next(it);
-      if (stays_as_it_is(it->first)) kept.insert(tensors.extract(it));
-      it = next;
-    }
-    tensors = cast_tensors(tensors, DType::BF16);
-    tensors.merge(kept);
+  static TensorMap cast(const TensorMap& tensors) {
+    TensorMap out = cast_tensors(tensors, DType::BF16);
+    for (const auto& [name, tensor] : tensors)
+      if (stays_as_it_is(name)) out[name] = tensor;
+    return out;
   }
 
   void refuse_no_change(const TensorMap& out) const {
@@ -198,7 +183,7 @@ class Converter {
     return out;
   }
 
-  void write(const TensorMap& tensors, const std::vector<CarriedFile>& files) {
+  void write(const TensorMap& tensors, const std::vector<std::string>& files) {
     std::vector<FilePtr> inputs;
     for (const SafetensorsFile& file : weights_.files) inputs.push_back(file.file);
     OutputFolder folder(options_.out, inputs, {options_.force, options_.durable});
@@ -206,9 +191,9 @@ class Converter {
     write_options.max_shard_size = options_.max_shard_size;
     write_options.threads = options_.threads;
     report_.files = write_weights(folder, "model", tensors, write_options).files;
-    for (const CarriedFile& file : files) {
-      folder.copy_file(file.name, file.path);
-      report_.files.push_back(file.name);
+    for (const std::string& file : files) {
+      folder.copy_file(file, (fs::path(base_.folder) / file).string());
+      report_.files.push_back(file);
     }
     if (options_.verify) verify(folder.staged());
     folder.commit("config.json", config().dump() + "\n");

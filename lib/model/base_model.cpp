@@ -1,7 +1,6 @@
 #include "lib/model/base_model.h"
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cctype>
@@ -61,23 +60,22 @@ bool is_commit(const std::string& text) {
                                       [](unsigned char c) { return std::isalnum(c) != 0; });
 }
 
-// The snapshot of a hub model ("org/name") in the local cache.
-struct HubSnapshot {
-  std::string folder;  // "" when there is none
-  std::string tried;   // then: where it was looked for and what was missing
-};
-
-HubSnapshot find_hub_snapshot(const std::string& name) {
-  if (!is_hub_name(name)) return {"", "it is not a hub name either"};
+// The folder of a hub model's snapshot in the local cache; nullopt when there is none, and `tried`
+// gains what was missing.
+std::optional<std::string> find_hub_snapshot(const std::string& name, std::string& tried) {
+  if (!is_hub_name(name)) {
+    tried += "; it is not a hub name either";
+    return std::nullopt;
+  }
   const fs::path repository = cache_folder() / repository_folder(name);
-  const fs::path ref = repository / "refs" / "main";
-  const std::string commit = first_word(ref);
-  if (!is_commit(commit)) return {"", fmt::format("the hub cache has no {}", ref.string())};
-  const fs::path snapshot = repository / "snapshots" / commit;
-  std::error_code ignored;
-  if (!fs::is_directory(snapshot, ignored))
-    return {"", fmt::format("the hub cache has no {}", snapshot.string())};
-  return {snapshot.string(), ""};
+  fs::path missing = repository / "refs" / "main";
+  if (const std::string commit = first_word(missing); is_commit(commit)) {
+    missing = repository / "snapshots" / commit;
+    std::error_code ignored;
+    if (fs::is_directory(missing, ignored)) return missing.string();
+  }
+  tried += fmt::format("; the hub cache has no {}", missing.string());
+  return std::nullopt;
 }
 
 struct BuiltinModel {
@@ -86,19 +84,17 @@ struct BuiltinModel {
   Json config;
 };
 
-std::vector<BuiltinModel> read_builtins() {
-  std::vector<BuiltinModel> out;
-  for (const auto& [name, text] : embedded_builtin_files()) {
-    const std::string where = "schemas/builtin_models/" + name + ".json";
-    const Json json = parse_json(text, where);
-    const JsonView view(json, where);
-    out.push_back({view.at("names").strings(), where, view.at("config").json()});
-  }
-  return out;
-}
-
 const std::vector<BuiltinModel>& builtins() {
-  static const std::vector<BuiltinModel> all = read_builtins();
+  static const std::vector<BuiltinModel> all = [] {
+    std::vector<BuiltinModel> out;
+    for (const auto& [name, text] : embedded_builtin_files()) {
+      const std::string where = "schemas/builtin_models/" + name + ".json";
+      const Json json = parse_json(text, where);
+      const JsonView view(json, where);
+      out.push_back({view.at("names").strings(), where, view.at("config").json()});
+    }
+    return out;
+  }();
   return all;
 }
 
@@ -131,19 +127,13 @@ BaseModel base_of(Json config, const std::string& where, std::string origin, std
   return out;
 }
 
-BaseModel base_of_file(const std::string& path, std::string folder,
-                       const std::vector<Family>& families) {
-  return base_of(read_json_file(path), path, path, std::move(folder), families);
-}
-
 BaseModel base_of_path(const std::string& path, const std::vector<Family>& families) {
-  if (!fs::is_directory(path)) return base_of_file(path, "", families);
+  if (!fs::is_directory(path)) return base_of(read_json_file(path), path, path, "", families);
   const std::string config = (fs::path(path) / "config.json").string();
-  if (!fs::exists(config)) {
+  if (!fs::exists(config))
     throw Error(path, "this folder has no config.json",
                 "name the model's folder, or its config.json");
-  }
-  return base_of_file(config, path, families);
+  return base_of(read_json_file(config), config, config, path, families);
 }
 
 // `tried` collects what was looked at, for the message.
@@ -153,10 +143,8 @@ std::optional<BaseModel> base_of_name(const std::string& name, const std::vector
     return base_of(builtin->config, builtin->where, "built-in config of " + builtin->names.front(),
                    "", families);
   tried += "no built-in model has this name";
-  const HubSnapshot snapshot = find_hub_snapshot(name);
-  if (!snapshot.folder.empty()) return base_of_path(snapshot.folder, families);
-  tried += "; " + snapshot.tried;
-  return std::nullopt;
+  const auto snapshot = find_hub_snapshot(name, tried);
+  return snapshot ? std::optional(base_of_path(*snapshot, families)) : std::nullopt;
 }
 
 }  // namespace

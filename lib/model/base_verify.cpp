@@ -1,6 +1,4 @@
-#include "lib/model/base_verify.h"
-
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <atomic>
@@ -10,8 +8,8 @@
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
 #include "lib/base/parallel.h"
+#include "lib/model/base_convert.h"
 #include "lib/model/expert_tensors.h"
-#include "lib/model/model_spec.h"
 #include "lib/model/mxfp4.h"
 #include "lib/model/rename.h"
 
@@ -25,91 +23,11 @@ std::string name_of(const ExpertStorage& storage, Projection projection) {
   return {};
 }
 
-std::string numbered_name(const ExpertStorage& storage, const WhichExpert& w,
-                          std::string_view what) {
-  return fmt::format("{}.{}.{}.{}", with_layer(storage.stem, w.layer), w.expert,
-                     name_of(storage, w.projection), what);
-}
-
-std::string batched_name(const ExpertStorage& storage, const WhichExpert& w, bool& fused) {
-  fused = w.projection != Projection::down && !storage.gate_up.empty();
-  return fmt::format("{}.{}", with_layer(storage.stem, w.layer),
-                     name_of(storage, fused ? Projection::gate_up : w.projection));
-}
-
-}  // namespace
-
-std::vector<ExpertStorage> PlainExperts::storages() const {
-  return {per_expert_storage(spec_), spec_.hub, spec_.memory};
-}
-
-bool PlainExperts::has_layer(int layer) const {
-  return weight({layer, 0, Projection::down}).has_value();
-}
-
-std::optional<ExpertMatrix> PlainExperts::weight(const WhichExpert& w) const {
-  for (const ExpertStorage& storage : storages()) {
-    if (storage.numbered) {
-      if (auto found = whole(numbered_name(storage, w, "weight"))) return found;
-    } else if (auto found = batched(storage, w)) {
-      return found;
-    }
-  }
-  return std::nullopt;
-}
-
-std::optional<ExpertMatrix> PlainExperts::bias(const WhichExpert& w) const {
-  for (const ExpertStorage& storage : storages()) {
-    if (storage.numbered) {
-      if (auto found = whole(numbered_name(storage, w, "bias"))) return found;
-      continue;
-    }
-    bool fused = false;
-    const std::string name = batched_name(storage, w, fused) + "_bias";
-    const auto found = tensors_.find(name);
-    if (found == tensors_.end()) continue;
-    const Tensor row = found->second.select(0, w.expert);
-    return pick(row.dtype(), row.read(), w, fused, 1, false);
-  }
-  return std::nullopt;
-}
-
-std::optional<ExpertMatrix> PlainExperts::whole(const std::string& name) const {
-  const auto found = tensors_.find(name);
-  if (found == tensors_.end()) return std::nullopt;
-  return ExpertMatrix{found->second.dtype(), found->second.read()};
-}
-
-std::optional<ExpertMatrix> PlainExperts::batched(const ExpertStorage& storage,
-                                                  const WhichExpert& w) const {
-  bool fused = false;
-  const std::string name = batched_name(storage, w, fused);
-  const int64_t columns = spec_.in_dim(w.projection);
-  if (tensors_.count(name + "_blocks") != 0) {
-    return pick(DType::BF16, decoded(name, w.expert), w, fused, columns, false);
-  }
-  const auto found = tensors_.find(name);
-  if (found == tensors_.end()) return std::nullopt;
-  const Tensor slice = found->second.select(0, w.expert);
-  return pick(slice.dtype(), slice.read(), w, fused, columns, storage.axes == ExpertAxes::in_out);
-}
-
-std::vector<std::byte> PlainExperts::decoded(const std::string& name, int64_t expert) const {
-  const auto blocks = tensors_.at(name + "_blocks").select(0, expert).read();
-  const auto scales = tensors_.at(name + "_scales").select(0, expert).read();
-  std::vector<std::byte> out(scales.size() * kMxfp4Block * 2);
-  mxfp4_decode_simple(reinterpret_cast<const uint8_t*>(blocks.data()),
-                      reinterpret_cast<const uint8_t*>(scales.data()),
-                      static_cast<int64_t>(scales.size()), reinterpret_cast<uint16_t*>(out.data()));
-  return out;
-}
-
 // Rows of one projection out of an expert's [rows, columns] or, with in_out, [columns, rows].
-ExpertMatrix PlainExperts::pick(DType dtype, const std::vector<std::byte>& from,
-                                const WhichExpert& w, bool fused, int64_t columns,
-                                bool in_out) const {
-  const int64_t rows = spec_.out_dim(w.projection), all_rows = fused ? 2 * rows : rows;
-  const bool interleaved = spec_.gate_up_order == GateUpOrder::interleaved;
+ExpertMatrix pick(const ModelSpec& spec, DType dtype, const std::vector<std::byte>& from,
+                  const WhichExpert& w, bool fused, int64_t columns, bool in_out) {
+  const int64_t rows = spec.out_dim(w.projection), all_rows = fused ? 2 * rows : rows;
+  const bool interleaved = spec.gate_up_order == GateUpOrder::interleaved;
   const int64_t second = w.projection == Projection::up ? 1 : 0;
   const auto width = static_cast<size_t>(dtype_bytes(dtype));
   ExpertMatrix out = {dtype, std::vector<std::byte>(static_cast<size_t>(rows * columns) * width)};
@@ -122,6 +40,54 @@ ExpertMatrix PlainExperts::pick(DType dtype, const std::vector<std::byte>& from,
       std::memcpy(to, from.data() + static_cast<size_t>(at) * width, run);
     }
   }
+  return out;
+}
+
+}  // namespace
+
+bool PlainExperts::has_layer(int layer) const {
+  return weight({layer, 0, Projection::down}).has_value();
+}
+
+std::optional<ExpertMatrix> PlainExperts::find(const WhichExpert& w, bool bias) const {
+  for (const ExpertStorage& storage : {per_expert_storage(spec_), spec_.hub, spec_.memory})
+    if (auto found = storage.numbered ? numbered(storage, w, bias) : batched(storage, w, bias))
+      return found;
+  return std::nullopt;
+}
+
+std::optional<ExpertMatrix> PlainExperts::numbered(const ExpertStorage& storage,
+                                                   const WhichExpert& w, bool bias) const {
+  const auto found =
+      tensors_.find(fmt::format("{}.{}.{}.{}", with_layer(storage.stem, w.layer), w.expert,
+                                name_of(storage, w.projection), bias ? "bias" : "weight"));
+  if (found == tensors_.end()) return std::nullopt;
+  return ExpertMatrix{found->second.dtype(), found->second.read()};
+}
+
+std::optional<ExpertMatrix> PlainExperts::batched(const ExpertStorage& storage,
+                                                  const WhichExpert& w, bool bias) const {
+  const bool fused = w.projection != Projection::down && !storage.gate_up.empty();
+  const std::string name = fmt::format("{}.{}{}", with_layer(storage.stem, w.layer),
+                                       name_of(storage, fused ? Projection::gate_up : w.projection),
+                                       bias ? "_bias" : "");
+  const int64_t columns = bias ? 1 : spec_.in_dim(w.projection);
+  if (tensors_.contains(name + "_blocks"))
+    return pick(spec_, DType::BF16, decoded(name, w.expert), w, fused, columns, false);
+  const auto found = tensors_.find(name);
+  if (found == tensors_.end()) return std::nullopt;
+  const Tensor slice = found->second.select(0, w.expert);
+  return pick(spec_, slice.dtype(), slice.read(), w, fused, columns,
+              !bias && storage.axes == ExpertAxes::in_out);
+}
+
+std::vector<std::byte> PlainExperts::decoded(const std::string& name, int64_t expert) const {
+  const auto blocks = tensors_.at(name + "_blocks").select(0, expert).read();
+  const auto scales = tensors_.at(name + "_scales").select(0, expert).read();
+  std::vector<std::byte> out(scales.size() * kMxfp4Block * 2);
+  mxfp4_decode_simple(reinterpret_cast<const uint8_t*>(blocks.data()),
+                      reinterpret_cast<const uint8_t*>(scales.data()),
+                      static_cast<int64_t>(scales.size()), reinterpret_cast<uint16_t*>(out.data()));
   return out;
 }
 

@@ -1,8 +1,8 @@
 #include "lib/model/expert_tensors.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
-#include <algorithm>
+#include <array>
 #include <cctype>
 #include <set>
 
@@ -37,16 +37,14 @@ class ExpertReader {
       : tensors_(tensors), spec_(spec), where_(where) {}
 
   SplitExperts split() {
+    std::map<int, ExpertLayer> experts;
+    for (const ExpertStorage& storage : storages_)
+      for (const int layer : layers_of(storage))
+        if (!experts.contains(layer)) experts.emplace(layer, read(storage, layer));
     SplitExperts out;
-    for (const ExpertStorage& storage : {spec_.hub, spec_.memory, per_expert_storage(spec_)}) {
-      for (const int layer : layers_of(storage)) {
-        if (read_layers_.insert(layer).second) out.experts.push_back(read(storage, layer));
-      }
-    }
-    std::sort(out.experts.begin(), out.experts.end(),
-              [](const ExpertLayer& a, const ExpertLayer& b) { return a.layer < b.layer; });
+    for (auto& [layer, read] : experts) out.experts.push_back(std::move(read));
     for (const auto& [name, tensor] : tensors_) {
-      if (used_.count(name) != 0) continue;
+      if (used_.contains(name)) continue;
       refuse_expert(name);
       out.rest.emplace(name, tensor);
     }
@@ -54,25 +52,21 @@ class ExpertReader {
   }
 
  private:
-  static bool starts_with(const std::string& text, const std::string& start) {
-    return text.rfind(start, 0) == 0;
-  }
-
-  static bool is_of(const ExpertStorage& storage, const std::string& rest) {
-    if (rest.empty()) return false;
-    if (storage.numbered) return std::isdigit(static_cast<unsigned char>(rest[0])) != 0;
-    for (const StoredProjection& p : stored_projections(storage)) {
-      if (starts_with(rest, p.name.substr(0, p.name.find('.')))) return true;
-    }
-    return false;
+  // The layer whose experts the tensor belongs to; -1 for none.
+  static int layer_of(const ExpertStorage& storage, const std::string& name) {
+    const auto [layer, rest] = split_stem(name, storage.stem);
+    if (layer < 0 || rest.empty()) return -1;
+    if (storage.numbered)
+      return std::isdigit(static_cast<unsigned char>(rest[0])) != 0 ? layer : -1;
+    for (const StoredProjection& p : stored_projections(storage))
+      if (rest.starts_with(p.name.substr(0, p.name.find('.')))) return layer;
+    return -1;
   }
 
   std::set<int> layers_of(const ExpertStorage& storage) const {
     std::set<int> out;
-    for (const auto& [name, tensor] : tensors_) {
-      const auto [layer, rest] = split_stem(name, storage.stem);
-      if (layer >= 0 && is_of(storage, rest)) out.insert(layer);
-    }
+    for (const auto& [name, tensor] : tensors_) out.insert(layer_of(storage, name));
+    out.erase(-1);
     return out;
   }
 
@@ -87,7 +81,9 @@ class ExpertReader {
       add(out.weights, p.projection, weight);
       if (spec_.expert_bias)
         add(out.biases, p.projection,
-            storage.numbered ? numbered(stem, p, "bias") : batched_bias(stem, p));
+            storage.numbered ? numbered(stem, p, "bias")
+                             : take(stem + "." + p.name + "_bias",
+                                    {spec_.experts, spec_.out_dim(p.projection)}));
     }
     return out;
   }
@@ -107,12 +103,12 @@ class ExpertReader {
                             : Shape{spec_.out_dim(p.projection), spec_.in_dim(p.projection)};
     std::vector<Tensor> parts;
     for (int64_t e = 0; e < spec_.experts; ++e) {
-      parts.push_back(take(fmt::format("{}.{}.{}.{}", stem, e, p.name, what), shape));
-      if (parts.back().dtype() != parts.front().dtype()) {
-        throw Error(in_file(where_, fmt::format("{}.{}.{}.{}", stem, e, p.name, what)),
+      const std::string name = fmt::format("{}.{}.{}.{}", stem, e, p.name, what);
+      parts.push_back(take(name, shape));
+      if (parts.back().dtype() != parts.front().dtype())
+        throw Error(in_file(where_, name),
                     fmt::format("is {}, but expert 0's is {}", dtype_name(parts.back().dtype()),
                                 dtype_name(parts.front().dtype())));
-      }
     }
     return Tensor::stack(parts);
   }
@@ -129,10 +125,6 @@ class ExpertReader {
     }
     if (axes == ExpertAxes::out_in) return take(name, {spec_.experts, rows, columns});
     return take(name, {spec_.experts, columns, rows}).transpose(1, 2);
-  }
-
-  Tensor batched_bias(const std::string& stem, const StoredProjection& p) {
-    return take(stem + "." + p.name + "_bias", {spec_.experts, spec_.out_dim(p.projection)});
   }
 
   const Tensor& take(const std::string& name) {
@@ -157,23 +149,22 @@ class ExpertReader {
   }
 
   void refuse_expert(const std::string& name) const {
-    for (const ExpertStorage& storage : {spec_.hub, spec_.memory, per_expert_storage(spec_)}) {
-      const auto [layer, rest] = split_stem(name, storage.stem);
-      if (layer < 0 || !is_of(storage, rest)) continue;
-      throw Error(
-          in_file(where_, name),
-          fmt::format(
-              "belongs to the experts of layer {}, but is none of the tensors they are known by",
-              layer),
-          "quantised experts other than MXFP4 (FP8, bitsandbytes) must be dequantised first");
-    }
+    for (const ExpertStorage& storage : storages_)
+      if (const int layer = layer_of(storage, name); layer >= 0)
+        throw Error(
+            in_file(where_, name),
+            fmt::format(
+                "belongs to the experts of layer {}, but is none of the tensors they are known by",
+                layer),
+            "quantized experts other than MXFP4 (FP8, bitsandbytes) must be dequantized first");
   }
 
   const TensorMap& tensors_;
   const ModelSpec& spec_;
   const std::string& where_;
+  const std::array<ExpertStorage, 3> storages_ = {spec_.hub, spec_.memory,
+                                                  per_expert_storage(spec_)};
   std::set<std::string> used_;
-  std::set<int> read_layers_;
 };
 
 Tensor stored(const std::map<Projection, Tensor>& tensors, Projection p, GateUpOrder order) {

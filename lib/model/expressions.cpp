@@ -112,6 +112,13 @@ Dimension Dimension::parse(std::string_view text, const std::string& where) {
   return DimensionParser(text, where).parse();
 }
 
+Dimension Dimension::parse(const JsonView& json) {
+  if (json.json().is(Json::Kind::integer)) return Dimension(json.integer());
+  if (!json.json().is(Json::Kind::string))
+    json.fail_kind("an expression such as \"2 * heads * head_dim\"");
+  return parse(json.string(), json.where());
+}
+
 int64_t Dimension::value(const Values& values, const std::string& where) const {
   int64_t sum = 0;
   for (const Product& product : sum_) {
@@ -142,45 +149,17 @@ std::vector<std::string> Dimension::names() const {
   return out;
 }
 
-namespace {
-
-// transformers' JambaConfig: mamba_dt_rank "auto" is ceil(hidden_size / 16).
-int64_t mamba_dt_rank(const Values& values) { return (values.at("hidden") + 15) / 16; }
-
-struct Function {
-  const char* name;
-  int64_t (*call)(const Values&);
-};
-constexpr Function kFunctions[] = {{"mamba_dt_rank", mamba_dt_rank}};
-
-}  // namespace
-
-bool is_value_function(const std::string& name) {
-  for (const Function& f : kFunctions) {
-    if (name == f.name) return true;
-  }
-  return false;
-}
-
-int64_t value_function(const std::string& name, const Values& values) {
-  for (const Function& f : kFunctions) {
-    if (name == f.name) return f.call(values);
-  }
-  return 0;
+ValueFunction find_value_function(std::string_view name) {
+  if (name != "mamba_dt_rank") return nullptr;
+  // transformers' JambaConfig: "auto" is ceil(hidden_size / 16).
+  return [](const Values& values) { return (values.at("hidden") + 15) / 16; };
 }
 
 namespace {
 
 std::optional<Dimension> find_dimension(const JsonView& json, std::string_view key) {
   const auto found = json.find(key);
-  if (!found) return std::nullopt;
-  if (found->json().is(Json::Kind::integer)) return Dimension(found->integer());
-  return Dimension::parse(found->string(), found->where());
-}
-
-std::string find_string(const JsonView& json, std::string_view key) {
-  const auto found = json.find(key);
-  return found ? found->string() : std::string();
+  return found ? std::optional(Dimension::parse(*found)) : std::nullopt;
 }
 
 // One entry per layer: an array of strings, or a string of one character per layer.
@@ -224,10 +203,10 @@ LayerChoice::Rule LayerChoice::parse_rule(const JsonView& json) {
     return {};
   }
   json.allow_only({"from", "to", "every", "first", "list", "except", "pattern", "values"});
-  Rule rule = {find_dimension(json, "from"),  find_dimension(json, "to"),
-               find_dimension(json, "every"), find_dimension(json, "first"),
-               find_string(json, "list"),     find_string(json, "except"),
-               find_string(json, "pattern"),  {}};
+  Rule rule = {find_dimension(json, "from"),    find_dimension(json, "to"),
+               find_dimension(json, "every"),   find_dimension(json, "first"),
+               json.string_or_empty("list"),    json.string_or_empty("except"),
+               json.string_or_empty("pattern"), {}};
   if (!rule.pattern.empty()) rule.values = json.at("values").one_or_more_strings();
   if (rule.first && !rule.every) json.fail("\"first\" says nothing without \"every\"");
   return rule;

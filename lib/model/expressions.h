@@ -27,6 +27,7 @@ class Dimension {
 
   // Throws Error at `where` when `text` is not such an expression.
   static Dimension parse(std::string_view text, const std::string& where);
+  static Dimension parse(const JsonView& json);  // or an integer
 
   // Throws Error at `where` on an unknown name, a division with a rest or by zero, and overflow.
   int64_t value(const Values& values, const std::string& where) const;
@@ -48,11 +49,10 @@ class Dimension {
 };
 
 // What a config value is when its key is absent (or says "auto") and no sum of products gives it.
-// A family file names one with {"function": NAME}.
-bool is_value_function(const std::string& name);
-
-// REQUIRES: is_value_function(name), and `values` has "hidden".
-int64_t value_function(const std::string& name, const Values& values);
+// A family file names one with {"function": NAME}; null for an unknown name. REQUIRES that the
+// values have "hidden".
+using ValueFunction = int64_t (*)(const Values& values);
+ValueFunction find_value_function(std::string_view name);
 
 // A config key, looked up wherever this family keeps its keys; nullopt when absent or null. The
 // key "" is the config itself.

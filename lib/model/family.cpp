@@ -14,28 +14,12 @@ namespace {
 
 Dimension parse_dimension(const JsonView& json) {
   if (json.json().is(Json::Kind::boolean)) return Dimension(json.boolean() ? 1 : 0);
-  if (json.json().is(Json::Kind::integer)) return Dimension(json.integer());
-  if (!json.json().is(Json::Kind::string))
-    json.fail_kind("an expression such as \"2 * heads * head_dim\"");
-  return Dimension::parse(json.string(), json.where());
+  return Dimension::parse(json);
 }
 
 Dimension dimension_or_zero(const JsonView& json, std::string_view key) {
   const auto found = json.find(key);
   return found ? parse_dimension(*found) : Dimension();
-}
-
-std::string string_or_empty(const JsonView& json, std::string_view key) {
-  const auto found = json.find(key);
-  return found ? found->string() : std::string();
-}
-
-Renames parse_renames(const JsonView& json, std::string_view key) {
-  Renames out;
-  const auto found = json.find(key);
-  if (!found) return out;
-  for (const auto& [from, to] : found->members()) out.emplace_back(from, to.string());
-  return out;
 }
 
 ValueRule parse_value(const std::string& name, const JsonView& json) {
@@ -49,10 +33,11 @@ ValueRule parse_value(const std::string& name, const JsonView& json) {
   if (const auto keys = json.find("keys")) rule.keys = keys->one_or_more_strings();
   if (const auto lengths = json.find("length")) rule.lengths = lengths->one_or_more_strings();
   if (const auto otherwise = json.find("default")) rule.otherwise = parse_dimension(*otherwise);
-  rule.function = string_or_empty(json, "function");
-  if (!rule.function.empty() && !is_value_function(rule.function)) {
-    json.at("function").fail(fmt::format("no function is called \"{}\"", rule.function));
-  }
+  const auto function = json.find("function");
+  if (!function) return rule;
+  rule.function = find_value_function(function->string());
+  if (rule.function == nullptr)
+    function->fail(fmt::format("no function is called \"{}\"", function->string()));
   return rule;
 }
 
@@ -83,13 +68,13 @@ ModuleBlock parse_block(const JsonView& json) {
   ModuleBlock block;
   block.path = json.at("path").string();
   block.role = parse_role(json.at("role"));
-  block.layers = string_or_empty(json, "layers");
+  block.layers = json.string_or_empty("layers");
   if (block.layers.rfind("not ", 0) == 0) {
     block.other_layers = true;
     block.layers.erase(0, 4);
   }
-  block.only_if = string_or_empty(json, "if");
-  block.unless = string_or_empty(json, "unless");
+  block.only_if = json.string_or_empty("if");
+  block.unless = json.string_or_empty("unless");
   block.bias = dimension_or_zero(json, "bias");
   parse_linear_in(json, block);
   for (const auto& [name, dims] : json.at("linears").members())
@@ -97,7 +82,8 @@ ModuleBlock parse_block(const JsonView& json) {
   return block;
 }
 
-ExpertStorage parse_storage(const JsonView& json) {
+// Every storage must have what the experts have, whichever it is written to and read from.
+ExpertStorage parse_storage(const JsonView& json, bool gated) {
   json.allow_only({"path", "numbered", "batched", "axes"});
   ExpertStorage out = {};
   out.stem = json.at("path").string();
@@ -106,13 +92,17 @@ ExpertStorage parse_storage(const JsonView& json) {
   if (numbered && json.find("batched")) json.fail("has both \"numbered\" and \"batched\"");
   out.numbered = numbered.has_value();
   names.allow_only({"gate", "up", "gate_up", "down"});
-  out.gate = string_or_empty(names, "gate");
-  out.up = string_or_empty(names, "up");
-  out.gate_up = string_or_empty(names, "gate_up");
+  out.gate = names.string_or_empty("gate");
+  out.up = names.string_or_empty("up");
+  out.gate_up = names.string_or_empty("gate_up");
   out.down = names.at("down").string();
   if (out.up.empty() == out.gate_up.empty()) names.fail("expected either \"up\" or \"gate_up\"");
   out.axes = out.numbered || json.at("axes").one_of({"in_out", "out_in"}) == 1 ? ExpertAxes::out_in
                                                                                : ExpertAxes::in_out;
+  if (gated != (!out.gate.empty() || !out.gate_up.empty()))
+    json.fail(gated ? "names no gate, but the experts are gated"
+                    : "names a gate, but the experts are not gated",
+              "\"gated\": false stands for experts of up and down only");
   return out;
 }
 
@@ -132,50 +122,25 @@ void parse_experts(const JsonView& json, Family& family) {
     family.gate_up_order = order->one_of({"halves", "interleaved"}) == 0 ? GateUpOrder::halves
                                                                          : GateUpOrder::interleaved;
   }
-  family.memory_experts = parse_storage(json.at("memory"));
+  family.memory_experts = parse_storage(json.at("memory"), family.gated);
   const auto hub = json.find("hub");
-  family.hub_experts = hub ? parse_storage(*hub) : family.memory_experts;
-}
-
-bool is_true(const JsonView& json, std::string_view key) {
-  const auto found = json.find(key);
-  return found && found->boolean();
+  family.hub_experts = hub ? parse_storage(*hub, family.gated) : family.memory_experts;
 }
 
 PeftFacts parse_peft(const JsonView& json) {
   json.allow_only({"converts", "is_transposed", "numbered"});
-  return {is_true(json, "converts"), is_true(json, "is_transposed"), is_true(json, "numbered")};
+  return {json.is_true("converts"), json.is_true("is_transposed"), json.is_true("numbered")};
 }
 
-Variant parse_variant(const std::string& model_type, const JsonView& json) {
+Variant parse_variant(const std::string& model_type, const JsonView& json, bool gated) {
   json.allow_only({"config", "prefixes", "hub_experts", "peft"});
-  Variant out = {model_type,
-                 string_or_empty(json, "config"),
-                 parse_renames(json, "prefixes"),
-                 std::nullopt,
-                 {}};
-  if (const auto hub = json.find("hub_experts")) out.hub_experts = parse_storage(*hub);
+  Variant out;
+  out.model_type = model_type;
+  out.config = json.string_or_empty("config");
+  out.prefixes = json.string_members("prefixes");
+  if (const auto hub = json.find("hub_experts")) out.hub_experts = parse_storage(*hub, gated);
   if (const auto peft = json.find("peft")) out.peft = parse_peft(*peft);
   return out;
-}
-
-void check_gate(const JsonView& json, const ExpertStorage& storage, bool gated) {
-  const bool has_gate = !storage.gate.empty() || !storage.gate_up.empty();
-  if (has_gate == gated) return;
-  json.fail(gated ? "names no gate, but the experts are gated"
-                  : "names a gate, but the experts are not gated",
-            "\"gated\": false stands for experts of up and down only");
-}
-
-// Every storage must have what the experts have, whichever it is written to and read from.
-void check_gates(const JsonView& json, const Family& family) {
-  const JsonView experts = json.at("experts");
-  check_gate(experts.at("memory"), family.memory_experts, family.gated);
-  check_gate(experts.find("hub").value_or(experts), family.hub_experts, family.gated);
-  for (const Variant& variant : family.variants) {
-    if (variant.hub_experts)
-      check_gate(json.at("model_types").at(variant.model_type), *variant.hub_experts, family.gated);
-  }
 }
 
 std::string parse_layer_path(const JsonView& json) {
@@ -214,7 +179,7 @@ void check_references(const JsonView& json, const Family& family) {
   for (const ValueRule& rule : family.values) {
     if (rule.otherwise)
       check_names(json.at("values").at(rule.name), rule.otherwise->names(), values);
-    if (!rule.function.empty()) check_names(json.at("values").at(rule.name), {"hidden"}, values);
+    if (rule.function != nullptr) check_names(json.at("values").at(rule.name), {"hidden"}, values);
     values.insert(rule.name);
   }
   check_names(json.at("values"), {"hidden", "layers", "vocab", "experts", "top_k", "intermediate"},
@@ -237,8 +202,9 @@ Family parse_family(const Json& document, const std::string& where) {
   Family family;
   family.where = where;
   family.name = json.at("family").string();
+  parse_experts(json.at("experts"), family);
   for (const auto& [type, variant] : json.at("model_types").members())
-    family.variants.push_back(parse_variant(type, variant));
+    family.variants.push_back(parse_variant(type, variant, family.gated));
   for (const auto& [name, value] : json.at("values").members())
     family.values.push_back(parse_value(name, value));
   for (const auto& [name, choice] : json.at("layers").members())
@@ -249,15 +215,13 @@ Family parse_family(const Json& document, const std::string& where) {
   family.lm_head_bias = dimension_or_zero(json, "lm_head_bias");
   for (const JsonView& block : json.at("modules").items())
     family.blocks.push_back(parse_block(block));
-  parse_experts(json.at("experts"), family);
-  family.hub_names = parse_renames(json, "hub_names");
-  family.aliases = parse_renames(json, "aliases");
+  family.hub_names = json.string_members("hub_names");
+  family.aliases = json.string_members("aliases");
   if (const auto engines = json.find("engines")) {
     for (const auto& [engine, classes] : engines->members()) classes.items();  // lists
     family.engines = engines->json();
   }
   check_references(json, family);
-  check_gates(json, family);
   return family;
 }
 

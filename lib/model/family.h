@@ -22,7 +22,7 @@ struct ValueRule {
   std::string name;
   std::vector<std::string> keys, lengths;
   std::optional<Dimension> otherwise;
-  std::string function;
+  ValueFunction function = nullptr;
 };
 
 // A layer's modules below one path.

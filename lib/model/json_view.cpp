@@ -17,8 +17,7 @@ JsonView JsonView::child(const Json& json, std::string_view step) const {
 }
 
 std::optional<JsonView> JsonView::find(std::string_view key) const {
-  if (!json_->is(Json::Kind::object)) fail_kind("an object");
-  const Json* found = json_->find(key);
+  const Json* found = require(Json::Kind::object, "an object").find(key);
   if (found == nullptr || found->is(Json::Kind::null)) return std::nullopt;
   return child(*found, key);
 }
@@ -29,35 +28,26 @@ JsonView JsonView::at(std::string_view key) const {
 }
 
 std::vector<JsonView> JsonView::items() const {
-  if (!json_->is(Json::Kind::array)) fail_kind("an array");
   std::vector<JsonView> out;
-  for (size_t i = 0; i < json_->items().size(); ++i) {
-    out.push_back(child(json_->items()[i], std::to_string(i)));
-  }
+  for (const Json& item : require(Json::Kind::array, "an array").items())
+    out.push_back(child(item, std::to_string(out.size())));
   return out;
 }
 
 std::vector<std::pair<std::string, JsonView>> JsonView::members() const {
-  if (!json_->is(Json::Kind::object)) fail_kind("an object");
   std::vector<std::pair<std::string, JsonView>> out;
-  for (const auto& [key, value] : json_->members()) out.emplace_back(key, child(value, key));
+  for (const auto& [key, value] : require(Json::Kind::object, "an object").members())
+    out.emplace_back(key, child(value, key));
   return out;
 }
 
 const std::string& JsonView::string() const {
-  if (!json_->is(Json::Kind::string)) fail_kind("a string");
-  return json_->as_string();
+  return require(Json::Kind::string, "a string").as_string();
 }
 
-int64_t JsonView::integer() const {
-  if (!json_->is(Json::Kind::integer)) fail_kind("an integer");
-  return json_->as_int();
-}
+int64_t JsonView::integer() const { return require(Json::Kind::integer, "an integer").as_int(); }
 
-bool JsonView::boolean() const {
-  if (!json_->is(Json::Kind::boolean)) fail_kind("true or false");
-  return json_->as_bool();
-}
+bool JsonView::boolean() const { return require(Json::Kind::boolean, "true or false").as_bool(); }
 
 std::vector<std::string> JsonView::strings() const {
   std::vector<std::string> out;
@@ -69,6 +59,29 @@ std::vector<std::string> JsonView::one_or_more_strings() const {
   if (json_->is(Json::Kind::string)) return {json_->as_string()};
   if (!json_->is(Json::Kind::array)) fail_kind("a string or an array of strings");
   return strings();
+}
+
+std::string JsonView::string_or_empty(std::string_view key) const {
+  const auto found = find(key);
+  return found ? found->string() : std::string();
+}
+
+bool JsonView::is_true(std::string_view key) const {
+  const auto found = find(key);
+  return found && found->boolean();
+}
+
+std::vector<std::string> JsonView::strings_or_none(std::string_view key) const {
+  const auto found = find(key);
+  return found ? found->strings() : std::vector<std::string>();
+}
+
+std::vector<std::pair<std::string, std::string>> JsonView::string_members(
+    std::string_view key) const {
+  std::vector<std::pair<std::string, std::string>> out;
+  if (const auto found = find(key))
+    for (const auto& [name, value] : found->members()) out.emplace_back(name, value.string());
+  return out;
 }
 
 size_t JsonView::one_of(std::initializer_list<std::string_view> choices) const {
@@ -84,6 +97,11 @@ void JsonView::allow_only(std::initializer_list<std::string_view> keys) const {
     if (std::find(keys.begin(), keys.end(), std::string_view(key)) != keys.end()) continue;
     value.fail(fmt::format("unknown key, expected one of: {}", fmt::join(keys, ", ")));
   }
+}
+
+const Json& JsonView::require(Json::Kind kind, std::string_view expected) const {
+  if (!json_->is(kind)) fail_kind(expected);
+  return *json_;
 }
 
 Location JsonView::place() const { return place_of(*json_, file_); }

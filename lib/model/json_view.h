@@ -34,6 +34,12 @@ class JsonView {
   std::vector<std::string> strings() const;
   std::vector<std::string> one_or_more_strings() const;  // "a" is read as ["a"]
 
+  // Of a member that may be absent: "", false, nothing then.
+  std::string string_or_empty(std::string_view key) const;
+  bool is_true(std::string_view key) const;
+  std::vector<std::string> strings_or_none(std::string_view key) const;
+  std::vector<std::pair<std::string, std::string>> string_members(std::string_view key) const;
+
   // The index of this string in `choices`; Error that lists them.
   size_t one_of(std::initializer_list<std::string_view> choices) const;
 
@@ -47,6 +53,7 @@ class JsonView {
 
  private:
   JsonView child(const Json& json, std::string_view step) const;
+  const Json& require(Json::Kind kind, std::string_view expected) const;
 
   const Json* json_;
   std::string file_, path_;

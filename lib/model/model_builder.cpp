@@ -38,48 +38,49 @@ bool is_auto(const JsonView& json) {
   return json.json().is(Json::Kind::string) && json.string() == "auto";
 }
 
-// A config.json read through a family's spellings.
-class ModelConfig {
- public:
-  // Keys are looked up below `nested` ("text_config", "" for none), then at the top.
-  // Throws Error when `nested` is not there.
-  ModelConfig(const Json& config, const std::string& where, const std::string& nested)
-      : top_(config, where), nested_(nested.empty() ? top_ : top_.at(nested)) {}
+// Bounds against a config that would make us list forever or whose products overflow: some ten
+// times what exists.
+constexpr int64_t kMaxLayers = 1000, kMaxExperts = 4096;
+constexpr int64_t kMaxWidth = int64_t{1} << 28;
 
-  // null counts as absent
+// A config.json read through a family's spellings.
+class ModelBuilder {
+ public:
+  ModelBuilder(const Json& config, const std::string& where, const Family& family,
+               const Variant& variant)
+      : family_(family),
+        variant_(variant),
+        where_(where),
+        top_(config, where),
+        nested_(variant.config.empty() ? top_ : top_.at(variant.config)) {}
+
+  ModelSpec build() {
+    for (const ValueRule& rule : family_.values) values_[rule.name] = value(rule);
+    set_dimensions();
+    const FindKey find_key = [this](const std::string& key) { return find(key); };
+    for (const auto& [name, choice] : family_.layers)
+      layers_[name] = choice.layers(spec_.layers, values_, find_key, family_.where);
+    set_experts();
+    add_embedding();
+    for (int layer = 0; layer < spec_.layers; ++layer) add_layer(layer);
+    add_lm_head();
+    set_aliases();
+    spec_.index_linears();
+    return std::move(spec_);
+  }
+
+ private:
+  // Below `nested` ("text_config"), then at the top; null counts as absent.
   std::optional<JsonView> find(const std::string& key) const {
     if (key.empty()) return nested_;
     auto found = nested_.find(key);
     return found ? found : top_.find(key);
   }
 
-  std::optional<JsonView> find_at_top(const std::string& key) const { return top_.find(key); }
-
-  FindKey finder() const {  // refers to this object
-    return [this](const std::string& key) { return find(key); };
-  }
-
-  // All values of the rules, in order; a rule may use those before it. true is 1, false 0; a list
-  // of equal integers (one per layer) is that integer. Throws Error at the config: a key that is
-  // missing, of the wrong kind, or out of range.
-  Values values(const std::vector<ValueRule>& rules, const std::string& family) const {
-    Values out;
-    for (const ValueRule& rule : rules) out[rule.name] = value(rule, out, family);
-    return out;
-  }
-
-  // The first of `keys` that is there, else `otherwise`.
-  std::string string(const std::vector<std::string>& keys, const std::string& otherwise) const {
-    for (const std::string& key : keys)
-      if (const auto found = find(key)) return found->string();
-    return otherwise;
-  }
-
- private:
   std::optional<int64_t> given(const ValueRule& rule) const {
     for (const std::string& key : rule.keys) {
       const auto found = find(key);
-      if (!found || (!rule.function.empty() && is_auto(*found))) continue;
+      if (!found || (rule.function != nullptr && is_auto(*found))) continue;
       return integer_value(*found);
     }
     for (const std::string& key : rule.lengths) {
@@ -91,51 +92,24 @@ class ModelConfig {
     return std::nullopt;
   }
 
-  int64_t value(const ValueRule& rule, const Values& before, const std::string& family) const {
+  // May use the values of the rules before it. true is 1, false 0; a list of equal integers (one
+  // per layer) is that integer. Throws Error at the config: a key that is missing, of the wrong
+  // kind, or out of range.
+  int64_t value(const ValueRule& rule) const {
     if (const auto found = given(rule)) return *found;
-    if (rule.otherwise) return rule.otherwise->value(before, nested_.where());
-    if (!rule.function.empty()) return value_function(rule.function, before);
+    if (rule.otherwise) return rule.otherwise->value(values_, nested_.where());
+    if (rule.function != nullptr) return rule.function(values_);
     std::vector<std::string> keys = rule.keys;
     keys.insert(keys.end(), rule.lengths.begin(), rule.lengths.end());
     nested_.fail(fmt::format("the key \"{}\" is missing, which a {} model needs",
-                             fmt::join(keys, "\" or \""), family));
-  }
-
-  JsonView top_, nested_;
-};
-
-// Bounds against a config that would make us list forever or whose products overflow: some ten
-// times what exists.
-constexpr int64_t kMaxLayers = 1000, kMaxExperts = 4096;
-constexpr int64_t kMaxWidth = int64_t{1} << 28;
-
-class ModelBuilder {
- public:
-  ModelBuilder(const Json& config, const std::string& where, const Family& family,
-               const Variant& variant)
-      : family_(family), variant_(variant), config_(config, where, variant.config), where_(where) {}
-
-  ModelSpec build() {
-    values_ = config_.values(family_.values, family_.name);
-    set_dimensions();
-    for (const auto& [name, choice] : family_.layers) {
-      layers_[name] = choice.layers(spec_.layers, values_, config_.finder(), family_.where);
-    }
-    set_experts();
-    add_embedding();
-    for (int layer = 0; layer < spec_.layers; ++layer) add_layer(layer);
-    add_lm_head();
-    set_aliases();
-    spec_.index_linears();
-    return std::move(spec_);
+                             fmt::join(keys, "\" or \""), family_.name));
   }
 
  private:
   int64_t number(const std::string& name, int64_t least, int64_t most) const {
     const int64_t value = values_.at(name);
     if (value >= least && value <= most) return value;
-    config_.find("")->fail(
-        fmt::format("{} is {}, expected {} to {}", key_of(name), value, least, most));
+    nested_.fail(fmt::format("{} is {}, expected {} to {}", key_of(name), value, least, most));
   }
 
   std::string key_of(const std::string& name) const {
@@ -165,7 +139,7 @@ class ModelBuilder {
     spec_.expert_in =
         values_.count("expert_in") != 0 ? number("expert_in", 1, kMaxWidth) : spec_.hidden;
     spec_.tied_embeddings = optional("tied", 0) != 0;
-    if (const auto architectures = config_.find_at_top("architectures")) {
+    if (const auto architectures = top_.find("architectures")) {
       const auto names = architectures->strings();
       if (!names.empty()) spec_.architecture = names.front();
     }
@@ -180,13 +154,19 @@ class ModelBuilder {
     spec_.gated = family_.gated;
     spec_.expert_bias = family_.expert_bias.value(values_, family_.where) != 0;
     spec_.gate_up_order = family_.gate_up_order;
-    spec_.activation = config_.string(family_.activation_keys, family_.activation);
+    spec_.activation = activation();
     spec_.moe_layers = layers_.at("moe");
     spec_.hub = storage_of(variant_.hub_experts.value_or(family_.hub_experts), true);
     spec_.memory = storage_of(family_.memory_experts, false);
-    const auto quantization = config_.find("quantization_config");
+    const auto quantization = find("quantization_config");
     const auto method = quantization ? quantization->find("quant_method") : std::nullopt;
     spec_.hub_mxfp4 = method && method->string() == "mxfp4";
+  }
+
+  std::string activation() const {
+    for (const std::string& key : family_.activation_keys)
+      if (const auto found = find(key)) return found->string();
+    return family_.activation;
   }
 
   // A module path as this variant has it; the family file spells paths as they are in memory.
@@ -246,8 +226,8 @@ class ModelBuilder {
 
   const Family& family_;
   const Variant& variant_;
-  ModelConfig config_;
   std::string where_;
+  JsonView top_, nested_;
   Values values_;
   std::map<std::string, std::vector<bool>> layers_;
   ModelSpec spec_;

@@ -1,46 +1,26 @@
-// ModelSpec::tensors: the names and shapes of a checkpoint or a state dict.
 #include "lib/model/model_spec.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <charconv>
 
 namespace moelora {
+namespace {
+
+constexpr std::string_view kLayer = "{layer}";
+
+}  // namespace
 
 std::string_view projection_name(Projection projection) {
-  switch (projection) {
-    case Projection::gate:
-      return "gate_proj";
-    case Projection::up:
-      return "up_proj";
-    case Projection::gate_up:
-      return "gate_up_proj";
-    case Projection::down:
-      return "down_proj";
-  }
-  return "";
+  constexpr std::string_view kNames[] = {"gate_proj", "up_proj", "gate_up_proj", "down_proj"};
+  return kNames[static_cast<size_t>(projection)];
 }
 
 std::string_view role_name(Role role) {
-  switch (role) {
-    case Role::attention:
-      return "attention";
-    case Role::mixer:
-      return "mixer";
-    case Role::dense_mlp:
-      return "dense MLP";
-    case Role::shared_expert:
-      return "shared expert";
-    case Role::shared_expert_gate:
-      return "shared expert gate";
-    case Role::router:
-      return "router";
-    case Role::lm_head:
-      return "lm_head";
-    case Role::embedding:
-      return "embedding";
-  }
-  return "";
+  constexpr std::string_view kNames[] = {
+      "attention",          "mixer",  "dense MLP", "shared expert",
+      "shared expert gate", "router", "lm_head",   "embedding"};
+  return kNames[static_cast<size_t>(role)];
 }
 
 std::string ModelSpec::expert_stem(Form form, int layer) const {
@@ -48,16 +28,8 @@ std::string ModelSpec::expert_stem(Form form, int layer) const {
 }
 
 int64_t ModelSpec::out_dim(Projection p) const {
-  switch (p) {
-    case Projection::gate:
-    case Projection::up:
-      return intermediate;
-    case Projection::gate_up:
-      return 2 * intermediate;
-    case Projection::down:
-      return expert_in;
-  }
-  return 0;
+  if (p == Projection::down) return expert_in;
+  return p == Projection::gate_up ? 2 * intermediate : intermediate;
 }
 
 int64_t ModelSpec::in_dim(Projection p) const {
@@ -82,12 +54,6 @@ std::string ModelSpec::normalised(std::string module) const {
   const LinearSpec* linear = find_linear(module);
   return linear == nullptr ? module : linear->memory;
 }
-
-namespace {
-
-constexpr std::string_view kLayer = "{layer}";
-
-}  // namespace
 
 ModelSpec::ModelSpec() = default;
 ModelSpec::ModelSpec(const ModelSpec&) = default;

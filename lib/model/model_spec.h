@@ -63,7 +63,7 @@ struct ExpertStorage {
 
 // What PEFT and transformers 5 do with the experts of a model_type (lib/engine/peft/peft.h).
 struct PeftFacts {
-  bool converts = false;       // an adapter of numbered experts becomes one of batched parameters
+  bool converts = false;  // PEFT >= 0.19 turns numbered experts' pairs into batched parameters'
   bool is_transposed = false;  // the class marks its parameters as [E, in, out]
   bool numbered = false;       // its own code keeps a Linear for each expert
 };

@@ -1,6 +1,6 @@
 #include "lib/model/mxfp4.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
@@ -35,21 +35,18 @@ struct ScaleTable {
   alignas(16) std::array<uint8_t, 16> low, high;
 };
 
-std::array<ScaleTable, 256> make_tables() {
-  std::array<ScaleTable, 256> out = {};
-  for (int scale = 0; scale < 256; ++scale) {
-    ScaleTable& table = out[static_cast<size_t>(scale)];
-    for (int code = 0; code < 16; ++code) {
-      const uint16_t bits = product(code, scale);
-      table.low[static_cast<size_t>(code)] = static_cast<uint8_t>(bits & 0xFF);
-      table.high[static_cast<size_t>(code)] = static_cast<uint8_t>(bits >> 8);
-    }
-  }
-  return out;
-}
-
 const std::array<ScaleTable, 256>& tables() {
-  static const std::array<ScaleTable, 256> all = make_tables();
+  static const std::array<ScaleTable, 256> all = [] {
+    std::array<ScaleTable, 256> out = {};
+    for (int scale = 0; scale < 256; ++scale)
+      for (int code = 0; code < 16; ++code) {
+        const uint16_t bits = product(code, scale);
+        ScaleTable& table = out[static_cast<size_t>(scale)];
+        table.low[static_cast<size_t>(code)] = static_cast<uint8_t>(bits & 0xFF);
+        table.high[static_cast<size_t>(code)] = static_cast<uint8_t>(bits >> 8);
+      }
+    return out;
+  }();
   return all;
 }
 
@@ -114,12 +111,6 @@ void mxfp4_decode_simple(const uint8_t* blocks, const uint8_t* scales, int64_t c
   }
 }
 
-int64_t mxfp4_first_bad_scale(const uint8_t* scales, int64_t count) {
-  const uint8_t* bad =
-      std::find_if(scales, scales + count, [](uint8_t s) { return s > kMxfp4MaxScale; });
-  return bad == scales + count ? -1 : bad - scales;
-}
-
 namespace {
 
 // Blocks decoded between two reads of the inputs: both they and the result stay in the L2 cache.
@@ -163,13 +154,14 @@ class Mxfp4Source final : public Source {
 
  private:
   void check_scales(const std::vector<uint8_t>& scales, int64_t first) const {
-    const int64_t bad = mxfp4_first_bad_scale(scales.data(), static_cast<int64_t>(scales.size()));
-    if (bad < 0) return;
-    const int scale = scales[static_cast<size_t>(bad)];
+    const auto bad = std::find_if(scales.begin(), scales.end(),
+                                  [](uint8_t scale) { return scale > kMxfp4MaxScale; });
+    if (bad == scales.end()) return;
     throw Error(
         scales_->where(),
-        fmt::format("scale {} at element {} {}, expected at most {}", scale, first + bad,
-                    scale == 255 ? "stands for NaN" : "gives values beyond BF16", kMxfp4MaxScale),
+        fmt::format("scale {} at element {} {}, expected at most {}", *bad,
+                    first + (bad - scales.begin()),
+                    *bad == 255 ? "stands for NaN" : "gives values beyond BF16", kMxfp4MaxScale),
         "the checkpoint is damaged: fetch this file again");
   }
 

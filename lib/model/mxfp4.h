@@ -27,9 +27,6 @@ void mxfp4_decode(const uint8_t* blocks, const uint8_t* scales, int64_t count, u
 void mxfp4_decode_simple(const uint8_t* blocks, const uint8_t* scales, int64_t count,
                          uint16_t* out);
 
-// The first scale above kMxfp4MaxScale, or -1.
-int64_t mxfp4_first_bad_scale(const uint8_t* scales, int64_t count);
-
 // The BF16 tensor that MXFP4 blocks [..., G, 16] and scales [..., G], both U8, stand for:
 // [..., 32 * G], decoded when it is read, at several GB/s a core. For gpt-oss the
 // result is [E, out, in]; transformers holds its transpose. Blocks and scales must be whole tensors

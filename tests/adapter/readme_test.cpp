@@ -57,8 +57,8 @@ std::string storage_text(const ExpertStorage& s, const Renames& renames = {}) {
 std::map<std::string, std::set<std::string>> builtins() {
   std::map<std::string, std::set<std::string>> out;
   for (const Json& file : json_files(kRoot / "schemas/builtin_models"))
-    out[file.find("config")->find("model_type")->as_string()].insert(
-        file.find("names")->items().front().as_string());
+    for (const Json& name : file.find("names")->items())
+      out[file.find("config")->find("model_type")->as_string()].insert(name.as_string());
   return out;
 }
 
@@ -81,7 +81,7 @@ std::string family_row(const Family& family,
 std::string family_table() {
   std::string out =
       "| model_type | experts in hub files | experts in transformers 5 | gate, up rows | built-in "
-      "configs |\n|---|---|---|---|---|\n";
+      "names for `--base` |\n|---|---|---|---|---|\n";
   const auto known = builtins();
   for (const Json& json : json_files(kRoot / "schemas/models"))
     out += family_row(parse_family(json, "schemas/models"), known);

@@ -69,7 +69,7 @@ Wrong wrong_of(const VllmRun& run) {
   if (name == "peft_params_swapped_roles" || name == "peft_params_alphabetical")
     return {experts, 1.0, 1.55};  // at tp 2 alone: slices hide the shapes
   if (run.family != "mixtral") return {};
-  if (name == "peft_params") return {experts, 1, 1};  // mlp.experts is no module of vLLM's
+  if (name == "peft_params") return {experts, 1, 1};  // vLLM has no module mlp.experts
   return name == "all_linear" ? Wrong{experts + 2, 1, 1} : Wrong{};
 }
 

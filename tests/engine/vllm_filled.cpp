@@ -3,29 +3,10 @@
 #include <filesystem>
 #include <map>
 
-#include "lib/engine/vllm/plan/blocks.h"
-#include "lib/engine/vllm/plan/fill.h"
 #include "lib/io/safetensors.h"
 
 namespace moelora::test {
 namespace {
-
-vllm::Server server_as_3d(const VllmRun& run) {
-  const VllmBase& base = vllm_base(run.family);
-  vllm::Settings settings =
-      vllm::make_settings(run.options(), base.spec, *EngineVersion::parse(run.version));
-  settings.force_stacked = true;
-  return vllm::make_server(base.spec, base.config, std::move(settings));
-}
-
-RankBuffers filled_as_3d(const VllmRun& run) {
-  const vllm::Server server = server_as_3d(run);
-  const ServedAdapter served = vllm_adapter(run.folder());
-  const vllm::Adapter adapter = vllm::open_adapter(server, served);
-  const vllm::RankLoad load = vllm::load_on_rank(server, adapter, run.rank);
-  if (auto refusal = vllm::refusal_of(server, load)) return {std::move(refusal), {}};
-  return {std::nullopt, vllm::filled_buffers(server, adapter, load, vllm_values(run.folder()))};
-}
 
 // A request with all that it refers to.
 struct Asked {
@@ -54,15 +35,10 @@ const TensorMap& vllm_values(const std::string& folder) {
   return at->second.tensors;
 }
 
-RankBuffers vllm_filled(const VllmRun& run) {
-  return run.mode == "as3d" ? filled_as_3d(run) : find_engine("vllm")->fill(Asked(run).request);
-}
+RankBuffers vllm_filled(const VllmRun& run) { return engines::vllm.fill(Asked(run).request); }
 
 std::vector<ServedBlock> vllm_blocks(const VllmRun& run) {
-  if (run.mode != "as3d") return find_engine("vllm")->blocks(Asked(run).request, vllm_filled(run));
-  std::vector<TensorMap> ranks(static_cast<size_t>(run.tp));
-  ranks[static_cast<size_t>(run.rank)] = filled_as_3d(run).buffers;
-  return vllm::served_blocks(server_as_3d(run), run.rank, ranks);
+  return engines::vllm.blocks(Asked(run).request, vllm_filled(run));
 }
 
 }  // namespace moelora::test

@@ -8,8 +8,7 @@ namespace moelora::test {
 // The weights of an adapter's folder; nothing where it has none.
 const TensorMap& vllm_values(const std::string& folder);
 
-// Engine::fill and Engine::blocks of vLLM for one rank of a run, of the mode that no option names
-// too ("as3d").
+// Engine::fill and Engine::blocks of vLLM for one rank of a run.
 RankBuffers vllm_filled(const VllmRun& run);
 std::vector<ServedBlock> vllm_blocks(const VllmRun& run);
 

@@ -96,6 +96,7 @@ ServerOptions VllmRun::options() const {
   out.max_lora_rank = max_rank;
   const auto on = [&](const char* key) { out.values[key] = "on"; };
   if (mode == "fs") on("fully-sharded-loras");
+  if (mode == "as3d") on("force-stacked");
   if (mode == "ep") on("enable-expert-parallel");
   if (mode.starts_with("mixed") || mode == "shared_mixed") on("enable-mixed-moe-lora-format");
   if (mode == "mixed3d") on("is-3d-lora-weight");

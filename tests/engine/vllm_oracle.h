@@ -26,9 +26,9 @@ struct VllmRun {
   const VllmOutcome* outcome = nullptr;
   std::optional<uint32_t> buffers;  // CRC-32 of what the server held (pack_vllm.py, buffers_crc)
 
-  std::string folder() const;  // of the adapter, unpacked
-  std::string text() const;    // "0.22 gpt_oss/stacked mixed2d tp2 rank 1"
-  ServerOptions options() const;
+  std::string folder() const;     // of the adapter, unpacked
+  std::string text() const;       // "0.22 gpt_oss/stacked mixed2d tp2 rank 1"
+  ServerOptions options() const;  // "as3d" is a mode that no flag of the server names
 };
 
 // A message with "{SET}" for the set of accepted modules, whose order is arbitrary.

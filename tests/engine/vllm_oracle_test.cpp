@@ -9,6 +9,7 @@
 #include <map>
 #include <set>
 
+#include "lib/base/dotted_path.h"
 #include "lib/engine/vllm/load/load.h"
 
 using namespace moelora;
@@ -22,10 +23,8 @@ namespace {
 
 Server server_of(const VllmRun& run) {
   const VllmBase& base = vllm_base(run.family);
-  vllm::Settings settings =
-      vllm::make_settings(run.options(), base.spec, *EngineVersion::parse(run.version));
-  settings.force_stacked = run.mode == "as3d";
-  return vllm::make_server(base.spec, base.config, std::move(settings));
+  return vllm::make_server(
+      {{}, base.spec, base.config, run.options(), *EngineVersion::parse(run.version)});
 }
 
 // One server a family, version and mode; it outlives the adapters opened on it.
@@ -72,8 +71,10 @@ VllmOutcome ours(const Server& server, const ServedAdapter& served, int64_t rank
     if (use == Use::half) out.unpaired.push_back(name);
     if (use == Use::skipped) out.skipped.push_back(name);
   }
-  out.set = load.set_modules;
-  std::sort(out.set.begin(), out.set.end());
+  std::set<std::string> set;
+  for (const vllm::Buffer& buffer : load.buffers)  // MODULE.lora_a_stacked.0
+    set.emplace(parent_of(parent_of(buffer.name)));
+  out.set.assign(set.begin(), set.end());
   for (const vllm::Module& module : server.modules)
     if (!std::binary_search(out.set.begin(), out.set.end(), module.name))
       out.zero.push_back(module.name);
@@ -129,9 +130,8 @@ std::string wrapper_of(const vllm::Module& module, const Server& server) {
 
 void check_class(const std::string& version, const std::string& family, const VllmClass& entry) {
   const VllmBase& base = vllm_base(family);
-  const EngineVersion parsed = *EngineVersion::parse(version);
   const Server server =
-      vllm::make_server(base.spec, base.config, vllm::make_settings({}, base.spec, parsed));
+      vllm::make_server({{}, base.spec, base.config, {}, *EngineVersion::parse(version)});
   if (!entry.error.empty()) {
     REQUIRE(server.events.size() == 1);
     CHECK(refusal_text(*server.events[0].refusal) == entry.error);

@@ -71,7 +71,7 @@ TEST_CASE("every tensor of an adapter has a fate and, where it is used, a buffer
   CHECK(adapter.fates[0].buffer == "model.layers.0.self_attn.qkv_proj.lora_a_stacked.1");
 }
 
-TEST_CASE("fates tell what is cut, partial, unused and misplaced") {
+TEST_CASE("fates say what is cut, partial, unused and misplaced") {
   ServerOptions two;
   two.tp = 2;
   CHECK(count(plan_of("qwen3_moe", "attn_small").adapters[0], Fate::partial) == 6);
@@ -113,8 +113,8 @@ TEST_CASE("Qwen3-MoE packs gate and up of dense layers only where its config lis
     config.set("mlp_only_layers", layers);
     config.set("decoder_sparse_step", step);
     const ModelSpec spec = make_model_spec(config, "base");
-    const vllm::Server server = vllm::make_server(
-        spec, config, vllm::make_settings({}, spec, *EngineVersion::parse("0.27")));
+    const vllm::Server server =
+        vllm::make_server({{}, spec, config, {}, *EngineVersion::parse("0.27")});
     std::string out;
     for (const char* name : {"gate_proj", "gate_up_proj", "down_proj"})
       if (server.accepted.contains(name)) out += std::string(name) + " ";
@@ -149,8 +149,8 @@ TEST_CASE("the order of a stacked lora_B changed on 2025-12-31") {
 TEST_CASE("the config is looked at before the file, the file before the names") {
   ServedAdapter adapter;
   const VllmBase& base = vllm_base("qwen3_moe");
-  const vllm::Server server = vllm::make_server(
-      base.spec, base.config, vllm::make_settings({}, base.spec, *EngineVersion::parse("0.27")));
+  const vllm::Server server =
+      vllm::make_server({{}, base.spec, base.config, {}, *EngineVersion::parse("0.27")});
   const auto first = [&] {
     const AdapterPlan plan = vllm::plan_adapter(server, adapter);
     const Refusal& refusal = *plan.first_refusal()->refusal;
@@ -205,8 +205,8 @@ TEST_CASE("an MXFP4 base pads its partitions and LoRA is cut at the padded size"
     options.tp = e.tp;
     options.values["moe-backend"] = e.backend;
     options.values["quantization"] = *e.backend == '\0' ? "none" : "mxfp4";
-    const vllm::Server server = vllm::make_server(
-        spec, config, vllm::make_settings(options, spec, *EngineVersion::parse("0.22")));
+    const vllm::Server server =
+        vllm::make_server({{}, spec, config, options, *EngineVersion::parse("0.22")});
     CHECK(server.intermediate() == e.rows);
     ServedAdapter adapter = vllm_adapter(std::string(MOELORA_TEST_DATA) + "/gpt_oss/peft_params");
     for (TensorHeader& tensor : adapter.files[0].tensors)

@@ -7,7 +7,7 @@
 
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
-#include "lib/engine/vllm/plan/fill.h"
+#include "lib/engine/vllm/plan/plan.h"
 
 using namespace moelora;
 using namespace moelora::vllm;

@@ -7,8 +7,8 @@
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
 #include "lib/io/weights.h"
+#include "lib/model/base_convert.h"
 #include "lib/model/base_model.h"
-#include "lib/model/base_verify.h"
 #include "tests/numeric/made_tensor.h"
 
 namespace moelora::test {

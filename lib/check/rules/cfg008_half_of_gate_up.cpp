@@ -21,7 +21,7 @@ std::string target_of(const AdapterConfig& config, std::string_view word, std::s
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
   if (!subject.parsed_config || !is_fused_in_memory(*context.spec()) ||
-      !peft_converts(*context.spec()) || !context.spec()->gated)
+      !context.spec()->peft.converts || !context.spec()->gated)
     return;
   const std::string gate = target_of(*subject.parsed_config, "gate_proj", "w1");
   const std::string up = target_of(*subject.parsed_config, "up_proj", "w3");

@@ -19,7 +19,7 @@ bool has_gate_and_up(const Subject& subject) {
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
   if (!subject.parsed_config || !subject.parsed_config->use_rslora ||
-      !is_fused_in_memory(*context.spec()) || !peft_converts(*context.spec()) ||
+      !is_fused_in_memory(*context.spec()) || !context.spec()->peft.converts ||
       !has_gate_and_up(subject))
     return;
   Finding& finding = context.report_config(

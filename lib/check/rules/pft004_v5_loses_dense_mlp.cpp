@@ -17,7 +17,7 @@ bool is_mlp(const ModelSpec& spec, const NamedTensor& tensor) {
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
   const ModelSpec& spec = *context.spec();
-  if (!is_fused_in_memory(spec) || !peft_converts(spec) || !subject.parts.has_numbered_experts())
+  if (!is_fused_in_memory(spec) || !spec.peft.converts || !subject.parts.has_numbered_experts())
     return;
   NameGroups groups;
   for (const NamedTensor& tensor : subject.parts.tensors)

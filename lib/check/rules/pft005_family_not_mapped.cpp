@@ -13,7 +13,7 @@ std::string obstacle(const ModelSpec& spec, const EngineChoice& peft) {
   if (!spec.hub.numbered && !spec.memory.numbered)
     return fmt::format("names one expert; {} has its experts in one parameter, in every form",
                        spec.family);
-  if (!is_fused_in_memory(spec) || peft_converts(spec) || !peft.has("0.19.0")) return "";
+  if (!is_fused_in_memory(spec) || spec.peft.converts || !peft.has("0.19.0")) return "";
   return fmt::format(
       "names one expert; transformers 5 holds the experts of {} in one parameter, and PEFT does "
       "not "

@@ -3,7 +3,7 @@
 
 #include "lib/engine/engine.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 #include <map>
@@ -143,6 +143,26 @@ constexpr std::array<const fit::FitStep*, 4> kSteps = {&fit::drop_unheld, &fit::
 constexpr EngineFit kFit = {.layouts = kLayouts, .write = write_options, .steps = kSteps};
 
 }  // namespace
+
+bool is_fused_in_memory(const ModelSpec& spec) {
+  return spec.hub.numbered && !spec.memory.numbered && !spec.peft.numbered;
+}
+
+Roles peft_roles(const ModelSpec& spec, const EngineChoice& peft) {
+  const bool in_out = spec.memory.axes == ExpertAxes::in_out;
+  bool transposed = false;  // read as [E, out, in]
+  if (peft.has("0.19.1"))
+    transposed = !spec.peft.is_transposed;
+  else if (peft.has("0.19.0"))
+    transposed = spec.peft.is_transposed;
+  return transposed == in_out ? Roles::swapped : Roles::natural;
+}
+
+std::string release_of(const std::string& peft_version) {
+  std::string out = peft_version.substr(0, peft_version.find_first_not_of("0123456789."));
+  while (out.ends_with('.')) out.pop_back();
+  return EngineVersion::parse(out) ? out : "";
+}
 
 const Engine engines::peft = {
     .id = "peft",

@@ -10,8 +10,6 @@
 #include "lib/engine/fit/module_names.h"
 #include "lib/engine/fit/scale_and_rank.h"
 #include "lib/engine/vllm/causes.h"
-#include "lib/engine/vllm/plan/blocks.h"
-#include "lib/engine/vllm/plan/fill.h"
 #include "lib/engine/vllm/plan/plan.h"
 #include "lib/engine/vllm/releases.h"
 #include "lib/engine/vllm/server/model_class.h"
@@ -22,27 +20,17 @@ namespace moelora {
 namespace {
 
 ServerPlan plan(const PlanRequest& request) {
-  const vllm::Server server =
-      vllm::make_server(request.spec, request.base_config,
-                        vllm::make_settings(request.options, request.spec, request.version));
+  const vllm::Server server = vllm::make_server(request);
   ServerPlan out;
   out.server = server.events;
   out.notes = server.settings.notes;
   for (const ServedAdapter& adapter : request.adapters)
     out.adapters.push_back(vllm::plan_adapter(server, adapter));
-  out.memory = vllm::memory_plan(server, request.base_config, request.options);
+  out.memory = vllm::memory_plan(server, request);
   return out;
 }
 
 // ---- what it is given ------------------------------------------------------------------------
-
-bool is_shared_outer_server(const FitTarget& target) {
-  return target.server.on("enable-moe-shared-loras");
-}
-
-bool is_mixed_server(const FitTarget& target) {
-  return target.server.on("enable-mixed-moe-lora-format");
-}
 
 bool is_stacked_class(const FitTarget& target) {
   const auto model = vllm::find_model_class(target.spec);
@@ -50,10 +38,12 @@ bool is_stacked_class(const FitTarget& target) {
 }
 
 constexpr std::array<LayoutChoice, 4> kLayouts = {{
-    {"moe-shared-loras=on", is_shared_outer_server, &layouts::shared_outer,
-     "the one form it loads"},
-    {"mixed-moe-lora-format=on", is_mixed_server, &layouts::peft_linear,
-     "read alike whether or not the adapter is declared 3-D"},
+    {"moe-shared-loras=on",
+     [](const FitTarget& target) { return target.server.on("enable-moe-shared-loras"); },
+     &layouts::shared_outer, "the one form it loads"},
+    {"mixed-moe-lora-format=on",
+     [](const FitTarget& target) { return target.server.on("enable-mixed-moe-lora-format"); },
+     &layouts::peft_linear, "read alike whether or not the adapter is declared 3-D"},
     {"classes with 3-D experts (gpt-oss, Qwen3-VL, Qwen3.5)", is_stacked_class,
      &layouts::peft_params, "the one form it loads"},
     {"else", [](const FitTarget&) { return true; }, &layouts::peft_linear,

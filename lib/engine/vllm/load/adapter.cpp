@@ -7,15 +7,13 @@
 #include <unordered_map>
 
 #include "lib/adapter/tensor_name.h"
+#include "lib/base/dotted_path.h"
 #include "lib/engine/python_text.h"
 #include "lib/engine/vllm/causes.h"
 #include "lib/engine/vllm/load/untaken.h"
 
 namespace moelora::vllm {
 namespace {
-
-constexpr std::string_view kFiles[] = {"adapter_model.safetensors", "adapter_model.bin",
-                                       "adapter_model.pt"};
 
 bool is_base_embedding(std::string_view name) {
   return name.ends_with(".embed_tokens.base_layer.weight") ||
@@ -36,27 +34,15 @@ std::string vllm_name(const Server& server, std::string name) {
   return server.model.names.map(std::move(name));
 }
 
-struct Ending {
-  std::string_view text;
-  bool a;
-};
-constexpr Ending kEndings[] = {{"lora_A.weight", true},
-                               {"lora_B.weight", false},
-                               {"lora_embedding_A", true},
-                               {"lora_embedding_B", false}};
-
 bool passes(const Server& server, const std::string& module) {
   const size_t experts = module.find(".experts");
-  const std::string key = experts != std::string::npos ? module.substr(experts + 1)
-                                                       : module.substr(module.rfind('.') + 1);
-  return server.accepted.contains(key);
+  return server.accepted.contains(experts != std::string::npos ? module.substr(experts + 1)
+                                                               : std::string(leaf_of(module)));
 }
-
-// A model with 128 experts has a set of 400 names.
-constexpr size_t kListed = 8;
 
 std::string gate_text(const Server& server, const ServedAdapter& adapter,
                       const std::vector<std::string>& received) {
+  constexpr size_t kListed = 8;  // a model with 128 experts has a set of 400 names
   const NameSet accepted(server.accepted.begin(), server.accepted.end());
   return fmt::format(
       "While loading {}, expected target modules in {} but received {}. Please verify that the "
@@ -64,40 +50,26 @@ std::string gate_text(const Server& server, const ServedAdapter& adapter,
       adapter.folder, py_set(accepted, kListed), py_list(received, kListed));
 }
 
-// Collects events, one a cause, in the order in which the causes were met.
-class Collector {
- public:
-  void add(const Cause* cause, uint32_t tensor, const Raised& raised, std::string detail) {
-    auto at = std::find_if(events_.begin(), events_.end(),
-                           [&](const LoadEvent& event) { return event.cause == cause; });
-    if (at == events_.end())
-      at = events_.insert(at, refused(cause, "names", raised, std::move(detail)));
-    at->tensors.push_back(tensor);
-  }
-  std::vector<LoadEvent> take() { return std::move(events_); }
-
- private:
-  std::vector<LoadEvent> events_;
-};
-
 ParsedName parse_name(const Server& server, const std::string& name) {
   if (is_base_embedding(name) || is_skipped(server.model, name))
     return {ParsedName::Is::skipped, name, false};
   std::string mapped = vllm_name(server, name);
-  for (const Ending& ending : kEndings) {
-    if (!mapped.ends_with(ending.text)) continue;
-    const size_t rest = mapped.size() - ending.text.size();
+  for (std::string_view ending :
+       {"lora_A.weight", "lora_B.weight", "lora_embedding_A", "lora_embedding_B"}) {
+    if (!mapped.ends_with(ending)) continue;
+    const size_t rest = mapped.size() - ending.size();
     if (rest > 0 && mapped[rest - 1] != '.') continue;
     mapped.resize(rest == 0 ? 0 : rest - 1);
-    return {ParsedName::Is::factor, std::move(mapped), ending.a};
+    return {ParsedName::Is::factor, std::move(mapped), ending.find("_A") != std::string_view::npos};
   }
   if (name.starts_with(kPeftPrefix)) mapped.insert(0, kPeftPrefix);
   return {ParsedName::Is::unsupported, std::move(mapped), false};
 }
 
-// The file vLLM reads: adapter_model.safetensors, .bin or .pt; null when there is none.
+// The file vLLM reads; null when there is none.
 const WeightFile* chosen_file(const ServedAdapter& adapter) {
-  for (std::string_view name : kFiles)
+  for (std::string_view name :
+       {"adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt"})
     for (const WeightFile& file : adapter.files)
       if (file.name == name) return &file;
   return nullptr;
@@ -106,33 +78,30 @@ const WeightFile* chosen_file(const ServedAdapter& adapter) {
 // The name gate (check_unexpected_modules): every name must parse, and its last component (or its
 // tail from "experts") must be one that the model has. Names with "base_layer" are not looked at.
 // The first event is what the server raises; one event a cause.
-std::vector<LoadEvent> check_names(const Server& server, const ServedAdapter& adapter,
-                                   const WeightFile& file, const std::vector<ParsedName>& names) {
-  Collector unparsable, unexpected;
+void check_names(const Server& server, const ServedAdapter& served, Adapter& out) {
   std::vector<std::string> received;
   std::vector<uint32_t> outside;
-  for (uint32_t i = 0; i < names.size(); ++i) {
-    const std::string& spelled = file.tensors[i].name;
-    if (names[i].is == ParsedName::Is::skipped || spelled.find("base_layer") != std::string::npos)
+  for (uint32_t i = 0; i < out.names.size(); ++i) {
+    const std::string& spelled = out.file->tensors[i].name;
+    const ParsedName& name = out.names[i];
+    if (name.is == ParsedName::Is::skipped || spelled.find("base_layer") != std::string::npos)
       continue;
-    if (names[i].is == ParsedName::Is::unsupported) {
-      unparsable.add(cause_of_unparsable(spelled), i,
-                     Raised("ValueError", names[i].module + " is unsupported LoRA weight"),
-                     "vLLM takes names that end in lora_A.weight, lora_B.weight, lora_embedding_A "
-                     "or lora_embedding_B");
-    } else if (!passes(server, names[i].module)) {
+    if (name.is == ParsedName::Is::unsupported) {
+      join(out.events, refused(cause_of_unparsable(spelled), "names", unsupported(name),
+                               "vLLM takes names that end in lora_A.weight, lora_B.weight, "
+                               "lora_embedding_A or lora_embedding_B",
+                               {i}));
+    } else if (!passes(server, name.module)) {
       outside.push_back(i);
-      received.push_back(names[i].module);
+      received.push_back(name.module);
     }
   }
-  std::vector<LoadEvent> out = unparsable.take();
-  if (outside.empty()) return out;
-  const Raised raised("ValueError", gate_text(server, adapter, received));
+  if (outside.empty()) return;
+  const Raised raised("ValueError", gate_text(server, served, received));
   const std::string detail = what_is_accepted(server);
   for (uint32_t i : outside)
-    unexpected.add(cause_of_module(server, names[i].module), i, raised, detail);
-  for (LoadEvent& event : unexpected.take()) out.push_back(std::move(event));
-  return out;
+    join(out.events,
+         refused(cause_of_module(server, out.names[i].module), "names", raised, detail, {i}));
 }
 
 std::string files_of(const ServedAdapter& adapter) {
@@ -141,49 +110,30 @@ std::string files_of(const ServedAdapter& adapter) {
   return names.empty() ? "no weights file" : fmt::format("{}", fmt::join(names, ", "));
 }
 
-class Numbering {
- public:
-  Numbering(const Server& server, Adapter& out) : server_(server), out_(out) {}
-
-  void run() {
-    for (const ParsedName& name : out_.names)
-      out_.module_of.push_back(name.is == ParsedName::Is::factor ? number(name.module) : kNoModule);
-    for (const Module& module : server_.modules) out_.wanted.push_back(wanted(module));
-  }
-
- private:
-  uint32_t number(const std::string& name) {
-    const auto [at, fresh] = numbers_.try_emplace(name, static_cast<uint32_t>(numbers_.size()));
-    if (fresh) out_.modules.push_back(name);
+// Adapter::modules, module_of and wanted.
+void number_modules(const Server& server, Adapter& out) {
+  std::unordered_map<std::string, uint32_t> numbers;
+  const auto number = [&](const std::string& name) {
+    const auto [at, fresh] = numbers.try_emplace(name, static_cast<uint32_t>(numbers.size()));
+    if (fresh) out.modules.push_back(name);
     return at->second;
+  };
+  const auto find = [&](const std::string& name) {
+    const auto at = numbers.find(name);
+    return at == numbers.end() ? kNoModule : at->second;
+  };
+  for (const ParsedName& name : out.names)
+    out.module_of.push_back(name.is == ParsedName::Is::factor ? number(name.module) : kNoModule);
+  for (const Module& module : server.modules) {
+    Wanted& wanted = out.wanted.emplace_back();
+    wanted.own = number(module.name);
+    for (const Child& child : module.children) wanted.children.push_back(find(child.name));
+    if (!module.is_experts()) continue;
+    wanted.inner = find(module.name + ".base_layer");
+    for (const std::string& child : server.expert_names)
+      wanted.children.push_back(find(sibling(module.name, child)));
   }
-
-  uint32_t find(const std::string& name) const {
-    const auto at = numbers_.find(name);
-    return at == numbers_.end() ? kNoModule : at->second;
-  }
-
-  Wanted wanted(const Module& module) {
-    Wanted out;
-    out.own = number(module.name);
-    if (!module.is_experts()) {
-      for (const Child& child : module.children) out.children.push_back(find(child.name));
-      return out;
-    }
-    out.inner = find(module.name + ".base_layer");
-    std::string name = module.name.substr(0, module.name.rfind('.') + 1);
-    const size_t stem = name.size();
-    for (const std::string& child : server_.expert_names) {
-      name.replace(stem, std::string::npos, child);
-      out.children.push_back(find(name));
-    }
-    return out;
-  }
-
-  const Server& server_;
-  Adapter& out_;
-  std::unordered_map<std::string, uint32_t> numbers_;
-};
+}
 
 }  // namespace
 
@@ -203,9 +153,8 @@ Adapter open_adapter(const Server& server, const ServedAdapter& served) {
   out.names.reserve(out.file->tensors.size());
   for (const TensorHeader& header : out.file->tensors)
     out.names.push_back(parse_name(server, header.name));
-  for (LoadEvent& event : check_names(server, served, *out.file, out.names))
-    out.events.push_back(std::move(event));
-  Numbering(server, out).run();
+  check_names(server, served, out);
+  number_modules(server, out);
   return out;
 }
 

@@ -5,11 +5,19 @@
 #include <vector>
 
 #include "lib/engine/served_adapter.h"
-#include "lib/engine/vllm/load/config.h"
 #include "lib/engine/vllm/load/event.h"
 #include "lib/engine/vllm/server/server.h"
 
 namespace moelora::vllm {
+
+// What PEFTHelper makes of adapter_config.json.
+struct LoraConfig {
+  double scaling = 1;             // of dense modules and stacked experts: alpha / r, or / sqrt(r)
+  double expert_scaling = 1;      // of numbered and shared-outer experts
+  bool readable = false;          // false: the server raised, the scales mean nothing
+  std::vector<LoadEvent> events;  // stages load, config, validate
+};
+LoraConfig read_config(const ServedAdapter& adapter, const Settings& settings);  // config.cpp
 
 // A tensor's name as parse_fine_tuned_lora_name() takes it apart.
 struct ParsedName {
@@ -22,6 +30,10 @@ struct ParsedName {
   std::string module;  // as vLLM spells it: "model.layers.0.attn.q_proj"
   bool a = false;
 };
+
+inline Raised unsupported(const ParsedName& name) {
+  return Raised("ValueError", name.module + " is unsupported LoRA weight");
+}
 
 // Modules by number, as an adapter has tens of thousands and every rank looks at all.
 inline constexpr uint32_t kNoModule = UINT32_MAX;

@@ -1,17 +1,13 @@
-#include "lib/engine/vllm/load/config.h"
-
 #include <fmt/format.h>
 
 #include <cmath>
 
 #include "lib/engine/python_text.h"
 #include "lib/engine/vllm/causes.h"
+#include "lib/engine/vllm/load/adapter.h"
 
 namespace moelora::vllm {
 namespace {
-
-// The fields of the dataclass without a default, in its order.
-constexpr std::string_view kRequired[] = {"r", "lora_alpha", "target_modules"};
 
 bool is_number(const Json& value) { return value.is_number() || value.is(Json::Kind::boolean); }
 
@@ -21,9 +17,10 @@ double number(const Json& value) {
 
 bool is_float(const Json& value) { return value.is(Json::Kind::real); }
 
+// Of the dataclass's fields without a default.
 std::vector<std::string> missing_fields(const Json& config) {
   std::vector<std::string> out;
-  for (std::string_view field : kRequired)
+  for (std::string_view field : {"r", "lora_alpha", "target_modules"})
     if (config.find(field) == nullptr) out.emplace_back(field);
   return out;
 }
@@ -75,10 +72,10 @@ double plain_scaling(const Json& alpha, const Json& r) {
 // PEFTHelper.__post_init__.
 void compute_scaling(const Json& config, const Settings& settings, LoraConfig& out) {
   const Json &r = *config.find("r"), &alpha = *config.find("lora_alpha");
-  if (settings.checks_rank) check_rank(r);
+  if (settings.has("0.27rc0")) check_rank(r);
   out.scaling = flag(config, "use_rslora") ? divided(alpha, square_root(r), "float")
                                            : plain_scaling(alpha, r);
-  out.expert_scaling = settings.rslora_experts ? out.scaling : plain_scaling(alpha, r);
+  out.expert_scaling = settings.has("0.29") ? out.scaling : plain_scaling(alpha, r);
 }
 
 struct Complaint {
@@ -117,8 +114,8 @@ void validate(const Json& config, const Settings& settings, LoraConfig& out) {
         refused(complaint.cause, "validate", Raised("ValueError", text), complaint.detail));
 }
 
-void refuse(LoraConfig& out, std::string_view stage, const Raised& raised, std::string detail) {
-  out.events.push_back(refused(&cause::config_refused, stage, raised, std::move(detail)));
+LoadEvent refusal(std::string_view stage, const Raised& raised, std::string detail) {
+  return refused(&cause::config_refused, stage, raised, std::move(detail));
 }
 
 std::string shown(const Json& config, std::string_view key) {
@@ -126,39 +123,41 @@ std::string shown(const Json& config, std::string_view key) {
   return value == nullptr ? "absent" : value->dump(-1);
 }
 
+// What ends the load before validate_legal; the scales go into `out`.
+std::optional<LoadEvent> read_scales(const ServedAdapter& adapter, const Settings& settings,
+                                     LoraConfig& out) {
+  if (!adapter.has_config)
+    return refusal("load",
+                   Raised("LoRAAdapterNotFoundError",
+                          fmt::format("Loading lora {} failed: No adapter found for {}",
+                                      adapter.name, adapter.folder)),
+                   "no adapter_config.json that can be read");
+  const Json& config = adapter.config;
+  if (const auto raised = raised_by([&] { check_is_dict(config); }))
+    return refusal("config", *raised, "adapter_config.json is not an object");
+  if (const auto missing = missing_fields(config); !missing.empty())
+    return refusal("config",
+                   Raised("ValueError", "Missing required configuration fields: " +
+                                            py_set(NameSet(missing.begin(), missing.end()))),
+                   fmt::format("{} {} missing; null counts as there", fmt::join(missing, " and "),
+                               missing.size() == 1 ? "is" : "are"));
+  if (const auto raised = raised_by([&] { compute_scaling(config, settings, out); }))
+    return refusal("config", *raised,
+                   fmt::format("\"r\" is {} and \"lora_alpha\" is {}", shown(config, "r"),
+                               shown(config, "lora_alpha")));
+  return std::nullopt;
+}
+
 }  // namespace
 
 LoraConfig read_config(const ServedAdapter& adapter, const Settings& settings) {
   LoraConfig out;
-  if (!adapter.has_config) {
-    refuse(out, "load",
-           Raised("LoRAAdapterNotFoundError",
-                  fmt::format("Loading lora {} failed: No adapter found for {}", adapter.name,
-                              adapter.folder)),
-           "no adapter_config.json that can be read");
-    return out;
+  if (auto event = read_scales(adapter, settings, out)) {
+    out.events.push_back(std::move(*event));
+  } else {
+    out.readable = true;
+    validate(adapter.config, settings, out);
   }
-  const Json& config = adapter.config;
-  if (const auto raised = raised_by([&] { check_is_dict(config); })) {
-    refuse(out, "config", *raised, "adapter_config.json is not an object");
-    return out;
-  }
-  if (const auto missing = missing_fields(config); !missing.empty()) {
-    refuse(out, "config",
-           Raised("ValueError", "Missing required configuration fields: " +
-                                    py_set(NameSet(missing.begin(), missing.end()))),
-           fmt::format("{} {} missing; null counts as there", fmt::join(missing, " and "),
-                       missing.size() == 1 ? "is" : "are"));
-    return out;
-  }
-  if (const auto raised = raised_by([&] { compute_scaling(config, settings, out); })) {
-    refuse(out, "config", *raised,
-           fmt::format("\"r\" is {} and \"lora_alpha\" is {}", shown(config, "r"),
-                       shown(config, "lora_alpha")));
-    return out;
-  }
-  out.readable = true;
-  validate(config, settings, out);
   return out;
 }
 

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "lib/engine/plan.h"
@@ -50,6 +51,20 @@ inline LoadEvent refused(const Cause* cause, std::string_view stage, const Raise
                          std::string detail, std::vector<uint32_t> tensors = {}) {
   return {cause, Effect::refused, std::move(detail), std::move(tensors),
           Refusal{std::string(stage), raised.type, raised.text, false}};
+}
+
+// Adds `event`, or its tensors alone where one with its cause, effect, stage and type is there.
+inline void join(std::vector<LoadEvent>& events, LoadEvent event) {
+  const auto step = [](const LoadEvent& e) {
+    return e.refusal ? std::pair(e.refusal->stage, e.refusal->type)
+                     : std::pair<std::string, std::string>();
+  };
+  for (LoadEvent& other : events)
+    if (other.cause == event.cause && other.effect == event.effect && step(other) == step(event)) {
+      other.tensors.insert(other.tensors.end(), event.tensors.begin(), event.tensors.end());
+      return;
+    }
+  events.push_back(std::move(event));
 }
 
 }  // namespace moelora::vllm

@@ -20,7 +20,6 @@ struct RankLoad {
   std::vector<TensorState> states;  // of file->tensors
   std::vector<Buffer> buffers;      // that hold something
   std::vector<Placement> placements;
-  std::vector<std::string> set_modules;
 
   const LoadEvent* refusal() const { return events.empty() ? nullptr : &events.front(); }
 };

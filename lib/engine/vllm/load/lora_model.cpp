@@ -31,63 +31,38 @@ void check_vocabulary(const Server& server, const std::string& name, const Shape
                                              found, server.spec.vocab));
 }
 
-class TensorStep {
- public:
-  explicit TensorStep(Loading& load)
-      : load_(load), server_(load.server), adapter_(load.adapter), states_(load.states) {}
+bool refuse(Loading& load, uint32_t tensor, const Cause* cause, const Raised& raised,
+            std::string detail) {
+  load.states[tensor].use = Use::refused;
+  load.events.push_back(refused(cause, "tensors", raised, std::move(detail), {tensor}));
+  return false;
+}
 
-  void run() {
-    const bool filters = server_.settings.expert_parallel && !server_.stacked();
-    for (uint32_t i = 0; i < adapter_.names.size(); ++i) {
-      if (filters && is_remote(server_, load_.rank, header(i).name))
-        states_[i].use = Use::remote;
-      else if (adapter_.names[i].is == ParsedName::Is::skipped)
-        states_[i].use = Use::skipped;
-      else if (accept(i))
-        put(i);
-    }
+bool accept(Loading& load, uint32_t tensor) {
+  const ParsedName& name = load.adapter.names[tensor];
+  if (name.is == ParsedName::Is::unsupported)
+    return refuse(load, tensor, &cause::unsupported_name, unsupported(name),
+                  "a name with base_layer passes the gate and cannot be parsed");
+  if (!name.a) return true;
+  const TensorHeader& header = load.adapter.file->tensors[tensor];
+  const auto raised = raised_by([&] { check_vocabulary(load.server, header.name, header.shape); });
+  return !raised || refuse(load, tensor, &cause::shape_refused, *raised,
+                           fmt::format("is {}, the base's vocabulary has {} entries",
+                                       to_string(header.shape), load.server.spec.vocab));
+}
+
+void put(Loading& load, uint32_t tensor) {
+  const uint32_t module = load.adapter.module_of[tensor];
+  Lora* lora = load.model.find(module);
+  if (lora == nullptr) {
+    lora = &load.model.add(module);
+    lora->scale = load.adapter.config.scaling;
   }
-
- private:
-  const TensorHeader& header(uint32_t i) const { return adapter_.file->tensors[i]; }
-
-  bool accept(uint32_t i) {
-    const ParsedName& name = adapter_.names[i];
-    if (name.is == ParsedName::Is::unsupported)
-      return refuse(i, &cause::unsupported_name,
-                    Raised("ValueError", name.module + " is unsupported LoRA weight"),
-                    "a name with base_layer passes the gate and cannot be parsed");
-    if (!name.a) return true;
-    const auto raised =
-        raised_by([&] { check_vocabulary(server_, header(i).name, header(i).shape); });
-    return !raised || refuse(i, &cause::shape_refused, *raised,
-                             fmt::format("is {}, the base's vocabulary has {} entries",
-                                         to_string(header(i).shape), server_.spec.vocab));
-  }
-
-  bool refuse(uint32_t i, const Cause* cause, const Raised& raised, std::string detail) {
-    states_[i].use = Use::refused;
-    load_.events.push_back(refused(cause, "tensors", raised, std::move(detail), {i}));
-    return false;
-  }
-
-  void put(uint32_t i) {
-    Lora* lora = load_.model.find(adapter_.module_of[i]);
-    if (lora == nullptr) {
-      lora = &load_.model.add(adapter_.module_of[i]);
-      lora->scale = adapter_.config.scaling;
-    }
-    uint32_t& factor = adapter_.names[i].a ? lora->a : lora->b;
-    if (factor != Lora::kNoTensor) states_[factor].use = Use::overwritten;
-    factor = i;
-    states_[i].use = Use::loaded;
-  }
-
-  Loading& load_;
-  const Server& server_;
-  const Adapter& adapter_;
-  std::vector<TensorState>& states_;
-};
+  uint32_t& factor = load.adapter.names[tensor].a ? lora->a : lora->b;
+  if (factor != Lora::kNoTensor) load.states[factor].use = Use::overwritten;
+  factor = tensor;
+  load.states[tensor].use = Use::loaded;
+}
 
 }  // namespace
 
@@ -118,6 +93,16 @@ View LoraModel::b(const Lora& lora) const {
   return out;
 }
 
-void load_tensors(Loading& load) { TensorStep(load).run(); }
+void load_tensors(Loading& load) {
+  const bool filters = load.server.settings.expert_parallel && !load.server.stacked();
+  for (uint32_t i = 0; i < load.states.size(); ++i) {
+    if (filters && is_remote(load.server, load.rank, load.adapter.file->tensors[i].name))
+      load.states[i].use = Use::remote;
+    else if (load.adapter.names[i].is == ParsedName::Is::skipped)
+      load.states[i].use = Use::skipped;
+    else if (accept(load, i))
+      put(load, i);
+  }
+}
 
 }  // namespace moelora::vllm

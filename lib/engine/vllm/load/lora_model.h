@@ -95,13 +95,6 @@ void add_sources(const Lora& lora, std::vector<uint32_t>& out);
 
 // One rank's load of an adapter while it runs: what its steps read and change.
 struct Loading {
-  Loading(const Server& a_server, const Adapter& an_adapter, int64_t a_rank)
-      : server(a_server),
-        adapter(an_adapter),
-        rank(a_rank),
-        model(an_adapter),
-        states(an_adapter.file->tensors.size()) {}
-
   const Server& server;
   const Adapter& adapter;  // REQUIRES a file
   int64_t rank;

@@ -1,4 +1,4 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 
@@ -67,6 +67,10 @@ class PackStep {
                                    named.empty() ? std::move(all) : std::move(named)));
   }
 
+  void refuse_half(Lora& lora, const Raised& raised, std::string_view what) {
+    refuse(&cause::half_pair, "pack", raised, fmt::format("{} {}", name_of(lora), what), {&lora});
+  }
+
   // The module's packed entry, in place of one of its name.
   Lora& put(const Wanted& wanted) {
     std::vector<uint32_t> replaced;
@@ -84,8 +88,7 @@ class PackStep {
     if (std::all_of(children.begin(), children.end(), [](Lora* l) { return l == nullptr; })) return;
     for (Lora*& child : children) {
       if (child == nullptr || child->has_b() || child->scale == 1) continue;
-      refuse(&cause::half_pair, "pack", none_times_float(),
-             name_of(*child) + " has lora_A without lora_B", {child});
+      refuse_half(*child, none_times_float(), "has lora_A without lora_B");
       child = nullptr;
     }
     put_pairs(wanted, children);
@@ -111,9 +114,7 @@ class PackStep {
     for (Lora& lora : model_.loras()) {
       if (lora.dropped || lora.packed || lora.scale == 1) continue;
       lora.b_scale = lora.scale;
-      if (!lora.has_b())
-        refuse(&cause::half_pair, "pack", none_times_float(),
-               name_of(lora) + " has lora_A without lora_B", {&lora});
+      if (!lora.has_b()) refuse_half(lora, none_times_float(), "has lora_A without lora_B");
     }
   }
 
@@ -123,13 +124,11 @@ class PackStep {
     const auto first = std::find_if(loras.begin(), loras.end(), [](Lora& l) { return !l.dropped; });
     if (first == loras.end() || first->packed) return;
     if (!first->has_a())
-      refuse(&cause::half_pair, "pack", assertion_error(),
-             name_of(*first) + " has lora_B without lora_A and is the first of the file",
-             {&*first});
+      refuse_half(*first, assertion_error(),
+                  "has lora_B without lora_A and is the first of the file");
     for (Lora& lora : loras)
       if (!lora.dropped && has_half(lora))
-        refuse(&cause::half_pair, "pack", none_has_no("pin_memory"),
-               name_of(lora) + " has one factor of a pair only", {&lora});
+        refuse_half(lora, none_has_no("pin_memory"), "has one factor of a pair only");
   }
 
   // torch.stack of one factor of every expert.
@@ -240,7 +239,7 @@ class PackStep {
     const View b = model_.b(lora);
     const int64_t first = server_.first_expert(load_.rank), experts = server_.spec.experts;
     const int64_t rows = b.size(0);
-    const View split = server_.settings.rank_major_b
+    const View split = server_.settings.has("0.14")
                            ? b.reshape({rows, -1, experts}).permute({2, 0, 1})
                            : b.reshape({rows, experts, -1}).permute({1, 0, 2});
     return split.slice(0, first, first + server_.local_experts());

@@ -31,24 +31,27 @@ View rows(const View& view, int64_t first, int64_t end) {
 
 class DenseCopy {
  public:
-  DenseCopy(const CopyContext& context, const Module& module, const Lora& lora)
-      : settings_(context.server.settings),
-        rank_(context.rank),
-        model_(context.model),
-        slot_(context.slot),
+  DenseCopy(const Loading& load, const Module& module, const Lora& lora, Slot& slot)
+      : load_(load),
+        settings_(load.server.settings),
+        rank_(load.rank),
         module_(module),
-        lora_(lora) {}
+        lora_(lora),
+        slot_(slot) {}
 
   void run() {
     if (module_.kind == Kind::merged) return lists(lora_.as, lora_.bs);
     if (lora_.packed || !lora_.has_a() || !lora_.has_b()) throw assertion_error();
-    const View a = model_.a(lora_), b = model_.b(lora_);
+    View a = load_.model.a(lora_), b = load_.model.b(lora_);
     slot_.expect(a, 1, child().in);
     slot_.expect(b, 0, child().out);
-    if (module_.kind == Kind::embedding) return embedding(a, b);
-    if (module_.kind == Kind::unknown) return unknown(a, b);
     if (module_.kind == Kind::variable) return variable(a, b);
-    single(a, b);
+    if (module_.kind == Kind::row) cut_row(a, b);
+    if (module_.kind == Kind::embedding) a = a.transpose();  // as it is held
+    if (module_.kind == Kind::unknown)                       // taken as it comes
+      slot_.buffers = {{module_.name + ".lora_a_stacked.0", a.shape},
+                       {module_.name + ".lora_b_stacked.0", b.shape}};
+    copy_slices({a}, {b});
   }
 
  private:
@@ -56,61 +59,28 @@ class DenseCopy {
   bool is_sharded() const { return child().parts > 1; }
 
   // Rows of lora_A on this rank: cut along the rank where column-parallel and fully sharded.
-  int64_t a_rows() const {
-    return is_sharded() && settings_.fully_sharded ? settings_.max_rank / settings_.tp
-                                                   : settings_.max_rank;
-  }
-
   View cut_a(const View& a) {
     slot_.handle(a);
-    const int64_t count = a_rows();
-    return count < settings_.max_rank ? a.slice(0, rank_ * count, (rank_ + 1) * count) : a;
+    if (!settings_.fully_sharded) return a;
+    const int64_t count = settings_.max_rank / settings_.tp;
+    return a.slice(0, rank_ * count, (rank_ + 1) * count);
   }
 
-  // This rank's part of the `whole` rows, which lie on the ranks in `parts` parts.
-  View cut_b(const View& b, int64_t whole, int64_t parts) {
+  // This rank's part of the slice's rows.
+  View cut_b(const View& b, const Slice& slice) {
     slot_.handle(b);
-    if (!is_sharded()) return b;
-    const int64_t size = whole / parts, mine = rank_ / (settings_.tp / parts);
+    const int64_t size = slice.rows / slice.parts, mine = rank_ / (settings_.tp / slice.parts);
     return rows(b, mine * size, (mine + 1) * size);
   }
 
-  void put(const char* side, size_t index, const View& view) {
-    slot_.put(fmt::format(".lora_{}_stacked.{}", side, index), {view}, 0);
-  }
-
-  // BaseLinearLayerWithLoRA, LogitsProcessorWithLoRA.
-  void single(const View& a, const View& b) {
-    if (module_.kind == Kind::row) return row(a, b);
-    const View mine_a = cut_a(a), mine_b = cut_b(b, child().out, child().parts);
-    put("a", 0, mine_a);
-    put("b", 0, mine_b);
-  }
-
   // RowParallelLinearWithLoRA: columns of A; with fully sharded LoRA rows of B as well.
-  void row(View a, View b) {
+  void cut_row(View& a, View& b) {
     const int64_t in = child().in / settings_.tp;
     const int64_t out = settings_.fully_sharded ? child().out / settings_.tp : child().out;
     slot_.handle(a);
     if (settings_.tp > 1) a = a.slice(1, rank_ * in, (rank_ + 1) * in);
     slot_.handle(b);
     if (out < child().out) b = rows(b, rank_ * out, (rank_ + 1) * out);
-    put("a", 0, a);
-    put("b", 0, b);
-  }
-
-  // VocabParallelEmbeddingWithLoRA: lora_a is held transposed.
-  void embedding(const View& a, const View& b) {
-    put("a", 0, a.transpose());
-    put("b", 0, b);
-  }
-
-  // Taken as it comes: the shapes of its buffers are not known.
-  void unknown(const View& a, const View& b) {
-    slot_.buffers = {{module_.name + ".lora_a_stacked.0", a.shape},
-                     {module_.name + ".lora_b_stacked.0", b.shape}};
-    put("a", 0, a);
-    put("b", 0, b);
   }
 
   // MergedColumnParallelLinearVariableSliceWithLoRA: one lora_B is split, its lora_A repeated.
@@ -121,7 +91,7 @@ class DenseCopy {
       bs.emplace_back(b.slice(0, first, first + size));
       first += size;
     }
-    copy_slices(Views(module_.slices.size(), a), bs);
+    copy_slices(Views(module_.slices.size(), a), std::move(bs));
   }
 
   // MergedColumnParallelLinearWithLoRA: one buffer per slice; None leaves it zero.
@@ -135,16 +105,16 @@ class DenseCopy {
   }
 
   void copy_slices(Views as, Views bs) {
-    const std::vector<Slice> slices = slices_of(module_);
     if (is_sharded()) {
+      const std::vector<Slice> slices = slices_of(module_);
       for (std::optional<View>& a : as)
         if (a) a = cut_a(*a);
       for (size_t i = 0; i < bs.size(); ++i)
-        if (bs[i]) bs[i] = cut_b(*bs[i], slices[i].rows, slices[i].parts);
+        if (bs[i]) bs[i] = cut_b(*bs[i], slices[i]);
     }
     for (size_t i = 0; i < bs.size(); ++i) {
-      if (as[i]) put("a", i, *as[i]);
-      if (bs[i]) put("b", i, *bs[i]);
+      if (as[i]) slot_.put(fmt::format(".lora_a_stacked.{}", i), {*as[i]}, 0);
+      if (bs[i]) slot_.put(fmt::format(".lora_b_stacked.{}", i), {*bs[i]}, 0);
     }
   }
 
@@ -178,42 +148,37 @@ class DenseCopy {
     return end;
   }
 
+  const Loading& load_;
   const Settings& settings_;
   int64_t rank_;
-  const LoraModel& model_;
-  Slot& slot_;
   const Module& module_;
   const Lora& lora_;
+  Slot& slot_;
 };
 
 }  // namespace
 
 void Slot::handle(const View& factor) { at = {factor.sources, factor.shape, "", {}, false}; }
 
+void Slot::note(const View& factor, Misfit misfit) {
+  for (uint32_t source : factor.sources) misfits.emplace_back(source, misfit);
+}
+
 void Slot::expect(const View& factor, int64_t dim, int64_t extent) {
   if (extent < 0 || dim >= factor.rank() || factor.dim(dim) == extent) return;
-  Misfit misfit;
-  (factor.dim(dim) < extent ? misfit.smaller : misfit.larger) = true;
-  for (uint32_t source : factor.sources) misfits.push_back({source, misfit});
+  const bool smaller = factor.dim(dim) < extent;
+  note(factor, {smaller, !smaller, false});
 }
 
-void Slot::collapsed(const View& factor) {
-  Misfit misfit;
-  misfit.collapsed = true;
-  for (uint32_t source : factor.sources) misfits.push_back({source, misfit});
-}
-
-uint32_t Slot::index_of(std::string_view attribute) const {
-  const auto found = std::find_if(buffers.begin(), buffers.end(),
-                                  [&](const Buffer& b) { return b.name.ends_with(attribute); });
-  return static_cast<uint32_t>(found - buffers.begin());
-}
+void Slot::collapsed(const View& factor) { note(factor, {false, false, true}); }
 
 void Slot::put(std::string_view attribute, std::vector<View> parts, size_t clipped) {
-  const uint32_t index = index_of(attribute);
-  const Shape& buffer = buffers[index].shape;
+  const auto into = std::find_if(buffers.begin(), buffers.end(), [&](const Buffer& buffer) {
+    return buffer.name.ends_with(attribute);
+  });
+  const Shape& buffer = into->shape;
   Shape source = parts.front().shape;
-  at = {parts.front().sources, source, buffers[index].name, buffer, false};
+  at = {parts.front().sources, source, into->name, buffer, false};
   for (size_t d = clipped; d < buffer.size(); ++d)
     parts.front().size(static_cast<int64_t>(d));  // raises for want of dims
   for (size_t i = 1; i < parts.size(); ++i) source[clipped] += parts[i].shape[clipped];
@@ -221,11 +186,12 @@ void Slot::put(std::string_view attribute, std::vector<View> parts, size_t clipp
   for (size_t d = clipped; d < buffer.size(); ++d) count[d] = std::min(buffer[d], source[d]);
   at.only_rank = exceeds_rank_alone(attribute, source, buffer, clipped);
   check_copy(count, source);
-  writes.push_back({index, clipped, std::move(parts), std::move(count)});
+  writes.push_back(
+      {static_cast<uint32_t>(into - buffers.begin()), clipped, std::move(parts), std::move(count)});
 }
 
-void copy_dense(const CopyContext& context, const Module& module, const Lora& lora) {
-  DenseCopy(context, module, lora).run();
+void copy_dense(const Loading& load, const Module& module, const Lora& lora, Slot& slot) {
+  DenseCopy(load, module, lora, slot).run();
 }
 
 }  // namespace moelora::vllm

@@ -12,12 +12,6 @@
 
 namespace moelora::vllm {
 
-// Where a copied tensor's shape is not the base's; `source` is the tensor.
-struct MisfitOf {
-  uint32_t source;
-  Misfit misfit;
-};
-
 // The parts, one below the other along `axis`, are elements [0, count) of the buffer; a dim of
 // extent 1 where `count` is more is repeated. What no placement covers is zero. A view's values are
 // those of its sources, rounded to the server's type, then times its scale and rounded again.
@@ -41,12 +35,13 @@ class Slot {
   void collapsed(const View& factor);  // only its first expert is kept
 
   // Copies the parts, one below the other along `clipped`, into ATTRIBUTE[slot]: dims from
-  // `clipped` on may be smaller than the buffer's. Raises as torch does.
+  // `clipped` on may be smaller than the buffer's. Raises as torch does. REQUIRES that the module
+  // has such a buffer.
   void put(std::string_view attribute, std::vector<View> parts, size_t clipped);
 
-  std::vector<Buffer> buffers;    // of the module
-  std::vector<Placement> writes;  // into `buffers`
-  std::vector<MisfitOf> misfits;
+  std::vector<Buffer> buffers;                       // of the module
+  std::vector<Placement> writes;                     // into `buffers`
+  std::vector<std::pair<uint32_t, Misfit>> misfits;  // of tensors
 
   struct Handled {
     std::vector<uint32_t> tensors;
@@ -57,18 +52,12 @@ class Slot {
   } at;
 
  private:
-  uint32_t index_of(std::string_view attribute) const;  // REQUIRES that the module has it
+  void note(const View& factor, Misfit misfit);
 };
 
-// What set_lora() of a module has to work with.
-struct CopyContext {
-  const Server& server;
-  int64_t rank;
-  const LoraModel& model;
-  Slot& slot;
-};
-void copy_dense(const CopyContext& context, const Module& module, const Lora& lora);
-void copy_experts(const CopyContext& context, const Lora& lora);          // FusedMoEWithLoRA
-void copy_stacked_experts(const CopyContext& context, const Lora& lora);  // FusedMoE3DWithLoRA
+// set_lora() of a module: cuts what `lora` holds for the rank and puts it into `slot`.
+void copy_dense(const Loading& load, const Module& module, const Lora& lora, Slot& slot);
+void copy_experts(const Loading& load, const Lora& lora, Slot& slot);          // FusedMoEWithLoRA
+void copy_stacked_experts(const Loading& load, const Lora& lora, Slot& slot);  // FusedMoE3DWithLoRA
 
 }  // namespace moelora::vllm

@@ -1,6 +1,6 @@
 // set_lora() of FusedMoEWithLoRA and FusedMoE3DWithLoRA.
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 
@@ -16,13 +16,12 @@ const View& tensor_of(const std::optional<View>& view) {
 
 class ExpertCopy {
  public:
-  explicit ExpertCopy(const CopyContext& context)
-      : server_(context.server),
-        settings_(context.server.settings),
-        rank_(context.rank),
-        slot_(context.slot),
+  ExpertCopy(const Loading& load, Slot& slot)
+      : server_(load.server),
+        settings_(load.server.settings),
+        rank_(load.rank),
+        slot_(slot),
         local_(server_.local_experts()),
-        max_rank_(settings_.max_rank),
         in_(server_.spec.expert_in),
         own_(server_.intermediate()),
         part_(settings_.fully_sharded ? settings_.moe_tp() : 1) {}
@@ -36,18 +35,16 @@ class ExpertCopy {
       a[w] = matched(tensor_of(lora.as[w]), w == 1 ? local_ : shared);
     for (const size_t w : {0UL, 2UL, 1UL})
       b[w] = matched(tensor_of(lora.bs[w]), w == 1 ? shared : local_);
-    const bool gated = server_.spec.gated;
-    for (const size_t w : {0UL, 2UL}) {
-      if (w == 2 && !gated) continue;
-      slot_.expect(a[w], 2, in_);
-      slot_.expect(b[w], 1, server_.spec.intermediate);
-    }
-    expect_down(a[1], b[1]);
+    expect(a[0], in_, b[0], server_.spec.intermediate);
+    if (server_.spec.gated) expect(a[2], in_, b[2], server_.spec.intermediate);
+    expect(a[1], server_.spec.intermediate, b[1], in_);
     const View a1 = w13_a(a[0]), b1 = rows(b[0], own_), a2 = w2_a(a[1]), b2 = w2_b(b[1]);
-    put_w13(0, a1, b1);
-    if (gated) {
+    put("w13_lora_a_stacked.0", {a1});
+    put("w13_lora_b_stacked.0", {b1});
+    if (server_.spec.gated) {
       const View a3 = w13_a(a[2]), b3 = rows(b[2], own_);
-      put_w13(1, a3, b3);
+      put("w13_lora_a_stacked.1", {a3});
+      put("w13_lora_b_stacked.1", {b3});
     }
     put("w2_lora_a_stacked.0", {a2});
     put("w2_lora_b_stacked.0", {b2});
@@ -57,9 +54,8 @@ class ExpertCopy {
   void stacked(const Lora& lora) {
     if (!lora.packed || lora.as.size() != 2) throw assertion_error();
     const View &a13 = *lora.as[0], &b13 = *lora.bs[0];
-    slot_.expect(a13, 2, in_);
-    slot_.expect(b13, 1, 2 * server_.spec.intermediate);
-    expect_down(*lora.as[1], *lora.bs[1]);
+    expect(a13, in_, b13, 2 * server_.spec.intermediate);
+    expect(*lora.as[1], server_.spec.intermediate, *lora.bs[1], in_);
     const View own_a13 = w13_a(a13);
     const std::vector<View> own_b13 = stacked_w13_b(b13);
     const View a2 = w2_a(*lora.as[1]), b2 = w2_b(*lora.bs[1]);
@@ -72,18 +68,13 @@ class ExpertCopy {
  private:
   bool is_whole() const { return settings_.moe_tp() == 1; }
 
-  void expect_down(const View& a, const View& b) {
-    slot_.expect(a, 2, server_.spec.intermediate);
-    slot_.expect(b, 1, in_);
+  void expect(const View& a, int64_t in, const View& b, int64_t out) {
+    slot_.expect(a, 2, in);
+    slot_.expect(b, 1, out);
   }
 
-  void put(const std::string& attribute, std::vector<View> parts) {
+  void put(std::string_view attribute, std::vector<View> parts) {
     slot_.put(attribute, std::move(parts), 1);
-  }
-
-  void put_w13(int slice, const View& a, const View& b) {
-    put(fmt::format("w13_lora_a_stacked.{}", slice), {a});
-    put(fmt::format("w13_lora_b_stacked.{}", slice), {b});
   }
 
   // _match_expert_dim: a factor that the buffer holds once keeps its first expert.
@@ -111,7 +102,7 @@ class ExpertCopy {
     slot_.handle(view);
     if (is_whole() || !settings_.fully_sharded) return view;
     if (view.size(1) % settings_.tp != 0) throw assertion_error();
-    return rows(view, max_rank_ / part_);
+    return rows(view, settings_.max_rank / part_);
   }
 
   // (E, r, I), along I.
@@ -135,13 +126,8 @@ class ExpertCopy {
   }
 
   static View interleaved(const View& view, int64_t first, int64_t end) {
-    const View gate = view.slice(1, 0, view.dim(1), 2).slice(1, first, end);
-    const View up = view.slice(1, 1, view.dim(1), 2).slice(1, first, end);
-    if (gate.shape != up.shape)
-      throw Raised("RuntimeError",
-                   fmt::format("stack expects each tensor to be equal size, but got {} at entry 0 "
-                               "and {} at entry 1",
-                               to_string(gate.shape), to_string(up.shape)));
+    check_stack(view.slice(1, 0, view.dim(1), 2).slice(1, first, end).shape,
+                view.slice(1, 1, view.dim(1), 2).slice(1, first, end).shape, 1);
     return view.slice(1, 2 * first, 2 * end);
   }
 
@@ -149,18 +135,18 @@ class ExpertCopy {
   const Settings& settings_;
   int64_t rank_;
   Slot& slot_;
-  int64_t local_, max_rank_, in_, own_;  // experts, R, H and I of this rank's buffers
-  int64_t part_;  // into how many the rank (of w13 A) and H (of w2 B) are cut
+  int64_t local_, in_, own_;  // experts, H and I of this rank's buffers
+  int64_t part_;              // into how many the rank (of w13 A) and H (of w2 B) are cut
 };
 
 }  // namespace
 
-void copy_experts(const CopyContext& context, const Lora& lora) {
-  ExpertCopy(context).numbered(lora);
+void copy_experts(const Loading& load, const Lora& lora, Slot& slot) {
+  ExpertCopy(load, slot).numbered(lora);
 }
 
-void copy_stacked_experts(const CopyContext& context, const Lora& lora) {
-  ExpertCopy(context).stacked(lora);
+void copy_stacked_experts(const Loading& load, const Lora& lora, Slot& slot) {
+  ExpertCopy(load, slot).stacked(lora);
 }
 
 }  // namespace moelora::vllm

@@ -56,15 +56,15 @@ bool is_unwrapped_router(const Server& server, const std::string& module) {
          std::find(unwrapped.begin(), unwrapped.end(), name) != unwrapped.end();
 }
 
+// Another module for the message: of the same name in the layer, else the nearest.
 std::string like_it(const Server& server, const std::string& module, int64_t layer) {
-  std::vector<std::string_view> same_leaf, all;
+  std::vector<std::string_view> all;
   for (const Module& wrapped : server.modules)
     for (const Child& child : wrapped.children) {
       if (wrapped.layer == layer && leaf_of(child.name) == leaf_of(module))
-        same_leaf.push_back(child.name);
+        return fmt::format("; {} is one", child.name);
       all.push_back(child.name);
     }
-  if (!same_leaf.empty()) return fmt::format("; {} is one", same_leaf.front());
   const auto near = nearest(module, all);
   return near ? fmt::format("; {} is one", *near) : "";
 }
@@ -152,16 +152,9 @@ Unused why_unused(const Server& server, const std::string& module) {
 }
 
 const Cause* cause_of(Unused why) {
-  switch (why) {
-    case Unused::router:
-      return &cause::router_target;
-    case Unused::base_layer:
-      return &cause::base_layer_alone;
-    case Unused::moe_path:
-      return &cause::wrong_moe_path;
-    default:
-      return &cause::silent_no_op;
-  }
+  if (why == Unused::router) return &cause::router_target;
+  if (why == Unused::base_layer) return &cause::base_layer_alone;
+  return why == Unused::moe_path ? &cause::wrong_moe_path : &cause::silent_no_op;
 }
 
 std::string text_of(Unused why, const Server& server, const std::string& module) {

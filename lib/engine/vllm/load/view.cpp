@@ -45,12 +45,7 @@ View View::of(uint32_t tensor, const Shape& shape) {
 View View::stack(std::vector<uint32_t> tensors,
                  const std::function<const Shape&(uint32_t)>& shape_of) {
   const Shape& first = shape_of(tensors.front());
-  for (size_t i = 1; i < tensors.size(); ++i)
-    if (const Shape& shape = shape_of(tensors[i]); shape != first)
-      throw Raised("RuntimeError",
-                   fmt::format("stack expects each tensor to be equal size, but got {} at entry 0 "
-                               "and {} at entry {}",
-                               to_string(first), to_string(shape), i));
+  for (size_t i = 1; i < tensors.size(); ++i) check_stack(first, shape_of(tensors[i]), i);
   View out = of(tensors.front(), first);
   out.stacked = true;
   out.shape.insert(out.shape.begin(), static_cast<int64_t>(tensors.size()));
@@ -118,10 +113,12 @@ View View::reshape(Shape wanted) const {
   return out;
 }
 
-View View::scaled(double factor) const {
-  View out = *this;
-  out.scale *= factor;
-  return out;
+void check_stack(const Shape& first, const Shape& other, size_t entry) {
+  if (first != other)
+    throw Raised("RuntimeError",
+                 fmt::format("stack expects each tensor to be equal size, but got {} at entry 0 "
+                             "and {} at entry {}",
+                             to_string(first), to_string(other), entry));
 }
 
 void check_copy(const Shape& destination, const Shape& source) {

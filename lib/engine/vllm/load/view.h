@@ -39,8 +39,11 @@ struct View {
   View transpose() const;  // tensor.T
   // reshape(wanted), one of them -1. Raises RuntimeError. REQUIRES a view made by of().
   View reshape(Shape wanted) const;
-  View scaled(double factor) const;
 };
+
+// torch.stack of these, the second of which is number `entry`: raises RuntimeError where they
+// differ.
+void check_stack(const Shape& first, const Shape& other, size_t entry);
 
 // buffer[..].copy_(source) of these shapes: raises RuntimeError where `source` does not broadcast.
 void check_copy(const Shape& destination, const Shape& source);

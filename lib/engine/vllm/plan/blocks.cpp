@@ -1,11 +1,9 @@
-#include "lib/engine/vllm/plan/blocks.h"
-
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <utility>
 
-#include "lib/engine/vllm/plan/fill.h"
+#include "lib/engine/vllm/plan/plan.h"
 #include "lib/engine/vllm/server/module_buffers.h"
 
 namespace moelora::vllm {
@@ -32,7 +30,7 @@ class Blocks {
   }
 
  private:
-  // A buffer of this rank, or every rank's side by side along `dim`.
+  // A buffer of this rank, or those of all side by side along `dim`.
   Tensor held(const std::string& name) const { return ranks_[static_cast<size_t>(rank_)].at(name); }
   Tensor gathered(const std::string& name, int dim, int64_t of_each) const {
     std::vector<Tensor> parts;
@@ -142,29 +140,20 @@ class Blocks {
 
 }  // namespace
 
-std::vector<ServedBlock> served_blocks(const Server& server, int64_t rank,
-                                       const std::vector<TensorMap>& ranks) {
-  return Blocks(server, rank, ranks).run();
-}
-
 std::vector<ServedBlock> blocks(const BufferRequest& request, const RankBuffers& held) {
   if (held.refused) return {};
-  const Server server = make_server(request.spec, request.base_config,
-                                    make_settings(request.options, request.spec, request.version));
+  const Server server = make_server(request.plan());
   std::vector<TensorMap> ranks(static_cast<size_t>(server.settings.tp));
-  for (int64_t rank = 0; rank < server.settings.tp; ++rank) {
-    TensorMap& buffers = ranks[static_cast<size_t>(rank)];
-    if (rank == request.tp_rank) {
-      buffers = held.buffers;
-    } else if (server.settings.fully_sharded) {
-      BufferRequest other = request;
-      other.tp_rank = rank;
-      RankBuffers filled = fill(other);
-      if (filled.refused) return {};
-      buffers = std::move(filled.buffers);
-    }
+  ranks[static_cast<size_t>(request.tp_rank)] = held.buffers;
+  for (int64_t rank = 0; server.settings.fully_sharded && rank < server.settings.tp; ++rank) {
+    if (rank == request.tp_rank) continue;
+    BufferRequest other = request;
+    other.tp_rank = rank;
+    RankBuffers filled = fill(other);
+    if (filled.refused) return {};
+    ranks[static_cast<size_t>(rank)] = std::move(filled.buffers);
   }
-  return served_blocks(server, request.tp_rank, ranks);
+  return Blocks(server, request.tp_rank, ranks).run();
 }
 
 }  // namespace moelora::vllm

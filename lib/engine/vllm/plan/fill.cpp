@@ -1,6 +1,4 @@
-#include "lib/engine/vllm/plan/fill.h"
-
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,13 +9,13 @@
 
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
-#include "lib/engine/vllm/server/module_buffers.h"
+#include "lib/engine/vllm/load/load.h"
+#include "lib/engine/vllm/plan/plan.h"
 
 namespace moelora::vllm {
 namespace {
 
-// ---- values as torch computes them
-// ---------------------------------------------------------------
+// ---- values as torch computes them --------------------------------------------------------------
 
 constexpr int64_t kChunk = int64_t{1} << 14;
 
@@ -41,18 +39,7 @@ class TensorSource final : public Source {
   Tensor flat_;
 };
 
-// FP8 with `mantissa` bits below the leading one; E5M2 has infinities, E4M3 has not.
-float small_float(uint8_t bits, int mantissa) {
-  const int exponent_bits = 7 - mantissa, bias = (1 << (exponent_bits - 1)) - 1;
-  const int exponent = (bits & 0x7F) >> mantissa, fraction = bits & ((1 << mantissa) - 1);
-  const bool top = exponent == (1 << exponent_bits) - 1;
-  float out = exponent == 0 ? std::ldexp(static_cast<float>(fraction), 1 - bias - mantissa)
-                            : std::ldexp(static_cast<float>(fraction + (1 << mantissa)),
-                                         exponent - bias - mantissa);
-  if (mantissa == 2 && top) out = fraction == 0 ? HUGE_VALF : NAN;
-  if (mantissa == 3 && top && fraction == 7) out = NAN;
-  return (bits & 0x80) != 0 ? -out : out;
-}
+using ToFloat = float (*)(const std::byte*);
 
 template <class T>
 float number(const std::byte* at) {
@@ -61,34 +48,35 @@ float number(const std::byte* at) {
   return static_cast<float>(value);
 }
 
-using ToFloat = float (*)(const std::byte*);
+float half(int bits) {
+  const auto narrow = static_cast<uint16_t>(bits);
+  float out = 0;
+  cast_elements(DType::F16, DType::F32, 1, reinterpret_cast<const std::byte*>(&narrow),
+                reinterpret_cast<std::byte*>(&out));
+  return out;
+}
+
+// The upper byte of an F16.
+float e5m2(const std::byte* at) { return half(static_cast<int>(*at) << 8); }
+
+// As an F16 it is 2^8 too small: its exponent has one bit less, and a bias of 7, not 15. It has no
+// infinities, and one NaN of either sign.
+float e4m3(const std::byte* at) {
+  const int bits = static_cast<int>(*at), magnitude = bits & 0x7F;
+  return magnitude == 0x7F ? NAN : 256 * half((bits & 0x80) << 8 | magnitude << 7);
+}
 
 ToFloat to_float(DType dtype) {
-  switch (dtype) {
-    case DType::BOOL:
-    case DType::U8:
-      return number<uint8_t>;
-    case DType::I8:
-      return number<int8_t>;
-    case DType::I16:
-      return number<int16_t>;
-    case DType::U16:
-      return number<uint16_t>;
-    case DType::I32:
-      return number<int32_t>;
-    case DType::U32:
-      return number<uint32_t>;
-    case DType::I64:
-      return number<int64_t>;
-    case DType::U64:
-      return number<uint64_t>;
-    case DType::F8_E4M3:
-      return [](const std::byte* at) { return small_float(static_cast<uint8_t>(*at), 3); };
-    case DType::F8_E5M2:
-      return [](const std::byte* at) { return small_float(static_cast<uint8_t>(*at), 2); };
-    default:
-      return nullptr;
-  }
+  constexpr std::pair<DType, ToFloat> kAll[] = {
+      {DType::BOOL, number<uint8_t>}, {DType::U8, number<uint8_t>},
+      {DType::I8, number<int8_t>},    {DType::I16, number<int16_t>},
+      {DType::U16, number<uint16_t>}, {DType::I32, number<int32_t>},
+      {DType::U32, number<uint32_t>}, {DType::I64, number<int64_t>},
+      {DType::U64, number<uint64_t>}, {DType::F8_E4M3, e4m3},
+      {DType::F8_E5M2, e5m2}};
+  for (const auto& [known, convert] : kAll)
+    if (known == dtype) return convert;
+  return nullptr;
 }
 
 // Integers and FP8 as F32.
@@ -139,16 +127,6 @@ class ProductSource final : public Source {
   SourcePtr inner_;
   float factor_;
 };
-
-bool is_whole_source(const Tensor& tensor) {
-  if (tensor.pieces().size() != 1) return false;
-  const Piece& piece = tensor.pieces().front();
-  if (piece.offset != 0 || piece.source->elements() != tensor.elements()) return false;
-  int64_t step = 1;
-  for (size_t a = piece.count.size(); a-- > 0; step *= piece.count[a])
-    if (piece.stride[a] != step && piece.count[a] != 1) return false;
-  return step == tensor.elements();
-}
 
 // ---- buffers ------------------------------------------------------------------------------------
 
@@ -205,16 +183,38 @@ class Filler {
   std::map<std::pair<uint32_t, double>, SourcePtr> sources_;
 };
 
-void check_rank(const Server& server, int64_t rank) {
-  if (rank < 0 || rank >= server.settings.tp)
-    throw Error("tp-rank",
-                fmt::format("is {}, the server has ranks 0 to {}", rank, server.settings.tp - 1));
+// Every buffer of the rank, zero where no placement says otherwise.
+TensorMap filled_buffers(const Server& server, const Adapter& adapter, const RankLoad& load,
+                         const TensorMap& values) {
+  TensorMap out;
+  for (const Module& module : server.modules)
+    for (const Buffer& buffer : module_buffers(server, module))
+      out.emplace(buffer.name, Tensor::zeros(kHeld, buffer.shape));
+  Filler filler(*adapter.file, values);
+  for (const Placement& placement : load.placements) {
+    const Buffer& buffer = load.buffers[placement.buffer];
+    out[buffer.name] = filler.buffer(placement, buffer.shape);
+  }
+  return out;
+}
+
+// What ends a load on this rank, in the server's order.
+std::optional<Refusal> refusal_of(const Server& server, const RankLoad& load) {
+  for (const PlanEvent& event : server.events)
+    if (event.refusal) return event.refusal;
+  if (const auto event = start_event(server.settings)) return event->refusal;
+  return load.refusal() == nullptr ? std::nullopt : load.refusal()->refusal;
 }
 
 }  // namespace
 
 SourcePtr flat_source(const Tensor& tensor) {
-  if (is_whole_source(tensor)) return tensor.pieces().front().source;
+  if (tensor.pieces().size() == 1) {
+    const SourcePtr& source = tensor.pieces().front().source;
+    if (source->elements() == tensor.elements() &&
+        tensor.same_recipe(Tensor(source, tensor.shape())))
+      return source;
+  }
   return std::make_shared<TensorSource>(tensor);
 }
 
@@ -233,33 +233,14 @@ SourcePtr torch_product(SourcePtr source, double factor) {
   return std::make_shared<ProductSource>(std::move(source), factor);
 }
 
-TensorMap filled_buffers(const Server& server, const Adapter& adapter, const RankLoad& load,
-                         const TensorMap& values) {
-  TensorMap out;
-  for (const Module& module : server.modules)
-    for (const Buffer& buffer : module_buffers(server, module))
-      out.emplace(buffer.name, Tensor::zeros(kHeld, buffer.shape));
-  Filler filler(*adapter.file, values);
-  for (const Placement& placement : load.placements) {
-    const Buffer& buffer = load.buffers[placement.buffer];
-    out[buffer.name] = filler.buffer(placement, buffer.shape);
-  }
-  return out;
-}
-
-std::optional<Refusal> refusal_of(const Server& server, const RankLoad& load) {
-  for (const PlanEvent& event : server.events)
-    if (event.refusal) return event.refusal;
-  if (const auto event = start_event(server.settings)) return event->refusal;
-  return load.refusal() == nullptr ? std::nullopt : load.refusal()->refusal;
-}
-
 RankBuffers fill(const BufferRequest& request) {
-  const Server server = make_server(request.spec, request.base_config,
-                                    make_settings(request.options, request.spec, request.version));
-  check_rank(server, request.tp_rank);
+  const Server server = make_server(request.plan());
+  const int64_t rank = request.tp_rank;
+  if (rank < 0 || rank >= server.settings.tp)
+    throw Error("tp-rank",
+                fmt::format("is {}, the server has ranks 0 to {}", rank, server.settings.tp - 1));
   const Adapter adapter = open_adapter(server, request.adapter);
-  const RankLoad load = load_on_rank(server, adapter, request.tp_rank);
+  const RankLoad load = load_on_rank(server, adapter, rank);
   if (auto refusal = refusal_of(server, load)) return {std::move(refusal), {}};
   const auto file = static_cast<size_t>(adapter.file - request.adapter.files.data());
   return {std::nullopt, filled_buffers(server, adapter, load, request.values.at(file))};

@@ -8,32 +8,10 @@
 namespace moelora::vllm {
 namespace {
 
-std::vector<std::string> strings(const JsonView& json, std::string_view key) {
-  const auto found = json.find(key);
-  return found ? found->strings() : std::vector<std::string>();
-}
-
-std::string text(const JsonView& json, std::string_view key) {
-  const auto found = json.find(key);
-  return found ? found->string() : std::string();
-}
-
-bool flag(const JsonView& json, std::string_view key) {
-  const auto found = json.find(key);
-  return found && found->boolean();
-}
-
-NameMapper::Replacements replacements(const JsonView& json, std::string_view key) {
-  NameMapper::Replacements out;
-  if (const auto found = json.find(key))
-    for (const auto& [from, to] : found->members()) out.emplace_back(from, to.string());
-  return out;
-}
-
 void read_names(const JsonView& json, NameMapper& out) {
   json.allow_only({"substrings", "prefixes", "suffixes"});
-  out = {replacements(json, "substrings"), replacements(json, "prefixes"),
-         replacements(json, "suffixes")};
+  out = {json.string_members("substrings"), json.string_members("prefixes"),
+         json.string_members("suffixes")};
 }
 
 // The engine's and, on top, the class's own.
@@ -43,7 +21,7 @@ void add_kinds(const JsonView& json, LayerKinds& out) {
     for (const auto& [name, children] : packed->members())
       out.packed.insert_or_assign(name, children.strings());
   const auto append = [&](std::string_view key, std::vector<std::string>& names) {
-    for (std::string& name : strings(json, key)) names.push_back(std::move(name));
+    for (std::string& name : json.strings_or_none(key)) names.push_back(std::move(name));
   };
   append("row", out.row);
   append("replicated", out.replicated);
@@ -59,9 +37,10 @@ ModuleName module_name(const JsonView& json) {
 void read_experts(const JsonView& json, ModelClass& out) {
   json.allow_only({"path", "gate", "up", "down", "is_3d_moe_weight", "interleaved"});
   out.experts = json.at("path").string();
-  out.expert_names = {text(json, "gate"), json.at("up").string(), json.at("down").string()};
-  out.stacked = flag(json, "is_3d_moe_weight");
-  out.interleaved = flag(json, "interleaved");
+  out.expert_names = {json.string_or_empty("gate"), json.at("up").string(),
+                      json.at("down").string()};
+  out.stacked = json.is_true("is_3d_moe_weight");
+  out.interleaved = json.is_true("interleaved");
   if (std::none_of(out.modules.begin(), out.modules.end(),
                    [&](const ModuleName& module) { return module.name == out.experts; }))
     json.at("path").fail("not among the class's modules");
@@ -69,8 +48,7 @@ void read_experts(const JsonView& json, ModelClass& out) {
 
 void read_slices(const JsonView& json, ModelClass& out) {
   for (const auto& [name, rows] : json.members())
-    for (const JsonView& size : rows.items())
-      out.slices[name].push_back(Dimension::parse(size.string(), size.where()));
+    for (const JsonView& size : rows.items()) out.slices[name].push_back(Dimension::parse(size));
 }
 
 void read_no_lora(const JsonView& json, ModelClass& out) {
@@ -93,14 +71,14 @@ ModelClass read_class(const JsonView& json) {
   for (const JsonView& module : json.at("modules").items())
     out.modules.push_back(module_name(module));
   read_experts(json.at("experts"), out);
-  out.embeddings = flag(json, "embeddings");
-  out.unwrapped = strings(json, "unwrapped");
-  out.skipped = strings(json, "skipped");
+  out.embeddings = json.is_true("embeddings");
+  out.unwrapped = json.strings_or_none("unwrapped");
+  out.skipped = json.strings_or_none("skipped");
   if (const auto names = json.find("names")) read_names(*names, out.names);
   add_kinds(engine_facts("vllm").at("layers"), out.kinds);
   if (const auto kinds = json.find("layers")) add_kinds(*kinds, out.kinds);
   if (const auto slices = json.find("slices")) read_slices(*slices, out);
-  out.packs_gate_up_with = text(json, "packs_gate_up_with");
+  out.packs_gate_up_with = json.string_or_empty("packs_gate_up_with");
   if (const auto no_lora = json.find("no_lora")) read_no_lora(*no_lora, out);
   return out;
 }

@@ -15,8 +15,7 @@ namespace moelora::vllm {
 
 // WeightsMapper: names of the adapter as a class spells them.
 struct NameMapper {
-  using Replacements = std::vector<std::pair<std::string, std::string>>;
-  Replacements substrings, prefixes, suffixes;
+  Renames substrings, prefixes, suffixes;
 
   // Substrings, then prefixes, then suffixes, each where it occurs, once.
   std::string map(std::string name) const;

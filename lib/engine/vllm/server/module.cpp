@@ -35,39 +35,33 @@ class Builder {
         stacked_(wraps_stacked(model, settings)),
         tp_(settings.tp) {
     for (const LinearSpec& linear : spec.linears) {
-      std::string name = model.names.map(linear.hub + ".");
-      name.pop_back();
-      if (linear.role == Role::embedding)
-        embedding_ = {name, &linear};
-      else if (linear.role == Role::lm_head)
-        head_ = {name, &linear};
-      else
-        add_linear(std::move(name), linear);
+      if (linear.role == Role::embedding || linear.role == Role::lm_head) continue;
+      std::string name = name_of(linear);
+      if (const auto place = find_layer(name); place && root_.empty())
+        root_ = name.substr(0, place->begin);
+      linears_.emplace(std::move(name), &linear);
     }
   }
 
   std::vector<Module> build() {
-    if (model_.embeddings) add_whole(embedding_, Kind::embedding);
+    if (model_.embeddings) add_whole(Role::embedding, Kind::embedding);
     for (int layer = 0; layer < spec_.layers; ++layer) add_layer(layer);
-    if (model_.embeddings) add_whole(head_, Kind::logits);
+    if (model_.embeddings) add_whole(Role::lm_head, Kind::logits);
     return std::move(modules_);
   }
 
  private:
-  struct Named {
-    std::string name;
-    const LinearSpec* linear = nullptr;
-  };
-
-  void add_linear(std::string name, const LinearSpec& linear) {
-    if (const auto place = find_layer(name); place && root_.empty())
-      root_ = name.substr(0, place->begin);
-    linears_.emplace(std::move(name), &linear);
+  std::string name_of(const LinearSpec& linear) const {
+    std::string name = model_.names.map(linear.hub + ".");
+    name.pop_back();
+    return name;
   }
 
-  void add_whole(const Named& named, Kind kind) {
-    if (named.linear == nullptr) return;
-    modules_.push_back({named.name, kind, -1, false, {child(named.name, *named.linear)}, {}});
+  void add_whole(Role role, Kind kind) {
+    for (const LinearSpec& linear : spec_.linears)
+      if (linear.role == role)
+        modules_.push_back(
+            {name_of(linear), kind, -1, false, {child(name_of(linear), linear)}, {}});
   }
 
   void add_layer(int layer) {
@@ -100,7 +94,7 @@ class Builder {
     return out;
   }
 
-  Child child(const std::string& name, const LinearSpec& linear) const {
+  static Child child(const std::string& name, const LinearSpec& linear) {
     return {name, linear.in, linear.out, 1, &linear};
   }
 
@@ -134,8 +128,8 @@ class Builder {
   // Where the mixer's in_proj is, which its class packs or not.
   void add_convolution(const std::string& name, int layer) {
     const std::string mark = sibling(name, "in_proj");
-    const auto sibling = linears_.lower_bound(mark);
-    if (sibling == linears_.end() || !sibling->first.starts_with(mark)) return;
+    const auto mixer = linears_.lower_bound(mark);
+    if (mixer == linears_.end() || !mixer->first.starts_with(mark)) return;
     Module module{name, Kind::unknown, layer, false, {Child{name}}, {}};
     if (model_.slices.contains(leaf_of(name))) split_convolution(module);
     modules_.push_back(std::move(module));
@@ -187,7 +181,6 @@ class Builder {
   const bool stacked_;
   const int64_t tp_;
   std::string root_;
-  Named embedding_, head_;
   std::map<std::string, const LinearSpec*> linears_;  // null: taken by a module
   std::vector<Module> modules_;
 };

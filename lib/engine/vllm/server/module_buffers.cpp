@@ -1,6 +1,6 @@
 #include "lib/engine/vllm/server/module_buffers.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <utility>
@@ -10,84 +10,58 @@
 namespace moelora::vllm {
 namespace {
 
-class Buffers {
- public:
-  Buffers(const Server& server, const Module& module)
-      : server_(server),
-        settings_(server.settings),
-        module_(module),
-        rank_(server.settings.max_rank) {}
+void add(const Module& module, std::string_view attribute, size_t index, Shape shape,
+         std::vector<Buffer>& out) {
+  out.push_back({fmt::format("{}.{}_stacked.{}", module.name, attribute, index), std::move(shape)});
+}
 
-  std::vector<Buffer> run() {
-    if (module_.is_experts())
-      experts();
-    else if (module_.kind != Kind::unknown)
-      dense();
-    return std::move(buffers_);
+std::vector<Buffer> dense_buffers(const Server& server, const Module& module) {
+  const Settings& settings = server.settings;
+  const Child& first = module.children[0];
+  const int64_t cut = settings.fully_sharded ? settings.tp : 1;  // what the ranks share more
+  const bool row = module.kind == Kind::row;
+  const int64_t rank = settings.max_rank, in = row ? first.in / settings.tp : first.in;
+  const int64_t a_rows = first.parts > 1 ? rank / cut : rank;
+  const std::vector<Slice> slices = slices_of(module);
+  std::vector<Buffer> out;
+  for (size_t i = 0; i < slices.size(); ++i) {
+    add(module, "lora_a", i, module.kind == Kind::embedding ? Shape{in, rank} : Shape{a_rows, in},
+        out);
+    add(module, "lora_b", i, {slices[i].rows / (row ? cut : slices[i].parts), rank}, out);
   }
+  return out;
+}
 
- private:
-  void add(std::string_view attribute, int64_t index, Shape shape) {
-    buffers_.push_back(
-        {fmt::format("{}.{}_stacked.{}", module_.name, attribute, index), std::move(shape)});
+std::vector<Buffer> expert_buffers(const Server& server, const Module& module) {
+  const Settings& settings = server.settings;
+  const bool stacked = module.kind == Kind::stacked_experts;
+  const int64_t local = server.local_experts(), in = server.spec.expert_in;
+  const int64_t rank = settings.max_rank, own = server.intermediate();
+  const int64_t shared = settings.shared_outer && !stacked ? 1 : local;
+  const int64_t part = settings.fully_sharded ? settings.moe_tp() : 1;
+  std::vector<Buffer> out;
+  for (size_t slice = 0; slice < (stacked || !server.spec.gated ? 1 : 2); ++slice) {
+    add(module, "w13_lora_a", slice, {shared, rank / part, in}, out);
+    add(module, "w13_lora_b", slice, {local, stacked ? 2 * own : own, rank}, out);
   }
-
-  void dense() {
-    const Child& first = module_.children[0];
-    const int64_t cut = settings_.fully_sharded ? settings_.tp : 1;  // what the ranks share more
-    const bool row = module_.kind == Kind::row;
-    const int64_t in = row ? first.in / settings_.tp : first.in;
-    const int64_t a_rows = first.parts > 1 ? rank_ / cut : rank_;
-    const std::vector<Slice> slices = slices_of(module_);
-    for (size_t i = 0; i < slices.size(); ++i) {
-      const auto index = static_cast<int64_t>(i);
-      add("lora_a", index, module_.kind == Kind::embedding ? Shape{in, rank_} : Shape{a_rows, in});
-      add("lora_b", index, {slices[i].rows / (row ? cut : slices[i].parts), rank_});
-    }
-  }
-
-  void experts() {
-    const bool stacked = module_.kind == Kind::stacked_experts;
-    const int64_t local = server_.local_experts(), in = server_.spec.expert_in;
-    const int64_t own = server_.intermediate();
-    const int64_t shared = settings_.shared_outer && !stacked ? 1 : local;
-    const int64_t part = settings_.fully_sharded ? settings_.moe_tp() : 1;
-    for (int64_t slice = 0; slice < (stacked || !server_.spec.gated ? 1 : 2); ++slice) {
-      add("w13_lora_a", slice, {shared, rank_ / part, in});
-      add("w13_lora_b", slice, {local, stacked ? 2 * own : own, rank_});
-    }
-    add("w2_lora_a", 0, {local, rank_, own});
-    add("w2_lora_b", 0, {shared, in / part, rank_});
-  }
-
-  const Server& server_;
-  const Settings& settings_;
-  const Module& module_;
-  int64_t rank_;
-  std::vector<Buffer> buffers_;
-};
-
-constexpr uint64_t kBytes = 2;  // vLLM's LoRA is float16 or bfloat16
+  add(module, "w2_lora_a", 0, {local, rank, own}, out);
+  add(module, "w2_lora_b", 0, {shared, in / part, rank}, out);
+  return out;
+}
 
 // Buffers of one name below the layer and one shape are a row.
-class Table {
- public:
-  std::vector<MemoryRow> rows;
-
-  void add(const Module& module, const Buffer& buffer) {
-    uint64_t bytes = kBytes;
-    for (int64_t extent : buffer.shape)
-      bytes *= static_cast<uint64_t>(std::max<int64_t>(extent, 0));
-    const std::string name =
-        std::string(below_layer(module.name)) + buffer.name.substr(module.name.size());
-    auto row = std::find_if(rows.begin(), rows.end(), [&](const MemoryRow& r) {
-      return r.buffer == name && r.shape == buffer.shape;
-    });
-    if (row == rows.end()) row = rows.insert(row, {name, buffer.shape, 0, 0});
-    ++row->layers;
-    row->bytes += bytes;
-  }
-};
+void add_row(const Module& module, const Buffer& buffer, std::vector<MemoryRow>& rows) {
+  uint64_t bytes = 2;  // vLLM's LoRA is float16 or bfloat16
+  for (int64_t extent : buffer.shape) bytes *= static_cast<uint64_t>(std::max<int64_t>(extent, 0));
+  const std::string name =
+      std::string(below_layer(module.name)) + buffer.name.substr(module.name.size());
+  auto row = std::find_if(rows.begin(), rows.end(), [&](const MemoryRow& r) {
+    return r.buffer == name && r.shape == buffer.shape;
+  });
+  if (row == rows.end()) row = rows.insert(row, {name, buffer.shape, 0, 0});
+  ++row->layers;
+  row->bytes += bytes;
+}
 
 // lora_dtype "auto" is the base's dtype.
 std::string dtype_of(const Json& config, const ServerOptions& options) {
@@ -104,7 +78,9 @@ std::string dtype_of(const Json& config, const ServerOptions& options) {
 }  // namespace
 
 std::vector<Buffer> module_buffers(const Server& server, const Module& module) {
-  return Buffers(server, module).run();
+  if (module.is_experts()) return expert_buffers(server, module);
+  if (module.kind == Kind::unknown) return {};
+  return dense_buffers(server, module);
 }
 
 std::vector<Slice> slices_of(const Module& module) {
@@ -127,12 +103,11 @@ std::vector<Slice> slices_of(const Module& module) {
   return out;
 }
 
-MemoryPlan memory_plan(const Server& server, const Json& base_config,
-                       const ServerOptions& options) {
-  Table table;
+MemoryPlan memory_plan(const Server& server, const PlanRequest& request) {
+  MemoryPlan out{{}, server.settings.slots, dtype_of(request.base_config, request.options)};
   for (const Module& module : server.modules)
-    for (const Buffer& buffer : module_buffers(server, module)) table.add(module, buffer);
-  return {std::move(table.rows), server.settings.slots, dtype_of(base_config, options)};
+    for (const Buffer& buffer : module_buffers(server, module)) add_row(module, buffer, out.rows);
+  return out;
 }
 
 }  // namespace moelora::vllm

@@ -30,6 +30,6 @@ struct Slice {
 std::vector<Slice> slices_of(const Module& module);
 
 // What one rank allocates for adapters as soon as LoRA is enabled, whatever the adapters hold.
-MemoryPlan memory_plan(const Server& server, const Json& base_config, const ServerOptions& options);
+MemoryPlan memory_plan(const Server& server, const PlanRequest& request);
 
 }  // namespace moelora::vllm

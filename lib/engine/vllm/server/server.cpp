@@ -1,6 +1,6 @@
 #include "lib/engine/vllm/server/server.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <utility>
@@ -13,34 +13,26 @@
 namespace moelora::vllm {
 namespace {
 
-// In the order of w1, w2, w3; of experts without a gate: up, down.
-std::vector<std::string> expert_words(const ExpertNames& names) {
-  if (names.gate.empty()) return {names.up, names.down};
-  return {names.gate, names.down, names.up};
-}
-
 std::vector<std::string> expert_names(const Server& server) {
   if (server.spec.experts == 0) return {};
   if (server.settings.shared_outer) return {"experts.w1", "experts.w2", "experts.w3"};
   if (server.stacked()) return {};
   std::vector<std::string> out;
-  const std::vector<std::string> words = expert_words(server.model.expert_names);
+  const auto& [gate, up, down] = server.model.expert_names;
+  std::vector<std::string> words = {gate, down, up};  // w1, w2, w3
+  if (gate.empty()) words = {up, down};
   for (int64_t e = 0; e < server.spec.experts; ++e)
     for (const std::string& word : words)
       out.push_back("experts." + std::to_string(e) + "." + word);
   return out;
 }
 
-// Where gate_up_proj of a dense layer is not packed, its own name is accepted (and no module is
-// wrapped: no layer class fits).
-bool has_unpacked_gate_up(const Server& server, const Json& base_config) {
-  const auto& linears = server.spec.linears;
-  return !packs_gate_up(server.model, base_config) &&
-         std::any_of(linears.begin(), linears.end(),
+bool has_dense_mlp(const ModelSpec& spec) {
+  return std::any_of(spec.linears.begin(), spec.linears.end(),
                      [](const LinearSpec& linear) { return linear.role == Role::dense_mlp; });
 }
 
-void accept_names(Server& server) {
+void accept_names(Server& server, const Json& base_config) {
   for (const Module& module : server.modules) {
     if (!module.packed) server.accepted.emplace(leaf_of(module.name));
     for (const Child& child : module.children) server.accepted.emplace(leaf_of(child.name));
@@ -48,6 +40,10 @@ void accept_names(Server& server) {
   server.accepted.insert(server.model.unwrapped.begin(), server.model.unwrapped.end());
   if (server.spec.experts > 0) server.accepted.emplace("experts");
   server.accepted.insert(server.expert_names.begin(), server.expert_names.end());
+  // Where it is not packed its own name is accepted (and no module is wrapped: no layer class
+  // fits).
+  if (!packs_gate_up(server.model, base_config) && has_dense_mlp(server.spec))
+    server.accepted.emplace("gate_up_proj");
 }
 
 // ---- what keeps it from starting with LoRA on this base, whatever the adapter -------------------
@@ -55,79 +51,71 @@ void accept_names(Server& server) {
 constexpr int64_t kMaxVocabulary = 258048;
 constexpr int64_t kMaxExpertRank = 128;
 
-class Start {
- public:
-  explicit Start(const Server& server) : server_(server), settings_(server.settings) {}
+void refuse(Server& server, const Cause* cause, std::string_view type, std::string text,
+            std::string detail) {
+  server.events.push_back({cause,
+                           Effect::refused,
+                           {},
+                           std::move(detail),
+                           Refusal{"start", std::string(type), std::move(text)}});
+}
 
-  std::vector<PlanEvent> events() {
-    check_class();
-    if (server_.spec.experts > 0) {
-      check_expert_parallel();
-      check_kernel();
-    }
-    return std::move(events_);
+bool starts(const ModelClass& model, const Settings& settings) {
+  return model.start_error.empty() ||
+         (model.starts_since != nullptr && settings.version.has(*model.starts_since));
+}
+
+void check_class(Server& server) {
+  const ModelClass& model = server.model;
+  if (!starts(model, server.settings)) {
+    const size_t colon = model.start_error.find(": ");
+    refuse(server, &cause::class_without_lora, model.start_error.substr(0, colon),
+           model.start_error.substr(colon + 2),
+           fmt::format("{} cannot start with --enable-lora in this version", model.name));
   }
+  if (server.stacked() && server.spec.experts > 0 && server.spec.architecture.empty())
+    refuse(server, &cause::class_without_lora, "ValueError",
+           "model_config.architectures must be defined for MoE LoRA.",
+           "the base's config.json has no \"architectures\"");
+  if (model.embeddings && server.spec.vocab > kMaxVocabulary)
+    refuse(server, &cause::class_without_lora, "ValueError",
+           "When using LoRA, vocab size must be <= 258048",
+           fmt::format("the base has a vocabulary of {}", server.spec.vocab));
+}
 
- private:
-  void add(const Cause* cause, std::string_view type, std::string text, std::string detail) {
-    PlanEvent& event = events_.emplace_back();
-    event.cause = cause;
-    event.effect = Effect::refused;
-    event.detail = std::move(detail);
-    event.refusal = Refusal{"start", std::string(type), std::move(text), false};
-  }
+void check_expert_parallel(Server& server) {
+  const Settings& settings = server.settings;
+  constexpr std::string_view kOnly = "allgather_reducescatter";
+  if (!settings.has("0.21"))
+    refuse(server, &cause::ep_options, "AssertionError",
+           "EP support for Fused MoE LoRA is not implemented yet.",
+           "this version has no expert LoRA under --enable-expert-parallel");
+  else if (!settings.all2all.empty() && settings.all2all != kOnly)
+    refuse(server, &cause::ep_options, "AssertionError",
+           fmt::format("Fused MoE LoRA with EP currently only supports all2all_backend='{}', got "
+                       "{}.",
+                       kOnly, py_repr(settings.all2all)),
+           fmt::format("--all2all-backend is {}, expert LoRA needs {}", settings.all2all, kOnly));
+  if (settings.fully_sharded)
+    refuse(server, &cause::ep_options, "AssertionError",
+           "Fused MoE LoRA does not support enable_expert_parallel=True together with "
+           "fully_sharded_loras=True. Disable one of them.",
+           "--enable-expert-parallel and --fully-sharded-loras exclude each other");
+}
 
-  void check_class() {
-    const ModelClass& model = server_.model;
-    if (!settings_.starts) {
-      const size_t colon = model.start_error.find(": ");
-      add(&cause::class_without_lora, model.start_error.substr(0, colon),
-          std::string(model.start_error.substr(colon + 2)),
-          fmt::format("{} cannot start with --enable-lora in this version", model.name));
-    }
-    if (server_.stacked() && server_.spec.experts > 0 && server_.spec.architecture.empty())
-      add(&cause::class_without_lora, "ValueError",
-          "model_config.architectures must be defined for MoE LoRA.",
-          "the base's config.json has no \"architectures\"");
-    if (model.embeddings && server_.spec.vocab > kMaxVocabulary)
-      add(&cause::class_without_lora, "ValueError", "When using LoRA, vocab size must be <= 258048",
-          fmt::format("the base has a vocabulary of {}", server_.spec.vocab));
-  }
-
-  void check_expert_parallel() {
-    if (!settings_.expert_parallel) return;
-    constexpr std::string_view kOnly = "allgather_reducescatter";
-    if (!settings_.supports_ep)
-      add(&cause::ep_options, "AssertionError",
-          "EP support for Fused MoE LoRA is not implemented yet.",
-          "this version has no expert LoRA under --enable-expert-parallel");
-    else if (!settings_.all2all.empty() && settings_.all2all != kOnly)
-      add(&cause::ep_options, "AssertionError",
-          fmt::format("Fused MoE LoRA with EP currently only supports all2all_backend='{}', got "
-                      "{}.",
-                      kOnly, py_repr(settings_.all2all)),
-          fmt::format("--all2all-backend is {}, expert LoRA needs {}", settings_.all2all, kOnly));
-    if (settings_.fully_sharded)
-      add(&cause::ep_options, "AssertionError",
-          "Fused MoE LoRA does not support enable_expert_parallel=True together with "
-          "fully_sharded_loras=True. Disable one of them.",
-          "--enable-expert-parallel and --fully-sharded-loras exclude each other");
-  }
-
-  void check_kernel() {
-    if (!settings_.one_shot_kernel || settings_.max_rank <= kMaxExpertRank) return;
-    add(&cause::moe_rank_128, "AssertionError",
-        fmt::format("fused_moe_lora_one_shot supports max_lora_rank<=128; got rank={}",
-                    settings_.max_rank),
-        fmt::format("--max-lora-rank {} on a model with routed experts, whatever the adapter's "
-                    "rank",
-                    settings_.max_rank));
-  }
-
-  const Server& server_;
-  const Settings& settings_;
-  std::vector<PlanEvent> events_;
-};
+void check_start(Server& server) {
+  const Settings& settings = server.settings;
+  check_class(server);
+  if (server.spec.experts == 0) return;
+  if (settings.expert_parallel) check_expert_parallel(server);
+  if (settings.has("0.27") && settings.max_rank > kMaxExpertRank)
+    refuse(server, &cause::moe_rank_128, "AssertionError",
+           fmt::format("fused_moe_lora_one_shot supports max_lora_rank<=128; got rank={}",
+                       settings.max_rank),
+           fmt::format("--max-lora-rank {} on a model with routed experts, whatever the adapter's "
+                       "rank",
+                       settings.max_rank));
+}
 
 }  // namespace
 
@@ -138,17 +126,19 @@ int64_t Server::intermediate() const {
   return (mine + step - 1) / step * step;
 }
 
-Server make_server(const ModelSpec& spec, const Json& base_config, Settings settings) {
+Server make_server(const PlanRequest& request) {
+  const ModelSpec& spec = request.spec;
   std::optional<ModelClass> model = find_model_class(spec);
   if (!model)
     throw Error(spec.architecture.empty() ? spec.model_type : spec.architecture,
                 "not a model class of vLLM that this tool knows");
-  Server out{spec, std::move(*model), std::move(settings), {}, {}, {}, {}};
-  out.modules = make_modules(spec, base_config, out.model, out.settings);
+  Server out{
+      spec, std::move(*model), make_settings(request.options, spec, request.version), {}, {}, {},
+      {}};
+  out.modules = make_modules(spec, request.base_config, out.model, out.settings);
   out.expert_names = expert_names(out);
-  accept_names(out);
-  if (has_unpacked_gate_up(out, base_config)) out.accepted.emplace("gate_up_proj");
-  out.events = Start(out).events();
+  accept_names(out, request.base_config);
+  check_start(out);
   return out;
 }
 

@@ -32,7 +32,8 @@ struct Server {
   bool stacked() const { return wraps_stacked(model, settings); }
 };
 
-// Throws Error for a base whose class this tool does not know. `spec` must outlive the result.
-Server make_server(const ModelSpec& spec, const Json& base_config, Settings settings);
+// Throws Error for a base whose class this tool does not know. The request's spec must outlive the
+// result; its adapters are not looked at.
+Server make_server(const PlanRequest& request);
 
 }  // namespace moelora::vllm

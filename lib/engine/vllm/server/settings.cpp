@@ -5,9 +5,6 @@
 #include <algorithm>
 #include <array>
 
-#include "lib/engine/vllm/releases.h"
-#include "lib/engine/vllm/server/model_class.h"
-
 namespace moelora::vllm {
 namespace {
 
@@ -31,28 +28,21 @@ constexpr auto kRows = std::to_array<ServerOption>({
 constexpr int64_t kMostRanks = 256;  // every one of them is simulated
 
 void drop_unknown_switch(bool& on, std::string_view name, std::string_view since,
-                         const EngineVersion& version, std::vector<std::string>& notes) {
-  if (!on || version.has(release(since))) return;
+                         Settings& settings) {
+  if (!on || settings.has(since)) return;
   on = false;
-  notes.push_back(fmt::format("vLLM {} has no --{} (since {}); taken as off", version.text(), name,
-                              release(since).date));
+  settings.notes.push_back(fmt::format("vLLM {} has no --{} (since {}); taken as off",
+                                       settings.version.text(), name, release(since).date));
 }
 
-void note_limits(const Settings& settings, const EngineVersion& version,
-                 std::vector<std::string>& notes) {
+void note_limits(Settings& settings) {
   if (std::find(kLegalRanks.begin(), kLegalRanks.end(), settings.max_rank) == kLegalRanks.end())
-    notes.push_back(fmt::format("vLLM takes a --max-lora-rank of {} only, not {}",
-                                fmt::join(kLegalRanks, ", "), settings.max_rank));
-  if (!version.has(release("0.14")))
-    notes.push_back(
+    settings.notes.push_back(fmt::format("vLLM takes a --max-lora-rank of {} only, not {}",
+                                         fmt::join(kLegalRanks, ", "), settings.max_rank));
+  if (!settings.has("0.14"))
+    settings.notes.push_back(
         "before 2025-12-31 vLLM's loader changed every few weeks; only the order of lora_B is "
         "known to differ");
-}
-
-bool class_starts(const ModelSpec& spec, const EngineVersion& version) {
-  const std::optional<ModelClass> model = find_model_class(spec);
-  if (!model || model->start_error.empty()) return true;
-  return model->starts_since != nullptr && version.has(*model->starts_since);
 }
 
 }  // namespace
@@ -62,6 +52,7 @@ std::span<const ServerOption> server_options() { return kRows; }
 Settings make_settings(const ServerOptions& options, const ModelSpec& spec,
                        const EngineVersion& version) {
   Settings out;
+  out.version = version;
   const int64_t ranks = std::max(options.tp, options.ep);
   out.tp = std::min(ranks, kMostRanks);
   if (ranks > kMostRanks)
@@ -71,21 +62,16 @@ Settings make_settings(const ServerOptions& options, const ModelSpec& spec,
   out.mixed = options.on("enable-mixed-moe-lora-format");
   out.stacked_flag = options.on("is-3d-lora-weight");
   out.shared_outer = options.on("enable-moe-shared-loras");
-  out.max_rank = options.max_lora_rank.value_or(16);
+  out.force_stacked = options.on("force-stacked");
+  out.max_rank = options.max_lora_rank.value_or(kDefaultRank);
   out.slots = options.max_loras.value_or(1);
   out.all2all = options.text("all2all-backend");
   out.moe_backend = options.text("moe-backend");
   const std::string quantization = options.text("quantization");
   out.mxfp4 = quantization.empty() ? spec.hub_mxfp4 : quantization == "mxfp4";
-  drop_unknown_switch(out.mixed, "enable-mixed-moe-lora-format", "0.22", version, out.notes);
-  drop_unknown_switch(out.shared_outer, "enable-moe-shared-loras", "0.27rc0", version, out.notes);
-  out.checks_rank = version.has(release("0.27rc0"));
-  out.rslora_experts = version.has(release("0.29"));
-  out.rank_major_b = version.has(release("0.14"));
-  out.supports_ep = version.has(release("0.21"));
-  out.one_shot_kernel = version.has(release("0.27"));
-  out.starts = class_starts(spec, version);
-  note_limits(out, version, out.notes);
+  drop_unknown_switch(out.mixed, "enable-mixed-moe-lora-format", "0.22", out);
+  drop_unknown_switch(out.shared_outer, "enable-moe-shared-loras", "0.27rc0", out);
+  note_limits(out);
   return out;
 }
 

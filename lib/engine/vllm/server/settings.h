@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lib/engine/engine.h"
+#include "lib/engine/vllm/releases.h"
 
 namespace moelora::vllm {
 
@@ -17,31 +18,27 @@ inline constexpr int64_t kDefaultRank = 16;
 // What --server-option takes; the rows stand in settings.cpp, beside what reads them.
 std::span<const ServerOption> server_options();
 
-// The server's command line with vLLM's defaults, and what this version of it does. A switch that
-// the version does not have is off, and `notes` says so.
+// The server's command line with vLLM's defaults. A switch that the version does not have is off,
+// and `notes` says so.
 struct Settings {
+  EngineVersion version;
   int64_t tp = 1;  // ranks; under expert parallel they share the experts
   bool expert_parallel = false;
   bool fully_sharded = false;
   bool mixed = false;         // --enable-mixed-moe-lora-format
   bool stacked_flag = false;  // is_3d_lora_weight of the adapters; only looked at when mixed
   bool shared_outer = false;  // --enable-moe-shared-loras
+  // Wraps the experts of any class as stacked ones. No flag of the server, and none that
+  // --server-option takes: it stands for classes whose tests we have no base model of.
+  bool force_stacked = false;
   int64_t max_rank = kDefaultRank, slots = 1;
   std::string all2all, moe_backend;
   bool mxfp4 = false;  // the experts are served in MXFP4
-  // Wraps the experts of any class as stacked ones. No flag of the server: it stands for classes
-  // whose tests we have no base model of.
-  bool force_stacked = false;
-
-  bool checks_rank = true;      // r <= 0 is refused
-  bool rslora_experts = false;  // numbered experts are scaled with sqrt(r)
-  bool rank_major_b = true;     // order of a stacked lora_B
-  bool supports_ep = true, one_shot_kernel = true;
-  bool starts = true;  // the base's class starts with LoRA
   std::vector<std::string> notes;
 
   int64_t moe_tp() const { return expert_parallel ? 1 : tp; }
   int64_t ep() const { return expert_parallel ? tp : 1; }
+  bool has(std::string_view change) const { return version.has(release(change)); }
 };
 
 Settings make_settings(const ServerOptions& options, const ModelSpec& spec,
