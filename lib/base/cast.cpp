@@ -1,8 +1,11 @@
 #include "lib/base/cast.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <map>
 
@@ -13,36 +16,6 @@ namespace moelora {
 // ---- elements ----
 
 namespace {
-
-// A 16-bit float format inside a double.
-struct Format {
-  int exponent_bits, mantissa_bits;
-  constexpr int bias() const { return (1 << (exponent_bits - 1)) - 1; }
-  constexpr int top_exponent() const { return (1 << exponent_bits) - 1; }
-};
-constexpr Format kF16{5, 10}, kBF16{8, 7};
-
-uint16_t narrow(uint64_t bits, Format f) {
-  const uint64_t sign = bits >> 63 << 15;
-  const uint64_t mantissa = bits & ((uint64_t{1} << 52) - 1);
-  const int exponent = static_cast<int>(bits >> 52 & 0x7FF);
-  const auto infinity = static_cast<uint64_t>(f.top_exponent()) << f.mantissa_bits;
-  const int shift = 52 - f.mantissa_bits;
-  if (exponent == 0x7FF && mantissa != 0)
-    return static_cast<uint16_t>(sign | infinity | uint64_t{1} << (f.mantissa_bits - 1) |
-                                 mantissa >> shift);
-  const int to_exponent = exponent - 1023 + f.bias();
-  if (to_exponent >= f.top_exponent()) return static_cast<uint16_t>(sign | infinity);
-  // Below the normal range the hidden bit becomes explicit and more bits are dropped.
-  const bool normal = to_exponent > 0;
-  const int drop = normal ? shift : shift + 1 - to_exponent;
-  if (drop > 54) return static_cast<uint16_t>(sign);
-  const uint64_t hidden = normal ? static_cast<uint64_t>(to_exponent) : exponent == 0 ? 0U : 1U;
-  const uint64_t kept = hidden << 52 | mantissa;
-  const uint64_t half = uint64_t{1} << (drop - 1);
-  // A carry moves on to the next exponent, and from the last one to infinity.
-  return static_cast<uint16_t>(sign | (kept + half - 1 + (kept >> drop & 1)) >> drop);
-}
 
 template <class T>
 T load(const std::byte* p, int64_t i) {
@@ -61,7 +34,7 @@ void map_elements(int64_t count, const std::byte* __restrict in, std::byte* __re
   for (int64_t i = 0; i < count; ++i) store(out, i, f(load<From>(in, i)));
 }
 
-// These four are written without branches, so that compilers vectorize loops over them.
+// These are written without branches, so that compilers vectorize loops over them.
 inline uint32_t widen_bf16(uint16_t bits) {
   const uint32_t wide = uint32_t{bits} << 16;
   return (wide & 0x7FFFFFFFU) > 0x7F800000U ? wide | 0x00400000U : wide;
@@ -101,6 +74,17 @@ inline uint16_t narrow_f16(uint32_t bits) {
   return static_cast<uint16_t>(sign | value);
 }
 
+// The bits of a float that rounds to 16 bits as the double does, once: what the float cannot hold
+// is cut off, and its last bit is set where that was not nothing.
+inline uint32_t cut_to_f32(uint64_t bits) {
+  const double x = std::bit_cast<double>(bits);
+  const auto near = static_cast<float>(x);
+  const uint32_t beyond = std::fabs(double{near}) > std::fabs(x) ? 1U : 0U;
+  const uint32_t inexact = double{near} < x || double{near} > x ? 1U : 0U;
+  return (std::bit_cast<uint32_t>(near) - beyond) | inexact;
+}
+uint16_t f16_from_f64(uint64_t bits) { return narrow_f16(cut_to_f32(bits)); }
+
 double to_f64(float x) { return static_cast<double>(x); }
 float to_f32(double x) { return static_cast<float>(x); }
 
@@ -119,8 +103,7 @@ void from_floats(DType to, int64_t count, const std::byte* in, std::byte* out) {
 
 void from_doubles(DType to, int64_t count, const std::byte* in, std::byte* out) {
   if (to == DType::BF16) return map_elements<uint64_t>(count, in, out, bf16_from_f64);
-  if (to == DType::F16)
-    return map_elements<uint64_t>(count, in, out, [](uint64_t bits) { return narrow(bits, kF16); });
+  if (to == DType::F16) return map_elements<uint64_t>(count, in, out, f16_from_f64);
   if (to == DType::F32) return map_elements<double>(count, in, out, to_f32);
   std::memcpy(out, in, static_cast<size_t>(count) * sizeof(double));
 }
@@ -128,7 +111,7 @@ void from_doubles(DType to, int64_t count, const std::byte* in, std::byte* out) 
 }  // namespace
 
 uint32_t f32_from_bf16(uint16_t bits) { return widen_bf16(bits); }
-uint16_t bf16_from_f64(uint64_t bits) { return narrow(bits, kBF16); }
+uint16_t bf16_from_f64(uint64_t bits) { return narrow_bf16(cut_to_f32(bits)); }
 
 // Every value of a 16-bit type is a float, so all but F64 goes through floats without loss.
 void cast_elements(DType from, DType to, int64_t count, const std::byte* in, std::byte* out) {
@@ -149,9 +132,9 @@ void cast_elements(DType from, DType to, int64_t count, const std::byte* in, std
 
 namespace {
 
-class CastSource final : public Source {
+class CastSource final : public ComputedSource {
  public:
-  CastSource(SourcePtr inner, DType to) : Source(to, inner->elements()), inner_(std::move(inner)) {}
+  CastSource(const SourcePtr& inner, DType to) : ComputedSource(inner, to, inner->elements()) {}
 
   void read(int64_t first, int64_t count, std::byte* out) const override {
     const int64_t granule = inner_->granule();
@@ -165,27 +148,21 @@ class CastSource final : public Source {
     }
   }
 
-  int64_t granule() const override { return inner_->granule(); }
-  std::string where() const override { return inner_->where(); }
-  std::vector<std::string> inputs() const override { return inner_->inputs(); }
-
   std::string change() const override {
-    std::string text = inner_->change();
-    if (!text.empty()) text += ", ";
-    text += "cast " + std::string(dtype_name(inner_->dtype())) + " to " +
-            std::string(dtype_name(dtype()));
-    return cast_is_exact(inner_->dtype(), dtype()) ? text + " (exact)" : text;
+    return change_and(fmt::format("cast {} to {}{}", dtype_name(inner_->dtype()),
+                                  dtype_name(dtype()),
+                                  cast_is_exact(inner_->dtype(), dtype()) ? " (exact)" : ""));
   }
 
  private:
   static constexpr int64_t kChunk = int64_t{1} << 17;
-  SourcePtr inner_;
 };
 
 void require_float(DType dtype, const std::string& where) {
   if (!is_float(dtype))
-    throw Error(where, "cannot cast " + std::string(dtype_name(dtype)) +
-                           ", only F64, F32, F16 and BF16 convert into each other");
+    throw Error(where, fmt::format("cannot cast {}, only F64, F32, F16 and BF16 convert into each "
+                                   "other",
+                                   dtype_name(dtype)));
 }
 
 }  // namespace
@@ -198,7 +175,7 @@ SourcePtr cast_source(SourcePtr source, DType to) {
   if (source->dtype() == to) return source;
   require_float(source->dtype(), source->where());
   require_float(to, source->where());
-  return std::make_shared<CastSource>(std::move(source), to);
+  return std::make_shared<CastSource>(source, to);
 }
 
 TensorMap cast_tensors(const TensorMap& tensors, DType to) {

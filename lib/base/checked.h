@@ -5,7 +5,7 @@
 
 namespace moelora {
 
-// Size arithmetic that cannot wrap. Every size that comes from a file goes through these three;
+// Size arithmetic that cannot wrap. Every size that comes from a file goes through these;
 // nullopt means the true result does not fit, which the caller turns into its own Error.
 constexpr std::optional<uint64_t> checked_mul(uint64_t a, uint64_t b) {
   uint64_t r = 0;

@@ -3,6 +3,34 @@
 #include <utility>
 
 namespace moelora {
+namespace {
+
+using Extents = std::vector<int64_t>;
+
+void insert_at(Extents& extents, size_t a, int64_t extent) {
+  extents.insert(extents.begin() + static_cast<std::ptrdiff_t>(a), extent);
+}
+void erase_at(Extents& extents, size_t a) {
+  extents.erase(extents.begin() + static_cast<std::ptrdiff_t>(a));
+}
+
+void insert_axis(Piece& p, size_t a, int64_t start, int64_t count, int64_t stride) {
+  insert_at(p.start, a, start);
+  insert_at(p.count, a, count);
+  insert_at(p.stride, a, stride);
+}
+void erase_axis(Piece& p, size_t a) {
+  for (Extents* extents : {&p.start, &p.count, &p.stride}) erase_at(*extents, a);
+}
+
+}  // namespace
+
+std::vector<int64_t> row_major_steps(std::span<const int64_t> extents) {
+  std::vector<int64_t> steps(extents.size(), 1);
+  for (size_t a = extents.size(); a-- > 1;) steps[a - 1] = steps[a] * extents[a];
+  return steps;
+}
+
 void TensorRecipe::split(size_t a, int64_t inner) {
   const int64_t outer = axes[a] / inner;
   std::vector<Piece> out;
@@ -12,11 +40,8 @@ void TensorRecipe::split(size_t a, int64_t inner) {
     const auto add = [&](int64_t row, int64_t rows, int64_t col, int64_t cols) {
       Piece q = p;
       q.offset += (row * inner + col - lo) * step;
-      const auto at = static_cast<std::ptrdiff_t>(a);
       q.start[a] = row, q.count[a] = rows, q.stride[a] = step * inner;
-      q.start.insert(q.start.begin() + at + 1, col);
-      q.count.insert(q.count.begin() + at + 1, cols);
-      q.stride.insert(q.stride.begin() + at + 1, step);
+      insert_axis(q, a + 1, col, cols, step);
       out.push_back(std::move(q));
     };
     const int64_t first_row = lo / inner, last_row = (hi - 1) / inner;
@@ -31,7 +56,7 @@ void TensorRecipe::split(size_t a, int64_t inner) {
   }
   pieces = std::move(out);
   axes[a] = outer;
-  axes.insert(axes.begin() + static_cast<std::ptrdiff_t>(a) + 1, inner);
+  insert_at(axes, a + 1, inner);
 }
 
 void TensorRecipe::merge(size_t a) {
@@ -45,40 +70,27 @@ void TensorRecipe::merge(size_t a) {
     const int64_t rows = straight || unit_inner ? 1 : p.count[a];
     for (int64_t row = 0; row < rows; ++row) {
       Piece q = p;
-      const auto at = static_cast<std::ptrdiff_t>(a) + 1;
       q.offset += row * p.stride[a];
       q.start[a] = (p.start[a] + row) * inner + p.start[a + 1];
       q.count[a] = rows == 1 ? p.count[a] * p.count[a + 1] : p.count[a + 1];
       q.stride[a] = unit_inner ? p.stride[a] : p.stride[a + 1];
-      q.start.erase(q.start.begin() + at);
-      q.count.erase(q.count.begin() + at);
-      q.stride.erase(q.stride.begin() + at);
+      erase_axis(q, a + 1);
       out.push_back(std::move(q));
     }
   }
   pieces = std::move(out);
   axes[a] *= inner;
-  axes.erase(axes.begin() + static_cast<std::ptrdiff_t>(a) + 1);
+  erase_at(axes, a + 1);
 }
 
 void TensorRecipe::insert_unit(size_t a) {
-  const auto at = static_cast<std::ptrdiff_t>(a);
-  axes.insert(axes.begin() + at, 1);
-  for (Piece& p : pieces) {
-    p.start.insert(p.start.begin() + at, 0);
-    p.count.insert(p.count.begin() + at, 1);
-    p.stride.insert(p.stride.begin() + at, 0);
-  }
+  insert_at(axes, a, 1);
+  for (Piece& p : pieces) insert_axis(p, a, 0, 1, 0);
 }
 
 void TensorRecipe::erase(size_t a) {
-  const auto at = static_cast<std::ptrdiff_t>(a);
-  axes.erase(axes.begin() + at);
-  for (Piece& p : pieces) {
-    p.start.erase(p.start.begin() + at);
-    p.count.erase(p.count.begin() + at);
-    p.stride.erase(p.stride.begin() + at);
-  }
+  erase_at(axes, a);
+  for (Piece& p : pieces) erase_axis(p, a);
 }
 
 void TensorRecipe::erase_units() {

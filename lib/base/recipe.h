@@ -2,11 +2,15 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "lib/base/source.h"
 
 namespace moelora {
+
+// How far apart neighbours along each axis lie in a row-major array.
+std::vector<int64_t> row_major_steps(std::span<const int64_t> extents);
 
 // One box of a tensor's index space and the strided view of a source that fills it.
 // The index space is the tensor's axes: its dims, each split into as many factors as its

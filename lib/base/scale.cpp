@@ -1,6 +1,6 @@
 #include "lib/base/scale.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <atomic>
@@ -12,11 +12,10 @@
 namespace moelora {
 namespace {
 
-class ScaledSource final : public Source {
+class ScaledSource final : public ComputedSource {
  public:
-  ScaledSource(SourcePtr inner, double factor)
-      : Source(inner->dtype(), inner->elements()),
-        inner_(std::move(inner)),
+  ScaledSource(const SourcePtr& inner, double factor)
+      : ComputedSource(inner, inner->dtype(), inner->elements()),
         factor_(factor),
         exact_(is_power_of_two(factor)) {}
 
@@ -34,14 +33,8 @@ class ScaledSource final : public Source {
     }
   }
 
-  int64_t granule() const override { return inner_->granule(); }
-  std::string where() const override { return inner_->where(); }
-  std::vector<std::string> inputs() const override { return inner_->inputs(); }
-
   std::string change() const override {
-    std::string text = inner_->change();
-    if (!text.empty()) text += ", ";
-    return text + fmt::format("scaled by {}{}", factor_, exact_ ? " (exact)" : "");
+    return change_and(fmt::format("scaled by {}{}", factor_, exact_ ? " (exact)" : ""));
   }
 
  private:
@@ -64,7 +57,6 @@ class ScaledSource final : public Source {
     }
   }
 
-  SourcePtr inner_;
   double factor_;
   mutable std::atomic<bool> exact_;  // so far
 };
@@ -75,7 +67,7 @@ SourcePtr scale_source(SourcePtr source, double factor) {
         source->where(),
         fmt::format("cannot scale {}, only F64, F32, F16 and BF16", dtype_name(source->dtype())),
         "convert the adapter to a float type first");
-  return std::make_shared<ScaledSource>(std::move(source), factor);
+  return std::make_shared<ScaledSource>(source, factor);
 }
 
 }  // namespace

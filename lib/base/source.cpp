@@ -4,6 +4,11 @@
 
 namespace moelora {
 
+std::string ComputedSource::change_and(const std::string& step) const {
+  const std::string before = inner_->change();
+  return before.empty() ? step : before + ", " + step;
+}
+
 MemorySource::MemorySource(DType dtype, std::vector<std::byte> bytes, std::string where)
     : Source(dtype, static_cast<int64_t>(bytes.size()) / dtype_bytes(dtype)),
       bytes_(std::move(bytes)),

@@ -45,6 +45,22 @@ class Source {
 
 using SourcePtr = std::shared_ptr<const Source>;
 
+// A computation over the elements of another source.
+class ComputedSource : public Source {
+ public:
+  ComputedSource(SourcePtr inner, DType dtype, int64_t elements)
+      : Source(dtype, elements), inner_(std::move(inner)) {}
+  int64_t granule() const override { return inner_->granule(); }
+  std::string where() const override { return inner_->where(); }
+  std::vector<std::string> inputs() const override { return inner_->inputs(); }
+  std::string change() const override { return inner_->change(); }
+
+ protected:
+  std::string change_and(const std::string& step) const;  // "CHANGE OF INNER, STEP"
+
+  SourcePtr inner_;
+};
+
 // Bytes in memory. `bytes` holds whole elements of `dtype`.
 class MemorySource final : public Source {
  public:

@@ -1,5 +1,7 @@
 #include "lib/base/tensor.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstring>
 #include <numeric>
@@ -15,13 +17,10 @@ int64_t product(std::span<const int64_t> extents) {
   return std::accumulate(extents.begin(), extents.end(), int64_t{1}, std::multiplies<>());
 }
 
-std::vector<int64_t> row_major_steps(std::span<const int64_t> extents) {
-  std::vector<int64_t> steps(extents.size(), 1);
-  for (size_t a = extents.size(); a-- > 1;) steps[a - 1] = steps[a] * extents[a];
-  return steps;
+template <class... T>
+[[noreturn]] void refuse(fmt::format_string<T...> what, T&&... values) {
+  throw Error("tensor", fmt::format(what, std::forward<T>(values)...));
 }
-
-[[noreturn]] void refuse(const std::string& what) { throw Error("tensor", what); }
 
 }  // namespace
 
@@ -38,19 +37,10 @@ std::string to_string(const Shape& shape) {
   return out + "]";
 }
 
-Tensor::Tensor(SourcePtr source, Shape shape)
-    : dtype_(source->dtype()), shape_(std::move(shape)), axes_(shape_) {
-  axes_of_dim_.assign(shape_.size(), 1);
+Tensor::Tensor(SourcePtr source, const Shape& shape) : Tensor(zeros(source->dtype(), shape)) {
   if (elements() != source->elements())
-    refuse("shape " + to_string(shape_) + " does not hold " + std::to_string(source->elements()) +
-           " elements");
-  if (elements() == 0) return;
-  Piece piece;
-  piece.source = std::move(source);
-  piece.start.assign(axes_.size(), 0);
-  piece.count = axes_;
-  piece.stride = row_major_steps(axes_);
-  pieces_.push_back(std::move(piece));
+    refuse("shape {} does not hold {} elements", to_string(shape), source->elements());
+  if (elements() > 0) *this = strided(std::move(source), shape, row_major_steps(shape));
 }
 
 Tensor Tensor::strided(SourcePtr source, Shape shape, std::vector<int64_t> stride, int64_t offset) {
@@ -59,15 +49,15 @@ Tensor Tensor::strided(SourcePtr source, Shape shape, std::vector<int64_t> strid
   const std::vector<int64_t> steps = row_major_steps(shape);
   for (size_t d = 0; d < shape.size(); ++d)
     if (shape[d] == 1) stride[d] = steps[d];  // nobody takes that step
-  out.pieces_.push_back({std::move(source), offset, std::vector<int64_t>(shape.size(), 0),
-                         std::move(shape), std::move(stride)});
+  out.recipe_.pieces.push_back({std::move(source), offset, std::vector<int64_t>(shape.size(), 0),
+                                std::move(shape), std::move(stride)});
   return out;
 }
 
 Tensor Tensor::zeros(DType dtype, const Shape& shape) {
   Tensor out;
   out.dtype_ = dtype;
-  out.shape_ = out.axes_ = shape;
+  out.shape_ = out.recipe_.axes = shape;
   out.axes_of_dim_.assign(shape.size(), 1);
   return out;
 }
@@ -90,27 +80,20 @@ size_t Tensor::axis_begin(int d) const {
 
 Tensor Tensor::reshape(const Shape& shape) const {
   if (product(shape) != elements())
-    refuse("cannot view " + to_string(shape_) + " as " + to_string(shape));
-  Tensor out;
-  out.dtype_ = dtype_;
-  out.shape_ = shape;
-  if (elements() == 0) {
-    out.axes_ = shape;
-    out.axes_of_dim_.assign(shape.size(), 1);
-    return out;
-  }
-  TensorRecipe recipe{axes_, pieces_};
-  recipe.erase_units();
-  out.axes_of_dim_ = recipe.cut(shape);
-  for (size_t d = 0, a = 0; d < shape.size(); ++d) {
-    if (out.axes_of_dim_[d] == 0) {
-      recipe.insert_unit(a);
-      out.axes_of_dim_[d] = 1;
+    refuse("cannot view {} as {}", to_string(shape_), to_string(shape));
+  Tensor out = zeros(dtype_, shape);
+  if (elements() == 0) return out;
+  out.recipe_ = recipe_;
+  out.recipe_.erase_units();
+  out.axes_of_dim_ = out.recipe_.cut(shape);
+  size_t a = 0;
+  for (int& axes : out.axes_of_dim_) {
+    if (axes == 0) {
+      out.recipe_.insert_unit(a);
+      axes = 1;
     }
-    a += static_cast<size_t>(out.axes_of_dim_[d]);
+    a += static_cast<size_t>(axes);
   }
-  out.axes_ = std::move(recipe.axes);
-  out.pieces_ = std::move(recipe.pieces);
   return out;
 }
 
@@ -128,9 +111,9 @@ Tensor Tensor::permute(const std::vector<int>& order) const {
     for (size_t a : from) r.push_back(v[a]);
     return r;
   };
-  out.axes_ = reordered(axes_);
-  for (const Piece& p : pieces_)
-    out.pieces_.push_back(
+  out.recipe_.axes = reordered(recipe_.axes);
+  for (const Piece& p : recipe_.pieces)
+    out.recipe_.pieces.push_back(
         {p.source, p.offset, reordered(p.start), reordered(p.count), reordered(p.stride)});
   return out;
 }
@@ -143,25 +126,20 @@ Tensor Tensor::transpose(int a, int b) const {
 }
 
 Tensor Tensor::with_single_axis(int d) const {
-  TensorRecipe recipe{axes_, pieces_};
-  for (int i = axes_of_dim_[static_cast<size_t>(d)]; i > 1; --i)
-    recipe.merge(axis_begin(d) + static_cast<size_t>(i) - 2);
   Tensor out = *this;
-  out.axes_ = std::move(recipe.axes);
-  out.pieces_ = std::move(recipe.pieces);
-  out.axes_of_dim_[static_cast<size_t>(d)] = 1;
+  int& axes = out.axes_of_dim_[static_cast<size_t>(d)];
+  for (; axes > 1; --axes) out.recipe_.merge(axis_begin(d) + static_cast<size_t>(axes) - 2);
   return out;
 }
 
 Tensor Tensor::slice(int d, int64_t first, int64_t count) const {
   if (first < 0 || count < 0 || first + count > dim(d))
-    refuse("rows " + std::to_string(first) + ".." + std::to_string(first + count) + " of dim " +
-           std::to_string(d) + " of " + to_string(shape_));
+    refuse("rows {}..{} of dim {} of {}", first, first + count, d, to_string(shape_));
   Tensor out = with_single_axis(d);
   const size_t a = out.axis_begin(d);
-  out.shape_[static_cast<size_t>(d)] = out.axes_[a] = count;
+  out.shape_[static_cast<size_t>(d)] = out.recipe_.axes[a] = count;
   std::vector<Piece> kept;
-  for (Piece& p : out.pieces_) {
+  for (Piece& p : out.recipe_.pieces) {
     const int64_t lo = std::max(p.start[a], first);
     const int64_t hi = std::min(p.start[a] + p.count[a], first + count);
     if (hi <= lo) continue;
@@ -170,16 +148,15 @@ Tensor Tensor::slice(int d, int64_t first, int64_t count) const {
     p.count[a] = hi - lo;
     kept.push_back(std::move(p));
   }
-  out.pieces_ = std::move(kept);
-  if (out.elements() == 0) out.pieces_.clear();
+  out.recipe_.pieces = std::move(kept);
+  if (out.elements() == 0) out.recipe_.pieces.clear();
   return out;
 }
 
 Tensor Tensor::select(int d, int64_t index) const {
-  if (index < 0 || index >= dim(d))
-    refuse("index " + std::to_string(index) + " of dim " + std::to_string(d) + " of " +
-           to_string(shape_));
-  TensorRecipe recipe{axes_, pieces_};
+  if (index < 0 || index >= dim(d)) refuse("index {} of dim {} of {}", index, d, to_string(shape_));
+  Tensor out = *this;
+  TensorRecipe& recipe = out.recipe_;
   const size_t begin = axis_begin(d);
   for (int i = axes_of_dim_[static_cast<size_t>(d)]; i-- > 0;) {
     const size_t a = begin + static_cast<size_t>(i);
@@ -190,32 +167,26 @@ Tensor Tensor::select(int d, int64_t index) const {
     for (Piece& p : recipe.pieces) p.offset += (at - p.start[a]) * p.stride[a];
     recipe.erase(a);
   }
-  Tensor out = *this;
   out.shape_.erase(out.shape_.begin() + d);
   out.axes_of_dim_.erase(out.axes_of_dim_.begin() + d);
-  out.axes_ = std::move(recipe.axes);
-  out.pieces_ = std::move(recipe.pieces);
   return out;
 }
 
 Tensor Tensor::unsqueeze(int d) const {
   Tensor out = *this;
-  TensorRecipe recipe{axes_, pieces_};
-  recipe.insert_unit(axis_begin(d));
+  out.recipe_.insert_unit(axis_begin(d));
   out.shape_.insert(out.shape_.begin() + d, 1);
   out.axes_of_dim_.insert(out.axes_of_dim_.begin() + d, 1);
-  out.axes_ = std::move(recipe.axes);
-  out.pieces_ = std::move(recipe.pieces);
   return out;
 }
 
 Tensor Tensor::broadcast(int d, int64_t count) const {
-  if (dim(d) != 1) refuse("cannot broadcast dim " + std::to_string(d) + " of " + to_string(shape_));
+  if (dim(d) != 1) refuse("cannot broadcast dim {} of {}", d, to_string(shape_));
   Tensor out = with_single_axis(d);
   const size_t a = out.axis_begin(d);
-  out.shape_[static_cast<size_t>(d)] = out.axes_[a] = count;
-  for (Piece& p : out.pieces_) p.start[a] = 0, p.count[a] = count, p.stride[a] = 0;
-  if (out.elements() == 0) out.pieces_.clear();
+  out.shape_[static_cast<size_t>(d)] = out.recipe_.axes[a] = count;
+  for (Piece& p : out.recipe_.pieces) p.start[a] = 0, p.count[a] = count, p.stride[a] = 0;
+  if (out.elements() == 0) out.recipe_.pieces.clear();
   return out;
 }
 
@@ -230,16 +201,15 @@ Tensor Tensor::concat(int d, std::span<const Tensor> parts) {
     Shape expected = part.shape_;
     if (part.rank() == model.rank()) expected[static_cast<size_t>(d)] = model.dim(d);
     if (expected != model.shape_ || part.dtype_ != model.dtype_)
-      refuse("cannot concatenate " + std::string(dtype_name(part.dtype_)) + " " +
-             to_string(part.shape_) + " with " + std::string(dtype_name(model.dtype_)) + " " +
-             to_string(model.shape_) + " along dim " + std::to_string(d));
+      refuse("cannot concatenate {} {} with {} {} along dim {}", dtype_name(part.dtype_),
+             to_string(part.shape_), dtype_name(model.dtype_), to_string(model.shape_), d);
     extent += part.dim(d);
     if (part.elements() == 0) continue;
     aligned.push_back(part.with_single_axis(d));
     same_axes = same_axes && aligned.back().axes_of_dim_ == aligned.front().axes_of_dim_;
-    for (size_t a = 0; same_axes && a < aligned.back().axes_.size(); ++a)
-      same_axes =
-          a == aligned.back().axis_begin(d) || aligned.back().axes_[a] == aligned.front().axes_[a];
+    for (size_t a = 0; same_axes && a < aligned.back().recipe_.axes.size(); ++a)
+      same_axes = a == aligned.back().axis_begin(d) ||
+                  aligned.back().recipe_.axes[a] == aligned.front().recipe_.axes[a];
   }
   if (aligned.empty()) {
     Shape shape = model.shape_;
@@ -251,13 +221,13 @@ Tensor Tensor::concat(int d, std::span<const Tensor> parts) {
       for (int other = 0; other < part.rank(); ++other) part = part.with_single_axis(other);
   Tensor out = aligned.front();
   const size_t a = out.axis_begin(d);
-  out.shape_[static_cast<size_t>(d)] = out.axes_[a] = extent;
-  out.pieces_.clear();
+  out.shape_[static_cast<size_t>(d)] = out.recipe_.axes[a] = extent;
+  out.recipe_.pieces.clear();
   int64_t at = 0;
   for (Tensor& part : aligned) {
-    for (Piece& p : part.pieces_) {
+    for (Piece& p : part.recipe_.pieces) {
       p.start[a] += at;
-      out.pieces_.push_back(std::move(p));
+      out.recipe_.pieces.push_back(std::move(p));
     }
     at += part.dim(d);
   }
@@ -273,13 +243,12 @@ Tensor Tensor::assemble(DType dtype, const Shape& shape, std::span<const PlacedT
     for (size_t d = 0; fits && d < shape.size(); ++d)
       fits = placed.at[d] >= 0 && placed.at[d] <= shape[d] - part.shape_[d];
     if (!fits)
-      refuse("cannot put " + std::string(dtype_name(part.dtype_)) + " " + to_string(part.shape_) +
-             " at " + to_string(placed.at) + " of " + std::string(dtype_name(dtype)) + " " +
-             to_string(shape));
+      refuse("cannot put {} {} at {} of {} {}", dtype_name(part.dtype_), to_string(part.shape_),
+             to_string(placed.at), dtype_name(dtype), to_string(shape));
     for (int d = 0; d < part.rank(); ++d) part = part.with_single_axis(d);
-    for (Piece& p : part.pieces_) {
+    for (Piece& p : part.recipe_.pieces) {
       for (size_t d = 0; d < shape.size(); ++d) p.start[d] += placed.at[d];
-      out.pieces_.push_back(std::move(p));
+      out.recipe_.pieces.push_back(std::move(p));
     }
   }
   return out;
@@ -297,30 +266,31 @@ bool Tensor::same_recipe(const Tensor& other) const {
     return a.source == b.source && a.offset == b.offset && a.start == b.start &&
            a.count == b.count && a.stride == b.stride;
   };
-  return dtype_ == other.dtype_ && shape_ == other.shape_ && axes_ == other.axes_ &&
-         std::equal(pieces_.begin(), pieces_.end(), other.pieces_.begin(), other.pieces_.end(),
-                    same);
+  return dtype_ == other.dtype_ && shape_ == other.shape_ && recipe_.axes == other.recipe_.axes &&
+         std::equal(recipe_.pieces.begin(), recipe_.pieces.end(), other.recipe_.pieces.begin(),
+                    other.recipe_.pieces.end(), same);
 }
 
 void Tensor::read(std::byte* out) const {
   if (elements() == 0) return;  // `out` may be null
-  const std::vector<int64_t> dst_step = row_major_steps(axes_);
-  if (pieces_.size() == 1 && pieces_[0].count == axes_ && pieces_[0].stride == dst_step &&
-      pieces_[0].source->granule() == 1) {  // one run of its source
-    pieces_[0].source->read(pieces_[0].offset, elements(), out);
+  const std::vector<int64_t> dst_step = row_major_steps(recipe_.axes);
+  if (recipe_.pieces.size() == 1 && recipe_.pieces[0].count == recipe_.axes &&
+      recipe_.pieces[0].stride == dst_step &&
+      recipe_.pieces[0].source->granule() == 1) {  // one run of its source
+    recipe_.pieces[0].source->read(recipe_.pieces[0].offset, elements(), out);
     return;
   }
   std::memset(out, 0, bytes());
   if (dtype_bits(dtype_) % 8 != 0) {  // passed through whole
-    for (const Piece& p : pieces_) p.source->read(0, p.source->elements(), out);
+    for (const Piece& p : recipe_.pieces) p.source->read(0, p.source->elements(), out);
     return;
   }
   const int width = dtype_bytes(dtype_);
   std::vector<std::byte> held;
-  for (const Piece& p : pieces_) {
+  for (const Piece& p : recipe_.pieces) {
     int64_t lo = p.offset, hi = p.offset, at = 0;
     std::vector<CopyAxis> loops;
-    for (size_t a = 0; a < axes_.size(); ++a) {
+    for (size_t a = 0; a < recipe_.axes.size(); ++a) {
       const int64_t reach = (p.count[a] - 1) * p.stride[a];
       (reach < 0 ? lo : hi) += reach;
       at += p.start[a] * dst_step[a];

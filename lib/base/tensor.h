@@ -7,9 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "lib/base/dtype.h"
 #include "lib/base/recipe.h"
-#include "lib/base/source.h"
 
 namespace moelora {
 
@@ -29,7 +27,7 @@ struct PlacedTensor;
 class Tensor {
  public:
   Tensor() = default;
-  Tensor(SourcePtr source, Shape shape);  // REQUIRES: source->elements() == product(shape)
+  Tensor(SourcePtr source, const Shape& shape);  // REQUIRES: source->elements() == product(shape)
 
   // Compiled once in the source file rather than in every file that uses it.
   Tensor(const Tensor&);
@@ -71,7 +69,7 @@ class Tensor {
   Tensor map_sources(DType dtype, F&& f) const {
     Tensor out = *this;
     out.dtype_ = dtype;
-    for (Piece& p : out.pieces_) p.source = f(p.source);
+    for (Piece& p : out.recipe_.pieces) p.source = f(p.source);
     return out;
   }
 
@@ -86,8 +84,8 @@ class Tensor {
 
   // The recipe, for the writer and the report. `axes()` are the axis extents, outermost first;
   // their product is elements(). Dim d is the axes [axis_begin(d), axis_begin(d+1)).
-  const std::vector<int64_t>& axes() const { return axes_; }
-  const std::vector<Piece>& pieces() const { return pieces_; }
+  const std::vector<int64_t>& axes() const { return recipe_.axes; }
+  const std::vector<Piece>& pieces() const { return recipe_.pieces; }
 
  private:
   size_t axis_begin(int d) const;
@@ -95,9 +93,8 @@ class Tensor {
 
   DType dtype_ = DType::F32;
   Shape shape_;
-  std::vector<int64_t> axes_;
+  TensorRecipe recipe_;
   std::vector<int> axes_of_dim_;  // how many axes each dim has; at least one
-  std::vector<Piece> pieces_;
 };
 
 // A tensor in a larger one of as many dims: its first element is element `at` of that.

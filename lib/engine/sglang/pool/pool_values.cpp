@@ -37,10 +37,10 @@ void set_nans(std::byte* bf16, int64_t count) {
   }
 }
 
-class PoolSource final : public moelora::Source {
+class PoolSource final : public ComputedSource {
  public:
-  PoolSource(SourcePtr inner, std::optional<double> scale)
-      : moelora::Source(DType::BF16, inner->elements()), inner_(std::move(inner)), scale_(scale) {
+  PoolSource(const SourcePtr& inner, std::optional<double> scale)
+      : ComputedSource(inner, DType::BF16, inner->elements()), scale_(scale) {
     if (!is_float(inner_->dtype()))
       throw Error(inner_->where(), fmt::format("{} in SGLang's BF16 pool is not followed here",
                                                dtype_name(inner_->dtype())));
@@ -53,10 +53,6 @@ class PoolSource final : public moelora::Source {
     for (int64_t at = 0; at < count; at += chunk)
       fill(first + at, std::min(chunk, count - at), out + 2 * at, scratch);
   }
-
-  int64_t granule() const override { return inner_->granule(); }
-  std::string where() const override { return inner_->where(); }
-  std::vector<std::string> inputs() const override { return inner_->inputs(); }
 
   std::string change() const override {
     std::string text = inner_->change();
@@ -105,7 +101,6 @@ class PoolSource final : public moelora::Source {
     cast_elements(DType::F32, dtype, count, wide, stored);
   }
 
-  SourcePtr inner_;
   std::optional<double> scale_;
 };
 

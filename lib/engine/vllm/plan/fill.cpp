@@ -100,11 +100,10 @@ class NumberSource final : public Source {
   ToFloat one_;
 };
 
-class ProductSource final : public Source {
+class ProductSource final : public ComputedSource {
  public:
-  ProductSource(SourcePtr inner, double factor)
-      : Source(inner->dtype(), inner->elements()),
-        inner_(std::move(inner)),
+  ProductSource(const SourcePtr& inner, double factor)
+      : ComputedSource(inner, inner->dtype(), inner->elements()),
         factor_(static_cast<float>(factor)) {}
 
   void read(int64_t first, int64_t count, std::byte* out) const override {
@@ -119,12 +118,9 @@ class ProductSource final : public Source {
     }
   }
 
-  int64_t granule() const override { return inner_->granule(); }
-  std::string where() const override { return inner_->where(); }
-  std::vector<std::string> inputs() const override { return inner_->inputs(); }
+  std::string change() const override { return {}; }
 
  private:
-  SourcePtr inner_;
   float factor_;
 };
 
