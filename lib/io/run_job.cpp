@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cstring>
-#include <functional>
 #include <map>
 
 #include "lib/base/copy/strided_copy.h"
@@ -47,13 +46,6 @@ Lines lines_of(const Part& part) {
   return lines;
 }
 
-template <class F>
-void for_each_line(std::span<const CopyAxis> outer, int64_t src, int64_t dst, F&& f) {
-  if (outer.empty()) return f(src, dst);
-  for (int64_t i = 0; i < outer[0].count; ++i)
-    for_each_line(outer.subspan(1), src + i * outer[0].src_step, dst + i * outer[0].dst_step, f);
-}
-
 class JobRun {
  public:
   JobRun(TensorList tensors, const Job& job, Arena& arena)
@@ -68,7 +60,7 @@ class JobRun {
     const size_t held_at = (result_bytes_ + kAlign - 1) / kAlign * kAlign;
     const std::span<std::byte> room = arena_.take(held_at + held.bytes());
     result_ = room.first(result_bytes_);
-    zero_holes();
+    for (const auto& [at, bytes] : holes_) std::memset(result_.data() + at, 0, bytes);
     read_direct();
     held.read(room.subspan(held_at));
     move(held);
@@ -95,10 +87,6 @@ class JobRun {
     }
   }
 
-  void zero_holes() {
-    for (const auto& [at, bytes] : holes_) std::memset(result_.data() + at, 0, bytes);
-  }
-
   // Parts that overlap in the source are held, so that its bytes are read once.
   void mark_shared() {
     struct Span {
@@ -106,18 +94,10 @@ class JobRun {
       Placed* part;
     };
     std::vector<Span> spans;
-    for (Placed& placed : parts_) {
-      const SourceRange origin = origin_of(*placed.part.source);
-      const Run run = runs_of(placed.part, 0, 0).front();
-      const auto width = static_cast<uint64_t>(placed.width);
-      spans.push_back({{origin.space, origin.begin + static_cast<uint64_t>(run.begin) * width,
-                        origin.begin + static_cast<uint64_t>(run.end) * width},
-                       &placed});
-    }
-    std::sort(spans.begin(), spans.end(), [](const Span& a, const Span& b) {
-      if (a.range.space != b.range.space) return std::less<>()(a.range.space, b.range.space);
-      return a.range.begin < b.range.begin;
-    });
+    for (Placed& placed : parts_)
+      spans.push_back({range_of(*placed.part.source, runs_of(placed.part, 0, 0).front()), &placed});
+    std::sort(spans.begin(), spans.end(),
+              [](const Span& a, const Span& b) { return a.range < b.range; });
     const Span* widest = nullptr;  // the one that reaches furthest so far
     for (const Span& span : spans) {
       const bool overlaps = widest != nullptr && widest->range.space == span.range.space &&
@@ -135,12 +115,8 @@ class JobRun {
     });
     if (placed.shared || repeats || source.granule() != 1) return false;
     if (lines.run * placed.width < kDirectBytes) return false;
-    const SourceRange origin = origin_of(source);
-    const auto bytes = static_cast<uint64_t>(lines.run * placed.width);
-    for_each_line(lines.outer, placed.part.src, 0, [&](int64_t src, int64_t dst) {
-      const uint64_t begin = origin.begin + static_cast<uint64_t>(src * placed.width);
-      direct_.push_back({&source,
-                         {origin.space, begin, begin + bytes},
+    for_each_index(lines.outer, placed.part.src, 0, [&](int64_t src, int64_t dst) {
+      direct_.push_back({&source, range_of(source, {src, src + lines.run}),
                          placed.dst + static_cast<size_t>(dst * placed.width)});
     });
     return true;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <functional>
 
 #include "lib/base/recipe.h"
 #include "lib/io/safetensors.h"
@@ -22,11 +21,9 @@ class RangeCutter {
  public:
   RangeCutter(const Extents& axes, std::vector<Box>& out)
       : axes_(axes),
-        inner_(axes.size(), 1),
+        inner_(row_major_steps(axes)),
         at_{Extents(axes.size(), 0), Extents(axes.size(), 1)},
-        out_(out) {
-    for (size_t a = axes.size(); a-- > 1;) inner_[a - 1] = inner_[a] * axes[a];
-  }
+        out_(out) {}
 
   void cut(size_t a, int64_t first, int64_t last) {
     if (a == axes_.size()) return out_.push_back(at_);
@@ -92,21 +89,20 @@ int64_t Part::elements() const {
 std::vector<Part> parts_of(const Tensor& tensor, int64_t first, int64_t count) {
   std::vector<Part> parts;
   if (count == 0) return parts;
-  const Extents& axes = tensor.axes();
-  Extents steps(axes.size(), 1);
-  for (size_t a = axes.size(); a-- > 1;) steps[a - 1] = steps[a] * axes[a];
+  const Extents steps = row_major_steps(tensor.axes());
   const std::vector<Box> boxes = boxes_of(tensor, first, count);
   for (const Piece& piece : tensor.pieces())
     for (const Box& box : boxes) add_part(piece, box, steps, first, parts);
   return parts;
 }
 
-SourceRange origin_of(const Source& source) {
-  const auto bytes =
-      static_cast<uint64_t>(source.elements()) * static_cast<uint64_t>(dtype_bytes(source.dtype()));
-  if (const FileRange* range = file_range(source))
-    return {range->file, range->begin, range->begin + bytes};
-  return {&source, 0, bytes};
+SourceRange range_of(const Source& source, Run run) {
+  const auto width = static_cast<uint64_t>(dtype_bytes(source.dtype()));
+  const uint64_t begin = static_cast<uint64_t>(run.begin) * width;
+  const uint64_t end = static_cast<uint64_t>(run.end) * width;
+  if (const FileRange* file = file_range(source))
+    return {file->file, file->begin + begin, file->begin + end};
+  return {&source, begin, end};
 }
 
 std::vector<Run> runs_of(const Part& part, int64_t gap, size_t most) {
@@ -144,11 +140,6 @@ namespace {
 
 constexpr uint64_t kAlign = 64;
 
-bool before(const SourceRange& a, const SourceRange& b) {
-  if (a.space != b.space) return std::less<>()(a.space, b.space);
-  return a.begin < b.begin;
-}
-
 // Anything but a plain file range is read in whole granules.
 Run whole_granules(const Source& source, Run run) {
   const int64_t granule = source.granule();
@@ -170,20 +161,14 @@ HeldSources::HeldSources(std::span<const Part* const> parts, uint64_t gap) {
 
 void HeldSources::add(const Part& part, uint64_t gap) {
   const Source& source = *part.source;
-  const auto width = static_cast<uint64_t>(dtype_bytes(source.dtype()));
-  const SourceRange origin = origin_of(source);
-  for (const Run& run : runs_of(part, static_cast<int64_t>(gap / width), ~size_t{0})) {
-    const Run whole = whole_granules(source, run);
-    ranges_.push_back({{origin.space, origin.begin + static_cast<uint64_t>(whole.begin) * width,
-                        origin.begin + static_cast<uint64_t>(whole.end) * width},
-                       &source,
-                       0});
-  }
+  const auto near = static_cast<int64_t>(gap) / dtype_bytes(source.dtype());
+  for (const Run& run : runs_of(part, near, ~size_t{0}))
+    ranges_.push_back({range_of(source, whole_granules(source, run)), &source, 0});
 }
 
 void HeldSources::merge(uint64_t gap) {
   std::sort(ranges_.begin(), ranges_.end(),
-            [](const Range& a, const Range& b) { return before(a.range, b.range); });
+            [](const Range& a, const Range& b) { return a.range < b.range; });
   size_t kept = 0;
   for (const Range& next : ranges_) {
     if (kept > 0) {
@@ -204,13 +189,9 @@ void HeldSources::read(std::span<std::byte> buffer) {
 }
 
 const std::byte* HeldSources::find(const Source& source, int64_t begin, int64_t end) const {
-  const auto width = static_cast<uint64_t>(dtype_bytes(source.dtype()));
-  const SourceRange origin = origin_of(source);
-  const SourceRange wanted{origin.space, origin.begin + static_cast<uint64_t>(begin) * width,
-                           origin.begin + static_cast<uint64_t>(end) * width};
-  auto at =
-      std::upper_bound(ranges_.begin(), ranges_.end(), wanted,
-                       [](const SourceRange& a, const Range& b) { return before(a, b.range); });
+  const SourceRange wanted = range_of(source, {begin, end});
+  auto at = std::upper_bound(ranges_.begin(), ranges_.end(), wanted,
+                             [](const SourceRange& a, const Range& b) { return a < b.range; });
   if (at == ranges_.begin()) return nullptr;
   --at;
   if (at->range.space != wanted.space || wanted.end > at->range.end) return nullptr;

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -29,16 +30,18 @@ std::vector<Part> parts_of(const Tensor& tensor, int64_t first, int64_t count);
 struct SourceRange {
   const void* space;    // the File or the Source
   uint64_t begin, end;  // of the file, or from the source's first element
-};
 
-// Where byte 0 of `source` lies: its space and the offset in it.
-SourceRange origin_of(const Source& source);
+  bool operator<(const SourceRange& other) const {  // by space, then by begin
+    return space != other.space ? std::less<>()(space, other.space) : begin < other.begin;
+  }
+};
 
 // The elements [begin, end) of its source that a part touches, as runs: runs that lie no further
 // apart than `gap` elements are one. At most `most` runs; beyond that, one run over everything.
 struct Run {
   int64_t begin, end;
 };
+SourceRange range_of(const Source& source, Run run);  // where its bytes lie
 std::vector<Run> runs_of(const Part& part, int64_t gap, size_t most);
 
 // The source bytes of some parts: which ranges to read, and where they lie once read.

@@ -1,7 +1,6 @@
 #include "lib/io/tensor_jobs.h"
 
 #include <algorithm>
-#include <functional>
 #include <numeric>
 
 #include "lib/io/source_range.h"
@@ -20,26 +19,16 @@ struct Touch {
 
 void add_touches(const Tensor& tensor, const Block& block, std::vector<Touch>& out) {
   const int64_t width = dtype_bytes(tensor.dtype());
-  for (const Part& part : parts_of(tensor, block.first, block.count)) {
-    const SourceRange origin = origin_of(*part.source);
+  for (const Part& part : parts_of(tensor, block.first, block.count))
     for (const Run& run : runs_of(part, kNearBytes / width, kMostRuns))
-      out.push_back({{origin.space, origin.begin + static_cast<uint64_t>(run.begin * width),
-                      origin.begin + static_cast<uint64_t>(run.end * width)},
-                     block.item});
-  }
-}
-
-void sort_touches(std::vector<Touch>& touches) {
-  std::sort(touches.begin(), touches.end(), [](const Touch& a, const Touch& b) {
-    if (a.range.space != b.range.space) return std::less<>()(a.range.space, b.range.space);
-    return a.range.begin < b.range.begin;
-  });
+      out.push_back({range_of(*part.source, run), block.item});
 }
 
 // Calls f(first, last, bytes) for every maximal chain of overlapping touches. Sorts them.
 template <class F>
 void for_each_overlap(std::vector<Touch>& touches, F&& f) {
-  sort_touches(touches);
+  std::sort(touches.begin(), touches.end(),
+            [](const Touch& a, const Touch& b) { return a.range < b.range; });
   for (auto first = touches.begin(); first != touches.end();) {
     uint64_t end = first->range.end;
     auto last = first + 1;
@@ -50,12 +39,6 @@ void for_each_overlap(std::vector<Touch>& touches, F&& f) {
     f(first, last, end - first->range.begin);
     first = last;
   }
-}
-
-uint64_t union_bytes(std::vector<Touch> touches) {
-  uint64_t sum = 0;
-  for_each_overlap(touches, [&](auto, auto, uint64_t bytes) { sum += bytes; });
-  return sum;
 }
 
 class Sets {
@@ -102,37 +85,30 @@ std::vector<Group> group_by_source(TensorList tensors) {
   return groups;
 }
 
-// Cuts every tensor of a group into `windows` shares, at rows of its slowest axes.
-class Windows {
- public:
-  Windows(TensorList tensors, const Group& group, uint64_t windows)
-      : tensors_(tensors), group_(group), windows_(static_cast<int64_t>(windows)) {}
+// The element of `tensor` where its share `window` of `windows` begins: at a row of its slowest
+// axes.
+int64_t window_begin(const Tensor& tensor, int64_t window, int64_t windows) {
+  int64_t rows = 1;
+  for (size_t a = 0; a < tensor.axes().size() && rows < windows; ++a) rows *= tensor.axes()[a];
+  const int64_t row = rows / windows * window + rows % windows * window / windows;
+  return rows == 0 ? 0 : row * (tensor.elements() / rows);
+}
 
-  std::vector<Job> jobs() const {
-    std::vector<Job> out;
-    for (int64_t w = 0; w < windows_; ++w) {
-      Job job;
-      for (const size_t item : group_.items) {
-        const int64_t begin = boundary(*tensors_[item], w), end = boundary(*tensors_[item], w + 1);
-        if (end > begin) job.blocks.push_back({item, begin, end - begin});
-      }
-      if (!job.blocks.empty()) out.push_back(std::move(job));
+// Cuts every tensor of a group into as many shares as `cost` takes jobs of `most`.
+std::vector<Job> windows_of(TensorList tensors, const Group& group, uint64_t cost, uint64_t most) {
+  const auto windows = static_cast<int64_t>((cost + most - 1) / most);
+  std::vector<Job> out;
+  for (int64_t w = 0; w < windows; ++w) {
+    Job job;
+    for (const size_t item : group.items) {
+      const int64_t begin = window_begin(*tensors[item], w, windows);
+      const int64_t end = window_begin(*tensors[item], w + 1, windows);
+      if (end > begin) job.blocks.push_back({item, begin, end - begin});
     }
-    return out;
+    if (!job.blocks.empty()) out.push_back(std::move(job));
   }
-
- private:
-  int64_t boundary(const Tensor& tensor, int64_t window) const {
-    int64_t rows = 1;
-    for (size_t a = 0; a < tensor.axes().size() && rows < windows_; ++a) rows *= tensor.axes()[a];
-    const int64_t row = rows / windows_ * window + rows % windows_ * window / windows_;
-    return rows == 0 ? 0 : row * (tensor.elements() / rows);
-  }
-
-  TensorList tensors_;
-  const Group& group_;
-  int64_t windows_;
-};
+  return out;
+}
 
 class Planner {
  public:
@@ -142,10 +118,8 @@ class Planner {
     const std::vector<Group> groups = group_by_source(tensors_);
     for (size_t first = 0; first < groups.size();) {
       const size_t last = interleaved_end(groups, first);
-      if (last - first > 1 && !pack_all({groups.data() + first, last - first}))
+      if (last - first == 1 || !pack({groups.data() + first, last - first}, limits_.most))
         for (size_t g = first; g < last; ++g) plan_alone(groups[g]);
-      else if (last - first == 1)
-        plan_alone(groups[first]);
       first = last;
     }
     flush();
@@ -161,32 +135,25 @@ class Planner {
     return g;
   }
 
-  bool pack_all(std::span<const Group> groups) {
+  bool pack(std::span<const Group> groups, uint64_t most) {
     Job job;
     for (const Group& group : groups) {
       job.cost += group.cost();
-      for (const size_t item : group.items) job.blocks.push_back(whole(item));
+      for (const size_t item : group.items)
+        job.blocks.push_back({item, 0, tensors_[item]->elements()});
     }
-    if (job.cost > limits_.most) return false;
+    if (job.cost > most) return false;
     std::sort(job.blocks.begin(), job.blocks.end(),
               [](const Block& a, const Block& b) { return a.item < b.item; });
-    if (job.cost > limits_.target || packed_.cost + job.cost > limits_.target) flush();
+    if (packed_.cost + job.cost > limits_.target) flush();
     packed_.cost += job.cost;
     std::move(job.blocks.begin(), job.blocks.end(), std::back_inserter(packed_.blocks));
     return true;
   }
 
   void plan_alone(const Group& group) {
-    if (group.cost() <= limits_.target)
-      pack(group);
-    else if (!cut_freely(group))
-      keep_or_cut(group);
-  }
-
-  void pack(const Group& group) {
-    if (packed_.cost + group.cost() > limits_.target) flush();
-    for (const size_t item : group.items) packed_.blocks.push_back(whole(item));
-    packed_.cost += group.cost();
+    if (pack({&group, 1}, limits_.target) || cut_freely(group)) return;
+    if (!pack({&group, 1}, limits_.most)) cut(group);
   }
 
   void flush() {
@@ -201,7 +168,7 @@ class Planner {
   }
 
   bool cut_freely(const Group& group) {
-    std::vector<Job> jobs = Windows(tensors_, group, share(group.cost(), limits_.target)).jobs();
+    std::vector<Job> jobs = windows_of(tensors_, group, group.cost(), limits_.target);
     uint64_t source = 0;
     for (Job& job : jobs) {
       const uint64_t bytes = source_bytes(job);
@@ -213,20 +180,12 @@ class Planner {
     return true;
   }
 
-  void keep_or_cut(const Group& group) {
-    if (group.cost() <= limits_.most) {
-      Job job{{}, group.cost()};
-      for (const size_t item : group.items) job.blocks.push_back(whole(item));
-      return add({std::move(job)});
-    }
+  void cut(const Group& group) {
     // A third for the result leaves two thirds for the source bytes and what lies between them.
-    std::vector<Job> jobs = Windows(tensors_, group, share(3 * group.result, limits_.most)).jobs();
+    std::vector<Job> jobs = windows_of(tensors_, group, 3 * group.result, limits_.most);
     for (Job& job : jobs) job.cost = limits_.most;
     add(std::move(jobs));
   }
-
-  Block whole(size_t item) const { return {item, 0, tensors_[item]->elements()}; }
-  static uint64_t share(uint64_t bytes, uint64_t limit) { return (bytes + limit - 1) / limit; }
 
   uint64_t result_bytes(const Job& job) const {
     uint64_t sum = 0;
@@ -238,7 +197,9 @@ class Planner {
   uint64_t source_bytes(const Job& job) const {
     std::vector<Touch> touches;
     for (const Block& block : job.blocks) add_touches(*tensors_[block.item], block, touches);
-    return union_bytes(std::move(touches));
+    uint64_t sum = 0;
+    for_each_overlap(touches, [&](auto, auto, uint64_t bytes) { sum += bytes; });
+    return sum;
   }
 
   TensorList tensors_;

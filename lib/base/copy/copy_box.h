@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace moelora {
@@ -12,6 +13,15 @@ struct CopyAxis {
 
   friend auto operator<=>(const CopyAxis&, const CopyAxis&) = default;
 };
+
+// Calls f(source offset, destination offset) for every index of `axes`.
+template <class F>
+void for_each_index(std::span<const CopyAxis> axes, int64_t src, int64_t dst, F&& f) {
+  if (axes.empty()) return f(src, dst);
+  const CopyAxis& axis = axes.front();
+  for (int64_t i = 0; i < axis.count; ++i)
+    for_each_index(axes.subspan(1), src + i * axis.src_step, dst + i * axis.dst_step, f);
+}
 
 // One box of a copy of many.
 struct CopyBox {

@@ -3,25 +3,183 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
-#include "lib/base/copy/copy_box.h"
-#include "lib/base/copy/copy_kernels.h"
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 namespace moelora {
 namespace {
 
+// ---- the inner loops: steps and offsets in bytes, `width` (1, 2, 4 or 8) the bytes of an element
+
+// Calls f with a zero of the unsigned type of `width` bytes.
+template <class F>
+void with_type(int width, F&& f) {
+  switch (width) {
+    case 1:
+      return f(uint8_t{});
+    case 2:
+      return f(uint16_t{});
+    case 4:
+      return f(uint32_t{});
+    default:
+      return f(uint64_t{});
+  }
+}
+
+template <class T>
+T load(const std::byte* p) {
+  T x;
+  std::memcpy(&x, p, sizeof x);
+  return x;
+}
+
+template <class T>
+void store(std::byte* p, T x) {
+  std::memcpy(p, &x, sizeof x);
+}
+
+constexpr int kVectorBytes = 16;
+
+template <class T>
+struct Lanes {
+  static constexpr int kCount = kVectorBytes / static_cast<int>(sizeof(T));
+  using Vector [[gnu::vector_size(kVectorBytes)]] = T;
+};
+
+// a0 b0 a1 b1 ... of the first (from = 0) or second (from = kCount / 2) halves.
+template <class T, int kFrom, int... kLane>
+auto interleave(typename Lanes<T>::Vector a, typename Lanes<T>::Vector b,
+                std::integer_sequence<int, kLane...>) {
+  return __builtin_shufflevector(a, b, (kLane % 2 * Lanes<T>::kCount + kLane / 2 + kFrom)...);
+}
+
+// A square tile of registers: log2(n) perfect shuffles of the rows transpose it.
+template <class T>
+void transpose_tile(const std::byte* const* src_rows, int64_t src_offset,
+                    std::byte* const* dst_rows, int64_t dst_offset) {
+  constexpr int kN = Lanes<T>::kCount;
+  using Vector = typename Lanes<T>::Vector;
+  constexpr std::make_integer_sequence<int, kN> kLanes;
+  Vector a[kN], b[kN];
+  for (int j = 0; j < kN; ++j) a[j] = load<Vector>(src_rows[j] + src_offset);
+  for (int round = 1; round < kN; round *= 2) {
+    for (int j = 0; j < kN / 2; ++j) {
+      b[2 * j] = interleave<T, 0>(a[j], a[j + kN / 2], kLanes);
+      b[2 * j + 1] = interleave<T, kN / 2>(a[j], a[j + kN / 2], kLanes);
+    }
+    std::memcpy(a, b, sizeof a);
+  }
+  for (int i = 0; i < kN; ++i) store(dst_rows[i] + dst_offset, a[i]);
+}
+
+// A transposition given by its rows: element (i, j) goes from src_rows[j] + src_offset + i * width
+// to dst_rows[i] + dst_offset + j * width, for i < dst_count and j < src_count. Rows may lie
+// anywhere: they may be the rows of one matrix, or one row in each of many tensors.
+struct RowTable {
+  const std::byte* const* src_rows;
+  int64_t src_count;
+  std::byte* const* dst_rows;
+  int64_t dst_count;
+};
+
+template <class T>
+void transpose_edge(const RowTable& rows, int64_t src_offset, int64_t dst_offset, int64_t src_from,
+                    int64_t src_to, int64_t dst_from, int64_t dst_to) {
+  constexpr int64_t kW = sizeof(T);
+  for (int64_t i = dst_from; i < dst_to; ++i)
+    for (int64_t j = src_from; j < src_to; ++j)
+      store(rows.dst_rows[i] + dst_offset + j * kW,
+            load<T>(rows.src_rows[j] + src_offset + i * kW));
+}
+
+template <class T>
+void transpose(const RowTable& rows, int64_t src_offset, int64_t dst_offset) {
+  constexpr int64_t kN = Lanes<T>::kCount, kW = sizeof(T);
+  const int64_t src_tiled = rows.src_count / kN * kN, dst_tiled = rows.dst_count / kN * kN;
+  for (int64_t j = 0; j < src_tiled; j += kN)
+    for (int64_t i = 0; i < dst_tiled; i += kN)
+      transpose_tile<T>(rows.src_rows + j, src_offset + i * kW, rows.dst_rows + i,
+                        dst_offset + j * kW);
+  transpose_edge<T>(rows, src_offset, dst_offset, src_tiled, rows.src_count, 0, dst_tiled);
+  transpose_edge<T>(rows, src_offset, dst_offset, 0, rows.src_count, dst_tiled, rows.dst_count);
+}
+
+void transpose_rows(int width, const RowTable& rows, int64_t src_offset, int64_t dst_offset) {
+  with_type(width, [&](auto t) { transpose<decltype(t)>(rows, src_offset, dst_offset); });
+}
+
+// Copies the runs if they are of kBytes bytes each: a copy of a known size takes few instructions.
+template <int64_t kBytes>
+bool copy_fixed_runs(int64_t count, int64_t bytes, const std::byte* src, int64_t src_step,
+                     std::byte* dst, int64_t dst_step) {
+  if (bytes != kBytes) return false;
+  for (int64_t i = 0; i < count; ++i) std::memcpy(dst + i * dst_step, src + i * src_step, kBytes);
+  return true;
+}
+
+// `count` runs of `bytes` contiguous bytes each.
+void copy_runs(int64_t count, int64_t bytes, const std::byte* src, int64_t src_step, std::byte* dst,
+               int64_t dst_step) {
+  const auto any_of = [&]<int64_t... kBytes>(std::integer_sequence<int64_t, kBytes...>) {
+    return (copy_fixed_runs<kBytes>(count, bytes, src, src_step, dst, dst_step) || ...);
+  };
+  if (any_of(std::integer_sequence<int64_t, 1, 2, 4, 8, 16, 32, 64, 128>())) return;
+  for (int64_t i = 0; i < count; ++i)
+    std::memcpy(dst + i * dst_step, src + i * src_step, static_cast<size_t>(bytes));
+}
+
+// A run that is not read again soon: past the caches where the processor can and `dst` and `bytes`
+// are multiples of 16. end_streams() before another thread may look.
+#ifdef __SSE2__
+void stream_run(const std::byte* src, std::byte* dst, int64_t bytes) {
+  if ((reinterpret_cast<uintptr_t>(dst) | static_cast<uintptr_t>(bytes)) % sizeof(__m128i) != 0) {
+    std::memcpy(dst, src, static_cast<size_t>(bytes));
+    return;
+  }
+  for (int64_t at = 0; at < bytes; at += static_cast<int64_t>(sizeof(__m128i)))
+    _mm_stream_si128(reinterpret_cast<__m128i*>(dst + at), load<__m128i>(src + at));
+}
+void end_streams() { _mm_sfence(); }
+#else
+void stream_run(const std::byte* src, std::byte* dst, int64_t bytes) {
+  std::memcpy(dst, src, static_cast<size_t>(bytes));
+}
+void end_streams() {}
+#endif
+
+// One row whose elements go to two rows in turn, and back: gate and up columns interleaved.
+// `count` elements a row of the pair.
+void split_pairs(int width, int64_t count, const std::byte* src, std::byte* even, std::byte* odd) {
+  with_type(width, [&](auto t) {
+    using T = decltype(t);
+    constexpr int64_t kW = sizeof(T);
+    for (int64_t i = 0; i < count; ++i) {
+      store(even + i * kW, load<T>(src + 2 * i * kW));
+      store(odd + i * kW, load<T>(src + (2 * i + 1) * kW));
+    }
+  });
+}
+
+void join_pairs(int width, int64_t count, const std::byte* even, const std::byte* odd,
+                std::byte* dst) {
+  with_type(width, [&](auto t) {
+    using T = decltype(t);
+    constexpr int64_t kW = sizeof(T);
+    for (int64_t i = 0; i < count; ++i) {
+      store(dst + 2 * i * kW, load<T>(even + i * kW));
+      store(dst + (2 * i + 1) * kW, load<T>(odd + i * kW));
+    }
+  });
+}
+
+// ---- bundles of boxes ----
+
 using Axes = std::vector<CopyAxis>;
 
 constexpr int64_t kNearCache = 256 << 10;  // what one block of a copy may touch of the slow side
-
-// Calls f(source offset, destination offset) for every index of `axes`.
-template <class F>
-void for_each(std::span<const CopyAxis> axes, int64_t src, int64_t dst, F&& f) {
-  if (axes.empty()) return f(src, dst);
-  const CopyAxis& axis = axes.front();
-  for (int64_t i = 0; i < axis.count; ++i)
-    for_each(axes.subspan(1), src + i * axis.src_step, dst + i * axis.dst_step, f);
-}
 
 Axes without(const Axes& axes, size_t a) {
   Axes out = axes;
@@ -62,7 +220,7 @@ class Plane {
   }
 
   void copy() const {
-    for_each(outer_, 0, 0, [&](int64_t src, int64_t dst) {
+    for_each_index(outer_, 0, 0, [&](int64_t src, int64_t dst) {
       for (int64_t a = 0; a < dst_more_.axis.count; a += dst_more_.block)
         for (int64_t b = 0; b < src_more_.axis.count; b += src_more_.block)
           copy_part(dst_more_.rows(a), src_more_.rows(b),
@@ -153,7 +311,7 @@ class BundleCopy {
     const CopyAxis& d = axes()[dst_axis_];
     const Axes rest = without(axes(), dst_axis_);
     if (members() == 2 && d.src_step == 2 * width_)
-      return for_each(rest, 0, 0, [&](int64_t src, int64_t dst) {
+      return for_each_index(rest, 0, 0, [&](int64_t src, int64_t dst) {
         split_pairs(width_, d.count, bundle_.src[0] + src, bundle_.dst[0] + dst,
                     bundle_.dst[1] + dst);
       });
@@ -164,7 +322,7 @@ class BundleCopy {
     const CopyAxis& s = axes()[src_axis_];
     const Axes rest = without(axes(), src_axis_);
     if (members() == 2 && s.dst_step == 2 * width_)
-      return for_each(rest, 0, 0, [&](int64_t src, int64_t dst) {
+      return for_each_index(rest, 0, 0, [&](int64_t src, int64_t dst) {
         join_pairs(width_, s.count, bundle_.src[0] + src, bundle_.src[1] + src,
                    bundle_.dst[0] + dst);
       });
@@ -203,15 +361,15 @@ class BundleCopy {
     const int64_t bytes = part[src_axis_].count * width_;
     Axes rest = without(part, src_axis_);
     const CopyAxis line = take_last(rest);
-    for_each(rest, 0, 0, [&](int64_t s, int64_t d) {
+    for_each_index(rest, 0, 0, [&](int64_t s, int64_t d) {
       copy_runs(line.count, bytes, src + s, line.src_step, dst + d, line.dst_step);
     });
   }
 
   void copy_scattered(Axes part, const std::byte* src, std::byte* dst) const {
     const CopyAxis line = take_last(part);
-    for_each(part, 0, 0, [&](int64_t s, int64_t d) {
-      copy_elements(width_, line.count, src + s, line.src_step, dst + d, line.dst_step);
+    for_each_index(part, 0, 0, [&](int64_t s, int64_t d) {
+      copy_runs(line.count, width_, src + s, line.src_step, dst + d, line.dst_step);
     });
   }
 
