@@ -1,6 +1,6 @@
 #include "lib/base/arena.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -10,16 +10,18 @@
 namespace moelora {
 namespace {
 
-constexpr size_t kHugePage = size_t{2} << 20;
-
-constexpr uint64_t kStep = uint64_t{2} << 20;  // sizes are rounded, so that more of them fit again
+// Sizes are multiples of huge pages, so that a buffer more often fits again.
+uint64_t whole_pages(uint64_t bytes) {
+  constexpr uint64_t kHugePage = uint64_t{2} << 20;
+  return (bytes + kHugePage - 1) / kHugePage * kHugePage;
+}
 
 }  // namespace
 
 std::span<std::byte> Arena::take(size_t bytes) {
   if (bytes > size_) {
     release();
-    const size_t size = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+    const size_t size = whole_pages(bytes);
     void* const data =
         mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED) throw Error("", fmt::format("out of memory for {} bytes", size));
@@ -37,7 +39,7 @@ void Arena::release() {
 }
 
 ArenaPool::Lease ArenaPool::take(size_t number, uint64_t bytes) {
-  bytes = std::min((bytes + kStep - 1) / kStep * kStep, limit_);
+  bytes = std::min(whole_pages(bytes), limit_);
   std::unique_lock lock(mutex_);
   moved_.wait(lock, [&] {
     return stopped_ ||
@@ -49,14 +51,14 @@ ArenaPool::Lease ArenaPool::take(size_t number, uint64_t bytes) {
   if (const size_t at = find_kept(bytes); at < kept_.size()) {
     Kept kept = std::move(kept_[at]);
     kept_.erase(kept_.begin() + static_cast<std::ptrdiff_t>(at));
-    return {*this, kept.bytes, std::move(kept.arena)};
+    return Lease(kept.arena.release(), {this, kept.bytes});
   }
   while (free_ < bytes) {
     free_ += kept_.back().bytes;
     kept_.pop_back();
   }
   free_ -= bytes;
-  return {*this, bytes, std::make_unique<Arena>()};
+  return Lease(new Arena, {this, bytes});
 }
 
 // The smallest kept buffer that fits without wasting half of itself; kept_.size() when none does.
@@ -76,9 +78,9 @@ uint64_t ArenaPool::kept_bytes() const {
   return sum;
 }
 
-void ArenaPool::give_back(uint64_t bytes, std::unique_ptr<Arena> arena) {
+void ArenaPool::give_back(uint64_t bytes, Arena* arena) {
   const std::lock_guard lock(mutex_);
-  kept_.push_back({bytes, std::move(arena)});
+  kept_.push_back({bytes, std::unique_ptr<Arena>(arena)});
   moved_.notify_all();
 }
 

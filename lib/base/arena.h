@@ -36,21 +36,12 @@ class ArenaPool {
  public:
   explicit ArenaPool(uint64_t limit) : limit_(limit), free_(limit) {}
 
-  // A buffer in use; its end gives it back.
-  class Lease {
-   public:
-    Lease(ArenaPool& pool, uint64_t bytes, std::unique_ptr<Arena> arena)
-        : pool_(pool), bytes_(bytes), arena_(std::move(arena)) {}
-    ~Lease() { pool_.give_back(bytes_, std::move(arena_)); }
-    Lease(const Lease&) = delete;
-    Lease& operator=(const Lease&) = delete;
-    Arena& arena() { return *arena_; }
-
-   private:
-    ArenaPool& pool_;
-    uint64_t bytes_;
-    std::unique_ptr<Arena> arena_;
+  struct GiveBack {
+    ArenaPool* pool;
+    uint64_t bytes;
+    void operator()(Arena* arena) const { pool->give_back(bytes, arena); }
   };
+  using Lease = std::unique_ptr<Arena, GiveBack>;  // a buffer in use; its end gives it back
 
   // A buffer meant for `bytes` bytes; waits for its turn and until so much is free. More than the
   // limit counts as the limit. Throws Stopped after stop().
@@ -64,7 +55,7 @@ class ArenaPool {
     uint64_t bytes;
     std::unique_ptr<Arena> arena;
   };
-  void give_back(uint64_t bytes, std::unique_ptr<Arena> arena);
+  void give_back(uint64_t bytes, Arena* arena);
   size_t find_kept(uint64_t bytes) const;
   uint64_t kept_bytes() const;
 

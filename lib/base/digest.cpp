@@ -1,6 +1,6 @@
 #include "lib/base/digest.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wconversion"
@@ -43,23 +43,19 @@ void OrderedDigests::add(size_t tensor, uint64_t offset, uint64_t total,
     hex_[tensor] = digest_hex(bytes);
     return;
   }
-  Stream& stream = wait_for_turn(tensor, offset);
+  std::unique_lock lock(mutex_);
+  Stream& stream = streams_[tensor];
+  moved_.wait(lock, [&] { return stopped_ || stream.done == offset; });
+  if (stopped_) throw Stopped{};
+  lock.unlock();
   stream.digest.update(bytes);
-  const std::lock_guard lock(mutex_);
+  lock.lock();
   stream.done += bytes.size();
   if (stream.done == total) {
     hex_[tensor] = stream.digest.hex();
     streams_.erase(tensor);
   }
   moved_.notify_all();
-}
-
-OrderedDigests::Stream& OrderedDigests::wait_for_turn(size_t tensor, uint64_t offset) {
-  std::unique_lock lock(mutex_);
-  Stream& stream = streams_[tensor];
-  moved_.wait(lock, [&] { return stopped_ || stream.done == offset; });
-  if (stopped_) throw Stopped{};
-  return stream;
 }
 
 void OrderedDigests::stop() {

@@ -51,7 +51,6 @@ class OrderedDigests {
     Digest digest;
     uint64_t done = 0;
   };
-  Stream& wait_for_turn(size_t tensor, uint64_t offset);
 
   std::mutex mutex_;
   std::condition_variable moved_;

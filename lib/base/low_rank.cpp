@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 namespace moelora {
@@ -70,29 +71,22 @@ template <DType kType>
 
 // ---- a tile: some columns of all factors, one column after another, each padded to `width` ----
 
-[[gnu::always_inline]] inline void exchange_1(Lanes& a, Lanes& b) {
-  const Lanes first = __builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14);
-  b = __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15);
-  a = first;
-}
-
-[[gnu::always_inline]] inline void exchange_2(Lanes& a, Lanes& b) {
-  const Lanes first = __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13);
-  b = __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
-  a = first;
-}
-
-[[gnu::always_inline]] inline void exchange_4(Lanes& a, Lanes& b) {
-  const Lanes first = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11);
-  b = __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+// Of every two neighbouring groups of `kGroup` lanes, exchanges the second of a and the first of b.
+template <int kGroup, int... kLane>
+[[gnu::always_inline]] inline void exchange(Lanes& a, Lanes& b,
+                                            std::integer_sequence<int, kLane...>) {
+  const Lanes first =
+      __builtin_shufflevector(a, b, ((kLane & kGroup) == 0 ? kLane : kLanes + kLane - kGroup)...);
+  b = __builtin_shufflevector(a, b, ((kLane & kGroup) == 0 ? kLane + kGroup : kLanes + kLane)...);
   a = first;
 }
 
 // v[i][j] becomes v[j][i].
 [[gnu::always_inline]] inline void transpose(Lanes* v) {
-  exchange_1(v[0], v[1]), exchange_1(v[2], v[3]), exchange_1(v[4], v[5]), exchange_1(v[6], v[7]);
-  exchange_2(v[0], v[2]), exchange_2(v[1], v[3]), exchange_2(v[4], v[6]), exchange_2(v[5], v[7]);
-  exchange_4(v[0], v[4]), exchange_4(v[1], v[5]), exchange_4(v[2], v[6]), exchange_4(v[3], v[7]);
+  constexpr std::make_integer_sequence<int, kLanes> kAll;
+  for (const int i : {0, 2, 4, 6}) exchange<1>(v[i], v[i + 1], kAll);
+  for (const int i : {0, 1, 4, 5}) exchange<2>(v[i], v[i + 2], kAll);
+  for (const int i : {0, 1, 2, 3}) exchange<4>(v[i], v[i + 4], kAll);
 }
 
 // The first `count` of eight.

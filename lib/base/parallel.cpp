@@ -11,31 +11,6 @@
 #include <vector>
 
 namespace moelora {
-namespace {
-
-class FirstFailure {
- public:
-  void note(int64_t item, std::exception_ptr error) {
-    const std::lock_guard lock(mutex_);
-    if (error_ && item_ < item) return;
-    item_ = item;
-    error_ = std::move(error);
-    seen_ = true;
-  }
-  bool seen() const { return seen_; }
-  void rethrow() const {
-    if (error_) std::rethrow_exception(error_);
-  }
-
- private:
-  std::mutex mutex_;
-  std::atomic<bool> seen_ = false;
-  int64_t item_ = 0;
-  std::exception_ptr error_;
-};
-
-}  // namespace
-
 int available_threads() {
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -47,16 +22,20 @@ void parallel_for(int64_t count, int threads,
                   const std::function<void(int64_t item, int worker)>& work) {
   if (threads <= 0) threads = available_threads();
   threads = static_cast<int>(std::min<int64_t>(threads, count));
-  std::atomic<int64_t> next = 0;
-  FirstFailure failure;
+  std::atomic<int64_t> next = 0, failed = count;  // the lowest item that did
+  std::exception_ptr error;                       // of that
+  std::mutex mutex;
   const auto run = [&](int worker) {
-    while (!failure.seen()) {
+    while (failed == count) {
       const int64_t item = next++;
       if (item >= count) return;
       try {
         work(item, worker);
       } catch (...) {
-        failure.note(item, std::current_exception());
+        const std::lock_guard lock(mutex);
+        if (item > failed) continue;
+        failed = item;
+        error = std::current_exception();
       }
     }
   };
@@ -68,7 +47,7 @@ void parallel_for(int64_t count, int threads,
     }
     run(0);
   }
-  failure.rethrow();
+  if (error) std::rethrow_exception(error);
 }
 
 }  // namespace moelora

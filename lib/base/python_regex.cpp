@@ -1,7 +1,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "lib/base/python_regex.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <pcre2.h>
 
 #include <algorithm>
@@ -25,6 +25,12 @@ struct Freed {
   }
 };
 
+std::string reason_of(int fault) {
+  std::array<PCRE2_UCHAR, 256> text{};
+  pcre2_get_error_message(fault, text.data(), text.size());
+  return reinterpret_cast<const char*>(text.data());
+}
+
 bool is_ascii(std::string_view text) {
   return std::all_of(text.begin(), text.end(),
                      [](char c) { return static_cast<signed char>(c) >= 0; });
@@ -43,14 +49,8 @@ PythonRegex::PythonRegex(std::string_view text) : text_(text) {
   PCRE2_SIZE at = 0;
   pcre2_code* compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(ours.text.data()),
                                        ours.text.size(), PCRE2_UTF, &fault, &at, context.get());
-  if (compiled == nullptr) {
-    std::array<PCRE2_UCHAR, 256> reason{};
-    pcre2_get_error_message(fault, reason.data(), reason.size());
-    throw Error(
-        text_,
-        fmt::format("is not evaluated here: {}", reinterpret_cast<const char*>(reason.data())),
-        "write a simpler expression");
-  }
+  if (compiled == nullptr)
+    throw Error(text_, "is not evaluated here: " + reason_of(fault), "write a simpler expression");
   code_ = {compiled,
            [](const pcre2_code* code) { pcre2_code_free(const_cast<pcre2_code*>(code)); }};
 }
@@ -76,11 +76,8 @@ bool PythonRegex::run(std::string_view path, uint32_t options) const {
                                 0, options, data.get(), context.get());
   if (found >= 0) return true;
   if (found == PCRE2_ERROR_NOMATCH) return false;
-  std::array<PCRE2_UCHAR, 256> reason{};
-  pcre2_get_error_message(found, reason.data(), reason.size());
   throw Error(text_,
-              fmt::format("could not be evaluated on '{}': {}", printable(path),
-                          reinterpret_cast<const char*>(reason.data())),
+              fmt::format("could not be evaluated on '{}': {}", printable(path), reason_of(found)),
               "write a simpler expression");
 }
 

@@ -1,16 +1,205 @@
 #include "lib/base/python_syntax.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <map>
 #include <optional>
 #include <vector>
 
-#include "lib/base/python_characters.h"
+#include "lib/base/error.h"
+#include "lib/base/utf8.h"
 
 namespace moelora {
 namespace {
+
+// ---- characters ----
+
+// Code points first to last; a class is a sorted list of these.
+struct CodeRange {
+  char32_t first, last;
+};
+using CodeRanges = std::vector<CodeRange>;
+
+bool is_digit(char32_t c) { return c >= '0' && c <= '9'; }
+bool is_octal(char32_t c) { return c >= '0' && c <= '7'; }
+bool is_letter(char32_t c) { return c < 128 && (c | 0x20) >= 'a' && (c | 0x20) <= 'z'; }
+bool is_word(char32_t c) { return is_letter(c) || is_digit(c) || c == '_'; }
+
+constexpr char32_t kLastCode = 0x10FFFF, kEndOfText = kLastCode + 1;
+
+// What str.isdecimal, isalnum or "_", and isspace say of ASCII.
+const std::map<char32_t, CodeRanges> kClasses = {
+    {'d', {{'0', '9'}}},
+    {'w', {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}}},
+    {'s', {{9, 13}, {28, 32}}},
+};
+
+const std::map<char32_t, char32_t> kControls = {{'a', 7}, {'f', 12}, {'n', 10},   {'r', 13},
+                                                {'t', 9}, {'v', 11}, {'\\', '\\'}};
+
+CodeRanges complement(const CodeRanges& ranges) {
+  CodeRanges out;
+  char32_t next = 0;
+  for (const CodeRange& range : ranges) {
+    if (range.first > next) out.push_back({next, range.first - 1});
+    next = range.last + 1;
+  }
+  out.push_back({next, kLastCode});
+  return out;
+}
+
+bool is_hex(char32_t c) { return is_digit(c) || (is_letter(c) && (c | 0x20) <= 'f'); }
+
+bool is_single(const CodeRanges& ranges) {
+  return ranges.size() == 1 && ranges[0].first == ranges[0].last;
+}
+
+// As PCRE2 reads it: "\x{2e}".
+std::string code_text(char32_t c) { return fmt::format("\\x{{{:x}}}", static_cast<uint32_t>(c)); }
+
+std::string ranges_text(const CodeRanges& ranges) {
+  std::string out;
+  for (const CodeRange& range : ranges)
+    out += range.first == range.last ? code_text(range.first)
+                                     : code_text(range.first) + "-" + code_text(range.last);
+  return out;
+}
+
+// The characters of a Python regular expression, one after the other: its escapes and classes are
+// read as sre_parse reads them and written for PCRE2.
+class RegexReader {
+ public:
+  explicit RegexReader(std::string_view text) : original_(text) {
+    const auto decoded = decode_utf8(text);
+    if (!decoded) invalid("it is not UTF-8");
+    text_ = *decoded;
+  }
+
+ protected:
+  // Errors at the expression: Python refuses it too; or Python would take it.
+  template <class... T>
+  [[noreturn]] void invalid(fmt::format_string<T...> why, T&&... values) const {
+    throw Error(
+        original_,
+        "is not a valid regular expression: " + fmt::format(why, std::forward<T>(values)...),
+        "write it as Python's re reads it");
+  }
+  [[noreturn]] void unread(std::string_view what) const {
+    throw Error(original_, fmt::format("{} is not evaluated here", what),
+                "write the expression without it");
+  }
+
+  bool at_end() const { return at_ >= text_.size(); }
+  // No character's value at the end.
+  char32_t peek(size_t ahead = 0) const {
+    return at_ + ahead < text_.size() ? text_[at_ + ahead] : kEndOfText;
+  }
+  bool take(char32_t c) {
+    if (peek() != c) return false;
+    ++at_;
+    return true;
+  }
+  char32_t next(std::string_view missing) {
+    if (at_end()) invalid("{}", missing);
+    return text_[at_++];
+  }
+  // The text up to `end`, which is read over.
+  std::u32string until(char32_t end, std::string_view missing) {
+    const size_t found = text_.find(end, at_);
+    if (found == std::u32string::npos) invalid("{}", missing);
+    const std::u32string out = text_.substr(at_, found - at_);
+    at_ = found + 1;
+    return out;
+  }
+
+  // \d \w \s and their opposites; nullopt for any other letter.
+  std::optional<CodeRanges> named_class(char32_t letter) {
+    const auto found = kClasses.find(letter < 128 ? letter | 0x20 : letter);
+    if (found == kClasses.end() || !is_letter(letter)) return std::nullopt;
+    ascii_only_ = true;
+    return letter == found->first ? found->second : complement(found->second);
+  }
+
+  // The single character that an escape stands for; `c`, after the backslash, is read already.
+  char32_t escaped_character(char32_t c, bool in_class) {
+    if (const auto found = kControls.find(c); found != kControls.end()) return found->second;
+    if (c == 'b' && in_class) return 8;
+    if (c == 'x') return hexadecimal(2);
+    if (c == 'u') return hexadecimal(4);
+    if (c == 'U') return hexadecimal(8);
+    if (c == 'N' && peek() == '{') unread("\\N{NAME}");
+    if (c == '0' || (in_class && is_octal(c))) return octal(c, 2);
+    if (is_letter(c) || is_digit(c)) invalid("bad escape \\{}", static_cast<char>(c));
+    return c;
+  }
+
+  char32_t octal(char32_t first, int more) {
+    char32_t out = first - '0';
+    for (; more > 0 && is_octal(peek()); --more) out = out * 8 + (text_[at_++] - '0');
+    if (out > 0377) invalid("an octal escape beyond \\377");
+    return out;
+  }
+
+  // The class whose "[" is read.
+  std::string bracket() {
+    constexpr std::string_view kMissing = "unterminated character set";
+    std::string out = take('^') ? "[^" : "[";
+    for (bool first = true; first || !take(']'); first = false) {
+      const CodeRanges low = class_item(kMissing);
+      if (peek() != '-' || peek(1) == ']') {
+        out += ranges_text(low);
+        if (take('-')) out += code_text('-');
+        continue;
+      }
+      ++at_;
+      const CodeRanges high = class_item(kMissing);
+      if (!is_single(low) || !is_single(high) || high[0].first < low[0].first)
+        invalid("bad character range");
+      out += ranges_text({{low[0].first, high[0].first}});
+      check_case(high[0].first);
+    }
+    return out + "]";
+  }
+
+  // Refuses a letter whose other case Unicode alone knows.
+  void check_case(char32_t c) const {
+    if (ignores_case_ && c > 127) unread("ignoring the case of letters beyond ASCII");
+  }
+
+  const std::string original_;
+  std::u32string text_;
+  size_t at_ = 0;
+  bool ignores_case_ = false;
+  bool ascii_only_ = false;  // Unicode would make a difference on paths beyond ASCII
+
+ private:
+  char32_t hexadecimal(int digits) {
+    char32_t out = 0;
+    for (int i = 0; i < digits; ++i) {
+      const char32_t c = next("an incomplete escape");
+      if (!is_hex(c)) invalid("an incomplete escape");
+      out = out * 16 + (is_digit(c) ? c - '0' : (c | 0x20) - 'a' + 10);
+    }
+    if (out > kLastCode) invalid("an escape beyond the last character");
+    if (out >= 0xD800 && out < 0xE000) unread("a surrogate");
+    return out;
+  }
+
+  // A character is a range of one; \d and its like are more.
+  CodeRanges class_item(std::string_view missing) {
+    char32_t c = next(missing);
+    if (c == '\\') {
+      c = next("it ends in a backslash");
+      if (const auto ranges = named_class(c)) return *ranges;
+      c = escaped_character(c, true);
+    }
+    check_case(c);
+    return {{c, c}};
+  }
+};
+
+// ---- syntax ----
 
 constexpr uint64_t kMostRepeats = 65535;          // PCRE2's own
 constexpr uint64_t kEndless = uint64_t{1} << 32;  // Python's MAXREPEAT
@@ -37,7 +226,7 @@ class Translator : private RegexReader {
     alternatives(true);
     if (!at_end()) invalid("unbalanced parenthesis");
     for (const uint64_t group : conditions_)
-      if (group >= groups_.size()) invalid(fmt::format("no group {}", group));
+      if (group >= groups_.size()) invalid("no group {}", group);
     return {std::move(out_), ascii_only_};
   }
 
@@ -180,13 +369,13 @@ class Translator : private RegexReader {
   }
 
   Part reference(uint64_t group) {
-    if (group >= groups_.size()) invalid(fmt::format("no group {}", group));
+    if (group >= groups_.size()) invalid("no group {}", group);
     check_usable(group);
     out_ += fmt::format("\\g{{{}}}", group);
     return {Item::plain, groups_[group].width};
   }
   void check_usable(uint64_t group) const {
-    if (groups_[group].open) invalid(fmt::format("group {} is referred to inside itself", group));
+    if (groups_[group].open) invalid("group {} is referred to inside itself", group);
     if (behind_ && group >= *behind_)
       invalid("a group that the same look-behind defines is referred to in it");
   }
@@ -223,7 +412,7 @@ class Translator : private RegexReader {
     const size_t index = groups_.size();
     groups_.emplace_back();
     if (!name.empty() && !names_.emplace(name, index).second)
-      invalid(fmt::format("group {} is defined twice", name));
+      invalid("group {} is defined twice", name);
     const Part part = enclosed(open);
     groups_[index] = {false, part.width};
     return part;
@@ -258,7 +447,7 @@ class Translator : private RegexReader {
   }
   uint64_t group_named(const std::string& name) const {
     const auto found = names_.find(name);
-    if (found == names_.end()) invalid(fmt::format("unknown group name '{}'", name));
+    if (found == names_.end()) invalid("unknown group name '{}'", name);
     return found->second;
   }
 
@@ -279,7 +468,7 @@ class Translator : private RegexReader {
     else
       group = group_named(name_of(text));
     if (group == 0) invalid("bad group number");
-    if (group < groups_.size()) check_condition(group);
+    if (group < groups_.size() && behind_) check_usable(group);
     conditions_.push_back(group);
     out_ += fmt::format("(?({})", group);
     Width width = sequence(false);
@@ -292,9 +481,6 @@ class Translator : private RegexReader {
     }
     close();
     return {Item::plain, width};
-  }
-  void check_condition(uint64_t group) const {
-    if (behind_) check_usable(group);
   }
 
   // (?i) at the very start, (?i:...) anywhere.
@@ -312,10 +498,12 @@ class Translator : private RegexReader {
     check_flags(on, off, scoped);
     if (!scoped && !may_stand) invalid("global flags not at the start of the expression");
     if (!scoped) type_flags_ += on;
-    check_type(scoped ? on : type_flags_);
+    // Between Unicode's classes and ASCII's one may choose; to do both is an error.
+    if (const std::string& type = scoped ? on : type_flags_; has(type, 'a') && has(type, 'u'))
+      invalid("bad inline flags: flags 'a' and 'u' together");
     const bool outer = ignores_case_;
-    if (on.find('i') != std::string::npos) ignores_case_ = ascii_only_ = true;
-    if (off.find('i') != std::string::npos) ignores_case_ = false;
+    if (has(on, 'i')) ignores_case_ = ascii_only_ = true;
+    if (has(off, 'i')) ignores_case_ = false;
     std::erase_if(on, [](char flag) { return flag == 'a' || flag == 'u'; });
     const std::string text = "(?" + on + (off == "-" ? "" : off);
     if (!scoped) return out_ += on.empty() ? "" : text + ")", std::nullopt;
@@ -328,18 +516,11 @@ class Translator : private RegexReader {
     if (c == 'x') unread("verbose mode, (?x),");
     if (c == 'L') invalid("bad inline flags: cannot use 'L' flag with a str pattern");
     if (c != 'i' && c != 'm' && c != 's' && c != 'a' && c != 'u')
-      invalid(is_letter(c) ? "unknown flag" : "unknown extension or missing flag");
+      invalid("{}", is_letter(c) ? "unknown flag" : "unknown extension or missing flag");
     flags += static_cast<char>(c);
   }
-  // Between Unicode's classes and ASCII's one may choose; to do both is an error.
-  void check_type(const std::string& flags) const {
-    if (flags.find('a') != std::string::npos && flags.find('u') != std::string::npos)
-      invalid("bad inline flags: flags 'a' and 'u' together");
-  }
+  static bool has(const std::string& flags, char c) { return flags.find(c) != std::string::npos; }
   void check_flags(const std::string& on, const std::string& off, bool scoped) const {
-    const auto has = [](const std::string& flags, char c) {
-      return flags.find(c) != std::string::npos;
-    };
     if (has(off, 'a') || has(off, 'u')) invalid("bad inline flags: cannot turn off 'a' or 'u'");
     if (off == "-" || (!off.empty() && !scoped)) invalid("missing flag");
     if (on.empty() && off.empty()) invalid("missing flag");

@@ -3,13 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 namespace moelora {
 namespace {
 
 struct Decoded {
-  uint32_t code_point;
+  char32_t code_point;
   size_t length;  // 0 when the bytes are not UTF-8
 };
 
@@ -21,7 +22,7 @@ Decoded decode(std::string_view text) {
   if (lead < 0x80) return {lead, 1};
   const size_t length = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
   if (lead < 0xC2 || lead > 0xF4 || text.size() < length) return {0, 0};
-  uint32_t code_point = lead & (0x7FU >> length);
+  char32_t code_point = lead & (0x7FU >> length);
   for (size_t i = 1; i < length; ++i) {
     const auto byte = static_cast<unsigned char>(text[i]);
     if (!is_continuation(byte)) return {0, 0};
@@ -41,7 +42,7 @@ bool eight_ascii_bytes(std::string_view text) {
 }
 
 // Controls (C0, DEL, C1) and the marks that change the order of what is shown around them.
-bool is_unsafe_on_a_terminal(uint32_t c) {
+bool is_unsafe_on_a_terminal(char32_t c) {
   return c < 0x20 || (c >= 0x7F && c < 0xA0) || c == 0x061C || c == 0x200E || c == 0x200F ||
          (c >= 0x2028 && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069) || c == 0xFEFF;
 }
@@ -55,8 +56,8 @@ std::string escaped(std::string_view name, size_t limit) {
     if (c.length == 0)
       out += fmt::format("\\x{:02x}", static_cast<unsigned char>(name[0]));
     else if (is_unsafe_on_a_terminal(c.code_point))
-      out += c.code_point < 0x80 ? fmt::format("\\x{:02x}", c.code_point)
-                                 : fmt::format("\\u{{{:x}}}", c.code_point);
+      out += fmt::format(fmt::runtime(c.code_point < 0x80 ? "\\x{:02x}" : "\\u{{{:x}}}"),
+                         static_cast<uint32_t>(c.code_point));
     else
       out += name.substr(0, length);
     name.remove_prefix(length);
@@ -66,7 +67,7 @@ std::string escaped(std::string_view name, size_t limit) {
 
 int count_characters(std::string_view text) {
   return static_cast<int>(std::count_if(text.begin(), text.end(), [](char c) {
-    return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U;
+    return !is_continuation(static_cast<unsigned char>(c));
   }));
 }
 
@@ -84,6 +85,17 @@ std::optional<uint64_t> find_invalid_utf8(std::string_view text) {
     at += length;
   }
   return std::nullopt;
+}
+
+std::optional<std::u32string> decode_utf8(std::string_view text) {
+  std::u32string out;
+  while (!text.empty()) {
+    const Decoded c = decode(text);
+    if (c.length == 0) return std::nullopt;
+    out += c.code_point;
+    text.remove_prefix(c.length);
+  }
+  return out;
 }
 
 std::string printable(std::string_view name, size_t limit) {
@@ -144,24 +156,15 @@ std::string size_text(uint64_t bytes) {
 }
 
 std::string xml_escaped(std::string_view text) {
+  constexpr std::string_view kSpecial = "&<>\"";
+  constexpr std::array<std::string_view, 4> kNames = {"&amp;", "&lt;", "&gt;", "&quot;"};
   std::string out;
   for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += c;
-    }
+    const size_t special = kSpecial.find(c);
+    if (special == std::string_view::npos)
+      out += c;
+    else
+      out += kNames[special];
   }
   return out;
 }

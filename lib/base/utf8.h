@@ -15,6 +15,9 @@ namespace moelora {
 // points above U+10FFFF are not); nullopt when all of it is.
 std::optional<uint64_t> find_invalid_utf8(std::string_view text);
 
+// The code points of `text`; nullopt where it is not valid UTF-8.
+std::optional<std::u32string> decode_utf8(std::string_view text);
+
 // A name that came from a file, fit for one line of a terminal: control characters, invalid bytes
 // and characters that reorder text become \xNN or \u{NNNN}; what is longer than `limit` bytes is
 // cut and ends in "..."; an empty one is "".

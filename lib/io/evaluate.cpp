@@ -14,11 +14,10 @@
 namespace moelora {
 namespace {
 
-class PackedBytes final : public Source {
+class PackedBytes final : public ComputedSource {
  public:
-  explicit PackedBytes(SourcePtr inner)
-      : Source(DType::U8, inner->elements() * dtype_bits(inner->dtype()) / 8),
-        inner_(std::move(inner)),
+  explicit PackedBytes(const SourcePtr& inner)
+      : ComputedSource(inner, DType::U8, inner->elements() * dtype_bits(inner->dtype()) / 8),
         bits_(dtype_bits(inner_->dtype())) {}
 
   void read(int64_t first, int64_t count, std::byte* out) const override {
@@ -29,12 +28,8 @@ class PackedBytes final : public Source {
 
   // Bytes that hold a whole number of elements: 1 for F4, 3 for F6.
   int64_t granule() const override { return std::lcm(8, bits_) / 8; }
-  std::string where() const override { return inner_->where(); }
-  std::vector<std::string> inputs() const override { return inner_->inputs(); }
-  std::string change() const override { return inner_->change(); }
 
  private:
-  SourcePtr inner_;
   int64_t bits_;
 };
 
@@ -97,8 +92,8 @@ class Evaluation {
  private:
   void run_one(size_t j) {
     const Job& job = jobs_[j];
-    ArenaPool::Lease lease = arenas_.take(j, job.cost);
-    const std::span<const std::byte> result = run_job(tensors_, job, lease.arena());
+    const ArenaPool::Lease arena = arenas_.take(j, job.cost);
+    const std::span<const std::byte> result = run_job(tensors_, job, *arena);
     if (wants_digests_) add_digests(job, result);
     if (take_) hand_out(job, result);
   }

@@ -18,7 +18,7 @@ class Taker {
       : thread_([this, &pool, number, bytes] {
           try {
             ArenaPool::Lease lease = pool.take(number, bytes);
-            data_ = lease.arena().take(bytes).data();
+            data_ = lease->take(bytes).data();
             has_ = true;
             while (!done_) std::this_thread::yield();
           } catch (const ArenaPool::Stopped&) {
@@ -80,7 +80,7 @@ TEST_CASE("kept buffers make room for other sizes, and what is too large gets ev
   CHECK(small.has_soon());
 }
 
-TEST_CASE("who waits when the pool stops is told so") {
+TEST_CASE("when the pool stops, whoever waits is woken") {
   ArenaPool pool(4 * kMiB);
   Taker first(pool, 0, 4 * kMiB), second(pool, 1, 4 * kMiB), third(pool, 2, kMiB);
   CHECK(first.has_soon());

@@ -2,12 +2,14 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <random>
+#include <vector>
 
 #include "lib/base/error.h"
 
@@ -34,22 +36,27 @@ double value_of(uint32_t bits, Format f) {
                        : sign * std::ldexp(1 + fraction, exponent - bias);
 }
 
-// The nearest 16 bits to a finite or infinite value, found by search; of two the even one. What
-// would be the next value after the largest finite one stands for infinity.
+// The values of 0 and above by their bits, up to where infinity is: what would be the next value
+// after the largest finite one stands for it.
+std::vector<double> magnitudes(Format f) {
+  const uint32_t infinity = ((1U << f.exponent_bits) - 1) << f.mantissa_bits;
+  std::vector<double> out;
+  for (uint32_t bits = 0; bits < infinity; ++bits) out.push_back(value_of(bits, f));
+  out.push_back(std::ldexp(1.0, 1 << (f.exponent_bits - 1)));
+  return out;
+}
+
+// The nearest 16 bits to a finite or infinite value, found by search; of two the even one.
 uint16_t nearest(double x, Format f) {
+  static const std::vector<double> f16 = magnitudes(kF16), bf16 = magnitudes(kBF16);
+  const std::vector<double>& values = f.mantissa_bits == kF16.mantissa_bits ? f16 : bf16;
   const auto sign = std::signbit(x) ? 0x8000U : 0U;
   x = std::fabs(x);
-  const uint32_t infinity = ((1U << f.exponent_bits) - 1) << f.mantissa_bits;
-  const int bias = (1 << (f.exponent_bits - 1)) - 1;
-  const auto at = [&](uint32_t bits) {
-    return bits == infinity ? std::ldexp(1.0, bias + 1) : value_of(bits, f);
-  };
-  if (x >= at(infinity)) return static_cast<uint16_t>(sign | infinity);
-  uint32_t lo = 0, hi = infinity;  // at(lo) <= x < at(hi)
-  while (hi - lo > 1) (at((lo + hi) / 2) <= x ? lo : hi) = (lo + hi) / 2;
-  const double below = x - at(lo), above = at(hi) - x;
-  const bool up = above < below || (above == below && hi % 2 == 0);
-  return static_cast<uint16_t>(sign | (up ? hi : lo));
+  const auto above = std::upper_bound(values.begin(), values.end(), x);
+  const auto hi = static_cast<uint32_t>(above - values.begin());  // 1 or more: 0 is not above x
+  if (above == values.end()) return static_cast<uint16_t>(sign | (hi - 1));
+  const double down = x - values[hi - 1], up = values[hi] - x;
+  return static_cast<uint16_t>(sign | (up < down || (up == down && hi % 2 == 0) ? hi : hi - 1));
 }
 
 float as_f32(uint32_t bits) { return std::bit_cast<float>(bits); }

@@ -49,7 +49,7 @@ TEST_CASE("a pattern key is a regular expression over whole trailing components"
     CHECK(names("7.mlp.experts.down_proj", "model.layers.7.mlp.experts.down_proj"));
     CHECK(!names("7.mlp.experts.down_proj", "model.layers.17.mlp.experts.down_proj"));
   }
-  SUBCASE("a key that is no regular expression is an error that names it") {
+  SUBCASE("a key that is not a regular expression is an error that names it") {
     CHECK(error_text([] { names("(down", "a.down"); }) ==
           "(down: is not a valid regular expression: missing ), unterminated subpattern");
     CHECK(!error_hint([] { names("(down", "a.down"); }).empty());

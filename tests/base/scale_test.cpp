@@ -89,7 +89,7 @@ TEST_CASE("views of one source share one product, and zeros stay zeros without a
   CHECK(scaler.scaled(Tensor::zeros(DType::F32, {3}), 2).pieces().empty());
 }
 
-TEST_CASE("what is no float cannot be scaled") {
+TEST_CASE("what is not a float cannot be scaled") {
   const Tensor bytes(std::make_shared<MemorySource>(DType::F8_E4M3, std::vector<std::byte>(2)),
                      {2});
   Scaler scaler;
