@@ -14,7 +14,6 @@
 #include "lib/base/utf8.h"
 #include "lib/base/version.h"
 #include "lib/io/output.h"
-#include "lib/io/staging.h"
 #include "lib/numeric/device.h"
 
 namespace moelora {

@@ -1,7 +1,7 @@
 #include "lib/io/file.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,8 +18,6 @@ namespace {
 
 // Linux moves at most 2 GiB - 4 KiB a call; a smaller window bounds what a signal can undo.
 constexpr uint64_t kWindow = uint64_t{1} << 28;
-
-std::string system_text(int code) { return std::generic_category().message(code); }
 
 int64_t mtime_ns(const struct stat& s) {
   return static_cast<int64_t>(s.st_mtim.tv_sec) * 1'000'000'000 + s.st_mtim.tv_nsec;
@@ -101,6 +99,8 @@ std::string read_text(const std::string& path, uint64_t most) {
   file->read(0, out.size(), reinterpret_cast<std::byte*>(out.data()));
   return out;
 }
+
+std::string system_text(int code) { return std::generic_category().message(code); }
 
 std::string join_path(const std::string& folder, const std::string& name) {
   return (fs::path(folder) / name).string();

@@ -46,6 +46,8 @@ using FilePtr = std::shared_ptr<const File>;
 // All of a file of at most `most` bytes. Throws Error.
 std::string read_text(const std::string& path, uint64_t most);
 
+std::string system_text(int code);  // what the system calls an errno
+
 // ---- folders ----
 
 std::string join_path(const std::string& folder, const std::string& name);

@@ -1,112 +1,182 @@
 #include "lib/io/output.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <csignal>
+#include <cstdio>
 #include <filesystem>
-#include <map>
 #include <mutex>
+#include <random>
+#include <set>
 #include <system_error>
+#include <thread>
 
 #include "lib/base/error.h"
-#include "lib/io/staging.h"
 
 namespace moelora {
 namespace fs = std::filesystem;
 namespace {
 
-// ---- one file ----
+// ---- temporary folders and signals ----
 
-// Linux gives a large write large pages of cache. Where a hypervisor takes free memory back, those
-// are the ones it has to find again first: measured 0.4 against 3 GB/s (tests/bench/RESULTS.md).
-constexpr size_t kStep = 256 << 10;
-
-int reserve(int fd, uint64_t size) {
-  const auto length = static_cast<off_t>(size);
-  if (size == 0) return 0;
-  int result = 0;
-  do result = fallocate(fd, 0, 0, length);
-  while (result != 0 && errno == EINTR);
-  if (result == 0) return 0;
-  if (errno != EOPNOTSUPP && errno != ENOSYS) return errno;
-  return ftruncate(fd, length) == 0 ? 0 : errno;
-}
-
-// A new file of a known size, written by pwrite from any thread.
-class WriteFile {
- public:
-  // Creates `at` (which must not exist) and reserves `size` bytes. Errors name `path`, the final
-  // one.
-  WriteFile(const std::string& at, std::string path, uint64_t size, bool durable);
-  ~WriteFile();
-  WriteFile(const WriteFile&) = delete;
-  WriteFile& operator=(const WriteFile&) = delete;
-
-  // REQUIRES: offset + bytes.size() <= size. Bytes never written read as zero.
-  void write(uint64_t offset, std::span<const std::byte> bytes);
-
-  // Syncs when durable, and closes; a failure of either is an Error and never retried.
-  void finish();
-
-  const std::string& path() const { return path_; }
-
- private:
-  [[noreturn]] void fail(const std::string& what, int error) const;
-
-  std::string path_;
-  uint64_t size_;
-  bool durable_;
-  int fd_ = -1;
+// The temporary folders of this process, so that a signal can remove them. One mutex orders three
+// things: making an entry in a temporary folder, publishing it, and removing it. Hence a signal
+// sees an output either unpublished, and leaves nothing, or published, and leaves it whole.
+struct Staging {
+  std::mutex mutex;
+  std::set<std::string> folders;
 };
 
-WriteFile::WriteFile(const std::string& at, std::string path, uint64_t size, bool durable)
-    : path_(std::move(path)), size_(size), durable_(durable) {
-  constexpr int kFlags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
-  fd_ = open_outputs().guarded([&] { return open(at.c_str(), kFlags, 0666); });
-  if (fd_ < 0) fail("cannot be created", errno);
-  if (const int error = reserve(fd_, size)) {
-    close(fd_);
-    fail(fmt::format("cannot reserve {} bytes", size), error);
+Staging& staging() {
+  static auto* folders = new Staging;  // never destroyed: the signal thread may outlive main
+  return *folders;
+}
+
+std::string temporary_name(const fs::path& target) {
+  std::random_device random;
+  const std::string name =
+      fmt::format(".{}.tmp.{}.{:08x}", target.filename().string(), getpid(), random());
+  return (target.parent_path() / name).string();
+}
+
+// Makes the folder ".NAME.tmp.PID.RANDOM" beside `target` and returns its path.
+std::string make_temporary(const fs::path& target) {
+  const std::lock_guard lock(staging().mutex);
+  for (int attempt = 0;; ++attempt) {
+    const std::string path = temporary_name(target);
+    if (mkdir(path.c_str(), 0777) == 0) {
+      staging().folders.insert(path);
+      return path;
+    }
+    if (errno != EEXIST || attempt == 100)
+      throw Error(in_file(target.parent_path().string()),
+                  "cannot make a folder in it: " + system_text(errno),
+                  "name an output in a folder you may write to");
   }
 }
 
-WriteFile::~WriteFile() {
-  if (fd_ >= 0) close(fd_);
+std::error_code remove_temporary(const std::string& path) {
+  const std::lock_guard lock(staging().mutex);
+  std::error_code failed;
+  fs::remove_all(path, failed);
+  staging().folders.erase(path);
+  return failed;
 }
 
-void WriteFile::write(uint64_t offset, std::span<const std::byte> bytes) {
-  if (offset > size_ || bytes.size() > size_ - offset)
-    fail(fmt::format("write of {} bytes at {} of {}", bytes.size(), offset, size_), EINVAL);
-  while (!bytes.empty()) {
-    const size_t step = std::min(bytes.size(), kStep);
-    const ssize_t n = pwrite(fd_, bytes.data(), step, static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0)
-      fail(fmt::format("cannot write {} bytes at {}", bytes.size(), offset), n < 0 ? errno : EIO);
-    offset += static_cast<uint64_t>(n);
-    bytes = bytes.subspan(static_cast<size_t>(n));
+// The three signals that end a run, less those the parent had us ignore (nohup).
+sigset_t ending_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction now {};
+    sigaction(number, nullptr, &now);
+    if (now.sa_handler != SIG_IGN) sigaddset(&set, number);
+  }
+  return set;
+}
+
+void wait_and_clean(sigset_t set) {
+  int number = 0;
+  while (sigwait(&set, &number) != 0) {
+  }
+  staging().mutex.lock();  // for good: nobody makes or publishes anything any more
+  std::error_code ignored;
+  for (const std::string& folder : staging().folders) fs::remove_all(folder, ignored);
+  std::signal(number, SIG_DFL);
+  sigset_t one;
+  sigemptyset(&one);
+  sigaddset(&one, number);
+  pthread_sigmask(SIG_UNBLOCK, &one, nullptr);
+  raise(number);
+}
+
+// ---- publishing ----
+
+bool exists(const std::string& path) {
+  struct stat ignored {};
+  return lstat(path.c_str(), &ignored) == 0;
+}
+
+bool unsupported(int error) { return error == EINVAL || error == ENOSYS || error == ENOTSUP; }
+
+// Where the file system knows no flags: a folder never replaces a non-empty folder, so the window
+// between the test and the rename can cost no data.
+int rename_new(const std::string& from, const std::string& to) {
+  if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return 0;
+  if (!unsupported(errno)) return errno;
+  if (exists(to)) return EEXIST;
+  return rename(from.c_str(), to.c_str()) == 0 ? 0 : errno;
+}
+
+int exchange(const std::string& a, const std::string& b) {
+  if (renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0) return 0;
+  if (!unsupported(errno)) return errno;
+  const std::string aside = a + ".old";
+  if (rename(b.c_str(), aside.c_str()) != 0) return errno;
+  if (rename(a.c_str(), b.c_str()) != 0) {
+    const int error = errno;
+    rename(aside.c_str(), b.c_str());
+    return error;
+  }
+  return rename(aside.c_str(), a.c_str()) == 0 ? 0 : errno;
+}
+
+// fsync of a folder. Errors name `where`.
+void sync_folder(const std::string& path, const std::string& where) {
+  const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const int opened = fd < 0 ? errno : 0;
+  const int synced = fd >= 0 && fsync(fd) != 0 ? errno : 0;
+  const int closed = fd >= 0 && close(fd) != 0 ? errno : 0;
+  for (const int error : {opened, synced, closed})
+    if (error != 0) throw Error(in_file(where), "cannot be made durable: " + system_text(error));
+}
+
+// Puts `temporary` at `target`, and takes that back where it cannot be made durable.
+void put_in_place(const std::string& temporary, const std::string& target, const std::string& where,
+                  bool replaces, bool durable) {
+  const auto move = replaces ? exchange : rename_new;
+  const int error = move(temporary, target);
+  if (error == EEXIST)
+    throw Error(in_file(where), "appeared while the output was being made, and was left alone",
+                {"pass ", Option::force, " to replace it, or name another output"});
+  if (error != 0)
+    throw Error(in_file(where),
+                fmt::format("cannot be {}: {}", replaces ? "replaced" : "renamed into place",
+                            system_text(error)));
+  try {
+    if (durable) sync_folder(fs::path(target).parent_path().string(), where);
+  } catch (const Error&) {
+    move(target, temporary);
+    throw;
   }
 }
 
-void WriteFile::finish() {
-  if (fd_ < 0) return;
-  const int fd = fd_;
-  fd_ = -1;
-  const int synced = durable_ && fsync(fd) != 0 ? errno : 0;
-  const int closed = close(fd) != 0 ? errno : 0;
-  if (synced != 0) fail("cannot be made durable", synced);
-  if (closed != 0) fail("cannot be closed", closed);
-}
-
-void WriteFile::fail(const std::string& what, int error) const {
-  const bool full = error == ENOSPC || error == EDQUOT;
-  throw Error(in_file(path_), what + ": " + std::generic_category().message(error),
-              full ? "free some space, or name an output on another disk" : "");
+// Gives the finished folder `temporary` its final name `target` in one step that nobody can see
+// half done, and syncs the parent when durable. With force an existing folder at `target` is
+// exchanged and then removed. On an Error `target` is as it was. Errors name `where`.
+void publish(const std::string& temporary, const std::string& target, const std::string& where,
+             const OutputOptions& options) {
+  {
+    const std::lock_guard lock(staging().mutex);
+    const bool replaces = options.force && exists(target);
+    put_in_place(temporary, target, where, replaces, options.durable);
+    if (!replaces) {
+      staging().folders.erase(temporary);
+      return;
+    }
+  }
+  if (const std::error_code failed = remove_temporary(temporary))
+    throw Error(
+        in_file(where),
+        "is complete, but the folder it replaced is left as " + temporary + ": " + failed.message(),
+        "remove that folder");
 }
 
 // ---- where a folder may go ----
@@ -177,74 +247,105 @@ void refuse_existing(const fs::path& target, const std::string& path, bool force
                 "remove it yourself if that is what you want");
 }
 
-}  // namespace
+// Linux gives a large write large pages of cache. Where a hypervisor takes free memory back, those
+// are the ones it has to find again first: measured 0.4 against 3 GB/s (tests/bench/RESULTS.md).
+constexpr size_t kStep = 256 << 10;
 
-struct OutputFolder::Impl {
-  std::string path;  // as the user named it
-  fs::path target;
-  std::vector<FilePtr> inputs;
-  OutputOptions options;
-  std::string temporary;
-  std::map<std::string, std::shared_ptr<WriteFile>> files;
-
-  std::shared_ptr<WriteFile> create(const std::string& name, uint64_t size) {
-    if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos)
-      throw Error(in_file(path), "'" + name + "' is not a plain file name");
-    auto file = std::make_shared<WriteFile>(temporary + "/" + name, path + "/" + name, size,
-                                            options.durable);
-    files[name] = file;
-    return file;
-  }
-
-  void finish_files() {
-    for (const auto& [name, file] : files) file->finish();
-    files.clear();
-  }
-};
-
-namespace {
-
-class Handle final : public OutputFile {
- public:
-  explicit Handle(std::shared_ptr<WriteFile> file) : file_(std::move(file)) {}
-  void write(uint64_t offset, std::span<const std::byte> bytes) override {
-    file_->write(offset, bytes);
-  }
-  const std::string& path() const override { return file_->path(); }
-
- private:
-  std::shared_ptr<WriteFile> file_;
-};
+int reserve(int fd, uint64_t size) {
+  const auto length = static_cast<off_t>(size);
+  if (size == 0) return 0;
+  int result = 0;
+  do result = fallocate(fd, 0, 0, length);
+  while (result != 0 && errno == EINTR);
+  if (result == 0) return 0;
+  if (errno != EOPNOTSUPP && errno != ENOSYS) return errno;
+  return ftruncate(fd, length) == 0 ? 0 : errno;
+}
 
 }  // namespace
+
+// ---- one file ----
+
+OutputFile::OutputFile(const std::string& at, std::string path, uint64_t size, bool durable)
+    : path_(std::move(path)), size_(size), durable_(durable) {
+  constexpr int kFlags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+  {
+    const std::lock_guard lock(staging().mutex);
+    fd_ = open(at.c_str(), kFlags, 0666);
+  }
+  if (fd_ < 0) fail("cannot be created", errno);
+  if (const int error = reserve(fd_, size)) {
+    close(fd_);
+    fail(fmt::format("cannot reserve {} bytes", size), error);
+  }
+}
+
+OutputFile::~OutputFile() {
+  if (fd_ >= 0) close(fd_);
+}
+
+void OutputFile::write(uint64_t offset, std::span<const std::byte> bytes) {
+  if (offset > size_ || bytes.size() > size_ - offset)
+    fail(fmt::format("write of {} bytes at {} of {}", bytes.size(), offset, size_), EINVAL);
+  while (!bytes.empty()) {
+    const size_t step = std::min(bytes.size(), kStep);
+    const ssize_t n = pwrite(fd_, bytes.data(), step, static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0)
+      fail(fmt::format("cannot write {} bytes at {}", bytes.size(), offset), n < 0 ? errno : EIO);
+    offset += static_cast<uint64_t>(n);
+    bytes = bytes.subspan(static_cast<size_t>(n));
+  }
+}
+
+void OutputFile::finish() {
+  if (fd_ < 0) return;
+  const int fd = fd_;
+  fd_ = -1;
+  const int synced = durable_ && fsync(fd) != 0 ? errno : 0;
+  const int closed = close(fd) != 0 ? errno : 0;
+  if (synced != 0) fail("cannot be made durable", synced);
+  if (closed != 0) fail("cannot be closed", closed);
+}
+
+void OutputFile::fail(const std::string& what, int error) const {
+  const bool full = error == ENOSPC || error == EDQUOT;
+  throw Error(in_file(path_), what + ": " + system_text(error),
+              full ? "free some space, or name an output on another disk" : "");
+}
+
+// ---- the folder ----
 
 OutputFolder::OutputFolder(std::string path, std::vector<FilePtr> inputs, OutputOptions options)
-    : impl_(std::make_unique<Impl>()) {
-  impl_->path = std::move(path);
-  impl_->inputs = std::move(inputs);
-  impl_->options = options;
-  impl_->target = resolve(impl_->path);
-  refuse_inputs(impl_->target, impl_->path, impl_->inputs);
-  refuse_existing(impl_->target, impl_->path, options.force);
-  impl_->temporary = open_outputs().make_temporary(impl_->target);
+    : path_(std::move(path)), inputs_(std::move(inputs)), options_(options) {
+  const fs::path target = resolve(path_);
+  refuse_inputs(target, path_, inputs_);
+  refuse_existing(target, path_, options.force);
+  target_ = target.string();
+  temporary_ = make_temporary(target);
 }
 
 OutputFolder::~OutputFolder() {
-  impl_->files.clear();
-  if (!impl_->temporary.empty()) open_outputs().remove_temporary(impl_->temporary);
+  files_.clear();
+  if (!temporary_.empty()) remove_temporary(temporary_);
 }
 
-std::unique_ptr<OutputFile> OutputFolder::create(const std::string& name, uint64_t size) {
-  return std::make_unique<Handle>(impl_->create(name, size));
+OutputFilePtr OutputFolder::create(const std::string& name, uint64_t size) {
+  if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos)
+    throw Error(in_file(path_), "'" + name + "' is not a plain file name");
+  auto file = std::make_shared<OutputFile>(temporary_ + "/" + name, path_ + "/" + name, size,
+                                           options_.durable);
+  files_[name] = file;
+  return file;
 }
 
 void OutputFolder::write_text(const std::string& name, std::string_view text) {
-  impl_->create(name, text.size())->write(0, std::as_bytes(std::span(text)));
+  create(name, text.size())->write(0, std::as_bytes(std::span(text)));
 }
 
 void OutputFolder::copy_file(const std::string& name, const std::string& from) {
   const FilePtr input = File::open(from);
-  const auto output = impl_->create(name, input->size());
+  const auto output = create(name, input->size());
   std::vector<std::byte> held(std::min<uint64_t>(input->size(), 1 << 20));
   for (uint64_t at = 0; at < input->size(); at += held.size()) {
     const uint64_t n = std::min<uint64_t>(held.size(), input->size() - at);
@@ -255,21 +356,35 @@ void OutputFolder::copy_file(const std::string& name, const std::string& from) {
 }
 
 void OutputFolder::commit(const std::string& last_name, std::string_view last_text) {
-  Impl& it = *impl_;
-  for (const FilePtr& input : it.inputs) input->check_unchanged();
-  it.finish_files();
+  for (const FilePtr& input : inputs_) input->check_unchanged();
+  finish_files();
   write_text(last_name, last_text);
-  it.finish_files();
-  if (it.options.durable) sync_folder(it.temporary, it.path);
-  publish(it.temporary, it.target.string(), it.path, it.options.force, it.options.durable);
-  it.temporary.clear();
+  finish_files();
+  if (options_.durable) sync_folder(temporary_, path_);
+  publish(temporary_, target_, path_, options_);
+  temporary_.clear();
 }
 
 const std::string& OutputFolder::staged() {
-  impl_->finish_files();
-  return impl_->temporary;
+  finish_files();
+  return temporary_;
 }
 
-const std::string& OutputFolder::path() const { return impl_->path; }
+void OutputFolder::finish_files() {
+  for (const auto& [name, file] : files_) file->finish();
+  files_.clear();
+}
+
+void install_signal_handlers() {
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
+  const sigset_t set = ending_signals();
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  try {
+    std::thread(wait_and_clean, set).detach();
+  } catch (const std::system_error&) {  // no thread to be had: signals end the process at once
+    pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  }
+}
 
 }  // namespace moelora

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -19,10 +20,28 @@ struct OutputOptions {
 // thread. Every short or failed write throws Error.
 class OutputFile {
  public:
-  virtual ~OutputFile() = default;
-  virtual void write(uint64_t offset, std::span<const std::byte> bytes) = 0;
-  virtual const std::string& path() const = 0;  // final path, for messages
+  // Creates `at` (which must not exist) and reserves `size` bytes. Errors name `path`, the final
+  // one.
+  OutputFile(const std::string& at, std::string path, uint64_t size, bool durable);
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  // REQUIRES: offset + bytes.size() <= size. Bytes never written read as zero.
+  void write(uint64_t offset, std::span<const std::byte> bytes);
+
+  // Syncs when durable, and closes; a failure of either is an Error and never retried.
+  void finish();
+
+ private:
+  [[noreturn]] void fail(const std::string& what, int error) const;
+
+  std::string path_;
+  uint64_t size_;
+  bool durable_;
+  int fd_ = -1;
 };
+using OutputFilePtr = std::shared_ptr<OutputFile>;
 
 // An output folder that appears complete or not at all. Files are written into a temporary folder
 // beside the target; commit() flushes them, syncs and renames it into place (RENAME_NOREPLACE, or
@@ -38,7 +57,7 @@ class OutputFolder {
   OutputFolder& operator=(const OutputFolder&) = delete;
 
   // A file of `size` bytes, space reserved at once (no space is an Error before any work).
-  std::unique_ptr<OutputFile> create(const std::string& name, uint64_t size);
+  OutputFilePtr create(const std::string& name, uint64_t size);
   void write_text(const std::string& name, std::string_view text);
   void copy_file(const std::string& name, const std::string& from);  // tokenizer files and such
 
@@ -50,11 +69,21 @@ class OutputFolder {
   // discover an adapter) last, and publishes.
   void commit(const std::string& last_name, std::string_view last_text);
 
-  const std::string& path() const;
+  const std::string& path() const { return path_; }
 
  private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  void finish_files();
+
+  std::string path_;    // as the user named it
+  std::string target_;  // where it will be
+  std::vector<FilePtr> inputs_;
+  OutputOptions options_;
+  std::string temporary_;
+  std::map<std::string, OutputFilePtr> files_;  // those that are not finished
 };
+
+// Call once at the start of main: SIGINT, SIGTERM and SIGHUP remove the temporary folders and
+// re-raise; SIGPIPE and SIGXFSZ become errors of write.
+void install_signal_handlers();
 
 }  // namespace moelora

@@ -163,7 +163,7 @@ class WeightsWriter {
  private:
   OutputFolder& out_;
   const WriteOptions& options_;
-  std::vector<std::unique_ptr<OutputFile>> files_;
+  std::vector<OutputFilePtr> files_;
   std::vector<const std::string*> names_;  // of all shards, in the order of the files
   std::vector<const Tensor*> tensors_;
   std::vector<Place> places_;
