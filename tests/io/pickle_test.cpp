@@ -56,7 +56,7 @@ const std::string kDistrust =
 
 }  // namespace
 
-TEST_CASE("a pickle of numbers, texts and containers is read as Python means it") {
+TEST_CASE("a pickle of numbers, strings and containers is read as Python means it") {
   const std::string bytes = pickled(
       "}(" + p_text("i") + "](K\x07M\x01\x02" + p_int(-5) + p_int(int64_t{1} << 40) + "\x8A\0"s +
       "\x8A\1\xFF" + "\x8A\2\0\x80"s + "e" + p_text("r") + "G\x3F\xF0\0\0\0\0\0\0"s + p_text("b") +
@@ -159,7 +159,7 @@ TEST_CASE("a pickle that would run code is refused, and nothing runs") {
           "sets the state of a tensor, only an OrderedDict has one");
     CHECK(fault(p_ordered() + "}" + p_text("__class__") + "NSb"s) != "");
     CHECK(fault(p_ordered() + "}" + p_text("__class__") + "Nsb") ==
-          "sets the text \"__class__\" of an OrderedDict, only \"_metadata\" is expected");
+          "sets the string \"__class__\" of an OrderedDict, only \"_metadata\" is expected");
     CHECK(fault("}}b") == "sets the state of a dict, only an OrderedDict has one");
   }
   SUBCASE("a call of what a call returned") { CHECK(fault(p_ordered() + ")R") == "calls a dict"); }
@@ -173,7 +173,7 @@ TEST_CASE("a pickle that would run code is refused, and nothing runs") {
     CHECK(hint(body) == kDistrust);
 }
 
-TEST_CASE("each name of torch that makes no plain tensor has its own words") {
+TEST_CASE("each name of torch that does not make a plain tensor has a message of its own") {
   const auto torch_utils = [](const std::string& name) {
     return fault(p_global("torch._utils", name));
   };
@@ -207,12 +207,12 @@ TEST_CASE("operations work on what they are for") {
   CHECK(fault("](NN" + p_int(3) + "u") == "sets an item of a list, not of a dict");
   CHECK(fault(p_tensor({}) + p_int(0) + p_int(9) + "s") ==
         "sets an item of a tensor, not of a dict");
-  CHECK(fault("}(N" + p_int(3) + "u") == "has None as a key, expected a text or an integer");
+  CHECK(fault("}(N" + p_int(3) + "u") == "has None as a key, expected a string or an integer");
   CHECK(fault("}](]u") != "");
   CHECK(fault("}(" + p_text("a") + "u") == "sets the item of a key without a value");
-  CHECK(fault("}]" + p_int(3) + "s") == "has a list as a key, expected a text or an integer");
+  CHECK(fault("}]" + p_int(3) + "s") == "has a list as a key, expected a string or an integer");
   CHECK(fault(p_dict({{"a", "N"}, {"b", "N"}, {"a", "N"}})) ==
-        "has a dict with the text \"a\" twice as a key");
+        "has a dict with the string \"a\" twice as a key");
   CHECK(fault("}(" + p_int(-1) + "N" + p_text("") + "Nu") == "");
   CHECK(fault("}(" + p_int(-1) + "N" + p_int(-1) + "Nu") ==
         "has a dict with the integer -1 twice as a key");
@@ -253,9 +253,9 @@ TEST_CASE("a pickle that ends inside an operand was cut short") {
 TEST_CASE("what is too large is refused") {
   CHECK(fault("\x8A\x09" + std::string(9, '\1')) == "has an integer of 9 bytes");
   CHECK(fault(p_text(std::string(65537, 'x'))) ==
-        "holds a text of 65537 bytes, at most 65536 are read");
+        "holds a string of 65537 bytes, at most 65536 are read");
   CHECK(fault(p_text(std::string(65536, 'x'))) == "");
-  CHECK(fault(p_text("\xC0\x80")) == "holds the text \"\\xc0\\x80\", no UTF-8");
+  CHECK(fault(p_text("\xC0\x80")) == "holds the string \"\\xc0\\x80\", which is not UTF-8");
   const auto nested = [](int depth) {
     std::string out = ")";
     for (int i = 1; i < depth; ++i) out += "\x85";
@@ -333,7 +333,7 @@ TEST_CASE("a tensor is made of the arguments that torch.save writes") {
   CHECK(fault(p_call(p_global("torch._utils", "_rebuild_tensor_v2"), {})) ==
         "calls _rebuild_tensor_v2 with 0 arguments, expected 6 or 7");
   CHECK(fault(call_v3("UntypedStorage", 11, "uint16")) ==
-        "has a storage of 11 bytes, no whole number of U16");
+        "has a storage of 11 bytes, not a whole number of U16");
   CHECK(fault(call_v3("UntypedStorage", 10, "uint16")).find("leaves its storage of 5") !=
         std::string::npos);
   CHECK(fault(call_v3("HalfStorage", 6, "float32")) ==
@@ -346,7 +346,7 @@ TEST_CASE("a tensor is made of the arguments that torch.save writes") {
 
 TEST_CASE("a storage is what a persistent id of torch.save says") {
   const std::string odd =
-      "has a persistent id that is no (\"storage\", type, key, location, numel)";
+      "has a persistent id that is not (\"storage\", type, key, location, numel)";
   CHECK(fault(p_text("storage") + "Q") == odd);
   CHECK(fault(p_tuple({p_text("storage"), p_global("torch", "FloatStorage"), p_text("0")}) + "Q") ==
         odd);

@@ -4,135 +4,65 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "lib/base/utf8.h"
 #include "lib/io/torch/pickle_builder.h"
+#include "lib/io/torch/pickle_names.h"
 
 namespace moelora {
 namespace {
 
-// The opcodes that torch.save writes for plain tensors, all of protocol 2.
-enum class PickleOp : uint8_t {
-  mark = '(',
-  stop = '.',
-  binfloat = 'G',
-  binint = 'J',
-  binint1 = 'K',
-  binint2 = 'M',
-  none = 'N',
-  binpersid = 'Q',
-  reduce = 'R',
-  short_binstring = 'U',
-  binunicode = 'X',
-  empty_list = ']',
-  append = 'a',
-  build = 'b',
-  global = 'c',
-  appends = 'e',
-  binget = 'h',
-  long_binget = 'j',
-  binput = 'q',
-  long_binput = 'r',
-  setitem = 's',
-  tuple = 't',
-  setitems = 'u',
-  empty_dict = '}',
-  empty_tuple = ')',
-  proto = 0x80,
-  tuple1 = 0x85,
-  tuple2 = 0x86,
-  tuple3 = 0x87,
-  newtrue = 0x88,
-  newfalse = 0x89,
-  long1 = 0x8A,
-};
-
-// Python's names of all opcodes.
-struct OpName {
+// An opcode that torch.save does not write for plain tensors, by Python's name of it.
+struct OtherOp {
   uint8_t op;
   std::string_view name;
   bool runs_code = false;  // can import a name or make an object other than by GLOBAL and REDUCE
 };
 
-constexpr std::array kTable = {
-    OpName{'(', "MARK"},
-    OpName{'.', "STOP"},
-    OpName{'0', "POP"},
-    OpName{'1', "POP_MARK"},
-    OpName{'2', "DUP"},
-    OpName{'F', "FLOAT"},
-    OpName{'G', "BINFLOAT"},
-    OpName{'I', "INT"},
-    OpName{'J', "BININT"},
-    OpName{'K', "BININT1"},
-    OpName{'L', "LONG"},
-    OpName{'M', "BININT2"},
-    OpName{'N', "NONE"},
-    OpName{'P', "PERSID"},
-    OpName{'Q', "BINPERSID"},
-    OpName{'R', "REDUCE"},
-    OpName{'S', "STRING"},
-    OpName{'T', "BINSTRING"},
-    OpName{'U', "SHORT_BINSTRING"},
-    OpName{'V', "UNICODE"},
-    OpName{'X', "BINUNICODE"},
-    OpName{'a', "APPEND"},
-    OpName{'b', "BUILD"},
-    OpName{'c', "GLOBAL"},
-    OpName{'d', "DICT"},
-    OpName{'}', "EMPTY_DICT"},
-    OpName{'e', "APPENDS"},
-    OpName{'g', "GET"},
-    OpName{'h', "BINGET"},
-    OpName{'i', "INST", true},
-    OpName{'j', "LONG_BINGET"},
-    OpName{'l', "LIST"},
-    OpName{']', "EMPTY_LIST"},
-    OpName{'o', "OBJ", true},
-    OpName{'p', "PUT"},
-    OpName{'q', "BINPUT"},
-    OpName{'r', "LONG_BINPUT"},
-    OpName{'s', "SETITEM"},
-    OpName{'t', "TUPLE"},
-    OpName{')', "EMPTY_TUPLE"},
-    OpName{'u', "SETITEMS"},
-    OpName{'B', "BINBYTES"},
-    OpName{'C', "SHORT_BINBYTES"},
-    OpName{0x80, "PROTO"},
-    OpName{0x81, "NEWOBJ", true},
-    OpName{0x82, "EXT1", true},
-    OpName{0x83, "EXT2", true},
-    OpName{0x84, "EXT4", true},
-    OpName{0x85, "TUPLE1"},
-    OpName{0x86, "TUPLE2"},
-    OpName{0x87, "TUPLE3"},
-    OpName{0x88, "NEWTRUE"},
-    OpName{0x89, "NEWFALSE"},
-    OpName{0x8A, "LONG1"},
-    OpName{0x8B, "LONG4"},
-    OpName{0x8C, "SHORT_BINUNICODE"},
-    OpName{0x8D, "BINUNICODE8"},
-    OpName{0x8E, "BINBYTES8"},
-    OpName{0x8F, "EMPTY_SET"},
-    OpName{0x90, "ADDITEMS"},
-    OpName{0x91, "FROZENSET"},
-    OpName{0x92, "NEWOBJ_EX", true},
-    OpName{0x93, "STACK_GLOBAL", true},
-    OpName{0x94, "MEMOIZE"},
-    OpName{0x95, "FRAME"},
-    OpName{0x96, "BYTEARRAY8"},
-    OpName{0x97, "NEXT_BUFFER"},
-    OpName{0x98, "READONLY_BUFFER"},
+constexpr std::array kOtherOps = {
+    OtherOp{'0', "POP"},
+    OtherOp{'1', "POP_MARK"},
+    OtherOp{'2', "DUP"},
+    OtherOp{'F', "FLOAT"},
+    OtherOp{'I', "INT"},
+    OtherOp{'L', "LONG"},
+    OtherOp{'P', "PERSID"},
+    OtherOp{'S', "STRING"},
+    OtherOp{'T', "BINSTRING"},
+    OtherOp{'V', "UNICODE"},
+    OtherOp{'d', "DICT"},
+    OtherOp{'g', "GET"},
+    OtherOp{'i', "INST", true},
+    OtherOp{'l', "LIST"},
+    OtherOp{'o', "OBJ", true},
+    OtherOp{'p', "PUT"},
+    OtherOp{'B', "BINBYTES"},
+    OtherOp{'C', "SHORT_BINBYTES"},
+    OtherOp{0x81, "NEWOBJ", true},
+    OtherOp{0x82, "EXT1", true},
+    OtherOp{0x83, "EXT2", true},
+    OtherOp{0x84, "EXT4", true},
+    OtherOp{0x8B, "LONG4"},
+    OtherOp{0x8C, "SHORT_BINUNICODE"},
+    OtherOp{0x8D, "BINUNICODE8"},
+    OtherOp{0x8E, "BINBYTES8"},
+    OtherOp{0x8F, "EMPTY_SET"},
+    OtherOp{0x90, "ADDITEMS"},
+    OtherOp{0x91, "FROZENSET"},
+    OtherOp{0x92, "NEWOBJ_EX", true},
+    OtherOp{0x93, "STACK_GLOBAL", true},
+    OtherOp{0x94, "MEMOIZE"},
+    OtherOp{0x95, "FRAME"},
+    OtherOp{0x96, "BYTEARRAY8"},
+    OtherOp{0x97, "NEXT_BUFFER"},
+    OtherOp{0x98, "READONLY_BUFFER"},
 };
 
-const OpName* find_name(uint8_t op) {
-  const auto* const it =
-      std::find_if(kTable.begin(), kTable.end(), [&](const OpName& row) { return row.op == op; });
-  return it == kTable.end() ? nullptr : it;
-}
-
+constexpr uint8_t kProto = 0x80;
 constexpr size_t kMaxStack = 1'000'000, kMaxMemo = 4'000'000, kMaxName = 256;
 
 class Machine {
@@ -142,120 +72,91 @@ class Machine {
 
   Pickle run() {
     if (bytes_.size() > kMaxPickleBytes)
-      build_.refuse(
-          fmt::format("has {} bytes, at most {} are read", bytes_.size(), kMaxPickleBytes));
+      build_.refuse("has {} bytes, at most {} are read", bytes_.size(), kMaxPickleBytes);
     read_protocol();
     while (!stopped_) {
       build_.at = at_;
       step(static_cast<uint8_t>(number(1)));
       if (stack_.size() > kMaxStack)
-        build_.refuse(fmt::format("has more than {} objects on its stack", kMaxStack));
+        build_.refuse("has more than {} objects on its stack", kMaxStack);
     }
     return finish();
   }
 
  private:
   using Kind = PickleValue::Kind;
-  using Op = PickleOp;
 
   void read_protocol() {
-    if (number(1) != static_cast<uint8_t>(Op::proto)) build_.refuse("does not begin as a pickle");
+    if (number(1) != kProto) build_.refuse("does not begin as a pickle");
     if (const uint64_t protocol = number(1); protocol != 2)
-      build_.distrust(fmt::format("is a pickle of protocol {}, torch.save writes 2", protocol));
+      build_.distrust("is a pickle of protocol {}, torch.save writes 2", protocol);
   }
 
   Pickle finish() {
     if (stack_.size() != 1 || !marks_.empty())
-      build_.refuse(fmt::format("stops with {} objects on its stack", stack_.size()));
+      build_.refuse("stops with {} objects on its stack", stack_.size());
     if (at_ != bytes_.size())
-      build_.refuse(fmt::format("goes on for {} bytes after it stops", bytes_.size() - at_));
+      build_.refuse("goes on for {} bytes after it stops", bytes_.size() - at_);
     return build_.finish(stack_.back());
   }
 
+  // The opcodes that torch.save writes for plain tensors, all of protocol 2.
   void step(uint8_t op) {
-    switch (static_cast<Op>(op)) {
-      case Op::stop:
-        stopped_ = true;
-        return;
-      case Op::none:
-        return push({});
-      case Op::newtrue:
-        return push({Kind::boolean, 1});
-      case Op::newfalse:
-        return push({Kind::boolean, 0});
-      case Op::binint:
-        return push({Kind::integer, static_cast<int32_t>(number(4))});
-      case Op::binint1:
-        return push({Kind::integer, static_cast<int64_t>(number(1))});
-      case Op::binint2:
-        return push({Kind::integer, static_cast<int64_t>(number(2))});
-      case Op::long1:
-        return push({Kind::integer, long_number(number(1))});
-      case Op::binfloat:
-        return push({Kind::real, big_endian()});
-      case Op::binunicode:
-        return push(build_.text(take_bytes(number(4))));
-      case Op::short_binstring:
-        return push(build_.text(take_bytes(number(1))));
-      case Op::global:
-        return push_global();
-      case Op::empty_list:
-        return push(build_.list());
-      case Op::empty_dict:
-        return push(build_.dict());
-      case Op::empty_tuple:
-        return push(build_.tuple({}));
-      case Op::tuple1:
-        return push_tuple(1);
-      case Op::tuple2:
-        return push_tuple(2);
-      case Op::tuple3:
-        return push_tuple(3);
-      case Op::mark:
-        return push_mark();
-      case Op::tuple:
-        return on_marked([&](auto items) { push(build_.tuple(items)); });
-      case Op::append:
-        return append(pop(1));
-      case Op::appends:
-        return on_marked([&](auto items) { append(items); });
-      case Op::setitem:
-        return set(pop(2));
-      case Op::setitems:
-        return on_marked([&](auto items) { set(items); });
-      case Op::binget:
-        return get(number(1));
-      case Op::long_binget:
-        return get(number(4));
-      case Op::binput:
-        return put(number(1));
-      case Op::long_binput:
-        return put(number(4));
-      case Op::binpersid:
-        return push(build_.persistent(pop(1)[0]));
-      case Op::reduce:
-        return reduce(pop(2));
-      case Op::build:
-        return set_state(pop(1));
-      case Op::proto:
-        build_.refuse("says its protocol a second time");
-    }
-    refuse_op(op);
+    using M = Machine;
+    static constexpr auto kSteps = [] {
+      std::array<void (*)(M&), 256> on = {};
+      on['('] = [](M& m) { m.push_mark(); };                                      // MARK
+      on['.'] = [](M& m) { m.stopped_ = true; };                                  // STOP
+      on['G'] = [](M& m) { m.push({Kind::real, m.big_endian()}); };               // BINFLOAT
+      on['J'] = [](M& m) { m.push_integer(static_cast<int32_t>(m.number(4))); };  // BININT
+      on['K'] = [](M& m) { m.push_integer(m.natural(1)); };                       // BININT1
+      on['M'] = [](M& m) { m.push_integer(m.natural(2)); };                       // BININT2
+      on[0x8A] = [](M& m) { m.push_integer(m.long_number(m.number(1))); };        // LONG1
+      on['N'] = [](M& m) { m.push({}); };                                         // NONE
+      on[0x88] = [](M& m) { m.push({Kind::boolean, 1}); };                        // NEWTRUE
+      on[0x89] = [](M& m) { m.push({Kind::boolean, 0}); };                        // NEWFALSE
+      on['U'] = [](M& m) { m.push_text(m.number(1)); };                           // SHORT_BINSTRING
+      on['X'] = [](M& m) { m.push_text(m.number(4)); };                           // BINUNICODE
+      on['Q'] = [](M& m) { m.push(m.build_.persistent(m.pop(1)[0])); };           // BINPERSID
+      on['c'] = [](M& m) { m.push_global(); };                                    // GLOBAL
+      on['R'] = [](M& m) { m.reduce(m.pop(2)); };                                 // REDUCE
+      on['b'] = [](M& m) { m.set_state(m.pop(1)); };                              // BUILD
+      on[']'] = [](M& m) { m.push(m.build_.list()); };                            // EMPTY_LIST
+      on['a'] = [](M& m) { m.append(m.pop(1)); };                                 // APPEND
+      on['e'] = [](M& m) { m.append(m.pop_marked()); };                           // APPENDS
+      on['}'] = [](M& m) { m.push(m.build_.dict()); };                            // EMPTY_DICT
+      on['s'] = [](M& m) { m.set(m.pop(2)); };                                    // SETITEM
+      on['u'] = [](M& m) { m.set(m.pop_marked()); };                              // SETITEMS
+      on[')'] = [](M& m) { m.push(m.build_.tuple({})); };                         // EMPTY_TUPLE
+      on[0x85] = [](M& m) { m.push(m.build_.tuple(m.pop(1))); };                  // TUPLE1
+      on[0x86] = [](M& m) { m.push(m.build_.tuple(m.pop(2))); };                  // TUPLE2
+      on[0x87] = [](M& m) { m.push(m.build_.tuple(m.pop(3))); };                  // TUPLE3
+      on['t'] = [](M& m) { m.push(m.build_.tuple(m.pop_marked())); };             // TUPLE
+      on['h'] = [](M& m) { m.get(m.number(1)); };                                 // BINGET
+      on['j'] = [](M& m) { m.get(m.number(4)); };                                 // LONG_BINGET
+      on['q'] = [](M& m) { m.put(m.number(1)); };                                 // BINPUT
+      on['r'] = [](M& m) { m.put(m.number(4)); };                                 // LONG_BINPUT
+      on[kProto] = [](M& m) { m.build_.refuse("says its protocol a second time"); };
+      return on;
+    }();
+    if (kSteps[op] == nullptr) refuse_op(op);
+    kSteps[op](*this);
   }
 
   [[noreturn]] void refuse_op(uint8_t op) const {
-    const OpName* const found = find_name(op);
-    if (found == nullptr) build_.refuse(fmt::format("has the byte {:#04x} where an opcode is", op));
+    const auto found = std::find_if(kOtherOps.begin(), kOtherOps.end(),
+                                    [&](const OtherOp& row) { return row.op == op; });
+    if (found == kOtherOps.end()) build_.refuse("has the byte {:#04x} where an opcode is", op);
     if (found->runs_code)
-      build_.distrust(
-          fmt::format("uses {}, which can run code and no plain tensor needs", found->name));
-    build_.refuse(
-        fmt::format("uses {}, which torch.save does not write for plain tensors", found->name));
+      build_.distrust("uses {}, which can run code and no plain tensor needs", found->name);
+    build_.refuse("uses {}, which torch.save does not write for plain tensors", found->name);
   }
 
   // ---- the stack ----
 
   void push(PickleValue value) { stack_.push_back(value); }
+  void push_integer(int64_t value) { push({Kind::integer, value}); }
+  void push_text(uint64_t bytes) { push(build_.text(take_bytes(bytes))); }
 
   const PickleValue& top() const {
     if (stack_.size() == floor()) refuse_empty();
@@ -275,13 +176,12 @@ class Machine {
     marks_.push_back(stack_.size());
   }
 
-  template <class F>
-  void on_marked(F f) {
+  // All objects above the last mark, which goes.
+  std::vector<PickleValue>& pop_marked() {
     if (marks_.empty()) build_.refuse("needs a mark on its stack and has none");
-    const size_t count = stack_.size() - floor();
-    const std::vector<PickleValue>& items = pop(count);
+    pop(stack_.size() - floor());
     marks_.pop_back();
-    f(std::span<const PickleValue>(items));
+    return popped_;
   }
 
   size_t floor() const { return marks_.empty() ? 0 : marks_.back(); }
@@ -290,11 +190,6 @@ class Machine {
   }
 
   // ---- what needs more than one line ----
-
-  void push_tuple(size_t count) {
-    const PickleValue made = build_.tuple(pop(count));
-    push(made);
-  }
 
   void append(std::span<const PickleValue> items) { build_.append(top(), items); }
   void set(std::span<const PickleValue> items) { build_.set(top(), items); }
@@ -308,14 +203,14 @@ class Machine {
 
   void get(uint64_t index) {
     if (index >= memo_.size() || !memo_[index])
-      build_.refuse(fmt::format("recalls object {}, which it never stored", index));
+      build_.refuse("recalls object {}, which it never stored", index);
     push(*memo_[index]);
   }
 
   void put(uint64_t index) {
     // Each number was stored by at least one byte before: a short pickle needs no large memo.
     if (index >= kMaxMemo || index > at_)
-      build_.refuse(fmt::format("stores an object under the number {}", index));
+      build_.refuse("stores an object under the number {}", index);
     if (index >= memo_.size()) memo_.resize(index + 1);
     memo_[index] = top();
   }
@@ -336,8 +231,10 @@ class Machine {
     return out;
   }
 
+  int64_t natural(size_t width) { return static_cast<int64_t>(number(width)); }
+
   int64_t long_number(uint64_t width) {
-    if (width > 8) build_.refuse(fmt::format("has an integer of {} bytes", width));
+    if (width > 8) build_.refuse("has an integer of {} bytes", width);
     if (width == 0) return 0;
     const uint64_t unused = 64 - 8 * width;
     return static_cast<int64_t>(number(width) << unused) >> unused;
@@ -367,6 +264,31 @@ class Machine {
 };
 
 }  // namespace
+
+double PickleValue::real() const { return std::bit_cast<double>(number); }
+
+std::string describe(const Pickle& pickle, const PickleValue& value) {
+  // In the order of Kind; "" where the value says more.
+  constexpr std::array<std::string_view, 12> kNames = {"None", "",          "",         "",
+                                                       "",     "a tuple",   "a list",   "a dict",
+                                                       "",     "a storage", "a tensor", "a device"};
+  switch (value.kind) {
+    case PickleValue::Kind::boolean:
+      return value.number != 0 ? "True" : "False";
+    case PickleValue::Kind::integer:
+      return fmt::format("the integer {}", value.number);
+    case PickleValue::Kind::real:
+      return fmt::format("the number {}", value.real());
+    case PickleValue::Kind::text:
+      return fmt::format("the string {}", quoted(pickle.texts[value.index()], 40));
+    case PickleValue::Kind::global: {
+      const PickleGlobal& g = pickle_global(value.index());
+      return fmt::format("the name {}.{}", g.module, g.name);
+    }
+    default:
+      return std::string(kNames[static_cast<size_t>(value.kind)]);
+  }
+}
 
 Pickle parse_pickle(std::string_view bytes, const std::string& where, const std::string& hint) {
   return Machine(bytes, where, hint).run();

@@ -6,7 +6,6 @@
 #include <tuple>
 
 #include "lib/base/checked.h"
-#include "lib/base/error.h"
 #include "lib/base/utf8.h"
 
 namespace moelora {
@@ -30,34 +29,25 @@ std::string text_of(const std::vector<int64_t>& numbers) {
 
 }  // namespace
 
-void PickleBuilder::refuse(const std::string& what) const {
-  throw Error(in_file(where_, fmt::format("byte {}", at)), what, hint_);
-}
-
-void PickleBuilder::distrust(const std::string& what) const {
-  throw Error(in_file(where_, fmt::format("byte {}", at)), what,
-              "Nothing of it was run, but Python might: ask its author for safetensors.");
-}
-
 // ---- nodes ----
 
 void PickleBuilder::count_node() {
-  if (++nodes_ > kMaxNodes) refuse(fmt::format("makes more than {} objects", kMaxNodes));
+  if (++nodes_ > kMaxNodes) refuse("makes more than {} objects", kMaxNodes);
 }
 
 void PickleBuilder::count_cells(size_t count) {
   cells_ += count;
-  if (cells_ > kMaxCells) refuse(fmt::format("puts more than {} objects in others", kMaxCells));
+  if (cells_ > kMaxCells) refuse("puts more than {} objects in others", kMaxCells);
 }
 
-PickleBuilder::Container* PickleBuilder::container(const PickleValue& value) {
+PickleContainer* PickleBuilder::container(const PickleValue& value) {
   switch (value.kind) {
     case Kind::tuple:
-      return &tuples_[value.index()];
+      return &out_.tuples[value.index()];
     case Kind::list:
-      return &lists_[value.index()];
+      return &out_.lists[value.index()];
     case Kind::dict:
-      return &dicts_[value.index()];
+      return &out_.dicts[value.index()];
     default:
       return nullptr;
   }
@@ -66,33 +56,24 @@ PickleBuilder::Container* PickleBuilder::container(const PickleValue& value) {
 // `children` become part of a container of this depth.
 void PickleBuilder::close_into(int& depth, std::span<const PickleValue> children) {
   for (const PickleValue& child : children) {
-    Container* const inner = container(child);
+    PickleContainer* const inner = container(child);
     if (inner == nullptr) continue;
     inner->closed = true;
     depth = std::max(depth, inner->depth + 1);
   }
-  if (depth > kMaxPickleDepth)
-    refuse(fmt::format("nests containers deeper than {}", kMaxPickleDepth));
+  if (depth > kMaxPickleDepth) refuse("nests containers deeper than {}", kMaxPickleDepth);
 }
 
-PickleBuilder::Container& PickleBuilder::open_container(const PickleValue& value) {
-  Container& out = *container(value);
-  if (out.closed)
-    refuse(fmt::format("changes {} that is already part of another", describe(value)));
+PickleContainer& PickleBuilder::open_container(const PickleValue& value) {
+  PickleContainer& out = *container(value);
+  if (out.closed) refuse("changes {} that is already part of another", describe(value));
   return out;
-}
-
-PickleValue PickleBuilder::add_container(Kind kind, size_t index) {
-  count_node();
-  (kind == Kind::tuple ? tuples_ : kind == Kind::list ? lists_ : dicts_).emplace_back();
-  return {kind, static_cast<int64_t>(index)};
 }
 
 PickleValue PickleBuilder::text(std::string_view text) {
   if (text.size() > kMaxPickleText)
-    refuse(
-        fmt::format("holds a text of {} bytes, at most {} are read", text.size(), kMaxPickleText));
-  if (find_invalid_utf8(text)) refuse(fmt::format("holds the text {}, no UTF-8", quoted(text, 40)));
+    refuse("holds a string of {} bytes, at most {} are read", text.size(), kMaxPickleText);
+  if (find_invalid_utf8(text)) refuse("holds the string {}, which is not UTF-8", quoted(text, 40));
   count_node();
   out_.texts.push_back(text);
   return {Kind::text, static_cast<int64_t>(out_.texts.size()) - 1};
@@ -100,23 +81,24 @@ PickleValue PickleBuilder::text(std::string_view text) {
 
 PickleValue PickleBuilder::tuple(std::span<const PickleValue> items) {
   count_cells(items.size());
-  const PickleValue out = add_container(Kind::tuple, out_.tuples.size());
-  out_.tuples.push_back({out_.cells.size(), items.size()});
+  count_node();
+  PickleTuple tuple{{}, out_.cells.size(), items.size()};
+  close_into(tuple.depth, items);
   out_.cells.insert(out_.cells.end(), items.begin(), items.end());
-  close_into(tuples_.back().depth, items);
-  return out;
+  out_.tuples.push_back(tuple);
+  return {Kind::tuple, static_cast<int64_t>(out_.tuples.size()) - 1};
 }
 
 PickleValue PickleBuilder::list() {
-  const PickleValue out = add_container(Kind::list, out_.lists.size());
+  count_node();
   out_.lists.emplace_back();
-  return out;
+  return {Kind::list, static_cast<int64_t>(out_.lists.size()) - 1};
 }
 
 PickleValue PickleBuilder::dict(bool ordered) {
-  const PickleValue out = add_container(Kind::dict, out_.dicts.size());
-  out_.dicts.push_back({ordered, {}});
-  return out;
+  count_node();
+  out_.dicts.emplace_back().ordered = ordered;
+  return {Kind::dict, static_cast<int64_t>(out_.dicts.size()) - 1};
 }
 
 PickleValue PickleBuilder::global(std::string_view module, std::string_view name) const {
@@ -124,12 +106,12 @@ PickleValue PickleBuilder::global(std::string_view module, std::string_view name
     return {Kind::global, static_cast<int64_t>(*index)};
   const std::string full = printable(std::string(module) + "." + std::string(name), 80);
   if (const std::string_view kind = unread_torch_kind(module, name); !kind.empty())
-    refuse(fmt::format("holds {} ({}), only plain dense tensors are read", kind, full));
-  distrust(fmt::format("names {}, which a file of plain tensors does not need", full));
+    refuse("holds {} ({}), only plain dense tensors are read", kind, full);
+  distrust("names {}, which a file of plain tensors does not need", full);
 }
 
 void PickleBuilder::append(PickleValue list, std::span<const PickleValue> items) {
-  if (list.kind != Kind::list) refuse(fmt::format("appends to {}, not a list", describe(list)));
+  if (list.kind != Kind::list) refuse("appends to {}, not a list", describe(list));
   count_cells(items.size());
   close_into(open_container(list).depth, items);
   open_container(list);  // not part of itself by now
@@ -138,8 +120,7 @@ void PickleBuilder::append(PickleValue list, std::span<const PickleValue> items)
 }
 
 void PickleBuilder::set(PickleValue dict, std::span<const PickleValue> keys_and_values) {
-  if (dict.kind != Kind::dict)
-    refuse(fmt::format("sets an item of {}, not of a dict", describe(dict)));
+  if (dict.kind != Kind::dict) refuse("sets an item of {}, not of a dict", describe(dict));
   if (keys_and_values.size() % 2 != 0) refuse("sets the item of a key without a value");
   count_cells(keys_and_values.size());
   close_into(open_container(dict).depth, keys_and_values);
@@ -147,7 +128,7 @@ void PickleBuilder::set(PickleValue dict, std::span<const PickleValue> keys_and_
   for (size_t i = 0; i < keys_and_values.size(); i += 2) {
     const PickleValue& key = keys_and_values[i];
     if (key.kind != Kind::text && key.kind != Kind::integer)
-      refuse(fmt::format("has {} as a key, expected a text or an integer", describe(key)));
+      refuse("has {} as a key, expected a string or an integer", describe(key));
     out_.dicts[dict.index()].items.emplace_back(key, keys_and_values[i + 1]);
   }
 }
@@ -165,8 +146,7 @@ void PickleBuilder::check_keys() const {
     std::sort(keys.begin(), keys.end(), [&](auto& a, auto& b) { return as_key(a) < as_key(b); });
     const auto twin = std::adjacent_find(keys.begin(), keys.end(),
                                          [&](auto& a, auto& b) { return as_key(a) == as_key(b); });
-    if (twin != keys.end())
-      refuse(fmt::format("has a dict with {} twice as a key", describe(*twin)));
+    if (twin != keys.end()) refuse("has a dict with {} twice as a key", describe(*twin));
   }
 }
 
@@ -185,17 +165,15 @@ PickleBuilder::Arguments PickleBuilder::items(const PickleValue& tuple) const {
 
 int64_t PickleBuilder::natural(const PickleValue& value, const char* what) const {
   if (value.kind != Kind::integer || value.number < 0)
-    refuse(fmt::format("has {} as {}, expected an integer from 0", describe(value), what));
+    refuse("has {} as {}, expected an integer from 0", describe(value), what);
   return value.number;
 }
 
 std::vector<int64_t> PickleBuilder::naturals(const PickleValue& value, const char* what) const {
-  if (value.kind != Kind::tuple)
-    refuse(fmt::format("has {} as {}, expected a tuple", describe(value), what));
+  if (value.kind != Kind::tuple) refuse("has {} as {}, expected a tuple", describe(value), what);
   const Arguments values = items(value);
   if (values.size() > kMaxPickleRank)
-    refuse(
-        fmt::format("has {} dims in {}, at most {} are read", values.size(), what, kMaxPickleRank));
+    refuse("has {} dims in {}, at most {} are read", values.size(), what, kMaxPickleRank);
   std::vector<int64_t> out;
   for (const PickleValue& item : values) out.push_back(natural(item, what));
   return out;
@@ -210,10 +188,10 @@ PickleValue PickleBuilder::persistent(PickleValue id) {
   const auto text_at = [&](size_t i) { return out_.texts[parts[i].index()]; };
   if (parts.size() != 5 || !is_text(0) || text_at(0) != "storage" ||
       parts[1].kind != Kind::global || !is_text(2) || !is_text(3))
-    refuse("has a persistent id that is no (\"storage\", type, key, location, numel)");
+    refuse("has a persistent id that is not (\"storage\", type, key, location, numel)");
   const PickleGlobal& type = pickle_global(parts[1].index());
   if (type.role != Role::storage && type.role != Role::untyped_storage)
-    refuse(fmt::format("has {} as a storage's type", describe(parts[1])));
+    refuse("has {} as a storage's type", describe(parts[1]));
   const PickledStorage storage{text_at(2), type.dtype, type.role == Role::untyped_storage,
                                natural(parts[4], "a storage's numel")};
   const auto [it, fresh] = storage_of_key_.try_emplace(storage.key, out_.storages.size());
@@ -224,16 +202,15 @@ PickleValue PickleBuilder::persistent(PickleValue id) {
   const PickledStorage& known = out_.storages[it->second];
   if (known.dtype != storage.dtype || known.untyped != storage.untyped ||
       known.elements != storage.elements)
-    refuse(fmt::format("says different things of the storage {}", quoted(storage.key, 40)));
+    refuse("says different things of the storage {}", quoted(storage.key, 40));
   return {Kind::storage, static_cast<int64_t>(it->second)};
 }
 
 // ---- calls ----
 
 PickleValue PickleBuilder::call(PickleValue callable, PickleValue arguments) {
-  if (callable.kind != Kind::global) distrust(fmt::format("calls {}", describe(callable)));
-  if (arguments.kind != Kind::tuple)
-    refuse(fmt::format("calls with {}, expected a tuple", describe(arguments)));
+  if (callable.kind != Kind::global) distrust("calls {}", describe(callable));
+  if (arguments.kind != Kind::tuple) refuse("calls with {}, expected a tuple", describe(arguments));
   const PickleGlobal& callee = pickle_global(callable.index());
   switch (callee.role) {
     case Role::ordered_dict:
@@ -253,23 +230,21 @@ PickleValue PickleBuilder::call(PickleValue callable, PickleValue arguments) {
     case Role::dtype:
       break;
   }
-  refuse(fmt::format("calls {}, which is only a name", describe(callable)));
+  refuse("calls {}, which is only a name", describe(callable));
 }
 
 PickleValue PickleBuilder::tensor(const PickleGlobal& callee, Arguments arguments) {
   const bool v3 = callee.role == Role::tensor_v3;
   const size_t least = v3 ? 7 : 6;
   if (arguments.size() != least && arguments.size() != least + 1)
-    refuse(fmt::format("calls {} with {} arguments, expected {} or {}", callee.name,
-                       arguments.size(), least, least + 1));
+    refuse("calls {} with {} arguments, expected {} or {}", callee.name, arguments.size(), least,
+           least + 1);
   PickledTensor out = view(callee, arguments);
-  if (arguments[4].kind != Kind::boolean)
-    refuse(fmt::format("has {} as requires_grad", describe(arguments[4])));
+  if (arguments[4].kind != Kind::boolean) refuse("has {} as requires_grad", describe(arguments[4]));
   check_hooks(arguments[5]);
   if (arguments.size() == least + 1) check_metadata(arguments[least]);
   check_view(out);
-  if (out_.tensors.size() == kMaxTensors)
-    refuse(fmt::format("makes more than {} tensors", kMaxTensors));
+  if (out_.tensors.size() == kMaxTensors) refuse("makes more than {} tensors", kMaxTensors);
   count_node();
   out_.tensors.push_back(std::move(out));
   return {Kind::tensor, static_cast<int64_t>(out_.tensors.size()) - 1};
@@ -277,7 +252,7 @@ PickleValue PickleBuilder::tensor(const PickleGlobal& callee, Arguments argument
 
 PickledTensor PickleBuilder::view(const PickleGlobal& callee, Arguments arguments) const {
   if (arguments[0].kind != Kind::storage)
-    refuse(fmt::format("makes a tensor of {}, expected a storage", describe(arguments[0])));
+    refuse("makes a tensor of {}, expected a storage", describe(arguments[0]));
   PickledTensor out;
   out.storage = arguments[0].index();
   const PickledStorage& storage = out_.storages[out.storage];
@@ -285,7 +260,7 @@ PickledTensor PickleBuilder::view(const PickleGlobal& callee, Arguments argument
   if (callee.role == Role::tensor_v3) {
     const PickleValue& dtype = arguments[6];
     if (dtype.kind != Kind::global || pickle_global(dtype.index()).role != Role::dtype)
-      refuse(fmt::format("has {} as a tensor's dtype", describe(dtype)));
+      refuse("has {} as a tensor's dtype", describe(dtype));
     out.dtype = pickle_global(dtype.index()).dtype;
     if (!storage.untyped && storage.dtype != out.dtype)
       refuse("has another dtype for a tensor than for its storage");
@@ -296,7 +271,7 @@ PickledTensor PickleBuilder::view(const PickleGlobal& callee, Arguments argument
   out.shape = naturals(arguments[2], "a tensor's size");
   out.stride = naturals(arguments[3], "a tensor's stride");
   if (out.shape.size() != out.stride.size())
-    refuse(fmt::format("has {} strides for {} dims", out.stride.size(), out.shape.size()));
+    refuse("has {} strides for {} dims", out.stride.size(), out.shape.size());
   return out;
 }
 
@@ -304,8 +279,8 @@ void PickleBuilder::check_view(const PickledTensor& tensor) const {
   const PickledStorage& storage = out_.storages[tensor.storage];
   const int64_t width = storage.untyped ? dtype_bytes(tensor.dtype) : 1;
   if (storage.elements % width != 0)
-    refuse(fmt::format("has a storage of {} bytes, no whole number of {}", storage.elements,
-                       dtype_name(tensor.dtype)));
+    refuse("has a storage of {} bytes, not a whole number of {}", storage.elements,
+           dtype_name(tensor.dtype));
   const int64_t held = storage.elements / width;
   bool fits = true;
   const int64_t elements = product(tensor.shape, fits);
@@ -318,24 +293,22 @@ void PickleBuilder::check_view(const PickledTensor& tensor) const {
   }
   if (!fits || (elements > 0 ? last >= held : last > held))
     refuse(
-        fmt::format("has a tensor of size {}, stride {} and offset {} that leaves its storage of "
-                    "{} elements",
-                    text_of(tensor.shape), text_of(tensor.stride), tensor.offset, held));
+        "has a tensor of size {}, stride {} and offset {} that leaves its storage of "
+        "{} elements",
+        text_of(tensor.shape), text_of(tensor.stride), tensor.offset, held);
   if (repeats && elements > held)
-    refuse(fmt::format("repeats a storage of {} elements as a tensor of {} (it was expanded)", held,
-                       elements));
+    refuse("repeats a storage of {} elements as a tensor of {} (it was expanded)", held, elements);
 }
 
 void PickleBuilder::check_hooks(const PickleValue& hooks) const {
   const bool none = hooks.kind == Kind::dict && out_.dicts[hooks.index()].ordered &&
                     out_.dicts[hooks.index()].items.empty();
-  if (!none) refuse(fmt::format("has {} as a tensor's hooks, expected none", describe(hooks)));
+  if (!none) refuse("has {} as a tensor's hooks, expected none", describe(hooks));
 }
 
 void PickleBuilder::check_metadata(const PickleValue& metadata) const {
   if (metadata.kind == Kind::none) return;
-  if (metadata.kind != Kind::dict)
-    refuse(fmt::format("has {} as a tensor's metadata", describe(metadata)));
+  if (metadata.kind != Kind::dict) refuse("has {} as a tensor's metadata", describe(metadata));
   if (!out_.dicts[metadata.index()].items.empty())
     refuse("has a tensor that is conjugated or negated when it is read");
 }
@@ -366,13 +339,11 @@ PickleValue PickleBuilder::device(Arguments arguments) const {
 // nn.Module.state_dict() leaves the versions of its modules as an attribute of the OrderedDict.
 void PickleBuilder::build(PickleValue object, PickleValue state) {
   if (object.kind != Kind::dict || !out_.dicts[object.index()].ordered)
-    distrust(fmt::format("sets the state of {}, only an OrderedDict has one", describe(object)));
-  if (state.kind != Kind::dict)
-    refuse(fmt::format("has {} as an OrderedDict's state", describe(state)));
+    distrust("sets the state of {}, only an OrderedDict has one", describe(object));
+  if (state.kind != Kind::dict) refuse("has {} as an OrderedDict's state", describe(state));
   for (const auto& [key, value] : out_.dicts[state.index()].items)
     if (key.kind != Kind::text || out_.texts[key.index()] != "_metadata")
-      refuse(
-          fmt::format("sets {} of an OrderedDict, only \"_metadata\" is expected", describe(key)));
+      refuse("sets {} of an OrderedDict, only \"_metadata\" is expected", describe(key));
   container(state)->closed = true;
 }
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <fmt/core.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -9,7 +11,9 @@
 #include <utility>
 #include <vector>
 
-#include "lib/io/torch/pickle_graph.h"
+#include "lib/base/error.h"
+#include "lib/io/torch/pickle.h"
+#include "lib/io/torch/pickle_names.h"
 
 namespace moelora {
 
@@ -39,23 +43,27 @@ class PickleBuilder {
   Pickle finish(PickleValue root);
 
   std::string describe(const PickleValue& value) const { return moelora::describe(out_, value); }
-  [[noreturn]] void refuse(const std::string& what) const;
-  [[noreturn]] void distrust(const std::string& what) const;  // what may run code elsewhere
+  template <class... T>
+  [[noreturn]] void refuse(fmt::format_string<T...> what, T&&... values) const {
+    fail(fmt::format(what, std::forward<T>(values)...), hint_);
+  }
+  template <class... T>  // what may run code elsewhere
+  [[noreturn]] void distrust(fmt::format_string<T...> what, T&&... values) const {
+    fail(fmt::format(what, std::forward<T>(values)...),
+         "Nothing of it was run, but Python might: ask its author for safetensors.");
+  }
 
  private:
   using Kind = PickleValue::Kind;
   using Arguments = std::span<const PickleValue>;
 
-  // What is known of a container beyond its content.
-  struct Container {
-    int depth = 1;
-    bool closed = false;
-  };
+  [[noreturn]] void fail(const std::string& what, const std::string& hint) const {
+    throw Error(in_file(where_, fmt::format("byte {}", at)), what, hint);
+  }
 
-  Container* container(const PickleValue& value);
+  PickleContainer* container(const PickleValue& value);
   void close_into(int& depth, std::span<const PickleValue> children);
-  Container& open_container(const PickleValue& value);
-  PickleValue add_container(Kind kind, size_t count);
+  PickleContainer& open_container(const PickleValue& value);
   void count_node();
   void count_cells(size_t count);
 
@@ -75,7 +83,6 @@ class PickleBuilder {
   std::string where_, hint_;
   Pickle out_;
   size_t nodes_ = 0, cells_ = 0;
-  std::vector<Container> tuples_, lists_, dicts_;  // one for each of out_
   std::unordered_map<std::string_view, size_t> storage_of_key_;
 };
 

@@ -21,106 +21,6 @@
 namespace moelora {
 namespace {
 
-// ---- records ----
-
-// The records of a torch.save archive by their use; pointers into the directory.
-struct TorchRecords {
-  std::string root;  // the folder that all records share
-  const ZipEntry* pickle = nullptr;
-  std::map<std::string_view, const ZipEntry*> storages;  // by key
-};
-
-constexpr uint64_t kSmallRecord = 64;
-constexpr int kLastVersion = 10;  // kMaxSupportedFileFormatVersion of torch 2.11
-
-// Sorts the records of a directory by name and reads the small ones: version, byteorder.
-class Sorter {
- public:
-  Sorter(const File& file, const std::vector<ZipEntry>& directory)
-      : file_(file), directory_(directory) {
-    const std::string& first = directory.front().name;
-    out_.root = first.substr(0, first.find('/'));
-  }
-
-  TorchRecords sort() {
-    for (const ZipEntry& entry : directory_) check_root(entry);
-    for (const ZipEntry& entry : directory_) add(entry);
-    if (out_.pickle == nullptr)
-      refuse("has no data.pkl: it is a zip archive, but torch.save did not write it");
-    if (!has_version_) refuse("has no record \"version\", which torch.save always writes");
-    return std::move(out_);
-  }
-
- private:
-  std::string_view inner(const ZipEntry& entry) const {
-    return std::string_view(entry.name).substr(out_.root.size() + 1);
-  }
-
-  void check_root(const ZipEntry& entry) const {
-    if (!entry.name.starts_with(out_.root + "/"))
-      refuse(fmt::format("holds {} outside its folder {}: torch.save did not write it",
-                         quoted(entry.name), quoted(out_.root)));
-  }
-
-  void add(const ZipEntry& entry) {
-    const std::string_view name = inner(entry);
-    if (name == "data.pkl") {
-      out_.pickle = &entry;
-    } else if (is_storage(name)) {
-      out_.storages[name.substr(5)] = &entry;
-    } else if (name == "version" || name == ".data/version") {
-      check_version(entry);
-    } else if (name == "byteorder") {
-      check_byteorder(entry);
-    } else if (name != ".format_version" && name != ".storage_alignment" &&
-               name != ".data/serialization_id") {
-      refuse(fmt::format("holds the record {}, which torch.save does not write", quoted(name)));
-    }
-  }
-
-  // torch finds records whatever their case; digits have none.
-  static bool is_storage(std::string_view name) {
-    return name.starts_with("data/") && name.size() > 5 &&
-           name.find_first_not_of("0123456789", 5) == std::string_view::npos;
-  }
-
-  std::string small_text(const ZipEntry& entry) const {
-    if (entry.size > kSmallRecord)
-      refuse(fmt::format("has a record {} of {} bytes", quoted(entry.name), entry.size));
-    std::string out(entry.size, '\0');
-    file_.read(entry.begin, out.size(), reinterpret_cast<std::byte*>(out.data()));
-    return out;
-  }
-
-  void check_version(const ZipEntry& entry) {
-    std::string text = small_text(entry);
-    if (text.ends_with('\n')) text.pop_back();
-    int version = 0;
-    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), version);
-    if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() || version < 1 ||
-        version > kLastVersion)
-      refuse(
-          fmt::format("has the format version {}, 1 to {} are read", quoted(text), kLastVersion));
-    has_version_ = true;
-  }
-
-  void check_byteorder(const ZipEntry& entry) const {
-    const std::string order = small_text(entry);
-    if (order == "little") return;
-    refuse(order == "big" ? "holds big-endian numbers, only little-endian ones are read"
-                          : fmt::format("has the byte order {}", quoted(order)));
-  }
-
-  [[noreturn]] void refuse(const std::string& what) const {
-    throw Error(in_file(file_.path()), what, resave_hint(file_.path()));
-  }
-
-  const File& file_;
-  const std::vector<ZipEntry>& directory_;
-  TorchRecords out_;
-  bool has_version_ = false;
-};
-
 // ---- checksums ----
 
 constexpr uint64_t kBlock = uint64_t{4} << 20;
@@ -186,15 +86,20 @@ bool check_torch_crcs(const File& file, const std::vector<ZipEntry>& directory) 
 
 // ---- the archive ----
 
+constexpr uint64_t kSmallRecord = 64;
+constexpr int kLastVersion = 10;  // kMaxSupportedFileFormatVersion of torch 2.11
+
 class Opener {
  public:
   Opener(FilePtr file, const TorchOptions& options)
-      : directory_(read_torch_directory(*file)), options_(options) {
+      : directory_(read_torch_directory(*file)),
+        root_(directory_[0].name.substr(0, directory_[0].name.find('/'))),
+        options_(options) {
     out_.file = std::move(file);
-    records_ = Sorter(*out_.file, directory_).sort();
   }
 
   TorchArchive open() {
+    sort_records();
     if (!options_.ignore_crc && !check_torch_crcs(*out_.file, directory_))
       out_.warnings.push_back(out_.file->path() +
                               ": was saved without checksums, damage cannot be seen");
@@ -205,10 +110,77 @@ class Opener {
   }
 
  private:
+  // By their names; reads the small ones: version, byteorder.
+  void sort_records() {
+    for (const ZipEntry& entry : directory_) check_root(entry);
+    for (const ZipEntry& entry : directory_) add(entry);
+    if (pickle_ == nullptr)
+      refuse("has no data.pkl: it is a zip archive, but torch.save did not write it");
+    if (!has_version_) refuse("has no record \"version\", which torch.save always writes");
+  }
+
+  std::string_view inner(const ZipEntry& entry) const {
+    return std::string_view(entry.name).substr(root_.size() + 1);
+  }
+
+  void check_root(const ZipEntry& entry) const {
+    if (!entry.name.starts_with(root_ + "/"))
+      refuse("holds {} outside its folder {}: torch.save did not write it", quoted(entry.name),
+             quoted(root_));
+  }
+
+  void add(const ZipEntry& entry) {
+    const std::string_view name = inner(entry);
+    if (name == "data.pkl") {
+      pickle_ = &entry;
+    } else if (is_storage(name)) {
+      storages_[name.substr(5)] = &entry;
+    } else if (name == "version" || name == ".data/version") {
+      check_version(entry);
+    } else if (name == "byteorder") {
+      check_byteorder(entry);
+    } else if (name != ".format_version" && name != ".storage_alignment" &&
+               name != ".data/serialization_id") {
+      refuse("holds the record {}, which torch.save does not write", quoted(name));
+    }
+  }
+
+  // torch finds records whatever their case; digits have none.
+  static bool is_storage(std::string_view name) {
+    return name.starts_with("data/") && name.size() > 5 &&
+           name.find_first_not_of("0123456789", 5) == std::string_view::npos;
+  }
+
+  std::string small_text(const ZipEntry& entry) const {
+    if (entry.size > kSmallRecord)
+      refuse("has a record {} of {} bytes", quoted(entry.name), entry.size);
+    std::string out(entry.size, '\0');
+    out_.file->read(entry.begin, out.size(), reinterpret_cast<std::byte*>(out.data()));
+    return out;
+  }
+
+  void check_version(const ZipEntry& entry) {
+    std::string text = small_text(entry);
+    if (text.ends_with('\n')) text.pop_back();
+    int version = 0;
+    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), version);
+    if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() || version < 1 ||
+        version > kLastVersion)
+      refuse("has the format version {}, 1 to {} are read", quoted(text), kLastVersion);
+    has_version_ = true;
+  }
+
+  void check_byteorder(const ZipEntry& entry) const {
+    const std::string order = small_text(entry);
+    if (order == "little") return;
+    if (order == "big") refuse("holds big-endian numbers, only little-endian ones are read");
+    refuse("has the byte order {}", quoted(order));
+  }
+
   void read_pickle() {
     const std::string where = out_.file->path() + ": data.pkl";
     const std::string hint = resave_hint(out_.file->path());
-    const ZipEntry& record = *records_.pickle;
+    const ZipEntry& record = *pickle_;
     if (record.size > kMaxPickleBytes)
       throw Error(in_file(where),
                   fmt::format("has {} bytes, at most {} are read", record.size, kMaxPickleBytes),
@@ -220,33 +192,36 @@ class Opener {
   }
 
   void place(const PickledStorage& storage) {
-    const auto record = records_.storages.find(storage.key);
-    if (record == records_.storages.end())
-      refuse(fmt::format("has no record for the storage {}", quoted(storage.key, 40)));
+    const auto record = storages_.find(storage.key);
+    if (record == storages_.end())
+      refuse("has no record for the storage {}", quoted(storage.key, 40));
     const auto width = storage.untyped ? 1 : static_cast<uint64_t>(dtype_bytes(storage.dtype));
     const auto bytes = checked_mul(static_cast<uint64_t>(storage.elements), width);
     if (bytes != record->second->size)
-      refuse(fmt::format("says that the storage {} has {} elements of {}, its record has {} bytes",
-                         storage.key, storage.elements,
-                         storage.untyped ? "one byte" : dtype_name(storage.dtype),
-                         record->second->size));
+      refuse("says that the storage {} has {} elements of {}, its record has {} bytes", storage.key,
+             storage.elements, storage.untyped ? "one byte" : dtype_name(storage.dtype),
+             record->second->size);
     out_.storage_begin.push_back(record->second->begin);
-    records_.storages.erase(record);
+    storages_.erase(record);
   }
 
   void refuse_unused() const {
-    if (!records_.storages.empty())
-      refuse(fmt::format("holds the record data/{}, which no tensor uses",
-                         records_.storages.begin()->first));
+    if (!storages_.empty())
+      refuse("holds the record data/{}, which no tensor uses", storages_.begin()->first);
   }
 
-  [[noreturn]] void refuse(const std::string& what) const {
-    throw Error(in_file(out_.file->path()), what, resave_hint(out_.file->path()));
+  template <class... T>
+  [[noreturn]] void refuse(fmt::format_string<T...> what, T&&... values) const {
+    throw Error(in_file(out_.file->path()), fmt::format(what, std::forward<T>(values)...),
+                resave_hint(out_.file->path()));
   }
 
   std::vector<ZipEntry> directory_;
+  std::string root_;  // the folder that all records share
   TorchOptions options_;
-  TorchRecords records_;  // those of storages leave as they are placed
+  const ZipEntry* pickle_ = nullptr;
+  std::map<std::string_view, const ZipEntry*> storages_;  // by key; they leave as they are placed
+  bool has_version_ = false;
   TorchArchive out_;
 };
 

@@ -1,12 +1,7 @@
-#include "lib/io/torch/pickle_graph.h"
-
-#include <fmt/format.h>
+#include "lib/io/torch/pickle_names.h"
 
 #include <algorithm>
 #include <array>
-#include <bit>
-
-#include "lib/base/utf8.h"
 
 namespace moelora {
 namespace {
@@ -93,40 +88,6 @@ const PickleGlobal& pickle_global(size_t index) { return kAllowed[index]; }
 std::string_view unread_torch_kind(std::string_view module, std::string_view name) {
   const auto it = find_in(kUnread, module, name);
   return it == kUnread.end() ? std::string_view{} : it->kind;
-}
-
-double PickleValue::real() const { return std::bit_cast<double>(number); }
-
-std::string describe(const Pickle& pickle, const PickleValue& value) {
-  switch (value.kind) {
-    case PickleValue::Kind::none:
-      return "None";
-    case PickleValue::Kind::boolean:
-      return value.number != 0 ? "True" : "False";
-    case PickleValue::Kind::integer:
-      return fmt::format("the integer {}", value.number);
-    case PickleValue::Kind::real:
-      return fmt::format("the number {}", value.real());
-    case PickleValue::Kind::text:
-      return fmt::format("the text {}", quoted(pickle.texts[value.index()], 40));
-    case PickleValue::Kind::tuple:
-      return "a tuple";
-    case PickleValue::Kind::list:
-      return "a list";
-    case PickleValue::Kind::dict:
-      return "a dict";
-    case PickleValue::Kind::global: {
-      const PickleGlobal& g = pickle_global(value.index());
-      return fmt::format("the name {}.{}", g.module, g.name);
-    }
-    case PickleValue::Kind::storage:
-      return "a storage";
-    case PickleValue::Kind::tensor:
-      return "a tensor";
-    case PickleValue::Kind::device:
-      break;
-  }
-  return "a device";
 }
 
 }  // namespace moelora
