@@ -47,7 +47,7 @@ class HeaderReader {
     expect('{');
     while (!take('}')) {
       read_member();
-      if (!take(',') && peek() != '}') refuse("a comma or } was expected");
+      if (!take(',') && peek() != '}') refuse("a comma or }} was expected");
     }
     skip_space();
     if (!text_.empty()) refuse("there is text after the dict");
@@ -66,7 +66,7 @@ class HeaderReader {
     else if (key == "shape" && !shape_)
       read_shape();
     else
-      refuse(fmt::format("the key {} was not expected", quoted(key)));
+      refuse("the key {} was not expected", quoted(key));
   }
 
   void read_descr() {
@@ -82,7 +82,7 @@ class HeaderReader {
     if (text.find('O') != std::string_view::npos)
       refuse("an array of objects is a pickle, which is never loaded");
     if (text.starts_with('>')) refuse("big-endian numbers are not read: save with astype('<f4')");
-    refuse(fmt::format("the dtype {} is not read", quoted(text)));
+    refuse("the dtype {} is not read", quoted(text));
   }
 
   void read_order() {
@@ -120,7 +120,7 @@ class HeaderReader {
   std::string_view quoted_text() {
     skip_space();
     const char quote = peek();
-    if (quote != '\'' && quote != '"') refuse("a quoted text was expected");
+    if (quote != '\'' && quote != '"') refuse("a quoted string was expected");
     const size_t end = text_.find(quote, 1);
     if (end == std::string_view::npos) refuse("a quote is not closed");
     const std::string_view out = text_.substr(1, end - 1);
@@ -140,7 +140,7 @@ class HeaderReader {
     return true;
   }
   void expect(char c) {
-    if (!take(c)) refuse(fmt::format("'{}' was expected", c));
+    if (!take(c)) refuse("'{}' was expected", c);
   }
   char peek() {
     skip_space();
@@ -151,9 +151,12 @@ class HeaderReader {
     text_.remove_prefix(first == std::string_view::npos ? text_.size() : first);
   }
 
-  [[noreturn]] void refuse(const std::string& what) const {
-    throw Error(in_file(where_), "has a .npy header that is not sound: " + what,
-                "save it again with numpy.save or numpy.savez");
+  template <class... T>
+  [[noreturn]] void refuse(fmt::format_string<T...> what, T&&... values) const {
+    throw Error(
+        in_file(where_),
+        "has a .npy header that is not sound: " + fmt::format(what, std::forward<T>(values)...),
+        "save it again with numpy.save or numpy.savez");
   }
 
   std::string_view text_;
@@ -164,12 +167,6 @@ class HeaderReader {
 
 [[noreturn]] void refuse_cut(const std::string& where) {
   throw Error(in_file(where), "ends inside its .npy header", "copy the file again");
-}
-
-uint64_t little_endian(Bytes bytes) {
-  uint64_t out = 0;
-  for (size_t i = bytes.size(); i-- > 0;) out = out << 8 | static_cast<uint64_t>(bytes[i]);
-  return out;
 }
 
 // Magic, version, header length: where the header's text begins and how long it is.
@@ -183,7 +180,8 @@ std::pair<size_t, size_t> find_header(Bytes bytes, const std::string& where) {
                 fmt::format("has the .npy version {}.{}, known are 1.0 to 3.0", major, minor));
   const size_t width = major == 1 ? 2 : 4;
   if (bytes.size() < 8 + width) refuse_cut(where);
-  const uint64_t length = little_endian(bytes.subspan(8, width));
+  ZipFields field(bytes.subspan(8, width));
+  const uint64_t length = major == 1 ? field.u16() : field.u32();
   if (length > kMaxNpyHeader)
     throw Error(in_file(where), fmt::format("has a .npy header of {} bytes, at most {} are read",
                                             length, kMaxNpyHeader));
@@ -205,12 +203,11 @@ constexpr std::string_view kEnding = ".npy";
 
 void check_sizes(const ZipInput& zip, const std::vector<ZipEntry>& entries) {
   if (entries.size() > kMostArrays)
-    zip.refuse("",
-               fmt::format("holds {} arrays, at most {} are read", entries.size(), kMostArrays));
+    zip.refuse("", "holds {} arrays, at most {} are read", entries.size(), kMostArrays);
   uint64_t left = kMaxNpzBytes;
   for (const ZipEntry& entry : entries) {
     if (entry.size > left)
-      zip.refuse(entry.name, fmt::format("makes the arrays larger than {} bytes", kMaxNpzBytes));
+      zip.refuse(entry.name, "makes the arrays larger than {} bytes", kMaxNpzBytes);
     left -= entry.size;
   }
 }

@@ -58,7 +58,7 @@ uint64_t header_length(const File& file) {
   const FileKind kind = sniff(file);
   if (kind == FileKind::unknown)
     throw Error(in_file(file.path()), what, "The file is damaged or is not a safetensors file.");
-  throw Error(in_file(file.path()), fmt::format("is {}, no safetensors file", describe(kind)),
+  throw Error(in_file(file.path()), fmt::format("is {}, not a safetensors file", describe(kind)),
               remedy(kind, file.path()));
 }
 

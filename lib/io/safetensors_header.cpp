@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <optional>
 #include <tuple>
@@ -20,6 +21,11 @@ namespace {
 // A hostile header of 100 MB may not take much more memory than that.
 constexpr size_t kMaxTensors = 1'000'000, kMaxMetadata = 100'000;
 constexpr int kMaxDepth = 128;  // the reference's; a sound header needs 3
+
+[[noreturn]] void refuse_tensor(const std::string& where, const std::string& name,
+                                const std::string& what) {
+  throw Error(in_file(where, printable(name)), what);
+}
 
 // Turns the tokens of a header into entries: the grammar of one, nothing about sizes.
 class HeaderReader final : public JsonHandler {
@@ -53,6 +59,8 @@ class HeaderReader final : public JsonHandler {
  private:
   using Kind = JsonToken::Kind;
   enum class State : uint8_t { root, names, entry, dtype, shape, offsets, metadata };
+  static constexpr std::array<std::string_view, 3> kFields = {"dtype", "shape", "data_offsets"};
+  static constexpr std::array kFieldStates = {State::dtype, State::shape, State::offsets};
 
   void on_root(const JsonToken& token) {
     if (token.kind != Kind::begin_object)
@@ -70,8 +78,8 @@ class HeaderReader final : public JsonHandler {
     }
     const bool is_metadata = name_ == "__metadata__";
     if (token.kind != Kind::begin_object)
-      refuse(fmt::format("is {}, expected an object{}", kind_name(token.kind),
-                         is_metadata ? " of strings" : " with dtype, shape and data_offsets"));
+      refuse("is {}, expected an object{}", kind_name(token.kind),
+             is_metadata ? " of strings" : " with dtype, shape and data_offsets");
     is_metadata ? begin_metadata() : begin_entry();
   }
 
@@ -83,46 +91,36 @@ class HeaderReader final : public JsonHandler {
 
   void begin_entry() {
     if (header_.tensors.size() == kMaxTensors)
-      refuse(fmt::format("is tensor number {}, no more than {} are read", kMaxTensors + 1,
-                         kMaxTensors));
+      refuse("is tensor number {}, no more than {} are read", kMaxTensors + 1, kMaxTensors);
     header_.tensors.push_back({name_, {}, {}, 0, 0});
-    has_dtype_ = has_shape_ = has_offsets_ = false;
+    seen_ = {};
     state_ = State::entry;
   }
 
   void on_entry(const JsonToken& token) {
     if (token.kind == Kind::end_object) return end_entry();
-    if (token.text == "dtype") return begin_field(State::dtype, has_dtype_);
-    if (token.text == "shape") return begin_field(State::shape, has_shape_);
-    if (token.text == "data_offsets") return begin_field(State::offsets, has_offsets_);
-    refuse(fmt::format("has the unknown field {}, expected dtype, shape and data_offsets",
-                       quoted(token.text)));
-  }
-
-  void begin_field(State state, bool& seen) {
-    if (seen) refuse(fmt::format("has the field {} twice", field_name(state)));
-    seen = true;
-    state_ = state;
+    const auto field = std::find(kFields.begin(), kFields.end(), token.text);
+    if (field == kFields.end())
+      refuse("has the unknown field {}, expected dtype, shape and data_offsets",
+             quoted(token.text));
+    const auto at = static_cast<size_t>(field - kFields.begin());
+    if (seen_[at]) refuse("has the field {} twice", *field);
+    seen_[at] = true;
+    state_ = kFieldStates[at];
     numbers_.reset();
   }
 
-  static std::string_view field_name(State state) {
-    return state == State::dtype ? "dtype" : state == State::shape ? "shape" : "data_offsets";
-  }
-
   void end_entry() {
-    for (const auto& [seen, field] :
-         {std::pair(has_dtype_, "dtype"), std::pair(has_shape_, "shape"),
-          std::pair(has_offsets_, "data_offsets")})
-      if (!seen) refuse(fmt::format("has no {}", field));
+    for (size_t i = 0; i < kFields.size(); ++i)
+      if (!seen_[i]) refuse("has no {}", kFields[i]);
     state_ = State::names;
   }
 
   void on_dtype(const JsonToken& token) {
     if (token.kind != Kind::string)
-      refuse(fmt::format("has {} as dtype, expected a string", kind_name(token.kind)));
+      refuse("has {} as dtype, expected a string", kind_name(token.kind));
     const auto dtype = dtype_from_name(token.text);
-    if (!dtype) refuse(fmt::format("has the unknown dtype {}", quoted(token.text)));
+    if (!dtype) refuse("has the unknown dtype {}", quoted(token.text));
     header_.tensors.back().dtype = *dtype;
     state_ = State::entry;
   }
@@ -130,7 +128,7 @@ class HeaderReader final : public JsonHandler {
   void on_list(const JsonToken& token, std::string_view field) {
     if (!numbers_) {
       if (token.kind != Kind::begin_array)
-        refuse(fmt::format("has {} as {}, expected an array", kind_name(token.kind), field));
+        refuse("has {} as {}, expected an array", kind_name(token.kind), field);
       numbers_.emplace();
     } else if (token.kind == Kind::end_array) {
       end_list();
@@ -138,7 +136,7 @@ class HeaderReader final : public JsonHandler {
       numbers_->push_back(unsigned_number(token, field));
       const int most = state_ == State::shape ? kMaxTensorRank : 2;
       if (numbers_->size() > static_cast<size_t>(most))
-        refuse(fmt::format("has more than {} numbers in {}", most, field));
+        refuse("has more than {} numbers in {}", most, field);
     }
   }
 
@@ -147,8 +145,7 @@ class HeaderReader final : public JsonHandler {
     if (state_ == State::shape) {
       entry.shape = std::move(*numbers_);
     } else {
-      if (numbers_->size() != 2)
-        refuse(fmt::format("has {} of 2 numbers in data_offsets", numbers_->size()));
+      if (numbers_->size() != 2) refuse("has {} of 2 numbers in data_offsets", numbers_->size());
       entry.begin = (*numbers_)[0];
       entry.end = (*numbers_)[1];
     }
@@ -157,13 +154,12 @@ class HeaderReader final : public JsonHandler {
 
   uint64_t unsigned_number(const JsonToken& token, std::string_view field) const {
     if (token.kind != Kind::number)
-      refuse(fmt::format("has {} in {}, expected integers", kind_name(token.kind), field));
+      refuse("has {} in {}, expected integers", kind_name(token.kind), field);
     uint64_t value = 0;
     const char* const end = token.text.data() + token.text.size();
     const auto parsed = std::from_chars(token.text.data(), end, value);
     if (parsed.ec != std::errc() || parsed.ptr != end)
-      refuse(fmt::format("has {} in {}, expected integers from 0 to 2^64-1",
-                         printable(token.text, 24), field));
+      refuse("has {} in {}, expected integers from 0 to 2^64-1", printable(token.text, 24), field);
     return value;
   }
 
@@ -173,17 +169,17 @@ class HeaderReader final : public JsonHandler {
     } else if (token.kind == Kind::key) {
       key_ = std::move(token.text);
     } else if (token.kind != Kind::string) {
-      refuse(fmt::format("has {} as the value of {}, expected a string", kind_name(token.kind),
-                         quoted(key_)));
+      refuse("has {} as the value of {}, expected a string", kind_name(token.kind), quoted(key_));
     } else if (header_.metadata.size() == kMaxMetadata) {
-      refuse(fmt::format("has more than {} keys", kMaxMetadata));
+      refuse("has more than {} keys", kMaxMetadata);
     } else if (!header_.metadata.try_emplace(key_, std::move(token.text)).second) {
-      refuse(fmt::format("has the key {} twice", quoted(key_)));
+      refuse("has the key {} twice", quoted(key_));
     }
   }
 
-  [[noreturn]] void refuse(const std::string& what) const {
-    throw Error(in_file(where_, printable(name_)), what);
+  template <class... T>
+  [[noreturn]] void refuse(fmt::format_string<T...> what, T&&... values) const {
+    refuse_tensor(where_, name_, fmt::format(what, std::forward<T>(values)...));
   }
 
   const std::string& where_;
@@ -191,18 +187,10 @@ class HeaderReader final : public JsonHandler {
   State state_ = State::root;
   std::string name_, key_;
   std::optional<std::vector<uint64_t>> numbers_;
-  bool has_dtype_ = false, has_shape_ = false, has_offsets_ = false;
+  std::array<bool, kFields.size()> seen_ = {};  // of kFields, in this entry
 };
 
-bool in_file_order(const TensorEntry& a, const TensorEntry& b) {
-  return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
-}
-
 // ---- the layout ----
-
-std::string shape_text(const std::vector<uint64_t>& shape) {
-  return fmt::format("[{}]", fmt::join(shape, ", "));
-}
 
 // The rules about where tensors lie, one function per rule; the tensors are in file order. Size
 // arithmetic never wraps.
@@ -235,16 +223,14 @@ class LayoutCheck {
 
   void check_contiguous(const TensorEntry& entry, const TensorEntry* previous) const {
     if (entry.end < entry.begin)
-      refuse(entry,
-             fmt::format("has data_offsets [{}, {}], which run backwards", entry.begin, entry.end));
+      refuse(entry, "has data_offsets [{}, {}], which run backwards", entry.begin, entry.end);
     const uint64_t expected = previous == nullptr ? 0 : previous->end;
     if (entry.begin == expected) return;
     const std::string neighbour = previous == nullptr
                                       ? "the data section begins"
                                       : fmt::format("tensor {} ends", quoted(previous->name));
-    refuse(entry, fmt::format("begins at offset {}, {} at {}: {}", entry.begin, neighbour, expected,
-                              entry.begin > expected ? "the bytes between belong to no tensor"
-                                                     : "the two overlap"));
+    refuse(entry, "begins at offset {}, {} at {}: {}", entry.begin, neighbour, expected,
+           entry.begin > expected ? "the bytes between belong to no tensor" : "the two overlap");
   }
 
   void check_size(const TensorEntry& entry) const {
@@ -253,17 +239,12 @@ class LayoutCheck {
       if (count) count = checked_mul(*count, dim);
     const auto bits = static_cast<uint64_t>(dtype_bits(entry.dtype));
     const auto total = count ? checked_mul(*count, bits) : std::nullopt;
-    if (!total)
-      refuse(entry, fmt::format("has shape {} of {}: its size does not fit 64 bits",
-                                shape_text(entry.shape), dtype_name(entry.dtype)));
+    if (!total) refuse_shape(entry, ": its size does not fit 64 bits");
     if (*total % 8 != 0)
-      refuse(entry, fmt::format("has shape {} of {}: {} bits are not a whole number of bytes",
-                                shape_text(entry.shape), dtype_name(entry.dtype), *total));
+      refuse_shape(entry, fmt::format(": {} bits are not a whole number of bytes", *total));
     if (*total / 8 != entry.end - entry.begin)
-      refuse(entry, fmt::format("has shape {} of {}, which takes {} bytes, but data_offsets "
-                                "[{}, {}] hold {}",
-                                shape_text(entry.shape), dtype_name(entry.dtype), *total / 8,
-                                entry.begin, entry.end, entry.end - entry.begin));
+      refuse_shape(entry, fmt::format(", which takes {} bytes, but data_offsets [{}, {}] hold {}",
+                                      *total / 8, entry.begin, entry.end, entry.end - entry.begin));
   }
 
   void check_end() const {
@@ -278,8 +259,14 @@ class LayoutCheck {
                 truncated ? "Download or copy the file again." : "");
   }
 
-  [[noreturn]] void refuse(const TensorEntry& entry, const std::string& what) const {
-    throw Error(in_file(where_, printable(entry.name)), what);
+  template <class... T>
+  [[noreturn]] void refuse(const TensorEntry& entry, fmt::format_string<T...> what,
+                           T&&... values) const {
+    refuse_tensor(where_, entry.name, fmt::format(what, std::forward<T>(values)...));
+  }
+  [[noreturn]] void refuse_shape(const TensorEntry& entry, const std::string& what) const {
+    refuse(entry, "has shape [{}] of {}{}", fmt::join(entry.shape, ", "), dtype_name(entry.dtype),
+           what);
   }
 
   const std::string& where_;
@@ -295,7 +282,9 @@ SafetensorsHeader parse_safetensors_header(std::string_view header, uint64_t fil
   out.data_begin = 8 + header.size();
   HeaderReader reader(where, out);
   scan_json(header, kMaxDepth, reader);
-  std::sort(out.tensors.begin(), out.tensors.end(), in_file_order);
+  std::sort(out.tensors.begin(), out.tensors.end(), [](const TensorEntry& a, const TensorEntry& b) {
+    return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
+  });
   LayoutCheck(where, out, file_size).run();
   return out;
 }

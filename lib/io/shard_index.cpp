@@ -1,6 +1,6 @@
 #include "lib/io/shard_index.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <charconv>
@@ -27,7 +27,7 @@ std::string_view fault_of_name(std::string_view name) {
   if (std::any_of(name.begin(), name.end(), [](char c) { return c >= 0 && c < 0x20; }))
     return "holds a control character";
   if (!name.ends_with(kSafetensorsEnding) || name == kSafetensorsEnding)
-    return "is no .safetensors file";
+    return "is not a .safetensors file";
   return {};
 }
 
@@ -64,38 +64,36 @@ class IndexReader final : public JsonHandler {
  private:
   using Kind = JsonToken::Kind;
 
+  template <class... T>
+  [[noreturn]] void refuse(const JsonToken& token, fmt::format_string<T...> what,
+                           T&&... values) const {
+    throw error_at(token.offset, fmt::format(what, std::forward<T>(values)...), {});
+  }
+
   void on_root(const JsonToken& token) const {
     if (token.kind != Kind::begin_object && token.kind != Kind::end_object)
-      throw error_at(token.offset,
-                     fmt::format("the index is {}, expected an object", kind_name(token.kind)), {});
+      refuse(token, "the index is {}, expected an object", kind_name(token.kind));
   }
 
   void on_section(JsonToken& token) {
     if (token.kind == Kind::key) {
       section_ = token.text;
       if (!sections_.insert(section_).second)
-        throw error_at(token.offset,
-                       fmt::format("the key {} stands twice in this object", quoted(section_)), {});
-      if (sections_.size() > kMaxSections)
-        throw error_at(token.offset, fmt::format("has more than {} keys", kMaxSections), {});
+        refuse(token, "the key {} stands twice in this object", quoted(section_));
+      if (sections_.size() > kMaxSections) refuse(token, "has more than {} keys", kMaxSections);
       if (section_ != "weight_map" && section_ != "metadata")
         index_.warnings.push_back(fmt::format("{}: unknown key {}", where_, quoted(section_)));
     } else if (section_ == "weight_map" && token.kind != Kind::begin_object &&
                token.kind != Kind::end_object) {
-      throw error_at(
-          token.offset,
-          fmt::format("weight_map is {}, expected an object of strings", kind_name(token.kind)),
-          {});
+      refuse(token, "weight_map is {}, expected an object of strings", kind_name(token.kind));
     }
   }
 
   void on_weight(JsonToken& token) {
     if (token.kind == Kind::key) return read_tensor_name(token);
     if (token.kind != Kind::string)
-      throw error_at(token.offset,
-                     fmt::format("the file of tensor {} is {}, expected a string",
-                                 quoted(tensor_->first), kind_name(token.kind)),
-                     {});
+      refuse(token, "the file of tensor {} is {}, expected a string", quoted(tensor_->first),
+             kind_name(token.kind));
     if (const auto fault = fault_of_name(token.text); !fault.empty())
       throw error_at(token.offset,
                      fmt::format("the file {} of tensor {} {}", quoted(token.text),
@@ -106,13 +104,10 @@ class IndexReader final : public JsonHandler {
 
   void read_tensor_name(JsonToken& token) {
     if (index_.weight_map.size() == kMaxTensors)
-      throw error_at(token.offset, fmt::format("names more than {} tensors", kMaxTensors), {});
+      refuse(token, "names more than {} tensors", kMaxTensors);
     bool is_new = false;
     std::tie(tensor_, is_new) = index_.weight_map.try_emplace(std::move(token.text));
-    if (!is_new)
-      throw error_at(
-          token.offset,
-          fmt::format("the tensor {} stands twice in weight_map", quoted(tensor_->first)), {});
+    if (!is_new) refuse(token, "the tensor {} stands twice in weight_map", quoted(tensor_->first));
   }
 
   void on_metadata(const JsonToken& token) {

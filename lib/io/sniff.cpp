@@ -1,6 +1,6 @@
 #include "lib/io/sniff.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
@@ -72,29 +72,20 @@ FileKind sniff(const File& file) {
 }
 
 std::string_view describe(FileKind kind) {
-  switch (kind) {
-    case FileKind::zip:
-      return "a zip archive (torch.save writes one)";
-    case FileKind::pickle:
-      return "a bare Python pickle";
-    case FileKind::torch_legacy:
-      return "a Python pickle in the form of torch.save before 1.6";
-    case FileKind::tar:
-      return "a tar archive (torch.save of 2016 wrote one)";
-    case FileKind::lfs_pointer:
-      return "a Git LFS pointer";
-    case FileKind::gguf:
-      return "a GGUF file";
-    case FileKind::hdf5:
-      return "an HDF5 file";
-    case FileKind::html:
-      return "an HTML page";
-    case FileKind::json:
-      return "JSON text";
-    case FileKind::unknown:
-      break;
-  }
-  return "of an unknown kind";
+  constexpr std::array<std::string_view, 10> kTexts = {
+      // in the order of FileKind
+      "of an unknown kind",
+      "a zip archive (torch.save writes one)",
+      "a bare Python pickle",
+      "a Python pickle in the form of torch.save before 1.6",
+      "a tar archive (torch.save of 2016 wrote one)",
+      "a Git LFS pointer",
+      "a GGUF file",
+      "an HDF5 file",
+      "an HTML page",
+      "JSON text",
+  };
+  return kTexts[static_cast<size_t>(kind)];
 }
 
 std::string remedy(FileKind kind, const std::string& path) {

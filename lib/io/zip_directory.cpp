@@ -46,10 +46,9 @@ struct ZipEnd {
           in_file(file.path()),
           fmt::format("announces a zip comment of {} bytes and has {} of them", comment, after),
           kCutHint);
-    zip.refuse("", after == comment ? fmt::format("has a zip comment of {} bytes, {} writes none",
-                                                  after, zip.writer.name)
-                                    : fmt::format("has {} bytes after the end of its zip archive",
-                                                  after - comment));
+    if (after > comment)
+      zip.refuse("", "has {} bytes after the end of its zip archive", after - comment);
+    zip.refuse("", "has a zip comment of {} bytes, {} writes none", after, zip.writer.name);
   }
   if (file.size() < 4 || ZipFields(zip.bytes(0, 4)).u32() != kLocalMark)
     zip.refuse("", "is not a zip archive");
@@ -103,13 +102,13 @@ class EndReader {
   void read_end64() {
     const uint64_t locator = file_size_ - kEndBytes - kLocatorBytes;
     if (locator < kEnd64Bytes || end64_begin_ != locator - kEnd64Bytes)
-      refuse(fmt::format("the zip64 locator at {} points to {}, the record must end before it",
-                         locator, end64_begin_));
+      refuse("the zip64 locator at {} points to {}, the record must end before it", locator,
+             end64_begin_);
     const auto record = zip_.bytes(end64_begin_, kEnd64Bytes);
     ZipFields fields(record);
     if (fields.u32() != kEnd64Mark) refuse("there is no zip64 record where the locator points");
     if (fields.u64() != kEnd64Bytes - 12)
-      refuse(fmt::format("the zip64 record is longer than {} writes it", zip_.writer.name));
+      refuse("the zip64 record is longer than {} writes it", zip_.writer.name);
     fields.skip(4);  // versions
     const uint32_t disk = fields.u32(), first_disk = fields.u32();
     const uint64_t here = fields.u64();
@@ -129,17 +128,19 @@ class EndReader {
     const auto end = checked_add(end_.begin, end_.bytes);
     if (!end || *end != records_begin)
       refuse(
-          fmt::format("the directory of {} bytes at {} does not end where the end records begin, "
-                      "at {}",
-                      end_.bytes, end_.begin, records_begin));
+          "the directory of {} bytes at {} does not end where the end records begin, "
+          "at {}",
+          end_.bytes, end_.begin, records_begin);
     if (end_.entries > kMaxZipEntries || end_.bytes > kMaxZipDirectoryBytes)
-      refuse(fmt::format("the directory has {} records in {} bytes, at most {} in {} are read",
-                         end_.entries, end_.bytes, kMaxZipEntries, kMaxZipDirectoryBytes));
+      refuse("the directory has {} records in {} bytes, at most {} in {} are read", end_.entries,
+             end_.bytes, kMaxZipEntries, kMaxZipDirectoryBytes);
   }
 
   [[noreturn]] void refuse_disks() const { refuse("it is one disk of several"); }
-  [[noreturn]] void refuse(const std::string& what) const {
-    zip_.refuse("", "its zip directory is inconsistent: " + what);
+  template <class... T>
+  [[noreturn]] void refuse(fmt::format_string<T...> what, T&&... values) const {
+    zip_.refuse("", "its zip directory is inconsistent: {}",
+                fmt::format(what, std::forward<T>(values)...));
   }
 
   const ZipInput& zip_;
@@ -165,11 +166,9 @@ class DirectoryReader {
   std::vector<ZipEntry> read() {
     for (uint64_t i = 0; i < end_.entries; ++i) read_entry();
     if (!rest_.empty())
-      refuse(fmt::format("has {} bytes in its zip directory after the {} records", rest_.size(),
-                         end_.entries));
+      refuse("has {} bytes in its zip directory after the {} records", rest_.size(), end_.entries);
     if (entries_.empty()) refuse("is an empty zip archive");
-    if (entries_[0].header != 0)
-      refuse(fmt::format("has {} bytes before its first record", entries_[0].header));
+    if (entries_[0].header != 0) refuse("has {} bytes before its first record", entries_[0].header);
     return std::move(entries_);
   }
 
@@ -208,11 +207,11 @@ class DirectoryReader {
     const ZipWriter& writer = zip_.writer;
     if ((header.flags & kEncrypted) != 0) zip_.refuse(name, "is encrypted");
     if (header.method != 0 && !(writer.deflates && header.method == kDeflated))
-      zip_.refuse(name, fmt::format("is compressed (method {}), {} {}", header.method, writer.name,
-                                    writer.methods));
+      zip_.refuse(name, "is compressed (method {}), {} {}", header.method, writer.name,
+                  writer.methods);
     if ((header.flags & ~writer.flags) != 0)
-      zip_.refuse(name, fmt::format("has the zip flags {:#06x}, {} sets {:#06x}", header.flags,
-                                    writer.name, writer.flags));
+      zip_.refuse(name, "has the zip flags {:#06x}, {} sets {:#06x}", header.flags, writer.name,
+                  writer.flags);
   }
 
   void read_numbers(const ZipHeader& header, uint32_t offset, Bytes extra, ZipEntry& entry) const {
@@ -228,25 +227,28 @@ class DirectoryReader {
     if (offset == kMax32) wide.push_back(&entry.header);
     read_zip_extra(zip_, entry.name, extra, wide);
     if (entry.method == 0 && entry.stored != entry.size)
-      zip_.refuse(entry.name, fmt::format("has {} bytes stored in {}, though nothing is compressed",
-                                          entry.size, entry.stored));
+      zip_.refuse(entry.name, "has {} bytes stored in {}, though nothing is compressed", entry.size,
+                  entry.stored);
     check_order(entry);
   }
 
   void check_order(const ZipEntry& entry) const {
     if (entry.header >= end_.begin)
-      zip_.refuse(entry.name, fmt::format("lies at {}, behind the begin of the directory at {}",
-                                          entry.header, end_.begin));
+      zip_.refuse(entry.name, "lies at {}, behind the begin of the directory at {}", entry.header,
+                  end_.begin);
     if (!entries_.empty() && entry.header <= entries_.back().header)
-      zip_.refuse(entry.name, fmt::format("lies at {}, not after {} at {}", entry.header,
-                                          quoted(entries_.back().name), entries_.back().header));
+      zip_.refuse(entry.name, "lies at {}, not after {} at {}", entry.header,
+                  quoted(entries_.back().name), entries_.back().header);
   }
 
   [[noreturn]] void refuse_cut() const {
-    refuse(fmt::format("has a zip directory that ends inside record {} of {}", entries_.size() + 1,
-                       end_.entries));
+    refuse("has a zip directory that ends inside record {} of {}", entries_.size() + 1,
+           end_.entries);
   }
-  [[noreturn]] void refuse(const std::string& what) const { zip_.refuse("", what); }
+  template <class... T>
+  [[noreturn]] void refuse(fmt::format_string<T...> what, T&&... values) const {
+    zip_.refuse("", what, std::forward<T>(values)...);
+  }
 
   const ZipInput& zip_;
   const ZipEnd& end_;

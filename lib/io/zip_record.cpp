@@ -100,9 +100,12 @@ class LocalCheck {
   [[noreturn]] void refuse_overlap() const { refuse("overlaps what lies after it"); }
   [[noreturn]] void refuse_size() const { refuse("has another size in its local header"); }
   [[noreturn]] void refuse_gap(uint64_t bytes) const {
-    refuse(fmt::format("is followed by {} bytes that belong to no record", bytes));
+    refuse("is followed by {} bytes that belong to no record", bytes);
   }
-  [[noreturn]] void refuse(const std::string& what) const { zip_.refuse(entry_.name, what); }
+  template <class... T>
+  [[noreturn]] void refuse(fmt::format_string<T...> what, T&&... values) const {
+    zip_.refuse(entry_.name, what, std::forward<T>(values)...);
+  }
 
   const ZipInput& zip_;
   ZipEntry& entry_;
@@ -113,8 +116,7 @@ class LocalCheck {
 std::vector<std::byte> inflated(const ZipInput& zip, const ZipEntry& entry,
                                 std::vector<std::byte>& packed) {
   if (entry.size / kMostInflation > entry.stored)
-    zip.refuse(entry.name,
-               fmt::format("declares more bytes than deflate can hold in {}", entry.stored));
+    zip.refuse(entry.name, "declares more bytes than deflate can hold in {}", entry.stored);
   std::vector<std::byte> out(entry.size);
   z_stream stream{};
   if (inflateInit2(&stream, -MAX_WBITS) != Z_OK) zip.refuse(entry.name, "cannot be inflated");
@@ -137,7 +139,7 @@ std::vector<std::byte> ZipInput::bytes(uint64_t begin, uint64_t count) const {
   return out;
 }
 
-void ZipInput::refuse(const std::string& name, const std::string& what) const {
+void ZipInput::fail(const std::string& name, const std::string& what) const {
   throw Error(in_file(file.path(), name.empty() ? "" : printable(name)), what,
               std::string(writer.hint));
 }
@@ -169,8 +171,7 @@ void read_zip_extra(const ZipInput& zip, const std::string& name, Bytes extra,
       for (uint64_t* value : wide) *value = fields.u64();
       seen = true;
     } else if (id != kPaddingField || !zip.writer.pads) {
-      zip.refuse(name, fmt::format("has the extra field {:#06x}, which {} does not write", id,
-                                   zip.writer.name));
+      zip.refuse(name, "has the extra field {:#06x}, which {} does not write", id, zip.writer.name);
     }
     extra = extra.subspan(4 + size_t{bytes});
   }

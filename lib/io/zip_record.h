@@ -1,10 +1,13 @@
 #pragma once
 
+#include <fmt/core.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "lib/io/file.h"
@@ -60,7 +63,14 @@ struct ZipInput {
 
   std::vector<std::byte> bytes(uint64_t begin, uint64_t count) const;
   // Throws Error at PATH, or at "PATH: NAME" when there is a name.
-  [[noreturn]] void refuse(const std::string& name, const std::string& what) const;
+  template <class... T>
+  [[noreturn]] void refuse(const std::string& name, fmt::format_string<T...> what,
+                           T&&... values) const {
+    fail(name, fmt::format(what, std::forward<T>(values)...));
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& name, const std::string& what) const;
 };
 
 // Reads the little-endian fields of a zip structure one after the other.

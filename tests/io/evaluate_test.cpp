@@ -245,7 +245,7 @@ TEST_CASE("no job is dearer than the memory it was planned for") {
       for (const Job& job : plan_jobs(refs(c.tensors), {most / 4, most})) CHECK(job.cost <= most);
 }
 
-TEST_CASE("the experts of one stacked tensor are no group, its columns are") {
+TEST_CASE("the experts of one stacked tensor are not a group, its columns are") {
   const Case stacked = stacked_experts(), columns = split_stacked_b();
   CHECK(plan_jobs(refs(stacked.tensors), {40 << 10, 1 << 20}).size() >= 6);
   const std::vector<Job> jobs = plan_jobs(refs(columns.tensors), {1 << 20, 1 << 20});

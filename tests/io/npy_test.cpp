@@ -80,10 +80,10 @@ TEST_CASE("a header is a dict of three keys and nothing else") {
   check("{'descr': '<f4', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1)}",
         "there are too many dims");
   check("{'descr': '<f4", "a quote is not closed");
-  check("{descr: '<f4'}", "a quoted text was expected");
+  check("{descr: '<f4'}", "a quoted string was expected");
 }
 
-TEST_CASE("dtypes that are no plain little-endian numbers are refused by what they are") {
+TEST_CASE("dtypes that are not plain little-endian numbers are refused by what they are") {
   const auto of = [](const std::string& descr) {
     return refusal_of("{'descr': " + descr + ", 'fortran_order': False, 'shape': (1,)}");
   };

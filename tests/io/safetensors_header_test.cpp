@@ -182,7 +182,7 @@ std::string fault_of_file(const std::string& name) {
 
 }  // namespace
 
-TEST_CASE("every crafted file gets its verdict, and is never judged milder than the reference") {
+TEST_CASE("every crafted file gets its verdict, never a milder one than the reference gives") {
   const auto all = verdicts();
   REQUIRE(all.size() == 87);
   for (const Verdict& v : all) {

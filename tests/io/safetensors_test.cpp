@@ -146,7 +146,7 @@ TEST_CASE("a file cut at any byte is refused") {
     CHECK(text.starts_with("f.safetensors: "));
     texts.insert(text);
   }
-  CHECK(texts.size() == whole.size());  // each tells how much is there
+  CHECK(texts.size() == whole.size());  // each says how much is there
 }
 
 TEST_CASE("a file with any bit of its header flipped is refused or read within its bounds") {
@@ -179,16 +179,16 @@ TEST_CASE("what only calls itself safetensors is named for what it is") {
     return OneFile(bytes + std::string(64, 'x')).fault();
   };
   CHECK(fault("PK\3\4\0\0\x08\x08"s) ==
-        "f.safetensors: is a zip archive (torch.save writes one), no safetensors file");
+        "f.safetensors: is a zip archive (torch.save writes one), not a safetensors file");
   for (const char protocol : {'\2', '\3', '\4', '\5'})
     CHECK(fault("\x80"s + protocol + "}q") ==
-          "f.safetensors: is a bare Python pickle, no safetensors file");
+          "f.safetensors: is a bare Python pickle, not a safetensors file");
   CHECK(fault("version https://git-lfs.github.com/spec/v1\n") ==
-        "f.safetensors: is a Git LFS pointer, no safetensors file");
-  CHECK(fault("GGUF\3\0\0\0"s) == "f.safetensors: is a GGUF file, no safetensors file");
-  CHECK(fault("\x89HDF\r\n\x1a\n") == "f.safetensors: is an HDF5 file, no safetensors file");
-  CHECK(fault("<!DOCTYPE html>") == "f.safetensors: is an HTML page, no safetensors file");
-  CHECK(fault("{\"r\": 16}") == "f.safetensors: is JSON text, no safetensors file");
+        "f.safetensors: is a Git LFS pointer, not a safetensors file");
+  CHECK(fault("GGUF\3\0\0\0"s) == "f.safetensors: is a GGUF file, not a safetensors file");
+  CHECK(fault("\x89HDF\r\n\x1a\n") == "f.safetensors: is an HDF5 file, not a safetensors file");
+  CHECK(fault("<!DOCTYPE html>") == "f.safetensors: is an HTML page, not a safetensors file");
+  CHECK(fault("{\"r\": 16}") == "f.safetensors: is JSON text, not a safetensors file");
   CHECK(
       fault("12345678") ==
       "f.safetensors: its header is said to have 4050765991979987505 bytes, at most 100000000 are "

@@ -69,7 +69,7 @@ TEST_CASE("each fault of an index is refused at its line and column") {
     CHECK(fault("{\"weight_map\": {\"a\": \"m.safetensors\"}, \"weight\\u005fmap\": {}}") ==
           "i:1:40: the key \"weight_map\" stands twice in this object");
   }
-  SUBCASE("a file that is no string") {
+  SUBCASE("a file that is not a string") {
     CHECK(fault("{\"weight_map\": {\"t\": 1}}") ==
           "i:1:22: the file of tensor \"t\" is a number, expected a string");
     CHECK(fault("{\"weight_map\": {\"t\": [\"m.safetensors\"]}}") ==
@@ -106,16 +106,16 @@ TEST_CASE("a shard has a bare name, by the rules of every system") {
         "i:1:22: the file \"m\\x00.safetensors\" of tensor \"t\" holds a control character");
   CHECK(fault(with_file("")) == "i:1:22: the file \"\" of tensor \"t\" is empty");
   CHECK(fault(with_file("m.bin")) ==
-        "i:1:22: the file \"m.bin\" of tensor \"t\" is no .safetensors file");
+        "i:1:22: the file \"m.bin\" of tensor \"t\" is not a .safetensors file");
   CHECK(fault(with_file("..")) ==
-        "i:1:22: the file \"..\" of tensor \"t\" is no .safetensors file");
+        "i:1:22: the file \"..\" of tensor \"t\" is not a .safetensors file");
   CHECK(fault(with_file(".safetensors")) ==
-        "i:1:22: the file \".safetensors\" of tensor \"t\" is no .safetensors file");
+        "i:1:22: the file \".safetensors\" of tensor \"t\" is not a .safetensors file");
   CHECK(fault(with_file("m.safetensors.")) ==
-        "i:1:22: the file \"m.safetensors.\" of tensor \"t\" is no .safetensors file");
+        "i:1:22: the file \"m.safetensors.\" of tensor \"t\" is not a .safetensors file");
 }
 
-TEST_CASE("numbered shards tell which of them are missing") {
+TEST_CASE("numbered shards show which of them are missing") {
   CHECK(missing_numbers({"m-1-of-2.safetensors", "m-2-of-2.safetensors"}).empty());
   CHECK(missing_numbers({"model.safetensors", "m-of-.safetensors", "-of-3.safetensors"}).empty());
   CHECK(missing_numbers({"m-00001-of-00003.safetensors", "m-00003-of-00003.safetensors"}) ==

@@ -165,7 +165,7 @@ TEST_CASE("what torch.save wrote is opened as well") {
   SUBCASE("not under a name that says safetensors") {
     w.put("model.safetensors", zip);
     CHECK(w.fault() ==
-          "model.safetensors: is a zip archive (torch.save writes one), no safetensors file");
+          "model.safetensors: is a zip archive (torch.save writes one), not a safetensors file");
   }
 }
 
@@ -242,7 +242,8 @@ TEST_CASE("each lie of an index is refused") {
   }
   SUBCASE("a shard is a pickle") {
     w.put(kSecond, "PK\3\4\0\0\x08\x08 rest"s);
-    CHECK(w.fault() == kSecond + ": is a zip archive (torch.save writes one), no safetensors file");
+    CHECK(w.fault() ==
+          kSecond + ": is a zip archive (torch.save writes one), not a safetensors file");
   }
   SUBCASE("a tensor is nowhere") {
     w.put(kIndexName, index("\"a\": \"" + kFirst + "\", \"b\": \"" + kSecond + "\", \"c\": \"" +
@@ -261,7 +262,7 @@ TEST_CASE("each lie of an index is refused") {
     w.put(kIndexName, index("\"a\": \"../" + kFirst + "\""));
     CHECK(w.fault().find("leads to another folder") != std::string::npos);
   }
-  SUBCASE("it is no JSON") {
+  SUBCASE("it is not JSON") {
     w.put(kIndexName, "{\"weight_map\": {},}");
     CHECK(w.fault() == kIndexName + ":1:19: unexpected '}', expected string literal");
   }
