@@ -4,7 +4,7 @@
 
 namespace moelora::kernels {
 
-// The stages of the fast path that are no matrix products. Rows and pairs as in rows.h; rows of
+// The stages of the fast path that are not matrix products. Rows and pairs as in rows.h; rows of
 // padding are left alone.
 
 struct RowTables {

@@ -1,6 +1,6 @@
 #include "lib/compare/forward_check.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,11 +11,9 @@
 #include "lib/adapter/random_source.h"
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
-#include "lib/base/progress.h"
 #include "lib/numeric/base_weights.h"
 #include "lib/numeric/device_forward.h"
 #include "lib/numeric/expert_linear.h"
-#include "lib/numeric/forward_cpu.h"
 
 namespace moelora {
 namespace {
@@ -196,10 +194,8 @@ class ProjectionCheck {
 
 std::vector<DeltaError> check_deltas(const DeltaCheck& check, const MoeStages<float>& found) {
   const std::vector<ExpertGroup> groups = group_by_expert(check.routing);
-  std::vector<Projection> all = check.layer.inner();
-  all.push_back(Projection::down);
   std::vector<DeltaError> out;
-  for (const Projection p : all) {
+  for (const Projection p : check.layer.projections()) {
     if (check.packed.lora.count(p) == 0 && check.source.lora.count(p) == 0) continue;
     const std::vector<float>& in = p == Projection::down ? found.hidden : found.input;
     const auto stages = found.projections.find(p);
@@ -214,44 +210,24 @@ std::vector<DeltaError> check_deltas(const DeltaCheck& check, const MoeStages<fl
 
 namespace {
 
-// Runs layers with their deltas apart, where the user wants it.
-class Runner {
- public:
-  Runner(const ForwardCheckOptions& options, StageReport& report)
-      : options_(options), device_(options.where.device.get()), report_(report) {
-    report_.device = device_ == nullptr ? "CPU, float" : device_->description();
-    report_.why_cpu = options.where.reason;
-  }
+// A layer with its deltas apart, where the user wants it; `device`: null for the CPU.
+MoeStages<float> stages_of(Device* device, const DeltaCheck& check, const std::vector<float>& x,
+                           StageReport& report) {
+  if (device == nullptr)
+    return forward_cpu<float>(check.layer, check.packed, check.routing, x, check.threads);
+  DeviceForward found = forward_device(*device, check.layer, check.packed, check.routing, x,
+                                       {.keep_delta = true, .threads = check.threads});
+  report.device = fmt::format("{} ({})", device->description(), to_string(found.plan));
+  return std::move(found.stages);
+}
 
-  MoeStages<float> run(const MoeLayer& layer, const MoeWeights& weights, const Routing& routing,
-                       const std::vector<float>& x) {
-    MoeStages<float> out;
-    if (device_ == nullptr) {
-      forward_cpu<float>(layer, weights, routing, x, {options_.threads}, &out);
-      return out;
-    }
-    DeviceForwardOptions how;
-    how.keep_delta = true;
-    how.threads = options_.threads;
-    DevicePlan plan;
-    forward_device(*device_, layer, weights, routing, x, how, &out, &plan);
-    report_.device = fmt::format("{} ({})", device_->description(), to_string(plan));
-    return out;
-  }
-
-  StageRounding rounding() const { return {device_ != nullptr}; }
-
- private:
-  const ForwardCheckOptions& options_;
-  Device* device_;
-  StageReport& report_;
-};
+constexpr uint64_t kSeed = 0;  // of tokens, and of a base that stands in
 
 // The base of one layer after the other.
 class Bases {
  public:
-  Bases(const ForwardBase& given, const MoeLayer& layer, uint64_t seed) : given_(given) {
-    if (given.tensors == nullptr) stand_in_ = stand_in(layer, seed);
+  Bases(const ForwardBase& given, const MoeLayer& layer) : given_(given) {
+    if (given.tensors == nullptr) stand_in_ = stand_in(layer);
   }
 
   BaseWeights of(int layer) const {
@@ -268,9 +244,9 @@ class Bases {
     return Tensor(std::make_shared<MemorySource>(tensor.dtype(), tensor.read()), tensor.shape());
   }
 
-  static BaseWeights stand_in(const MoeLayer& layer, uint64_t seed) {
+  static BaseWeights stand_in(const MoeLayer& layer) {
     BaseWeights out =
-        synthetic_base({1, layer.width, layer.intermediate, layer.gated, false, seed, 0});
+        synthetic_base({1, layer.width, layer.intermediate, layer.gated, false, kSeed, 0});
     for (auto& [projection, weights] : out.weights)
       weights.assign(static_cast<size_t>(layer.experts), held(weights[0]));
     return out;
@@ -280,20 +256,22 @@ class Bases {
   BaseWeights stand_in_;
 };
 
-// Experts in turn, so that all are chosen `each` times, or once more.
-Routing even_routing(int64_t experts, int64_t each) {
+constexpr int64_t kPairsPerExpert = 4;
+
+// Experts in turn, so that all are chosen kPairsPerExpert times, or once more.
+Routing even_routing(int64_t experts) {
   Routing out;
   out.top_k = std::min<int64_t>(experts, 8);
-  out.tokens = (experts * each + out.top_k - 1) / out.top_k;
+  out.tokens = (experts * kPairsPerExpert + out.top_k - 1) / out.top_k;
   for (int64_t pair = 0; pair < out.pairs(); ++pair)
     out.experts.push_back(static_cast<int32_t>(pair % experts));
   out.weights.assign(out.experts.size(), 1.0F / static_cast<float>(out.top_k));
   return out;
 }
 
-std::vector<float> random_tokens(int64_t tokens, int64_t width, uint64_t seed, int layer) {
+std::vector<float> random_tokens(int64_t tokens, int64_t width, int layer) {
   const SourcePtr numbers =
-      random_source(seed, fmt::format("tokens.{}", layer), tokens * width, std::sqrt(3.0));
+      random_source(kSeed, fmt::format("tokens.{}", layer), tokens * width, std::sqrt(3.0));
   const std::vector<double> values =
       read_double(Tensor(cast_source(numbers, DType::BF16), {tokens * width}));
   return {values.begin(), values.end()};
@@ -329,12 +307,14 @@ StageReport check_forward(const Adapter& packed, const Adapter& source, const Mo
   Adapter one = packed, other = source;
   split_gate_up(one);
   split_gate_up(other);
-  const Bases bases(base, layer, options.seed);
-  const Routing routing = even_routing(layer.experts, options.pairs_per_expert);
+  const Bases bases(base, layer);
+  const Routing routing = even_routing(layer.experts);
+  Device* const device = options.where.device.get();
   StageReport report;
+  report.device = device == nullptr ? "CPU, float" : device->description();
+  report.why_cpu = options.where.reason;
   report.experts = layer.experts;
   report.tokens = routing.tokens;
-  Runner runner(options, report);
   const std::set<int> layers = layers_of(one, other);
   const uint64_t bytes = bytes_of(layer);
   ProgressMeter progress("computing", bytes * layers.size(), options.job);
@@ -342,9 +322,9 @@ StageReport check_forward(const Adapter& packed, const Adapter& source, const Mo
     const MoeWeights mine{bases.of(at), layer_lora(one, at)};
     const MoeWeights theirs{mine.base, layer_lora(other, at)};
     check_weights(theirs, layer);
-    const std::vector<float> x = random_tokens(routing.tokens, layer.width, options.seed, at);
-    const MoeStages<float> found = runner.run(layer, mine, routing, x);
-    const DeltaCheck check{layer, mine, theirs, routing, runner.rounding(), options.threads};
+    const std::vector<float> x = random_tokens(routing.tokens, layer.width, at);
+    const DeltaCheck check{layer, mine, theirs, routing, {device != nullptr}, options.threads};
+    const MoeStages<float> found = stages_of(device, check, x, report);
     for (const DeltaError& error : check_deltas(check, found)) note(error, at, report);
     report.base = bases.text(mine.base);
     ++report.layers;

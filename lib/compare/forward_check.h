@@ -48,10 +48,8 @@ std::vector<DeltaError> check_deltas(const DeltaCheck& check, const MoeStages<fl
 // ---- both adapters, layer by layer ----
 
 struct ForwardCheckOptions {
-  FoundDevice where;             // open_device()
-  int threads = 0;               // 0: all cores
-  int64_t pairs_per_expert = 4;  // tokens that each expert gets
-  uint64_t seed = 0;             // of tokens, and of a base that stands in
+  FoundDevice where;  // open_device()
+  int threads = 0;    // 0: all cores
   JobControl job;
 };
 

@@ -5,6 +5,8 @@
 #include <string_view>
 #include <vector>
 
+#include "lib/base/dotted_path.h"
+
 namespace moelora {
 namespace {
 
@@ -51,12 +53,11 @@ std::vector<const LinearSpec*> parts_of(const std::string& module, int64_t rows,
                                         const ModelSpec& spec) {
   std::vector<const LinearSpec*> out;
   if (spec.find_linear(module) != nullptr) return out;
-  const std::string stem = module.substr(0, module.rfind('.') + 1);
   for (const Fused& fused : kFused) {
-    if (module.substr(stem.size()) != fused.name) continue;
+    if (leaf_of(module) != fused.name) continue;
     for (std::string_view part : fused.parts) {
       if (part.empty()) continue;
-      const LinearSpec* linear = spec.find_linear(stem + std::string(part));
+      const LinearSpec* linear = spec.find_linear(sibling(module, part));
       if (linear == nullptr) return {};
       out.push_back(linear);
       rows -= linear->out;

@@ -22,7 +22,7 @@ class ModuleNames {
 
 // What an adapter means, module by module of the base. The embedding's factors count as a pair: a
 // one-hot x. A dense module that the base has in parts (qkv_proj, gate_up_proj) is taken apart.
-// Saved modules, biases and DoRA's magnitudes are no deltas and left out.
+// Saved modules, biases and DoRA's magnitudes are not deltas and are left out.
 Deltas meant_deltas(const Adapter& adapter, const ModelSpec& spec);
 
 }  // namespace moelora

@@ -1,6 +1,6 @@
 #include "lib/compare/packed_check.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cstring>
@@ -23,26 +23,19 @@ Table table_of(const AdapterInput& in, const CheckOptions& options) {
 }
 
 bool has_pair(const ProjectionFactors* unit, int64_t expert) {
-  return unit != nullptr && (unit->side(Side::A).block_of(expert) != nullptr ||
-                             unit->side(Side::B).block_of(expert) != nullptr);
+  return block_of(unit, Side::A, expert) != nullptr || block_of(unit, Side::B, expert) != nullptr;
 }
 
 class OpenPairs {
  public:
-  OpenPairs(const Table& packed, const Table& source, const Pairings& pairings, const BitPass& bits,
-            bool fold, Report& report)
-      : packed_(packed),
-        source_(source),
-        pairings_(pairings),
-        bits_(bits),
-        fold_(fold),
-        report_(report) {}
+  OpenPairs(const Pairings& pairings, const BitPass& bits, bool fold, Report& report)
+      : pairings_(pairings), bits_(bits), fold_(fold), report_(report) {}
 
   // The pairs that bits leave open.
   std::set<PairId> find() {
     std::set<PairId> out;
     for (size_t i = 0; i < pairings_.all.size(); ++i)
-      for (int64_t e = 0; e < experts_of(pairings_.all[i]); ++e)
+      for (int64_t e = 0; e < pairings_.all[i].experts(); ++e)
         if (!settled(i, e)) out.insert({i, e});
     return out;
   }
@@ -56,7 +49,7 @@ class OpenPairs {
     if (packed && !(p.key.projection == Projection::up && p.shares_packed_a)) report_.factors += 2;
     const uint8_t a = bits_.of(i, e, Side::A), b = bits_.of(i, e, Side::B);
     if (packed != source) return one_sided(p, e, packed, a, b);
-    const bool equal_scales = scale_ratio(p, e) == 1;
+    const bool equal_scales = p.scale_ratio(e) == 1;
     const bool folded = fold_ && !equal_scales && (b & kAnyFold) != 0;
     if ((a & kSame) == 0 || !(folded || (equal_scales && (b & kSame) != 0))) return false;
     ++report_.same_bits;
@@ -77,23 +70,22 @@ class OpenPairs {
 
   bool is_cast(const Pairing& p, int64_t e) const {
     for (const Side side : {Side::A, Side::B}) {
-      const StridedBlock *to = p.packed->side(side).block_of(e),
-                         *from = p.source->side(side).block_of(e);
+      const StridedBlock *to = block_of(p.packed, side, e), *from = block_of(p.source, side, e);
       if (to != nullptr && from != nullptr &&
-          packed_.tensors[to->tensor].dtype != source_.tensors[from->tensor].dtype)
+          pairings_.packed.tensors[to->tensor].dtype !=
+              pairings_.source.tensors[from->tensor].dtype)
         return true;
     }
     return false;
   }
 
-  const Table &packed_, &source_;
   const Pairings& pairings_;
   const BitPass& bits_;
   const bool fold_;
   Report& report_;
 };
 
-// ---- what is no factor ----
+// ---- what is not a factor ----
 
 constexpr int64_t kChunk = 1 << 18;  // elements; a multiple of every granule
 
@@ -160,11 +152,11 @@ void add(std::vector<Fault>& out, Mistake mistake, const std::string& name, std:
   ++at->pairs;
 }
 
-// What is no low-rank factor (embedding factors, saved modules, biases, magnitudes) must be there
-// under its name, with its shape and its values, cast where the packed type is another. With the
-// base model's `spec` (null: not known, or nothing may be left out) one thing need not be there:
-// the frozen weight that PEFT saves beside the factors of an embedding, MODULE.base_layer.weight,
-// where its dims are the base's own.
+// What is not a low-rank factor (embedding factors, saved modules, biases, magnitudes) must be
+// there under its name, with its shape and its values, cast where the packed type is another. With
+// the base model's `spec` (null: not known, or nothing may be left out) one thing need not be
+// there: the frozen weight that PEFT saves beside the factors of an embedding,
+// MODULE.base_layer.weight, where its dims are the base's own.
 std::vector<Fault> compare_extras(const Table& packed, const Table& source, const ModelSpec* spec) {
   std::vector<Fault> out;
   for (const auto& [name, index] : source.extras) {
@@ -196,20 +188,17 @@ Report check_packed(const AdapterInput& packed_in, const AdapterInput& source_in
   PassOptions pass;
   pass.threads = options.threads;
   pass.window = options.window;
-  const BitPass bits = compare_bits(packed, source, pairings, pass);
+  const BitPass bits = compare_bits(pairings, pass);
 
   Report out;
-  out.elements = bits.elements;
-  out.bytes = bits.bytes;
-  std::set<PairId> open = OpenPairs(packed, source, pairings, bits, options.fitted, out).find();
+  std::set<PairId> open = OpenPairs(pairings, bits, options.fitted, out).find();
   if (options.products && !open.empty()) {
-    const ProductPass products = compare_products(packed, source, pairings, bits, open, pass);
-    out.bytes += products.bytes;
-    out.same_product = static_cast<int64_t>(products.equal.size());
-    for (const PairId& pair : products.equal) open.erase(pair);
+    const std::set<PairId> equal = compare_products(pairings, bits, open, pass);
+    out.same_product = static_cast<int64_t>(equal.size());
+    for (const PairId& pair : equal) open.erase(pair);
   }
   out.different = static_cast<int64_t>(open.size());
-  if (!open.empty()) out.faults = diagnose(packed, source, pairings, bits, open, options.rounding);
+  if (!open.empty()) out.faults = diagnose(pairings, bits, open, options.rounding);
   out.factors += static_cast<int64_t>(packed.extras.size());
   const ModelSpec* may_leave = options.fitted ? options.spec : nullptr;
   for (Fault& fault : compare_extras(packed, source, may_leave))

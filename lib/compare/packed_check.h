@@ -14,7 +14,7 @@ namespace moelora::packed {
 
 // Whether a packed adapter says what the adapter it was made from says, whatever layouts both are
 // in. Nothing here comes from lib/adapter (tests/layering_test.cmake): names, configs, index maps,
-// casts and scales are read and worked out a second time, so that a mistake of the converter is not
+// casts and scales are read and computed a second time, so that a mistake of the converter is not
 // made again by its check.
 //
 // Three layers, each only for the pairs that the one before leaves open:
@@ -45,8 +45,6 @@ struct CheckOptions {
 
 struct Report {
   int64_t factors = 0;        // of the packed adapter: one A or B of one expert, gate_up as one
-  uint64_t elements = 0;      // of the packed one
-  uint64_t bytes = 0;         // read, of both
   int64_t same_bits = 0;      // pairs found by L0 to be the source's
   int64_t folded = 0;         // of these, with the scale folded into B
   int64_t cast = 0;           // of these, with elements of another type

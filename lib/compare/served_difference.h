@@ -17,7 +17,7 @@ namespace moelora {
 struct ServedDelta {
   DeltaKey key;  // dense modules as the base's memory form spells them
   // Every element of the served factors is the meant one but for its own roundings, and they cover
-  // the delta: then nothing else is worked out, and the norms are 0.
+  // the delta: then nothing else is computed, and the norms are 0.
   bool same = false;
   double meant = 0, served = 0;  // |m|, |sum j|
   double apart = 0;              // |sum j - m|; not finite where the server's values are not

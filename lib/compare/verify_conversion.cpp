@@ -1,23 +1,14 @@
 #include "lib/compare/verify_conversion.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 
 #include "lib/base/error.h"
-#include "lib/compare/packed_check.h"
 #include "lib/io/weights.h"
 
 namespace moelora {
 namespace {
-
-packed::Reading reading_of(const Adapter& adapter) {
-  packed::Reading out;
-  if (!adapter.stacked) return out;
-  out.expert_major = adapter.stacked->b_order == BOrder::expert_major;
-  out.swapped = adapter.stacked->roles == Roles::swapped;
-  return out;
-}
 
 bool names(const std::vector<LeftOut>& parts, const std::string& module) {
   for (const LeftOut& part : parts)
@@ -46,6 +37,14 @@ void check_faults(const std::string& where, std::vector<packed::Fault> faults,
 }
 
 }  // namespace
+
+packed::Reading reading_of(const Adapter& adapter) {
+  packed::Reading out;
+  if (!adapter.stacked) return out;
+  out.expert_major = adapter.stacked->b_order == BOrder::expert_major;
+  out.swapped = adapter.stacked->roles == Roles::swapped;
+  return out;
+}
 
 Verifier packed_verifier(std::string in, int threads) {
   return [in = std::move(in), threads](const Conversion& c, const AdapterFiles& written) {

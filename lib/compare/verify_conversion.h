@@ -3,8 +3,12 @@
 #include <string>
 
 #include "lib/adapter/convert.h"
+#include "lib/compare/packed_check.h"
 
 namespace moelora {
+
+// How the stacked pairs of an adapter were read, for the packed check.
+packed::Reading reading_of(const Adapter& adapter);
 
 // The packed check (packed_check.h) as a Verifier: the written files against those at `in`, which
 // are opened and read anew, so that nothing of the conversion is taken for granted but how `in`

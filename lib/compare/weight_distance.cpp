@@ -1,6 +1,6 @@
 #include "lib/compare/weight_distance.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>
@@ -121,7 +121,7 @@ namespace {
 
 bool differs(const Distance& d, double tolerance) { return !(d.relative() <= tolerance); }
 
-// The layers in which something differs; -1 for what is no routed expert.
+// The layers in which something differs; -1 for what is not a routed expert.
 std::set<int> differing_layers(const WeightDiff& diff, double tolerance) {
   std::set<int> out;
   for (const Distance& d : diff.pairs)
@@ -169,7 +169,7 @@ std::optional<SameUpTo> one_scale(const WeightDiff& diff, double tolerance) {
 }
 
 // Experts by the norms of their deltas: a permutation keeps the norms and exchanges the experts.
-// Returns for each expert of A the one of B, empty where the norms do not tell.
+// Returns for each expert of A the one of B, -1 where the norms do not show it.
 std::vector<int64_t> match_experts(const WeightDiff& diff, int layer) {
   std::map<std::string, std::map<int64_t, std::pair<double, double>>> norms;
   int64_t experts = 0;

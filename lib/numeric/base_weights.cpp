@@ -1,6 +1,6 @@
 #include "lib/numeric/base_weights.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>

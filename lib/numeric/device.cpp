@@ -1,7 +1,7 @@
 #include "lib/numeric/device.h"
 
 #include <dlfcn.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -41,7 +41,7 @@ void* open_module(const std::string& module) {
 const kernels::Api& module_api(const std::string& module) {
   using GetApi = const kernels::Api* (*)() noexcept;
   const auto get = reinterpret_cast<GetApi>(dlsym(open_module(module), "moelora_cuda_api"));
-  if (get == nullptr) throw Error("cuda", "the CUDA module is none of moelora's");
+  if (get == nullptr) throw Error("cuda", "the CUDA module is not one of moelora's");
   const kernels::Api* api = get();
   if (api->version != kernels::kVersion)
     throw Error("cuda", fmt::format("the CUDA module has version {}, expected {}", api->version,

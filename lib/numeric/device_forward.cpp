@@ -1,8 +1,9 @@
 #include "lib/numeric/device_forward.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
+#include <functional>
 #include <mutex>
 
 #include "lib/base/cast.h"
@@ -17,20 +18,11 @@ kernels::Projection index_of(Projection p) {
                                : kernels::kDown;
 }
 
+// Both are numbered alike.
 kernels::Activation activation_of(Activation a) {
-  switch (a) {
-    case Activation::silu:
-      return kernels::Activation::silu;
-    case Activation::gelu:
-      return kernels::Activation::gelu;
-    case Activation::gelu_tanh:
-      return kernels::Activation::gelu_tanh;
-    case Activation::relu2:
-      return kernels::Activation::relu2;
-    case Activation::gpt_oss_swiglu:
-      break;
-  }
-  return kernels::Activation::gpt_oss_swiglu;
+  static_assert(static_cast<int>(Activation::gpt_oss_swiglu) ==
+                static_cast<int>(kernels::Activation::gpt_oss_swiglu));
+  return static_cast<kernels::Activation>(a);
 }
 
 bool shares_a(const MoeLayer& layer, const LayerLora& lora) {
@@ -83,9 +75,8 @@ class HostExpert {
  public:
   HostExpert(const MoeLayer& layer, const MoeWeights& weights, const kernels::LayerShape& shape,
              int64_t expert) {
-    std::vector<Projection> all = layer.inner();
-    all.push_back(Projection::down);
-    for (const Projection p : all) take(layer, weights, p, shape.rank[index_of(p)], expert);
+    for (const Projection p : layer.projections())
+      take(layer, weights, p, shape.rank[index_of(p)], expert);
   }
   const kernels::ExpertData& data() const { return data_; }
 
@@ -202,9 +193,7 @@ std::vector<float> DeviceBatch::out() const {
 MoeStages<float> DeviceBatch::stages() const {
   const MoeLayer& layer = layer_.layer();
   MoeStages<float> out;
-  std::vector<Projection> all = layer.inner();
-  all.push_back(Projection::down);
-  for (const Projection p : all) {
+  for (const Projection p : layer.projections()) {
     ProjectionStages<float>& to = out.projections[p];
     to.base = read(kernels::Stage::base, p, pairs_, layer.out_dim(p));
     if (layer_.rank(p) == 0) continue;
@@ -247,50 +236,16 @@ bool shrink(DevicePlan& plan, bool weights) {
   return true;
 }
 
-void add(const std::vector<float>& from, size_t first, std::vector<float>& to) {
-  for (size_t i = 0; i < from.size(); ++i) to[first + i] += from[i];
+// Adds the stages of `part` of all `rows` rows, from row `first` on. Windows of experts and of
+// tokens add up: rows of choices outside are zero.
+void add_rows(const std::vector<float>& part, int64_t part_rows, int64_t first, int64_t rows,
+              std::vector<float>& to) {
+  if (part.empty()) return;
+  const int64_t columns = static_cast<int64_t>(part.size()) / part_rows;
+  to.resize(static_cast<size_t>(rows * columns));
+  std::transform(part.begin(), part.end(), to.begin() + first * columns,
+                 to.begin() + first * columns, std::plus<>());
 }
-
-// Windows of experts and of tokens add up: rows of choices outside are zero.
-class Sum {
- public:
-  Sum(const MoeLayer& layer, const Routing& routing) : layer_(layer), routing_(routing) {}
-
-  void add_out(const std::vector<float>& part, int64_t token) {
-    grow_and_add(part, token, routing_.tokens * layer_.width, layer_.width, stages.out);
-  }
-
-  void add_stages(const MoeStages<float>& part, int64_t token) {
-    const int64_t pair = token * routing_.top_k;
-    grow_and_add(part.input, pair, layer_.width, stages.input);
-    grow_and_add(part.hidden, pair, layer_.intermediate, stages.hidden);
-    for (const auto& [p, from] : part.projections) {
-      ProjectionStages<float>& to = stages.projections[p];
-      const int64_t part_pairs = static_cast<int64_t>(from.base.size()) / layer_.out_dim(p);
-      grow_and_add(from.base, pair, layer_.out_dim(p), to.base);
-      grow_and_add(from.delta, pair, layer_.out_dim(p), to.delta);
-      if (!from.rank.empty())
-        grow_and_add(from.rank, pair, static_cast<int64_t>(from.rank.size()) / part_pairs, to.rank);
-    }
-  }
-
-  MoeStages<float> stages;
-
- private:
-  void grow_and_add(const std::vector<float>& part, int64_t row, int64_t columns,
-                    std::vector<float>& to) {
-    grow_and_add(part, row, routing_.pairs() * columns, columns, to);
-  }
-  static void grow_and_add(const std::vector<float>& part, int64_t row, int64_t size,
-                           int64_t columns, std::vector<float>& to) {
-    if (part.empty()) return;
-    to.resize(static_cast<size_t>(size));
-    add(part, static_cast<size_t>(row * columns), to);
-  }
-
-  const MoeLayer& layer_;
-  const Routing& routing_;
-};
 
 class PlannedRun {
  public:
@@ -304,9 +259,8 @@ class PlannedRun {
         options_(options) {}
 
   // Throws DeviceMemoryError; weights_did_not_fit says at what.
-  MoeStages<float> run(const DevicePlan& plan, bool keep_stages) {
-    Sum sum(layer_, routing_);
-    sum.stages.out.resize(x_.size());
+  MoeStages<float> run(const DevicePlan& plan) {
+    MoeStages<float> sum;
     for (int64_t first = 0; first < layer_.experts; first += plan.experts) {
       weights_did_not_fit = true;
       const DeviceLayer on_card(device_, layer_, weights_,
@@ -314,24 +268,35 @@ class PlannedRun {
                                 options_.threads);
       weights_did_not_fit = false;
       for (int64_t token = 0; token < routing_.tokens; token += plan.tokens)
-        run_tokens(on_card, plan, token, keep_stages, sum);
+        run_tokens(on_card, plan, token, sum);
     }
-    return std::move(sum.stages);
+    return sum;
   }
 
   bool weights_did_not_fit = false;
 
  private:
   void run_tokens(const DeviceLayer& on_card, const DevicePlan& plan, int64_t token,
-                  bool keep_stages, Sum& sum) const {
+                  MoeStages<float>& sum) const {
     const int64_t count = std::min(plan.tokens, routing_.tokens - token);
     const auto rows = x_.subspan(static_cast<size_t>(token * layer_.width),
                                  static_cast<size_t>(count * layer_.width));
-    const kernels::Plan how = {plan.path, options_.streams, false, options_.keep_delta};
-    DeviceBatch batch(on_card, routing_.part(token, count), rows, how);
+    const Routing chosen = routing_.part(token, count);
+    DeviceBatch batch(on_card, chosen, rows,
+                      {.path = plan.path, .keep_delta = options_.keep_delta});
     batch.run();
-    if (keep_stages) sum.add_stages(batch.stages(), token);
-    sum.add_out(batch.out(), token);
+    const MoeStages<float> part = batch.stages();
+    const auto add = [&](const std::vector<float>& from, std::vector<float>& to) {
+      add_rows(from, chosen.pairs(), token * routing_.top_k, routing_.pairs(), to);
+    };
+    add(part.input, sum.input);
+    add(part.hidden, sum.hidden);
+    add_rows(part.out, count, token, routing_.tokens, sum.out);
+    for (const auto& [p, stages] : part.projections) {
+      add(stages.base, sum.projections[p].base);
+      add(stages.rank, sum.projections[p].rank);
+      add(stages.delta, sum.projections[p].delta);
+    }
   }
 
   Device& device_;
@@ -381,20 +346,15 @@ DevicePlan first_plan(const MoeLayer& layer, const Routing& routing,
           std::max<int64_t>(1, routing.tokens)};
 }
 
-std::vector<float> forward_device(Device& device, const MoeLayer& layer, const MoeWeights& weights,
-                                  const Routing& routing, std::span<const float> x,
-                                  const DeviceForwardOptions& options, MoeStages<float>* stages,
-                                  DevicePlan* used) {
+DeviceForward forward_device(Device& device, const MoeLayer& layer, const MoeWeights& weights,
+                             const Routing& routing, std::span<const float> x,
+                             const DeviceForwardOptions& options) {
   check_routing(routing, layer, "routing");
   DevicePlan plan = first_plan(layer, routing, options);
   PlannedRun run(device, layer, weights, routing, x, options);
   for (;;) {
     try {
-      MoeStages<float> result = run.run(plan, stages != nullptr);
-      if (used != nullptr) *used = plan;
-      std::vector<float> out = result.out;
-      if (stages != nullptr) *stages = std::move(result);
-      return out;
+      return {run.run(plan), plan};
     } catch (const DeviceMemoryError&) {
       if (!shrink(plan, run.weights_did_not_fit)) throw;
     }

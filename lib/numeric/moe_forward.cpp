@@ -1,10 +1,12 @@
 #include "lib/numeric/moe_forward.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
+
+#include <optional>
 
 #include "lib/adapter/gate_up.h"
-#include "lib/base/cast.h"
 #include "lib/base/error.h"
+#include "lib/numeric/expert_linear.h"
 
 namespace moelora {
 namespace {
@@ -14,10 +16,15 @@ double number(const Json& config, std::string_view key, double otherwise) {
   return found != nullptr && found->is_number() ? found->as_double() : otherwise;
 }
 
-Tensor in_bf16(const Tensor& tensor) {
-  if (tensor.rank() == 0) return tensor;  // an expert without LoRA
-  return tensor.map_sources(DType::BF16,
-                            [](const SourcePtr& s) { return cast_source(s, DType::BF16); });
+// By the name that configs (hidden_act) and family files use; nullopt for others.
+std::optional<Activation> activation_from_name(std::string_view name) {
+  static const std::map<std::string_view, Activation> known = {
+      {"silu", Activation::silu},           {"swish", Activation::silu},
+      {"gelu", Activation::gelu},           {"gelu_new", Activation::gelu_tanh},
+      {"gelu_tanh", Activation::gelu_tanh}, {"gelu_pytorch_tanh", Activation::gelu_tanh},
+      {"relu2", Activation::relu2},         {"gpt_oss_swiglu", Activation::gpt_oss_swiglu}};
+  const auto found = known.find(name);
+  return found == known.end() ? std::nullopt : std::optional(found->second);
 }
 
 struct Place {
@@ -54,25 +61,17 @@ void check_pair(const Place& place, const ExpertPair& pair, const MoeLayer& laye
     check_shape(place, "lora_B", pair.b.at(e), {layer.out_dim(place.projection), rank});
 }
 
-void round_all(std::vector<Tensor>& tensors) {
-  for (Tensor& tensor : tensors) tensor = in_bf16(tensor);
-}
-
 }  // namespace
-
-std::optional<Activation> activation_from_name(std::string_view name) {
-  static const std::map<std::string_view, Activation> known = {
-      {"silu", Activation::silu},           {"swish", Activation::silu},
-      {"gelu", Activation::gelu},           {"gelu_new", Activation::gelu_tanh},
-      {"gelu_tanh", Activation::gelu_tanh}, {"gelu_pytorch_tanh", Activation::gelu_tanh},
-      {"relu2", Activation::relu2},         {"gpt_oss_swiglu", Activation::gpt_oss_swiglu}};
-  const auto found = known.find(name);
-  return found == known.end() ? std::nullopt : std::optional(found->second);
-}
 
 std::vector<Projection> MoeLayer::inner() const {
   if (gated) return {Projection::gate, Projection::up};
   return {Projection::up};
+}
+
+std::vector<Projection> MoeLayer::projections() const {
+  std::vector<Projection> out = inner();
+  out.push_back(Projection::down);
+  return out;
 }
 
 MoeLayer moe_layer(const ModelSpec& spec, const Json& config) {
@@ -123,9 +122,7 @@ LayerLora layer_lora(const Adapter& adapter, int layer) {
 }
 
 void check_weights(const MoeWeights& weights, const MoeLayer& layer) {
-  std::vector<Projection> all = layer.inner();
-  all.push_back(Projection::down);
-  for (const Projection p : all) {
+  for (const Projection p : layer.projections()) {
     const auto base = weights.base.weights.find(p);
     const auto lora = weights.lora.find(p);
     for (int64_t e = 0; e < layer.experts; ++e) {
@@ -140,17 +137,6 @@ void check_weights(const MoeWeights& weights, const MoeLayer& layer) {
       if (lora != weights.lora.end()) check_pair(place, lora->second, layer);
     }
   }
-}
-
-MoeWeights in_bf16(const MoeWeights& weights) {
-  MoeWeights out = weights;
-  for (auto& entry : out.base.weights) round_all(entry.second);
-  for (auto& entry : out.base.biases) round_all(entry.second);
-  for (auto& entry : out.lora) {
-    round_all(entry.second.a.parts);
-    round_all(entry.second.b.parts);
-  }
-  return out;
 }
 
 Routing Routing::part(int64_t first, int64_t count) const {
@@ -186,5 +172,106 @@ std::vector<ExpertGroup> group_by_expert(const Routing& routing) {
   for (auto& [expert, rows] : pairs) out.push_back({expert, std::move(rows)});
   return out;
 }
+
+// ---- the layer on the CPU ----
+
+namespace {
+
+template <class T>
+class Forward {
+ public:
+  Forward(const MoeLayer& layer, const MoeWeights& weights, const Routing& routing, int threads)
+      : layer_(layer),
+        weights_(weights),
+        routing_(routing),
+        groups_(group_by_expert(routing)),
+        threads_(threads) {}
+
+  MoeStages<T> run(std::span<const T> x) const {
+    MoeStages<T> out;
+    out.input = pair_inputs(layer_, routing_, x);
+    for (const Projection p : layer_.inner()) out.projections[p] = linear(p, out.input);
+    const std::vector<T> up = total(out, Projection::up);
+    const std::vector<T> gate = layer_.gated ? total(out, Projection::gate) : up;
+    out.hidden.resize(up.size());
+    std::transform(gate.begin(), gate.end(), up.begin(), out.hidden.begin(),
+                   [&](T g, T u) { return activate(layer_, g, u); });
+    out.projections[Projection::down] = linear(Projection::down, out.hidden);
+    out.out = combine_pairs<T>(layer_, routing_, total(out, Projection::down));
+    return out;
+  }
+
+ private:
+  ProjectionStages<T> linear(Projection p, std::span<const T> in) const {
+    const ExpertLinear<T> stage(weights_, groups_, p, routing_.pairs(), threads_);
+    ProjectionStages<T> out{stage.base(in).value, stage.rank(in).value, {}};
+    if (stage.rank() > 0) out.delta = stage.delta(out.rank).value;
+    return out;
+  }
+
+  static std::vector<T> total(const MoeStages<T>& stages, Projection p) {
+    const ProjectionStages<T>& s = stages.projections.at(p);
+    std::vector<T> out = s.base;
+    for (size_t i = 0; i < s.delta.size(); ++i) out[i] += s.delta[i];
+    return out;
+  }
+
+  const MoeLayer& layer_;
+  const MoeWeights& weights_;
+  const Routing& routing_;
+  std::vector<ExpertGroup> groups_;
+  int threads_;
+};
+
+}  // namespace
+
+template <class T>
+MoeStages<T> forward_cpu(const MoeLayer& layer, const MoeWeights& weights, const Routing& routing,
+                         std::span<const T> x, int threads) {
+  check_weights(weights, layer);
+  check_routing(routing, layer, "routing");
+  if (static_cast<int64_t>(x.size()) != routing.tokens * layer.width)
+    throw Error("x", fmt::format("has {} values, expected {} tokens of width {}", x.size(),
+                                 routing.tokens, layer.width));
+  return Forward<T>(layer, weights, routing, threads).run(x);
+}
+
+template <class T>
+std::vector<T> pair_inputs(const MoeLayer& layer, const Routing& routing, std::span<const T> x) {
+  std::vector<T> out(static_cast<size_t>(routing.pairs() * layer.width));
+  for (int64_t p = 0; p < routing.pairs(); ++p) {
+    const auto at = static_cast<size_t>(p);
+    if (routing.experts[at] < 0) continue;
+    const T weight = layer.router_weight == RouterWeight::input ? T{routing.weights[at]} : T{1};
+    const T* from = x.data() + p / routing.top_k * layer.width;
+    std::transform(from, from + layer.width, out.data() + p * layer.width,
+                   [&](T value) { return weight * value; });
+  }
+  return out;
+}
+
+template <class T>
+std::vector<T> combine_pairs(const MoeLayer& layer, const Routing& routing,
+                             std::span<const T> down) {
+  std::vector<T> out(static_cast<size_t>(routing.tokens * layer.width));
+  for (int64_t p = 0; p < routing.pairs(); ++p) {
+    const auto at = static_cast<size_t>(p);
+    if (routing.experts[at] < 0) continue;
+    const T weight = layer.router_weight == RouterWeight::output ? T{routing.weights[at]} : T{1};
+    T* to = out.data() + p / routing.top_k * layer.width;
+    const T* from = down.data() + p * layer.width;
+    for (int64_t c = 0; c < layer.width; ++c) to[c] += weight * from[c];
+  }
+  for (T& value : out) value *= static_cast<T>(layer.routed_scaling);
+  return out;
+}
+
+template MoeStages<float> forward_cpu(const MoeLayer&, const MoeWeights&, const Routing&,
+                                      std::span<const float>, int);
+template MoeStages<double> forward_cpu(const MoeLayer&, const MoeWeights&, const Routing&,
+                                       std::span<const double>, int);
+template std::vector<double> pair_inputs(const MoeLayer&, const Routing&, std::span<const double>);
+template std::vector<double> combine_pairs(const MoeLayer&, const Routing&,
+                                           std::span<const double>);
 
 }  // namespace moelora

@@ -1,9 +1,12 @@
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <map>
-#include <optional>
+#include <numbers>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -41,9 +44,6 @@ enum class Activation : uint8_t {
   gpt_oss_swiglu,  // h = g / (1 + exp(-alpha g)) * (u + 1)
 };
 
-// By the name that configs (hidden_act) and family files use; nullopt for others.
-std::optional<Activation> activation_from_name(std::string_view name);
-
 enum class RouterWeight : uint8_t { output, input };
 
 struct MoeLayer {
@@ -58,7 +58,8 @@ struct MoeLayer {
 
   int64_t out_dim(Projection p) const { return p == Projection::down ? width : intermediate; }
   int64_t in_dim(Projection p) const { return p == Projection::down ? intermediate : width; }
-  std::vector<Projection> inner() const;  // {gate, up}, or {up} where experts are not gated
+  std::vector<Projection> inner() const;        // {gate, up}, or {up} where experts are not gated
+  std::vector<Projection> projections() const;  // inner() and down
 };
 
 // The routed experts of a base model. `config` is its config.json: swiglu_limit (gpt-oss: 7 where
@@ -87,10 +88,6 @@ struct MoeWeights {
 // Throws Error that names the expert and the projection unless every matrix, bias and factor has
 // the shape that the layer says, and both factors of an expert the same rank.
 void check_weights(const MoeWeights& weights, const MoeLayer& layer);
-
-// The same with every matrix and bias in BF16, rounded to nearest even: what a server that runs in
-// BF16 holds, but with the scale still apart from B.
-MoeWeights in_bf16(const MoeWeights& weights);
 
 // Which experts each token chose, and with what weight; both [T, K], row-major. Expert -1 is no
 // choice (a server's padding, an expert of another rank) and adds nothing.
@@ -129,6 +126,54 @@ struct MoeStages {
   std::vector<T> hidden;  // [pairs, I]: h
   std::vector<T> out;     // [T, H]: y
 };
+
+// The layer in T, float or double, with every intermediate result; double is what everything else
+// is measured with. x [T, H] row-major. Beside the results each thread (0: all cores) holds one
+// expert's matrix as stored. The result does not depend on `threads`. Throws Error when sizes or
+// the routing do not fit, or weights cannot be read.
+template <class T>
+MoeStages<T> forward_cpu(const MoeLayer& layer, const MoeWeights& weights, const Routing& routing,
+                         std::span<const T> x, int threads = 0);
+
+extern template MoeStages<float> forward_cpu(const MoeLayer&, const MoeWeights&, const Routing&,
+                                             std::span<const float>, int);
+extern template MoeStages<double> forward_cpu(const MoeLayer&, const MoeWeights&, const Routing&,
+                                              std::span<const double>, int);
+
+// The stages that are not matrix products, each from given inputs.
+
+// x_p of all pairs: [pairs, H].
+template <class T>
+std::vector<T> pair_inputs(const MoeLayer& layer, const Routing& routing, std::span<const T> x);
+
+// h of one neuron from its gate and up sums (moe_forward.h). Not gated: `gate` is not looked at.
+template <class T>
+T activate(const MoeLayer& layer, T gate, T up) {
+  const auto limit = static_cast<T>(layer.limit);
+  T g = layer.gated ? std::min(gate, limit) : up;
+  const T u = layer.gated ? std::clamp(up, -limit, limit) : T{1};
+  switch (layer.activation) {
+    case Activation::silu:
+      return g / (1 + std::exp(-g)) * u;
+    case Activation::gelu:
+      return g / 2 * (1 + std::erf(g / std::numbers::sqrt2_v<T>)) * u;
+    case Activation::gelu_tanh: {
+      const T slope = std::numbers::sqrt2_v<T> * std::numbers::inv_sqrtpi_v<T>;  // sqrt(2 / pi)
+      return g / 2 * (1 + std::tanh(slope * (g + static_cast<T>(0.044715) * g * g * g))) * u;
+    }
+    case Activation::relu2:
+      g = std::max(g, T{0});
+      return g * g * u;
+    case Activation::gpt_oss_swiglu:
+      break;
+  }
+  return g / (1 + std::exp(-static_cast<T>(layer.alpha) * g)) * (u + 1);
+}
+
+// y: [T, H] from d [pairs, H].
+template <class T>
+std::vector<T> combine_pairs(const MoeLayer& layer, const Routing& routing,
+                             std::span<const T> down);
 
 // Where an implementation that sums in float rounds to BF16 on its way.
 struct StageRounding {

@@ -10,7 +10,7 @@
 
 #include "lib/check/run_rules.h"
 #include "lib/model/base_model.h"
-#include "lib/numeric/stats/value_scan.h"
+#include "lib/numeric/stats/value_stats.h"
 
 namespace {
 

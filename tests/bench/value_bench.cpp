@@ -19,7 +19,7 @@
 #include "lib/base/error.h"
 #include "lib/io/tensor_writer.h"
 #include "lib/io/weights.h"
-#include "lib/numeric/stats/value_scan.h"
+#include "lib/numeric/stats/value_stats.h"
 
 using namespace moelora;
 namespace fs = std::filesystem;

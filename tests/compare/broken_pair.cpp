@@ -12,7 +12,7 @@ BrokenPair sound_pair(const std::string& layout, const MadeOptions& made, const 
   out.base = made_base(family, dims);
   out.source = made_experts(out.base.spec, made);
   out.packed = converted(out.source, out.base, layout);
-  REQUIRE(judged(out, false).sound());
+  REQUIRE(checked(out, false).sound());
   return out;
 }
 
@@ -28,16 +28,16 @@ Dims square() {
   return out;
 }
 
-packed::Report judged(const BrokenPair& pair, bool products) {
-  return judged(pair.packed, pair.source, &pair.base.spec, products);
+packed::Report checked(const BrokenPair& pair, bool products) {
+  return checked(pair.packed, pair.source, &pair.base.spec, products);
 }
 
 void check_named(const BrokenPair& c, const std::string& name) {
   CAPTURE(name);
-  const packed::Report bits = judged(c, false);
+  const packed::Report bits = checked(c, false);
   CHECK(bits.different > 0);
   CHECK(!bits.faults.empty());
-  const packed::Report all = judged(c);
+  const packed::Report all = checked(c);
   REQUIRE(!all.faults.empty());
   INFO(all.faults.front().text());
   CHECK(fault_names(all) == std::vector<std::string>{name});

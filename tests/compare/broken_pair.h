@@ -22,7 +22,7 @@ BrokenPair sound_pair(const std::string& layout, const MadeOptions& made = {},
 MadeOptions one_a();  // gate and up share their A
 Dims square();        // H == I
 
-packed::Report judged(const BrokenPair& pair, bool products = true);
+packed::Report checked(const BrokenPair& pair, bool products = true);
 
 // Caught by bits alone, caught with products too, and named so and in no other way.
 void check_named(const BrokenPair& pair, const std::string& name);

@@ -18,7 +18,7 @@ namespace {
 
 const std::string kData = MOELORA_TEST_DATA;
 
-LayerCase square_case() {  // H == I: shapes tell no role
+LayerCase square_case() {  // H == I: shapes do not show the roles
   LayerCase c;
   c.experts = 12, c.width = c.intermediate = 48, c.rank = c.down_rank = 3;
   return c;
@@ -165,7 +165,7 @@ TEST_CASE("What one of the two does not have counts whole") {
               Projection::up, {4});
 }
 
-TEST_CASE("Values that are no numbers are differences, not matches") {
+TEST_CASE("NaNs are differences, not matches") {
   check_found(after([](Adapter& a) {
                 Tensor& b = pair_of(a, Projection::gate).b.parts[2];
                 b = changed(b, [](std::vector<float>& values) {

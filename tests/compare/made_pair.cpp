@@ -116,8 +116,8 @@ Held converted(const Held& source, const BaseModel& base, const std::string& to,
   return out;
 }
 
-packed::Report judged(const Held& packed, const Held& source, const ModelSpec* spec, bool products,
-                      const packed::Reading& reading) {
+packed::Report checked(const Held& packed, const Held& source, const ModelSpec* spec, bool products,
+                       const packed::Reading& reading) {
   packed::CheckOptions options;
   options.spec = spec;
   options.threads = 1;

@@ -39,8 +39,8 @@ Held made_experts(const ModelSpec& spec, const MadeOptions& options = {});
 Held converted(const Held& source, const BaseModel& base, const std::string& to,
                const LayoutWriteOptions& form = {}, std::optional<DType> dtype = {});
 
-packed::Report judged(const Held& packed, const Held& source, const ModelSpec* spec,
-                      bool products = true, const packed::Reading& reading = {});
+packed::Report checked(const Held& packed, const Held& source, const ModelSpec* spec,
+                       bool products = true, const packed::Reading& reading = {});
 
 // Names of the faults, the first to concern most pairs.
 std::vector<std::string> fault_names(const packed::Report& report);

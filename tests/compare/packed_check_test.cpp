@@ -38,11 +38,11 @@ TEST_CASE("every layout of one adapter says what the adapter says, by its bits")
           CAPTURE(same_a);
           CAPTURE(shared_outer);
           const Held packed = converted(source, base, layout);
-          const packed::Report report = judged(packed, source, &base.spec, false);
+          const packed::Report report = checked(packed, source, &base.spec, false);
           CHECK(fault_names(report) == std::vector<std::string>{});
           CHECK(report.different == 0);
           CHECK(report.factors > 0);
-          CHECK(judged(source, packed, &base.spec).sound());
+          CHECK(checked(source, packed, &base.spec).sound());
         }
       }
 }
@@ -165,7 +165,7 @@ TEST_CASE("a scale folded into lora_B is found, however it was rounded") {
       tensor = bf16_tensor(tensor.shape(), bits);
     }
     packed.config.set("lora_alpha", Json(int64_t{3}));
-    const packed::Report report = judged(packed, source, &base.spec, false);
+    const packed::Report report = checked(packed, source, &base.spec, false);
     CHECK(fault_names(report) == std::vector<std::string>{});
     CHECK(report.folded == report.same_bits);
     CHECK(report.folded > 0);
@@ -195,10 +195,10 @@ TEST_CASE("equal products of other factors are found by the second layer, in bot
       packed.config.set("r", Json(int64_t{6}));
       packed.config.set("lora_alpha", Json(int64_t{12}));  // 12/6 is half of 12/3
     }
-    const packed::Report report = judged(packed, source, &base.spec);
+    const packed::Report report = checked(packed, source, &base.spec);
     CHECK(fault_names(report) == std::vector<std::string>{});
     CHECK(report.same_product == 3 * 12 * 3);
-    CHECK(judged(packed, source, &base.spec, false).different == 3 * 12 * 3);
+    CHECK(checked(packed, source, &base.spec, false).different == 3 * 12 * 3);
   }
 }
 
@@ -209,7 +209,7 @@ TEST_CASE("values that were rounded once more are off by rounding, and said to b
   // To BF16 and back: nobody stated that.
   for (auto& [name, tensor] : packed.tensors)
     tensor = cast_tensors(cast_tensors({{name, tensor}}, DType::BF16), DType::F32).at(name);
-  const packed::Report report = judged(packed, source, &base.spec);
+  const packed::Report report = checked(packed, source, &base.spec);
   REQUIRE(report.faults.size() == 1);
   CHECK(report.faults[0].mistake == Mistake::rounding);
   CHECK(report.faults[0].delta_error < 1e-2);
@@ -223,13 +223,13 @@ TEST_CASE("what only one of them has is a fault unless it is zero") {
   std::erase_if(packed.tensors, [](const auto& entry) {
     return entry.first.find("layers.1.mlp.experts.4.up_proj") != std::string::npos;
   });
-  CHECK(fault_names(judged(packed, source, &base.spec)) == std::vector<std::string>{"missing"});
-  CHECK(fault_names(judged(source, packed, &base.spec)) ==
+  CHECK(fault_names(checked(packed, source, &base.spec)) == std::vector<std::string>{"missing"});
+  CHECK(fault_names(checked(source, packed, &base.spec)) ==
         std::vector<std::string>{"not-in-source"});
   Held zero = source;
   edit(zero, {"layers.1.mlp.experts.4.up_proj.lora_B"},
        [](Values& values, const Shape&) { std::fill(values.begin(), values.end(), 0.0F); });
-  CHECK(judged(packed, zero, &base.spec).sound());
+  CHECK(checked(packed, zero, &base.spec).sound());
 }
 
 TEST_CASE("extras must be there with their values") {
@@ -238,12 +238,12 @@ TEST_CASE("extras must be there with their values") {
   const std::string name = "base_model.model.lm_head.weight";
   source.tensors[name] = Tensor::of_f32({2, 3}, Values{1, 2, 3, 4, 5, 6});
   Held packed = source;
-  CHECK(judged(packed, source, &base.spec).sound());
+  CHECK(checked(packed, source, &base.spec).sound());
   packed.tensors[name] = Tensor::of_f32({2, 3}, Values{1, 2, 3, 4, 5, 7});
-  CHECK(fault_names(judged(packed, source, &base.spec)) == std::vector<std::string>{"unknown"});
+  CHECK(fault_names(checked(packed, source, &base.spec)) == std::vector<std::string>{"unknown"});
   packed.tensors.erase(name);
-  CHECK(fault_names(judged(packed, source, &base.spec)) == std::vector<std::string>{"missing"});
-  CHECK(fault_names(judged(source, packed, &base.spec)) ==
+  CHECK(fault_names(checked(packed, source, &base.spec)) == std::vector<std::string>{"missing"});
+  CHECK(fault_names(checked(source, packed, &base.spec)) ==
         std::vector<std::string>{"not-in-source"});
 }
 
@@ -254,11 +254,11 @@ TEST_CASE("a factor without its other side is compared all the same") {
     std::erase_if(source.tensors, [&](const auto& entry) {
       return entry.first.find("layers.0.mlp.experts.0.up_proj." + side) != std::string::npos;
     });
-    CHECK(judged(source, source, &base.spec, false).sound());
+    CHECK(checked(source, source, &base.spec, false).sound());
     Held packed = source;
     CHECK(edit(packed, {"layers.0.mlp.experts.0.up_proj.lora"},
                [](Values& values, const Shape&) { values[0] += 1; }) == 1);
-    CHECK_FALSE(judged(packed, source, &base.spec, false).sound());
+    CHECK_FALSE(checked(packed, source, &base.spec, false).sound());
   }
 }
 
@@ -280,9 +280,9 @@ TEST_CASE("names that make no sense are refused with the tensor's name") {
   SUBCASE("unequal ranks") {
     packed.tensors[stem + "0.up_proj.lora_A.weight"] = Tensor::of_f32({2, 20}, Values(40, 1));
   }
-  SUBCASE("an expert no model has") {
+  SUBCASE("an expert that no model has") {
     packed.tensors[stem + "99999999.up_proj.lora_A.weight"] =
         Tensor::of_f32({3, 20}, Values(60, 1));
   }
-  CHECK_THROWS_WITH_AS(judged(packed, source, &base.spec), doctest::Contains("layers.0"), Error);
+  CHECK_THROWS_WITH_AS(checked(packed, source, &base.spec), doctest::Contains("layers.0"), Error);
 }

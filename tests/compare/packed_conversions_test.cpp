@@ -134,7 +134,7 @@ TEST_CASE("a thousand random sound conversions raise no alarm") {
       continue;
     }
     INFO(text);
-    const packed::Report report = judged(packed, source, &made.base.spec, false);
+    const packed::Report report = checked(packed, source, &made.base.spec, false);
     for (const packed::Fault& fault : report.faults) FAIL_CHECK(fault.text());
     CHECK(report.factors > 0);
     CHECK(report.different == 0);
@@ -199,7 +199,7 @@ void check_golden(const Golden& golden, const std::string& layout, int& sound) {
   CAPTURE(golden.family);
   CAPTURE(golden.name);
   CAPTURE(layout);
-  const packed::Report there = judged(packed, source, &base.spec, false, reading_of(golden.read));
+  const packed::Report there = checked(packed, source, &base.spec, false, reading_of(golden.read));
   for (const packed::Fault& fault : there.faults) FAIL_CHECK(fault.text());
   packed::CheckOptions check;
   check.spec = &base.spec;  // with products: what was fused block-diagonally has other factors now

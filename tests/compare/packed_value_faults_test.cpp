@@ -53,7 +53,7 @@ TEST_CASE(
   SUBCASE("padded") {
     BrokenPair c = sound_pair("stacked");
     pad(c.packed, 8, [] { return 0.0F; });
-    REQUIRE(judged(c, false).sound());
+    REQUIRE(checked(c, false).sound());
     set(c.packed, "lora_alpha", Json(int64_t{12}));
     check_named(c, "scale-of-padded-rank");
   }
@@ -63,7 +63,7 @@ TEST_CASE("scale-missing: on some projections only") {
   BrokenPair c = sound_pair("stacked");
   scale_values(c.packed, {"gate_proj.lora_B"}, 0.25F);
   check_named(c, "scale-missing");
-  const packed::Report report = judged(c);
+  const packed::Report report = checked(c);
   CHECK(report.faults[0].projections == std::vector<Projection>{Projection::gate});
 }
 
@@ -83,8 +83,8 @@ TEST_CASE("padding: ranks that hold nothing are not zero") {
   }
   SUBCASE("minus zero is the same product and no longer the same bits") {
     pad(c.packed, 8, [] { return -0.0F; });
-    CHECK(judged(c, false).different > 0);
-    CHECK(judged(c).same_product > 0);
+    CHECK(checked(c, false).different > 0);
+    CHECK(checked(c).same_product > 0);
   }
 }
 
@@ -142,7 +142,7 @@ TEST_CASE("dtype-bits, truncated, overflow, flushed: values cast the wrong way")
       });
     edit(c.source, {"experts.", "up_proj.lora_A"}, [](Values&, const Shape&) {});
     c.packed = converted(c.source, c.base, "stacked");
-    REQUIRE(judged(c, false).sound());
+    REQUIRE(checked(c, false).sound());
     edit(c.packed, {"up_proj.lora_A"}, [](Values& values, const Shape&) {
       for (float& v : values)
         if (std::fabs(v) < 1.2e-38F) v = 0;
@@ -214,7 +214,7 @@ TEST_CASE("the sign of one element is seen, and said where it is") {
   edit(c.packed, {"layers.2.", "experts.lora_B"},
        [](Values& values, const Shape&) { values[100] = -values[100]; });
   check_named(c, "few-elements");
-  const packed::Report report = judged(c);
+  const packed::Report report = checked(c);
   CHECK(report.different == 1);
   CHECK(report.faults[0].layers == std::vector<int>{2});
   CHECK(report.faults[0].projections == std::vector<Projection>{Projection::down});
@@ -238,8 +238,8 @@ TEST_CASE("a rank cut off is named, unless it held nothing") {
     for (size_t i = 2; i < values.size(); i += static_cast<size_t>(shape[1])) values[i] = 0;
   });
   c.packed = cut(converted(c.source, c.base, "stacked"));
-  CHECK(judged(c, false).different > 0);
-  CHECK(judged(c).sound());
+  CHECK(checked(c, false).different > 0);
+  CHECK(checked(c).sound());
 }
 
 TEST_CASE("outputs cut off are named") {
@@ -250,5 +250,5 @@ TEST_CASE("outputs cut off are named") {
       tensor = Tensor::of_f32(less.shape(), values_of(less));
     }
   check_named(c, "width");
-  CHECK(judged(c).faults[0].layers == std::vector<int>{1});
+  CHECK(checked(c).faults[0].layers == std::vector<int>{1});
 }

@@ -159,7 +159,7 @@ TEST_CASE("rounding to the server's type explains what it can, and no more") {
   CHECK(found.rounding < 0.03 * found.meant);
   CHECK_FALSE(found.is_wrong());
   CHECK(measured(wide, {block(a, b, 1.05)}).is_wrong());
-  // BF16 factors and a power of two are held as they are: a hundredth is told.
+  // BF16 factors and a power of two are held as they are: a hundredth is reported.
   const Delta narrow = delta(DType::BF16, 2);
   CHECK(measured(narrow, {block(narrow.a, narrow.b, 2.02)}).is_wrong());
   CHECK_FALSE(measured(narrow, {block(narrow.a, narrow.b, 2 * (1 + 1e-8))}).is_wrong());

@@ -78,8 +78,8 @@ TEST_CASE(
 }
 
 TEST_CASE("the source is read anew, not taken from the conversion") {
-  // A reader and a writer that err alike: the conversion believes that gate is up. Its own round
-  // trip would pass.
+  // A reader and a writer with the same mistake: the conversion believes that gate is up. Its own
+  // round trip would pass.
   Written w;
   TensorMap wrong;
   for (const auto& [name, tensor] : w.conversion.tensors) {

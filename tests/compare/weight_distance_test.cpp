@@ -118,7 +118,7 @@ TEST_CASE("what a converter got wrong is named") {
     CHECK(row_of(Pair{right, wrong}.explain()->mistake).id == "b-order-rank-major");
     CHECK(row_of(Pair{wrong, right}.explain()->mistake).id == "b-order-expert-major");
   }
-  SUBCASE("roles exchanged where shapes cannot tell") {
+  SUBCASE("roles exchanged where shapes do not show it") {
     const Adapter natural =
         load("gpt_oss_square", "peft_params_down_only", {{}, Roles::natural}).adapter;
     const Adapter swapped =

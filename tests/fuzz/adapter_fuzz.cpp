@@ -5,7 +5,7 @@
 #include <sstream>
 
 #include "lib/adapter/convert.h"
-#include "lib/compare/packed_check.h"
+#include "lib/compare/verify_conversion.h"
 #include "lib/model/base_model.h"
 #include "tests/fuzz/adapter_text.h"
 #include "tests/fuzz/fuzz.h"
@@ -44,14 +44,6 @@ Input parse(std::string_view text) {
   std::istringstream lines{std::string(parts.lines)};
   for (std::string line; std::getline(lines, line);) add_line(line, input);
   return input;
-}
-
-packed::Reading reading_of(const Adapter& adapter) {
-  packed::Reading out;
-  if (!adapter.stacked) return out;
-  out.expert_major = adapter.stacked->b_order == BOrder::expert_major;
-  out.swapped = adapter.stacked->roles == Roles::swapped;
-  return out;
 }
 
 // Whether `packed` says what the input says; nullopt where either makes no sense to a reader that

@@ -150,7 +150,7 @@ TEST_CASE("many pairs of little evidence are much evidence") {
   CHECK(joined.certain_wrong == 0);
 }
 
-TEST_CASE("where nothing tells, nothing is certain") {
+TEST_CASE("without evidence, nothing is certain") {
   for (const auto& [experts, rank] : {std::pair(4, 4), std::pair(8, 2), std::pair(128, 16)}) {
     const HitRate rate = hit_rate(made(experts, rank, 0), 400);
     CHECK(rate.certain == 0);
@@ -163,7 +163,7 @@ TEST_CASE("rank components that differ do not pose as experts") {
   svd.component = 1;
   HitRate rate = hit_rate(svd, 200);
   CHECK(rate.percent(rate.unknown) > 90);
-  SUBCASE("nor when both sizes are the same, as lora_A tells") {
+  SUBCASE("nor when both sizes are the same, as lora_A shows") {
     svd.rank = 32;
     svd.rows_fall = true;
     rate = hit_rate(svd, 200);
@@ -246,7 +246,7 @@ TEST_CASE("zero columns that something else explains decide nothing") {
   }
 }
 
-TEST_CASE("what cannot tell is left out") {
+TEST_CASE("pairs that cannot show the order are left out") {
   StackedProfile p = made(32, 8, 0.5).make(1);
   SUBCASE("lora_B is zero") { p.column_is_zero.assign(256, 1); }
   SUBCASE("a value is not finite") { p.finite = false; }
@@ -259,7 +259,7 @@ TEST_CASE("what cannot tell is left out") {
   CHECK(join_b_order_evidence(pairs).grouping == pairs[1].grouping);
 }
 
-TEST_CASE("the evidence is told in words") {
+TEST_CASE("the evidence is described in words") {
   BOrderEvidence e = b_order_evidence(made(128, 16, 0.5).make(1));
   e.grouping = 61.23;
   CHECK(describe(e) ==
@@ -314,9 +314,9 @@ TEST_CASE("tensors that were written in a known order are read so") {
     for (size_t i = 0; i < b.size(); ++i)
       b[i] = normal(random) *
              static_cast<float>(std::sqrt(norms.column_squares[i % (kExperts * kRank)]));
-    const BOrderEvidence e =
-        b_order_evidence(as(DType::BF16, Tensor::of_f32({kExperts * kRank, kIn}, a)),
-                         as(DType::BF16, Tensor::of_f32({kOut, kExperts * kRank}, b)), kExperts);
+    const BOrderEvidence e = b_order_evidence(profile_stacked_pair(
+        as(DType::BF16, Tensor::of_f32({kExperts * kRank, kIn}, a)),
+        as(DType::BF16, Tensor::of_f32({kOut, kExperts * kRank}, b)), kExperts));
     CHECK(e.verdict == order);
     CHECK(e.confidence == Confidence::certain);
   }

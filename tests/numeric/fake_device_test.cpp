@@ -92,23 +92,20 @@ TEST_CASE("With too little memory a smaller plan gives the same result") {
   const Routing routing = made_routing(c, 40);
   const std::vector<double> x = made_tokens(c, 40);
   const std::vector<float> x32(x.begin(), x.end());
-  DevicePlan plan;
   DeviceForwardOptions options;
   options.path = kernels::Path::per_expert;
   forward_device(device, made.layer, made.weights, routing, x32, options);  // makes all 7 lanes
   options.path = kernels::Path::batched;
-  MoeStages<float> whole;
-  const auto y =
-      forward_device(device, made.layer, made.weights, routing, x32, options, &whole, &plan);
-  CHECK(to_string(plan) == "cuBLAS, experts as one batch; at a time: experts 7, tokens 40");
+  const auto [whole, first] =
+      forward_device(device, made.layer, made.weights, routing, x32, options);
+  CHECK(to_string(first) == "cuBLAS, experts as one batch; at a time: experts 7, tokens 40");
 
   constexpr uint64_t lanes = uint64_t{7} << 25;  // their workspaces, which stay
-  const auto with = [&](uint64_t kilobytes) {
+  const auto with = [&, &whole = whole](uint64_t kilobytes) {
     const FakeMemory memory(lanes + kilobytes * 1000);
-    MoeStages<float> parts;
-    const auto found =
-        forward_device(device, made.layer, made.weights, routing, x32, options, &parts, &plan);
-    CHECK(relative_difference(found, y) <= 1e-6);
+    const auto [parts, plan] =
+        forward_device(device, made.layer, made.weights, routing, x32, options);
+    CHECK(relative_difference(parts.out, whole.out) <= 1e-6);
     CHECK(relative_difference(parts.hidden, whole.hidden) == 0);
     CHECK(parts.input == whole.input);
     for (const Projection p : {Projection::gate, Projection::up, Projection::down})

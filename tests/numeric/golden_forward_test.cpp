@@ -8,7 +8,7 @@
 #include "lib/base/cast.h"
 #include "lib/io/safetensors.h"
 #include "lib/io/weights.h"
-#include "lib/numeric/forward_cpu.h"
+#include "lib/numeric/moe_forward.h"
 #include "tests/numeric/made_layer.h"
 #include "tests/numeric/merged_forward.h"
 
@@ -96,9 +96,9 @@ TEST_CASE("The forward of peers' adapters equals that of the weights those peers
       add(expert.down, delta(answer, spec, golden.layer, Projection::down, e));
       return expert;
     });
-    const std::vector<double> y = forward_cpu<double>(layer, weights, routing, x);
+    const std::vector<double> y = forward_cpu<double>(layer, weights, routing, x).out;
     CHECK(relative_error(y, merged) <= 1e-6);
-    CHECK(relative_error(forward_cpu<double>(layer, bare, routing, x), merged) > 1e-2);
+    CHECK(relative_error(forward_cpu<double>(layer, bare, routing, x).out, merged) > 1e-2);
   }
 }
 
@@ -122,9 +122,10 @@ TEST_CASE("The forward of a Tinker adapter is that of the model tinker-cookbook 
   const auto expected =
       merged_forward(layer, routing, x, [&](int64_t e) { return merged_expert(layer, merged, e); });
   CHECK(weights.lora.at(Projection::up).a.shared);
-  CHECK(relative_error(forward_cpu<double>(layer, weights, routing, x), expected) <= 1e-2);  // BF16
+  CHECK(relative_error(forward_cpu<double>(layer, weights, routing, x).out, expected) <=
+        1e-2);  // BF16
   const MoeWeights bare{weights.base, {}};
-  CHECK(relative_error(forward_cpu<double>(layer, bare, routing, x), expected) > 0.1);
+  CHECK(relative_error(forward_cpu<double>(layer, bare, routing, x).out, expected) > 0.1);
 }
 
 }  // namespace moelora::test

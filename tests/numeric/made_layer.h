@@ -37,7 +37,7 @@ Adapter made_adapter(const LayerCase& c, int layers, uint64_t seed = 1);
 Routing made_routing(const LayerCase& c, int64_t tokens, uint64_t seed = 2);
 std::vector<double> made_tokens(const LayerCase& c, int64_t tokens, uint64_t seed = 3);
 
-// Two models whose speed is told: their sizes, a rank, their activation.
+// Two models whose speed is measured: their sizes, a rank, their activation.
 LayerCase gpt_oss_20b();
 LayerCase qwen3_30b();
 

@@ -8,7 +8,7 @@
 
 namespace moelora::test {
 
-// The same layer worked out another way: the delta is merged into each weight first, W + s B A, and
+// The same layer computed another way: the delta is merged into each weight first, W + s B A, and
 // every token runs through plain loops in double. Knows nothing of lib/numeric but the structs.
 struct MergedExpert {
   std::vector<double> gate, up, down;  // [I, H], [I, H], [H, I]

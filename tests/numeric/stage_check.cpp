@@ -6,7 +6,7 @@
 
 #include "lib/base/cast.h"
 #include "lib/numeric/expert_linear.h"
-#include "lib/numeric/forward_cpu.h"
+#include "lib/numeric/moe_forward.h"
 
 namespace moelora::test {
 namespace {

@@ -10,7 +10,7 @@
 
 namespace moelora::test {
 
-// How far one stage of an implementation is from double, worked out from the implementation's own
+// How far one stage of an implementation is from double, computed from the implementation's own
 // inputs of that stage: errors of earlier stages do not count.
 struct StageError {
   std::string_view stage;  // "input", "base", "rank", "delta", "hidden", "out"
@@ -27,7 +27,7 @@ struct StageError {
   double relative = 0;           // ||found - exact|| / ||exact||
 };
 
-// Every stage that `found` holds, in order. `weights` as the implementation has them (in_bf16());
+// Every stage that `found` holds, in order. `weights` as the implementation has them;
 // x [T, H] as it has it. Where a projection with LoRA has no delta, its base is base + delta.
 std::vector<StageError> check_stages(const MoeLayer& layer, const MoeWeights& weights,
                                      const Routing& routing, std::span<const float> x,

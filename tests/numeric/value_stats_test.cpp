@@ -13,7 +13,6 @@
 #include "lib/base/cast.h"
 #include "lib/io/tensor_writer.h"
 #include "lib/io/weights.h"
-#include "lib/numeric/stats/value_scan.h"
 #include "tests/io/temp_folder.h"
 
 using namespace moelora;

@@ -5,7 +5,7 @@
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/specimen.h"
-#include "lib/numeric/stats/value_scan.h"
+#include "lib/numeric/stats/value_stats.h"
 
 namespace moelora {
 namespace {

@@ -4,22 +4,15 @@
 #include "lib/check/forward.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/specimen.h"
-#include "lib/compare/packed_check.h"
+#include "lib/compare/verify_conversion.h"
 
 namespace moelora {
 namespace {
 
-packed::Reading reading_of(const Subject& subject) {
-  packed::Reading out;
-  if (!subject.loaded || !subject.loaded->adapter.stacked) return out;
-  const StackedForm& form = *subject.loaded->adapter.stacked;
-  out.expert_major = form.b_order == BOrder::expert_major;
-  out.swapped = form.roles == Roles::swapped;
-  return out;
-}
-
 packed::AdapterInput input_of(const Subject& subject) {
-  return {subject.tensors, subject.config, subject.given, reading_of(subject)};
+  const packed::Reading reading =
+      subject.loaded ? reading_of(subject.loaded->adapter) : packed::Reading();
+  return {subject.tensors, subject.config, subject.given, reading};
 }
 
 packed::Report compared(const RuleContext& context) {

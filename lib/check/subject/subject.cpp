@@ -2,7 +2,7 @@
 
 #include "lib/io/file.h"
 #include "lib/model/base_model.h"
-#include "lib/numeric/stats/value_scan.h"
+#include "lib/numeric/stats/value_stats.h"
 
 namespace moelora {
 namespace {

@@ -35,12 +35,6 @@ bool is_run(const Axes& axes) {
   return true;
 }
 
-bool same_block(const StridedBlock& a, const StridedBlock& b) {
-  return a.tensor == b.tensor && a.offset == b.offset && a.e_step == b.e_step &&
-         a.k_step == b.k_step && a.x_step == b.x_step && a.first == b.first && a.count == b.count &&
-         a.rank == b.rank;
-}
-
 int64_t first_in(const StridedBlock& block, const Box& box) {
   return std::max(block.first, box.e0);
 }
@@ -64,17 +58,13 @@ uint64_t box_bytes(const Table& table, const Factor& factor, const Box& box) {
   return out;
 }
 
-std::span<const Part> BlockReader::load(const Factor& factor, Side side, const Box& box) {
-  if (side == last_side_ && box == last_box_ &&
-      std::equal(factor.blocks.begin(), factor.blocks.end(), last_blocks_.begin(),
-                 last_blocks_.end(), same_block))
-    return parts_;
+std::span<const Part> BlockReader::load(const Factor* factor, Side side, const Box& box) {
+  if (factor == nullptr || factor->blocks.empty()) return {};
+  if (side == last_side_ && box == last_box_ && factor->blocks == last_blocks_) return parts_;
   last_box_ = {0, 0, 0, 0};
-  const uint64_t total = box_bytes(table_, factor, box);
-  loaded_ += total;
-  std::byte* out = arena_.take(total).data();
+  std::byte* out = arena_.take(box_bytes(table_, *factor, box)).data();
   parts_.assign(static_cast<size_t>(box.experts()), {});
-  for (const StridedBlock& block : factor.blocks) {
+  for (const StridedBlock& block : factor->blocks) {
     const int64_t count = matrices(block, box);
     if (count <= 0) continue;
     load_block(block, side, box, out);
@@ -87,7 +77,7 @@ std::span<const Part> BlockReader::load(const Factor& factor, Side side, const B
     }
     out += count * bytes;
   }
-  last_blocks_ = factor.blocks;
+  last_blocks_ = factor->blocks;
   last_box_ = box;
   last_side_ = side;
   return parts_;

@@ -33,11 +33,10 @@ class BlockReader {
  public:
   explicit BlockReader(const Table& table) : table_(table) {}
 
-  // One part an expert of the box, valid until the next call. Asked for the same again (gate and up
-  // of a fused factor have one A), it answers without reading.
-  std::span<const Part> load(const Factor& factor, Side side, const Box& box);
-
-  uint64_t bytes_loaded() const { return loaded_; }
+  // One part an expert of the box, valid until the next call; none of a factor that is null or
+  // nowhere. Asked for the same again (gate and up of a fused factor have one A), it answers
+  // without reading.
+  std::span<const Part> load(const Factor* factor, Side side, const Box& box);
 
  private:
   void load_block(const StridedBlock& block, Side side, const Box& box, std::byte* out);
@@ -51,7 +50,6 @@ class BlockReader {
   std::vector<StridedBlock> last_blocks_;
   Box last_box_ = {0, 0, 0, 0};
   Side last_side_ = Side::A;
-  uint64_t loaded_ = 0;
 };
 
 // Bytes of a box of this factor as parts; a matrix that experts share counts once.

@@ -1,18 +1,101 @@
 #include "lib/compare/bits/diagnosis.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>
 #include <map>
 
+#include "lib/base/utf8.h"
 #include "lib/compare/bits/explain.h"
-#include "lib/compare/bits/fault.h"
-#include "lib/compare/bits/hypotheses.h"
-#include "lib/compare/bits/scales.h"
 
 namespace moelora::packed {
 namespace {
+
+// ---- pairs with the same fault ----
+
+// What is wrong with one pair.
+struct PairFault {
+  Mistake mistake;
+  std::vector<Side> sides;
+  std::string detail = {};
+};
+
+template <class T>
+void add_sorted(std::vector<T>& list, const T& value) {
+  const auto at = std::lower_bound(list.begin(), list.end(), value);
+  if (at == list.end() || *at != value) list.insert(at, value);
+}
+
+std::string place(const Pairing& p, int64_t expert, const std::vector<Side>& sides) {
+  std::string out = p.key.layer < 0 ? printable(p.key.module)
+                                    : fmt::format("layer {}, expert {}, {}", p.key.layer, expert,
+                                                  projection_name(p.key.projection));
+  if (sides.size() == 1) out += fmt::format(" lora_{}", letter(sides[0]));
+  return out;
+}
+
+class FaultList {
+ public:
+  explicit FaultList(const Pairings& pairings) : pairings_(pairings) {}
+
+  // `measure` gives the error of the pair's delta; it is asked for the first pairs of a fault only.
+  template <class Measure>
+  void add(const Pairing& pairing, int64_t expert, const PairFault& one, Measure&& measure) {
+    Fault& fault = faults_[one.mistake];
+    fault.mistake = one.mistake;
+    if (fault.pairs++ == 0) {
+      fault.first = place(pairing, expert, one.sides);
+      fault.detail = one.detail;
+    }
+    add_place(pairing, expert, one, fault);
+    add_tensors(pairing, expert, one);
+    if (fault.pairs > kMeasured) return;
+    fault.delta_error = std::max(fault.delta_error, measure().value_or(0));
+  }
+
+  // That of the most pairs first.
+  std::vector<Fault> faults() const {
+    std::vector<Fault> out;
+    for (const auto& [mistake, fault] : faults_) {
+      out.push_back(fault);
+      if (const auto names = tensors_.find(mistake); names != tensors_.end())
+        out.back().tensors.assign(names->second.begin(), names->second.end());
+    }
+    std::stable_sort(out.begin(), out.end(),
+                     [](const Fault& a, const Fault& b) { return a.pairs > b.pairs; });
+    return out;
+  }
+
+ private:
+  static constexpr int64_t kMeasured = 4;  // pairs of a fault
+
+  static void add_place(const Pairing& pairing, int64_t expert, const PairFault& one,
+                        Fault& fault) {
+    for (const Side side : one.sides) add_sorted(fault.sides, side);
+    if (pairing.key.layer < 0) return add_sorted(fault.modules, pairing.key.module);
+    add_sorted(fault.layers, pairing.key.layer);
+    add_sorted(fault.projections, pairing.key.projection);
+    add_sorted(fault.experts, expert);
+  }
+
+  // Of the packed adapter; for what it lacks, of the source.
+  void add_tensors(const Pairing& pairing, int64_t expert, const PairFault& one) {
+    for (const Side side : {Side::A, Side::B}) {
+      if (one.sides.size() == 1 && one.sides[0] != side) continue;
+      if (const StridedBlock* packed = block_of(pairing.packed, side, expert))
+        tensors_[one.mistake].insert(pairings_.packed.tensors[packed->tensor].name);
+      else if (const StridedBlock* source = block_of(pairing.source, side, expert))
+        tensors_[one.mistake].insert(pairings_.source.tensors[source->tensor].name);
+    }
+  }
+
+  const Pairings& pairings_;
+  std::map<Mistake, Fault> faults_;
+  std::map<Mistake, std::set<std::string>> tensors_;
+};
+
+// ---- what is wrong with each pair ----
 
 constexpr size_t kSamples = 6;  // experts looked at of those that differ alike
 
@@ -28,14 +111,13 @@ bool is_outer(Projection p, Side side) { return (p == Projection::down) == (side
 
 class Diagnosis {
  public:
-  Diagnosis(const Table& packed, const Table& source, const Pairings& pairings, const BitPass& bits,
-            double rounding)
+  Diagnosis(const Pairings& pairings, const BitPass& bits, double rounding)
       : pairings_(pairings),
         bits_(bits),
         rounding_(rounding),
-        reader_(packed, source, pairings),
+        reader_(pairings),
         explainer_(reader_, bits),
-        list_(packed, source) {}
+        list_(pairings) {}
 
   std::vector<Fault> run(const std::set<PairId>& different) {
     std::map<size_t, std::vector<int64_t>> by_pairing;
@@ -104,7 +186,7 @@ class Diagnosis {
     for (const auto& [at, holds] : held) placed.push_back({at, holds});
     if (!placed.empty() && sure(p, pairing, side, placed)) {
       const bool outer = is_outer(p.key.projection, side);
-      const Mistake mistake = order_of(placed, experts_of(p), outer);
+      const Mistake mistake = order_of(placed, p.experts(), outer);
       for (const ExpertAt& one : placed)
         out[one.at] = {
             mistake, {side}, fmt::format("expert {} holds expert {}", one.at, one.holds)};
@@ -149,14 +231,14 @@ class Diagnosis {
     const Pairing& p = pairings_.all[pairing];
     if (p.packed == nullptr || p.source == nullptr || !constant(a) || !constant(b))
       return std::nullopt;
-    const double ratio = a.factor * b.factor / scale_ratio(p, expert);
+    const double ratio = a.factor * b.factor / p.scale_ratio(expert);
     if (std::fabs(ratio - 1) <= rounding_) return PairFault{Mistake::rounding, {}};
     const Scale &right = p.source->scale(expert), &config = p.packed->scale(expert);
     const std::string detail =
         fmt::format("{:.6g} became {:.6g}", right.value(), right.value() * ratio);
     if (a.factor * b.factor == 1 && config.rslora != right.rslora && config.alpha == right.alpha)
       return PairFault{Mistake::scale_rslora, {}, detail};
-    const StridedBlock* block = p.packed->side(Side::A).block_of(expert);
+    const StridedBlock* block = block_of(p.packed, Side::A, expert);
     const int64_t packed_rank = block != nullptr ? block->rank : right.rank;
     return PairFault{scale_fault(ratio, right.value(), right.rank, packed_rank), {}, detail};
   }
@@ -190,17 +272,13 @@ class Diagnosis {
 
   std::optional<double> measure(size_t pairing, int64_t expert) {
     const Pairing& p = pairings_.all[pairing];
-    const auto values = [&](const ProjectionFactors* unit, bool packed) {
-      PairValues out;
-      if (unit == nullptr) return out;
-      out.a = packed ? reader_.packed(pairing, expert, Side::A)
-                     : reader_.source(pairing, expert, Side::A);
-      out.b = packed ? reader_.packed(pairing, expert, Side::B)
-                     : reader_.source(pairing, expert, Side::B);
-      out.scale = unit->scale(expert).value();
-      return out;
+    const auto scale = [&](const ProjectionFactors* unit) {
+      return unit == nullptr ? 1 : unit->scale(expert).value();
     };
-    return delta_error(values(p.packed, true), values(p.source, false));
+    return delta_error({reader_.packed(pairing, expert, Side::A),
+                        reader_.packed(pairing, expert, Side::B), scale(p.packed)},
+                       {reader_.source(pairing, expert, Side::A),
+                        reader_.source(pairing, expert, Side::B), scale(p.source)});
   }
 
   void add(size_t pairing, int64_t expert, const std::vector<PairFault>& faults) {
@@ -218,10 +296,9 @@ class Diagnosis {
 
 }  // namespace
 
-std::vector<Fault> diagnose(const Table& packed, const Table& source, const Pairings& pairings,
-                            const BitPass& bits, const std::set<PairId>& different,
-                            double rounding) {
-  return Diagnosis(packed, source, pairings, bits, rounding).run(different);
+std::vector<Fault> diagnose(const Pairings& pairings, const BitPass& bits,
+                            const std::set<PairId>& different, double rounding) {
+  return Diagnosis(pairings, bits, rounding).run(different);
 }
 
 }  // namespace moelora::packed

@@ -1,11 +1,12 @@
 #include "lib/compare/bits/explain.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 
+#include "lib/base/dotted_path.h"
 #include "lib/compare/bits/rounding.h"
 
 namespace moelora::packed {
@@ -39,8 +40,6 @@ bool in_columns(const Factor* factor) {
   return factor != nullptr && !factor->blocks.empty() && factor->blocks[0].count > 1 &&
          factor->blocks[0].e_step != 0 && factor->blocks[0].e_step < factor->blocks[0].x_step;
 }
-
-std::string leaf(const std::string& module) { return module.substr(module.rfind('.') + 1); }
 
 }  // namespace
 
@@ -190,7 +189,7 @@ Explainer::Answer Explainer::rounding(const Question& q) {
 
 // s*B became infinite where B is finite.
 Explainer::Answer Explainer::overflow(const Question& q) {
-  const double ratio = scale_ratio(*q.p, q.expert);
+  const double ratio = q.p->scale_ratio(q.expert);
   const Matrix &f = *q.found, &e = *q.expected;
   if (ratio == 1 || q.side == Side::A || f.width != e.width || !is_float(f.dtype))
     return std::nullopt;
@@ -259,7 +258,7 @@ std::vector<Matrix> Explainer::whole_starts(const Question& q) {
   const bool stacked = q.side == Side::A && q.p->source_sibling != nullptr && sibling;
   const auto theirs = stacked ? reader_.source_starts(*sibling, q.side) : FactorReader::Starts();
   std::vector<Matrix> out;
-  for (int64_t e = 0; e < experts_of(*q.p); ++e) {
+  for (int64_t e = 0; e < q.p->experts(); ++e) {
     out.push_back(
         {q.whole->dtype, rank, width, std::vector<uint64_t>(static_cast<size_t>(rank * width), 0)});
     if (stacked) place(theirs, e, q.p->sibling_ranks(e, rank), out.back());
@@ -271,7 +270,7 @@ std::vector<Matrix> Explainer::whole_starts(const Question& q) {
 // Columns (of a swapped pair: rows) of a stacked factor read as e*r + k for k*E + e, or the
 // reverse.
 Explainer::Answer Explainer::order(const Question& q) {
-  const int64_t experts = experts_of(*q.p), rank = q.whole->rank;
+  const int64_t experts = q.p->experts(), rank = q.whole->rank;
   if (experts < 2 || rank < 2 ||
       !(in_columns(q.p->packed_side(q.side)) || in_columns(q.p->source_side(q.side))))
     return std::nullopt;
@@ -333,9 +332,9 @@ Explainer::Answer Explainer::elsewhere(const Question& q) {
     if (!starts_like(q, i) || !holds(q.pairing, q.expert, q.side, key, q.expert)) continue;
     if (key.layer >= 0)
       return Explanation::of(Mistake::other_layer, fmt::format("holds layer {}", key.layer));
-    return Explanation::of(
-        leaf(key.module) == leaf(mine.module) ? Mistake::other_layer : Mistake::other_projection,
-        "holds " + key.module);
+    return Explanation::of(leaf_of(key.module) == leaf_of(mine.module) ? Mistake::other_layer
+                                                                       : Mistake::other_projection,
+                           "holds " + key.module);
   }
   return std::nullopt;
 }

@@ -34,7 +34,7 @@ class Explainer {
   Explainer(FactorReader& reader, const BitPass& bits) : reader_(reader), bits_(bits) {}
 
   // For experts of a pairing whose factor differs: which expert's factor lies there, as far as the
-  // first inputs or outputs tell. A factor that is nobody's is not in the map.
+  // first inputs or outputs show. A factor that no expert has is not in the map.
   std::map<int64_t, int64_t> holders(size_t pairing, Side side,
                                      const std::vector<int64_t>& experts);
   // All of these experts hold one and the same matrix, in the packed adapter alone.

@@ -41,8 +41,8 @@ Matrix cast_to(const Matrix& m, DType dtype) {
   return out;
 }
 
-FactorReader::FactorReader(const Table& packed, const Table& source, const Pairings& pairings)
-    : pairings_(pairings), packed_(packed), source_(source) {
+FactorReader::FactorReader(const Pairings& pairings)
+    : pairings_(pairings), packed_(pairings.packed), source_(pairings.source) {
   for (size_t i = 0; i < pairings.all.size(); ++i) index_.emplace(pairings.all[i].key, i);
 }
 
@@ -57,7 +57,7 @@ MatrixPtr FactorReader::whole(Adapter& from, const Factor* factor, size_t pairin
   if (from.kept.size() >= kKeptMatrices) from.kept.clear();
   MatrixPtr& slot = from.kept[{pairing, expert, side}];
   if (!slot)
-    slot = matrix_of(from.loader.load(*factor, side, {expert, expert + 1, 0, factor->width})[0],
+    slot = matrix_of(from.loader.load(factor, side, {expert, expert + 1, 0, factor->width})[0],
                      side, factor->width);
   return slot;
 }
@@ -81,19 +81,19 @@ FactorReader::Starts FactorReader::starts(Adapter& from, const Factor* factor, S
   Starts out(static_cast<size_t>(e1 - e0));
   if (factor == nullptr || factor->blocks.empty()) return out;
   const int64_t width = std::min(kStart, factor->width);
-  const auto parts = from.loader.load(*factor, side, {e0, e1, 0, width});
+  const auto parts = from.loader.load(factor, side, {e0, e1, 0, width});
   for (size_t i = 0; i < out.size(); ++i) out[i] = matrix_of(parts[i], side, width);
   return out;
 }
 
 FactorReader::Starts FactorReader::packed_starts(size_t pairing, Side side) {
   const Pairing& p = pairings_.all[pairing];
-  return starts(packed_, p.packed_side(side), side, 0, experts_of(p));
+  return starts(packed_, p.packed_side(side), side, 0, p.experts());
 }
 
 FactorReader::Starts FactorReader::source_starts(size_t pairing, Side side) {
   const Pairing& p = pairings_.all[pairing];
-  return starts(source_, p.source_side(side), side, 0, experts_of(p));
+  return starts(source_, p.source_side(side), side, 0, p.experts());
 }
 
 MatrixPtr FactorReader::source_start(size_t pairing, int64_t expert, Side side) {

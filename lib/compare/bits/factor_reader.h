@@ -38,7 +38,7 @@ Matrix cast_to(const Matrix& m, DType dtype);
 // last; not for several threads.
 class FactorReader {
  public:
-  FactorReader(const Table& packed, const Table& source, const Pairings& pairings);
+  explicit FactorReader(const Pairings& pairings);
 
   MatrixPtr packed(size_t pairing, int64_t expert, Side side);
   MatrixPtr source(size_t pairing, int64_t expert, Side side);            // as it is
@@ -56,7 +56,7 @@ class FactorReader {
 
  private:
   struct Adapter {
-    Adapter(const Table& table) : loader(table) {}
+    explicit Adapter(const Table& table) : loader(table) {}
     BlockReader loader;
     std::map<std::tuple<size_t, int64_t, Side>, MatrixPtr> kept;
   };

@@ -1,15 +1,10 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <map>
-#include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "lib/compare/bits/names.h"
-#include "lib/compare/bits/pairing.h"
 #include "lib/compare/mistakes.h"
 #include "lib/model/model_spec.h"
 
@@ -30,33 +25,6 @@ struct Fault {
   double delta_error = 0;               // largest ||dW' - dW|| / ||dW|| among them; 0: not known
 
   std::string text() const;  // one line: what, where, how much
-};
-
-// What is wrong with one pair.
-struct PairFault {
-  Mistake mistake;
-  std::vector<Side> sides;
-  std::string detail = {};
-};
-
-// Gathers pairs with the same fault.
-class FaultList {
- public:
-  FaultList(const Table& packed, const Table& source) : packed_(packed), source_(source) {}
-
-  // `measure` gives the error of the pair's delta; it is asked for the first pairs of a fault only.
-  void add(const Pairing& pairing, int64_t expert, const PairFault& fault,
-           const std::function<std::optional<double>()>& measure);
-
-  std::vector<Fault> faults() const;  // that of the most pairs first
-
- private:
-  void add_place(const Pairing& pairing, int64_t expert, const PairFault& one, Fault& fault);
-  void add_tensors(const Pairing& pairing, int64_t expert, const PairFault& one);
-
-  const Table &packed_, &source_;
-  std::map<Mistake, Fault> faults_;
-  std::map<Mistake, std::set<std::string>> tensors_;
 };
 
 }  // namespace moelora::packed

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "lib/compare/bits/factor_reader.h"
-#include "lib/compare/bits/fault.h"
+#include "lib/compare/mistakes.h"
 
 namespace moelora::packed {
 

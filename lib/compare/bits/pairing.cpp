@@ -4,6 +4,7 @@
 #include <cstring>
 #include <map>
 
+#include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
 #include "lib/compare/bits/rounding.h"
 
@@ -29,12 +30,15 @@ void add(const Table& table, const Factor* factor, int64_t experts, Shape2& out)
   }
 }
 
+int64_t width_of(const Factor* factor) {
+  return factor == nullptr || factor->blocks.empty() ? 0 : factor->width;
+}
+
 constexpr int64_t kLooked = 64;
 
 int64_t rank_of(const ProjectionFactors* unit, int64_t expert) {
   for (const Side side : {Side::A, Side::B})
-    if (const StridedBlock* block = unit != nullptr ? unit->side(side).block_of(expert) : nullptr)
-      return block->rank;
+    if (const StridedBlock* block = block_of(unit, side, expert)) return block->rank;
   return 0;
 }
 
@@ -53,7 +57,7 @@ std::vector<double> rank_values(const Table& table, const ProjectionFactors& uni
   const Factor& factor = unit.side(side);
   BlockReader loader(table);
   const int64_t width = std::min(kLooked, factor.width);
-  const Part part = loader.load(factor, side, {expert, expert + 1, 0, width})[0];
+  const Part part = loader.load(&factor, side, {expert, expert + 1, 0, width})[0];
   std::vector<double> out;
   for (int64_t x = 0; x < width; ++x) {
     const int64_t at = side == Side::A ? k * width + x : x * part.rank + k;
@@ -111,7 +115,8 @@ void place_halves(const Table& packed, const Table& source, Pairing& gate, Pairi
 // keeps when it is wrapped into another.
 std::string below_wrapper(const std::string& module) {
   const size_t at = module.find("layers.");
-  return at == std::string::npos ? module.substr(module.rfind('.') + 1) : module.substr(at);
+  return std::string(at == std::string::npos ? leaf_of(module)
+                                             : std::string_view(module).substr(at));
 }
 
 // Dense modules that only one of them has, and that are one below their wrappers.
@@ -136,37 +141,60 @@ Pairing::Ranks ranks(Placement placement, int64_t own, int64_t other, int64_t pa
   return {begin, begin + own};
 }
 
-void place_all(const Table& packed, const Table& source, Pairings& pairings) {
-  for (const std::vector<size_t>& group : pairings.groups)
-    if (group.size() == 2)
-      place_halves(packed, source, pairings.all[group[0]], pairings.all[group[1]]);
-}
-
 }  // namespace
 
-std::vector<Window> windows_of(const Table& packed, const Table& source, const Pairings& pairings,
-                               size_t group, Side side, uint64_t bytes, uint64_t most) {
-  Shape2 shape;
-  for (const size_t i : pairings.groups[group]) {
-    const Pairing& p = pairings.all[i];
-    const int64_t experts = std::max(p.packed != nullptr ? p.packed->experts : 0,
-                                     p.source != nullptr ? p.source->experts : 0);
-    add(packed, p.packed_side(side), experts, shape);
-    add(source, p.source_side(side), experts, shape);
-  }
-  if (shape.width == 0) return {};
-  const bool by_x = shape.experts_inside || shape.experts == 1;
-  const uint64_t target = by_x && shape.x_inside ? most : bytes;
-  const int64_t extent = by_x ? shape.width : shape.experts;
-  const auto wanted = static_cast<int64_t>(std::min<uint64_t>(shape.bytes / target, 1U << 20)) + 1;
-  const int64_t step = std::max<int64_t>(1, (extent + wanted - 1) / wanted);
+std::vector<Window> windows_of(const Pairings& pairings, size_t group, const PassOptions& options) {
   std::vector<Window> out;
-  for (int64_t at = 0; at < extent; at += step) {
-    const int64_t end = std::min(at + step, extent);
-    out.push_back(
-        {group, side, by_x ? Box{0, shape.experts, at, end} : Box{at, end, 0, shape.width}});
+  for (const Side side : {Side::A, Side::B}) {
+    Shape2 shape;
+    for (const size_t i : pairings.groups[group]) {
+      const Pairing& p = pairings.all[i];
+      add(pairings.packed, p.packed_side(side), p.experts(), shape);
+      add(pairings.source, p.source_side(side), p.experts(), shape);
+    }
+    if (shape.width == 0) continue;
+    const bool by_x = shape.experts_inside || shape.experts == 1;
+    const uint64_t target = by_x && shape.x_inside ? options.most() : options.window;
+    const int64_t extent = by_x ? shape.width : shape.experts;
+    const auto wanted =
+        static_cast<int64_t>(std::min<uint64_t>(shape.bytes / target, 1U << 20)) + 1;
+    const int64_t step = std::max<int64_t>(1, (extent + wanted - 1) / wanted);
+    for (int64_t at = 0; at < extent; at += step) {
+      const int64_t end = std::min(at + step, extent);
+      out.push_back(
+          {group, side, by_x ? Box{0, shape.experts, at, end} : Box{at, end, 0, shape.width}});
+    }
   }
   return out;
+}
+
+Box WindowReader::load(const Pairing& pairing, const Window& window) {
+  const Factor *packed = pairing.packed_side(window.side),
+               *source = pairing.source_side(window.side);
+  Box box = window.box;
+  box.x1 = std::min(box.x1, std::max(width_of(packed), width_of(source)));
+  box.x0 = std::min(box.x0, box.x1);
+  first_ = box.e0;
+  if (box.width() == 0) return box;
+  packed_parts_ = packed_.load(packed, window.side, box);
+  source_parts_ = source_.load(source, window.side, box);
+  return box;
+}
+
+bool Pairing::same_width(Side side) const {
+  const int64_t ours = width_of(packed_side(side)), theirs = width_of(source_side(side));
+  return ours == 0 || theirs == 0 || ours == theirs;
+}
+
+int64_t Pairing::experts() const {
+  return std::max(packed != nullptr ? packed->experts : 0, source != nullptr ? source->experts : 0);
+}
+
+double Pairing::scale_ratio(int64_t expert) const {
+  if (packed == nullptr || source == nullptr) return 1;
+  if (expert >= packed->experts || expert >= source->experts) return 1;
+  const double ours = packed->scale(expert).value(), theirs = source->scale(expert).value();
+  return ours == theirs ? 1 : theirs / ours;
 }
 
 Pairing::Ranks Pairing::own_ranks(int64_t expert, int64_t packed_rank) const {
@@ -196,7 +224,7 @@ Pairings pair_up(const Table& packed, const Table& source) {
                   "depends on the model family, and no base model is known",
                   {"name it with ", Option::base});
   }
-  Pairings out;
+  Pairings out{packed, source, {}, {}};
   for (auto& [key, pairing] : found) {
     pairing.key = key;
     const bool second = key.layer >= 0 && key.projection == Projection::up && !out.all.empty() &&
@@ -208,7 +236,8 @@ Pairings pair_up(const Table& packed, const Table& source) {
       out.groups.push_back({out.all.size()});
     out.all.push_back(pairing);
   }
-  place_all(packed, source, out);
+  for (const std::vector<size_t>& group : out.groups)
+    if (group.size() == 2) place_halves(packed, source, out.all[group[0]], out.all[group[1]]);
   return out;
 }
 

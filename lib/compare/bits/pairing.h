@@ -29,6 +29,11 @@ struct Pairing {
 
   const Factor* packed_side(Side side) const { return packed ? &packed->side(side) : nullptr; }
   const Factor* source_side(Side side) const { return source ? &source->side(side) : nullptr; }
+  bool same_width(Side side) const;  // true too where one of them has no factor
+
+  int64_t experts() const;
+  // scale of the source / scale of the packed; 1 where both are there and equal.
+  double scale_ratio(int64_t expert) const;
 
   // The ranks of a packed factor of `packed_rank` that hold the source's, and the sibling's.
   struct Ranks {
@@ -46,6 +51,7 @@ struct PairId {
 };
 
 struct Pairings {
+  const Table &packed, &source;
   std::vector<Pairing> all;
   // Pairings that are read together: gate and up of a layer, which may lie in one tensor.
   std::vector<std::vector<size_t>> groups;
@@ -62,10 +68,37 @@ struct Window {
   Box box;
 };
 
-// Cuts one side of a group into windows of about `bytes` of both adapters together: by x where some
-// layout has the experts of one rank side by side, else by experts. Where that would break the runs
-// of the other adapter, windows are larger, up to `most`.
-std::vector<Window> windows_of(const Table& packed, const Table& source, const Pairings& pairings,
-                               size_t group, Side side, uint64_t bytes, uint64_t most);
+struct PassOptions {
+  int threads = 0;
+  uint64_t window = 4 << 20;                    // bytes read at once, of both adapters
+  uint64_t most() const { return 8 * window; }  // where the two layouts cross
+};
+
+// Cuts both sides of a group into windows of about options.window bytes of both adapters together:
+// by x where some layout has the experts of one rank side by side, else by experts. Where that
+// would break the runs of the other adapter, windows are larger, up to options.most().
+std::vector<Window> windows_of(const Pairings& pairings, size_t group, const PassOptions& options);
+
+// Reads windows of both adapters. One thread at a time.
+class WindowReader {
+ public:
+  explicit WindowReader(const Pairings& pairings)
+      : packed_(pairings.packed), source_(pairings.source) {}
+
+  // Reads what a pairing has in a window. Returns the part of the window's box that its factors
+  // reach, of width 0 where they do not. packed() and source() are valid until the next call.
+  Box load(const Pairing& pairing, const Window& window);
+  Part packed(int64_t expert) const { return part(packed_parts_, expert); }
+  Part source(int64_t expert) const { return part(source_parts_, expert); }
+
+ private:
+  Part part(std::span<const Part> parts, int64_t expert) const {
+    return parts.empty() ? Part{} : parts[static_cast<size_t>(expert - first_)];
+  }
+
+  BlockReader packed_, source_;
+  std::span<const Part> packed_parts_, source_parts_;
+  int64_t first_ = 0;  // expert of the parts
+};
 
 }  // namespace moelora::packed

@@ -84,9 +84,8 @@ class RankOrder {
 
 class GroupProducts {
  public:
-  GroupProducts(const Table& packed, const Table& source, const Pairings& pairings,
-                const BitPass& bits, const PassOptions& options)
-      : packed_(packed), source_(source), pairings_(pairings), bits_(bits), options_(options) {}
+  GroupProducts(const Pairings& pairings, const BitPass& bits, const PassOptions& options)
+      : pairings_(pairings), bits_(bits), options_(options), reader_(pairings) {}
 
   // The equal ones of `pairs`, all of one group.
   std::vector<PairId> equal(size_t group, const std::vector<PairId>& pairs) {
@@ -106,8 +105,6 @@ class GroupProducts {
     return out;
   }
 
-  uint64_t bytes() const { return load_packed_.bytes_loaded() + load_source_.bytes_loaded(); }
-
  private:
   const ProjectionFactors* factors(const PairId& pair, bool packed) const {
     const Pairing& p = pairings_.all[pair.pairing];
@@ -115,8 +112,7 @@ class GroupProducts {
   }
 
   const StridedBlock* block(const PairId& pair, Side side, bool packed) const {
-    const ProjectionFactors* of = factors(pair, packed);
-    return of == nullptr ? nullptr : of->side(side).block_of(pair.expert);
+    return block_of(factors(pair, packed), side, pair.expert);
   }
 
   int64_t rank(const PairId& pair, bool packed) const {
@@ -129,7 +125,7 @@ class GroupProducts {
   }
 
   DType dtype(const StridedBlock& block, bool packed) const {
-    return (packed ? packed_ : source_).tensors[block.tensor].dtype;
+    return (packed ? pairings_.packed : pairings_.source).tensors[block.tensor].dtype;
   }
 
   // Both sides, or neither, of each; floats; the same shape.
@@ -140,15 +136,8 @@ class GroupProducts {
       if (a != nullptr && !(is_float(dtype(*a, packed)) && is_float(dtype(*b, packed))))
         return false;
     }
-    return same_width(pair, Side::A) && same_width(pair, Side::B);
-  }
-
-  bool same_width(const PairId& pair, Side side) const {
     const Pairing& p = pairings_.all[pair.pairing];
-    const Factor *packed = p.packed_side(side), *source = p.source_side(side);
-    const bool both = packed != nullptr && source != nullptr && !packed->blocks.empty() &&
-                      !source->blocks.empty();
-    return !both || packed->width == source->width;
+    return p.same_width(Side::A) && p.same_width(Side::B);
   }
 
   bool may_be_reordered(const PairId& pair) const {
@@ -162,10 +151,8 @@ class GroupProducts {
   // Calls visit(i, side, packed part, source part, width) for all parts of all pairs.
   template <class F>
   void for_parts(size_t group, const std::vector<PairId>& pairs, F&& visit) {
-    for (const Side side : {Side::A, Side::B})
-      for (const Window& w :
-           windows_of(packed_, source_, pairings_, group, side, options_.window, options_.most()))
-        for (const size_t pairing : pairings_.groups[group]) visit_window(w, pairing, pairs, visit);
+    for (const Window& w : windows_of(pairings_, group, options_))
+      for (const size_t pairing : pairings_.groups[group]) visit_window(w, pairing, pairs, visit);
   }
 
   template <class F>
@@ -174,25 +161,12 @@ class GroupProducts {
       return pair.pairing == pairing && pair.expert >= w.box.e0 && pair.expert < w.box.e1;
     };
     if (std::none_of(pairs.begin(), pairs.end(), inside)) return;
-    const Pairing& p = pairings_.all[pairing];
-    const Factor *packed = p.packed_side(w.side), *source = p.source_side(w.side);
-    Box box = w.box;
-    box.x1 = std::min(box.x1, std::max(packed != nullptr ? packed->width : 0,
-                                       source != nullptr ? source->width : 0));
-    if (box.x0 >= box.x1) return;
-    const auto found = load(load_packed_, packed, w.side, box);
-    const auto expected = load(load_source_, source, w.side, box);
-    for (size_t i = 0; i < pairs.size(); ++i) {
-      if (!inside(pairs[i])) continue;
-      const auto at = static_cast<size_t>(pairs[i].expert - box.e0);
-      visit(i, w.side, found.empty() ? Part{} : found[at], expected.empty() ? Part{} : expected[at],
-            box.width());
-    }
-  }
-
-  static std::span<const Part> load(BlockReader& reader, const Factor* factor, Side side, Box box) {
-    if (factor == nullptr || factor->blocks.empty()) return {};
-    return reader.load(*factor, side, box);
+    const Box box = reader_.load(pairings_.all[pairing], w);
+    if (box.width() == 0) return;
+    for (size_t i = 0; i < pairs.size(); ++i)
+      if (inside(pairs[i]))
+        visit(i, w.side, reader_.packed(pairs[i].expert), reader_.source(pairs[i].expert),
+              box.width());
   }
 
   void find_reordered(size_t group, const std::vector<PairId>& pairs, std::vector<PairId>& equal,
@@ -235,7 +209,7 @@ class GroupProducts {
     const Pairing& p = pairings_.all[pair.pairing];
     const Pairing::Ranks own = p.own_ranks(pair.expert, rank(pair, true));
     if (own.end - own.begin != r || own.end > rank(pair, true)) return false;
-    const double fold = scale_ratio(p, pair.expert);
+    const double fold = p.scale_ratio(pair.expert);
     bool any = false;
     for (const Side side : {Side::A, Side::B}) {
       any = any || has_other_values(pair, side);
@@ -258,11 +232,10 @@ class GroupProducts {
     return at != bits_.differences.end() && !at->second.padding;
   }
 
-  const Table &packed_, &source_;
   const Pairings& pairings_;
   const BitPass& bits_;
   const PassOptions& options_;
-  BlockReader load_packed_{packed_}, load_source_{source_};
+  WindowReader reader_;
 };
 
 // ---- one pair in memory ----
@@ -301,9 +274,8 @@ struct HeldPair {
 
 }  // namespace
 
-ProductPass compare_products(const Table& packed, const Table& source, const Pairings& pairings,
-                             const BitPass& bits, const std::set<PairId>& pairs,
-                             const PassOptions& options) {
+std::set<PairId> compare_products(const Pairings& pairings, const BitPass& bits,
+                                  const std::set<PairId>& pairs, const PassOptions& options) {
   std::vector<size_t> group_of(pairings.all.size());
   for (size_t g = 0; g < pairings.groups.size(); ++g)
     for (const size_t i : pairings.groups[g]) group_of[i] = g;
@@ -311,15 +283,13 @@ ProductPass compare_products(const Table& packed, const Table& source, const Pai
   for (const PairId& pair : pairs) by_group[group_of[pair.pairing]].push_back(pair);
   const std::vector<std::pair<size_t, std::vector<PairId>>> todo(by_group.begin(), by_group.end());
 
-  ProductPass out;
+  std::set<PairId> out;
   std::mutex mutex;
   parallel_for(static_cast<int64_t>(todo.size()), options.threads, [&](int64_t item, int) {
-    GroupProducts work(packed, source, pairings, bits, options);
     const auto& [group, ids] = todo[static_cast<size_t>(item)];
-    const std::vector<PairId> equal = work.equal(group, ids);
+    const std::vector<PairId> equal = GroupProducts(pairings, bits, options).equal(group, ids);
     const std::lock_guard lock(mutex);
-    out.equal.insert(equal.begin(), equal.end());
-    out.bytes += work.bytes();
+    out.insert(equal.begin(), equal.end());
   });
   return out;
 }

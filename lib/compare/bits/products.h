@@ -14,18 +14,12 @@ namespace moelora::packed {
 //
 // "The same product" is a distance ||dW' - dW|| below kResolution of the norm, from Gram matrices
 // of the factors (lib/base/low_rank.h). Factors that are the source's rank by rank but for some
-// values (a last bit, a subnormal that became zero) are no other factors of one product: their bits
-// decide, however little the product is off.
+// values (a last bit, a subnormal that became zero) are not other factors of one product: their
+// bits decide, however little the product is off.
 
-struct ProductPass {
-  std::set<PairId> equal;
-  uint64_t bytes = 0;  // read
-};
-
-// Looks at `pairs` only.
-ProductPass compare_products(const Table& packed, const Table& source, const Pairings& pairings,
-                             const BitPass& bits, const std::set<PairId>& pairs,
-                             const PassOptions& options);
+// Those of `pairs` that are the same product.
+std::set<PairId> compare_products(const Pairings& pairings, const BitPass& bits,
+                                  const std::set<PairId>& pairs, const PassOptions& options);
 
 // L2, how far a pair's delta is off: ||dW' - dW|| / ||dW||; what is below kResolution may be 0.
 // Infinite where only one of them is zero or a value is not finite, nullopt where shapes differ.

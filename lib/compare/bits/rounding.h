@@ -8,7 +8,7 @@
 
 namespace moelora::packed {
 
-// The arithmetic that a packer may do to an element, worked out here a second time: casts between
+// The arithmetic that a packer may do to an element, done here a second time: casts between
 // F64, F32, F16 and BF16, to nearest with ties to even, once; and s*B folded into B. Bits are those
 // of an element, in the low bytes of a word.
 
@@ -21,7 +21,7 @@ uint64_t bits_of(DType dtype, double value);
 bool is_nan(DType dtype, uint64_t bits);
 bool is_infinite(DType dtype, uint64_t bits);
 
-// `count` elements cast. NaNs keep being NaNs; their payload is no one's promise.
+// `count` elements cast. NaNs stay NaNs; their payload is not promised.
 void cast(DType from, DType to, int64_t count, const std::byte* in, std::byte* out);
 
 // s*b as `dtype`: as torch multiplies a tensor with a number (in F32 for the 16-bit types, s

@@ -1,6 +1,6 @@
 #include "lib/compare/bits/scales.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 

@@ -1,6 +1,6 @@
 #include "lib/compare/bits/stacked_pairs.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 
@@ -29,8 +29,8 @@ std::string_view own_marker(const Json& config, std::string_view key) {
 class Resolver {
  public:
   Resolver(std::span<const StackedPair> pairs, const Json& config, const ModelSpec* spec,
-           const Reading& told, const std::string& where)
-      : pairs_(pairs), config_(config), spec_(spec), told_(told), where_(where) {
+           const Reading& given, const std::string& where)
+      : pairs_(pairs), config_(config), spec_(spec), given_(given), where_(where) {
     first_ = spec_ != nullptr && !spec_->gated ? Projection::up : Projection::gate_up;
     read_targets();
   }
@@ -41,11 +41,11 @@ class Resolver {
     for (const Guess& guess : guesses()) {
       if (!fits(guess)) continue;
       if (!best) best = guess;
-      // Two oddities at once are no rival of none: gate-less up and down have each other's shapes.
+      // Two oddities at once do not rival none: gate-less up and down have each other's shapes.
       other_side = other_side || (guess.swapped != best->swapped && !guess.reversed);
     }
     if (!best) refuse("no reading of the stacked pairs fits the shapes of the expert parameters");
-    if (other_side && !told_side())
+    if (other_side && !given_side())
       refuse("shapes do not say whether lora_A of the stacked pairs lies on the input or output");
     StackedForm out{best->swapped, {}};
     for (size_t i = 0; i < pairs_.size(); ++i) out.projections.push_back(projection(*best, i));
@@ -65,8 +65,8 @@ class Resolver {
     }
   }
 
-  std::optional<bool> told_side() const {
-    if (told_.swapped) return told_.swapped;
+  std::optional<bool> given_side() const {
+    if (given_.swapped) return given_.swapped;
     const std::string_view marker = own_marker(config_, "roles");
     if (marker.empty()) return std::nullopt;
     return marker == "swapped";
@@ -79,7 +79,7 @@ class Resolver {
     for (const bool reversed : {false, true})
       for (const bool swapped : {false, true})
         for (const bool lone : {second_first, !second_first})
-          if (!told_side() || *told_side() == swapped) out.push_back({swapped, reversed, lone});
+          if (!given_side() || *given_side() == swapped) out.push_back({swapped, reversed, lone});
     return out;
   }
 
@@ -122,7 +122,7 @@ class Resolver {
   std::span<const StackedPair> pairs_;
   const Json& config_;
   const ModelSpec* spec_;
-  const Reading& told_;
+  const Reading& given_;
   const std::string& where_;
   Projection first_;
   bool names_first_ = false, names_second_ = false;
@@ -131,12 +131,12 @@ class Resolver {
 }  // namespace
 
 StackedForm resolve_stacked(std::span<const StackedPair> pairs, const Json& config,
-                            const ModelSpec* spec, const Reading& told, const std::string& where) {
-  return Resolver(pairs, config, spec, told, where).form();
+                            const ModelSpec* spec, const Reading& given, const std::string& where) {
+  return Resolver(pairs, config, spec, given, where).form();
 }
 
-bool expert_major(const Json& config, const Reading& told, const std::string& where) {
-  if (told.expert_major) return *told.expert_major;
+bool expert_major(const Json& config, const Reading& given, const std::string& where) {
+  if (given.expert_major) return *given.expert_major;
   const std::string_view ours = own_marker(config, "b_order");
   if (ours == "expert-major") return true;
   if (ours == "rank-major") return false;

@@ -32,14 +32,14 @@ struct StackedForm {
 
 // Which parameter every pair belongs to and which side A is on, decided by the base model's shapes
 // (without one by how the shapes of a layer's two pairs depend on each other), by what the config's
-// target_parameters and markers say, and by `told`. Nesting counts from the innermost: PEFT wraps
+// target_parameters and markers say, and by `given`. Nesting counts from the innermost: PEFT wraps
 // parameters in the order of the model's definition, old versions of trainers in the alphabet's.
 // `pairs` are sorted by layer, innermost first. Throws Error where nothing fits, or where both
-// sides do and nothing tells.
+// sides do and nothing decides.
 StackedForm resolve_stacked(std::span<const StackedPair> pairs, const Json& config,
-                            const ModelSpec* spec, const Reading& told, const std::string& where);
+                            const ModelSpec* spec, const Reading& given, const std::string& where);
 
 // Whether columns of a stacked lora_B are e*r + k (true) rather than PEFT's k*E + e.
-bool expert_major(const Json& config, const Reading& told, const std::string& where);
+bool expert_major(const Json& config, const Reading& given, const std::string& where);
 
 }  // namespace moelora::packed

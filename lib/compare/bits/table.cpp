@@ -1,15 +1,12 @@
 #include "lib/compare/bits/table.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <memory>
 
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
-#include "lib/compare/bits/names.h"
-#include "lib/compare/bits/scales.h"
-#include "lib/compare/bits/stacked_pairs.h"
 
 namespace moelora::packed {
 namespace {
@@ -58,27 +55,6 @@ struct FactorPlace {
   throw Error(printable(tensor.name) + " " + moelora::to_string(tensor.shape), what);
 }
 
-// Fills the projections of a table, tensor by tensor, and checks them together. Throws Error.
-class TableBuilder {
- public:
-  explicit TableBuilder(Table& table) : table_(table) {}
-
-  // A fused factor becomes one of gate and one of up: both have its A, and each its rows of B.
-  void add(const FactorPlace& placed);
-
-  // To be called once, when the number of experts is known.
-  void finish(int64_t experts, const std::string& where);
-
- private:
-  void add_unit(const ProjectionKey& key, const FactorPlace& placed, int64_t width,
-                const StridedBlock& block);
-  void add_scale(ProjectionFactors& unit, const StridedBlock& block, const Scale& scale);
-  void finish(Factor& factor, int64_t experts) const;
-  void check_ranks(const ProjectionFactors& unit) const;
-
-  Table& table_;
-};
-
 constexpr int64_t kMostFactors = 1 << 23;
 
 // The rows of one half of a fused gate_up factor.
@@ -92,80 +68,90 @@ StridedBlock half_of(StridedBlock block, int64_t width, GateUpOrder order, int h
   return block;
 }
 
-void TableBuilder::add(const FactorPlace& p) {
-  const bool fused = p.projection == Projection::gate_up;
-  if (fused && !p.order) table_.gate_up_apart = false;
-  if (!fused || !p.order) return add_unit({p.layer, p.projection, p.module}, p, p.width, p.block);
-  if (p.side == Side::B && p.width % 2 != 0)
-    refuse(table_.tensors[p.block.tensor], "has an odd number of gate and up rows");
-  for (int half = 0; half < 2; ++half) {
-    const ProjectionKey key{p.layer, half == 0 ? Projection::gate : Projection::up, {}};
-    if (p.side == Side::A)
-      add_unit(key, p, p.width, p.block);
-    else
-      add_unit(key, p, p.width / 2, half_of(p.block, p.width, *p.order, half));
-  }
-}
+// Fills the projections of a table, tensor by tensor, and checks them together. Throws Error.
+class TableBuilder {
+ public:
+  explicit TableBuilder(Table& table) : table_(table) {}
 
-void TableBuilder::add_unit(const ProjectionKey& key, const FactorPlace& placed, int64_t width,
-                            const StridedBlock& block) {
-  ProjectionFactors& unit = table_.projections[key];
-  Factor& factor = unit.side(placed.side);
-  if (!factor.blocks.empty() && factor.width != width)
-    refuse(table_.tensors[block.tensor],
-           fmt::format("has the width {}, other experts have {}", width, factor.width));
-  factor.width = width;
-  factor.blocks.push_back(block);
-  add_scale(unit, block, placed.scale);
-}
-
-// One scale while all are equal; then one an expert, those not yet seen being as the first.
-void TableBuilder::add_scale(ProjectionFactors& unit, const StridedBlock& block,
-                             const Scale& scale) {
-  if (unit.scales.empty()) unit.scales.push_back(scale);
-  if (unit.scales.size() == 1 && unit.scales[0] == scale) return;
-  const auto end = static_cast<size_t>(block.first + std::max<int64_t>(block.count, 1));
-  if (unit.scales.size() < end) unit.scales.resize(end, Scale(unit.scales[0]));
-  for (auto e = static_cast<size_t>(block.first); e < end; ++e) unit.scales[e] = scale;
-}
-
-void TableBuilder::finish(int64_t experts, const std::string& where) {
-  table_.experts = experts;
-  if (static_cast<int64_t>(table_.projections.size()) * experts > kMostFactors)
-    throw Error(where, "has more factors of experts than any model");
-  for (auto& [key, unit] : table_.projections) {
-    unit.experts = key.layer < 0 ? 1 : experts;
-    for (Factor& factor : unit.sides) finish(factor, unit.experts);
-    if (unit.scales.size() > 1)
-      unit.scales.resize(static_cast<size_t>(unit.experts), Scale(unit.scales[0]));
-    check_ranks(unit);
-  }
-}
-
-void TableBuilder::finish(Factor& factor, int64_t experts) const {
-  for (StridedBlock& block : factor.blocks)
-    if (block.count == kAllExperts) block.count = experts;
-  std::sort(factor.blocks.begin(), factor.blocks.end(),
-            [](const StridedBlock& a, const StridedBlock& b) { return a.first < b.first; });
-  int64_t next = 0;
-  for (const StridedBlock& block : factor.blocks) {
-    const Stored& tensor = table_.tensors[block.tensor];
-    if (block.first < next) refuse(tensor, "says what another tensor says already");
-    next = block.first + block.count;
-    if (next > experts) refuse(tensor, fmt::format("has more than {} experts", experts));
-  }
-}
-
-void TableBuilder::check_ranks(const ProjectionFactors& unit) const {
-  for (const StridedBlock& a : unit.side(Side::A).blocks)
-    for (int64_t e = a.first; e < a.first + a.count; ++e) {
-      const StridedBlock* b = unit.side(Side::B).block_of(e);
-      if (b != nullptr && b->rank != a.rank)
-        refuse(table_.tensors[a.tensor],
-               fmt::format("has rank {}, its lora_B rank {}", a.rank, b->rank));
-      if (b != nullptr && b->first + b->count >= a.first + a.count) break;  // the rest is alike
+  // A fused factor becomes one of gate and one of up: both have its A, and each its rows of B.
+  void add(const FactorPlace& p) {
+    const bool fused = p.projection == Projection::gate_up;
+    if (fused && !p.order) table_.gate_up_apart = false;
+    if (!fused || !p.order) return add_unit({p.layer, p.projection, p.module}, p, p.width, p.block);
+    if (p.side == Side::B && p.width % 2 != 0)
+      refuse(table_.tensors[p.block.tensor], "has an odd number of gate and up rows");
+    for (int half = 0; half < 2; ++half) {
+      const ProjectionKey key{p.layer, half == 0 ? Projection::gate : Projection::up, {}};
+      if (p.side == Side::A)
+        add_unit(key, p, p.width, p.block);
+      else
+        add_unit(key, p, p.width / 2, half_of(p.block, p.width, *p.order, half));
     }
-}
+  }
+
+  // To be called once, when the number of experts is known.
+  void finish(int64_t experts, const std::string& where) {
+    table_.experts = experts;
+    if (static_cast<int64_t>(table_.projections.size()) * experts > kMostFactors)
+      throw Error(where, "has more factors of experts than any model");
+    for (auto& [key, unit] : table_.projections) {
+      unit.experts = key.layer < 0 ? 1 : experts;
+      for (Factor& factor : unit.sides) finish(factor, unit.experts);
+      if (unit.scales.size() > 1)
+        unit.scales.resize(static_cast<size_t>(unit.experts), Scale(unit.scales[0]));
+      check_ranks(unit);
+    }
+  }
+
+ private:
+  void add_unit(const ProjectionKey& key, const FactorPlace& placed, int64_t width,
+                const StridedBlock& block) {
+    ProjectionFactors& unit = table_.projections[key];
+    Factor& factor = unit.side(placed.side);
+    if (!factor.blocks.empty() && factor.width != width)
+      refuse(table_.tensors[block.tensor],
+             fmt::format("has the width {}, other experts have {}", width, factor.width));
+    factor.width = width;
+    factor.blocks.push_back(block);
+    add_scale(unit, block, placed.scale);
+  }
+
+  // One scale while all are equal; then one an expert, those not yet seen being as the first.
+  static void add_scale(ProjectionFactors& unit, const StridedBlock& block, const Scale& scale) {
+    if (unit.scales.empty()) unit.scales.push_back(scale);
+    if (unit.scales.size() == 1 && unit.scales[0] == scale) return;
+    const auto end = static_cast<size_t>(block.first + std::max<int64_t>(block.count, 1));
+    if (unit.scales.size() < end) unit.scales.resize(end, Scale(unit.scales[0]));
+    for (auto e = static_cast<size_t>(block.first); e < end; ++e) unit.scales[e] = scale;
+  }
+
+  void finish(Factor& factor, int64_t experts) const {
+    for (StridedBlock& block : factor.blocks)
+      if (block.count == kAllExperts) block.count = experts;
+    std::sort(factor.blocks.begin(), factor.blocks.end(),
+              [](const StridedBlock& a, const StridedBlock& b) { return a.first < b.first; });
+    int64_t next = 0;
+    for (const StridedBlock& block : factor.blocks) {
+      const Stored& tensor = table_.tensors[block.tensor];
+      if (block.first < next) refuse(tensor, "says what another tensor says already");
+      next = block.first + block.count;
+      if (next > experts) refuse(tensor, fmt::format("has more than {} experts", experts));
+    }
+  }
+
+  void check_ranks(const ProjectionFactors& unit) const {
+    for (const StridedBlock& a : unit.side(Side::A).blocks)
+      for (int64_t e = a.first; e < a.first + a.count; ++e) {
+        const StridedBlock* b = unit.side(Side::B).block_of(e);
+        if (b != nullptr && b->rank != a.rank)
+          refuse(table_.tensors[a.tensor],
+                 fmt::format("has rank {}, its lora_B rank {}", a.rank, b->rank));
+        if (b != nullptr && b->first + b->count >= a.first + a.count) break;  // the rest is alike
+      }
+  }
+
+  Table& table_;
+};
 
 // ---- an adapter's names, shapes and config ----
 
@@ -271,7 +257,7 @@ class Builder {
         return keep_stacked(e);
       case Form::numbered:
       case Form::plural:
-        if (e.rest.expert >= kMostExperts) refuse(t, "names an expert no model has");
+        if (e.rest.expert >= kMostExperts) refuse(t, "names an expert that no model has");
         numbered_ = std::max(numbered_, e.rest.expert + 1);
         return add_projection(
             e, matrix_width(t, side), matrix(e.tensor, side, e.rest.expert),
@@ -292,7 +278,7 @@ class Builder {
 
   int64_t all_width(const Stored& t, Side side) const {
     whole_bytes(t);
-    if (t.shape.size() != 3) refuse(t, "is neither a matrix an expert nor a 3-D tensor of all");
+    if (t.shape.size() != 3) refuse(t, "is neither a matrix of one expert nor a 3-D tensor of all");
     return t.shape[side == Side::A ? 2 : 1];
   }
 
@@ -376,7 +362,7 @@ class Builder {
     const int64_t experts =
         options_.spec != nullptr ? options_.spec->experts : pair.rows / scale.rank;
     if (experts < 1 || experts > kMostExperts || pair.rows % experts != 0)
-      refuse(t, fmt::format("has {} rows, no multiple of {} experts", pair.rows, experts));
+      refuse(t, fmt::format("has {} rows, not a multiple of {} experts", pair.rows, experts));
     stacked_ = std::max(stacked_, experts);
     const int64_t rank = pair.rows / experts;
     const StridedBlock over_rows{pair.a, 0, rank * pair.a_dim, pair.a_dim, 1, 0, experts, rank};
@@ -418,9 +404,8 @@ const StridedBlock* Factor::block_of(int64_t expert) const {
   return expert < after->first + after->count ? &*after : nullptr;
 }
 
-std::string to_string(const ProjectionKey& key) {
-  if (key.layer < 0) return key.module;
-  return fmt::format("layer {} {}", key.layer, projection_name(key.projection));
+const StridedBlock* block_of(const ProjectionFactors* unit, Side side, int64_t expert) {
+  return unit != nullptr ? unit->side(side).block_of(expert) : nullptr;
 }
 
 }  // namespace moelora::packed

@@ -36,6 +36,7 @@ struct StridedBlock {
   size_t tensor;
   int64_t offset, e_step, k_step, x_step;
   int64_t first, count, rank;
+  friend bool operator==(const StridedBlock&, const StridedBlock&) = default;
 };
 
 struct Factor {
@@ -52,9 +53,6 @@ struct ProjectionKey {
   std::string module;  // of a dense one, in the spelling of the base in memory
   friend auto operator<=>(const ProjectionKey&, const ProjectionKey&) = default;
 };
-std::string to_string(
-    const ProjectionKey& key);  // "layer 3 gate_proj", "model.layers.0.self_attn.q_proj"
-
 struct ProjectionFactors {
   std::array<Factor, 2> sides;  // A, B
   std::vector<Scale> scales;    // one an expert, or one for all
@@ -67,10 +65,13 @@ struct ProjectionFactors {
   }
 };
 
+// Of one side; null where there is no unit, or the expert has no factor there.
+const StridedBlock* block_of(const ProjectionFactors* unit, Side side, int64_t expert);
+
 struct Table {
   std::vector<Stored> tensors;
   std::map<ProjectionKey, ProjectionFactors> projections;
-  std::map<std::string, size_t> extras;  // whatever is no factor, by its name without the prefix
+  std::map<std::string, size_t> extras;  // all that are not factors, by name without the prefix
   int64_t experts = 0;
   // False where the order of fused gate and up rows is not known: they are projections gate_up.
   bool gate_up_apart = true;

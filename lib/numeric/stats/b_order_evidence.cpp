@@ -2,18 +2,72 @@
 
 #include <fmt/format.h>
 
+#include <Eigen/Core>
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <functional>
 #include <numeric>
 #include <string>
 #include <vector>
 
+#include "lib/base/cast.h"
 #include "lib/base/parallel.h"
 
 namespace moelora {
 namespace {
+
+// ---- norms of rows and columns ----
+
+using Floats = Eigen::Array<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using FloatRow = Eigen::Array<float, 1, Eigen::Dynamic>;
+
+constexpr int64_t kBlockValues = 64 << 10;
+
+// Calls f(first row, values) for a [rows, columns] matrix as floats, some rows at a time.
+template <class F>
+void for_blocks(const Tensor& matrix, F&& f) {
+  const int64_t rows = matrix.dim(0), columns = matrix.dim(1);
+  const int64_t most = std::max<int64_t>(1, kBlockValues / std::max<int64_t>(1, columns));
+  Floats values;
+  for (int64_t first = 0; first < rows; first += most) {
+    const Tensor block = matrix.slice(0, first, std::min(most, rows - first));
+    values.resize(block.dim(0), columns);
+    cast_elements(block.dtype(), DType::F32, block.elements(), block.read().data(),
+                  reinterpret_cast<std::byte*>(values.data()));
+    f(first, values);
+  }
+}
+
+void profile_rows(const Tensor& a, StackedProfile& out) {
+  // A BF16 may have been rounded up.
+  const auto bound = static_cast<float>(1.004 / std::sqrt(static_cast<double>(a.dim(1))));
+  for_blocks(a, [&](int64_t, const Floats& values) {
+    for (const auto& row : values.rowwise()) {
+      out.row_squares.push_back(static_cast<double>(row.square().sum()));
+      out.row_is_initial.push_back((row.abs() <= bound).all());
+    }
+  });
+}
+
+// Sums within a block are of single precision: a value above 2^63 makes its sum infinite, as an
+// infinity does; a NaN makes it NaN.
+void profile_columns(const Tensor& b, StackedProfile& out) {
+  const int64_t columns = b.dim(1);
+  FloatRow largest = FloatRow::Zero(columns);
+  out.column_squares.assign(static_cast<size_t>(columns), 0);
+  for_blocks(b, [&](int64_t, const Floats& values) {
+    FloatRow squares = FloatRow::Zero(columns);
+    for (const auto& row : values.rowwise()) {
+      squares += row.square();
+      largest = largest.max(row.abs());
+    }
+    std::transform(squares.begin(), squares.end(), out.column_squares.begin(),
+                   out.column_squares.begin(),
+                   [](float here, double sum) { return sum + static_cast<double>(here); });
+  });
+  for (const float value : largest) out.column_is_zero.push_back(value == 0);
+}
+
+// ---- statistics ----
 
 // The normal quantile (Acklam's rational form would do as well): Newton steps on erfc from a guess.
 double normal_quantile(double p) {
@@ -27,17 +81,22 @@ double normal_quantile(double p) {
   return p < 0.5 ? -x : x;
 }
 
-using Label = std::function<int64_t(int64_t)>;
+// What position i of an arrangement belongs to, an expert or a component, and how many there are.
+struct Label {
+  const Arrangement& in;
+  bool is_expert;
+
+  int64_t groups() const { return is_expert ? in.experts : in.rank; }
+  int64_t of(int64_t i) const { return is_expert ? in.expert(i) : in.component(i); }
+};
 
 // tr(P Q) of the projections onto the effects of two labels of n positions, the mean taken out.
-double overlap(int64_t n, const Label& a, int64_t groups_a, const Label& b, int64_t groups_b) {
-  std::vector<int32_t> counts(static_cast<size_t>(groups_a * groups_b), 0);
-  for (int64_t i = 0; i < n; ++i) ++counts[static_cast<size_t>(a(i) * groups_b + b(i))];
+double overlap(int64_t n, const Label& a, const Label& b) {
+  std::vector<int32_t> counts(static_cast<size_t>(a.groups() * b.groups()), 0);
+  for (int64_t i = 0; i < n; ++i) ++counts[static_cast<size_t>(a.of(i) * b.groups() + b.of(i))];
   double squares = 0;
   for (const int32_t count : counts) squares += static_cast<double>(count) * count;
-  const double size_a = static_cast<double>(n / groups_a),
-               size_b = static_cast<double>(n / groups_b);
-  return squares / (size_a * size_b) - 1;
+  return squares / static_cast<double>(n / a.groups() * (n / b.groups())) - 1;
 }
 
 // Turns sums over groups of `size` values into their means; what these explain.
@@ -51,6 +110,18 @@ double sum_of_squares(std::vector<double>& sums, int64_t size) {
 }
 
 }  // namespace
+
+StackedProfile profile_stacked_pair(const Tensor& a, const Tensor& b, int64_t experts) {
+  StackedProfile out;
+  out.experts = experts;
+  out.rank = a.dim(0) / experts;
+  profile_rows(a, out);
+  profile_columns(b, out);
+  const auto finite = [](double sum) { return std::isfinite(sum); };
+  out.finite = std::all_of(out.row_squares.begin(), out.row_squares.end(), finite) &&
+               std::all_of(out.column_squares.begin(), out.column_squares.end(), finite);
+  return out;
+}
 
 std::vector<double> normal_scores(std::span<const double> values) {
   const size_t n = values.size();
@@ -97,14 +168,10 @@ TwoWayFit two_way_fit(std::span<const double> scores, const Arrangement& in,
 FitDeviations fit_deviations(int64_t experts, int64_t rank) {
   const int64_t n = experts * rank;
   const Arrangement a{experts, rank, false}, b{experts, rank, true};
-  const Label expert_a = [&](int64_t i) { return a.expert(i); };
-  const Label expert_b = [&](int64_t i) { return b.expert(i); };
-  const Label component_a = [&](int64_t i) { return a.component(i); };
-  const Label component_b = [&](int64_t i) { return b.component(i); };
-  const double experts_experts = overlap(n, expert_a, experts, expert_b, experts);
-  const double crossed = overlap(n, expert_a, experts, component_b, rank) +
-                         overlap(n, component_a, rank, expert_b, experts);
-  const double all = experts_experts + crossed + overlap(n, component_a, rank, component_b, rank);
+  const Label expert_a{a, true}, component_a{a, false}, expert_b{b, true}, component_b{b, false};
+  const double experts_experts = overlap(n, expert_a, expert_b);
+  const double crossed = overlap(n, expert_a, component_b) + overlap(n, component_a, expert_b);
+  const double all = experts_experts + crossed + overlap(n, component_a, component_b);
   const auto deviation = [](int64_t freedom, double common) {
     const double differing = static_cast<double>(freedom) - common;
     return differing > 1e-6 ? std::sqrt(4 * differing) : 0;
@@ -131,13 +198,6 @@ constexpr double kComponents = 5;     // from here on lora_A's components differ
 constexpr double kLeastRest = 1e-6;   // of the variance, where hardly anything is unexplained
 constexpr double kZerosCertain = -9;  // log10 of a chance
 
-std::vector<double> logs(const std::vector<double>& squares) {
-  std::vector<double> out;
-  out.reserve(squares.size());
-  for (const double s : squares) out.push_back(std::log(std::max(s, 1e-300)));
-  return out;
-}
-
 Arrangement arrangement(const StackedProfile& p, BOrder order) {
   return {p.experts, p.rank, order == BOrder::expert_major};
 }
@@ -154,9 +214,9 @@ double correlation(const std::vector<double>& a, const std::vector<double>& b) {
   return aa > 1e-9 && bb > 1e-9 ? ab / std::sqrt(aa * bb) : 0;
 }
 
-void judge_norms(const StackedProfile& p, BOrderEvidence& out) {
-  const std::vector<double> columns = normal_scores(logs(p.column_squares));
-  const std::vector<double> rows = normal_scores(logs(p.row_squares));
+void weigh_norms(const StackedProfile& p, BOrderEvidence& out) {
+  const std::vector<double> columns = normal_scores(p.column_squares);
+  const std::vector<double> rows = normal_scores(p.row_squares);
   std::vector<double> of_rows, rank_major, expert_major;
   // lora_A has but one order.
   const TwoWayFit a = two_way_fit(rows, arrangement(p, BOrder::expert_major), &of_rows);
@@ -227,7 +287,7 @@ bool in_one_block(const std::vector<char>& zeros) {
   return std::count(first, last, 0) == 0;
 }
 
-void judge_zeros(const StackedProfile& p, BOrderEvidence& out) {
+void weigh_zeros(const StackedProfile& p, BOrderEvidence& out) {
   if (std::count(p.column_is_zero.begin(), p.column_is_zero.end(), 1) == 0) return;
   const Zeros r = read_zeros(p, BOrder::rank_major), e = read_zeros(p, BOrder::expert_major);
   const bool as_r = holds(r, e), as_e = holds(e, r);
@@ -325,26 +385,18 @@ std::string describe_unknown(const BOrderEvidence& e) {
 
 BOrderEvidence b_order_evidence(const StackedProfile& profile) {
   BOrderEvidence out;
-  out.experts = profile.experts;
-  out.rank = profile.rank;
   if (!profile.finite || profile.experts < 2 || profile.rank < 2) return out;
   if (std::count(profile.column_is_zero.begin(), profile.column_is_zero.end(), 0) == 0) return out;
   out.pairs = 1;
-  judge_norms(profile, out);
-  judge_zeros(profile, out);
+  weigh_norms(profile, out);
+  weigh_zeros(profile, out);
   decide(out);
   return out;
-}
-
-BOrderEvidence b_order_evidence(const Tensor& a, const Tensor& b, int64_t experts) {
-  return b_order_evidence(profile_stacked_pair(a, b, experts));
 }
 
 BOrderEvidence join_b_order_evidence(std::span<const BOrderEvidence> pairs) {
   BOrderEvidence out;
   for (const BOrderEvidence& pair : pairs) {
-    out.experts = std::max(out.experts, pair.experts);
-    out.rank = std::max(out.rank, pair.rank);
     out.strict_share = std::max(out.strict_share, pair.strict_share);
     out.pairs += pair.pairs;
     out.grouping += pair.grouping;
@@ -373,7 +425,7 @@ BOrderEvidence b_order_evidence(std::span<const StackedPair> pairs, int64_t expe
     const Tensor &a = pairs[i].a->tensor, &b = pairs[i].b->tensor;
     if (experts > 1 && a.dim(0) > experts && a.dim(0) % experts == 0 && is_float(a.dtype()) &&
         is_float(b.dtype()))
-      each[i] = b_order_evidence(a, b, experts);
+      each[i] = b_order_evidence(profile_stacked_pair(a, b, experts));
   });
   return join_b_order_evidence(each);
 }

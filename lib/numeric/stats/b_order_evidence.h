@@ -7,9 +7,23 @@
 #include <vector>
 
 #include "lib/adapter/stacked_pairs.h"
-#include "lib/numeric/stats/stacked_profile.h"
 
 namespace moelora {
+
+// How large the rows of a stacked lora_A [E*r, in] and the columns of its lora_B [out, E*r] are.
+struct StackedProfile {
+  int64_t experts = 0, rank = 0;
+  std::vector<double> row_squares, column_squares;  // sums of squares: of row e*r + k, of column c
+  std::vector<char> column_is_zero;                 // every value is exactly 0
+  std::vector<char> row_is_initial;  // every |value| <= 1/sqrt(in): kaiming_uniform_(a=sqrt(5))
+  bool finite = true;                // no NaN, no Inf, nothing above 2^63
+
+  int64_t count() const { return experts * rank; }
+};
+
+// Streams both tensors once, in blocks that stay in the second-level cache. REQUIRES: float types,
+// E divides A's rows, and B has as many columns. Throws Error when bytes cannot be read.
+StackedProfile profile_stacked_pair(const Tensor& a, const Tensor& b, int64_t experts);
 
 // Statistics of n = E*r values that belong to an expert and a rank component each.
 
@@ -71,8 +85,7 @@ struct BOrderEvidence {
   std::optional<BOrder> verdict;  // nullopt exactly where confidence is unknown
   Confidence confidence = Confidence::unknown;
 
-  int64_t experts = 0, rank = 0;
-  int64_t pairs = 0;    // that can tell: E, r > 1, every value finite, lora_B not all 0
+  int64_t pairs = 0;    // that can show it: E, r > 1, every value finite, lora_B not all 0
   int64_t against = 0;  // pairs whose own norms clearly say the opposite of all together
 
   // Standard deviations from "no order fits better"; above 0 speaks for rank-major.
@@ -91,7 +104,6 @@ struct BOrderEvidence {
 
 // Of one stacked pair.
 BOrderEvidence b_order_evidence(const StackedProfile& profile);
-BOrderEvidence b_order_evidence(const Tensor& a, const Tensor& b, int64_t experts);
 
 // Of all pairs of an adapter, which are all in one order.
 BOrderEvidence join_b_order_evidence(std::span<const BOrderEvidence> pairs);

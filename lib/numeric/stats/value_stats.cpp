@@ -6,15 +6,23 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <type_traits>
+#include <vector>
 
+#include "lib/base/arena.h"
 #include "lib/base/cast.h"
-#include "lib/base/lanes.h"
+#include "lib/base/parallel.h"
+#include "lib/io/tensor_jobs.h"
 
 namespace moelora {
 namespace {
 
-constexpr int kStreams = 2;            // independent sums, to hide the latency of an addition
+// Vectors of the compiler, g++ and clang alike: two SSE registers, or one where the CPU has AVX2.
+// Functions take them by reference: how they are passed by value depends on the CPU.
+using U32x8 = uint32_t __attribute__((vector_size(32)));
+using I32x8 = int32_t __attribute__((vector_size(32)));
+using F32x8 = float __attribute__((vector_size(32)));
+
+constexpr size_t kStreams = 2;         // independent sums, to hide the latency of an addition
 constexpr int64_t kStep = 64;          // bytes: one vector a stream
 constexpr int64_t kChunkBytes = 8192;  // whose sums are kept in single precision
 // From here on squares, or a chunk's sum of them, could overflow; infinities and NaN lie above.
@@ -50,73 +58,32 @@ struct Stream {
   }
 };
 
-// Two halves of a word of F16 as the floats they are; lib/base/cast.cpp says how.
-[[gnu::always_inline]] inline void widen_f16(const U32x8& half, U32x8& out) {
-  const U32x8 sign = (half & 0x8000U) << 16, magnitude = (half & 0x7FFFU) << 13;
-  const U32x8 normal = magnitude + ((127U - 15U) << 23);
-  const F32x8 small = reinterpret_cast<F32x8>(magnitude + (113U << 23)) - 0x1p-14F;
-  const U32x8 special = magnitude + ((255U - 31U) << 23);
-  out = magnitude < (0x0400U << 13) ? reinterpret_cast<U32x8>(small) : normal;
-  out = sign | (magnitude >= (0x7C00U << 13) ? special : out);
-}
-
-struct Stream64 {
-  F64x4 most = {}, sum = {}, squares = {};
-  I64x4 zeros = {};
-
-  [[gnu::always_inline]] inline void add(const F64x4& x) {
-    const F64x4 magnitude = reinterpret_cast<F64x4>(reinterpret_cast<I64x4>(x) & INT64_MAX);
-    most = magnitude > most ? magnitude : most;
-    zeros -= x == 0.0;
-    sum += x;
-    squares += x * x;
-  }
-};
-
-template <DType kType>
-using StreamOf = std::conditional_t<kType == DType::F64, Stream64, Stream>;
+using Streams = std::array<Stream, kStreams>;
 
 // A word of two BF16 is two floats at little cost: a BF16 is the top half of a float.
-template <DType kType>
+template <bool kBf16>
 [[gnu::always_inline]] inline void scan_steps(const std::byte* values, int64_t bytes,
-                                              StreamOf<kType>* streams) {
+                                              Streams& streams) {
   for (int64_t at = 0; at < bytes; at += kStep)
-    for (int s = 0; s < kStreams; ++s) {
+    for (size_t s = 0; s < kStreams; ++s) {
       U32x8 words;
       __builtin_memcpy(&words, values + at + s * 32, sizeof words);
-      if constexpr (kType == DType::F64) {
-        streams[s].add(reinterpret_cast<F64x4>(words));
-      } else if constexpr (kType == DType::F32) {
-        streams[s].template add<true>(words);
-      } else if constexpr (kType == DType::BF16) {
-        streams[s].template add<false>(words << 16);
-        streams[s].template add<false>(words & 0xFFFF0000U);
+      if constexpr (kBf16) {
+        streams[s].add<false>(words << 16);
+        streams[s].add<false>(words & 0xFFFF0000U);
       } else {
-        U32x8 low, high;
-        widen_f16(words & 0xFFFFU, low);
-        widen_f16(words >> 16, high);
-        streams[s].template add<false>(low);
-        streams[s].template add<false>(high);
+        streams[s].add<true>(words);
       }
     }
 }
 
 #if defined(__x86_64__)
-template <DType kType>
+template <bool kBf16>
 __attribute__((target("avx2"))) void scan_avx2(const std::byte* values, int64_t bytes,
-                                               StreamOf<kType>* streams) {
-  scan_steps<kType>(values, bytes, streams);
+                                               Streams& streams) {
+  scan_steps<kBf16>(values, bytes, streams);
 }
 #endif
-
-template <DType kType>
-void scan_for_cpu(const std::byte* values, int64_t bytes, StreamOf<kType>* streams) {
-#if defined(__x86_64__)
-  static const bool avx2 = __builtin_cpu_supports("avx2") != 0;
-  if (avx2) return scan_avx2<kType>(values, bytes, streams);
-#endif
-  scan_steps<kType>(values, bytes, streams);
-}
 
 struct ChunkStats {
   bool sound = true;  // else something is not finite, or a sum may be off
@@ -133,18 +100,34 @@ struct ChunkStats {
       error = std::max(error, static_cast<double>(s.error[i]));
     }
   }
-
-  // A NaN passes the comparison that finds the largest, but not a sum.
-  void add(const Stream64& s) {
-    for (int i = 0; i < 4; ++i) {
-      most = std::max<double>(most, s.most[i]);
-      zeros += s.zeros[i];
-      sum += s.sum[i];
-      squares += s.squares[i];
-    }
-    sound = sound && std::isfinite(squares);
-  }
 };
+
+// Of whole steps.
+template <bool kBf16>
+ChunkStats scan_words(const std::byte* values, int64_t bytes) {
+  Streams streams;
+#if defined(__x86_64__)
+  static const bool avx2 = __builtin_cpu_supports("avx2") != 0;
+  if (avx2)
+    scan_avx2<kBf16>(values, bytes, streams);
+  else
+#endif
+    scan_steps<kBf16>(values, bytes, streams);
+  ChunkStats out;
+  for (const Stream& stream : streams) out.add(stream);
+  return out;
+}
+
+// F16 by way of F32.
+ChunkStats scan_chunk(DType dtype, const std::byte* values, int64_t bytes) {
+  if (dtype == DType::BF16) return scan_words<true>(values, bytes);
+  if (dtype == DType::F32) return scan_words<false>(values, bytes);
+  std::array<std::byte, 2 * kChunkBytes> floats;
+  cast_elements(dtype, DType::F32, bytes / 2, values, floats.data());
+  ChunkStats out = scan_words<false>(floats.data(), 2 * bytes);
+  out.error = 0;
+  return out;
+}
 
 void add_chunk(const ChunkStats& chunk, int64_t elements, ValueStats& stats) {
   stats.elements += elements;
@@ -153,26 +136,6 @@ void add_chunk(const ChunkStats& chunk, int64_t elements, ValueStats& stats) {
   stats.sum_squares += chunk.squares;
   stats.max_abs = std::max(stats.max_abs, chunk.most);
   stats.max_bf16_error = std::max(stats.max_bf16_error, chunk.error);
-}
-
-template <DType kType>
-void add_chunks(const std::byte* values, int64_t count, int64_t first, ValueStats& stats) {
-  const int64_t width = dtype_bytes(kType);
-  while (count * width >= kStep) {
-    const int64_t bytes = std::min(kChunkBytes, count * width / kStep * kStep), n = bytes / width;
-    std::array<StreamOf<kType>, kStreams> streams;
-    scan_for_cpu<kType>(values, bytes, streams.data());
-    ChunkStats chunk;
-    for (const auto& stream : streams) chunk.add(stream);
-    if (chunk.sound)
-      add_chunk(chunk, n, stats);
-    else
-      add_values_simple(kType, values, n, first, stats);
-    values += bytes;
-    first += n;
-    count -= n;
-  }
-  add_values_simple(kType, values, count, first, stats);
 }
 
 double bf16_error(double x) {
@@ -215,11 +178,31 @@ void add_values_simple(DType dtype, const std::byte* values, int64_t count, int6
 
 void add_values(DType dtype, const std::byte* values, int64_t count, int64_t first,
                 ValueStats& stats) {
-  if (dtype == DType::BF16) return add_chunks<DType::BF16>(values, count, first, stats);
-  if (dtype == DType::F16) return add_chunks<DType::F16>(values, count, first, stats);
-  if (dtype == DType::F32) return add_chunks<DType::F32>(values, count, first, stats);
-  add_chunks<DType::F64>(values, count, first, stats);
+  const int64_t width = dtype_bytes(dtype);
+  while (dtype != DType::F64 && count * width >= kStep) {
+    const int64_t bytes = std::min(kChunkBytes, count * width / kStep * kStep), n = bytes / width;
+    const ChunkStats chunk = scan_chunk(dtype, values, bytes);
+    if (chunk.sound)
+      add_chunk(chunk, n, stats);
+    else
+      add_values_simple(dtype, values, n, first, stats);
+    values += bytes;
+    first += n;
+    count -= n;
+  }
+  add_values_simple(dtype, values, count, first, stats);
 }
+
+double ValueStats::std_dev() const {
+  const auto finite = static_cast<double>(elements - nan - inf);
+  if (finite <= 0) return 0;
+  const double mean = sum / finite;
+  return std::sqrt(std::max(0.0, sum_squares / finite - mean * mean));
+}
+
+// ---- all tensors of an adapter ----
+
+namespace {
 
 void merge_stats(ValueStats& into, const ValueStats& part) {
   into.known = into.known || part.known;
@@ -235,11 +218,60 @@ void merge_stats(ValueStats& into, const ValueStats& part) {
     into.first_bad = part.first_bad;
 }
 
-double ValueStats::std_dev() const {
-  const auto finite = static_cast<double>(elements - nan - inf);
-  if (finite <= 0) return 0;
-  const double mean = sum / finite;
-  return std::sqrt(std::max(0.0, sum_squares / finite - mean * mean));
+// Of a job: its values, and as much again that they are read from, stay in the second-level cache.
+// Views of the same bytes stay together up to the larger limit.
+constexpr JobLimits kLimits = {1 << 20, 16 << 20};
+
+// One entry a block.
+std::vector<ValueStats> scan_job(TensorList tensors, const Job& job, Arena& arena) {
+  const std::byte* values = run_job(tensors, job, arena).data();
+  std::vector<ValueStats> out(job.blocks.size());
+  for (size_t i = 0; i < out.size(); ++i) {
+    const Block& block = job.blocks[i];
+    const DType dtype = tensors[block.item]->dtype();
+    add_values(dtype, values, block.count, block.first, out[i]);
+    values += block.count * dtype_bytes(dtype);
+  }
+  return out;
+}
+
+}  // namespace
+
+std::map<std::string, ValueStats> scan_values(const TensorMap& tensors, int threads) {
+  std::map<std::string, ValueStats> out;
+  std::vector<const Tensor*> stored;
+  std::vector<ValueStats*> stats;  // of `stored`
+  for (const auto& [name, tensor] : tensors) {
+    ValueStats& here = out[name];
+    here.known = is_float(tensor.dtype());
+    if (!here.known || tensor.elements() == 0) continue;
+    if (tensor.pieces().empty()) {
+      here.elements = here.zeros = tensor.elements();
+      continue;
+    }
+    stored.push_back(&tensor);
+    stats.push_back(&here);
+  }
+  const std::vector<Job> jobs = plan_jobs(stored, kLimits);
+  std::vector<std::vector<ValueStats>> parts(jobs.size());
+  std::vector<Arena> arenas(static_cast<size_t>(threads > 0 ? threads : available_threads()));
+  parallel_for(static_cast<int64_t>(jobs.size()), threads, [&](int64_t item, int worker) {
+    const auto j = static_cast<size_t>(item);
+    parts[j] = scan_job(stored, jobs[j], arenas[static_cast<size_t>(worker)]);
+  });
+  for (size_t j = 0; j < jobs.size(); ++j)
+    for (size_t i = 0; i < parts[j].size(); ++i)
+      merge_stats(*stats[jobs[j].blocks[i].item], parts[j][i]);
+  return out;
+}
+
+Shape coordinates(const Shape& shape, int64_t index) {
+  Shape out(shape.size());
+  for (size_t d = shape.size(); d-- > 0;) {
+    out[d] = index % shape[d];
+    index /= shape[d];
+  }
+  return out;
 }
 
 }  // namespace moelora

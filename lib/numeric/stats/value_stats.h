@@ -2,8 +2,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
+#include <string>
 
-#include "lib/base/dtype.h"
+#include "lib/base/tensor.h"
 
 namespace moelora {
 
@@ -35,11 +37,16 @@ void add_values(DType dtype, const std::byte* values, int64_t count, int64_t fir
                 ValueStats& stats);
 
 // The same, element by element, in double precision: what the other one is tested with, and what
-// it falls back to for elements that are not finite or very large.
+// it falls back to for F64 and for elements that are not finite or very large.
 void add_values_simple(DType dtype, const std::byte* values, int64_t count, int64_t first,
                        ValueStats& stats);
 
-// Joins the statistics of two parts of a tensor.
-void merge_stats(ValueStats& into, const ValueStats& part);
+// One entry a tensor, by name. Streams: each byte is read once, in blocks of a cache's size, so
+// that memory stays bounded (about 1 MB a thread; more for views of the same bytes). The result
+// does not depend on `threads` (0: all cores). Throws Error when bytes cannot be read.
+std::map<std::string, ValueStats> scan_values(const TensorMap& tensors, int threads);
+
+// The coordinates of element `index` (row-major) of a tensor of this shape: {3, 17}.
+Shape coordinates(const Shape& shape, int64_t index);
 
 }  // namespace moelora
