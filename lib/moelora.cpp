@@ -14,9 +14,9 @@
 #include "lib/check/report_parts.h"
 #include "lib/check/validate.h"
 #include "lib/compare/verify_conversion.h"
+#include "lib/engine/buffers.h"
 #include "lib/engine/fit/deltas.h"
 #include "lib/engine/fit/fit.h"
-#include "lib/engine/write_buffers.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {

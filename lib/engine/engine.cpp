@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <charconv>
 
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/error.h"

@@ -72,6 +72,9 @@ struct MemoryPlan {
   std::vector<MemoryRow> rows;
   int64_t slots = 0;
   std::string dtype;  // "bf16"
+
+  // A buffer of one layer: buffers of one name and shape are a row.
+  void add(std::string buffer, const Shape& shape);
   uint64_t slot_bytes() const;
   uint64_t total_bytes() const { return slot_bytes() * static_cast<uint64_t>(slots); }
 };

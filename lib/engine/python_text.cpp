@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <array>
+
 #include "lib/base/utf8.h"
 
 namespace moelora {
@@ -24,23 +26,10 @@ std::string joined(const Names& names, size_t most) {
 }  // namespace
 
 std::string_view py_type(const Json& value) {
-  switch (value.kind()) {
-    case Json::Kind::null:
-      return "NoneType";
-    case Json::Kind::boolean:
-      return "bool";
-    case Json::Kind::integer:
-      return "int";
-    case Json::Kind::real:
-      return "float";
-    case Json::Kind::string:
-      return "str";
-    case Json::Kind::array:
-      return "list";
-    case Json::Kind::object:
-      return "dict";
-  }
-  return "";
+  constexpr std::array<std::string_view, 7> kNames = {"NoneType", "bool", "int", "float",
+                                                      "str",      "list", "dict"};
+  static_assert(kNames.size() == static_cast<size_t>(Json::Kind::object) + 1);
+  return kNames[static_cast<size_t>(value.kind())];
 }
 
 bool py_bool(const Json& value) {

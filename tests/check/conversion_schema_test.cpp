@@ -3,7 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "lib/check/json_schema_subset.h"
-#include "lib/engine/write_buffers.h"
+#include "lib/engine/buffers.h"
 #include "tests/adapter/goldens.h"
 
 using namespace moelora;

@@ -85,10 +85,11 @@ TEST_CASE("vLLM and PEFT keep a router that their classes have") {
 TEST_CASE("vLLM's plan names the router that its class refuses, and the flag that drops it") {
   MadeAdapter made = attention();
   made.pair("model.layers.1.mlp.gate", {2, 64}, {8, 2});
-  const auto judge = [&] { converted(made, "glm4_moe", fit_for("vllm")); };
-  CHECK(error_text(judge).find("vllm@0.27: would refuse the output: ValueError: While loading out, "
+  const auto convert = [&] { converted(made, "glm4_moe", fit_for("vllm")); };
+  CHECK(
+      error_text(convert).find("vllm@0.27: would refuse the output: ValueError: While loading out, "
                                "expected target modules in") == 0);
-  CHECK(error_hint(judge) == "--drop router leaves it out and says what is lost");
+  CHECK(error_hint(convert) == "--drop router leaves it out and says what is lost");
   CHECK(converted(made, "glm4_moe", fit_for("vllm", {}, {"router"})).adapter.dense.size() == 2);
 }
 
@@ -166,7 +167,7 @@ TEST_CASE("DoRA cannot be dropped: what it means is not the low-rank part") {
     CHECK(refusal(made, engine).find("\"use_dora\" is true") != std::string::npos);
   made.add(kPrefix + "model.layers.1.self_attn.q_proj.lora_magnitude_vector", {64});
   CHECK(refusal(made, "sglang") ==
-        "model.layers.1.self_attn.q_proj.lora_magnitude_vector: SGLang knows no DoRA");
+        "model.layers.1.self_attn.q_proj.lora_magnitude_vector: SGLang does not serve DoRA");
   CHECK(refusal(made, "peft").empty());
 }
 

@@ -201,13 +201,14 @@ TEST_CASE("a renamed module must have the base's shape") {
 }
 
 TEST_CASE("a layout that the engine does not serve is refused in the server's words") {
-  const auto judge = [] {
+  const auto convert = [] {
     converted(experts("model.layers.1.mlp.experts.", 8, 24), "qwen3_moe",
               fit_for("vllm", {}, {}, "stacked"));
   };
-  CHECK(error_text(judge).find("vllm@0.27: would refuse the output: ValueError: While loading out, "
+  CHECK(
+      error_text(convert).find("vllm@0.27: would refuse the output: ValueError: While loading out, "
                                "expected target modules in") == 0);
-  CHECK(error_hint(judge) == "leave --to out: the engine's own layout is then chosen");
+  CHECK(error_hint(convert) == "leave --to out: the engine's own layout is then chosen");
 }
 
 TEST_CASE("without a base model nothing is fitted") {

@@ -25,10 +25,10 @@ FittedAdapter fitted(const MadeAdapter& made, const std::string& family,
 }
 
 Conversion converted(const MadeAdapter& made, const std::string& family, const FitOptions& options,
-                     bool judged) {
+                     bool checked) {
   FittedConversion out = plan_fitted(made.read(family), options, {});
   CHECK(verify_fit(out.meant, out.conversion.adapter, 1) > 0);
-  if (judged) check_served(out.conversion, "out", options, 0);
+  if (checked) check_served(out.conversion, "out", options, 0);
   return std::move(out.conversion);
 }
 

@@ -15,9 +15,9 @@ FitOptions fit_for(const std::string& engine, const std::vector<std::string>& se
 // A made adapter read with a base of the catalogue, fitted, and the fit verified (verify_fit).
 FittedAdapter fitted(const MadeAdapter& made, const std::string& family, const FitOptions& options);
 
-// The whole conversion of the same, judged by the engine's plan (check_served) with `judged`.
+// The whole conversion of the same, checked by the engine's plan (check_served) with `checked`.
 Conversion converted(const MadeAdapter& made, const std::string& family, const FitOptions& options,
-                     bool judged = true);
+                     bool checked = true);
 
 // The note of a repair; "" when that repair was not made.
 std::string note_of(const Changes& changes, std::string_view repair);

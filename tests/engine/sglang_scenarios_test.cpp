@@ -1,4 +1,4 @@
-// The oracle's scenarios: several adapters, command lines, dynamic loads, an empty start, slots.
+// The oracle's scenarios: several adapters, command lines, dynamic loads, an empty start.
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
@@ -135,17 +135,8 @@ ServedAdapter adapter_of(const std::string& family, const std::string& name, siz
   return out;
 }
 
-int64_t slots_of(const Json& record) {
-  const Json* buffers = record.find("buffers");
-  if (buffers == nullptr || buffers->members().empty()) return 8;
-  const Json* shape = &buffers->members().front().second;
-  while (shape->items().front().is(Json::Kind::array)) shape = &shape->items().front();
-  return shape->items().front().as_int();
-}
-
 Launch launch_of(const Scenario& scenario, const Json& record) {
   Launch out;
-  out.slots = slots_of(record);
   out.shared_outer = scenario.shared_outer;
   out.strict = scenario.strict;
   out.max_lora_rank = scenario.max_rank;
@@ -157,17 +148,6 @@ Launch launch_of(const Scenario& scenario, const Json& record) {
   out.target_modules = targets;
   out.max_lora_rank = record.find("max_lora_rank")->as_int();
   return out;
-}
-
-std::string slot_difference(const Server& server, const Json* slots) {
-  if (slots == nullptr) return "";
-  for (const auto& [id, slot] : slots->members()) {
-    const int64_t adapter = id == "None" ? -1 : std::stoll(id.substr(2));
-    if (server.slots().slot_of(adapter) != slot.as_int())
-      return fmt::format("{} is in slot {}, not {}", id, server.slots().slot_of(adapter),
-                         slot.as_int());
-  }
-  return "";
 }
 
 // Whether the archive has other values than the oracle had: another adapter of the same shapes
@@ -223,8 +203,6 @@ size_t run(const Scenario& scenario, const OracleRecord& record) {
   std::string difference = refusal_difference(server, with_names(record, server));
   if (difference.empty() && !server.pools().empty())
     difference = state_difference(server, 0, record.json);
-  if (difference.empty() && record.text("stage").empty())
-    difference = slot_difference(server, record.json.find("slots"));
   CHECK_MESSAGE(difference.empty(), record.label() << ": " << difference);
   return record.text("stage").empty() ? compare_pools(server, scenario, record) : 0;
 }

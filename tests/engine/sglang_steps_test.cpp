@@ -8,7 +8,6 @@
 
 #include "lib/engine/engine.h"
 #include "lib/engine/sglang/causes.h"
-#include "lib/engine/sglang/pool/pool.h"
 #include "tests/engine/sglang_oracle.h"
 
 using namespace moelora;
@@ -280,17 +279,4 @@ TEST_CASE("what releases have changed is as it was in them") {
         nullptr);
   CHECK(event_of(experts.plan("qwen3_moe", "sglang@0.5.11", high), why::rank_over_limit) ==
         nullptr);
-}
-
-TEST_CASE("a full pool gives up the slot of the adapter that was used longest ago") {
-  sglang::SlotTable slots(3);  // the base model has the first
-  CHECK(slots.use(10) == 1);
-  CHECK(slots.use(11) == 2);
-  CHECK(slots.use(10) == 1);
-  CHECK(slots.use(12) == 2);
-  CHECK(slots.slot_of(11) == -1);
-  CHECK(slots.use(11) == 1);
-  CHECK(slots.slot_of(10) == -1);
-  sglang::SlotTable one(1);
-  CHECK(one.use(10) == 0);
 }

@@ -1,6 +1,6 @@
 #include "lib/engine/fit/deltas.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>
@@ -82,41 +82,24 @@ struct RowProducts {
   double parts = 0;              // sum_k |b_k| |a_k|
 };
 
-// REQUIRES: the delta's rows of lora_A are those from `first` on. moved: null for what is exact.
-class DeltaRows {
- public:
-  DeltaRows(const Delta& delta, const Rows& rows, int64_t first, const Moved* moved)
-      : scale_(delta.scale),
-        rank_(static_cast<size_t>(delta.a.dim(0))),
-        b_(read_double(delta.b)),
-        rows_(rows),
-        first_(static_cast<size_t>(first)),
-        moved_(moved) {}
-
-  RowProducts at(size_t row) const {
-    RowProducts out{std::vector<double>(rows_.count), std::vector<double>(rows_.count)};
-    for (size_t k = 0; k < rank_; ++k) add(scale_ * b_[row * rank_ + k], first_ + k, out);
-    return out;
-  }
-
- private:
-  void add(double b, size_t k, RowProducts& out) const {
-    const double* products = rows_.products.data() + k * rows_.count;
-    const double moved = moved_ == nullptr ? 0 : moved_->by(b);
-    for (size_t j = 0; j < rows_.count; ++j) {
-      out.values[j] += b * products[j];
-      out.rounding[j] += moved * std::fabs(products[j]);
+// `b`: the delta's values of lora_B. REQUIRES: its rows of lora_A are those from `first` on.
+// `moved`: null for what is exact.
+RowProducts row_products(const Delta& delta, const std::vector<double>& b, size_t row,
+                         const Rows& rows, size_t first, const Moved* moved) {
+  const auto rank = static_cast<size_t>(delta.a.dim(0));
+  RowProducts out{std::vector<double>(rows.count), std::vector<double>(rows.count)};
+  for (size_t k = 0; k < rank; ++k) {
+    const double scaled = delta.scale * b[row * rank + k];
+    const double rounding = moved == nullptr ? 0 : moved->by(scaled);
+    const double* products = rows.products.data() + (first + k) * rows.count;
+    for (size_t j = 0; j < rows.count; ++j) {
+      out.values[j] += scaled * products[j];
+      out.rounding[j] += rounding * std::fabs(products[j]);
     }
-    out.parts += std::fabs(b) * rows_.lengths[k];
+    out.parts += std::fabs(scaled) * rows.lengths[first + k];
   }
-
-  double scale_;
-  size_t rank_;
-  std::vector<double> b_;
-  const Rows& rows_;
-  size_t first_;
-  const Moved* moved_;
-};
+  return out;
+}
 
 void compare(const std::string& name, const Delta& meant, const Delta& fitted) {
   constexpr double kSummation = 1e-11;
@@ -126,9 +109,11 @@ void compare(const std::string& name, const Delta& meant, const Delta& fitted) {
                             fitted.b.dim(0), fitted.a.dim(1), meant.b.dim(0), meant.a.dim(1)));
   const Rows rows = rows_of_both(meant, fitted);
   const Moved moved(meant, fitted);
-  const DeltaRows before(meant, rows, 0, &moved), after(fitted, rows, meant.a.dim(0), nullptr);
+  const std::vector<double> meant_b = read_double(meant.b), fitted_b = read_double(fitted.b);
+  const auto fitted_first = static_cast<size_t>(meant.a.dim(0));
   for (size_t row = 0; row < static_cast<size_t>(fitted.b.dim(0)); ++row) {
-    const RowProducts x = before.at(row), y = after.at(row);
+    const RowProducts x = row_products(meant, meant_b, row, rows, 0, &moved);
+    const RowProducts y = row_products(fitted, fitted_b, row, rows, fitted_first, nullptr);
     for (size_t j = 0; j < rows.count; ++j) {
       const double want = x.values[j], found = y.values[j];
       if (!std::isfinite(want) && !std::isfinite(found)) continue;

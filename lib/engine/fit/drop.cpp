@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <map>
 
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
@@ -16,54 +16,23 @@ namespace {
 
 // What of an adapter a --drop means.
 struct Part {
-  DropKind kind;
   std::vector<std::string> dense, extras;
 };
 
-bool is_gate(const FitContext& context, const std::string& module) {
-  const LinearSpec* linear = context.spec().find_linear(module);
-  return linear != nullptr &&
-         (linear->role == Role::router || linear->role == Role::shared_expert_gate);
+DropKind kind_of(const std::string& name, const Extra& extra) {
+  if (extra.kind == ExtraKind::embedding_factor) return DropKind::embeddings;
+  const bool bias = extra.kind == ExtraKind::other && name.ends_with(".bias");
+  return bias || extra.kind == ExtraKind::lora_bias ? DropKind::bias : DropKind::saved_modules;
 }
 
-bool is_embedding(const FitContext& context, const std::string& module) {
-  const LinearSpec* linear = context.spec().find_linear(module);
-  return linear != nullptr && (linear->role == Role::lm_head || linear->role == Role::embedding);
-}
-
-DropKind kind_of(const Extra& extra) {
-  switch (extra.kind) {
-    case ExtraKind::embedding_factor:
-      return DropKind::embeddings;
-    case ExtraKind::lora_bias:
-      return DropKind::bias;
-    default:
-      return DropKind::saved_modules;
-  }
-}
-
-bool is_bias(const std::string& name) { return name.ends_with(".bias"); }
-
-std::array<Part, 4> parts_of(const FitContext& context) {
-  std::array<Part, 4> out{{{DropKind::router, {}, {}},
-                           {DropKind::bias, {}, {}},
-                           {DropKind::saved_modules, {}, {}},
-                           {DropKind::embeddings, {}, {}}}};
-  const auto part = [&](DropKind kind) -> Part& { return out[static_cast<size_t>(kind)]; };
-  for (const auto& entry : context.adapter.dense) {
-    if (is_gate(context, entry.first)) part(DropKind::router).dense.push_back(entry.first);
-    if (is_embedding(context, entry.first)) part(DropKind::embeddings).dense.push_back(entry.first);
-  }
-  for (const auto& [name, extra] : context.adapter.extras) {
-    const bool bias = extra.kind == ExtraKind::other && is_bias(name);
-    part(bias ? DropKind::bias : kind_of(extra)).extras.push_back(name);
-  }
+std::map<DropKind, Part> parts_of(const FitContext& context) {
+  std::map<DropKind, Part> out;
+  for (const auto& entry : context.adapter.dense)
+    if (const auto kind = drop_of(context.spec().find_linear(entry.first)))
+      out[*kind].dense.push_back(entry.first);
+  for (const auto& [name, extra] : context.adapter.extras)
+    out[kind_of(name, extra)].extras.push_back(name);
   return out;
-}
-
-// What depends on the model class beyond this is said by the engine's plan of what is written.
-bool holds(const FitContext& context, DropKind kind) {
-  return context.engine().holds == nullptr || context.engine().holds(kind, context.spec());
 }
 
 // ---- what is lost ----------------------------------------------------------------------------
@@ -126,19 +95,19 @@ std::vector<Delta> embedding_deltas(const Adapter& adapter) {
 }
 
 // nullopt: some of it is a full weight whose original is not known.
-std::optional<double> norm_of(const FitContext& context, const Part& part) {
+std::optional<double> norm_of(const FitContext& context, DropKind kind, const Part& part) {
   std::vector<Delta> deltas;
   for (const std::string& module : part.dense) {
     const DensePair& pair = context.adapter.dense.at(module);
     deltas.push_back({pair.a, pair.b, pair.scaling.value()});
   }
-  if (part.kind == DropKind::embeddings)
+  if (kind == DropKind::embeddings)
     for (Delta& delta : embedding_deltas(context.adapter)) deltas.push_back(std::move(delta));
   double norm = delta_norm(deltas, context.options.threads);
+  if (kind == DropKind::embeddings) return norm;
   for (const std::string& name : part.extras) {
-    if (part.kind == DropKind::embeddings) continue;
     const Tensor& tensor = context.adapter.extras.at(name).tensor;
-    const std::optional<double> change = part.kind == DropKind::bias
+    const std::optional<double> change = kind == DropKind::bias
                                              ? bias_norm(context, name, tensor)
                                              : saved_change(context, name, tensor);
     if (!change) return std::nullopt;
@@ -161,12 +130,12 @@ std::string share_text(const LeftOut& dropped) {
                      *dropped.norm, dropped.whole, 100 * *dropped.norm / dropped.whole);
 }
 
-void drop(FitContext& context, const Part& part) {
-  LeftOut out{std::string(drop_name(part.kind)), part.dense, norm_of(context, part), 0};
+void drop(FitContext& context, DropKind kind, const Part& part) {
+  LeftOut out{std::string(drop_name(kind)), part.dense, norm_of(context, kind, part), 0};
   out.modules.insert(out.modules.end(), part.extras.begin(), part.extras.end());
   std::sort(out.modules.begin(), out.modules.end());
   out.whole = whole_norm(context);
-  const bool low_rank = part.kind == DropKind::router || part.kind == DropKind::embeddings;
+  const bool low_rank = kind == DropKind::router || kind == DropKind::embeddings;
   if (!low_rank && out.norm) out.whole = std::hypot(out.whole, *out.norm);
   for (const std::string& module : part.dense) context.adapter.dense.erase(module);
   for (const std::string& name : part.extras) context.adapter.extras.erase(name);
@@ -175,27 +144,26 @@ void drop(FitContext& context, const Part& part) {
   context.changes.left_out.push_back(std::move(out));
 }
 
-[[noreturn]] void refuse(const FitContext& context, const Part& part) {
+[[noreturn]] void refuse(const FitContext& context, DropKind kind, const Part& part) {
   const std::string& first = part.dense.empty() ? part.extras.front() : part.dense.front();
   const size_t more = part.dense.size() + part.extras.size() - 1;
   throw Error(
       first,
       fmt::format("{} has no place for it{}", context.title(),
                   more == 0 ? "" : fmt::format(", nor for {} more of its kind", more)),
-      {Option::drop, fmt::format(" {} leaves it out and says what is lost", drop_name(part.kind))});
+      {Option::drop, fmt::format(" {} leaves it out and says what is lost", drop_name(kind))});
 }
 
 // ---- what no --drop can help -----------------------------------------------------------------
 
 void refuse_dora(const FitContext& context) {
+  const Hint hint = "merge the adapter into the base, or train without use_dora";
   for (const auto& [name, extra] : context.adapter.extras)
     if (extra.kind == ExtraKind::magnitude)
-      throw Error(name, fmt::format("{} knows no DoRA", context.title()),
-                  "merge the adapter into the base, or train without use_dora");
+      throw Error(name, fmt::format("{} does not serve DoRA", context.title()), hint);
   if (context.adapter.config.use_dora)
     throw Error(context.adapter.config.where,
-                fmt::format("\"use_dora\" is true; {} knows no DoRA", context.title()),
-                "merge the adapter into the base, or train without use_dora");
+                fmt::format("\"use_dora\" is true; {} does not serve DoRA", context.title()), hint);
 }
 
 // The frozen weight of an adapted embedding that PEFT saves beside its factors: the base has it.
@@ -218,17 +186,16 @@ void leave_base_weights(FitContext& context) {
 }
 
 void drop_or_refuse(FitContext& context) {
-  if (context.engine().holds != nullptr) {
+  const auto holds = context.engine().holds;  // null: it has a place for everything
+  if (holds != nullptr) {
     refuse_dora(context);
     leave_base_weights(context);
   }
-  for (const Part& part : parts_of(context)) {
-    if (part.dense.empty() && part.extras.empty()) continue;
-    if (context.drops(part.kind))
-      drop(context, part);
-    else if (!holds(context, part.kind))
-      refuse(context, part);
-  }
+  for (const auto& [kind, part] : parts_of(context))
+    if (context.drops(kind))
+      drop(context, kind, part);
+    else if (holds != nullptr && !holds(kind, context.spec()))
+      refuse(context, kind, part);
 }
 
 // ---- the config ------------------------------------------------------------------------------
@@ -255,6 +222,14 @@ void make_plain(FitContext& context) {
 }
 
 }  // namespace
+
+std::optional<DropKind> drop_of(const LinearSpec* linear) {
+  if (linear == nullptr) return std::nullopt;
+  const Role role = linear->role;
+  if (role == Role::router || role == Role::shared_expert_gate) return DropKind::router;
+  if (role == Role::lm_head || role == Role::embedding) return DropKind::embeddings;
+  return std::nullopt;
+}
 
 void set_config(FitContext& context, std::string_view step,
                 std::vector<std::pair<std::string_view, Json>> changes) {

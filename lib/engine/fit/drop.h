@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -13,6 +14,9 @@ extern const FitStep drop_unheld;
 
 // Keys of adapter_config.json that would make a server refuse what the tensors alone allow.
 extern const FitStep plain_config;
+
+// The --drop that takes the factors of a module of this role out; null and nullopt for none.
+std::optional<DropKind> drop_of(const LinearSpec* linear);
 
 // Sets keys of adapter_config.json and notes it as `step`; nothing for no key.
 void set_config(FitContext& context, std::string_view step,

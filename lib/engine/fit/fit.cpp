@@ -1,14 +1,15 @@
 #include "lib/engine/fit/fit.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/nearest.h"
 #include "lib/base/utf8.h"
-#include "lib/engine/fit/step.h"
+#include "lib/engine/fit/drop.h"
 #include "lib/io/tensor_writer.h"
 #include "lib/model/base_model.h"
 
@@ -43,48 +44,45 @@ std::string some_of(const std::vector<std::string>& names) { return list_some(na
 
 namespace {
 
+constexpr std::array<std::string_view, 4> kDropNames = {"router", "bias", "saved-modules",
+                                                        "embeddings"};
+static_assert(kDropNames.size() == static_cast<size_t>(DropKind::embeddings) + 1);
+
 std::string last_component(const std::string& path) {
   const std::filesystem::path p(path);
   return (p.has_filename() ? p.filename() : p.parent_path().filename()).string();
 }
 
-std::string refused_text(const PlanEvent& event) {
-  const Refusal& refusal = *event.refusal;
-  return fmt::format("would refuse the output{}: {}",
-                     refusal.first_use ? ", at the first request" : "", refusal_text(refusal));
-}
-
-std::string altered_text(const PlanEvent& event) {
-  std::string out = "would not compute what the output means: " + event.detail;
-  if (!event.tensors.empty()) out += fmt::format(" ({})", fit::some_of(event.tensors));
-  return out;
-}
-
-// Which --drop would take these tensors out; "" for none.
-std::string drop_for(const std::vector<std::string>& tensors, const ModelSpec& spec) {
-  for (const std::string& name : tensors) {
-    const LinearSpec* linear = spec.find_linear(parse_tensor_name(name).module);
-    if (linear == nullptr) continue;
-    if (linear->role == Role::router || linear->role == Role::shared_expert_gate) return "router";
-    if (linear->role == Role::lm_head || linear->role == Role::embedding) return "embeddings";
-  }
-  return "";
+// Which --drop would take these tensors out.
+std::optional<DropKind> drop_for(const std::vector<std::string>& tensors, const ModelSpec& spec) {
+  for (const std::string& name : tensors)
+    if (const auto kind = fit::drop_of(spec.find_linear(parse_tensor_name(name).module)))
+      return kind;
+  return std::nullopt;
 }
 
 Hint hint_for(const PlanEvent& event, const Conversion& c, const FitOptions& options) {
   const EngineFit& fit = *options.engine.engine->fit;
   if (fit.advice != nullptr)
     if (Hint hint = fit.advice(event); !hint.text().empty()) return hint;
-  if (const std::string drop = drop_for(event.tensors, c.input.base->spec); !drop.empty())
-    return {Option::drop, fmt::format(" {} leaves it out and says what is lost", drop)};
+  if (const auto drop = drop_for(event.tensors, c.input.base->spec))
+    return {Option::drop, fmt::format(" {} leaves it out and says what is lost", drop_name(*drop))};
   if (!options.to.empty())
     return {"leave ", Option::to, " out: the engine's own layout is then chosen"};
   return {};
 }
 
 [[noreturn]] void refuse(const PlanEvent& event, const Conversion& c, const FitOptions& options) {
-  throw Error(options.engine.label(), event.refusal ? refused_text(event) : altered_text(event),
-              hint_for(event, c, options));
+  std::string text;
+  if (event.refusal)
+    text = fmt::format("would refuse the output{}: {}",
+                       event.refusal->first_use ? ", at the first request" : "",
+                       refusal_text(*event.refusal));
+  else
+    text = "would not compute what the output means: " + event.detail;
+  if (!event.refusal && !event.tensors.empty())
+    text += fmt::format(" ({})", fit::some_of(event.tensors));
+  throw Error(options.engine.label(), text, hint_for(event, c, options));
 }
 
 // The server whose plan is asked: started for this rank where nothing else is said, as the notes
@@ -116,28 +114,13 @@ ServedAdapter served_adapter(const Conversion& c, const std::string& out, uint64
 
 }  // namespace
 
-std::string_view drop_name(DropKind kind) {
-  switch (kind) {
-    case DropKind::router:
-      return "router";
-    case DropKind::bias:
-      return "bias";
-    case DropKind::saved_modules:
-      return "saved-modules";
-    case DropKind::embeddings:
-      return "embeddings";
-  }
-  return "";
-}
+std::string_view drop_name(DropKind kind) { return kDropNames[static_cast<size_t>(kind)]; }
 
 DropKind parse_drop(std::string_view text) {
-  std::vector<std::string_view> known;
-  for (DropKind kind :
-       {DropKind::router, DropKind::bias, DropKind::saved_modules, DropKind::embeddings}) {
-    if (drop_name(kind) == text) return kind;
-    known.push_back(drop_name(kind));
-  }
-  throw unknown_word(at_option(Option::drop), "part", text, known);
+  const auto found = std::find(kDropNames.begin(), kDropNames.end(), text);
+  if (found == kDropNames.end())
+    throw unknown_word(at_option(Option::drop), "part", text, kDropNames);
+  return static_cast<DropKind>(found - kDropNames.begin());
 }
 
 int64_t max_rank_for(const EngineFit& fit, int64_t rank) {

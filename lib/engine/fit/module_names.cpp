@@ -1,6 +1,6 @@
 #include "lib/engine/fit/module_names.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -76,11 +75,6 @@ void note_max_rank(FitContext& context, int64_t rank) {
                   context.title(), max_rank_for(fit, rank), rank, fit.default_rank));
 }
 
-int64_t served_rank(const FitContext& context, int64_t rank) {
-  const auto served = context.engine().served_rank;
-  return served == nullptr ? rank : served(context.target, rank);
-}
-
 void pad(Factor& factor, Side side, int64_t rank) {
   for (Tensor& part : factor.parts)
     if (part.rank() != 0) part = pad_rank(part, side, rank);
@@ -119,7 +113,8 @@ void even_ranks(FitContext& context) {
   const std::set<int64_t> ranks = ranks_of(adapter);
   if (ranks.empty()) return;
   const AdapterConfig before = adapter.config;
-  const int64_t rank = served_rank(context, *ranks.rbegin());
+  int64_t rank = *ranks.rbegin();
+  if (const auto served = context.engine().served_rank) rank = served(context.target, rank);
   const Scaling scaling = Scaling::plain(rank, context.scale);
   for (const EmbeddingPair& pair : embedding_pairs(adapter)) {
     Tensor &a = adapter.extras.at(pair.a).tensor, &b = adapter.extras.at(pair.b).tensor;
@@ -138,9 +133,10 @@ void even_ranks(FitContext& context) {
   }
   set_scale(adapter.config, scaling);
   note_max_rank(context, rank);
-  const bool padded = ranks.size() > 1 || rank != *ranks.rbegin();
-  if (padded || before.r != rank || before.lora_alpha != scaling.alpha || before.use_rslora)
-    context.note(one_rank.name, padded_text(ranks, rank) + written_text(before, scaling));
+  const std::string padded = padded_text(ranks, rank);
+  if (!padded.empty() || before.r != rank || before.lora_alpha != scaling.alpha ||
+      before.use_rslora)
+    context.note(one_rank.name, padded + written_text(before, scaling));
 }
 
 }  // namespace

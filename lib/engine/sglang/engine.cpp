@@ -2,7 +2,7 @@
 
 #include "lib/engine/engine.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
@@ -23,7 +23,7 @@
 #include "lib/engine/fit/scale_and_rank.h"
 #include "lib/engine/fit/step.h"
 #include "lib/engine/sglang/features.h"
-#include "lib/engine/sglang/kernels/served_blocks.h"
+#include "lib/engine/sglang/kernels.h"
 #include "lib/engine/sglang/options.h"
 #include "lib/engine/sglang/plan.h"
 #include "lib/engine/sglang/pool/pool_values.h"
@@ -152,41 +152,36 @@ const FitStep whole_groups = {
 // measured). F32 holds every F16 value and every such product.
 constexpr double kLargestF16 = 65504;
 
-std::vector<Tensor*> narrow_parts(Adapter& adapter) {
+std::vector<Tensor*> expert_bs(Adapter& adapter) {
   std::vector<Tensor*> out;
   for (auto& entry : adapter.experts)
     for (Tensor& part : entry.second.b.parts)
-      if (part.rank() != 0 && part.dtype() == DType::F16) out.push_back(&part);
+      if (part.rank() != 0) out.push_back(&part);
   return out;
 }
 
 bool overflows(const std::vector<Tensor*>& parts, double scale, int threads) {
   std::atomic<bool> found = false;
   parallel_for(static_cast<int64_t>(parts.size()), threads, [&](int64_t i, int) {
-    if (found) return;
-    for (const double value : read_double(*parts[static_cast<size_t>(i)]))
+    const Tensor& part = *parts[static_cast<size_t>(i)];
+    if (found || part.dtype() != DType::F16) return;
+    for (const double value : read_double(part))
       if (std::isfinite(value) && std::fabs(value * scale) > kLargestF16) found = true;
   });
   return found;
 }
 
 // Gate, up and down alike, as SGLang joins gate and up.
-void widen(Adapter& adapter) {
-  std::map<SourcePtr, SourcePtr> done;
-  for (auto& entry : adapter.experts)
-    for (Tensor& part : entry.second.b.parts)
-      if (part.rank() != 0)
-        part = part.map_sources(DType::F32, [&](const SourcePtr& source) {
-          SourcePtr& slot = done[source];
-          if (!slot) slot = cast_source(source, DType::F32);
-          return slot;
-        });
-}
-
 void widen_overflowing(FitContext& context) {
-  const std::vector<Tensor*> parts = narrow_parts(context.adapter);
-  if (parts.empty() || !overflows(parts, context.scale, context.options.threads)) return;
-  widen(context.adapter);
+  const std::vector<Tensor*> parts = expert_bs(context.adapter);
+  if (!overflows(parts, context.scale, context.options.threads)) return;
+  std::map<SourcePtr, SourcePtr> done;
+  for (Tensor* part : parts)
+    *part = part->map_sources(DType::F32, [&](const SourcePtr& source) {
+      SourcePtr& slot = done[source];
+      if (!slot) slot = cast_source(source, DType::F32);
+      return slot;
+    });
   context.note(
       "wide-range",
       fmt::format("SGLang scales lora_B of experts in F16, where some of it times {} would be "

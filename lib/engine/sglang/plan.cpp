@@ -1,6 +1,6 @@
 #include "lib/engine/sglang/plan.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,7 +11,7 @@
 #include "lib/base/utf8.h"
 #include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/copy/copied_values.h"
-#include "lib/engine/sglang/kernels/expert_kernel.h"
+#include "lib/engine/sglang/kernels.h"
 #include "lib/engine/sglang/names.h"
 
 namespace moelora::sglang {
@@ -45,17 +45,27 @@ class FateFinder {
 
  private:
   Fate fate_of(int32_t id) {
-    const auto at = static_cast<size_t>(id);
     if (copied_ == nullptr || adapter_.is_refused(id) || is_partner_refused(id))
       return Fate::refused;
-    const CpuAdapter::Loss& loss = adapter_.outcome.lost[at];
-    if (is_base_copy(adapter_.sources[at])) return Fate::unused;
+    const CpuAdapter::Loss& loss = adapter_.outcome.lost[static_cast<size_t>(id)];
+    if (is_base_copy(adapter_.source(id))) return Fate::unused;
     if (loss.cause != nullptr) return unused(id, loss.cause, loss.detail);
-    if (is_empty(adapter_.sources[at].shape)) return Fate::used;
+    if (is_empty(adapter_.source(id).shape)) return Fate::used;
     if (!copied_->is_copied(id)) return not_written(id);
-    if (copied_->is_misplaced(id)) return cut(id, Effect::misplaced, Fate::misplaced);
-    if (!copied_->is_whole(id)) return cut(id, Effect::cut, Fate::cut);
-    return Fate::used;
+    if (copied_->is_misplaced(id)) {
+      adapter_.add_event(&cause::silent_truncation, Effect::misplaced,
+                         "its rows land where another part's belong, because the part before it is "
+                         "too large",
+                         {id});
+      return Fate::misplaced;
+    }
+    if (copied_->is_whole(id)) return Fate::used;
+    adapter_.add_event(&cause::silent_truncation, Effect::cut,
+                       fmt::format("its shape {} exceeds the layer's, and SGLang cuts it without a "
+                                   "word",
+                                   to_string(adapter_.source(id).shape)),
+                       {id});
+    return Fate::cut;
   }
 
   // One factor stands for the pair.
@@ -72,9 +82,8 @@ class FateFinder {
 
   // No buffer that a layer reads takes it.
   Fate not_written(int32_t id) {
-    const Source& source = adapter_.sources[static_cast<size_t>(id)];
-    const bool routed = contains(source.name, "experts.") && !contains(source.name, "shared_exp");
-    if (!routed)
+    const std::string& name = adapter_.source(id).name;
+    if (!contains(name, "experts.") || contains(name, "shared_exp"))
       return unused(id, &cause::ignored_tensors,
                     "the model's class has no such module in this layer: it is dropped");
     const bool both =
@@ -82,7 +91,7 @@ class FateFinder {
     if (server_.model().has_moe && !both)
       return unused(id, &cause::one_sided_experts,
                     "experts are adapted only where gate/up and down both are targets");
-    if (!server_.model().has_moe || !layer_has_experts(source.name))
+    if (!server_.model().has_moe || !layer_has_experts(name))
       return unused(id, &cause::ignored_tensors,
                     "expert tensors of a layer without experts are dropped");
     return unused(id, &cause::expert_out_of_range, "no rank has an expert of this number");
@@ -95,27 +104,13 @@ class FateFinder {
     return false;
   }
 
-  Fate cut(int32_t id, Effect effect, Fate fate) {
-    const Source& source = adapter_.sources[static_cast<size_t>(id)];
-    EventLog::Event& event = adapter_.outcome.events.event(&cause::silent_truncation, effect);
-    if (event.is_new())
-      event.detail =
-          effect == Effect::cut
-              ? fmt::format("its shape {} exceeds the layer's, and SGLang cuts it without a word",
-                            to_string(source.shape))
-              : "its rows land where another part's belong, because the part before it is too "
-                "large";
-    event.sources.push_back(id);
-    return fate;
-  }
-
   // Whole, but less than the buffer that it is for.
   void mark_partial(std::vector<TensorFate>& fates) const {
     for (const EventLog::Event& event : adapter_.outcome.events.events()) {
       if (event.effect != Effect::partial) continue;
       for (int32_t id : event.sources) {
         TensorFate& fate = fates[static_cast<size_t>(id)];
-        const bool stack = adapter_.sources[static_cast<size_t>(id)].shape.size() == 3;
+        const bool stack = adapter_.source(id).shape.size() == 3;
         if (fate.fate == Fate::used && (stack || fate.buffer.starts_with("lm_head")))
           fate.fate = Fate::partial;
       }
@@ -128,29 +123,26 @@ class FateFinder {
   bool any_refused_;
 };
 
-// The numbers that a pattern of the config gives to modules, as PEFT matches them. A key that
-// cannot be evaluated gives none: the config rules report it.
-class Pattern {
- public:
-  explicit Pattern(const Json* pattern) {
-    if (pattern == nullptr) return;
-    for (const auto& [key, value] : pattern->members())
-      if (value.is_number()) table_.add(key, value.as_double());
+// The numbers that a pattern of the config gives to modules, as PEFT matches them.
+PatternTable<double> pattern_of(const Json& config, std::string_view key) {
+  PatternTable<double> out;
+  if (const Json* pattern = config.find(key))
+    for (const auto& [module, value] : pattern->members())
+      if (value.is_number()) out.add(module, value.as_double());
+  return out;
+}
+
+// A key that cannot be evaluated gives none: the config rules report it.
+const double* value_for(const PatternTable<double>& pattern, std::string_view module) {
+  try {
+    return pattern.find(module);
+  } catch (const Error&) {
+    return nullptr;
   }
+}
 
-  bool empty() const { return table_.empty(); }
-
-  const double* find(std::string_view path) const {
-    try {
-      return table_.find(path);
-    } catch (const Error&) {
-      return nullptr;
-    }
-  }
-
- private:
-  PatternTable<double> table_;
-};
+// SGLang scales every module by lora_alpha / r: what rsLoRA, rank_pattern and alpha_pattern say
+// otherwise is not read. An event for each that changes the scale of a tensor that is there.
 
 bool is_true(const Json& config, std::string_view key) {
   const Json* value = config.find(key);
@@ -168,39 +160,22 @@ void check_rslora(CpuAdapter& adapter) {
 }
 
 void check_patterns(CpuAdapter& adapter) {
-  const Pattern ranks(adapter.config.find("rank_pattern"));
-  const Pattern alphas(adapter.config.find("alpha_pattern"));
+  const PatternTable<double> ranks = pattern_of(adapter.config, "rank_pattern");
+  const PatternTable<double> alphas = pattern_of(adapter.config, "alpha_pattern");
   if (ranks.empty() && alphas.empty()) return;
   for (size_t i = 0; i < adapter.sources.size(); ++i) {
     const std::string& name = adapter.sources[i].name;
     if (adapter.outcome.refused[i] || !is_factor(name)) continue;
     const std::string module = parse_tensor_name(name).module;
-    const double *rank = ranks.find(module), *alpha = alphas.find(module);
+    const double *rank = value_for(ranks, module), *alpha = value_for(alphas, module);
     const double r = rank != nullptr ? *rank : static_cast<double>(adapter.r);
     const double trained = (alpha != nullptr ? *alpha : adapter.alpha) / r;
     if (trained == adapter.scale() || (rank == nullptr && alpha == nullptr)) continue;
-    EventLog::Event& event =
-        adapter.outcome.events.event(&cause::patterns_ignored, Effect::wrong_scale);
-    if (event.is_new())
-      event.detail = fmt::format("{} was trained with scale {:.6g}, served with {:.6g}",
-                                 printable(module_of(name)), trained, adapter.scale());
-    event.sources.push_back(static_cast<int32_t>(i));
+    adapter.add_event(&cause::patterns_ignored, Effect::wrong_scale,
+                      fmt::format("{} was trained with scale {:.6g}, served with {:.6g}",
+                                  printable(module_of(name)), trained, adapter.scale()),
+                      {static_cast<int32_t>(i)});
   }
-}
-
-// SGLang scales every module by lora_alpha / r: what rsLoRA, rank_pattern and alpha_pattern say
-// otherwise is not read. An event for each that changes the scale of a tensor that is there.
-void check_scales(CpuAdapter& adapter) {
-  check_rslora(adapter);
-  check_patterns(adapter);
-}
-
-// Started with the adapters, or empty and asked to load them.
-void start(Server& server, const PlanRequest& request) {
-  const bool empty = starts_empty(request.options);
-  server.start(empty ? std::span<const ServedAdapter>() : request.adapters);
-  if (empty && server.has_pool())
-    for (const ServedAdapter& adapter : request.adapters) server.load(adapter);
 }
 
 void add_notes(const ModelClass& model, const Features& features, ServerPlan& plan) {
@@ -226,18 +201,12 @@ AdapterPlan plan_adapter(Server& server, size_t index, const PlanRequest& reques
   CpuAdapter& adapter = server.mutable_adapter(index);
   out.fates = tensor_fates(server, index);
   if (adapter.alive) {
-    check_scales(adapter);
+    check_rslora(adapter);
+    check_patterns(adapter);
     check_kernels(server, index, request.options, request.base_config);
   }
   out.events = adapter.outcome.events.plan_events(adapter.sources);
   return out;
-}
-
-Server start_server(const PlanRequest& request) {
-  Server server(make_model_class(request.spec, request.base_config), features_of(request.version),
-                launch_of(request.options));
-  start(server, request);
-  return server;
 }
 
 ServerPlan plan(const PlanRequest& request) {

@@ -7,10 +7,6 @@
 
 namespace moelora::sglang {
 
-// A server with the request's options, started with its adapters, or empty and asked to load them;
-// it has used none yet.
-Server start_server(const PlanRequest& request);
-
 // What the server does with adapter `index` when it is first used. Call once.
 AdapterPlan plan_adapter(Server& server, size_t index, const PlanRequest& request);
 

@@ -1,6 +1,6 @@
 #include "lib/engine/sglang/server.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 
@@ -8,7 +8,6 @@
 #include "lib/engine/sglang/copy/load_to_buffer.h"
 #include "lib/engine/sglang/load/load_weights.h"
 #include "lib/engine/sglang/load/read_config.h"
-#include "lib/engine/sglang/model/targets.h"
 #include "lib/engine/sglang/names.h"
 
 namespace moelora::sglang {
@@ -41,14 +40,17 @@ bool detect_shared_outer(std::deque<CpuAdapter>& adapters, const Features& featu
   if (!features.detects_shared_outer) return false;
   for (CpuAdapter& adapter : adapters) {
     if (!adapter.alive) continue;
+    const Staged* disagrees = nullptr;
     for (LayerWeights& weights : adapter.layers)
-      for (size_t i = 0; i < weights.count(); ++i) {
-        const Staged* entry = weights.at(i);
-        const auto says = entry != nullptr ? says_shared(*entry, features) : std::nullopt;
-        if (!says) continue;
+      weights.each([&](const Staged& entry) {
+        const auto says = says_shared(entry, features);
+        if (!says || disagrees != nullptr) return;
         if (!shared) shared = says;
-        if (*says != *shared) return refuse_mixed(adapter, *entry), *shared;
-      }
+        if (*says != *shared) disagrees = &entry;
+      });
+    if (disagrees == nullptr) continue;
+    refuse_mixed(adapter, *disagrees);
+    break;
   }
   return shared.value_or(false);
 }
@@ -80,49 +82,33 @@ CpuAdapter::Raise pool_error(const PoolError& error) {
                       in_text(error.module))};
 }
 
-// update_lora_info(): every wrapped module is handed its buffer.
-struct HandOverError {
-  std::string target;
-  CpuAdapter::Raise raise;
-};
-std::vector<HandOverError> check_hand_over(const ModelClass& model, const Wrapping& wrapping,
-                                           const Pool& pool) {
-  std::vector<HandOverError> out;
-  const auto known = [&](std::string_view target) {
-    return std::any_of(out.begin(), out.end(), [&](const auto& e) { return e.target == target; });
-  };
-  for (const auto& layer : wrapping.layers)
-    for (const WrappedModule& wrapped : layer) {
-      const std::string target = wrapped.buffer.substr(0, wrapped.buffer.rfind("_moe"));
-      if (known(target)) continue;
-      const Buffer* buffer = pool.find(wrapped.buffer);
-      const bool refused = std::any_of(pool.errors.begin(), pool.errors.end(),
-                                       [&](const auto& e) { return e.module == wrapped.buffer; });
-      if (buffer == nullptr && !refused) {
-        const bool moe = wrapped.module->kind == LayerKind::fused_moe;
-        out.push_back({target,
-                       {moe ? &cause::moe_buffer_missing : &cause::dense_buffer_missing,
-                        stage::kHandOver, "KeyError", py_repr(wrapped.buffer),
-                        moe ? "this version has buffers for experts only where the config spells "
-                              "num_experts and the model has shared experts"
-                            : "the model has dense layers, and no shared experts: SGLang allocates "
-                              "no buffer for them"}});
-      } else if (buffer != nullptr && wrapped.module->kind == LayerKind::merged) {
-        const auto shares = shares_of(*wrapped.module, model.config, pool.rank);
-        int64_t rows = 0;
-        for (const Span& share : shares) rows += share.count;
-        const int64_t held = buffer->b[static_cast<size_t>(wrapped.module->layer)][0];
-        if (rows == held) continue;
-        out.push_back({target,
-                       {&cause::qwen2_moe_shared_size, stage::kHandOver, "ValueError",
-                        fmt::format("LoRA B output dim {} does not match base partition prefix dim "
-                                    "{} for {} slices.",
-                                    held, rows, shares.size()),
-                        fmt::format("SGLang takes the rows of {} for {}, the layer has {}",
-                                    wrapped.module->name, held, rows)}});
-      }
-    }
-  return out;
+// update_lora_info(), which hands a wrapped module its buffer: what is raised there.
+std::optional<CpuAdapter::Raise> hand_over_error(const WrappedModule& wrapped,
+                                                 const ModelClass& model, const Pool& pool) {
+  const Buffer* buffer = pool.find(wrapped.buffer);
+  if (buffer == nullptr) {
+    for (const PoolError& error : pool.errors)
+      if (error.module == wrapped.buffer) return std::nullopt;  // refused before
+    const bool moe = wrapped.module->kind == LayerKind::fused_moe;
+    return CpuAdapter::Raise{moe ? &cause::moe_buffer_missing : &cause::dense_buffer_missing,
+                             stage::kHandOver, "KeyError", py_repr(wrapped.buffer),
+                             moe ? "this version has buffers for experts only where the config "
+                                   "spells num_experts and the model has shared experts"
+                                 : "the model has dense layers, and no shared experts: SGLang "
+                                   "allocates no buffer for them"};
+  }
+  if (wrapped.module->kind != LayerKind::merged) return std::nullopt;
+  const auto shares = shares_of(*wrapped.module, model.config, pool.rank);
+  int64_t rows = 0;
+  for (const Span& share : shares) rows += share.count;
+  const int64_t held = buffer->b[static_cast<size_t>(wrapped.module->layer)][0];
+  if (rows == held) return std::nullopt;
+  return CpuAdapter::Raise{
+      &cause::qwen2_moe_shared_size, stage::kHandOver, "ValueError",
+      fmt::format("LoRA B output dim {} does not match base partition prefix dim {} for {} slices.",
+                  held, rows, shares.size()),
+      fmt::format("SGLang takes the rows of {} for {}, the layer has {}", wrapped.module->name,
+                  held, rows)};
 }
 
 // The tensors of an adapter that belong to a (normalised) target.
@@ -138,7 +124,7 @@ std::vector<int32_t> sources_of_target(const CpuAdapter& adapter, std::string_vi
 }  // namespace
 
 Server::Server(const ModelClass& model, const Features& features, const Launch& launch)
-    : model_(model), features_(features), launch_(launch), slots_(launch.slots) {}
+    : model_(model), features_(features), launch_(launch) {}
 
 bool Server::start(std::span<const ServedAdapter> adapters) {
   if (!has_arguments(adapters) || !divides()) return false;
@@ -164,33 +150,29 @@ bool Server::is_over() const {
 }
 
 size_t Server::load(const ServedAdapter& adapter) {
-  const PoolLimits limits{max_rank_, targets_};
-  read(adapter, &limits);
+  read(adapter, &pools_.front().request);
   return adapters_.size() - 1;
 }
 
-void Server::read(const ServedAdapter& served, const PoolLimits* limits) {
-  CpuAdapter& adapter = adapters_.emplace_back(read_config(served, model_, features_, limits));
+void Server::read(const ServedAdapter& served, const PoolRequest* pool) {
+  CpuAdapter& adapter = adapters_.emplace_back(read_config(served, model_, features_, pool));
   copied_.emplace_back();
   if (adapter.alive) load_weights(adapter, served, model_, features_);
 }
 
 bool Server::has_arguments(std::span<const ServedAdapter> adapters) {
   if (!adapters.empty() || (launch_.max_lora_rank && launch_.target_modules)) return true;
-  events_.push_back({&cause::server_options,
-                     Effect::refused,
-                     {},
-                     "the server is started without adapters",
-                     Refusal{"constructor", "AssertionError",
-                             "When no initial --lora-paths is provided, you need to specify both "
-                             "--max-lora-rank and --lora-target-modules for LoRA initialization.",
-                             false}});
+  refuse_all({&cause::server_options, "constructor", "AssertionError",
+              "When no initial --lora-paths is provided, you need to specify both --max-lora-rank "
+              "and --lora-target-modules for LoRA initialization.",
+              "the server is started without adapters"});
   return false;
 }
 
 bool Server::divides() {
-  events_ = check_divisibility(model_, launch_.tp, launch_.ep);
-  return events_.empty();
+  const auto event = check_divisibility(model_, launch_.tp, launch_.ep);
+  if (event) events_.push_back(*event);
+  return !event;
 }
 
 // LoRAManager.init_lora_shapes(): the modules of the command line, else the union of the adapters'.
@@ -232,13 +214,12 @@ void Server::refuse_start(std::string_view target, const CpuAdapter::Raise& rais
     adapter.raise(raise, sources_of_target(adapter, target, features_));
     named = true;
   }
-  if (named) return;
-  events_.push_back(
-      {raise.cause,
-       Effect::refused,
-       {},
-       raise.detail,
-       Refusal{std::string(raise.stage), std::string(raise.type), raise.text, false}});
+  if (!named) refuse_all(raise);
+}
+
+void Server::refuse_all(const CpuAdapter::Raise& raise) {
+  const Refusal refusal{std::string(raise.stage), std::string(raise.type), raise.text};
+  events_.push_back({raise.cause, Effect::refused, {}, raise.detail, refusal});
 }
 
 void Server::wrap() {
@@ -258,14 +239,21 @@ void Server::make_pools() {
 }
 
 void Server::hand_over() {
-  for (const HandOverError& error : check_hand_over(model_, wrapping_, pools_.front()))
-    refuse_start(error.target, error.raise);
+  NameSet refused;  // targets, each for its first module
+  for (const auto& layer : wrapping_.layers)
+    for (const WrappedModule& wrapped : layer) {
+      const std::string target = wrapped.buffer.substr(0, wrapped.buffer.rfind("_moe"));
+      if (refused.count(target) != 0) continue;
+      const auto error = hand_over_error(wrapped, model_, pools_.front());
+      if (!error) continue;
+      refuse_start(target, *error);
+      refused.insert(target);
+    }
 }
 
 void Server::use(size_t index) {
   CpuAdapter& adapter = adapters_[index];
   if (!adapter.alive || !has_pool_ || adapter.layers.empty()) return;
-  slots_.use(static_cast<int64_t>(index));
   if (copied_[index]) return;
   CopiedValues& copied = copied_[index].emplace(adapter.sources);
   // What is whole without a split is whole on every rank of one, and cheaper to look at.
@@ -295,6 +283,16 @@ const Refusal* Server::first_refusal() const {
 Pool Server::pool_of(int64_t rank) const {
   return make_pool(model_, features_, pools_.front().request,
                    rank_of(launch_.tp, launch_.ep, rank));
+}
+
+Server start_server(const PlanRequest& request) {
+  Server server(make_model_class(request.spec, request.base_config), features_of(request.version),
+                launch_of(request.options));
+  const bool empty = starts_empty(request.options);
+  server.start(empty ? std::span<const ServedAdapter>() : request.adapters);
+  if (empty && server.has_pool())
+    for (const ServedAdapter& adapter : request.adapters) server.load(adapter);
+  return server;
 }
 
 }  // namespace moelora::sglang

@@ -3,13 +3,11 @@
 #include <deque>
 #include <optional>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "lib/engine/sglang/copy/copied_values.h"
 #include "lib/engine/sglang/features.h"
 #include "lib/engine/sglang/load/cpu_adapter.h"
-#include "lib/engine/sglang/load/read_config.h"
 #include "lib/engine/sglang/model/targets.h"
 #include "lib/engine/sglang/options.h"
 #include "lib/engine/sglang/pool/pool.h"
@@ -52,7 +50,6 @@ class Server {
   bool shared_outer() const { return shared_outer_; }
   const Wrapping& wrapping() const { return wrapping_; }
   const std::vector<Pool>& pools() const { return pools_; }  // one a rank
-  const SlotTable& slots() const { return slots_; }
 
   // The first that was raised, by the server or by an adapter; null for none.
   const Refusal* first_refusal() const;
@@ -61,7 +58,7 @@ class Server {
   Pool pool_of(int64_t rank) const;
 
  private:
-  void read(const ServedAdapter& served, const PoolLimits* limits);
+  void read(const ServedAdapter& served, const PoolRequest* pool);
   bool has_arguments(std::span<const ServedAdapter> adapters);
   bool divides();
   void infer_targets();
@@ -71,6 +68,7 @@ class Server {
   void make_pools();
   void hand_over();
   void refuse_start(std::string_view target, const CpuAdapter::Raise& raise);
+  void refuse_all(const CpuAdapter::Raise& raise);
   bool is_over() const;
 
   ModelClass model_;
@@ -85,7 +83,10 @@ class Server {
   bool shared_outer_ = false;
   Wrapping wrapping_;
   std::vector<Pool> pools_;
-  SlotTable slots_;
 };
+
+// A server with the request's options, started with its adapters, or empty and asked to load them;
+// it has used none yet.
+Server start_server(const PlanRequest& request);
 
 }  // namespace moelora::sglang

@@ -25,6 +25,8 @@ struct Write {
 
   bool scaled = false;   // multiplied by lora_alpha / r on the way: B of experts
   bool in_place = true;  // these rows are what belongs there
+
+  friend bool operator==(const Write&, const Write&) = default;
 };
 
 class WriteSink {
@@ -43,12 +45,9 @@ struct Part {
 // Writes the rows of `sliced` to the buffer's, beginning at `at.row`: what `at` says of buffer,
 // layer, side, expert and columns holds for all of them. `parts` are those of the buffer's rows
 // from there on; `whole` the rows of each part in the whole model, by which a tensor that is fused
-// already is recognized. Zeros are not written.
+// already is recognized. Of interleaved rows run i of `sliced` is part i, every other row. Zeros
+// are not written.
 void copy_rows(WriteSink& sink, const Sliced& sliced, const Write& at, std::span<const Part> parts,
                std::span<const int64_t> whole);
-
-// The same for interleaved rows: run i of `sliced` is part i, every other row.
-void copy_interleaved(WriteSink& sink, const Sliced& sliced, const Write& at,
-                      std::span<const Part> parts, std::span<const int64_t> whole);
 
 }  // namespace moelora::sglang

@@ -1,6 +1,6 @@
 #include "lib/engine/sglang/copy/slice.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

@@ -5,7 +5,6 @@
 
 #include "lib/engine/sglang/features.h"
 #include "lib/engine/sglang/load/layer_weights.h"
-#include "lib/engine/sglang/model/hf_config.h"
 #include "lib/engine/sglang/model/model_class.h"
 #include "lib/engine/sglang/pool/pool.h"
 
@@ -13,7 +12,6 @@ namespace moelora::sglang {
 
 struct Span {
   int64_t first = 0, count = 0;
-  int64_t end() const { return first + count; }
 };
 
 // A staged tensor as a rank cuts it (slice_lora_a_weights and its like in lora/layers.py): runs of

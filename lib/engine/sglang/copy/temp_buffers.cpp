@@ -1,6 +1,6 @@
 #include "lib/engine/sglang/copy/temp_buffers.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <unordered_set>
 
@@ -13,48 +13,38 @@ namespace {
 
 constexpr std::string_view kReplaced = "another tensor of the layer takes its place";
 
-class Sorter {
- public:
-  Sorter(const CopyContext& context, const Pool& pool, const TargetMatcher& matcher)
-      : c_(context), adapter_(context.adapter), pool_(pool), matcher_(matcher) {
-    out_.a.resize(pool.buffers.size());
-    out_.b.resize(pool.buffers.size());
-  }
+struct Sorter {
+  const CopyContext& c;
+  const Pool& pool;
+  const TargetMatcher& matcher;
+  TempBuffers out;
 
-  TempBuffers sort(LayerWeights& weights) {
-    for (size_t i = 0; i < weights.count(); ++i)
-      if (const Staged* entry = weights.at(i)) place(*entry);
-    return std::move(out_);
-  }
-
- private:
   void place(const Staged& entry) {
-    const int target = matcher_.find(entry.name);
-    if (target < 0) return refuse_unmatched(c_, entry, pool_.request.targets);
-    const std::string& module = matcher_.targets()[static_cast<size_t>(target)];
-    const bool stacked = c_.features.stacked_experts && entry.rank() == 3;
+    const std::string* target = matcher.find(entry.name);
+    if (target == nullptr) return refuse_unmatched(c, entry, pool.request.targets);
+    const bool stacked = c.features.stacked_experts && entry.rank() == 3;
     const auto expert = expert_of(entry.name);
     if (stacked && contains(entry.name, "shared_experts."))
       lose(entry,
            "SGLang takes 3-D shared experts for its own kind of sink experts and drops them");
     else if (expert)
-      place_expert(entry, module + "_moe", *expert);
+      place_expert(entry, *target + "_moe", *expert);
     else if (stacked && contains(entry.name, "experts"))
-      place_tensor(entry, module + "_moe");
+      place_tensor(entry, *target + "_moe");
     else
-      place_tensor(entry, module);
+      place_tensor(entry, *target);
   }
 
   void place_expert(const Staged& entry, const std::string& name, int64_t expert) {
-    const int index = pool_.index_of(name);
+    const int index = pool.index_of(name);
     if (index < 0)
-      return adapter_.raise(
+      return c.adapter.raise(
           {&cause::experts_on_dense_layer, stage::kLoad, "KeyError", py_repr(name),
            "numbered expert tensors, and the server has no buffer for experts", true},
           entry.sources());
-    TempBuffer &a = out_.of(index, true), &b = out_.of(index, false);
+    TempBuffer &a = out.of(index, true), &b = out.of(index, false);
     if (a.is_none()) {  // both sides start anew
-      adapter_.lose(b.sources(), &cause::ignored_tensors, kReplaced);
+      c.adapter.lose(b.sources(), &cause::ignored_tensors, kReplaced);
       b = TempBuffer();
       a.is_dict = b.is_dict = true;
     }
@@ -65,7 +55,7 @@ class Sorter {
 
   // Assigning to an item of a tensor or of None.
   void refuse_mixed(const Staged& entry, bool none) {
-    adapter_.raise(
+    c.adapter.raise(
         {&cause::mixed_layouts, stage::kLoad, "TypeError",
          none ? "'NoneType' object does not support item assignment"
               : "'str' object does not support item assignment",
@@ -74,13 +64,13 @@ class Sorter {
   }
 
   void place_tensor(const Staged& entry, const std::string& name) {
-    const int index = pool_.index_of(name);
+    const int index = pool.index_of(name);
     if (index < 0) return lose_unbuffered(entry);
-    TempBuffer& side = out_.of(index, entry.is_a());
+    TempBuffer& side = out.of(index, entry.is_a());
     for (const Staged* before : side.all()) {
       const bool extra = !is_factor(entry.name) && is_factor(before->name);
-      adapter_.lose(before->sources(), extra ? &cause::extra_becomes_b : &cause::ignored_tensors,
-                    extra ? "SGLang takes another tensor for the B of this module" : kReplaced);
+      c.adapter.lose(before->sources(), extra ? &cause::extra_becomes_b : &cause::ignored_tensors,
+                     extra ? "SGLang takes another tensor for the B of this module" : kReplaced);
     }
     side.set(entry);
   }
@@ -88,45 +78,39 @@ class Sorter {
   void lose_unbuffered(const Staged& entry) {
     const bool experts = contains(entry.name, "experts");
     if (experts && entry.rank() == 2)
-      adapter_.lose(entry.sources(), &cause::stacked_peft_experts,
-                    "a stacked expert parameter as PEFT saves it: SGLang reads it as a dense layer "
-                    "that the model does not have, and drops it");
+      c.adapter.lose(
+          entry.sources(), &cause::stacked_peft_experts,
+          "a stacked expert parameter as PEFT saves it: SGLang reads it as a dense layer "
+          "that the model does not have, and drops it");
     else
       lose(entry, "the server has no buffer for it: it is dropped");
   }
 
   void lose(const Staged& entry, std::string_view detail) {
-    adapter_.lose(entry.sources(), &cause::ignored_tensors, detail);
+    c.adapter.lose(entry.sources(), &cause::ignored_tensors, detail);
   }
-
-  const CopyContext& c_;
-  CpuAdapter& adapter_;
-  const Pool& pool_;
-  const TargetMatcher& matcher_;
-  TempBuffers out_;
 };
 
-class PairChecker {
- public:
-  PairChecker(const CopyContext& context, const Pool& pool, const TempBuffers& buffers)
-      : c_(context), pool_(pool), buffers_(buffers) {}
+struct PairChecker {
+  const CopyContext& c;
+  const Pool& pool;
+  const TempBuffers& buffers;
 
   void check(int layer) {
-    for (const WrappedModule& wrapped : c_.wrapping.layers[static_cast<size_t>(layer)])
-      if (const int index = pool_.index_of(wrapped.buffer); index >= 0)
-        check_pair(pool_.buffers[static_cast<size_t>(index)], buffers_.of(index, true),
-                   buffers_.of(index, false));
+    for (const WrappedModule& wrapped : c.wrapping.layers[static_cast<size_t>(layer)])
+      if (const int index = pool.index_of(wrapped.buffer); index >= 0)
+        check_pair(pool.buffers[static_cast<size_t>(index)], buffers.of(index, true),
+                   buffers.of(index, false));
     check_outer();
   }
 
- private:
   void check_pair(const Buffer& buffer, const TempBuffer& a, const TempBuffer& b) {
     if (a.empty() != b.empty()) return lone(a.empty() ? b : a);
     if (!buffer.moe || a.empty()) return;
     if (a.tensor == nullptr && b.tensor == nullptr) {
       lone_experts(a, b);
       lone_experts(b, a);
-      if (!pool_.is_outer(buffer, true) && !pool_.is_outer(buffer, false))
+      if (!pool.is_outer(buffer, true) && !pool.is_outer(buffer, false))
         missing_experts(a, static_cast<int64_t>(a.experts.size()));
     } else {
       too_few(buffer, a, true);
@@ -141,10 +125,10 @@ class PairChecker {
   // A partner that is there, but refused, is known already.
   void add_lone(const Staged& staged) {
     for (int32_t source : staged.sources())
-      if (!c_.adapter.is_refused(source) && c_.adapter.partner_of(source) < 0)
-        c_.adapter.add_event(&cause::orphan_factor, Effect::unused,
-                             "a factor without its partner: the server multiplies it with zeros",
-                             {source});
+      if (!c.adapter.is_refused(source) && c.adapter.partner_of(source) < 0)
+        c.adapter.add_event(&cause::orphan_factor, Effect::unused,
+                            "a factor without its partner: the server multiplies it with zeros",
+                            {source});
   }
 
   void lone_experts(const TempBuffer& side, const TempBuffer& other) {
@@ -155,28 +139,28 @@ class PairChecker {
   }
 
   void too_few(const Buffer& buffer, const TempBuffer& side, bool is_a) {
-    if (side.tensor == nullptr || side.tensor->rank() != 3 || pool_.is_outer(buffer, is_a)) return;
+    if (side.tensor == nullptr || side.tensor->rank() != 3 || pool.is_outer(buffer, is_a)) return;
     if (side.tensor->shape[0] > 1) missing_experts(side, side.tensor->shape[0]);
   }
 
   void missing_experts(const TempBuffer& side, int64_t count) {
-    if (count < c_.model.experts)
-      c_.adapter.add_event(
+    if (count < c.model.experts)
+      c.adapter.add_event(
           &cause::missing_experts, Effect::partial,
           fmt::format("factors for {} of {} experts: the others are served without any", count,
-                      c_.model.experts),
+                      c.model.experts),
           side.sources());
   }
 
   const Staged* stack_of_one(std::string_view name, bool is_a) const {
-    const int index = pool_.index_of(name);
-    const Staged* staged = index < 0 ? nullptr : buffers_.of(index, is_a).tensor;
+    const int index = pool.index_of(name);
+    const Staged* staged = index < 0 ? nullptr : buffers.of(index, is_a).tensor;
     return staged != nullptr && staged->rank() == 3 && staged->shape[0] == 1 ? staged : nullptr;
   }
 
   // A factor that all experts share, in a pool that holds one for each.
   void check_outer() {
-    if (pool_.request.shared_outer || c_.model.experts == 1) return;
+    if (pool.request.shared_outer || c.model.experts == 1) return;
     const Staged* a = stack_of_one("gate_up_proj_moe", true);
     const Staged* b = stack_of_one("down_proj_moe", false);
     if ((a == nullptr && b == nullptr) || gate_up_is_gone()) return;
@@ -185,20 +169,16 @@ class PairChecker {
                                               : &cause::shared_outer_flag;
     for (const Staged* staged : {a, b})
       if (staged != nullptr)
-        c_.adapter.add_event(cause, Effect::partial,
-                             "one factor for all experts, and the server gives it to expert 0 only",
-                             staged->sources());
+        c.adapter.add_event(cause, Effect::partial,
+                            "one factor for all experts, and the server gives it to expert 0 only",
+                            staged->sources());
   }
 
   // Because it was refused before.
   bool gate_up_is_gone() const {
-    const int index = pool_.index_of("gate_up_proj_moe");
-    return index < 0 || buffers_.of(index, true).empty();
+    const int index = pool.index_of("gate_up_proj_moe");
+    return index < 0 || buffers.of(index, true).empty();
   }
-
-  const CopyContext& c_;
-  const Pool& pool_;
-  const TempBuffers& buffers_;
 };
 
 }  // namespace
@@ -230,7 +210,10 @@ const Staged* TempBuffer::set(int64_t expert, const Staged& value) {
 
 TempBuffers sort_into_buffers(const CopyContext& context, LayerWeights& weights, const Pool& pool,
                               const TargetMatcher& matcher) {
-  return Sorter(context, pool, matcher).sort(weights);
+  const std::vector<TempBuffer> none(pool.buffers.size());
+  Sorter sorter{context, pool, matcher, {none, none}};
+  weights.each([&](const Staged& entry) { sorter.place(entry); });
+  return std::move(sorter.out);
 }
 
 void refuse_unmatched(const CopyContext& context, const Staged& entry, const NameSet& targets) {
@@ -246,7 +229,7 @@ void refuse_unmatched(const CopyContext& context, const Staged& entry, const Nam
 
 void check_pairs(const CopyContext& context, const Pool& pool, int layer,
                  const TempBuffers& buffers) {
-  PairChecker(context, pool, buffers).check(layer);
+  PairChecker{context, pool, buffers}.check(layer);
 }
 
 }  // namespace moelora::sglang

@@ -1,6 +1,6 @@
 #include "lib/engine/sglang/load/cpu_adapter.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <utility>
@@ -26,20 +26,14 @@ Refusal refusal_of(const CpuAdapter& adapter, const CpuAdapter::Raise& raise) {
 
 }  // namespace
 
-EventLog::Event& EventLog::event(const Cause* cause, Effect effect) {
-  for (Event& known : events_)
-    if (known.cause == cause && known.effect == effect) return known;
-  Event& made = events_.emplace_back();
-  made.cause = cause;
-  made.effect = effect;
-  return made;
-}
-
 void EventLog::add(const Cause* cause, Effect effect, std::string detail,
-                   const std::vector<int32_t>& about) {
-  Event& found = event(cause, effect);
-  if (found.is_new()) found.detail = std::move(detail);
-  found.add(about);
+                   const std::vector<int32_t>& about, std::optional<Refusal> refusal) {
+  auto event = std::find_if(events_.begin(), events_.end(), [&](const Event& known) {
+    return known.cause == cause && known.effect == effect;
+  });
+  if (event == events_.end())
+    event = events_.insert(event, {cause, effect, std::move(detail), std::move(refusal), {}});
+  event->sources.insert(event->sources.end(), about.begin(), about.end());
 }
 
 const Refusal* EventLog::first_refusal() const {
@@ -60,12 +54,7 @@ std::vector<PlanEvent> EventLog::plan_events(const std::vector<Source>& sources)
 }
 
 void CpuAdapter::raise(const Raise& raise, const std::vector<int32_t>& about) {
-  EventLog::Event& event = outcome.events.event(raise.cause, Effect::refused);
-  if (!event.refusal) {
-    event.refusal = refusal_of(*this, raise);
-    event.detail = raise.detail;
-  }
-  event.add(about);
+  outcome.events.add(raise.cause, Effect::refused, raise.detail, about, refusal_of(*this, raise));
   for (int32_t source : about) refuse(source);
 }
 
@@ -95,12 +84,6 @@ int32_t CpuAdapter::partner_of(int32_t source) const {
 void CpuAdapter::lose(const std::vector<int32_t>& about, const Cause* cause,
                       std::string_view detail) {
   for (int32_t source : about) outcome.lost[static_cast<size_t>(source)] = {cause, detail};
-}
-
-void CpuAdapter::lose(const std::vector<Block>& about, const Cause* cause,
-                      std::string_view detail) {
-  for (const Block& block : about)
-    if (block.source != kZeros) lose(std::vector<int32_t>{block.source}, cause, detail);
 }
 
 bool ends_the_start(const CpuAdapter& adapter) {

@@ -18,7 +18,6 @@ namespace moelora::sglang {
 struct Source {
   std::string name;   // as the file spells it
   uint32_t file = 0;  // index in the adapter's list of files
-  DType dtype = DType::F32;
   Shape shape;
 };
 
@@ -32,19 +31,12 @@ class EventLog {
     std::string detail;
     std::optional<Refusal> refusal;
     std::vector<int32_t> sources;
-
-    bool is_new() const { return detail.empty(); }
-    void add(const std::vector<int32_t>& more) {
-      sources.insert(sources.end(), more.begin(), more.end());
-    }
   };
 
-  // The event of this cause and effect, made when first asked for: is_new() until it has a detail.
-  // The reference holds until the next call.
-  Event& event(const Cause* cause, Effect effect);
-  // The same, with `about` added. A detail that is there stays.
+  // Adds `about` to the event of this cause and effect, which is made when there is none. The
+  // detail and the refusal of the first call stay.
   void add(const Cause* cause, Effect effect, std::string detail,
-           const std::vector<int32_t>& about = {});
+           const std::vector<int32_t>& about = {}, std::optional<Refusal> refusal = std::nullopt);
 
   const std::vector<Event>& events() const { return events_; }
   const Refusal* first_refusal() const;  // null for none
@@ -117,7 +109,6 @@ struct CpuAdapter {
 
   // The server drops these without a word.
   void lose(const std::vector<int32_t>& about, const Cause* cause, std::string_view detail);
-  void lose(const std::vector<Block>& about, const Cause* cause, std::string_view detail);
 
  private:
   mutable std::unordered_map<std::string_view, int32_t> by_name_;  // made when asked for

@@ -1,11 +1,9 @@
 #include "lib/engine/sglang/load/diagnosis.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
-#include <array>
 
-#include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/names.h"
 
 namespace moelora::sglang {

@@ -2,7 +2,6 @@
 
 #include <span>
 #include <string>
-#include <string_view>
 
 #include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/load/cpu_adapter.h"

@@ -1,6 +1,6 @@
 #include "lib/engine/sglang/load/layer_weights.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 
@@ -9,12 +9,6 @@ namespace {
 
 // A 1-D tensor without elements is skipped by torch.cat, whatever the others are.
 bool is_skipped(const Staged& part) { return part.shape == Shape{0}; }
-
-const Staged* first_counting(std::span<const Staged* const> parts) {
-  for (const Staged* part : parts)
-    if (!is_skipped(*part)) return part;
-  return nullptr;
-}
 
 std::string mismatch(const Staged& first, const Staged& part, size_t index, size_t dim) {
   if (part.shape.size() != first.shape.size())
@@ -61,9 +55,9 @@ Staged* LayerWeights::find(std::string_view name) {
   return at == by_name_.end() ? nullptr : &at->second->value;
 }
 
-std::vector<Block> LayerWeights::set(Staged value) {
+std::vector<int32_t> LayerWeights::set(Staged value) {
   if (Staged* known = find(value.name)) {
-    std::vector<Block> before = std::move(known->blocks);
+    std::vector<int32_t> before = known->sources();
     known->blocks = std::move(value.blocks);
     known->shape = std::move(value.shape);
     return before;
@@ -83,23 +77,19 @@ Staged LayerWeights::take(Staged& entry) {
 }
 
 Stacked stack_rows(std::span<const Staged* const> parts, int dim) {
-  Stacked out;
-  const Staged* first = first_counting(parts);
-  if (first == nullptr) {
-    out.shape = {0};
-    return out;
-  }
-  if (first->rank() == 0) {
-    out.error = "zero-dimensional tensor (at position 0) cannot be concatenated";
-    return out;
-  }
-  const int wrapped = dim < 0 ? dim + first->rank() : dim;
-  const auto at = static_cast<size_t>(wrapped < 0 || wrapped >= first->rank() ? 0 : wrapped);
-  out.shape = first->shape;
+  const auto found = std::find_if_not(parts.begin(), parts.end(),
+                                      [](const Staged* part) { return is_skipped(*part); });
+  if (found == parts.end()) return {{0}, {}, ""};
+  const Staged& first = **found;
+  if (first.rank() == 0)
+    return {{}, {}, "zero-dimensional tensor (at position 0) cannot be concatenated"};
+  const int wrapped = dim < 0 ? dim + first.rank() : dim;
+  const auto at = static_cast<size_t>(wrapped < 0 || wrapped >= first.rank() ? 0 : wrapped);
+  Stacked out{first.shape, {}, ""};
   out.shape[at] = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
     if (is_skipped(*parts[i])) continue;
-    out.error = mismatch(*first, *parts[i], i, at);
+    out.error = mismatch(first, *parts[i], i, at);
     if (!out.error.empty()) return out;
     out.shape[at] += parts[i]->shape[at];
     out.blocks.insert(out.blocks.end(), parts[i]->blocks.begin(), parts[i]->blocks.end());
@@ -108,11 +98,9 @@ Stacked stack_rows(std::span<const Staged* const> parts, int dim) {
 }
 
 Staged zeros_like(const Staged& other) {
-  Staged out{"", other.shape, {}};
   int64_t rows = 0;
   for (const Block& block : other.blocks) rows += block.rows;
-  out.blocks.push_back({kZeros, rows});
-  return out;
+  return {"", other.shape, {{kZeros, rows}}};
 }
 
 void repeat_rows(Staged& staged, int times) {

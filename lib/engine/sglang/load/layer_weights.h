@@ -45,14 +45,18 @@ class LayerWeights {
  public:
   // Null when there is no such key. Pointers hold until the entry is removed.
   Staged* find(std::string_view name);
-  // Adds under its name. Returns what it replaced, by its blocks (empty: nothing).
-  std::vector<Block> set(Staged value);
+  // Adds under its name. Returns the sources of what it replaced.
+  std::vector<int32_t> set(Staged value);
   Staged take(Staged& entry);  // removes it
 
-  // Entries that a loop over list(weights.keys()) sees: those of now, but for what is removed
-  // meanwhile (null).
-  size_t count() const { return entries_.size(); }
-  Staged* at(size_t index) { return entries_[index].live ? &entries_[index].value : nullptr; }
+  // A loop over list(weights.keys()): calls `step` with each entry of now that still is one when
+  // its turn comes.
+  template <class F>
+  void each(F&& step) {
+    const size_t count = entries_.size();
+    for (size_t i = 0; i < count; ++i)
+      if (entries_[i].live) step(entries_[i].value);
+  }
 
  private:
   struct Entry {

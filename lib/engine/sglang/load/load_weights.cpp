@@ -1,6 +1,6 @@
 #include "lib/engine/sglang/load/load_weights.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
@@ -42,42 +42,41 @@ std::vector<const WeightFile*> files_to_read(const ServedAdapter& served) {
   return {};
 }
 
-class WeightReader {
- public:
-  WeightReader(CpuAdapter& adapter, const ModelClass& model) : adapter_(adapter), model_(model) {}
+struct WeightReader {
+  CpuAdapter& adapter;
+  const ModelClass& model;
 
   void read(const ServedAdapter& served) {
     const auto files = files_to_read(served);
     if (files.empty()) return no_weights(served);
     for (const WeightFile* file : files) list_file(*file);
-    adapter_.outcome.refused.resize(adapter_.sources.size());
-    adapter_.outcome.lost.resize(adapter_.sources.size());
-    adapter_.layers.resize(static_cast<size_t>(model_.layers()));
-    adapter_.alive = adapter_.sources.empty() || check_iterable_targets(adapter_);
-    if (!adapter_.alive) return;
-    for (size_t i = 0; i < adapter_.sources.size(); ++i) place(static_cast<int32_t>(i));
+    adapter.outcome.refused.resize(adapter.sources.size());
+    adapter.outcome.lost.resize(adapter.sources.size());
+    adapter.layers.resize(static_cast<size_t>(model.layers()));
+    adapter.alive = adapter.sources.empty() || check_iterable_targets(adapter);
+    if (!adapter.alive) return;
+    for (size_t i = 0; i < adapter.sources.size(); ++i) place(static_cast<int32_t>(i));
   }
 
- private:
   void no_weights(const ServedAdapter& served) {
-    adapter_.alive = false;
-    adapter_.raise({&cause::no_weights, stage::kRead, "RuntimeError",
-                    fmt::format("Cannot find any model weights with `{}`", in_text(served.folder)),
-                    "no weights file was found"});
+    adapter.alive = false;
+    adapter.raise({&cause::no_weights, stage::kRead, "RuntimeError",
+                   fmt::format("Cannot find any model weights with `{}`", in_text(served.folder)),
+                   "no weights file was found"});
   }
 
   void list_file(const WeightFile& file) {
-    adapter_.files.push_back(file.name);
-    const auto index = static_cast<uint32_t>(adapter_.files.size() - 1);
+    adapter.files.push_back(file.name);
+    const auto index = static_cast<uint32_t>(adapter.files.size() - 1);
     for (const TensorHeader& tensor : file.tensors)
-      adapter_.sources.push_back({tensor.name, index, tensor.dtype, bounded(tensor.shape)});
+      adapter.sources.push_back({tensor.name, index, bounded(tensor.shape)});
   }
 
   void place(int32_t id) {
-    const Source& tensor = adapter_.sources[static_cast<size_t>(id)];
-    Staged staged{tensor.name, tensor.shape, {}};
-    staged.blocks.push_back({id, row_count(tensor.shape)});
-    staged.name = replaced(staged.name, "unembed_tokens", "lm_head");
+    const Source& tensor = adapter.source(id);
+    Staged staged{replaced(tensor.name, "unembed_tokens", "lm_head"),
+                  tensor.shape,
+                  {{id, row_count(tensor.shape)}}};
     const auto layer = layer_of(staged.name);
     if (layer)
       place_in_layer(*layer, std::move(staged));
@@ -87,132 +86,109 @@ class WeightReader {
              contains(staged.name, "output_embeddings"))
       refuse_added(id, tensor);
     else
-      adapter_.lose(std::vector<int32_t>{id}, &cause::ignored_tensors,
-                    "its name has no layers.N: SGLang reads it and drops it");
+      adapter.lose({id}, &cause::ignored_tensors,
+                   "its name has no layers.N: SGLang reads it and drops it");
   }
 
   void place_in_layer(int64_t layer, Staged staged) {
-    const std::vector<int32_t> ids = staged.sources();
-    if (layer >= model_.layers())
-      return adapter_.raise(
-          {&cause::layer_out_of_range, stage::kRead, "IndexError",
-           fmt::format("index {} is out of range", layer),
-           fmt::format("layer {} of a model of {} layers", layer, model_.layers())},
-          ids);
-    const auto before = adapter_.layers[static_cast<size_t>(layer)].set(std::move(staged));
-    adapter_.lose(before, &cause::stray_weight_file,
-                  "another file of the folder has a tensor of this name, and that one is served");
+    if (layer >= model.layers())
+      return adapter.raise({&cause::layer_out_of_range, stage::kRead, "IndexError",
+                            fmt::format("index {} is out of range", layer),
+                            fmt::format("layer {} of a model of {} layers", layer, model.layers())},
+                           staged.sources());
+    adapter.lose(adapter.layers[static_cast<size_t>(layer)].set(std::move(staged)),
+                 &cause::stray_weight_file,
+                 "another file of the folder has a tensor of this name, and that one is served");
   }
 
   void place_embedding(int32_t id, Staged staged) {
     const std::string_view module =
         contains(staged.name, "embed_tokens") ? "embed_tokens" : "lm_head";
-    if (adapter_.all_targets || adapter_.targets.count(module) != 0) {
-      const auto before = adapter_.embeddings.set(std::move(staged));
-      return adapter_.lose(before, &cause::stray_weight_file,
-                           "another file of the folder has a tensor of this name");
-    }
+    if (adapter.all_targets || adapter.targets.count(module) != 0)
+      return adapter.lose(adapter.embeddings.set(std::move(staged)), &cause::stray_weight_file,
+                          "another file of the folder has a tensor of this name");
     const bool factor = is_factor(staged.name);
-    adapter_.lose(std::vector<int32_t>{id},
-                  factor ? &cause::undeclared_embeddings : &cause::ignored_tensors,
-                  factor ? "target_modules does not name its module: SGLang drops it"
-                         : "SGLang serves no saved module: it drops the tensor");
+    adapter.lose({id}, factor ? &cause::undeclared_embeddings : &cause::ignored_tensors,
+                 factor ? "target_modules does not name its module: SGLang drops it"
+                        : "SGLang serves no saved module: it drops the tensor");
   }
 
   void refuse_added(int32_t id, const Source& tensor) {
     const int64_t rows = tensor.shape.empty() ? 0 : tensor.shape[0];
     if (rows == 0) return;
-    adapter_.raise(
+    adapter.raise(
         {&cause::added_tokens, stage::kRead, "AssertionError",
          fmt::format(
              "LoRA adapter {} has lora_added_tokens_size 0 specified in the config, but the "
              "loaded weight '{}' has shape {} in first dimension",
-             in_text(adapter_.name), in_text(tensor.name), rows),
+             in_text(adapter.name), in_text(tensor.name), rows),
          "embeddings of added tokens cannot be served"},
         {id});
   }
-
-  CpuAdapter& adapter_;
-  const ModelClass& model_;
 };
 
-class LayerNormaliser {
- public:
-  LayerNormaliser(CpuAdapter& adapter, LayerWeights& weights, const ModelClass& model,
-                  const Features& features)
-      : adapter_(adapter), weights_(weights), model_(model), features_(features) {}
+struct LayerNormaliser {
+  CpuAdapter& adapter;
+  LayerWeights& weights;
+  const ModelClass& model;
+  const Features& features;
 
   void run() {
     stack_qkv();
-    if (features_.stacked_experts) rename_w();
+    if (features.stacked_experts) rename_w();
     stack_mamba();
     stack_gdn();
     stack_gate_up();
-    if (features_.replicated_layers) stack_mla();
-  }
-
- private:
-  // Calls `step` with each entry of now, in order, that still is one when its turn comes.
-  template <class F>
-  void each(F&& step) {
-    const size_t count = weights_.count();
-    for (size_t i = 0; i < count; ++i)
-      if (Staged* entry = weights_.at(i)) step(*entry);
+    if (features.replicated_layers) stack_mla();
   }
 
   bool any(std::string_view word) {
-    for (size_t i = 0; i < weights_.count(); ++i) {
-      const Staged* entry = weights_.at(i);
-      if (entry != nullptr && contains(entry->name, word)) return true;
-    }
-    return false;
+    bool found = false;
+    weights.each([&](const Staged& entry) { found = found || contains(entry.name, word); });
+    return found;
   }
 
   // Replaces `parts` by their stack; a part without a name is zeros.
   void stack(std::string name, std::span<const Staged* const> parts, int dim) {
     Stacked stacked = stack_rows(parts, dim);
-    std::vector<std::string> names;
+    if (!stacked.error.empty()) {
+      const Diagnosis why = cause_of_stack(adapter, parts);
+      adapter.raise({why.cause, stage::kRead, "RuntimeError", stacked.error, why.detail},
+                    sources_of(parts));
+    }
     for (const Staged* part : parts)
-      if (!part->name.empty()) names.push_back(part->name);
-    if (!stacked.error.empty()) refuse_stack(parts, stacked.error);
-    for (const std::string& gone : names)
-      if (Staged* entry = weights_.find(gone)) weights_.take(*entry);
+      if (Staged* entry = weights.find(part->name)) weights.take(*entry);
     if (!stacked.error.empty()) return;
     put({std::move(name), std::move(stacked.shape), std::move(stacked.blocks)});
   }
 
   void put(Staged value) {
-    const auto before = weights_.set(std::move(value));
-    adapter_.lose(before, &cause::ignored_tensors, "another tensor takes its place");
+    adapter.lose(weights.set(std::move(value)), &cause::ignored_tensors,
+                 "another tensor takes its place");
   }
 
   // The entry whose name has `to` where that of `entry` has `from`; null for none.
   Staged* other(const Staged& entry, std::string_view from, std::string_view to) {
-    return weights_.find(replaced(entry.name, from, to));
-  }
-
-  void refuse_stack(std::span<const Staged* const> parts, const std::string& error) {
-    const Diagnosis why = cause_of_stack(adapter_, parts);
-    adapter_.raise({why.cause, stage::kRead, "RuntimeError", error, why.detail}, sources_of(parts));
+    return weights.find(replaced(entry.name, from, to));
   }
 
   void drop(const std::string& name) {
-    Staged* entry = weights_.find(name);
+    Staged* entry = weights.find(name);
     if (entry == nullptr) return;
-    for (int32_t source : entry->sources()) adapter_.refuse(source);
-    weights_.take(*entry);
+    for (int32_t source : entry->sources()) adapter.refuse(source);
+    weights.take(*entry);
   }
 
   void missing(const Cause* cause, const std::string& name, const Staged& entry,
                std::string detail) {
-    adapter_.raise({cause, stage::kRead, "KeyError", py_repr(name), std::move(detail)},
-                   entry.sources());
+    adapter.raise({cause, stage::kRead, "KeyError", py_repr(name), std::move(detail)},
+                  entry.sources());
   }
 
   // Every q needs a v; a k may be absent from the whole layer, and is zeros then.
   void stack_qkv() {
     const bool has_k = any("k_proj");
-    each([&](Staged& entry) {
+    weights.each([&](Staged& entry) {
       if (contains(entry.name, "q_proj"))
         stack_qkv_of(entry, has_k);
       else if (contains(entry.name, "qkv_proj") && entry.is_a())
@@ -223,7 +199,7 @@ class LayerNormaliser {
   void stack_qkv_of(Staged& q, bool has_k) {
     const std::string k_name = replaced(q.name, "q_proj", "k_proj");
     const std::string v_name = replaced(q.name, "q_proj", "v_proj");
-    const Staged *k = weights_.find(k_name), *v = weights_.find(v_name);
+    const Staged *k = weights.find(k_name), *v = weights.find(v_name);
     if ((has_k && k == nullptr) || v == nullptr) {
       if (has_k && k == nullptr)
         missing(&cause::half_k_proj, k_name, q, "k_proj is there for one factor of the layer only");
@@ -239,21 +215,21 @@ class LayerNormaliser {
 
   void repeat(Staged& entry, int times) {
     if (entry.rank() <= 2 || times != 3) return repeat_rows(entry, times);
-    adapter_.raise({&cause::shape_mismatch, stage::kRead, "RuntimeError",
-                    "Number of dimensions of repeat dims can not be smaller than number of "
-                    "dimensions of tensor",
-                    fmt::format("shape {}, expected two dims", to_string(entry.shape))},
-                   entry.sources());
-    weights_.take(entry);
+    adapter.raise({&cause::shape_mismatch, stage::kRead, "RuntimeError",
+                   "Number of dimensions of repeat dims can not be smaller than number of "
+                   "dimensions of tensor",
+                   fmt::format("shape {}, expected two dims", to_string(entry.shape))},
+                  entry.sources());
+    weights.take(entry);
   }
 
   void rename_w() {
     constexpr std::pair<std::string_view, std::string_view> kRenames[] = {
         {".w1.", ".gate_proj."}, {".w3.", ".up_proj."}, {".w2.", ".down_proj."}};
-    each([&](Staged& entry) {
+    weights.each([&](Staged& entry) {
       for (const auto& [from, to] : kRenames) {
         if (!contains(entry.name, from)) continue;
-        Staged moved = weights_.take(entry);
+        Staged moved = weights.take(entry);
         moved.name = replaced(moved.name, from, to);
         return put(std::move(moved));
       }
@@ -262,7 +238,7 @@ class LayerNormaliser {
 
   void stack_mamba() {
     if (!any("x_proj")) return;
-    each([&](Staged& gate) {
+    weights.each([&](Staged& gate) {
       if (!contains(gate.name, "gate_proj")) return;
       const Staged* x = other(gate, "gate_proj", "x_proj");
       if (x == nullptr) return;
@@ -273,7 +249,7 @@ class LayerNormaliser {
 
   void stack_gdn() {
     if (!any("in_proj_q")) return;
-    each([&](Staged& q) {
+    weights.each([&](Staged& q) {
       if (contains(q.name, "in_proj_q.")) {
         const Staged* parts[] = {&q, other(q, "in_proj_q", "in_proj_k"),
                                  other(q, "in_proj_q", "in_proj_v"),
@@ -287,7 +263,7 @@ class LayerNormaliser {
   }
 
   void stack_gate_up() {
-    each([&](Staged& entry) {
+    weights.each([&](Staged& entry) {
       if (contains(entry.name, "gate_proj"))
         stack_gate(entry);
       else if (contains(entry.name, "gate_up_proj") && entry.is_a())
@@ -299,11 +275,11 @@ class LayerNormaliser {
     const Staged* up = other(gate, "gate_proj", "up_proj");
     const bool empty = up == nullptr || is_empty(up->shape);
     std::string name = replaced(gate.name, "gate_proj", "gate_up_proj");
-    if (empty && !model_.gated && contains(gate.name, ".experts.")) {
-      Staged moved = weights_.take(gate);
+    if (empty && !model.gated && contains(gate.name, ".experts.")) {
+      Staged moved = weights.take(gate);
       moved.name = std::move(name);
-      weights_.set(std::move(moved));
-      if (up != nullptr) weights_.take(*weights_.find(up->name));
+      weights.set(std::move(moved));
+      if (up != nullptr) weights.take(*weights.find(up->name));
       return;
     }
     Staged zeros = zeros_like(gate);
@@ -314,7 +290,7 @@ class LayerNormaliser {
 
   void stack_mla() {
     if (!any("q_a_proj")) return;
-    each([&](Staged& q) {
+    weights.each([&](Staged& q) {
       if (!contains(q.name, "q_a_proj") || contains(q.name, "fused_qkv_a_proj_with_mqa")) return;
       const Staged* kv = other(q, "q_a_proj", "kv_a_proj_with_mqa");
       const Staged zeros = zeros_like(q);
@@ -322,21 +298,16 @@ class LayerNormaliser {
       stack(replaced(q.name, "q_a_proj", "fused_qkv_a_proj_with_mqa"), parts, 0);
     });
   }
-
-  CpuAdapter& adapter_;
-  LayerWeights& weights_;
-  const ModelClass& model_;
-  const Features& features_;
 };
 
 }  // namespace
 
 void load_weights(CpuAdapter& adapter, const ServedAdapter& served, const ModelClass& model,
                   const Features& features) {
-  WeightReader(adapter, model).read(served);
+  WeightReader{adapter, model}.read(served);
   if (!adapter.alive) return;
   for (LayerWeights& weights : adapter.layers)
-    LayerNormaliser(adapter, weights, model, features).run();
+    LayerNormaliser{adapter, weights, model, features}.run();
 }
 
 }  // namespace moelora::sglang

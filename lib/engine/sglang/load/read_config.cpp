@@ -1,6 +1,6 @@
 #include "lib/engine/sglang/load/read_config.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <utility>
@@ -20,97 +20,96 @@ NameSet outside_of(const NameSet& within, const NameSet& targets) {
   return out;
 }
 
-class ConfigReader {
- public:
-  ConfigReader(const ServedAdapter& served, const ModelClass& model, const Features& features,
-               const PoolLimits* limits)
-      : served_(served), model_(model), features_(features), limits_(limits) {
-    out_.name = served.name;
-    out_.at_start = limits == nullptr;
-    out_.config = served.config;
-  }
+struct ConfigReader {
+  const ServedAdapter& served;
+  const ModelClass& model;
+  const Features& features;
+  const PoolRequest* pool;
+  CpuAdapter out = {};
 
   CpuAdapter read() {
-    out_.alive = has_file() && has_keys() && no_added_tokens() && no_dora() && fits_pool() &&
-                 is_lora() && has_scale();
-    return std::move(out_);
+    out.name = served.name;
+    out.at_start = pool == nullptr;
+    out.config = served.config;
+    out.alive = has_file() && has_keys() && no_added_tokens() && no_dora() && fits_pool() &&
+                is_lora() && has_scale();
+    return std::move(out);
   }
 
- private:
   bool fail(CpuAdapter::Raise raise) {
-    out_.raise(raise);
+    out.raise(raise);
     return false;
   }
 
   bool has_file() {
-    if (served_.has_config) return true;
+    if (served.has_config) return true;
     return fail({&cause::unreadable_adapter, stage::kConfig, "FileNotFoundError",
                  fmt::format("[Errno 2] No such file or directory: {}",
-                             py_repr(served_.folder + "/adapter_config.json")),
+                             py_repr(served.folder + "/adapter_config.json")),
                  "adapter_config.json cannot be read"});
   }
 
   bool has_keys() {
     for (std::string_view key : {"target_modules", "r", "lora_alpha"})
-      if (served_.config.find(key) == nullptr)
+      if (served.config.find(key) == nullptr)
         return fail({&cause::missing_field, stage::kConfig, "KeyError", py_repr(key),
                      fmt::format("adapter_config.json has no {}", key)});
-    read_targets(*served_.config.find("target_modules"));
+    read_targets(*served.config.find("target_modules"));
     return true;
   }
 
   // Only what is a list or a string counts; the rest is refused with the first tensor.
   void read_targets(const Json& targets) {
     if (targets.is(Json::Kind::string))
-      out_.all_targets = targets.as_string() == "all" || targets.as_string() == "all-linear";
+      out.all_targets = targets.as_string() == "all" || targets.as_string() == "all-linear";
     for (const Json& item : targets.items())
       if (item.is(Json::Kind::string))
-        out_.targets.insert(normalised_target(item.as_string(), features_));
+        out.targets.insert(normalised_target(item.as_string(), features));
   }
 
   bool no_added_tokens() {
-    if (!served_.added_tokens) return true;
+    if (!served.added_tokens) return true;
     int64_t added = 0;
-    for (const auto& [token, id] : served_.added_tokens->members())
-      if (id.is_number() && (!features_.detects_shared_outer ||
-                             id.as_double() >= static_cast<double>(model_.config.vocab)))
+    for (const auto& [token, id] : served.added_tokens->members())
+      if (id.is_number() && (!features.detects_shared_outer ||
+                             id.as_double() >= static_cast<double>(model.config.vocab)))
         ++added;
     if (added == 0) return true;
     return fail({&cause::added_tokens, stage::kValidate, "ValueError",
                  fmt::format("Failed to load {} because LoRA serving currently doesn't support "
                              "adapters that add tokens to the vocabulary",
-                             in_text(out_.name)),
+                             in_text(out.name)),
                  fmt::format("added_tokens.json has {} tokens with ids from {} on, the size of the "
                              "base's vocabulary",
-                             added, model_.config.vocab)});
+                             added, model.config.vocab)});
   }
 
   bool no_dora() {
-    const Json* dora = served_.config.find("use_dora");
+    const Json* dora = served.config.find("use_dora");
     if (dora == nullptr || !dora->is(Json::Kind::boolean) || !dora->as_bool()) return true;
-    if (!features_.refuses_dora) {
-      out_.add_event(&cause::dora, Effect::wrong_values,
-                     "use_dora is true; this version serves the adapter as plain LoRA");
+    if (!features.refuses_dora) {
+      out.add_event(&cause::dora, Effect::wrong_values,
+                    "use_dora is true; this version serves the adapter as plain LoRA");
       return true;
     }
     return fail(
         {&cause::dora, stage::kValidate, "ValueError",
          fmt::format("Failed to load {} because LoRA serving currently doesn't support DoRA "
                      "adapters",
-                     in_text(out_.name)),
+                     in_text(out.name)),
          "use_dora is true"});
   }
 
   int64_t rank() const {
-    const Json* r = served_.config.find("r");
+    const Json* r = served.config.find("r");
     return r->is(Json::Kind::integer) ? r->as_int() : 0;
   }
 
   // LoRAMemoryPool.can_support().
   bool fits_pool() {
-    if (limits_ == nullptr) return true;
-    const bool rank_fits = rank() <= limits_->max_lora_rank;
-    if (rank_fits && (out_.all_targets || outside_of(limits_->targets, out_.targets).empty()))
+    if (pool == nullptr) return true;
+    const bool rank_fits = rank() <= pool->max_rank;
+    if (rank_fits && (out.all_targets || outside_of(pool->targets, out.targets).empty()))
       return true;
     const Cause* const cause = rank_fits ? &cause::config_without_tensors : &cause::rank_over_limit;
     return fail(
@@ -119,15 +118,15 @@ class ConfigReader {
                      "memory pool configuration. Please ensure that the LoRA adapter's rank "
                      "is within the configured `--max-lora-rank` and that the target "
                      "modules are included in `--lora-target-modules`.",
-                     in_text(out_.name), rank()),
+                     in_text(out.name), rank()),
          rank_fits ? fmt::format("its modules {} are not all among the server's {}",
-                                 py_list(out_.targets), py_list(limits_->targets))
+                                 py_list(out.targets), py_list(pool->targets))
                    : fmt::format("its rank {} is above the server's --max-lora-rank {}", rank(),
-                                 limits_->max_lora_rank)});
+                                 pool->max_rank)});
   }
 
   bool is_lora() {
-    const Json* type = served_.config.find("peft_type");
+    const Json* type = served.config.find("peft_type");
     if (type == nullptr)
       return fail({&cause::missing_field, stage::kRead, "KeyError", "'peft_type'",
                    "adapter_config.json has no peft_type"});
@@ -145,7 +144,7 @@ class ConfigReader {
   }
 
   bool has_scale() {
-    const Json &r = *served_.config.find("r"), &alpha = *served_.config.find("lora_alpha");
+    const Json &r = *served.config.find("r"), &alpha = *served.config.find("lora_alpha");
     const auto counts = [](const Json& v) { return v.is_number() || v.is(Json::Kind::boolean); };
     if (!counts(r) || !counts(alpha))
       return fail({&cause::missing_field, stage::kRead, "TypeError",
@@ -159,23 +158,17 @@ class ConfigReader {
     if (!r.is(Json::Kind::integer) || r.as_int() < 0 || r.as_int() > kMostRank)
       return fail({&cause::missing_field, stage::kPool, "TypeError", "",
                    fmt::format("r is {}, expected a positive integer", r.dump(-1))});
-    out_.r = r.as_int();
-    out_.alpha = alpha.is_number() ? alpha.as_double() : 1;
+    out.r = r.as_int();
+    out.alpha = alpha.is_number() ? alpha.as_double() : 1;
     return true;
   }
-
-  const ServedAdapter& served_;
-  const ModelClass& model_;
-  const Features& features_;
-  const PoolLimits* limits_;
-  CpuAdapter out_;
 };
 
 }  // namespace
 
 CpuAdapter read_config(const ServedAdapter& served, const ModelClass& model,
-                       const Features& features, const PoolLimits* limits) {
-  return ConfigReader(served, model, features, limits).read();
+                       const Features& features, const PoolRequest* pool) {
+  return ConfigReader{served, model, features, pool}.read();
 }
 
 bool check_iterable_targets(CpuAdapter& adapter) {

@@ -11,6 +11,96 @@
 namespace moelora::sglang {
 namespace {
 
+// ---- config.json -----------------------------------------------------------------------------
+
+// Some ten times what exists: keeps products of two within int64.
+constexpr int64_t kMostOfConfig = int64_t{1} << 28;
+
+class Reader {
+ public:
+  explicit Reader(const Json& config) : top_(config), text_(config.find("text_config")) {}
+
+  const Json* find(std::string_view key) const {
+    const Json* found = text_ != nullptr ? text_->find(key) : nullptr;
+    if (found == nullptr) found = top_.find(key);
+    return found != nullptr && found->is(Json::Kind::null) ? nullptr : found;
+  }
+
+  std::optional<int64_t> number(std::string_view key) const {
+    const Json* value = find(key);
+    if (value == nullptr || !value->is(Json::Kind::integer)) return std::nullopt;
+    return std::clamp<int64_t>(value->as_int(), 0, kMostOfConfig);
+  }
+
+ private:
+  const Json& top_;
+  const Json* text_;
+};
+
+// "qwen3_moe" is QwenMoeConfig's spelling of itself: Qwen3MoeConfig.
+std::string config_class(const std::string& model_type) {
+  std::string out;
+  bool capital = true;
+  for (char c : model_type) {
+    if (c == '_') {
+      capital = true;
+      continue;
+    }
+    out += capital && c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
+    capital = false;
+  }
+  return out + "Config";
+}
+
+const LinearSpec* first_linear(const ModelSpec& spec, std::string_view ending) {
+  for (const LinearSpec& linear : spec.linears)
+    if (linear.hub.ends_with(ending)) return &linear;
+  return nullptr;
+}
+
+void read_attention(const Reader& reader, const ModelSpec& spec, HfConfig& out) {
+  out.heads = std::max<int64_t>(1, reader.number("num_attention_heads").value_or(1));
+  out.kv_heads = std::max<int64_t>(1, reader.number("num_key_value_heads").value_or(out.heads));
+  out.head_dim = reader.number("head_dim").value_or(0);
+  const LinearSpec* k = first_linear(spec, ".k_proj");
+  if (out.head_dim == 0 && k != nullptr) out.head_dim = k->out / out.kv_heads;
+  if (out.head_dim == 0) out.head_dim = out.hidden / out.heads;
+  out.v_head_dim = reader.number("v_head_dim").value_or(out.head_dim);
+  out.q_lora_rank = reader.number("q_lora_rank");
+  out.kv_lora_rank = reader.number("kv_lora_rank");
+  out.qk_nope = reader.number("qk_nope_head_dim");
+  out.qk_rope = reader.number("qk_rope_head_dim");
+}
+
+// The number of layers where there is none.
+int64_t first_moe_layer(const ModelSpec& spec) {
+  return std::find(spec.moe_layers.begin(), spec.moe_layers.end(), true) - spec.moe_layers.begin();
+}
+
+// `has_first_dense`: the config's class has first_k_dense_replace with a default of its own.
+HfConfig read_hf_config(const Json& base_config, const ModelSpec& spec, bool has_first_dense) {
+  const Reader reader(base_config);
+  HfConfig out;
+  out.type = config_class(spec.model_type);
+  out.hidden = spec.hidden;
+  out.layers = spec.layers;
+  out.vocab = spec.vocab;
+  read_attention(reader, spec, out);
+  const LinearSpec* dense = first_linear(spec, ".mlp.gate_proj");
+  out.intermediate = reader.number("intermediate_size")
+                         .value_or(dense != nullptr ? dense->out : spec.intermediate);
+  out.moe_intermediate = reader.number("moe_intermediate_size");
+  out.first_dense = reader.number("first_k_dense_replace");
+  if (!out.first_dense && has_first_dense) out.first_dense = first_moe_layer(spec);
+  out.n_shared_experts = reader.number("n_shared_experts");
+  out.moe_layer_freq = std::max<int64_t>(1, reader.number("moe_layer_freq").value_or(1));
+  out.shared_intermediate = reader.number("shared_expert_intermediate_size").value_or(0);
+  out.has_num_experts = reader.find("num_experts") != nullptr;
+  return out;
+}
+
+// ---- the class -------------------------------------------------------------------------------
+
 constexpr std::string_view kTorchLinear = "torch.nn.modules.linear.Linear";
 
 // Parts that SGLang holds as one module, in its order.
@@ -108,30 +198,22 @@ class Builder {
   }
 
   ModelClass build() {
-    group();
-    for (const LinearSpec* linear : outside_)
-      if (linear->role != Role::lm_head) add(*linear, linear->hub);
+    for (const LinearSpec& linear : spec_.linears)
+      if (linear.layer < 0 && linear.role != Role::lm_head) add(linear, linear.hub);
     for (int layer = 0; layer < out_.layers(); ++layer) add_layer(layer);
-    for (const LinearSpec* linear : outside_)
-      if (linear->role == Role::lm_head && !out_.tied) add(*linear, linear->hub);
+    for (const LinearSpec& linear : spec_.linears)
+      if (linear.layer < 0 && linear.role == Role::lm_head && !out_.tied) add(linear, linear.hub);
     return std::move(out_);
   }
 
  private:
   bool is_sparse(int layer) const {
-    const bool any =
-        std::find(spec_.moe_layers.begin(), spec_.moe_layers.end(), true) != spec_.moe_layers.end();
-    return out_.facts.experts_in_every_layer ? any || spec_.experts > 1 : spec_.is_moe(layer);
+    if (!out_.facts.experts_in_every_layer) return spec_.is_moe(layer);
+    return has_moe_layer() || spec_.experts > 1;
   }
 
-  void group() {
-    by_layer_.resize(static_cast<size_t>(out_.layers()));
-    for (const LinearSpec& linear : spec_.linears) {
-      if (linear.layer < 0)
-        outside_.push_back(&linear);
-      else if (linear.layer < out_.layers())
-        by_layer_[static_cast<size_t>(linear.layer)].push_back(&linear);
-    }
+  bool has_moe_layer() const {
+    return first_moe_layer(spec_) < static_cast<int64_t>(spec_.moe_layers.size());
   }
 
   // The linears of a layer; where the class has a MoE block and the config says dense, those of
@@ -139,18 +221,17 @@ class Builder {
   std::vector<std::pair<const LinearSpec*, std::string>> linears(int layer) const {
     std::vector<std::pair<const LinearSpec*, std::string>> out;
     const bool replaced = out_.facts.experts_in_every_layer && !spec_.is_moe(layer);
-    for (const LinearSpec* linear : by_layer_[static_cast<size_t>(layer)])
-      if (!replaced || linear->role != Role::dense_mlp) out.emplace_back(linear, linear->hub);
-    if (!replaced) return out;
-    const auto other = std::find(spec_.moe_layers.begin(), spec_.moe_layers.end(), true);
-    if (other == spec_.moe_layers.end()) return out;
-    const int sample = static_cast<int>(other - spec_.moe_layers.begin());
-    for (const LinearSpec* linear : by_layer_[static_cast<size_t>(sample)]) {
-      if (linear->role == Role::attention || linear->role == Role::mixer) continue;
-      std::string name = linear->hub;
+    for (const LinearSpec& linear : spec_.linears)
+      if (linear.layer == layer && (!replaced || linear.role != Role::dense_mlp))
+        out.emplace_back(&linear, linear.hub);
+    if (!replaced || !has_moe_layer()) return out;
+    for (const LinearSpec& linear : spec_.linears) {
+      const bool of_block = linear.role != Role::attention && linear.role != Role::mixer;
+      if (linear.layer != first_moe_layer(spec_) || !of_block) continue;
+      std::string name = linear.hub;
       if (const auto at = find_layer(name))
         name.replace(at->begin, at->end - at->begin, std::to_string(layer));
-      out.emplace_back(linear, std::move(name));
+      out.emplace_back(&linear, std::move(name));
     }
     return out;
   }
@@ -234,8 +315,6 @@ class Builder {
 
   const ModelSpec& spec_;
   ModelClass out_;
-  std::vector<const LinearSpec*> outside_;
-  std::vector<std::vector<const LinearSpec*>> by_layer_;
 };
 
 }  // namespace

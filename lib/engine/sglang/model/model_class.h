@@ -1,13 +1,34 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "lib/engine/sglang/model/hf_config.h"
+#include "lib/model/model_spec.h"
 
 namespace moelora::sglang {
+
+// The attributes of the Hugging Face text config that SGLang's LoRA code asks for, after what its
+// ModelConfig writes into it (head_dim and v_head_dim are always there). nullopt: no such
+// attribute.
+struct HfConfig {
+  std::string type;  // the config's class, "Qwen3MoeConfig"
+  int64_t hidden = 0, layers = 0, vocab = 0;
+  int64_t heads = 0, kv_heads = 0, head_dim = 0, v_head_dim = 0;
+  int64_t intermediate = 0;                 // intermediate_size: of dense layers
+  std::optional<int64_t> moe_intermediate;  // moe_intermediate_size
+  std::optional<int64_t> first_dense, n_shared_experts;
+  int64_t moe_layer_freq = 1;
+  int64_t shared_intermediate = 0;  // shared_expert_intermediate_size
+  std::optional<int64_t> q_lora_rank, kv_lora_rank, qk_nope, qk_rope;
+  bool has_num_experts = false;  // spelled num_experts
+
+  bool has_shared_experts() const {
+    return shared_intermediate > 0 || n_shared_experts.value_or(0) > 0;
+  }
+};
 
 // What SGLang builds a layer of, as far as its LoRA code distinguishes them.
 enum class LayerKind : uint8_t {

@@ -1,6 +1,6 @@
 #include "lib/engine/sglang/model/targets.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <iterator>
@@ -163,10 +163,10 @@ TargetMatcher::TargetMatcher(const NameSet& targets) : targets_(targets.begin(),
                    [](const auto& a, const auto& b) { return a.size() > b.size(); });
 }
 
-int TargetMatcher::find(std::string_view name) const {
-  for (size_t i = 0; i < targets_.size(); ++i)
-    if (contains(name, targets_[i])) return static_cast<int>(i);
-  return -1;
+const std::string* TargetMatcher::find(std::string_view name) const {
+  for (const std::string& target : targets_)
+    if (contains(name, target)) return &target;
+  return nullptr;
 }
 
 Wrapping wrap_modules(const ModelClass& model, const Features& features, const NameSet& targets) {
@@ -184,7 +184,7 @@ Wrapping wrap_modules(const ModelClass& model, const Features& features, const N
         layer.push_back({&module, buffer});
     } else if (is_target(module, targets)) {
       if (!is_supported(module, features)) out.unsupported.push_back(&module);
-      layer.push_back({&module, matcher.targets()[static_cast<size_t>(matcher.find(module.name))]});
+      layer.push_back({&module, *matcher.find(module.name)});
     }
   }
   out.lm_head = targets.count("lm_head") != 0;

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,12 +20,9 @@ NameSet detect_targets(const ModelClass& model, const Features& features);
 // Finds the target a name belongs to: the longest that occurs anywhere in it.
 class TargetMatcher {
  public:
-  TargetMatcher() = default;
   explicit TargetMatcher(const NameSet& targets);
 
-  // Index in targets(), -1 for none.
-  int find(std::string_view name) const;
-  const std::vector<std::string>& targets() const { return targets_; }
+  const std::string* find(std::string_view name) const;  // null for none
 
  private:
   std::vector<std::string> targets_;  // longest first

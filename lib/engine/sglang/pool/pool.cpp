@@ -1,10 +1,9 @@
 #include "lib/engine/sglang/pool/pool.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 
-#include "lib/base/checked.h"
 #include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/model/targets.h"
 
@@ -129,32 +128,6 @@ class PoolBuilder {
   Pool out_;
 };
 
-constexpr uint64_t kBytes = 2;  // of a bf16 or f16
-
-// Saturates: a config may ask for more than there are bytes.
-uint64_t times(uint64_t a, uint64_t b) { return checked_mul(a, b).value_or(UINT64_MAX >> 16); }
-
-uint64_t elements(const Shape& shape) {
-  uint64_t out = 1;
-  for (int64_t extent : shape) out = times(out, static_cast<uint64_t>(extent));
-  return out;
-}
-
-void add(MemoryPlan& plan, const std::string& name, const Shape& shape, int64_t layers) {
-  const uint64_t bytes = times(times(kBytes, elements(shape)), static_cast<uint64_t>(layers));
-  plan.rows.push_back({name, shape, layers, bytes});
-}
-
-// One row for each shape that a buffer has in some layers.
-void add_layers(MemoryPlan& plan, const std::string& name, const std::vector<Shape>& shapes) {
-  std::vector<Shape> done;
-  for (const Shape& shape : shapes) {
-    if (std::find(done.begin(), done.end(), shape) != done.end()) continue;
-    done.push_back(shape);
-    add(plan, name, shape, std::count(shapes.begin(), shapes.end(), shape));
-  }
-}
-
 // The type the server runs the model in.
 std::string dtype_of(const Json& base_config) {
   for (const char* key : {"dtype", "torch_dtype"})
@@ -162,21 +135,6 @@ std::string dtype_of(const Json& base_config) {
       if (dtype->is(Json::Kind::string) && dtype->as_string() != "bfloat16") return "f16";
   return "bf16";
 }
-
-class Divisibility {
- public:
-  std::vector<PlanEvent> events;
-
-  void check(std::string_view what, int64_t number, std::string_view over, int64_t ranks) {
-    if (ranks < 1 || number % ranks == 0 || !events.empty()) return;
-    events.push_back({&cause::tp_divisibility,
-                      Effect::refused,
-                      {},
-                      fmt::format("{} {} do not split over {} {}", what, number, over, ranks),
-                      Refusal{"build the model", "AssertionError",
-                              fmt::format("{} is not divisible by {}", number, ranks), false}});
-  }
-};
 
 // The width of an MLP that every token passes: dense layers and shared experts.
 int64_t width_of(const ClassModule& module) {
@@ -216,61 +174,47 @@ MemoryPlan plan_memory(const Pool& pool, int64_t slots, const Json& base_config)
   out.slots = slots;
   out.dtype = dtype_of(base_config);
   for (const Buffer& buffer : pool.buffers) {
-    add_layers(out, buffer.name + ".A", buffer.a);
-    add_layers(out, buffer.name + ".B", buffer.b);
+    for (const Shape& shape : buffer.a) out.add(buffer.name + ".A", shape);
+    for (const Shape& shape : buffer.b) out.add(buffer.name + ".B", shape);
   }
   for (const EmbeddingBuffer& buffer : pool.embeddings) {
-    add(out, fmt::format("{}.{}.A", buffer.group, buffer.name), buffer.a, 1);
-    add(out, fmt::format("{}.{}.B", buffer.group, buffer.name), buffer.b, 1);
+    out.add(fmt::format("{}.{}.A", buffer.group, buffer.name), buffer.a);
+    out.add(fmt::format("{}.{}.B", buffer.group, buffer.name), buffer.b);
   }
   return out;
 }
 
-int64_t SlotTable::slot_of(int64_t adapter) const {
-  for (size_t i = 0; i < slots_.size(); ++i)
-    if (slots_[i].adapter == adapter) return static_cast<int64_t>(i);
-  return -1;
-}
-
-int64_t SlotTable::oldest() const {
-  int64_t found = -1;
-  for (size_t i = 0; i < slots_.size(); ++i) {
-    if (slots_[i].adapter == kBase) continue;
-    if (found < 0 || slots_[i].last_use < slots_[static_cast<size_t>(found)].last_use)
-      found = static_cast<int64_t>(i);
-  }
-  return found < 0 && !slots_.empty() ? 0 : found;
-}
-
-int64_t SlotTable::use(int64_t adapter) {
-  int64_t slot = slot_of(adapter);
-  for (size_t i = 0; slot < 0 && i < slots_.size(); ++i)
-    if (!slots_[i].adapter) slot = static_cast<int64_t>(i);
-  if (slot < 0) slot = oldest();
-  if (slot < 0) return -1;
-  Slot& taken = slots_[static_cast<size_t>(slot)];
-  taken.adapter = adapter;
-  taken.last_use = ++clock_;
-  return slot;
-}
-
-std::vector<PlanEvent> check_divisibility(const ModelClass& model, int64_t tp, int64_t ep) {
-  Divisibility out;
-  out.check("tp ranks", tp, "ep groups, which are", ep);
-  if (!out.events.empty()) return out.events;
-  const HfConfig& config = model.config;
-  out.check("attention heads", config.heads, "tp ranks, which are", tp);
-  if (config.kv_heads >= tp) out.check("kv heads", config.kv_heads, "tp ranks, which are", tp);
-  if (config.kv_heads < tp && out.events.empty() && tp % config.kv_heads != 0)
-    out.check("tp ranks", tp, "kv heads, which are", config.kv_heads);
+std::optional<PlanEvent> check_divisibility(const ModelClass& model, int64_t tp, int64_t ep) {
+  struct Split {
+    std::string_view what;
+    int64_t number;
+    std::string_view over;
+    int64_t ranks;
+  };
+  const int64_t kv_heads = model.config.kv_heads;
+  std::vector<Split> splits{{"tp ranks", tp, "ep groups, which are", ep},
+                            {"attention heads", model.config.heads, "tp ranks, which are", tp}};
+  if (kv_heads >= tp)
+    splits.push_back({"kv heads", kv_heads, "tp ranks, which are", tp});
+  else
+    splits.push_back({"tp ranks", tp, "kv heads, which are", kv_heads});
   if (model.has_moe) {
-    out.check("columns of an expert (intermediate size)", model.intermediate,
-              "expert-parallel tp ranks, which are", tp / ep);
-    out.check("experts", model.experts, "ep groups, which are", ep);
+    splits.push_back({"columns of an expert (intermediate size)", model.intermediate,
+                      "expert-parallel tp ranks, which are", tp / ep});
+    splits.push_back({"experts", model.experts, "ep groups, which are", ep});
   }
   for (const ClassModule& module : model.modules)
-    out.check("columns of an MLP (intermediate size)", width_of(module), "tp ranks, which are", tp);
-  return out.events;
+    splits.push_back(
+        {"columns of an MLP (intermediate size)", width_of(module), "tp ranks, which are", tp});
+  for (const auto& [what, number, over, ranks] : splits)
+    if (ranks >= 1 && number % ranks != 0)
+      return PlanEvent{&cause::tp_divisibility,
+                       Effect::refused,
+                       {},
+                       fmt::format("{} {} do not split over {} {}", what, number, over, ranks),
+                       Refusal{"build the model", "AssertionError",
+                               fmt::format("{} is not divisible by {}", number, ranks), false}};
+  return std::nullopt;
 }
 
 }  // namespace moelora::sglang

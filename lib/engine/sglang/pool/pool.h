@@ -28,7 +28,7 @@ inline Rank rank_of(int64_t tp, int64_t ep, int64_t index) {
 }
 
 // The model itself on such ranks: heads, widths and experts that do not split over tp and ep ranks.
-std::vector<PlanEvent> check_divisibility(const ModelClass& model, int64_t tp, int64_t ep);
+std::optional<PlanEvent> check_divisibility(const ModelClass& model, int64_t tp, int64_t ep);
 
 // The buffers of one module in every layer, of one slot. Dense: A [c*R, in], B [out, R]; experts:
 // A [E, c*R, in], B [E, out, R] (E is 1 for the outer factor that a shared-outer pool holds once);
@@ -70,8 +70,9 @@ struct Pool {
   // Whether one side of a buffer is the outer factor that all experts share.
   bool is_outer(const Buffer& buffer, bool is_a) const;
 
-  int64_t local_experts = 1;                 // of this rank
-  bool local_ids = false;                    // expert ids count from this rank's first
+  int64_t local_experts = 1;  // of this rank
+  bool local_ids = false;     // expert ids count from this rank's first
+  int64_t first_expert() const { return local_ids ? rank.ep_rank * local_experts : 0; }
   int64_t vocab_first = 0, vocab_count = 0;  // this rank's rows of lm_head
 };
 
@@ -83,32 +84,5 @@ Pool make_pool(const ModelClass& model, const Features& features, const PoolRequ
 
 // Bytes of one rank's pool. SGLang allocates a buffer in every layer, dense ones included.
 MemoryPlan plan_memory(const Pool& pool, int64_t slots, const Json& base_config);
-
-// Which adapter is in which slot of the pool: the base model is in one of them, new adapters take
-// the first empty one, else that of the adapter that was used longest ago;
-// the base model gives way only where it has the only slot.
-class SlotTable {
- public:
-  explicit SlotTable(int64_t slots) : slots_(static_cast<size_t>(slots)) {
-    if (!slots_.empty()) slots_[0].adapter = kBase;
-  }
-
-  // The slot of `adapter`, which is put into one when it is in none; -1 where there are no slots.
-  int64_t use(int64_t adapter);
-  // -1 for an adapter in no slot.
-  int64_t slot_of(int64_t adapter) const;
-
- private:
-  // The slot to give to the next adapter of a full pool.
-  int64_t oldest() const;
-
-  static constexpr int64_t kBase = -1;
-  struct Slot {
-    std::optional<int64_t> adapter;
-    int64_t last_use = 0;
-  };
-  std::vector<Slot> slots_;
-  int64_t clock_ = 0;
-};
 
 }  // namespace moelora::sglang

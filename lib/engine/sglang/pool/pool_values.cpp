@@ -1,6 +1,6 @@
 #include "lib/engine/sglang/pool/pool_values.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cstring>
@@ -49,9 +49,14 @@ class PoolSource final : public ComputedSource {
   void read(int64_t first, int64_t count, std::byte* out) const override {
     const int64_t granule = inner_->granule();
     const int64_t chunk = (kChunk + granule - 1) / granule * granule;
-    Scratch scratch;
-    for (int64_t at = 0; at < count; at += chunk)
-      fill(first + at, std::min(chunk, count - at), out + 2 * at, scratch);
+    const auto most = static_cast<size_t>(std::min(chunk, count));
+    std::vector<std::byte> stored(most * static_cast<size_t>(dtype_bytes(inner_->dtype())));
+    std::vector<std::byte> wide(most * sizeof(float));
+    for (int64_t at = 0; at < count; at += chunk) {
+      const int64_t n = std::min(chunk, count - at);
+      inner_->read(first + at, n, stored.data());
+      convert(n, stored.data(), wide.data(), out + 2 * at);
+    }
   }
 
   std::string change() const override {
@@ -66,38 +71,19 @@ class PoolSource final : public ComputedSource {
  private:
   static constexpr int64_t kChunk = int64_t{1} << 16;
 
-  struct Scratch {
-    std::vector<std::byte> stored, wide;
-
-    std::byte* of(std::vector<std::byte>& bytes, int64_t count, DType dtype) {
-      bytes.resize(static_cast<size_t>(count) * static_cast<size_t>(dtype_bytes(dtype)));
-      return bytes.data();
-    }
-  };
-
-  // Through F32 (F64 for F64), in which the product is taken.
-  void fill(int64_t first, int64_t count, std::byte* out, Scratch& scratch) const {
-    const DType dtype = inner_->dtype();
-    std::byte* stored = scratch.of(scratch.stored, count, dtype);
-    inner_->read(first, count, stored);
-    if (scale_) multiply_stored(dtype, stored, count, scratch);
-    if (dtype == DType::F64) {
-      std::byte* wide = scratch.of(scratch.wide, count, DType::F32);
-      cast_elements(DType::F64, DType::F32, count, stored, wide);
-      cast_elements(DType::F32, DType::BF16, count, wide, out);
-    } else {
-      cast_elements(dtype, DType::BF16, count, stored, out);
-    }
+  void convert(int64_t count, std::byte* stored, std::byte* wide, std::byte* out) const {
+    if (scale_) multiply_stored(count, stored, wide);
+    cast_elements(inner_->dtype(), DType::F32, count, stored, wide);
+    cast_elements(DType::F32, DType::BF16, count, wide, out);
     set_nans(out, count);
   }
 
-  void multiply_stored(DType dtype, std::byte* stored, int64_t count, Scratch& scratch) const {
+  // In F32 (F64 for F64), rounded to the type of the file.
+  void multiply_stored(int64_t count, std::byte* stored, std::byte* wide) const {
+    const DType dtype = inner_->dtype();
     if (dtype == DType::F64) return multiply<double>(stored, count, *scale_);
-    const auto factor = static_cast<float>(*scale_);
-    if (dtype == DType::F32) return multiply<float>(stored, count, factor);
-    std::byte* wide = scratch.of(scratch.wide, count, DType::F32);
     cast_elements(dtype, DType::F32, count, stored, wide);
-    multiply<float>(wide, count, factor);
+    multiply<float>(wide, count, static_cast<float>(*scale_));
     cast_elements(DType::F32, dtype, count, wide, stored);
   }
 
@@ -141,7 +127,7 @@ class PoolValues {
 
  private:
   const Tensor& in_file(int32_t id) const {
-    const Source& source = adapter_.sources[static_cast<size_t>(id)];
+    const Source& source = adapter_.source(id);
     const TensorMap& tensors = *files_[source.file];
     const auto found = tensors.find(source.name);
     if (found == tensors.end() || found->second.shape() != source.shape)
@@ -157,15 +143,10 @@ class PoolValues {
 
 // Stacked tensors come one expert at a time: runs of experts are one box again.
 bool extends(const Write& last, int64_t experts, const Write& next) {
-  if (next.expert != last.expert + experts || next.source_expert != last.source_expert + experts)
-    return false;
-  Write moved = next;
-  moved.expert = last.expert;
-  moved.source_expert = last.source_expert;
-  return moved.source_expert >= 0 && moved.source == last.source && moved.row == last.row &&
-         moved.column == last.column && moved.rows == last.rows && moved.columns == last.columns &&
-         moved.source_row == last.source_row && moved.source_column == last.source_column &&
-         moved.row_step == last.row_step && moved.scaled == last.scaled;
+  Write expected = last;
+  expected.expert += experts;
+  expected.source_expert += experts;
+  return last.source_expert >= 0 && next == expected;
 }
 
 // One buffer, by its writes.
@@ -244,14 +225,13 @@ class Collector : public WriteSink {
   }
 
   void write(const Write& write) override {
-    const auto at = buffers_.find({write.layer, write.buffer, write.is_a});
+    const auto at = buffers_.find(buffer_name(write.layer, write.buffer, write.is_a));
     if (at != buffers_.end()) at->second.add(write);
   }
 
   TensorMap tensors(PoolValues& values) const {
     TensorMap out;
-    for (const auto& [key, assembly] : buffers_) {
-      const std::string name = buffer_name(key.layer, key.buffer, key.is_a);
+    for (const auto& [name, assembly] : buffers_) {
       check_size(name, assembly.shape());
       out.emplace(name, assembly.tensor(values));
     }
@@ -259,19 +239,12 @@ class Collector : public WriteSink {
   }
 
  private:
-  struct Key {
-    int layer;
-    std::string_view buffer;  // of the pool
-    bool is_a;
-    friend auto operator<=>(const Key&, const Key&) = default;
-  };
-
   void add(std::string_view name, int layer, const Shape& a, const Shape& b) {
-    buffers_.try_emplace({layer, name, true}, a);
-    buffers_.try_emplace({layer, name, false}, b);
+    buffers_.try_emplace(buffer_name(layer, name, true), a);
+    buffers_.try_emplace(buffer_name(layer, name, false), b);
   }
 
-  std::map<Key, Assembly> buffers_;
+  std::map<std::string, Assembly> buffers_;
 };
 
 }  // namespace

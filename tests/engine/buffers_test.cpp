@@ -1,6 +1,6 @@
 // Buffers as files: every byte of what Engine::fill holds, and nothing else in the folder.
 
-#include "lib/engine/write_buffers.h"
+#include "lib/engine/buffers.h"
 
 #include <doctest/doctest.h>
 

@@ -1,6 +1,6 @@
-#include "lib/engine/write_buffers.h"
+#include "lib/engine/buffers.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <filesystem>
 
@@ -120,30 +120,23 @@ void add_losses(const std::vector<PlanEvent>& events, const BufferOptions& optio
   for (const PlanEvent& event : events) {
     const std::string cause(options.name_of != nullptr ? options.name_of(*event.cause)
                                                        : event.cause->words);
-    out.losses.push_back(
-        {cause, std::string(effect_name(event.effect)), event.detail, event.tensors});
+    out.losses.push_back(Json::object({{"cause", cause},
+                                       {"effect", effect_name(event.effect)},
+                                       {"detail", event.detail},
+                                       {"tensors", Json::strings(event.tensors)}}));
     std::string note = fmt::format("{}: {}", cause, event.detail);
     if (!event.tensors.empty()) note += fmt::format(" ({})", fit::some_of(event.tensors));
     out.notes.push_back(std::move(note));
   }
 }
 
-Json loss_json(const BufferLoss& loss) {
-  return Json::object({{"cause", loss.cause},
-                       {"effect", loss.effect},
-                       {"detail", loss.detail},
-                       {"tensors", Json::strings(loss.tensors)}});
-}
-
 std::string report(const BufferConversion& c, const WrittenWeights& written) {
-  std::vector<Json> losses;
-  for (const BufferLoss& loss : c.losses) losses.push_back(loss_json(loss));
   return report_text({{"from", Json()},
                       {"to", c.engine.engine->buffers->id},
                       {"for", c.engine.label()},
                       {"server_options", Json::strings(c.server_pairs)},
                       {"tp_rank", c.tp_rank},
-                      {"losses", Json::array(std::move(losses))},
+                      {"losses", Json::array(c.losses)},
                       {"notes", Json::strings(c.notes)}},
                      c.buffers, written);
 }
@@ -161,6 +154,10 @@ int64_t verify(const WrittenWeights& written, const std::string& staged, const s
 }
 
 }  // namespace
+
+void add_block(ServedBlock block, std::vector<ServedBlock>& out) {
+  if (!block.a.pieces().empty() && !block.b.pieces().empty()) out.push_back(std::move(block));
+}
 
 const Engine* find_buffer_engine(std::string_view form) {
   for (const Engine* engine : all_engines())
