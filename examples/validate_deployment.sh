@@ -1,6 +1,6 @@
 #!/bin/sh
 # Three adapters, one SGLang server: which of them would it serve? Two are refused, each in the server's own
-# words. One can be mended, by lora-convert; the other has to be trained again and stays out. The deployment that
+# words. One can be fixed, by lora-convert; the other has to be trained again and stays out. The deployment that
 # is left is sound. Needs lora-validate and lora-convert on PATH (examples/quickstart.sh builds a release).
 set -eu
 cd "$(dirname "$0")/data"
