@@ -1,10 +1,11 @@
 #include "lib/io/json.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <charconv>
 #include <iterator>
+#include <nlohmann/json.hpp>
 
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
@@ -17,79 +18,154 @@ namespace {
 // Copies, comparison and dump() recurse, so no limit may ask for more.
 constexpr int kDeepest = 256;
 
-// Index of a member whose key stands before it too; -1 when there is none.
-int64_t find_duplicate(const Json::Members& members) {
-  const auto sorted = by_key(members);
-  const auto twin = std::adjacent_find(sorted.begin(), sorted.end(),
-                                       [](auto* a, auto* b) { return a->first == b->first; });
-  return twin == sorted.end() ? -1 : *std::next(twin) - members.data();
-}
+// Walks the text and knows how far nlohmann has read.
+struct TrackingIterator {
+  using iterator_category = std::input_iterator_tag;
+  using value_type = char;
+  using difference_type = std::ptrdiff_t;
+  using pointer = const char*;
+  using reference = const char&;
 
-}  // namespace
+  const char* at;
+  const char** reached;
 
-// Builds the value from the tokens of its text. The stack holds the open containers.
-class JsonBuilder final : public JsonHandler {
- public:
-  JsonBuilder(std::string_view text, const std::string& where)
-      : text_(text), where_(where), position_(text) {}
-
-  void on(JsonToken& token) override {
-    position_.advance(token.offset);
-    switch (token.kind) {
-      case Kind::null:
-        return add(Json());
-      case Kind::boolean:
-        return add(Json(token.boolean));
-      case Kind::number:
-        return add(number(std::move(token.text)));
-      case Kind::string:
-        return add(Json(std::move(token.text)));
-      case Kind::key:
-        open_.back().value.members_.emplace_back(std::move(token.text), Json());
-        return open_.back().key_offsets.push_back(token.offset);
-      case Kind::begin_array:
-        return open_.push_back({placed(Json::array()), {}});
-      case Kind::begin_object:
-        return open_.push_back({placed(Json::object()), {}});
-      case Kind::end_array:
-      case Kind::end_object:
-        return close();
-    }
+  reference operator*() const { return *at; }
+  TrackingIterator& operator++() {
+    *reached = ++at;
+    return *this;
   }
+  bool operator==(const TrackingIterator& other) const { return at == other.at; }
+  bool operator!=(const TrackingIterator& other) const { return at != other.at; }
+};
 
+bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+bool is_between_tokens(char c) { return is_space(c) || c == ',' || c == ':'; }
+
+// Scans a text that was refused, only for the error.
+class FaultFinder final : public JsonHandler {
+ public:
+  FaultFinder(std::string_view text, const std::string& where) : text_(text), where_(where) {}
+  void on(JsonToken&) override {}
   Error error_at(uint64_t offset, std::string what, std::string hint) const override {
     return {place_in(text_, offset, where_), std::move(what), std::move(hint)};
   }
 
-  Json take() { return std::move(root_); }
+ private:
+  std::string_view text_;
+  const std::string& where_;
+};
+
+// Index of a member whose key stands before it too; -1 when there is none.
+int64_t find_duplicate(const Json::Members& members) {
+  std::vector<size_t> order(members.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+  const auto key = [&](size_t i) -> const std::string& { return members[i].first; };
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    const int by_key = key(a).compare(key(b));
+    return by_key != 0 ? by_key < 0 : a < b;
+  });
+  const auto twin = std::adjacent_find(order.begin(), order.end(),
+                                       [&](size_t a, size_t b) { return key(a) == key(b); });
+  return twin == order.end() ? -1 : static_cast<int64_t>(*std::next(twin));
+}
+
+}  // namespace
+
+// Builds the value from nlohmann's SAX events, whose names its functions have, and their place in
+// the text. The stack holds the open containers. Whether a text is JSON is the library's to say;
+// how it fails, in words and with a place, is scan_json's.
+class JsonBuilder {
+ public:
+  JsonBuilder(std::string_view text, const std::string& where, int max_depth)
+      : text_(text), where_(where), max_depth_(max_depth), reached_(text.data()), position_(text) {}
+
+  Json read() {
+    if (text_.starts_with("\xEF\xBB\xBF") || find_invalid_utf8(text_)) refuse();
+    const TrackingIterator end{text_.data() + text_.size(), &reached_};
+    const bool sound =
+        nlohmann::json::sax_parse(TrackingIterator{text_.data(), &reached_}, end, this);
+    // It takes a NUL byte for the end.
+    if (!sound ||
+        !std::all_of(text_.begin() + static_cast<std::ptrdiff_t>(done_), text_.end(), is_space))
+      refuse();
+    return std::move(root_);
+  }
+
+  bool null() { return add_token(Json()); }
+  bool boolean(bool value) { return add_token(Json(value)); }
+  bool number_integer(int64_t) { return number(); }
+  bool number_unsigned(uint64_t) { return number(); }
+  bool number_float(double, const std::string&) { return number(); }
+  bool string(std::string& value) { return add_token(Json(std::move(value))); }
+  bool binary(nlohmann::json::binary_t&) { return false; }
+  bool start_object(size_t) { return open(Json::object()); }
+  bool start_array(size_t) { return open(Json::array()); }
+  bool end_object() { return close(); }
+  bool end_array() { return close(); }
+  bool parse_error(size_t, const std::string&, const nlohmann::json::exception&) { return false; }
+
+  bool key(std::string& value) {
+    open_.back().keys(std::move(value), begin_token());
+    return true;
+  }
 
  private:
-  using Kind = JsonToken::Kind;
   struct Open {
     Json value;
     std::vector<uint64_t> key_offsets;
+
+    void keys(std::string key, uint64_t offset) {
+      value.members_.emplace_back(std::move(key), Json());
+      key_offsets.push_back(offset);
+    }
   };
 
-  Json placed(Json value) const {
+  // ---- places ----
+
+  // The offset of the token that was just read.
+  uint64_t begin_token() {
+    const auto from = text_.begin() + static_cast<std::ptrdiff_t>(done_);
+    const auto begin = std::find_if_not(from, text_.end(), is_between_tokens) - text_.begin();
+    done_ = static_cast<uint64_t>(reached_ - text_.data());
+    position_.advance(static_cast<uint64_t>(begin));
+    return static_cast<uint64_t>(begin);
+  }
+
+  void stamp(Json& value) const {
     value.line_ = position_.line();
     value.column_ = position_.column();
-    return value;
   }
 
-  static Json number(std::string text) {
-    Json out;
+  // ---- values ----
+
+  bool add_token(Json value) {
+    begin_token();
+    stamp(value);
+    add(std::move(value));
+    return true;
+  }
+
+  // The library ends a number by reading one byte more, or the end of the text.
+  bool number() {
+    const std::string_view rest = text_.substr(begin_token());
+    const std::string_view text = rest.substr(0, rest.find_first_not_of("+-.0123456789Ee"));
+    done_ = static_cast<uint64_t>(text.data() + text.size() - text_.data());
     const char* const end = text.data() + text.size();
+    Json out;
     const auto parsed = std::from_chars(text.data(), end, out.integer_);
-    const bool integer = parsed.ec == std::errc() && parsed.ptr == end;
-    if (!integer) std::from_chars(text.data(), end, out.real_);
-    out.kind_ = integer ? Json::Kind::integer : Json::Kind::real;
-    out.text_ = std::move(text);
-    return out;
+    if (parsed.ec == std::errc() && parsed.ptr == end) {
+      out.kind_ = Json::Kind::integer;
+    } else {
+      out.kind_ = Json::Kind::real;
+      std::from_chars(text.data(), end, out.real_);
+    }
+    out.text_ = text;
+    stamp(out);
+    add(std::move(out));
+    return true;
   }
 
-  void add(Json value) { put(placed(std::move(value))); }
-
-  void put(Json value) {
+  void add(Json value) {
     if (open_.empty()) {
       root_ = std::move(value);
     } else if (Json& parent = open_.back().value; parent.is(Json::Kind::array)) {
@@ -99,19 +175,44 @@ class JsonBuilder final : public JsonHandler {
     }
   }
 
-  void close() {
+  bool open(Json value) {
+    if (static_cast<int>(open_.size()) == max_depth_) return false;
+    begin_token();
+    stamp(value);
+    open_.push_back({std::move(value), {}});
+    return true;
+  }
+
+  bool close() {
+    begin_token();
     Open done = std::move(open_.back());
     open_.pop_back();
     if (const int64_t i = find_duplicate(done.value.members_); i >= 0)
-      throw error_at(done.key_offsets[static_cast<size_t>(i)],
-                     fmt::format("the key {} stands twice in this object",
-                                 quoted(done.value.members_[static_cast<size_t>(i)].first)),
-                     "Readers disagree on which one counts; delete one of them.");
-    put(std::move(done.value));
+      refuse_duplicate(done, static_cast<size_t>(i));
+    add(std::move(done.value));
+    return true;
+  }
+
+  // ---- faults ----
+
+  [[noreturn]] void refuse() const {
+    FaultFinder finder(text_, where_);
+    scan_json(text_, max_depth_, finder);
+    throw Error(in_file(where_), "is not JSON that can be read");
+  }
+
+  [[noreturn]] void refuse_duplicate(const Open& object, size_t i) const {
+    throw Error(place_in(text_, object.key_offsets[i], where_),
+                fmt::format("the key {} stands twice in this object",
+                            moelora::quoted(object.value.members_[i].first)),
+                "Readers disagree on which one counts; delete one of them.");
   }
 
   std::string_view text_;
   const std::string& where_;
+  int max_depth_;
+  const char* reached_;
+  uint64_t done_ = 0;  // end of the last token
   TextPosition position_;
   std::vector<Open> open_;
   Json root_;
@@ -121,9 +222,7 @@ Json parse_json(std::string_view text, const std::string& where, const JsonLimit
   if (text.size() > limits.bytes)
     throw Error(in_file(where), fmt::format("has {} bytes of JSON, more than the {} that are read",
                                             text.size(), limits.bytes));
-  JsonBuilder builder(text, where);
-  scan_json(text, std::min(limits.depth, kDeepest), builder);
-  return builder.take();
+  return JsonBuilder(text, where, std::min(limits.depth, kDeepest)).read();
 }
 
 Json read_json_file(const std::string& path, const JsonLimits& limits) {

@@ -13,9 +13,10 @@ struct JsonLimits {
   int depth = 32;
 };
 
-// Strict JSON (json_scan.h): duplicate keys (after unescaping), NaN and Infinity literals, a byte
-// order mark, invalid UTF-8, trailing text, too deep or too large input are each an Error of their
-// own at "WHERE:LINE:COLUMN". Integers outside int64 are read as real.
+// Strict JSON, read by nlohmann/json, of which nothing shows here: duplicate keys (after
+// unescaping), NaN and Infinity literals, a byte order mark, invalid UTF-8, trailing text, too deep
+// or too large input are each an Error of their own at "WHERE:LINE:COLUMN". Integers outside int64
+// are read as real.
 Json parse_json(std::string_view text, const std::string& where, const JsonLimits& limits = {});
 Json read_json_file(const std::string& path, const JsonLimits& limits = {});
 

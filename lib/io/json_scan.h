@@ -39,11 +39,11 @@ class JsonHandler {
   virtual Error error_at(uint64_t offset, std::string what, std::string hint = {}) const = 0;
 };
 
-// Strict JSON (RFC 8259) as a stream of tokens, in memory bounded by its longest string, so that
-// what is large or hostile (headers of safetensors files, shard indexes) can be read too. A byte
-// order mark, invalid UTF-8, NaN and Infinity, a nesting deeper than `max_depth`, a number beyond
-// the range of double and text after the value are each thrown as an error_at() of their own.
-// Duplicate keys are the handler's to find.
+// Strict JSON (RFC 8259) as a stream of tokens, in memory bounded by its longest string: for what
+// is large or hostile (headers of safetensors files, shard indexes), and to say where and how a
+// text fails that is not JSON. A byte order mark, invalid UTF-8, NaN and Infinity, a nesting deeper
+// than `max_depth`, a number beyond the range of double and text after the value are each thrown
+// as an error_at() of their own. Duplicate keys are the handler's to find.
 void scan_json(std::string_view text, int max_depth, JsonHandler& handler);
 
 }  // namespace moelora

@@ -1,6 +1,5 @@
-#include <nlohmann/json.hpp>
-
 #include "lib/io/json.h"
+#include "lib/io/json_scan.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {
@@ -16,19 +15,29 @@ Json read_back(const std::string& text) {
   }
 }
 
-// nlohmann/json takes a NUL byte for the end, skips a byte order mark and nests without a limit.
-bool is_json(std::string_view text) {
-  return text.find('\0') == std::string_view::npos && !text.starts_with("\xEF\xBB\xBF") &&
-         nlohmann::json::accept(text);
+// The scanner for large texts takes what the library takes; keys that stand twice are not its
+// concern.
+struct Ignore final : JsonHandler {
+  void on(JsonToken&) override {}
+  Error error_at(uint64_t, std::string what, std::string) const override { return {"", what}; }
+};
+
+bool scans(std::string_view text) {
+  try {
+    Ignore ignore;
+    scan_json(text, JsonLimits().depth, ignore);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
 }
 
 Json parse(std::string_view text) {
   try {
     return parse_json(text, "f");
   } catch (const Error& error) {
-    require(!is_json(text) || error.text().ends_with("stands twice in this object") ||
-            error.text().find("bytes of JSON") != std::string::npos ||
-            error.text().starts_with("is nested deeper"));
+    require(!scans(text) || error.text().ends_with("stands twice in this object") ||
+            error.text().find("bytes of JSON") != std::string::npos);
     throw;
   }
 }
@@ -38,7 +47,7 @@ Json parse(std::string_view text) {
 // What is read can be written, read again and is the same, laid out or not.
 void fuzz(std::string_view input) {
   const Json json = parse(input);
-  require(is_json(input));
+  require(scans(input));
   const std::string text = json.dump();
   const Json again = read_back(text);
   require(again == json && again.dump() == text);
