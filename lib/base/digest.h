@@ -18,8 +18,6 @@ class Digest {
  public:
   Digest();
   ~Digest();
-  Digest(Digest&&) noexcept;
-  Digest& operator=(Digest&&) noexcept;
 
   void update(std::span<const std::byte> bytes);
   std::string hex() const;  // 32 lower-case hex digits, as `xxhsum -H2` prints them

@@ -19,19 +19,6 @@ using Floats = float __attribute__((vector_size(kLanes * sizeof(float))));
 using Words = uint32_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
 using Halves = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
 
-// Memory in whole vectors, aligned for them.
-struct alignas(kLanes * sizeof(double)) Vector {
-  double values[kLanes];
-};
-class Doubles {
- public:
-  explicit Doubles(int64_t count) : vectors_(static_cast<size_t>(count / kLanes)) {}
-  double* data() { return vectors_.data()->values; }
-
- private:
-  std::vector<Vector> vectors_;  // zero to begin with
-};
-
 // ---- values as doubles ----
 
 // Eight values from `at` on.
@@ -216,26 +203,20 @@ AddFactors fastest() {
 
 }  // namespace
 
-struct Gram::Sums {
-  explicit Sums(int64_t rows)
-      : width((rows + kLanes - 1) / kLanes * kLanes), values(width * width) {}
-  int64_t width;
-  Doubles values;
-};
-
-Gram::Gram(int64_t rows) : rows_(rows), sums_(std::make_unique<Sums>(rows)) {}
-Gram::~Gram() = default;
-Gram::Gram(Gram&&) noexcept = default;
-Gram& Gram::operator=(Gram&&) noexcept = default;
+Gram::Gram(int64_t rows)
+    : rows_(rows),
+      width_((rows + kLanes - 1) / kLanes * kLanes),
+      sums_(static_cast<size_t>(width_ * width_ / kLanes)) {}
 
 void Gram::add(std::span<const FactorValues> factors) {
   static const AddFactors add_factors = fastest();
-  Doubles tile(kTile * sums_->width);  // zero in the padding
-  add_factors(factors, sums_->width, tile.data(), sums_->values.data());
+  std::vector<Vector> tile(static_cast<size_t>(kTile * width_ / kLanes));  // zero in the padding
+  add_factors(factors, width_, tile.data()->values, sums_.data()->values);
 }
 
 double Gram::at(int64_t i, int64_t j) const {
-  return sums_->values.data()[std::min(i, j) * sums_->width + std::max(i, j)];
+  const double* const sums = sums_.data()->values;
+  return sums[std::min(i, j) * width_ + std::max(i, j)];
 }
 
 Gram gram_of(std::span<const FactorValues> factors) {

@@ -2,9 +2,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "lib/base/dtype.h"
 
@@ -27,9 +27,6 @@ struct FactorValues {
 class Gram {
  public:
   explicit Gram(int64_t rows);
-  ~Gram();
-  Gram(Gram&&) noexcept;
-  Gram& operator=(Gram&&) noexcept;
 
   // Adds what these columns contribute. REQUIRES: as many rows in all, the same `columns` in each.
   void add(std::span<const FactorValues> factors);
@@ -38,9 +35,11 @@ class Gram {
   double at(int64_t i, int64_t j) const;
 
  private:
-  struct Sums;
-  int64_t rows_;
-  std::unique_ptr<Sums> sums_;  // the upper triangle
+  struct alignas(64) Vector {
+    double values[8] = {};
+  };
+  int64_t rows_, width_;      // in whole vectors
+  std::vector<Vector> sums_;  // the upper triangle
 };
 Gram gram_of(std::span<const FactorValues> factors);
 

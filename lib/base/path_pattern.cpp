@@ -46,12 +46,7 @@ PathPatterns& PathPatterns::operator=(PathPatterns&&) noexcept = default;
 PathPatterns::~PathPatterns() = default;
 
 PythonRegex PathPatterns::expression(size_t index) const {
-  const std::string& key = keys_[index];
-  try {
-    return PythonRegex("(.*\\.)?(" + key + ")$");
-  } catch (const Error& error) {
-    throw Error(key, error.text(), error.advice());
-  }
+  return PythonRegex("(.*\\.)?(" + keys_[index] + ")$");
 }
 
 void PathPatterns::add(std::string key) {
@@ -73,24 +68,18 @@ void PathPatterns::add(std::string key) {
   }
 }
 
-bool PathPatterns::evaluate(size_t index, std::string_view path) const {
-  const auto known = expressions_.find(index);
-  if (known != expressions_.end() && known->second) return known->second->match(path);
-  const PythonRegex compiled = expression(index);
-  if (known != expressions_.end())
-    throw Error(keys_[index], "stands behind 1000 other expressions, more than are evaluated",
-                "write keys without regex syntax, or fewer expressions");
-  return compiled.match(path);
-}
-
 bool PathPatterns::matches(size_t index, std::string_view path) const {
-  const bool plain = !expressions_.contains(index) && is_plain_path(path);
-  if (plain) return ends_in(path, keys_[index]);
+  const auto known = expressions_.find(index);
+  if (known == expressions_.end() && is_plain_path(path)) return ends_in(path, keys_[index]);
   try {
-    return evaluate(index, path);
+    if (known != expressions_.end() && known->second) return known->second->match(path);
+    const PythonRegex compiled = expression(index);
+    if (known == expressions_.end()) return compiled.match(path);
   } catch (const Error& error) {
     throw Error(keys_[index], error.text(), error.advice());
   }
+  throw Error(keys_[index], "stands behind 1000 other expressions, more than are evaluated",
+              "write keys without regex syntax, or fewer expressions");
 }
 
 std::optional<size_t> PathPatterns::plain_match(std::string_view path) const {

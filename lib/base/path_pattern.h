@@ -45,7 +45,6 @@ class PathPatterns {
   using Dots = std::vector<size_t>;
 
   PythonRegex expression(size_t index) const;
-  bool evaluate(size_t index, std::string_view path) const;
   std::optional<size_t> plain_match(std::string_view path) const;
 
   std::vector<std::string> keys_;

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstring>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "lib/base/checked.h"
@@ -51,7 +52,7 @@ class HeaderReader {
     }
     skip_space();
     if (!text_.empty()) refuse("there is text after the dict");
-    if (!descr_ || !order_ || !shape_) refuse("descr, fortran_order and shape must all be there");
+    if (seen_.size() != 3) refuse("descr, fortran_order and shape must all be there");
     return std::move(out_);
   }
 
@@ -59,11 +60,12 @@ class HeaderReader {
   void read_member() {
     const std::string_view key = quoted_text();
     expect(':');
-    if (key == "descr" && !descr_)
+    if (!seen_.insert(key).second) refuse("the key {} was not expected", quoted(key));
+    if (key == "descr")
       read_descr();
-    else if (key == "fortran_order" && !order_)
+    else if (key == "fortran_order")
       read_order();
-    else if (key == "shape" && !shape_)
+    else if (key == "shape")
       read_shape();
     else
       refuse("the key {} was not expected", quoted(key));
@@ -73,7 +75,6 @@ class HeaderReader {
     skip_space();
     if (peek() == '[') refuse("a structured dtype holds no plain numbers");
     const std::string_view text = quoted_text();
-    descr_ = true;
     for (const Descr& known : kDescrs)
       if (known.text == text) {
         out_.dtype = known.dtype;
@@ -87,7 +88,6 @@ class HeaderReader {
 
   void read_order() {
     skip_space();
-    order_ = true;
     if (take_word("True"))
       out_.fortran_order = true;
     else if (!take_word("False"))
@@ -96,7 +96,6 @@ class HeaderReader {
 
   void read_shape() {
     expect('(');
-    shape_ = true;
     while (!take(')')) {
       out_.shape.push_back(extent());
       if (out_.shape.size() > kMaxNpyRank) refuse("there are too many dims");
@@ -162,7 +161,7 @@ class HeaderReader {
   std::string_view text_;
   const std::string& where_;
   NpyHeader out_;
-  bool descr_ = false, order_ = false, shape_ = false;
+  std::set<std::string_view> seen_;  // keys
 };
 
 [[noreturn]] void refuse_cut(const std::string& where) {

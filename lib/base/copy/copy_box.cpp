@@ -9,14 +9,6 @@ namespace {
 using Boxes = std::vector<CopyBox>;
 using Range = Boxes::iterator;
 
-// Where the run ends in which `address` grows by exactly `step` from box to box.
-template <class Address>
-Range chain_end(Range first, Range last, int64_t step, Address address) {
-  Range at = first + 1;
-  while (at != last && address(*at) - address(*(at - 1)) == step) ++at;
-  return at;
-}
-
 Bundle bundle(Bundle::Kind kind, Range first, Range last) {
   Bundle out;
   out.kind = last - first > 1 ? kind : Bundle::Kind::loose;
@@ -35,7 +27,8 @@ void take_chains(Bundle::Kind kind, int64_t step, Boxes boxes, Address address, 
   std::sort(boxes.begin(), boxes.end(),
             [&](const CopyBox& a, const CopyBox& b) { return address(a) < address(b); });
   for (Range first = boxes.begin(); first != boxes.end();) {
-    const Range last = chain_end(first, boxes.end(), step, address);
+    Range last = first + 1;
+    while (last != boxes.end() && address(*last) - address(*(last - 1)) == step) ++last;
     if (last - first > 1)
       out.push_back(bundle(kind, first, last));
     else

@@ -13,7 +13,6 @@
 
 #include "lib/base/error.h"
 #include "lib/io/torch/pickle.h"
-#include "lib/io/torch/pickle_names.h"
 
 namespace moelora {
 

@@ -32,24 +32,22 @@ struct Block {
   uint32_t crc = 0;
 };
 
-std::vector<Block> cut(const std::vector<ZipEntry>& directory) {
-  std::vector<Block> out;
+// On all threads.
+std::vector<Block> read_crcs(const File& file, const std::vector<ZipEntry>& directory) {
+  std::vector<Block> blocks;
   for (const ZipEntry& entry : directory)
     for (uint64_t at = 0; at < entry.size; at += kBlock)
-      out.push_back({&entry, entry.begin + at, std::min(kBlock, entry.size - at)});
-  return out;
-}
-
-void read_crcs(const File& file, std::vector<Block>& blocks) {
+      blocks.push_back({&entry, entry.begin + at, std::min(kBlock, entry.size - at)});
   const int threads = available_threads();
   std::vector<std::vector<std::byte>> buffers(static_cast<size_t>(threads));
   parallel_for(static_cast<int64_t>(blocks.size()), threads, [&](int64_t item, int worker) {
     Block& block = blocks[static_cast<size_t>(item)];
     std::vector<std::byte>& buffer = buffers[static_cast<size_t>(worker)];
-    if (buffer.size() < block.bytes) buffer.resize(block.bytes);
+    buffer.resize(std::max(buffer.size(), size_t{block.bytes}));
     file.read(block.begin, block.bytes, buffer.data());
     block.crc = crc32(0, std::span(buffer).first(block.bytes));
   });
+  return blocks;
 }
 
 // TorchScript, which holds code, is refused by its names alone.
@@ -62,13 +60,12 @@ std::vector<ZipEntry> read_torch_directory(const File& file) {
   });
 }
 
-// The CRC-32 of every record against the directory's, on all threads. False when the archive was
+// The CRC-32 of every record against the directory's. False when the archive was
 // saved without any.
 bool check_torch_crcs(const File& file, const std::vector<ZipEntry>& directory) {
   if (std::all_of(directory.begin(), directory.end(), [](auto& entry) { return entry.crc == 0; }))
     return false;
-  std::vector<Block> blocks = cut(directory);
-  read_crcs(file, blocks);
+  const std::vector<Block> blocks = read_crcs(file, directory);
   for (size_t i = 0; i < blocks.size();) {
     const ZipEntry* const entry = blocks[i].entry;
     uint32_t crc = 0;
