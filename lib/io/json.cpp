@@ -1,6 +1,6 @@
 #include "lib/io/json.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <charconv>
@@ -57,16 +57,10 @@ class FaultFinder final : public JsonHandler {
 
 // Index of a member whose key stands before it too; -1 when there is none.
 int64_t find_duplicate(const Json::Members& members) {
-  std::vector<size_t> order(members.size());
-  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
-  const auto key = [&](size_t i) -> const std::string& { return members[i].first; };
-  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    const int by_key = key(a).compare(key(b));
-    return by_key != 0 ? by_key < 0 : a < b;
-  });
-  const auto twin = std::adjacent_find(order.begin(), order.end(),
-                                       [&](size_t a, size_t b) { return key(a) == key(b); });
-  return twin == order.end() ? -1 : static_cast<int64_t>(*std::next(twin));
+  const auto sorted = by_key(members);
+  const auto twin = std::adjacent_find(sorted.begin(), sorted.end(),
+                                       [](auto* a, auto* b) { return a->first == b->first; });
+  return twin == sorted.end() ? -1 : *std::next(twin) - members.data();
 }
 
 }  // namespace
@@ -105,7 +99,8 @@ class JsonBuilder {
   bool parse_error(size_t, const std::string&, const nlohmann::json::exception&) { return false; }
 
   bool key(std::string& value) {
-    open_.back().keys(std::move(value), begin_token());
+    open_.back().value.members_.emplace_back(std::move(value), Json());
+    open_.back().key_offsets.push_back(begin_token());
     return true;
   }
 
@@ -113,11 +108,6 @@ class JsonBuilder {
   struct Open {
     Json value;
     std::vector<uint64_t> key_offsets;
-
-    void keys(std::string key, uint64_t offset) {
-      value.members_.emplace_back(std::move(key), Json());
-      key_offsets.push_back(offset);
-    }
   };
 
   // ---- places ----

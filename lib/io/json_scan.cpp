@@ -1,6 +1,6 @@
 #include "lib/io/json_scan.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
@@ -47,8 +47,7 @@ class Scanner {
     if (at_ == text_.size()) return;
     const uint64_t rest = at_;
     name_next();
-    fail(rest,
-         fmt::format("unexpected text after the JSON value: {}", quoted(text_.substr(rest), 20)));
+    fail(rest, "unexpected text after the JSON value: {}", quoted(text_.substr(rest), 20));
   }
 
  private:
@@ -119,8 +118,7 @@ class Scanner {
   }
 
   void open(Kind kind) {
-    if (++depth_ > max_depth_)
-      fail(at_, fmt::format("is nested deeper than {} levels", max_depth_));
+    if (++depth_ > max_depth_) fail(at_, "is nested deeper than {} levels", max_depth_);
     token_.offset = at_++;
     emit(kind);
   }
@@ -186,7 +184,7 @@ class Scanner {
   }
 
   void digits(uint64_t number, const char* expected) {
-    if (!is_digit(peek())) fail(number, fmt::format("invalid number, expected {}", expected));
+    if (!is_digit(peek())) fail(number, "invalid number, expected {}", expected);
     while (is_digit(peek())) ++at_;
   }
 
@@ -195,7 +193,7 @@ class Scanner {
     const std::string& text = token_.text;
     if (std::from_chars(text.data(), text.data() + text.size(), value).ec != std::errc() &&
         is_too_large(text))
-      fail(begin, fmt::format("the number {} is out of range", printable(text, 24)));
+      fail(begin, "the number {} is out of range", printable(text, 24));
   }
 
   void lex_string() {
@@ -266,41 +264,21 @@ class Scanner {
   // ---- faults ----
 
   // A token that does not belong here is read whole first: it may have a fault of its own.
-  std::string_view name_next() {
-    switch (const char c = peek()) {
-      case '{':
-        return "'{'";
-      case '}':
-        return "'}'";
-      case '[':
-        return "'['";
-      case ']':
-        return "']'";
-      case ',':
-        return "','";
-      case ':':
-        return "':'";
-      case '\0':
-        return "end of input";
-      case '"':
-        lex_string();
-        return "string literal";
-      default:
-        if (c == '-' || is_digit(c)) {
-          lex_number();
-          return "number literal";
-        }
-        const std::string_view word = lex_literal();
-        return word == "null" ? "null literal" : word == "true" ? "true literal" : "false literal";
-    }
+  std::string name_next() {
+    const char c = peek();
+    if (c == '\0') return "end of input";
+    if (std::string_view("{}[],:").find(c) != std::string_view::npos) return fmt::format("'{}'", c);
+    if (c == '"') return lex_string(), "string literal";
+    if (c == '-' || is_digit(c)) return lex_number(), "number literal";
+    return fmt::format("{} literal", lex_literal());
   }
 
   [[noreturn]] void refuse_next(const char* expected) {
     skip_space();
     const uint64_t begin = at_;
-    const std::string_view found = name_next();
+    const std::string found = name_next();
     if (begin < text_.size() && text_[begin] == '\0') fail(begin, "a NUL byte between values");
-    fail(begin, fmt::format("unexpected {}, expected {}", found, expected));
+    fail(begin, "unexpected {}, expected {}", found, expected);
   }
 
   [[noreturn]] void refuse_control(char c) const {
@@ -310,10 +288,9 @@ class Scanner {
         "SYN", "ETB", "CAN", "EM",  "SUB", "ESC", "FS",  "GS",  "RS",  "US"};
     constexpr std::string_view kShort = "\b\t\n\f\r", kLetter = "btnfr";
     const size_t at = kShort.find(c);
-    fail_string(
-        at_, fmt::format("control character U+{0:04X} ({1}) must be escaped to \\u{0:04X}{2}",
-                         static_cast<int>(c), kNames[static_cast<size_t>(c)],
-                         at == std::string_view::npos ? "" : fmt::format(" or \\{}", kLetter[at])));
+    fail_string(at_, "control character U+{0:04X} ({1}) must be escaped to \\u{0:04X}{2}",
+                static_cast<int>(c), kNames[static_cast<size_t>(c)],
+                at == std::string_view::npos ? "" : fmt::format(" or \\{}", kLetter[at]));
   }
 
   void refuse_python_word() const {
@@ -324,11 +301,15 @@ class Scanner {
   }
 
   // A string that the end of the text cuts off is named by its begin.
-  [[noreturn]] void fail_string(uint64_t offset, const std::string& what) const {
-    fail(offset < text_.size() ? offset : string_begin_, "invalid string: " + what);
+  template <class... T>
+  [[noreturn]] void fail_string(uint64_t offset, fmt::format_string<T...> what,
+                                T&&... values) const {
+    fail(offset < text_.size() ? offset : string_begin_, "invalid string: {}",
+         fmt::format(what, std::forward<T>(values)...));
   }
-  [[noreturn]] void fail(uint64_t offset, std::string what) const {
-    throw handler_.error_at(offset, std::move(what));
+  template <class... T>
+  [[noreturn]] void fail(uint64_t offset, fmt::format_string<T...> what, T&&... values) const {
+    throw handler_.error_at(offset, fmt::format(what, std::forward<T>(values)...));
   }
 
   std::string_view text_;

@@ -1,8 +1,9 @@
 #include "lib/io/json_value.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 namespace moelora {
@@ -88,14 +89,6 @@ class Dumper {
   std::string& out_;
 };
 
-std::vector<const Json::Members::value_type*> by_key(const Json::Members& members) {
-  std::vector<const Json::Members::value_type*> out;
-  out.reserve(members.size());
-  for (const auto& member : members) out.push_back(&member);
-  std::sort(out.begin(), out.end(), [](auto* a, auto* b) { return a->first < b->first; });
-  return out;
-}
-
 bool same_members(const Json::Members& a, const Json::Members& b) {
   if (a.size() != b.size()) return false;
   const auto left = by_key(a), right = by_key(b);
@@ -110,6 +103,14 @@ Json::Json(Json&&) noexcept = default;
 Json& Json::operator=(const Json&) = default;
 Json& Json::operator=(Json&&) noexcept = default;
 Json::~Json() = default;
+
+std::vector<const Json::Members::value_type*> by_key(const Json::Members& members) {
+  std::vector<const Json::Members::value_type*> out;
+  out.reserve(members.size());
+  for (const auto& member : members) out.push_back(&member);
+  std::stable_sort(out.begin(), out.end(), [](auto* a, auto* b) { return a->first < b->first; });
+  return out;
+}
 
 Json::Json(bool value) : kind_(Kind::boolean), boolean_(value) {}
 Json::Json(int64_t value)
@@ -136,23 +137,9 @@ Json Json::strings(const std::vector<std::string>& items) {
 }
 
 std::string_view Json::kind_name() const {
-  switch (kind_) {
-    case Kind::null:
-      return "null";
-    case Kind::boolean:
-      return "a boolean";
-    case Kind::integer:
-      return "an integer";
-    case Kind::real:
-      return "a number";
-    case Kind::string:
-      return "a string";
-    case Kind::array:
-      return "an array";
-    case Kind::object:
-      return "an object";
-  }
-  return "nothing";
+  constexpr std::array<std::string_view, 7> kNames = {
+      "null", "a boolean", "an integer", "a number", "a string", "an array", "an object"};
+  return kNames[static_cast<size_t>(kind_)];
 }
 
 double Json::as_double() const { return is(Kind::integer) ? static_cast<double>(integer_) : real_; }

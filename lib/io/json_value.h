@@ -78,6 +78,9 @@ class Json {
   int line_ = 0, column_ = 0;
 };
 
+// Members sorted by key, those of the same key in their order.
+std::vector<const Json::Members::value_type*> by_key(const Json::Members& members);
+
 // Where a value stood in the file it was read from.
 inline Location place_of(const Json& value, std::string file) {
   return {std::move(file), value.line(), value.column(), {}, {}};

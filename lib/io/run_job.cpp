@@ -1,10 +1,11 @@
+#include "lib/io/run_job.h"
+
 #include <algorithm>
 #include <cstring>
 #include <map>
 
 #include "lib/base/copy/strided_copy.h"
 #include "lib/io/source_range.h"
-#include "lib/io/tensor_jobs.h"
 
 namespace moelora {
 namespace {

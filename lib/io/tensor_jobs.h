@@ -5,7 +5,6 @@
 #include <span>
 #include <vector>
 
-#include "lib/base/arena.h"
 #include "lib/base/tensor.h"
 
 namespace moelora {
@@ -39,10 +38,5 @@ struct JobLimits {
 // order: earlier jobs hold earlier rows. REQUIRES: dtypes of whole bytes; tensors in the order in
 // which they lie in their files.
 std::vector<Job> plan_jobs(TensorList tensors, const JobLimits& limits);
-
-// Evaluates a job: reads what its blocks are made from, large neighbours together, each byte once;
-// and moves it into place. Returns the blocks' bytes, one block after another, in `arena`. Keeps
-// within job.cost unless a source's granule makes that impossible. Throws Error.
-std::span<const std::byte> run_job(TensorList tensors, const Job& job, Arena& arena);
 
 }  // namespace moelora

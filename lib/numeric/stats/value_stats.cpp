@@ -11,7 +11,7 @@
 #include "lib/base/arena.h"
 #include "lib/base/cast.h"
 #include "lib/base/parallel.h"
-#include "lib/io/tensor_jobs.h"
+#include "lib/io/run_job.h"
 
 namespace moelora {
 namespace {
