@@ -73,7 +73,7 @@ Conversion plan_for_engine(const std::string& in, const std::string& out, const 
                 "is the engine's to decide: it says how stacked pairs are written",
                 {"leave it out, or use ", Option::to, " alone"});
   const FitOptions how = fit_of(o);
-  FittedConversion made = plan_fitted(read_input(in, plan_of(o)), how, plan_of(o));
+  FittedConversion made = plan_fitted(load_adapter(in, o, o.dtype), how, plan_of(o));
   check_served(made.conversion, out, how, o.max_shard_size);
   if (o.verify) verify_fit(made.meant, made.conversion.adapter, o.threads);
   return std::move(made.conversion);

@@ -10,14 +10,12 @@
 
 #include "lib/adapter/adapter.h"
 #include "lib/adapter/inspect.h"
-#include "lib/adapter/load_options.h"
 #include "lib/base/error.h"
 #include "lib/base/progress.h"
 #include "lib/check/finding.h"
 #include "lib/check/report_options.h"
 #include "lib/diff/comparison.h"
-#include "lib/diff/comparison_report.h"
-#include "lib/diff/weight_report.h"
+#include "lib/diff/weight_comparison.h"
 
 // The front door of the library: what the tools can do, as functions. All of them
 //   - take one options struct, whose `job` has the callbacks `progress` and `cancelled`;
@@ -142,7 +140,7 @@ std::string summary(const Validation& validation, const ReportOptions& options =
 
 // Comparing.
 
-// WeightComparison compare_weights(a, b, CompareWeightsOptions): see lib/diff/weight_report.h.
+// WeightComparison compare_weights(a, b, CompareWeightsOptions): see lib/diff/weight_comparison.h.
 // Comparison compare_logprobs(a, b, CompareLogprobsOptions): see lib/diff/comparison.h.
 
 }  // namespace moelora

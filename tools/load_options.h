@@ -9,7 +9,7 @@
 
 namespace moelora {
 
-// --b-order and --roles: what the user says of a stacked side.
+// --b-order and --roles: what the user says about a stacked side.
 struct StackedFlags {
   std::string b_order, roles;
 

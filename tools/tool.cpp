@@ -19,7 +19,7 @@
 namespace moelora {
 namespace {
 
-// Names of files and tensors are in what is said: nothing in them may steer a terminal.
+// Messages hold names of files and tensors: nothing in them may control a terminal.
 constexpr size_t kLongestLine = 1 << 14;
 
 int report(const std::string& tool, const std::string& what, const std::string& hint) {

@@ -1,9 +1,9 @@
 #include "lib/adapter/adapter.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <functional>
 
 #include "lib/base/error.h"
 #include "lib/base/parallel.h"
@@ -13,24 +13,22 @@ namespace moelora {
 char side_letter(Side side) { return side == Side::A ? 'A' : 'B'; }
 
 std::string_view extra_kind_name(ExtraKind kind) {
-  switch (kind) {
-    case ExtraKind::embedding_factor:
-      return "embedding factor";
-    case ExtraKind::base_weight:
-      return "base weight";
-    case ExtraKind::saved_module:
-      return "saved module";
-    case ExtraKind::lora_bias:
-      return "LoRA bias";
-    case ExtraKind::magnitude:
-      return "DoRA magnitude";
-    case ExtraKind::other:
-      return "other";
-  }
-  return "";
+  constexpr std::array<std::string_view, 6> kNames = {
+      "embedding factor", "base weight", "saved module", "LoRA bias", "DoRA magnitude", "other"};
+  return kNames[static_cast<size_t>(kind)];
+}
+
+void ExpertPair::merge_scaling() {
+  const auto other = std::adjacent_find(scaling.begin(), scaling.end(), std::not_equal_to<>());
+  if (other == scaling.end()) scaling.resize(1);
 }
 
 std::string Adapter::stem(int layer) const { return with_layer(expert_stem, layer); }
+
+bool Adapter::has(Projection projection) const {
+  return std::any_of(experts.begin(), experts.end(),
+                     [&](const auto& entry) { return entry.first.projection == projection; });
+}
 
 int64_t factor_rank(const Tensor& part, Side side) { return part.dim(side == Side::A ? 0 : 1); }
 
@@ -64,6 +62,13 @@ Tensor pad_rank(const Tensor& part, Side side, int64_t rank) {
   Shape rest = part.shape();
   rest[static_cast<size_t>(dim)] = rank - part.dim(dim);
   return Tensor::concat(dim, std::vector{part, Tensor::zeros(part.dtype(), rest)});
+}
+
+std::vector<Tensor> unstack(const Tensor& stacked) {
+  std::vector<Tensor> out;
+  out.reserve(static_cast<size_t>(stacked.dim(0)));
+  for (int64_t e = 0; e < stacked.dim(0); ++e) out.push_back(stacked.select(0, e));
+  return out;
 }
 
 Tensor stack_experts(const Factor& factor, Side side, int64_t experts, int64_t rank) {

@@ -44,6 +44,7 @@ struct ExpertPair {
   const Scaling& scaling_of(int64_t expert) const {
     return scaling[scaling.size() == 1 ? 0 : static_cast<size_t>(expert)];
   }
+  void merge_scaling();  // to a single one where all are equal
 };
 
 struct ExpertKey {
@@ -96,6 +97,7 @@ struct Adapter {
   std::optional<StackedForm> stacked;  // of a peft-params file
 
   std::string stem(int layer) const;
+  bool has(Projection projection) const;  // in any layer
 };
 
 // Rank of one factor part: rows of A, columns of B.
@@ -104,6 +106,9 @@ int64_t factor_rank(const Tensor& part, Side side);
 // `part` with zeros up to a higher rank: rows of A, columns of B.
 Tensor pad_rank(const Tensor& part, Side side, int64_t rank);
 
+// The parts of a tensor [E, ..], one per expert.
+std::vector<Tensor> unstack(const Tensor& stacked);
+
 // All experts of a factor as one tensor [E, ..]: shared ones repeated, absent ones zero, lower
 // ranks padded with zeros to `rank`.
 Tensor stack_experts(const Factor& factor, Side side, int64_t experts, int64_t rank);
@@ -111,7 +116,7 @@ Tensor stack_experts(const Factor& factor, Side side, int64_t experts, int64_t r
 // The largest rank of any expert of the pair.
 int64_t max_rank(const ExpertPair& pair);
 
-// Same dtype, shape and bytes. Equal recipes are recognised without reading.
+// Same dtype, shape and bytes. Equal recipes are recognized without reading.
 bool identical(const Tensor& a, const Tensor& b);
 
 // Whether every pair is identical. Stops at the first that is not, looking at one pair before

@@ -1,8 +1,9 @@
 #include "lib/adapter/adapter_config.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
-#include <cmath>
+#include <algorithm>
+#include <array>
 
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
@@ -10,20 +11,32 @@
 namespace moelora {
 namespace {
 
+using TwoNames = std::array<std::string_view, 2>;  // of the values of an enumeration, in order
+constexpr TwoNames kOrders = {"rank-major", "expert-major"},
+                   kUnslothOrders = {"rank_major", "grouped_by_expert"},
+                   kRoles = {"natural", "swapped"};
+
+template <class T>
+std::optional<T> named(const TwoNames& names, std::string_view name) {
+  const auto at = std::find(names.begin(), names.end(), name);
+  return at == names.end() ? std::nullopt : std::optional(static_cast<T>(at - names.begin()));
+}
+
 // Typed access to one config file; every mismatch names line, key, found and expected.
 class Reader {
  public:
   Reader(const Json& json, const std::string& where) : json_(json), where_(where) {}
 
+  // Null where the key is not there, or is null.
   const Json* get(std::string_view key) const {
     const Json* value = json_.find(key);
     return value == nullptr || value->is(Json::Kind::null) ? nullptr : value;
   }
 
-  [[noreturn]] void mistyped(std::string_view key, const Json& value,
-                             std::string_view expected) const {
-    throw Error(place_of(value, where_),
-                fmt::format("\"{}\" is {}, expected {}", key, value.kind_name(), expected));
+  const Json* get(std::string_view key, Json::Kind kind, std::string_view expected) const {
+    const Json* value = get(key);
+    if (value != nullptr && !value->is(kind)) mistyped(key, *value, expected);
+    return value;
   }
 
   const Json& required(std::string_view key) const {
@@ -33,28 +46,22 @@ class Reader {
   }
 
   bool boolean(std::string_view key) const {
-    const Json* value = get(key);
-    if (value == nullptr) return false;
-    if (!value->is(Json::Kind::boolean)) mistyped(key, *value, "true or false");
-    return value->as_bool();
+    const Json* value = get(key, Json::Kind::boolean, "true or false");
+    return value != nullptr && value->as_bool();
   }
 
   std::string string(std::string_view key) const {
-    const Json* value = get(key);
-    if (value == nullptr) return {};
-    if (!value->is(Json::Kind::string)) mistyped(key, *value, "a string");
-    return value->as_string();
+    const Json* value = get(key, Json::Kind::string, "a string");
+    return value != nullptr ? value->as_string() : "";
   }
 
   std::vector<std::string> strings(std::string_view key) const {
-    const Json* value = get(key);
-    if (value == nullptr) return {};
-    if (!value->is(Json::Kind::array)) mistyped(key, *value, "an array of strings");
     std::vector<std::string> out;
-    for (const Json& item : value->items()) {
-      if (!item.is(Json::Kind::string)) mistyped(key, item, "a string");
-      out.push_back(item.as_string());
-    }
+    if (const Json* value = get(key, Json::Kind::array, "an array of strings"))
+      for (const Json& item : value->items()) {
+        if (!item.is(Json::Kind::string)) mistyped(key, item, "a string");
+        out.push_back(item.as_string());
+      }
     return out;
   }
 
@@ -73,13 +80,29 @@ class Reader {
 
   const Json::Members& pattern(std::string_view key) const {
     static const Json::Members kNone;
-    const Json* value = get(key);
-    if (value == nullptr) return kNone;
-    if (!value->is(Json::Kind::object)) mistyped(key, *value, "an object");
-    return value->members();
+    const Json* value = get(key, Json::Kind::object, "an object");
+    return value != nullptr ? value->members() : kNone;
+  }
+
+  // One of two names of an enumeration's values; `shown` is the key in messages.
+  template <class T>
+  std::optional<T> marker(std::string_view key, std::string_view shown,
+                          const TwoNames& names) const {
+    const std::string word = string(key);
+    if (get(key) == nullptr) return std::nullopt;
+    if (const auto value = named<T>(names, word)) return value;
+    throw Error(place_of(*get(key), where_),
+                fmt::format("\"{}\" is {}, expected \"{}\" or \"{}\"", shown, get(key)->dump(-1),
+                            names[0], names[1]));
   }
 
  private:
+  [[noreturn]] void mistyped(std::string_view key, const Json& value,
+                             std::string_view expected) const {
+    throw Error(place_of(value, where_),
+                fmt::format("\"{}\" is {}, expected {}", key, value.kind_name(), expected));
+  }
+
   const Json& json_;
   const std::string& where_;
 };
@@ -106,56 +129,30 @@ void read_patterns(const Reader& reader, AdapterConfig& config) {
     config.alpha_pattern.add(key, reader.number(entry("alpha_pattern", key), value));
 }
 
-template <class T>
-T marked(const Json& value, const std::string& where, std::string_view key,
-         const std::optional<T>& parsed, std::string_view expected) {
-  if (parsed) return *parsed;
-  throw Error(place_of(value, where),
-              fmt::format("\"{}\" is {}, expected {}", key, value.dump(-1), expected));
-}
-
-std::optional<BOrder> parse_unsloth_order(const std::string& text) {
-  if (text == "rank_major") return BOrder::rank_major;
-  if (text == "grouped_by_expert") return BOrder::expert_major;
-  return std::nullopt;
-}
-
 void read_markers(const Reader& reader, AdapterConfig& config) {
-  if (const Json* marker = reader.get("lora_B_layout"))
-    config.b_order = marked(*marker, config.where, "lora_B_layout",
-                            parse_unsloth_order(reader.string("lora_B_layout")),
-                            "\"rank_major\" or \"grouped_by_expert\"");
-  const Json* ours = reader.get("moelora");
+  config.b_order = reader.marker<BOrder>("lora_B_layout", "lora_B_layout", kUnslothOrders);
+  const Json* ours = reader.get("moelora", Json::Kind::object, "an object");
   if (ours == nullptr) return;
-  if (!ours->is(Json::Kind::object)) reader.mistyped("moelora", *ours, "an object");
   const Reader mine(*ours, config.where);
   config.layout = mine.string("layout");
   config.gate_up_order = mine.string("gate_up_order");
-  if (const Json* value = mine.get("b_order"))
-    config.b_order =
-        marked(*value, config.where, "moelora.b_order", parse_b_order(mine.string("b_order")),
-               "\"rank-major\" or \"expert-major\"");
-  if (const Json* value = mine.get("roles"))
-    config.roles = marked(*value, config.where, "moelora.roles", parse_roles(mine.string("roles")),
-                          "\"natural\" or \"swapped\"");
+  if (const auto order = mine.marker<BOrder>("b_order", "moelora.b_order", kOrders))
+    config.b_order = order;
+  config.roles = mine.marker<Roles>("roles", "moelora.roles", kRoles);
 }
 
-// A key that cannot be evaluated, with its place in the file.
-[[noreturn]] void refuse_pattern(const AdapterConfig& config, std::string_view name,
-                                 const std::string& key, const Error& error) {
-  const Json* all = config.json.find(name);
-  const Json* value = all == nullptr ? nullptr : all->find(key);
-  throw Error(value == nullptr ? in_file(config.where) : place_of(*value, config.where),
-              fmt::format("\"{}\": {}", entry(name, key), error.text()), error.advice());
-}
-
+// Throws Error for a key that cannot be evaluated, with its place in the file.
 template <class T>
 const T* first_match(const AdapterConfig& config, std::string_view name,
                      const PatternTable<T>& patterns, const std::string& path) {
   try {
     return patterns.find(path);
   } catch (const Error& error) {
-    refuse_pattern(config, name, error.where(), error);
+    const std::string key = error.where();
+    const Json* all = config.json.find(name);
+    const Json* value = all == nullptr ? nullptr : all->find(key);
+    throw Error(value == nullptr ? in_file(config.where) : place_of(*value, config.where),
+                fmt::format("\"{}\": {}", entry(name, key), error.text()), error.advice());
   }
 }
 
@@ -168,23 +165,10 @@ AdapterConfig& AdapterConfig::operator=(const AdapterConfig&) = default;
 AdapterConfig& AdapterConfig::operator=(AdapterConfig&&) noexcept = default;
 AdapterConfig::~AdapterConfig() = default;
 
-std::string_view b_order_name(BOrder order) {
-  return order == BOrder::rank_major ? "rank-major" : "expert-major";
-}
-
-std::string_view roles_name(Roles roles) { return roles == Roles::natural ? "natural" : "swapped"; }
-
-std::optional<BOrder> parse_b_order(std::string_view text) {
-  if (text == "rank-major") return BOrder::rank_major;
-  if (text == "expert-major") return BOrder::expert_major;
-  return std::nullopt;
-}
-
-std::optional<Roles> parse_roles(std::string_view text) {
-  if (text == "natural") return Roles::natural;
-  if (text == "swapped") return Roles::swapped;
-  return std::nullopt;
-}
+std::string_view b_order_name(BOrder order) { return kOrders[static_cast<size_t>(order)]; }
+std::string_view roles_name(Roles roles) { return kRoles[static_cast<size_t>(roles)]; }
+std::optional<BOrder> parse_b_order(std::string_view text) { return named<BOrder>(kOrders, text); }
+std::optional<Roles> parse_roles(std::string_view text) { return named<Roles>(kRoles, text); }
 
 Scaling AdapterConfig::scaling(const std::string& path) const {
   const int64_t* rank = first_match(*this, "rank_pattern", rank_pattern, path);
@@ -217,10 +201,6 @@ AdapterConfig parse_adapter_config(Json json, const std::string& where) {
   read_patterns(reader, config);
   read_markers(reader, config);
   return config;
-}
-
-AdapterConfig read_adapter_config(const std::string& path) {
-  return parse_adapter_config(read_json_file(path), path);
 }
 
 }  // namespace moelora

@@ -7,6 +7,7 @@
 
 #include "lib/adapter/scaling.h"
 #include "lib/base/path_pattern.h"
+#include "lib/base/progress.h"
 #include "lib/io/json.h"
 
 namespace moelora {
@@ -65,6 +66,23 @@ struct AdapterConfig {
 // Throws Error with file, line and column for a missing or mistyped field. r and lora_alpha must be
 // there; peft_type, where present, must be LORA.
 AdapterConfig parse_adapter_config(Json json, const std::string& where);
-AdapterConfig read_adapter_config(const std::string& path);
+
+// What the user says of the input. Unset: markers, shapes and defaults decide (design.md, decision
+// 5).
+struct ReadOptions {
+  std::optional<BOrder> b_order;
+  std::optional<Roles> roles;
+};
+
+// How an adapter is read.
+struct LoadOptions {
+  std::string from;  // layout id; "" to detect
+  // A model folder, its config.json or a hub name; "" to look at base_model_name_or_path.
+  std::string base;
+  std::vector<std::string> model_specs = {};  // files that describe more families
+  ReadOptions read = {};
+  bool ignore_zip_crc = false;  // read a torch file though the checksum of a record differs
+  JobControl job = {};
+};
 
 }  // namespace moelora

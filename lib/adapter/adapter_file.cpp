@@ -1,14 +1,12 @@
 #include "lib/adapter/adapter_file.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <map>
 
 #include "lib/adapter/adapter_folder.h"
 #include "lib/adapter/expert_collector.h"
-#include "lib/base/error.h"
-#include "lib/io/file.h"
-#include "lib/model/base_model.h"
+#include "lib/base/cast.h"
 
 namespace moelora {
 namespace {
@@ -20,29 +18,21 @@ std::string plain_normalised(std::string module) {
 }
 
 ExtraKind extra_kind(TensorPart part, const std::string& module, const AdapterConfig& config) {
-  switch (part) {
-    case TensorPart::embedding_a:
-    case TensorPart::embedding_b:
-      return ExtraKind::embedding_factor;
-    case TensorPart::lora_bias:
-      return ExtraKind::lora_bias;
-    case TensorPart::magnitude:
-      return ExtraKind::magnitude;
-    case TensorPart::base_weight:
-      return ExtraKind::base_weight;
-    default:
-      break;
-  }
+  constexpr std::pair<TensorPart, ExtraKind> kKinds[] = {
+      {TensorPart::embedding_a, ExtraKind::embedding_factor},
+      {TensorPart::embedding_b, ExtraKind::embedding_factor},
+      {TensorPart::lora_bias, ExtraKind::lora_bias},
+      {TensorPart::magnitude, ExtraKind::magnitude},
+      {TensorPart::base_weight, ExtraKind::base_weight}};
+  for (const auto& [known, kind] : kKinds)
+    if (known == part) return kind;
   for (const std::string& saved : config.modules_to_save)
     if (module.find(saved + ".") != std::string::npos) return ExtraKind::saved_module;
   return ExtraKind::other;
 }
 
 bool is_parameter(const AdapterConfig& config, const std::string& module) {
-  const std::string path = module + ".weight";
-  for (const std::string& target : config.target_parameters)
-    if (path == target || path.ends_with("." + target)) return true;
-  return false;
+  return ends_in_any(module + ".weight", config.target_parameters);
 }
 
 // Everything but routed-expert factors: pairs by module, and extras.
@@ -73,9 +63,7 @@ class DenseReader {
       DensePair& pair = adapter_.dense[module];
       for (Side side : {Side::A, Side::B})
         if (names[static_cast<size_t>(side)].empty())
-          throw Error(names[1 - static_cast<size_t>(side)],
-                      fmt::format("has no lora_{} beside it", side_letter(side)),
-                      "the file is incomplete: save the adapter again");
+          throw orphan(names[1 - static_cast<size_t>(side)], side);
       check(module, names, pair);
     }
   }
@@ -87,9 +75,7 @@ class DenseReader {
 
   void add_factor(const std::string& name, const std::string& module, Side side,
                   const Tensor& tensor) {
-    if (tensor.rank() != 2 || tensor.elements() == 0)
-      throw Error(name, fmt::format("has shape {}, expected two dims", to_string(tensor.shape())),
-                  tensor.elements() == 0 ? kEmptyFactorHint : "");
+    check_factor(name, tensor);
     std::string& seen = names_[module][static_cast<size_t>(side)];
     if (!seen.empty())
       throw Error(name, fmt::format("names the same factor as {}", seen), "keep one of them");
@@ -98,19 +84,11 @@ class DenseReader {
   }
 
   void check(const std::string& module, const std::array<std::string, 2>& names, DensePair& pair) {
-    if (pair.a.dim(0) != pair.b.dim(1))
-      throw Error(names[0], fmt::format("rank {} of lora_A {} differs from rank {} of lora_B {}",
-                                        pair.a.dim(0), to_string(pair.a.shape()), pair.b.dim(1),
-                                        to_string(pair.b.shape())));
+    check_ranks(names[0], pair.a, pair.b);
     pair.parameter = is_parameter(adapter_.config, module);
     pair.scaling = adapter_.config.scaling(pair.parameter ? module + ".weight" : module);
-    if (pair.scaling.rank != pair.a.dim(0))
-      throw Error(
-          names[0],
-          fmt::format("has rank {}, but adapter_config.json says {}", pair.a.dim(0),
-                      pair.scaling.rank),
-          fmt::format("set \"r\" or a rank_pattern entry to {}: the scale alpha/r depends on it",
-                      pair.a.dim(0)));
+    const int64_t rank = pair.a.dim(0);
+    check_config_rank(names[0], fmt::format("has rank {}", rank), rank, pair.scaling);
     const LinearSpec* linear = spec_ != nullptr ? spec_->find_linear(module) : nullptr;
     if (linear != nullptr && (linear->in != pair.a.dim(1) || linear->out != pair.b.dim(0)))
       throw Error(names[0],
@@ -186,21 +164,20 @@ Interpretation interpret_tensors(const TensorMap& tensors, std::span<const Exper
 
 LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> base,
                                 const std::string& from, const ReadOptions& read) {
-  LoadedAdapter out;
-  out.files = std::move(files);
-  out.base = std::move(base);
-  const TensorMap& tensors = out.files.tensors;
-  Interpretation meaning = interpret_tensors(tensors, expert_tensors(tensors), out.files.config,
-                                             out.base ? &out.base->spec : nullptr, from, read);
-  out.adapter = std::move(meaning.adapter);
-  out.layout = meaning.layout;
-  out.notes = std::move(meaning.notes);
-  return out;
+  const TensorMap& tensors = files.tensors;
+  Interpretation meaning = interpret_tensors(tensors, expert_tensors(tensors), files.config,
+                                             base ? &base->spec : nullptr, from, read);
+  return {std::move(meaning), std::move(files), std::move(base)};
 }
 
-LoadedAdapter load_adapter(const std::string& path, const LoadOptions& options) {
+LoadedAdapter load_adapter(const std::string& path, const LoadOptions& options,
+                           std::optional<DType> dtype) {
   AdapterFiles files = open_adapter(path, {options.ignore_zip_crc});
   std::vector<std::string> notes;
+  if (dtype) {
+    files.tensors = cast_tensors(files.tensors, *dtype);
+    notes.push_back(fmt::format("factors are cast to {}", dtype_name(*dtype)));
+  }
   std::optional<BaseModel> base = base_for(files.config, options, notes);
   LoadedAdapter out =
       interpret_adapter(std::move(files), std::move(base), options.from, options.read);

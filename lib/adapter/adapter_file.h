@@ -20,12 +20,16 @@ struct AdapterFiles {
   std::vector<std::string> warnings;  // about them (lib/io/weights.h)
 };
 
-struct LoadedAdapter {
-  AdapterFiles files;
+// What tensors and their config mean.
+struct Interpretation {
   Adapter adapter;
   const Layout* layout = nullptr;  // null: no routed-expert factors
-  std::optional<BaseModel> base;
   std::vector<std::string> notes;  // what was assumed, for people
+};
+
+struct LoadedAdapter : Interpretation {
+  AdapterFiles files;
+  std::optional<BaseModel> base;
 };
 
 // `path`: a folder with adapter_config.json, or a weights file beside one. Throws Error: the first
@@ -36,13 +40,6 @@ AdapterFiles open_adapter(const std::string& path, const TorchOptions& torch = {
 // a known hub name (never a path: it is a hint of another machine), else none.
 std::optional<BaseModel> base_for(const AdapterConfig& config, const LoadOptions& options,
                                   std::vector<std::string>& notes);
-
-// What tensors and their config mean.
-struct Interpretation {
-  Adapter adapter;
-  const Layout* layout = nullptr;  // null: no routed-expert factors
-  std::vector<std::string> notes;  // what was assumed, for people
-};
 
 // Makes the canonical adapter of named tensors; `spec` is null without a base model, `from` a
 // layout id or "" to detect it. `experts`: expert_tensors(tensors), where the caller has them.
@@ -55,6 +52,8 @@ Interpretation interpret_tensors(const TensorMap& tensors, std::span<const Exper
 LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> base,
                                 const std::string& from, const ReadOptions& read);
 
-LoadedAdapter load_adapter(const std::string& path, const LoadOptions& options);
+// All of it, from a path. `dtype`: every factor cast to it; unset keeps.
+LoadedAdapter load_adapter(const std::string& path, const LoadOptions& options,
+                           std::optional<DType> dtype = std::nullopt);
 
 }  // namespace moelora

@@ -1,13 +1,8 @@
 #include "lib/adapter/config_writer.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <map>
-#include <set>
-#include <string>
 
 #include "lib/base/dotted_path.h"
 #include "lib/base/version.h"
@@ -21,11 +16,6 @@ std::string short_key(const ExpertTarget& target) {
   return target.path.substr(stem_of(parent_of(target.path)).size());
 }
 
-Json number(double value) {
-  const bool whole = std::nearbyint(value) == value && std::fabs(value) < 1e15;
-  return whole ? Json(static_cast<int64_t>(value)) : Json(value);
-}
-
 // The entries that give every target `value` where the default does not.
 Json pattern(std::span<const ExpertTarget> targets, double standard,
              const std::function<double(const ExpertTarget&)>& value) {
@@ -33,7 +23,7 @@ Json pattern(std::span<const ExpertTarget> targets, double standard,
   for (const ExpertTarget& t : targets) values[short_key(t)];
   for (const ExpertTarget& t : targets)
     for (auto& [key, seen] : values)
-      if (t.path == key || t.path.ends_with("." + key)) seen.insert(value(t));
+      if (ends_in(t.path, key)) seen.insert(value(t));
   std::map<std::string, double> entries;
   for (const ExpertTarget& t : targets) {
     if (value(t) == standard) continue;
@@ -41,15 +31,13 @@ Json pattern(std::span<const ExpertTarget> targets, double standard,
     entries[values[key].size() > 1 ? t.path : key] = value(t);
   }
   Json::Members members;
-  for (const auto& [key, v] : entries) members.emplace_back(key, number(v));
+  for (const auto& [key, v] : entries) members.emplace_back(key, whole_or_real(v));
   return Json::object(std::move(members));
 }
 
 void set_pattern(Json& config, std::string_view key, Json value) {
   if (!value.members().empty() || config.find(key) != nullptr) config.set(key, std::move(value));
 }
-
-}  // namespace
 
 void set_scales(Json& config, const AdapterConfig& original,
                 std::span<const ExpertTarget> targets) {
@@ -64,7 +52,7 @@ void set_scales(Json& config, const AdapterConfig& original,
     alpha = targets.front().scaling.alpha;
   }
   if (r != original.r) config.set("r", Json(r));
-  if (alpha != original.lora_alpha) config.set("lora_alpha", number(alpha));
+  if (alpha != original.lora_alpha) config.set("lora_alpha", whole_or_real(alpha));
   set_pattern(config, "rank_pattern",
               pattern(targets, static_cast<double>(r),
                       [](const ExpertTarget& t) { return static_cast<double>(t.scaling.rank); }));
@@ -72,32 +60,18 @@ void set_scales(Json& config, const AdapterConfig& original,
               pattern(targets, alpha, [](const ExpertTarget& t) { return t.scaling.alpha; }));
 }
 
-namespace {
-
 using Names = std::vector<std::string>;
-
-bool names_module(const std::string& entry, const std::string& path) {
-  return path == entry || path.ends_with("." + entry);
-}
-
-bool any_names(const Names& entries, const std::string& path) {
-  return std::any_of(entries.begin(), entries.end(),
-                     [&](const std::string& entry) { return names_module(entry, path); });
-}
 
 void add_unique(Names& names, const std::string& name) {
   if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
-}
-
-int64_t moe_layer_count(const ModelSpec& spec) {
-  return std::count(spec.moe_layers.begin(), spec.moe_layers.end(), true);
 }
 
 // How many modules or parameters of this name a whole model has, for expert targets: a name that is
 // not targeted everywhere must be written with its full path.
 bool everywhere(const WrittenConfig& in, int64_t found) {
   if (in.spec == nullptr) return true;
-  return found == moe_layer_count(*in.spec) * (in.layout->numbered ? in.spec->experts : 1);
+  const auto layers = std::count(in.spec->moe_layers.begin(), in.spec->moe_layers.end(), true);
+  return found == layers * (in.layout->numbered ? in.spec->experts : 1);
 }
 
 // Expert names as short as they can be: the leaf (modules) or the path below the layer (parameters)
@@ -135,17 +109,16 @@ Names kept_modules(const WrittenConfig& in) {
   Names out;
   for (const std::string& entry : in.original.target_modules)
     if (std::any_of(modules.begin(), modules.end(),
-                    [&](const std::string& module) { return names_module(entry, module); }))
+                    [&](const std::string& module) { return ends_in(module, entry); }))
       add_unique(out, entry);
   std::set<std::string> missing;
   for (const std::string& module : modules)
-    if (!any_names(out, module)) missing.insert(std::string(leaf_of(module)));
+    if (!ends_in_any(module, out)) missing.insert(std::string(leaf_of(module)));
   out.insert(out.end(), missing.begin(), missing.end());
   return out;
 }
 
-// Modules of the base that the new list names although they hold no factor, and the old one did
-// not.
+// Modules of the base that the new list names, though they hold no factor, and the old one did not.
 Names overmatched(const WrittenConfig& in, const Names& targets) {
   Names out;
   if (in.spec == nullptr) return out;
@@ -154,9 +127,9 @@ Names overmatched(const WrittenConfig& in, const Names& targets) {
   const Form form = in.layout != nullptr ? in.layout->form : Form::memory;
   for (const LinearSpec& linear : in.spec->linears) {
     const std::string& path = form == Form::hub ? linear.hub : linear.memory;
-    if (adapted.count(path) != 0 || !any_names(targets, path)) continue;
-    if (any_names(in.original.target_modules, path)) continue;
-    out.push_back(path);
+    if (adapted.count(path) == 0 && ends_in_any(path, targets) &&
+        !ends_in_any(path, in.original.target_modules))
+      out.push_back(path);
   }
   return out;
 }
@@ -197,9 +170,9 @@ void set_targets(const WrittenConfig& in, Json& config) {
   Names parameters;
   for (const std::string& entry : in.original.target_parameters)
     for (const ExpertTarget& t : in.dense)
-      if (t.parameter && names_module(entry, t.path)) add_unique(parameters, entry);
+      if (t.parameter && ends_in(t.path, entry)) add_unique(parameters, entry);
   for (const ExpertTarget& t : in.dense)
-    if (t.parameter && !any_names(parameters, t.path)) add_unique(parameters, t.path);
+    if (t.parameter && !ends_in_any(t.path, parameters)) add_unique(parameters, t.path);
   for (const std::string& name : expert_names(in, true)) add_unique(parameters, name);
   set_names(config, "target_parameters", parameters);
 }
@@ -239,6 +212,11 @@ void set_suffixes(const WrittenConfig& in, Json& config) {
 }
 
 }  // namespace
+
+Json whole_or_real(double value) {
+  const bool whole = std::nearbyint(value) == value && std::fabs(value) < 1e15;
+  return whole ? Json(static_cast<int64_t>(value)) : Json(value);
+}
 
 Json write_config(const WrittenConfig& in) {
   Json config = in.original.json;

@@ -64,4 +64,7 @@ struct WrittenConfig {
 
 Json write_config(const WrittenConfig& in);
 
+// 16 for 16.0, as PEFT writes lora_alpha.
+Json whole_or_real(double value);
+
 }  // namespace moelora

@@ -1,79 +1,61 @@
 #include "lib/adapter/convert.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
 #include <filesystem>
 
-#include "lib/adapter/config_writer.h"
 #include "lib/adapter/conversion_report.h"
 #include "lib/adapter/gate_up.h"
-#include "lib/base/cast.h"
 #include "lib/base/error.h"
+#include "lib/io/json_build.h"
 #include "lib/io/weights.h"
-#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
 
-bool has(const Adapter& adapter, Projection projection) {
-  return std::any_of(adapter.experts.begin(), adapter.experts.end(),
-                     [&](const auto& entry) { return entry.first.projection == projection; });
-}
-
 bool gated(const Conversion& c, const ModelSpec* spec) {
   return spec != nullptr ? spec->gated
-                         : has(c.adapter, Projection::gate) || has(c.adapter, Projection::gate_up);
+                         : c.adapter.has(Projection::gate) || c.adapter.has(Projection::gate_up);
 }
 
 void fuse_for(Conversion& c, const ModelSpec* spec, int threads) {
   if (!gated(c, spec)) {
-    if (has(c.adapter, Projection::up) && !c.to->one_parameter)
+    if (c.adapter.has(Projection::up) && !c.to->one_parameter)
       throw Error(std::string(c.to->id),
                   "cannot hold experts without a gate: there is no gate_up_proj",
                   {"use ", Option::to, " peft-linear, stacked or peft-params"});
     return;
   }
-  const bool separate = has(c.adapter, Projection::gate) || has(c.adapter, Projection::up);
+  const bool separate = c.adapter.has(Projection::gate) || c.adapter.has(Projection::up);
   if (c.to->gate_up_order) return fuse_gate_up(c.adapter, *c.to->gate_up_order, threads);
   if (spec != nullptr) return fuse_gate_up(c.adapter, spec->gate_up_order, threads);
   if (!separate && !c.adapter.gate_up_order)
     return;  // PEFT's form in and out: the order stays as it is
-  if (separate || c.adapter.gate_up_order)
-    throw Error(
-        std::string(c.to->id),
-        "whether gate and up rows are halves or interleaved in the base parameter depends on the "
-        "model family, and no base model is known",
-        {"name it with ", Option::base});
+  throw Error(
+      std::string(c.to->id),
+      "whether gate and up rows are halves or interleaved in the base parameter depends on the "
+      "model family, and no base model is known",
+      {"name it with ", Option::base});
 }
 
-std::string printed_module(const std::string& module, const ModelSpec* spec, const Layout* to) {
+// The place of a dense pair in a layout. A router is a Linear in transformers 4 and a bare
+// Parameter in 5, where PEFT finds it by target_parameters only.
+ExpertTarget dense_target(const std::string& module, const DensePair& pair, const ModelSpec* spec,
+                          const Layout* to) {
   const LinearSpec* linear = spec != nullptr && to != nullptr ? spec->find_linear(module) : nullptr;
-  if (linear == nullptr) return module;
-  return to->form == Form::hub && spec->hub.numbered ? linear->hub : linear->memory;
-}
-
-// A router is a Linear in transformers 4 and a bare Parameter in 5, where PEFT finds it by
-// target_parameters only.
-bool bare_parameter(const std::string& module, const DensePair& pair, const ModelSpec* spec,
-                    const Layout* to) {
-  if (pair.parameter || spec == nullptr || to == nullptr) return pair.parameter;
-  const LinearSpec* linear = spec->find_linear(module);
-  const bool hub = to->form == Form::hub && spec->hub.numbered;
-  return linear != nullptr && !(hub ? linear->hub_linear : linear->memory_linear);
-}
-
-// "model.embed_tokens" of "model.embed_tokens.lora_embedding_A".
-std::string embedded_module(const std::string& name) {
-  return name.substr(0, name.rfind(".lora_embedding_"));
+  if (linear == nullptr) return {module, pair.parameter, pair.scaling};
+  const bool hub = in_hub_names(*spec, to->form);
+  return {hub ? linear->hub : linear->memory,
+          pair.parameter || !(hub ? linear->hub_linear : linear->memory_linear), pair.scaling};
 }
 
 void write_extras(const Adapter& adapter, TensorMap& tensors, std::vector<ExpertTarget>& targets) {
   for (const auto& [name, extra] : adapter.extras) {
     tensors[std::string(kPeftPrefix) + name] = extra.tensor;
     if (extra.kind != ExtraKind::embedding_factor || !name.ends_with("_A")) continue;
-    const std::string module = embedded_module(name);
+    const std::string module = name.substr(0, name.rfind(".lora_embedding_"));
     targets.push_back({module, false, adapter.config.scaling(module)});
   }
 }
@@ -82,17 +64,16 @@ std::vector<ExpertTarget> write_dense(const Conversion& c, const ModelSpec* spec
                                       TensorMap& tensors) {
   std::vector<ExpertTarget> targets;
   for (const auto& [module, pair] : c.adapter.dense) {
-    const std::string printed = printed_module(module, spec, to);
-    tensors[lora_name(printed, Side::A)] = pair.a;
-    tensors[lora_name(printed, Side::B)] = pair.b;
-    const bool bare = bare_parameter(module, pair, spec, to);
-    targets.push_back({bare ? printed + ".weight" : printed, bare, pair.scaling});
+    ExpertTarget& target = targets.emplace_back(dense_target(module, pair, spec, to));
+    tensors[lora_name(target.path, Side::A)] = pair.a;
+    tensors[lora_name(target.path, Side::B)] = pair.b;
+    if (target.parameter) target.path += ".weight";
   }
   write_extras(c.adapter, tensors, targets);
   return targets;
 }
 
-// --b-order and --roles speak of the side that has them: the input's stacked pairs, else the
+// --b-order and --roles are about the side that has them: the input's stacked pairs, else the
 // output's.
 LayoutWriteOptions written_form(const Conversion& c, const PlanOptions& options) {
   LayoutWriteOptions out = options.layout;
@@ -174,22 +155,8 @@ Conversion planned(Conversion c, const PlanOptions& options, bool named) {
 
 }  // namespace
 
-LoadedAdapter read_input(const std::string& in, const PlanOptions& options) {
-  std::vector<std::string> notes;
-  AdapterFiles files = open_adapter(in, {options.load.ignore_zip_crc});
-  if (options.dtype) {
-    files.tensors = cast_tensors(files.tensors, *options.dtype);
-    notes.push_back(fmt::format("factors are cast to {}", dtype_name(*options.dtype)));
-  }
-  std::optional<BaseModel> base = base_for(files.config, options.load, notes);
-  LoadedAdapter input =
-      interpret_adapter(std::move(files), std::move(base), options.load.from, options.load.read);
-  input.notes.insert(input.notes.begin(), notes.begin(), notes.end());
-  return input;
-}
-
 Conversion plan_conversion(const std::string& in, const PlanOptions& options) {
-  return plan_conversion(read_input(in, options), options);
+  return plan_conversion(load_adapter(in, options.load, options.dtype), options);
 }
 
 Conversion plan_conversion(LoadedAdapter input, const PlanOptions& options) {
@@ -217,8 +184,6 @@ Conversion plan_conversion(Adapter made, const ModelSpec& spec, const PlanOption
 
 namespace {
 
-namespace fs = std::filesystem;
-
 // Files that belong to an adapter's user, not to its weights. Unknown files stay behind: SGLang
 // loads every weight file it finds in the folder.
 bool is_carried(const std::string& name) {
@@ -227,15 +192,6 @@ bool is_carried(const std::string& name) {
       "added_tokens", "vocab",   "merges", "chat_template", "generation_config"};
   return std::any_of(kStarts.begin(), kStarts.end(),
                      [&](std::string_view start) { return name.starts_with(start); });
-}
-
-std::vector<std::string> carried_files(const std::string& folder) {
-  std::vector<std::string> out;
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.is_regular_file() && is_carried(entry.path().filename().string()))
-      out.push_back(entry.path().filename().string());
-  std::sort(out.begin(), out.end());
-  return out;
 }
 
 // The output as it lies in the temporary folder; its config is written last and is not there yet.
@@ -248,22 +204,22 @@ AdapterFiles staged_files(const Conversion& c, OutputFolder& folder) {
   return out;
 }
 
+Json change_json(const Change& change) {
+  return Json::object({{"name", change.name}, {"note", change.note}});
+}
+
 Json left_out_json(const LeftOut& part) {
   return Json::object({{"kind", part.kind},
                        {"modules", Json::strings(part.modules)},
-                       {"norm", part.norm ? Json(*part.norm) : Json()},
+                       {"norm", or_null(part.norm)},
                        {"whole", part.whole}});
 }
 
 void add_changes(const Changes& changes, Json::Members& head) {
-  std::vector<Json> repairs, dropped;
-  for (const Change& change : changes.made)
-    repairs.push_back(Json::object({{"name", change.name}, {"note", change.note}}));
-  for (const LeftOut& part : changes.left_out) dropped.push_back(left_out_json(part));
   head.emplace_back("for", changes.engine);
   head.emplace_back("server_options", Json::strings(changes.options));
-  head.emplace_back("repairs", Json::array(std::move(repairs)));
-  head.emplace_back("dropped", Json::array(std::move(dropped)));
+  head.emplace_back("repairs", json_list(changes.made, change_json));
+  head.emplace_back("dropped", json_list(changes.left_out, left_out_json));
 }
 
 Json layout_id(const Layout* layout) { return layout != nullptr ? Json(layout->id) : Json(); }
@@ -283,9 +239,12 @@ WrittenConversion write_conversion(const Conversion& c, const std::string& out,
   inputs.push_back(File::open(c.input.files.config.where));
   OutputFolder folder(out, std::move(inputs), options.output);
   WrittenConversion written{write_weights(folder, "adapter_model", c.tensors, options.weights)};
-  for (const std::string& name : carried_files(c.input.files.folder))
-    if (!c.changes || c.changes->left_files.count(name) == 0)
-      folder.copy_file(name, (fs::path(c.input.files.folder) / name).string());
+  for (const std::string& name : files_in(c.input.files.folder)) {
+    const std::string path = join_path(c.input.files.folder, name);
+    const bool left = c.changes && c.changes->left_files.count(name) != 0;
+    if (is_carried(name) && !left && std::filesystem::is_regular_file(path))
+      folder.copy_file(name, path);
+  }
   folder.write_text("conversion.json", conversion_report(c, written.weights));
   if (options.verify) {
     const Verified verified = options.verify(c, staged_files(c, folder));

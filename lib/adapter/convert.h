@@ -48,9 +48,6 @@ Conversion plan_conversion(LoadedAdapter input, Adapter fitted, Changes changes,
 // with gate and up apart, as a base model of `spec` has them.
 Conversion plan_conversion(Adapter made, const ModelSpec& spec, const PlanOptions& options);
 
-// What plan_conversion(in, ..) reads: options.load and options.dtype.
-LoadedAdapter read_input(const std::string& in, const PlanOptions& options);
-
 // Looks at a finished conversion before it is published: `written` are its files in the temporary
 // folder. What it throws publishes nothing. The one that the tools use is packed_verifier() of
 // lib/compare.

@@ -1,6 +1,6 @@
 #include "lib/adapter/delta_pair.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,12 +11,6 @@
 
 namespace moelora {
 namespace {
-
-bool has_fused(const Adapter& adapter) {
-  return std::any_of(adapter.experts.begin(), adapter.experts.end(), [](const auto& entry) {
-    return entry.first.projection == Projection::gate_up;
-  });
-}
 
 void add_experts(const ExpertKey& key, const ExpertPair& pair, int64_t experts, Deltas& out) {
   for (int64_t e = 0; e < experts; ++e) {
@@ -34,7 +28,7 @@ std::string to_string(const DeltaKey& key) {
 }
 
 Deltas deltas_of(Adapter adapter) {
-  if (has_fused(adapter) && adapter.gate_up_order) split_gate_up(adapter);
+  if (adapter.has(Projection::gate_up) && adapter.gate_up_order) split_gate_up(adapter);
   Deltas out;
   for (const auto& [module, pair] : adapter.dense)
     out[{module, -1, -1}] = {pair.a, pair.b, pair.scaling.value()};
@@ -48,13 +42,6 @@ FactorValues rows_of(const Tensor& a, const std::byte* values) {
 
 FactorValues columns_of(const Tensor& b, const std::byte* values) {
   return {b.dtype(), values, b.dim(1), b.dim(0), true};
-}
-
-ProductDistance delta_distance(const Delta& x, const Delta& y) {
-  const auto xa = x.a.read(), xb = x.b.read(), ya = y.a.read(), yb = y.b.read();
-  const FactorValues a[] = {rows_of(x.a, xa.data()), rows_of(y.a, ya.data())};
-  const FactorValues b[] = {columns_of(x.b, xb.data()), columns_of(y.b, yb.data())};
-  return distance_of(RankOneParts(a, b), x.a.dim(0), x.scale, y.scale);
 }
 
 double delta_norm(const Delta& delta) {

@@ -34,8 +34,7 @@ Deltas deltas_of(Adapter adapter);
 FactorValues rows_of(const Tensor& a, const std::byte* values);
 FactorValues columns_of(const Tensor& b, const std::byte* values);
 
-// Both read the factors. Norms are Frobenius norms.
-ProductDistance delta_distance(const Delta& x, const Delta& y);
+// Frobenius norms, from the factors, which are read.
 double delta_norm(const Delta& delta);
 // Square root of the sum of their squares, on `threads` (0: all).
 double delta_norm(const std::vector<Delta>& deltas, int threads);

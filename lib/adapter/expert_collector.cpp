@@ -1,6 +1,6 @@
 #include "lib/adapter/expert_collector.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 
@@ -14,10 +14,8 @@ constexpr int64_t kAllExperts = -1;
 constexpr int64_t kMostExperts = 1 << 16;
 constexpr int64_t kMostFactors = 1 << 22;
 
-[[noreturn]] void orphan(const std::string& name, Side missing) {
-  throw Error(name, fmt::format("has no lora_{} beside it", side_letter(missing)),
-              "the file is incomplete: save the adapter again");
-}
+constexpr const char* kEmptyFactorHint =
+    "an empty factor is what an ungathered ZeRO-3 or FSDP save leaves";
 
 [[noreturn]] void too_many(const std::string& name) {
   throw Error(
@@ -27,9 +25,39 @@ constexpr int64_t kMostFactors = 1 << 22;
       {"name the base model with ", Option::base});
 }
 
+Hint other_base() {
+  return {"check that ", Option::base, " names the model this adapter was trained on"};
+}
+
 int64_t inner(const Tensor& part, Side side) { return part.dim(side == Side::A ? 1 : 0); }
 
 }  // namespace
+
+Error orphan(const std::string& name, Side missing) {
+  return {name, fmt::format("has no lora_{} beside it", side_letter(missing)),
+          "the file is incomplete: save the adapter again"};
+}
+
+void check_factor(const std::string& name, const Tensor& factor) {
+  if (factor.rank() != 2 || factor.elements() == 0)
+    throw Error(name, fmt::format("has shape {}, expected two dims", to_string(factor.shape())),
+                factor.elements() == 0 ? kEmptyFactorHint : "");
+}
+
+void check_ranks(const std::string& name, const Tensor& a, const Tensor& b) {
+  if (a.dim(0) != b.dim(1))
+    throw Error(name, fmt::format("rank {} of lora_A {} differs from rank {} of lora_B {}",
+                                  a.dim(0), to_string(a.shape()), b.dim(1), to_string(b.shape())));
+}
+
+void check_config_rank(const std::string& name, const std::string& found, int64_t rank,
+                       const Scaling& config) {
+  if (rank != config.rank)
+    throw Error(
+        name, fmt::format("{}, but adapter_config.json says {}", found, config.rank),
+        fmt::format("set \"r\" or a rank_pattern entry to {}: the scale alpha/r depends on it",
+                    rank));
+}
 
 void check_expert_count(const ExpertTensor& from, int64_t experts) {
   if (experts > kMostExperts)
@@ -51,9 +79,7 @@ ExpertCollector::Pair& ExpertCollector::pair(const ExpertTensor& from, Projectio
 
 void ExpertCollector::add(const ExpertTensor& from, Projection projection, int64_t expert,
                           Tensor part, std::string path) {
-  if (part.rank() != 2 || part.elements() == 0)
-    throw Error(from.name, fmt::format("has shape {}, expected two dims", to_string(part.shape())),
-                part.elements() == 0 ? kEmptyFactorHint : "");
+  check_factor(from.name, part);
   const int64_t limit = context_.spec != nullptr ? context_.spec->experts : kMostExperts;
   if (expert >= limit)
     throw Error(from.name, fmt::format("names expert {}, expected one below {}", expert, limit));
@@ -93,19 +119,20 @@ void ExpertCollector::add_all(const ExpertTensor& from, Projection projection,
 
 void ExpertCollector::check(const ExpertKey& key, Pair& pair, int64_t experts) const {
   Slot &a = pair.side[0], &b = pair.side[1];
+  const std::string& any_name = (a.name.empty() ? b : a).name;
   if (context_.spec != nullptr && !context_.spec->is_moe(key.layer))
-    throw Error((a.name.empty() ? b : a).name,
+    throw Error(any_name,
                 fmt::format("layer {} of this base model has no routed experts", key.layer),
-                {"check that ", Option::base, " names the model this adapter was trained on"});
+                other_base());
   const bool with_gate =
       key.projection == Projection::gate || key.projection == Projection::gate_up;
   if (context_.spec != nullptr && !context_.spec->gated && with_gate)
     throw Error(
-        (a.name.empty() ? b : a).name,
+        any_name,
         fmt::format("the experts of this base model have no {}", projection_name(key.projection)),
-        {"check that ", Option::base, " names the model this adapter was trained on"});
-  if (a.name.empty()) orphan(b.name, Side::A);
-  if (b.name.empty()) orphan(a.name, Side::B);
+        other_base());
+  if (a.name.empty()) throw orphan(b.name, Side::A);
+  if (b.name.empty()) throw orphan(a.name, Side::B);
   for (Slot* slot : {&a, &b}) {
     if (slot->factor.shared) continue;
     const auto held = static_cast<int64_t>(slot->factor.parts.size());
@@ -120,15 +147,12 @@ void ExpertCollector::check(const ExpertKey& key, Pair& pair, int64_t experts) c
   for (int64_t e = 0; e < experts; ++e) {
     const bool has_a = a.factor.has(e), has_b = b.factor.has(e);
     if (has_a != has_b)
-      orphan(fmt::format("layer {}, expert {}, {}, lora_{}", key.layer, e,
-                         projection_name(key.projection), has_a ? 'A' : 'B'),
-             has_a ? Side::B : Side::A);
+      throw orphan(fmt::format("layer {}, expert {}, {}, lora_{}", key.layer, e,
+                               projection_name(key.projection), has_a ? 'A' : 'B'),
+                   has_a ? Side::B : Side::A);
     if (!has_a) continue;
     const Tensor &ta = a.factor.at(e), &tb = b.factor.at(e);
-    if (ta.dim(0) != tb.dim(1))
-      throw Error(a.name,
-                  fmt::format("rank {} of lora_A {} differs from rank {} of lora_B {}", ta.dim(0),
-                              to_string(ta.shape()), tb.dim(1), to_string(tb.shape())));
+    check_ranks(a.name, ta, tb);
     if (context_.spec == nullptr) continue;
     for (const auto& [slot, part, side, want] :
          {std::tuple{&a, &ta, Side::A, context_.spec->in_dim(key.projection)},
@@ -139,7 +163,7 @@ void ExpertCollector::check(const ExpertKey& key, Pair& pair, int64_t experts) c
             fmt::format("expert {} has shape {}, expected {} {} for {} of this base model", e,
                         to_string(part->shape()), want, side == Side::A ? "columns" : "rows",
                         projection_name(key.projection)),
-            {"check that ", Option::base, " names the model this adapter was trained on"});
+            other_base());
   }
 }
 
@@ -148,29 +172,15 @@ ExpertPair ExpertCollector::finished(Pair& pair, int64_t experts) const {
   out.a = std::move(pair.side[0].factor);
   out.b = std::move(pair.side[1].factor);
   const bool uniform = pair.path.begin()->first == kAllExperts;
-  for (int64_t e = 0; e < experts; ++e) {
-    if (uniform && e > 0) break;
-    const auto path = uniform ? pair.path.begin() : pair.path.find(e);
-    if (path == pair.path.end()) {
-      const std::string& first = pair.path.begin()->second;  // an absent expert makes no difference
-      out.scaling.push_back(out.scaling.empty() ? context_.config.scaling(first)
-                                                : out.scaling.back());
-      continue;
-    }
-    const Scaling scaling = context_.config.scaling(path->second);
-    const int64_t rank = factor_rank(out.a.at(uniform ? 0 : e), Side::A);
-    if (rank != scaling.rank)
-      throw Error(
-          pair.side[0].name,
-          fmt::format("rank {} for {}, but adapter_config.json says {}", rank, path->second,
-                      scaling.rank),
-          fmt::format("set \"r\" or a rank_pattern entry to {}: the scale alpha/r depends on it",
-                      rank));
-    out.scaling.push_back(scaling);
+  const Scaling first = context_.config.scaling(pair.path.begin()->second);  // absent experts' too
+  out.scaling.assign(uniform ? 1 : static_cast<size_t>(experts), first);
+  for (const auto& [e, path] : pair.path) {
+    const Scaling scaling = context_.config.scaling(path);
+    const int64_t expert = uniform ? 0 : e, rank = factor_rank(out.a.at(expert), Side::A);
+    check_config_rank(pair.side[0].name, fmt::format("rank {} for {}", rank, path), rank, scaling);
+    out.scaling[static_cast<size_t>(expert)] = scaling;
   }
-  if (std::adjacent_find(out.scaling.begin(), out.scaling.end(), std::not_equal_to<>()) ==
-      out.scaling.end())
-    out.scaling.resize(1);
+  out.merge_scaling();
   return out;
 }
 

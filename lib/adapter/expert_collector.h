@@ -1,6 +1,5 @@
 #pragma once
 
-#include <functional>
 #include <map>
 #include <string>
 
@@ -8,9 +7,12 @@
 
 namespace moelora {
 
-// What an empty tensor is a sign of.
-inline constexpr const char* kEmptyFactorHint =
-    "an empty factor is what an ungathered ZeRO-3 or FSDP save leaves";
+// What dense factors and those of one expert have to be, `name` for messages. All throw Error.
+Error orphan(const std::string& name, Side missing);               // A without B, or B without A
+void check_factor(const std::string& name, const Tensor& factor);  // two dims, not empty
+void check_ranks(const std::string& name, const Tensor& a, const Tensor& b);
+void check_config_rank(const std::string& name, const std::string& found, int64_t rank,
+                       const Scaling& config);
 
 // Throws Error for a tensor of more experts than any model has, before it is cut into them.
 void check_expert_count(const ExpertTensor& from, int64_t experts);
@@ -34,7 +36,6 @@ class ExpertCollector {
   struct Slot {
     Factor factor;
     std::string name;  // of one tensor, for messages
-    std::string stem;
   };
   struct Pair {
     Slot side[2];

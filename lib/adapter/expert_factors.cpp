@@ -1,6 +1,6 @@
 #include "lib/adapter/expert_factors.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 
@@ -12,22 +12,22 @@ namespace moelora {
 namespace {
 
 // For SGLang the up of experts without a gate is called gate_proj or w1.
-bool gate_is_up(MatchRest match, std::span<const ExpertTensor> tensors,
+bool gate_is_up(const NamePattern& names, std::span<const ExpertTensor> tensors,
                 const ReadContext& context) {
   if (context.spec == nullptr || context.spec->gated) return false;
   return std::none_of(tensors.begin(), tensors.end(), [&](const ExpertTensor& t) {
-    return match(t)->projection == Projection::up;
+    return names.match(t.path.rest)->projection == Projection::up;
   });
 }
 
 }  // namespace
 
-void read_numbered(MatchRest match, std::span<const ExpertTensor> tensors,
+void read_numbered(const NamePattern& names, std::span<const ExpertTensor> tensors,
                    const ReadContext& context, Adapter& adapter) {
   ExpertCollector collector(context);
-  const bool no_gate = gate_is_up(match, tensors, context);
+  const bool no_gate = gate_is_up(names, tensors, context);
   for (const ExpertTensor& t : tensors) {
-    auto at = *match(t);
+    auto at = *names.match(t.path.rest);
     if (no_gate && at.projection == Projection::gate) at.projection = Projection::up;
     collector.add(t, at.projection, *at.expert, t.tensor,
                   with_layer(t.path.stem, t.path.layer) + "." + t.path.rest);
@@ -97,11 +97,8 @@ void read_stacked(const NamePattern& names, std::span<const ExpertTensor> tensor
     if (t.tensor.elements() == 0) continue;
     auto at = *names.match(t.path.rest);
     if (no_gate && at.projection == Projection::gate) at.projection = Projection::up;
-    const bool shared = t.tensor.dim(0) == 1;
     check_expert_count(t, t.tensor.dim(0));
-    std::vector<Tensor> parts;
-    for (int64_t e = 0; e < t.tensor.dim(0); ++e) parts.push_back(t.tensor.select(0, e));
-    collector.add_all(t, at.projection, std::move(parts), shared,
+    collector.add_all(t, at.projection, unstack(t.tensor), t.tensor.dim(0) == 1,
                       pattern_path(t, at.projection, context.config));
   }
   collector.finish(adapter);

@@ -9,8 +9,7 @@ namespace moelora {
 // What the two layouts with one 2-D pair per expert have in common: {stem}.{rest}.lora_A.weight
 // with an expert number in the rest.
 
-using MatchRest = std::optional<NamePattern::At> (*)(const ExpertTensor& tensor);
-void read_numbered(MatchRest match, std::span<const ExpertTensor> tensors,
+void read_numbered(const NamePattern& names, std::span<const ExpertTensor> tensors,
                    const ReadContext& context, Adapter& adapter);
 
 // `rest` spells one expert's projection: "7.gate_proj". Experts without factors are left out.

@@ -1,6 +1,6 @@
 #include "lib/adapter/gate_up.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 
@@ -9,8 +9,6 @@
 
 namespace moelora {
 namespace {
-
-std::string layer_name(int layer) { return fmt::format("layer {}", layer); }
 
 ExpertPair half_of(const ExpertPair& pair, GateUpOrder order, int half) {
   ExpertPair out = pair;
@@ -30,12 +28,9 @@ struct Halves {
   }
 };
 
-// One expert's fused pair. `same_a`: both halves use gate's A.
-struct Fused {
-  Tensor a, b;
-};
-
-Fused fuse_expert(const Halves& halves, int64_t e, GateUpOrder order, bool same_a) {
+// A and B of one expert's fused pair. `same_a`: both halves use gate's A.
+std::pair<Tensor, Tensor> fuse_expert(const Halves& halves, int64_t e, GateUpOrder order,
+                                      bool same_a) {
   const bool gate = halves.has(halves.gate, e), up = halves.has(halves.up, e);
   if (!gate && !up) return {};
   if (!gate || !up) {
@@ -54,12 +49,12 @@ Fused fuse_expert(const Halves& halves, int64_t e, GateUpOrder order, bool same_
                        Tensor::concat(1, std::vector{left, b_up}), order)};
 }
 
-Scaling fused_scaling(const Halves& halves, int64_t e, bool same_a, const std::string& where) {
+Scaling fused_scaling(const Halves& halves, int64_t e, bool same_a, int layer) {
   const bool gate = halves.has(halves.gate, e), up = halves.has(halves.up, e);
   if (!gate || !up) return (gate ? halves.gate : up ? halves.up : &halves.any())->scaling_of(e);
   const Scaling g = halves.gate->scaling_of(e), u = halves.up->scaling_of(e);
   if (g.value() != u.value())
-    throw Error(fmt::format("{}, expert {}", where, e),
+    throw Error(fmt::format("layer {}, expert {}", layer, e),
                 fmt::format("gate has the scale {} and up {}: one gate_up pair has one scale",
                             g.value(), u.value()),
                 "convert to a layout with separate gate and up (peft-linear, stacked)");
@@ -77,7 +72,7 @@ bool all_same_a(const Halves& halves, int64_t experts, int threads) {
 }
 
 ExpertPair fuse_layer(const Halves& halves, int64_t experts, GateUpOrder order, int threads,
-                      const std::string& where) {
+                      int layer) {
   const bool same_a = all_same_a(halves, experts, threads);
   const auto shared = [&](Factor ExpertPair::*side) {
     return (halves.gate == nullptr || (halves.gate->*side).shared) &&
@@ -87,33 +82,13 @@ ExpertPair fuse_layer(const Halves& halves, int64_t experts, GateUpOrder order, 
   out.a.shared = shared(&ExpertPair::a);
   out.b.shared = shared(&ExpertPair::b);
   for (int64_t e = 0; e < experts; ++e) {
-    Fused fused = fuse_expert(halves, e, order, same_a);
-    if (e == 0 || !out.a.shared) out.a.parts.push_back(std::move(fused.a));
-    if (e == 0 || !out.b.shared) out.b.parts.push_back(std::move(fused.b));
-    out.scaling.push_back(fused_scaling(halves, e, same_a, where));
+    auto [a, b] = fuse_expert(halves, e, order, same_a);
+    if (e == 0 || !out.a.shared) out.a.parts.push_back(std::move(a));
+    if (e == 0 || !out.b.shared) out.b.parts.push_back(std::move(b));
+    out.scaling.push_back(fused_scaling(halves, e, same_a, layer));
   }
-  if (std::adjacent_find(out.scaling.begin(), out.scaling.end(), std::not_equal_to<>()) ==
-      out.scaling.end())
-    out.scaling.resize(1);
+  out.merge_scaling();
   return out;
-}
-
-void reorder_fused(Adapter& adapter, GateUpOrder order) {
-  const bool any =
-      std::any_of(adapter.experts.begin(), adapter.experts.end(),
-                  [](const auto& entry) { return entry.first.projection == Projection::gate_up; });
-  if (!any || adapter.gate_up_order == order) return;
-  if (!adapter.gate_up_order) {
-    split_gate_up(adapter);  // throws: the order is unknown
-    return;
-  }
-  for (auto& entry : adapter.experts) {
-    if (entry.first.projection != Projection::gate_up) continue;
-    for (Tensor& part : entry.second.b.parts)
-      if (part.rank() != 0)
-        part = join_gate_up(gate_up_half(part, *adapter.gate_up_order, 0),
-                            gate_up_half(part, *adapter.gate_up_order, 1), order);
-  }
 }
 
 }  // namespace
@@ -141,7 +116,7 @@ void split_gate_up(Adapter& adapter) {
       continue;
     }
     if (!adapter.gate_up_order)
-      throw Error(layer_name(key.layer) + " gate_up_proj",
+      throw Error(fmt::format("layer {} gate_up_proj", key.layer),
                   "whether gate and up rows are halves or interleaved depends on the model family, "
                   "and no base model is known",
                   {"name it with ", Option::base});
@@ -153,7 +128,7 @@ void split_gate_up(Adapter& adapter) {
 }
 
 void fuse_gate_up(Adapter& adapter, GateUpOrder order, int threads) {
-  reorder_fused(adapter, order);
+  if (adapter.has(Projection::gate_up) && adapter.gate_up_order != order) split_gate_up(adapter);
   std::map<int, Halves> layers;
   for (const auto& [key, pair] : adapter.experts) {
     if (key.projection == Projection::gate) layers[key.layer].gate = &pair;
@@ -162,7 +137,7 @@ void fuse_gate_up(Adapter& adapter, GateUpOrder order, int threads) {
   std::map<ExpertKey, ExpertPair> fused;
   for (const auto& [layer, halves] : layers)
     fused.emplace(ExpertKey{layer, Projection::gate_up},
-                  fuse_layer(halves, adapter.expert_count, order, threads, layer_name(layer)));
+                  fuse_layer(halves, adapter.expert_count, order, threads, layer));
   std::erase_if(adapter.experts, [](const auto& entry) {
     return entry.first.projection == Projection::gate || entry.first.projection == Projection::up;
   });

@@ -1,10 +1,12 @@
 #include "lib/adapter/init.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
+#include <numeric>
 
 #include "lib/adapter/random_source.h"
 #include "lib/base/cast.h"
@@ -16,68 +18,53 @@ namespace {
 
 struct Target {
   std::string_view name;
-  Role role;
+  std::optional<Role> role;  // of its Linears; nullopt: the routed experts
 };
 
-constexpr std::array<Target, 5> kDenseTargets = {{{"attention", Role::attention},
-                                                  {"mixer", Role::mixer},
-                                                  {"mlp", Role::dense_mlp},
-                                                  {"shared", Role::shared_expert},
-                                                  {"lm_head", Role::lm_head}}};
-
-constexpr std::array<std::string_view, 6> kTargets = {"attention", "mixer",   "mlp",
-                                                      "shared",    "experts", "lm_head"};
-
-bool wants(const InitOptions& options, std::string_view target) {
-  return std::find(options.targets.begin(), options.targets.end(), target) != options.targets.end();
-}
+constexpr std::array<Target, 6> kTargets = {{{"attention", Role::attention},
+                                             {"mixer", Role::mixer},
+                                             {"mlp", Role::dense_mlp},
+                                             {"shared", Role::shared_expert},
+                                             {"experts", std::nullopt},
+                                             {"lm_head", Role::lm_head}}};
 
 void check_targets(const InitOptions& options) {
   if (options.targets.empty())
     throw Error(Option::targets, "is empty", "name attention, experts, ...");
+  std::vector<std::string_view> known;
+  for (const Target& target : kTargets) known.push_back(target.name);
   for (const std::string& name : options.targets) {
-    const bool dense = std::any_of(kDenseTargets.begin(), kDenseTargets.end(),
-                                   [&](const Target& t) { return t.name == name; });
-    if (dense || name == "experts") continue;
+    if (std::find(known.begin(), known.end(), name) != known.end()) continue;
     if (name == "router")
       throw Error(
           Option::targets,
           "router cannot be adapted: SGLang and vLLM have no LoRA for it and refuse the adapter",
           "leave router out");
-    throw unknown_word(at_option(Option::targets), "target", name, kTargets);
+    throw unknown_word(at_option(Option::targets), "target", name, known);
   }
 }
 
+// Fresh factors, each a function of seed and name.
 class Maker {
  public:
   explicit Maker(const InitOptions& options) : options_(options) {}
 
-  Tensor a(const std::string& name, const Shape& shape) const {
-    return random(name + " A", shape, 1 / std::sqrt(static_cast<double>(shape.back())));
-  }
+  Tensor a(const std::string& name, const Shape& shape) const { return random(name + " A", shape); }
   Tensor b(const std::string& name, const Shape& shape) const {
-    if (!options_.random_b) return Tensor::zeros(options_.dtype, shape);
-    return random(name + " B", shape, 1 / std::sqrt(static_cast<double>(shape.back())));
+    return options_.random_b ? random(name + " B", shape) : Tensor::zeros(options_.dtype, shape);
   }
 
  private:
-  Tensor random(const std::string& name, const Shape& shape, double bound) const {
-    int64_t elements = 1;
-    for (int64_t extent : shape) elements *= extent;
+  Tensor random(const std::string& name, const Shape& shape) const {
+    const double bound = 1 / std::sqrt(static_cast<double>(shape.back()));
+    const int64_t elements =
+        std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
     const SourcePtr source = random_source(options_.seed, name, elements, bound);
-    return Tensor(options_.dtype == DType::F32 ? source : cast_source(source, options_.dtype),
-                  shape);
+    return Tensor(cast_source(source, options_.dtype), shape);
   }
 
   const InitOptions& options_;
 };
-
-Factor experts_of(const Tensor& all) {
-  Factor out;
-  out.shared = all.dim(0) == 1;
-  for (int64_t e = 0; e < all.dim(0); ++e) out.parts.push_back(all.select(0, e));
-  return out;
-}
 
 ExpertPair expert_pair(const Maker& maker, const InitOptions& o, const ModelSpec& spec, int layer,
                        Projection p, bool joint_a) {
@@ -87,8 +74,8 @@ ExpertPair expert_pair(const Maker& maker, const InitOptions& o, const ModelSpec
   const int64_t e_a = o.shared_outer && !down ? 1 : spec.experts,
                 e_b = o.shared_outer && down ? 1 : spec.experts;
   ExpertPair out;
-  out.a = experts_of(maker.a(a_name, {e_a, o.rank, spec.in_dim(p)}));
-  out.b = experts_of(maker.b(name, {e_b, spec.out_dim(p), o.rank}));
+  out.a = {unstack(maker.a(a_name, {e_a, o.rank, spec.in_dim(p)})), e_a == 1};
+  out.b = {unstack(maker.b(name, {e_b, spec.out_dim(p), o.rank})), e_b == 1};
   out.scaling = {{o.rank, o.alpha, false}};
   return out;
 }
@@ -111,7 +98,7 @@ void add_experts(const Maker& maker, const InitOptions& o, const ModelSpec& spec
 // The modules of one target that are Linears where the layout names them.
 void add_dense(const Maker& maker, const InitOptions& o, const ModelSpec& spec,
                const Layout& layout, const Target& target, Adapter& adapter) {
-  const bool hub = layout.form == Form::hub && spec.hub.numbered;
+  const bool hub = in_hub_names(spec, layout.form);
   const size_t before = adapter.dense.size();
   for (const LinearSpec& linear : spec.linears)
     if (linear.role == target.role && (hub ? linear.hub_linear : linear.memory_linear))
@@ -127,22 +114,20 @@ void add_dense(const Maker& maker, const InitOptions& o, const ModelSpec& spec,
 }  // namespace
 
 AdapterConfig new_config(const std::string& base, int64_t r, double lora_alpha, bool use_rslora) {
-  const bool whole = std::nearbyint(lora_alpha) == lora_alpha && std::fabs(lora_alpha) < 1e15;
-  Json json = Json::object(
-      {{"base_model_name_or_path", base},
-       {"bias", "none"},
-       {"fan_in_fan_out", false},
-       {"inference_mode", true},
-       {"init_lora_weights", true},
-       {"lora_alpha", whole ? Json(static_cast<int64_t>(lora_alpha)) : Json(lora_alpha)},
-       {"lora_dropout", 0.0},
-       {"modules_to_save", Json()},
-       {"peft_type", "LORA"},
-       {"r", r},
-       {"target_modules", Json::array()},
-       {"task_type", "CAUSAL_LM"},
-       {"use_dora", false},
-       {"use_rslora", use_rslora}});
+  Json json = Json::object({{"base_model_name_or_path", base},
+                            {"bias", "none"},
+                            {"fan_in_fan_out", false},
+                            {"inference_mode", true},
+                            {"init_lora_weights", true},
+                            {"lora_alpha", whole_or_real(lora_alpha)},
+                            {"lora_dropout", 0.0},
+                            {"modules_to_save", Json()},
+                            {"peft_type", "LORA"},
+                            {"r", r},
+                            {"target_modules", Json::array()},
+                            {"task_type", "CAUSAL_LM"},
+                            {"use_dora", false},
+                            {"use_rslora", use_rslora}});
   return parse_adapter_config(std::move(json), "adapter_config.json");
 }
 
@@ -163,9 +148,13 @@ Conversion make_adapter(const InitOptions& given, const ModelSpec& spec) {
   const Maker maker(o);
   Adapter made;
   made.config = new_config(o.base, o.rank, o.alpha);
-  for (const Target& target : kDenseTargets)
-    if (wants(o, target.name)) add_dense(maker, o, spec, layout, target, made);
-  if (wants(o, "experts")) add_experts(maker, o, spec, layout, made);
+  for (const Target& target : kTargets) {
+    if (std::find(o.targets.begin(), o.targets.end(), target.name) == o.targets.end()) continue;
+    if (target.role)
+      add_dense(maker, o, spec, layout, target, made);
+    else
+      add_experts(maker, o, spec, layout, made);
+  }
   PlanOptions convert;
   convert.to = o.to;
   return plan_conversion(std::move(made), spec, convert);

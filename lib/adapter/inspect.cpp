@@ -1,6 +1,6 @@
 #include "lib/adapter/inspect.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -10,91 +10,54 @@
 
 #include "lib/adapter/adapter_file.h"
 #include "lib/base/dotted_path.h"
-#include "lib/base/error.h"
 #include "lib/base/utf8.h"
+#include "lib/io/json_build.h"
 #include "lib/io/weights.h"
-#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
 
-struct Place {
-  int layer = -1;
-  std::string module;  // below the layer
-};
-
-Place place(const std::string& module) {
-  const auto found = find_layer(module);
-  return found ? Place{found->layer, module.substr(found->end + 1)} : Place{-1, module};
-}
-
-// Rows with the same key are one line of the table; their layers are gathered.
-class Rows {
- public:
-  void add(int layer, ModuleRow row) {
-    const Key key{layer < 0, row.module, row.rank,     row.alpha,   row.dtype,
-                  row.a,     row.b,      row.shared_a, row.shared_b};
-    Entry& entry = entries_[key];
-    const int64_t pairs = entry.row.pairs + row.pairs;
-    entry.row = std::move(row);
-    entry.row.pairs = pairs;
-    if (layer >= 0) entry.layers.insert(layer);
-  }
-
-  std::vector<ModuleRow> take() {
-    std::vector<ModuleRow> out;
-    for (auto& item : entries_) {
-      Entry& entry = item.second;
-      entry.row.layers = ranges({entry.layers.begin(), entry.layers.end()});
-      out.push_back(std::move(entry.row));
-    }
-    return out;
-  }
-
- private:
-  using Key = std::tuple<bool, std::string, int64_t, double, DType, Shape, Shape, bool, bool>;
-  struct Entry {
-    ModuleRow row;
-    std::set<int> layers;
-  };
-  std::map<Key, Entry> entries_;
-};
-
-ModuleRow row_of(std::string module, const Tensor& a, const Tensor& b, const Scaling& scaling) {
+// One line of the table: all layers of a module with the same values.
+using RowKey = std::tuple<bool, std::string, int64_t, double, DType, Shape, Shape, bool, bool>;
+struct GatheredRow {
   ModuleRow row;
-  row.module = std::move(module);
-  row.pairs = 1;
-  row.rank = scaling.rank;
-  row.alpha = scaling.alpha;
-  row.scale = scaling.value();
-  row.dtype = a.dtype();
-  row.a = a.shape();
-  row.b = b.shape();
-  return row;
-}
+  std::set<int> layers;
+};
+using Rows = std::map<RowKey, GatheredRow>;
 
-void add_experts(const Adapter& adapter, const ExpertKey& key, const ExpertPair& pair, Rows& rows) {
-  const std::string stem = place(adapter.stem(key.layer)).module;
-  for (int64_t e = 0; e < adapter.expert_count; ++e) {
-    if (!pair.a.has(e)) continue;
-    ModuleRow row = row_of(fmt::format("{}.{}", stem, projection_name(key.projection)),
-                           pair.a.at(e), pair.b.at(e), pair.scaling_of(e));
-    row.shared_a = pair.a.shared;
-    row.shared_b = pair.b.shared;
-    rows.add(key.layer, std::move(row));
-  }
+// `experts`: the pair that these are one expert's parts of; null for a dense pair.
+void add_pair(const std::string& path, const Tensor& a, const Tensor& b, const Scaling& scaling,
+              const ExpertPair* experts, Rows& rows) {
+  const bool shared_a = experts != nullptr && experts->a.shared,
+             shared_b = experts != nullptr && experts->b.shared;
+  const auto place = find_layer(path);
+  const std::string module(below_layer(path));
+  auto& [row, layers] = rows[{!place, module, scaling.rank, scaling.alpha, a.dtype(), a.shape(),
+                              b.shape(), shared_a, shared_b}];
+  row = {module,    {},        row.pairs + 1, scaling.rank, scaling.alpha, scaling.value(),
+         a.dtype(), a.shape(), b.shape(),     shared_a,     shared_b};
+  if (place) layers.insert(place->layer);
 }
 
 }  // namespace
 
 std::vector<ModuleRow> module_rows(const Adapter& adapter) {
   Rows rows;
-  for (const auto& [module, pair] : adapter.dense) {
-    const Place at = place(module);
-    rows.add(at.layer, row_of(at.module, pair.a, pair.b, pair.scaling));
+  for (const auto& [module, pair] : adapter.dense)
+    add_pair(module, pair.a, pair.b, pair.scaling, nullptr, rows);
+  for (const auto& [key, pair] : adapter.experts) {
+    const std::string path =
+        fmt::format("{}.{}", adapter.stem(key.layer), projection_name(key.projection));
+    for (int64_t e = 0; e < adapter.expert_count; ++e)
+      if (pair.a.has(e))
+        add_pair(path, pair.a.at(e), pair.b.at(e), pair.scaling_of(e), &pair, rows);
   }
-  for (const auto& [key, pair] : adapter.experts) add_experts(adapter, key, pair, rows);
-  return rows.take();
+  std::vector<ModuleRow> out;
+  for (auto& [key, gathered] : rows) {
+    gathered.row.layers = ranges({gathered.layers.begin(), gathered.layers.end()});
+    out.push_back(std::move(gathered.row));
+  }
+  return out;
 }
 
 std::string module_table(const std::vector<ModuleRow>& rows, std::string_view layout) {
@@ -158,27 +121,26 @@ std::string plain_text(const Inspection& d) {
 }
 
 Json shape_json(const Shape& shape) {
-  std::vector<Json> items;
-  for (int64_t extent : shape)  // as in to_string(Shape), for extents beside a zero
-    items.push_back(extent >= 0 ? Json(extent)
-                                : Json(static_cast<double>(static_cast<uint64_t>(extent))));
-  return Json::array(std::move(items));
+  return json_list(shape, [](int64_t extent) {  // as in to_string(Shape), for extents beside a zero
+    return extent >= 0 ? Json(extent) : Json(static_cast<double>(static_cast<uint64_t>(extent)));
+  });
+}
+
+Json tensor_json(const TensorInfo& t) {
+  return Json::object({{"name", t.name},
+                       {"dtype", dtype_name(t.dtype)},
+                       {"shape", shape_json(t.shape)},
+                       {"bytes", json_count(t.bytes)}});
 }
 
 Json plain_json(const Inspection& d) {
-  std::vector<Json> tensors;
-  for (const TensorInfo& t : d.tensors)
-    tensors.push_back(Json::object({{"name", t.name},
-                                    {"dtype", dtype_name(t.dtype)},
-                                    {"shape", shape_json(t.shape)},
-                                    {"bytes", static_cast<int64_t>(t.bytes)}}));
   return Json::object({{"schema", "moelora.inspect/1"},
                        {"path", d.path},
                        {"kind", "tensors"},
-                       {"files", static_cast<int64_t>(d.files)},
-                       {"bytes", static_cast<int64_t>(d.bytes)},
+                       {"files", json_count(d.files)},
+                       {"bytes", json_count(d.bytes)},
                        {"warnings", Json::strings(d.notes)},
-                       {"tensors", Json::array(std::move(tensors))}});
+                       {"tensors", json_list(d.tensors, tensor_json)}});
 }
 
 // ---- an adapter ------------------------------------------------------------------------------
@@ -265,19 +227,19 @@ Json row_json(const ModuleRow& row) {
                        {"shared_b", row.shared_b}});
 }
 
+Json extra_json(const std::pair<std::string, std::string>& extra) {
+  return Json::object({{"name", extra.first}, {"kind", extra.second}});
+}
+
 Json adapter_json(const Inspection& d) {
-  std::vector<Json> rows, extras;
-  for (const ModuleRow& row : d.modules) rows.push_back(row_json(row));
-  for (const auto& [name, kind] : d.extras)
-    extras.push_back(Json::object({{"name", name}, {"kind", kind}}));
   return Json::object({{"schema", "moelora.inspect/1"},
                        {"path", d.path},
                        {"kind", "adapter"},
                        {"layout", d.layout},
-                       {"base", d.base.empty() ? Json() : Json(d.base)},
-                       {"files", static_cast<int64_t>(d.files)},
-                       {"bytes", static_cast<int64_t>(d.bytes)},
-                       {"tensors", static_cast<int64_t>(d.tensors.size())},
+                       {"base", or_null(d.base)},
+                       {"files", json_count(d.files)},
+                       {"bytes", json_count(d.bytes)},
+                       {"tensors", json_count(d.tensors.size())},
                        {"r", d.r},
                        {"lora_alpha", d.lora_alpha},
                        {"use_rslora", d.use_rslora},
@@ -285,11 +247,11 @@ Json adapter_json(const Inspection& d) {
                        {"roles", d.stacked ? Json(roles_name(d.stacked->roles)) : Json()},
                        {"b_order", d.stacked ? Json(b_order_name(d.stacked->b_order)) : Json()},
                        {"b_order_from", d.stacked ? Json(d.stacked->b_order_from) : Json()},
-                       {"modules", Json::array(std::move(rows))},
-                       {"extras", Json::array(std::move(extras))},
+                       {"modules", json_list(d.modules, row_json)},
+                       {"extras", json_list(d.extras, extra_json)},
                        {"notes", Json::strings(d.notes)},
-                       {"ambiguous", d.problem.empty() ? Json() : Json(d.problem)},
-                       {"hint", d.hint.empty() ? Json() : Json(d.hint)}});
+                       {"ambiguous", or_null(d.problem)},
+                       {"hint", or_null(d.hint)}});
 }
 
 Inspection inspect_tensors(const std::string& path, const LoadOptions& options) {

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "lib/adapter/adapter.h"
-#include "lib/adapter/load_options.h"
 
 namespace moelora {
 

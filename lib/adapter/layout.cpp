@@ -1,6 +1,6 @@
 #include "lib/adapter/layout.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 
@@ -28,15 +28,19 @@ const Layout& layout_by_id(std::string_view id, Option said_by) {
   throw unknown_word(at_option(said_by), "layout", id, known);
 }
 
+bool in_hub_names(const ModelSpec& spec, Form form) {
+  return form == Form::hub && spec.hub.numbered;
+}
+
 std::string written_stem(const WriteContext& context, Form form, int layer) {
   if (context.spec == nullptr) return context.adapter.stem(layer);
-  const bool hub = form == Form::hub && context.spec->hub.numbered;
+  const bool hub = in_hub_names(*context.spec, form);
   return context.spec->expert_stem(hub ? Form::hub : Form::memory, layer);
 }
 
 namespace {
 
-// What a layout says of a whole file: the first tensor it refuses, and whether any decides for it.
+// What a layout makes of a whole file: the first tensor it refuses, and whether any decides for it.
 struct Verdict {
   const ExpertTensor* refused = nullptr;
   bool sure = false;

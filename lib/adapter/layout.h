@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "lib/adapter/adapter.h"
-#include "lib/adapter/load_options.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/model/model_spec.h"
 
@@ -108,6 +107,9 @@ const Layout* detect_layout(std::span<const ExpertTensor> tensors);
 std::optional<ExpertTensor> expert_tensor(const std::string& name, const TensorName& parsed,
                                           const Tensor& tensor);
 std::vector<ExpertTensor> expert_tensors(const TensorMap& tensors);
+
+// Whether files of this form name modules as the hub does, not as they are called in memory.
+bool in_hub_names(const ModelSpec& spec, Form form);
 
 // The stem of the written tensors: the base's spelling in the layout's form, or as found.
 std::string written_stem(const WriteContext& context, Form form, int layer);

@@ -1,17 +1,17 @@
 #include "lib/adapter/stacked_pairs.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <map>
 
-#include "lib/base/error.h"
+#include "lib/adapter/expert_collector.h"
 
 namespace moelora {
 namespace {
 
 // One way to read the whole file: the side A is on, whether a doubly targeted module nests its
-// second parameter innermost (PEFT on bnb-parametrised experts, axolotl 0.15), and what a lone pair
+// second parameter innermost (PEFT on bnb-parametrized experts, axolotl 0.15), and what a lone pair
 // is.
 struct Hypothesis {
   Roles roles;
@@ -54,11 +54,6 @@ Dims dims(const StackedPair& pair, Roles roles) {
                                  : Dims{pair.b_dim(), pair.a_dim()};
 }
 
-bool fits_base(const StackedPair& pair, Projection projection, Roles roles, const ModelSpec& spec) {
-  const Dims d = dims(pair, roles);
-  return d.in == spec.in_dim(projection) && d.out == spec.out_dim(projection);
-}
-
 // Without a base model: gate_up is H -> 2I and down I -> H, which ties two pairs of a layer
 // together.
 bool fits_itself(std::span<const StackedPair> layer, const Hypothesis& h, const Parameters& p) {
@@ -74,8 +69,11 @@ bool fits_itself(std::span<const StackedPair> layer, const Hypothesis& h, const 
 bool feasible(std::span<const StackedPair> layer, const Hypothesis& h, const Parameters& p,
               const ModelSpec* spec) {
   if (spec == nullptr) return fits_itself(layer, h, p);
-  for (size_t i = 0; i < layer.size(); ++i)
-    if (!fits_base(layer[i], projection_of(h, p, layer.size(), i), h.roles, *spec)) return false;
+  for (size_t i = 0; i < layer.size(); ++i) {
+    const Projection projection = projection_of(h, p, layer.size(), i);
+    const Dims d = dims(layer[i], h.roles);
+    if (d.in != spec->in_dim(projection) || d.out != spec->out_dim(projection)) return false;
+  }
   return true;
 }
 
@@ -140,22 +138,21 @@ std::optional<bool> lone_from_config(const AdapterConfig& config, const Paramete
   return second;
 }
 
-// Without a gate, up and down have each other's shapes, and what PEFT writes today reads as well as
-// two oddities at once: old PEFT's roles and the nesting of parametrised experts.
-void settle_ungated(std::vector<Hypothesis>& all) {
-  const auto plain = [](const Hypothesis& h) {
-    return h.roles == Roles::natural && !h.second_inside;
-  };
-  if (std::none_of(all.begin(), all.end(), plain)) return;
-  std::erase_if(all,
-                [](const Hypothesis& h) { return h.roles == Roles::swapped && h.second_inside; });
-}
-
 // Drops the hypotheses for which `keep` is false, unless that would leave none.
 template <class F>
 void prefer(std::vector<Hypothesis>& all, F&& keep) {
   if (std::any_of(all.begin(), all.end(), keep))
     std::erase_if(all, [&](const Hypothesis& h) { return !keep(h); });
+}
+
+// Without a gate, up and down have each other's shapes, and what PEFT writes today reads as well as
+// two oddities at once: old PEFT's roles and the nesting of parametrized experts.
+void settle_ungated(std::vector<Hypothesis>& all) {
+  if (std::any_of(all.begin(), all.end(), [](const Hypothesis& h) {
+        return h.roles == Roles::natural && !h.second_inside;
+      }))
+    std::erase_if(all,
+                  [](const Hypothesis& h) { return h.roles == Roles::swapped && h.second_inside; });
 }
 
 }  // namespace
@@ -182,9 +179,7 @@ std::vector<StackedPair> pair_up(std::span<const ExpertTensor> tensors) {
     const StackedPair& pair = entry.second;
     if (pair.a == nullptr || pair.b == nullptr) {
       const ExpertTensor& there = pair.a == nullptr ? *pair.b : *pair.a;
-      throw Error(there.name,
-                  fmt::format("has no lora_{} beside it", pair.a == nullptr ? 'A' : 'B'),
-                  "the file is incomplete: save the adapter again");
+      throw orphan(there.name, pair.a == nullptr ? Side::A : Side::B);
     }
     if (pair.a->tensor.dim(0) != pair.b->tensor.dim(1))
       throw Error(shown(pair),

@@ -1,6 +1,6 @@
 #include "lib/adapter/tensor_name.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
@@ -30,26 +30,10 @@ bool strip_factor(std::string_view& name, std::string_view marker) {
   if (strip_suffix(name, marker)) return true;
   std::string_view rest = name;
   if (!strip_suffix(rest, ".weight")) return false;
-  if (strip_suffix(rest, marker)) {
-    name = rest;
-    return true;
-  }
-  const size_t dot = rest.rfind('.');  // an adapter's name stands between
-  if (dot == std::string_view::npos || dot + 1 == rest.size()) return false;
-  rest = rest.substr(0, dot);
+  if (!rest.ends_with(marker) && !rest.ends_with('.')) rest = parent_of(rest);  // of ADAPTER
   if (!strip_suffix(rest, marker)) return false;
   name = rest;
   return true;
-}
-
-const NamePattern::Spelling& words() {
-  static const NamePattern::Spelling kWords = {
-      {Projection::gate, "gate_proj"},       {Projection::gate, "w1"},
-      {Projection::up, "up_proj"},           {Projection::up, "w3"},
-      {Projection::down, "down_proj"},       {Projection::down, "w2"},
-      {Projection::gate_up, "gate_up_proj"},
-  };
-  return kWords;
 }
 
 struct FormNames {
@@ -57,16 +41,12 @@ struct FormNames {
   NamePattern names;
 };
 
-const std::array<FormNames, 3>& form_names() {
-  static const std::array<FormNames, 3> kNames = {{
-      {ExpertPath::Form::numbered, NamePattern("{expert}.{proj}", words())},
-      {ExpertPath::Form::plural,
-       NamePattern("{proj}.{expert}",
-                   {{Projection::gate_up, "gate_up_projs"}, {Projection::down, "down_projs"}})},
-      {ExpertPath::Form::named, NamePattern("{proj}", words())},
-  }};
-  return kNames;
-}
+constexpr std::array<FormNames, 5> kForms = {
+    {{ExpertPath::Form::numbered, {"{expert}.{proj}", kApartWords}},
+     {ExpertPath::Form::numbered, {"{expert}.{proj}", kJoinedWords}},
+     {ExpertPath::Form::plural, {"{proj}.{expert}", kPluralWords}},
+     {ExpertPath::Form::named, {"{proj}", kApartWords}},
+     {ExpertPath::Form::named, {"{proj}", kJoinedWords}}}};
 
 void find_place(ExpertPath& path) {
   if (const auto depth = nesting(path.rest)) {
@@ -74,7 +54,7 @@ void find_place(ExpertPath& path) {
     path.nesting = *depth;
     return;
   }
-  for (const FormNames& candidate : form_names()) {
+  for (const FormNames& candidate : kForms) {
     const auto at = candidate.names.match(path.rest);
     if (!at) continue;
     path.form = candidate.form;
@@ -128,16 +108,10 @@ std::optional<ExpertPath> parse_expert_path(std::string_view module) {
 }
 
 std::optional<int> nesting(std::string_view rest) {
-  constexpr std::string_view kNest = "base_layer";
+  if (rest.ends_with('.')) return std::nullopt;
   int depth = 0;
-  while (!rest.empty()) {
-    if (!rest.starts_with(kNest)) return std::nullopt;
-    rest.remove_prefix(kNest.size());
-    ++depth;
-    if (rest.empty()) break;
-    if (rest[0] != '.' || rest.size() == 1) return std::nullopt;
-    rest.remove_prefix(1);
-  }
+  for (; !rest.empty(); ++depth)
+    if (take_component(rest) != "base_layer") return std::nullopt;
   return depth;
 }
 
@@ -145,7 +119,7 @@ std::optional<NamePattern::At> NamePattern::match(std::string_view rest) const {
   if (std::count(rest.begin(), rest.end(), '.') !=
       std::count(pattern_.begin(), pattern_.end(), '.'))
     return std::nullopt;
-  At at{std::nullopt, Projection::down, {}};
+  At at{std::nullopt, Projection::down};
   std::string_view pattern = pattern_;
   while (!pattern.empty()) {
     const std::string_view hole = take_component(pattern), text = take_component(rest);
@@ -153,11 +127,10 @@ std::optional<NamePattern::At> NamePattern::match(std::string_view rest) const {
       at.expert = parse_index(text);
       if (!at.expert) return std::nullopt;
     } else {
-      const auto row = std::find_if(spelling_.begin(), spelling_.end(),
-                                    [&](const auto& entry) { return entry.second == text; });
-      if (row == spelling_.end()) return std::nullopt;
-      at.projection = row->first;
-      at.word = row->second;
+      const auto word = std::find_if(words_.begin(), words_.end(),
+                                     [&](const Word& entry) { return entry.text == text; });
+      if (word == words_.end()) return std::nullopt;
+      at.projection = word->projection;
     }
   }
   return at;
@@ -171,16 +144,9 @@ std::string NamePattern::format(int64_t expert, std::string_view word) const {
 }
 
 std::string_view NamePattern::word(Projection projection) const {
-  for (const auto& [p, word] : spelling_)
-    if (p == projection) return word;
+  for (const Word& word : words_)
+    if (word.projection == projection) return word.text;
   return {};
-}
-
-std::string NamePattern::text() const {
-  std::string words;
-  for (const auto& row : spelling_) words += (words.empty() ? "" : "|") + std::string(row.second);
-  std::string out(pattern_);
-  return out.replace(out.find(kProjHole), kProjHole.size(), "{" + words + "}");
 }
 
 }  // namespace moelora

@@ -1,10 +1,9 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
-#include <utility>
-#include <vector>
 
 #include "lib/adapter/adapter.h"
 #include "lib/base/dotted_path.h"
@@ -44,7 +43,7 @@ std::string lora_name(std::string_view module, Side side);
 struct ExpertPath {
   enum class Form : uint8_t {
     numbered,    // 7.gate_proj, 7.w1, 7.gate_up_proj: one expert
-    plural,      // gate_up_projs.7: one expert, Unsloth's linearised gpt-oss
+    plural,      // gate_up_projs.7: one expert, Unsloth's linearized gpt-oss
     named,       // gate_proj, w1, gate_up_proj: all experts in one tensor
     parameters,  // "", base_layer: PEFT's target_parameters, which name no projection
     unknown,     // anything else
@@ -64,28 +63,39 @@ std::optional<ExpertPath> parse_expert_path(std::string_view module);
 std::optional<int> nesting(std::string_view rest);
 
 // The part of an expert tensor's name below the stem, with holes: "{expert}.{proj}", "{proj}". One
-// object both parses and prints, so that reader and writer cannot disagree. `spelling` lists how
-// {proj} may be written; printing takes the first row of a projection.
+// object both parses and prints, so that reader and writer cannot disagree. `words` lists how
+// {proj} may be written; printing takes the first of a projection.
 class NamePattern {
  public:
-  using Spelling = std::vector<std::pair<Projection, std::string_view>>;
+  struct Word {
+    Projection projection;
+    std::string_view text;
+  };
   struct At {
     std::optional<int64_t> expert;
     Projection projection;
-    std::string_view word;  // as spelled
   };
 
-  NamePattern(std::string_view pattern, Spelling spelling)
-      : pattern_(pattern), spelling_(std::move(spelling)) {}
+  constexpr NamePattern(std::string_view pattern, std::span<const Word> words)
+      : pattern_(pattern), words_(words) {}
 
   std::optional<At> match(std::string_view rest) const;
   std::string format(int64_t expert, std::string_view word) const;
-  std::string_view word(Projection projection) const;  // first spelling
-  std::string text() const;                            // for help: "{expert}.{gate_proj|w1|..}"
+  std::string_view word(Projection projection) const;  // the first
 
  private:
   std::string_view pattern_;
-  Spelling spelling_;
+  std::span<const Word> words_;
 };
+
+// How files spell the projections of experts, gate and up apart; joined; and joined under the
+// plural names of Unsloth's linearized gpt-oss.
+inline constexpr NamePattern::Word kApartWords[] = {
+    {Projection::gate, "gate_proj"}, {Projection::up, "up_proj"}, {Projection::down, "down_proj"},
+    {Projection::gate, "w1"},        {Projection::up, "w3"},      {Projection::down, "w2"}};
+inline constexpr NamePattern::Word kJoinedWords[] = {{Projection::gate_up, "gate_up_proj"},
+                                                     {Projection::down, "down_proj"}};
+inline constexpr NamePattern::Word kPluralWords[] = {{Projection::gate_up, "gate_up_projs"},
+                                                     {Projection::down, "down_projs"}};
 
 }  // namespace moelora

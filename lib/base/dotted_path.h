@@ -1,10 +1,12 @@
 #pragma once
 
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace moelora {
 
@@ -29,6 +31,16 @@ constexpr std::string_view stem_of(std::string_view path) {
 // The path with another leaf.
 inline std::string sibling(std::string_view path, std::string_view leaf) {
   return std::string(stem_of(path)).append(leaf);
+}
+
+// Whether a path ends in all the components of `name`, as an entry of target_modules names it.
+inline bool ends_in(std::string_view path, std::string_view name) {
+  return path.ends_with(name) &&
+         (path.size() == name.size() || path[path.size() - name.size() - 1] == '.');
+}
+inline bool ends_in_any(std::string_view path, const std::vector<std::string>& names) {
+  return std::any_of(names.begin(), names.end(),
+                     [&](const std::string& name) { return ends_in(path, name); });
 }
 
 // A decimal index as names hold it: digits alone, no leading zeros, at most nine of them.

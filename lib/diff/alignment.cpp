@@ -1,10 +1,9 @@
 #include "lib/diff/alignment.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
@@ -28,16 +27,22 @@ void check_counts(const Scores& a, const Scores& b) {
               "score the same token ids on both sides, in the same order");
 }
 
+Error other_token(const Scores& a, const Scores& b, size_t sequence, size_t position,
+                  const std::string& x, const std::string& y, Hint hint) {
+  return {against(a, b),
+          fmt::format("sequence {}, position {}: token {} against {}: the two sides scored "
+                      "different texts",
+                      sequence, position, x, y),
+          std::move(hint)};
+}
+
 // Ids of -1 are unknown: vLLM's first token without prompt_token_ids.
 void check_tokens(const Scores& a, const Scores& b, size_t s) {
   const auto &x = a.sequences[s].tokens, &y = b.sequences[s].tokens;
   for (size_t i = 0; i < std::min(x.size(), y.size()); ++i)
     if (x[i] != y[i] && x[i] != -1 && y[i] != -1)
-      throw Error(against(a, b),
-                  fmt::format("sequence {}, position {}: token {} against {}: the two sides scored "
-                              "different texts",
-                              s, i, x[i], y[i]),
-                  "score the same token ids on both sides (send input_ids, not text)");
+      throw other_token(a, b, s, i, std::to_string(x[i]), std::to_string(y[i]),
+                        "score the same token ids on both sides (send input_ids, not text)");
   if (x.size() != y.size())
     throw Error(against(a, b),
                 fmt::format("sequence {}: {} tokens against {}", s, x.size(), y.size()),
@@ -48,11 +53,8 @@ void check_texts(const Scores& a, const Scores& b, size_t s) {
   const auto &x = a.sequences[s].texts, &y = b.sequences[s].texts;
   for (size_t i = 0; i < std::min(x.size(), y.size()); ++i)
     if (x[i] != y[i])
-      throw Error(against(a, b),
-                  fmt::format("sequence {}, position {}: token {} against {}: the two sides scored "
-                              "different texts",
-                              s, i, quoted(x[i]), quoted(y[i])),
-                  "score the same token ids on both sides");
+      throw other_token(a, b, s, i, quoted(x[i]), quoted(y[i]),
+                        "score the same token ids on both sides");
 }
 
 // How far B's positions lie after A's: 0, or +-1 where only one side holds the unscored first
@@ -71,57 +73,29 @@ bool counts(const Sequence& sequence, size_t position) {
   return sequence.counted.empty() || sequence.counted[position];
 }
 
-class Aligner {
- public:
-  Aligner(const Scores& a, const Scores& b) : a_(a), b_(b) {}
+void add_pair(const ScorePair& pair, const Sequence& x, const Sequence& y, size_t in_y,
+              Alignment& out) {
+  if (!x.scored[pair.position] || !y.scored[in_y])
+    ++out.unscored;
+  else if (!counts(x, pair.position) || !counts(y, in_y))
+    ++out.masked;
+  else if (!std::isfinite(pair.a) || !std::isfinite(pair.b))
+    ++out.not_finite;
+  else
+    out.pairs.push_back(pair);
+}
 
-  Alignment run() {
-    check_counts(a_, b_);
-    for (size_t s = 0; s < a_.sequences.size(); ++s) add_sequence(s);
-    if (out_.pairs.empty())
-      throw Error(against(a_, b_),
-                  fmt::format("not one position was scored by both sides ({} without a value, {} "
-                              "masked, {} not finite): nothing to compare",
-                              out_.unscored, out_.masked, out_.not_finite),
-                  "ask the server for prompt log-probabilities");
-    if (!ids_) out_.notes.push_back("no token ids on at least one side: positions are trusted");
-    return std::move(out_);
+// The positions of sequence `s`, `offset` further in B.
+void add_sequence(const Scores& a, const Scores& b, size_t s, int offset, Alignment& out) {
+  const Sequence &x = a.sequences[s], &y = b.sequences[s];
+  const auto prompt = x.prompt ? x.prompt : y.prompt;
+  out.knows_prompt = out.knows_prompt || prompt.has_value();
+  for (size_t i = offset < 0 ? 1 : 0; i < x.size(); ++i) {
+    const auto j = static_cast<size_t>(static_cast<int64_t>(i) + offset);
+    const int64_t token = !x.tokens.empty() ? x.tokens[i] : !y.tokens.empty() ? y.tokens[j] : -1;
+    add_pair({s, i, token, x.logprobs[i], y.logprobs[j], prompt && i < *prompt}, x, y, j, out);
   }
-
- private:
-  void add_sequence(size_t s) {
-    const Sequence &x = a_.sequences[s], &y = b_.sequences[s];
-    const bool ids = !x.tokens.empty() && !y.tokens.empty();
-    ids_ = ids_ && ids;
-    ids ? check_tokens(a_, b_, s) : check_texts(a_, b_, s);
-    const int offset = ids ? 0 : offset_between(a_, b_, s);
-    const auto prompt = x.prompt ? x.prompt : y.prompt;
-    out_.knows_prompt = out_.knows_prompt || prompt.has_value();
-    const size_t first = offset < 0 ? 1 : 0;
-    for (size_t i = first; i < x.size(); ++i) {
-      const auto j = static_cast<size_t>(static_cast<int64_t>(i) + offset);
-      add_position(s, i, j, prompt && i < *prompt);
-    }
-  }
-
-  void add_position(size_t s, size_t i, size_t j, bool prompt) {
-    const Sequence &x = a_.sequences[s], &y = b_.sequences[s];
-    if (!x.scored[i] || !y.scored[j]) {
-      ++out_.unscored;
-    } else if (!counts(x, i) || !counts(y, j)) {
-      ++out_.masked;
-    } else if (!std::isfinite(x.logprobs[i]) || !std::isfinite(y.logprobs[j])) {
-      ++out_.not_finite;
-    } else {
-      const int64_t token = !x.tokens.empty() ? x.tokens[i] : !y.tokens.empty() ? y.tokens[j] : -1;
-      out_.pairs.push_back({s, i, token, x.logprobs[i], y.logprobs[j], prompt});
-    }
-  }
-
-  const Scores &a_, &b_;
-  Alignment out_;
-  bool ids_ = true;
-};
+}
 
 // The mean |B - A| when B's value of position i + by stands for position i, and how many there are.
 std::pair<double, int64_t> shifted(const Scores& a, const Scores& b, int by) {
@@ -144,9 +118,7 @@ std::pair<double, int64_t> shifted(const Scores& a, const Scores& b, int by) {
 }
 
 double mean_abs(const std::vector<ScorePair>& pairs, double slope) {
-  double sum = 0;
-  for (const ScorePair& p : pairs) sum += std::fabs(p.b - slope * p.a);
-  return sum / static_cast<double>(pairs.size());
+  return mean(pairs, [&](const ScorePair& p) { return std::fabs(p.b - slope * p.a); });
 }
 
 // The factor that brings A's values nearest to B's, by least squares through the origin: two
@@ -162,7 +134,25 @@ double slope_of(const std::vector<ScorePair>& pairs) {
 
 }  // namespace
 
-Alignment align(const Scores& a, const Scores& b) { return Aligner(a, b).run(); }
+Alignment align(const Scores& a, const Scores& b) {
+  check_counts(a, b);
+  Alignment out;
+  bool all_ids = true;
+  for (size_t s = 0; s < a.sequences.size(); ++s) {
+    const bool ids = !a.sequences[s].tokens.empty() && !b.sequences[s].tokens.empty();
+    all_ids = all_ids && ids;
+    ids ? check_tokens(a, b, s) : check_texts(a, b, s);
+    add_sequence(a, b, s, ids ? 0 : offset_between(a, b, s), out);
+  }
+  if (out.pairs.empty())
+    throw Error(against(a, b),
+                fmt::format("not one position was scored by both sides ({} without a value, {} "
+                            "masked, {} not finite): nothing to compare",
+                            out.unscored, out.masked, out.not_finite),
+                "ask the server for prompt log-probabilities");
+  if (!all_ids) out.notes.push_back("no token ids on at least one side: positions are trusted");
+  return out;
+}
 
 std::vector<std::string> suspicions(const Scores& a, const Scores& b, const Alignment& alignment) {
   std::vector<std::string> out;

@@ -14,7 +14,17 @@ struct ScorePair {
   int64_t token;  // -1 where neither file has ids
   double a, b;
   bool prompt;  // part of the prompt, where a file says so; else false
+
+  double d() const { return b - a; }
 };
+
+// The mean of what `value` gives for each pair. REQUIRES: at least one pair.
+template <class F>
+double mean(const std::vector<ScorePair>& pairs, F&& value) {
+  double sum = 0;
+  for (const ScorePair& pair : pairs) sum += value(pair);
+  return sum / static_cast<double>(pairs.size());
+}
 
 // The comparable positions of two score sets, and what was found on the way. Positions are matched
 // by index: both sides scored the same tokens.

@@ -74,7 +74,7 @@ std::vector<ScorePair> effects(const Alignment& adapted, const Alignment& base_a
   using Place = std::pair<size_t, size_t>;
   const auto effect = [](const Alignment& alignment) {
     std::map<Place, double> out;
-    for (const ScorePair& p : alignment.pairs) out[{p.sequence, p.position}] = p.b - p.a;
+    for (const ScorePair& p : alignment.pairs) out[{p.sequence, p.position}] = p.d();
     return out;
   };
   const std::map<Place, double> in_a = effect(base_a), in_b = effect(base_b);
@@ -88,9 +88,7 @@ std::vector<ScorePair> effects(const Alignment& adapted, const Alignment& base_a
 }
 
 double mean_size(const std::vector<ScorePair>& pairs, double ScorePair::*side) {
-  double sum = 0;
-  for (const ScorePair& p : pairs) sum += std::fabs(p.*side);
-  return sum / static_cast<double>(pairs.size());
+  return mean(pairs, [&](const ScorePair& p) { return std::fabs(p.*side); });
 }
 
 class Comparer {
@@ -105,10 +103,10 @@ class Comparer {
     out_.alignment = align(out_.a, out_.b);
     gather_notes();
     measure_all();
-    judge_thresholds();
-    if (!o_.floor.empty()) judge_floor();
-    if (!o_.base_a.empty() || !o_.base_b.empty()) judge_effect();
-    if (!o_.candidates.empty()) judge_routing();
+    check_thresholds();
+    if (!o_.floor.empty()) check_floor();
+    if (!o_.base_a.empty() || !o_.base_b.empty()) check_effect();
+    if (!o_.candidates.empty()) check_routing();
     conclude();
     return std::move(out_);
   }
@@ -138,7 +136,7 @@ class Comparer {
     out_.statements.push_back({std::move(id), holds, std::move(text)});
   }
 
-  void judge_thresholds() {
+  void check_thresholds() {
     const auto named = out_.metrics.named();
     for (const Threshold& t : o_.thresholds) {
       const auto at = std::find_if(named.begin(), named.end(),
@@ -153,7 +151,7 @@ class Comparer {
     }
   }
 
-  void judge_floor() {
+  void check_floor() {
     ScoreFile repeat = read_next(o_.floor, o_.job);
     out_.floor = repeat.second ? mean_distance(repeat.first, *repeat.second)
                                : mean_distance(out_.b, repeat.first);
@@ -164,8 +162,8 @@ class Comparer {
                       out_.metrics.mean_abs, holds ? "<=" : ">", most, *out_.floor));
   }
 
-  // The adapter has an effect at all: B lies nearer to A than to the base model.
-  void judge_effect() {
+  // The adapter has an effect at all: B is nearer to A than to the base model.
+  void check_effect() {
     const std::string& path = !o_.base_b.empty() ? o_.base_b : o_.base_a;
     const Scores base = read_next(path, o_.job).first;
     const double to_base = mean_distance(base, out_.b), to_a = out_.metrics.mean_abs;
@@ -182,19 +180,12 @@ class Comparer {
         effects(out_.alignment, align(base_a, out_.a), align(base_b, out_.b));
     if (pairs.empty()) throw Error(o_.base_a, "shares no scored position with the adapted sides");
     const Metrics m = measure(pairs);
-    DeltaMetrics d;
-    d.n = m.n;
-    d.effect_a = mean_size(pairs, &ScorePair::a);
-    d.effect_b = mean_size(pairs, &ScorePair::b);
-    d.mean_abs = m.mean_abs;
-    d.p95_abs = m.p95_abs;
-    d.max_abs = m.max_abs;
-    d.mean_abs_pct = d.effect_a > 0 ? 100 * d.mean_abs / d.effect_a : 0;
-    d.pearson = m.pearson;
-    out_.delta = d;
+    const double a = mean_size(pairs, &ScorePair::a), b = mean_size(pairs, &ScorePair::b);
+    const double percent = a > 0 ? 100 * m.mean_abs / a : 0;
+    out_.delta = {m.n, a, b, m.mean_abs, m.p95_abs, m.max_abs, percent, m.pearson};
   }
 
-  void judge_routing() {
+  void check_routing() {
     std::string nearest;
     double least = out_.metrics.mean_abs;
     for (const std::string& path : o_.candidates) {
@@ -229,17 +220,12 @@ class Comparer {
 Threshold parse_threshold(const std::string& text) {
   const size_t equals = text.find('=');
   const std::string name = text.substr(0, equals);
-  if (equals == std::string::npos || !Metrics::is_name(name)) {
-    const auto named = Metrics().named();
-    std::vector<std::string_view> known;
-    for (const auto& entry : named) known.push_back(entry.first);
-    known.push_back("pearson");
-    if (equals != std::string::npos)
-      throw unknown_word(at_option(Option::max), "metric", name, known,
-                         fmt::format("metrics: {}", fmt::join(known, ", ")));
-    throw Error(at_option(Option::max, printable(text)), "is not METRIC=VALUE",
-                fmt::format("metrics: {}", fmt::join(known, ", ")));
-  }
+  const std::vector<std::string_view> known = Metrics::names();
+  const std::string hint = fmt::format("metrics: {}", fmt::join(known, ", "));
+  if (equals == std::string::npos)
+    throw Error(at_option(Option::max, printable(text)), "is not METRIC=VALUE", hint);
+  if (std::find(known.begin(), known.end(), name) == known.end())
+    throw unknown_word(at_option(Option::max), "metric", name, known, hint);
   double most = 0;
   const char* const end = text.data() + text.size();
   const auto parsed = std::from_chars(text.data() + equals + 1, end, most);
@@ -274,15 +260,8 @@ const Preset& preset_by_name(std::string_view name) {
 }
 
 std::string_view verdict_name(Verdict verdict) {
-  switch (verdict) {
-    case Verdict::same:
-      return "same";
-    case Verdict::different:
-      return "different";
-    case Verdict::not_judged:
-      return "not judged";
-  }
-  return "";
+  constexpr std::array<std::string_view, 3> kNames = {"same", "different", "not judged"};
+  return kNames[static_cast<size_t>(verdict)];
 }
 
 Comparison compare_logprobs(const std::string& a, const std::string& b,
@@ -290,11 +269,19 @@ Comparison compare_logprobs(const std::string& a, const std::string& b,
   const CompareLogprobsOptions decided = with_thresholds(options);
   ScoreFile first = read_next(a, options.job);
   if (b.empty() && !first.second)
-    throw Error(a, "holds what one system said: there is nothing to compare it with",
+    throw Error(a, "holds the scores of one system: there is nothing to compare them with",
                 "name the other side's file too");
   std::optional<ScoreFile> second;
   if (!b.empty()) second = read_next(b, options.job);
   return Comparer(std::move(first), std::move(second), decided).run();
+}
+
+std::string comparison_report(const Comparison& c, std::string_view format, bool with_scores) {
+  constexpr std::array<std::string_view, 3> kFormats = {"text", "json", "html"};
+  if (format == "text") return comparison_text(c);
+  if (format == "json") return comparison_json(c, with_scores);
+  if (format == "html") return comparison_html(c);
+  throw unknown_word(at_option(Option::format), "format", format, kFormats);
 }
 
 }  // namespace moelora

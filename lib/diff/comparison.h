@@ -36,7 +36,7 @@ struct CompareLogprobsOptions {
   std::vector<Threshold> thresholds = {};
   std::string floor = {};                    // --floor: B's system again, on the same tokens
   std::string base_a = {}, base_b = {};      // the base model on each side
-  std::vector<std::string> candidates = {};  // what A's system says with other adapters
+  std::vector<std::string> candidates = {};  // scores of A's system with other adapters
   size_t worst = 10;
   JobControl job = {};
 };
@@ -79,5 +79,16 @@ struct Comparison {
 // `b` empty: the file `a` holds both sides. Throws Error where nothing can be compared.
 Comparison compare_logprobs(const std::string& a, const std::string& b,
                             const CompareLogprobsOptions& options);
+
+// Its reports, in lib/diff/reports. JSON is schemas/logprobs.schema.json, `with_scores` one that
+// reads as a file of both sides again; HTML is one page with four charts as inline SVG: no script,
+// nothing loaded.
+std::string comparison_text(const Comparison& comparison);
+std::string comparison_json(const Comparison& comparison, bool with_scores = false);
+std::string comparison_html(const Comparison& comparison);
+
+// One of them, by the name of its format; Error for another.
+std::string comparison_report(const Comparison& comparison, std::string_view format,
+                              bool with_scores = false);
 
 }  // namespace moelora

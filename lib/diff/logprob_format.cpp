@@ -1,17 +1,281 @@
 #include "lib/diff/logprob_format.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
+#include "lib/base/cast.h"
 #include "lib/base/error.h"
+#include "lib/base/utf8.h"
+#include "lib/io/file.h"
+#include "lib/io/npy.h"
+#include "lib/io/safetensors.h"
+#include "lib/io/sniff.h"
+#include "lib/io/torch/torch_file.h"
 
 namespace moelora {
+namespace {
 
-#define MOELORA_ENTRY(name) extern const LogprobFormat name##_format;
-#include "formats.inc"
-#undef MOELORA_ENTRY
+constexpr JsonLimits kLimits{uint64_t{256} << 20, 32};
+constexpr int64_t kMostValues = 1 << 26;
+
+template <class T>
+std::vector<double> as_doubles(std::span<const std::byte> bytes) {
+  std::vector<double> out(bytes.size() / sizeof(T));
+  for (size_t i = 0; i < out.size(); ++i) {
+    T value;
+    std::memcpy(&value, bytes.data() + i * sizeof(T), sizeof(T));
+    out[i] = static_cast<double>(value);
+  }
+  return out;
+}
+
+struct IntegerType {
+  DType dtype;
+  std::vector<double> (*as_doubles)(std::span<const std::byte> bytes);
+};
+
+constexpr std::array<IntegerType, 8> kIntegers = {{{DType::I64, as_doubles<int64_t>},
+                                                   {DType::U64, as_doubles<uint64_t>},
+                                                   {DType::I32, as_doubles<int32_t>},
+                                                   {DType::U32, as_doubles<uint32_t>},
+                                                   {DType::I16, as_doubles<int16_t>},
+                                                   {DType::U16, as_doubles<uint16_t>},
+                                                   {DType::U8, as_doubles<uint8_t>},
+                                                   {DType::BOOL, as_doubles<uint8_t>}}};
+
+std::vector<double> values_of(const Tensor& tensor, const std::string& where) {
+  if (is_float(tensor.dtype())) return read_double(tensor);
+  for (const IntegerType& type : kIntegers)
+    if (type.dtype == tensor.dtype()) return type.as_doubles(tensor.read());
+  throw Error(where, fmt::format("is {}: neither token ids nor log-probabilities",
+                                 dtype_name(tensor.dtype())));
+}
+
+// Whether an array can hold scores: one or two dims, something in it, no more than is read.
+bool is_wanted(const Shape& shape, const std::string& where) {
+  if (shape.empty() || shape.size() > 2) return false;
+  int64_t elements = 1;
+  for (const int64_t extent : shape) {
+    if (extent == 0) return false;
+    if (extent > kMostValues / elements)
+      throw Error(
+          where, fmt::format("is {}: at most {} elements are read", to_string(shape), kMostValues));
+    elements *= extent;
+  }
+  return true;
+}
+
+void add_array(const std::string& name, const Tensor& tensor, ScoreInput& out) {
+  const std::string where = out.path + (name.empty() ? "" : ": " + printable(name));
+  const Shape& shape = tensor.shape();
+  if (is_wanted(shape, where))
+    out.arrays.emplace(
+        name, ScoreArray{shape.size() == 2 ? shape[0] : 1, shape.back(), values_of(tensor, where)});
+}
+
+void add_array(const std::string& name, NpyArray array, ScoreInput& out) {
+  Shape shape = array.header.shape;
+  const bool columns_first = array.header.fortran_order && shape.size() == 2;
+  if (columns_first) std::swap(shape[0], shape[1]);
+  const auto source =
+      std::make_shared<MemorySource>(array.header.dtype, std::move(array.data), out.path);
+  const Tensor tensor(source, shape);
+  add_array(name, columns_first ? tensor.transpose(0, 1) : tensor, out);
+}
+
+bool is_number(const PickleValue& value) {
+  return value.kind == PickleValue::Kind::integer || value.kind == PickleValue::Kind::real;
+}
+
+bool add_numbers(const std::vector<PickleValue>& items, ScoreArray& out) {
+  for (const PickleValue& item : items) {
+    if (!is_number(item)) return false;
+    out.values.push_back(item.kind == PickleValue::Kind::real ? item.real()
+                                                              : static_cast<double>(item.number));
+  }
+  out.columns = static_cast<int64_t>(items.size());
+  return static_cast<int64_t>(out.values.size()) <= kMostValues;
+}
+
+// A list of numbers, or of lists of equally many numbers.
+std::optional<ScoreArray> list_array(const Pickle& pickle, const PickleValue& value) {
+  if (value.kind != PickleValue::Kind::list) return std::nullopt;
+  const auto& items = pickle.lists[value.index()].items;
+  ScoreArray out;
+  if (items.empty()) return std::nullopt;
+  if (is_number(items[0])) return add_numbers(items, out) ? std::optional(out) : std::nullopt;
+  out.rows = static_cast<int64_t>(items.size());
+  for (const PickleValue& row : items) {
+    if (row.kind != PickleValue::Kind::list) return std::nullopt;
+    const auto& cells = pickle.lists[row.index()].items;
+    if (&row != items.data() && static_cast<int64_t>(cells.size()) != out.columns)
+      return std::nullopt;
+    if (!add_numbers(cells, out)) return std::nullopt;
+  }
+  return out;
+}
+
+void add_torch(FilePtr file, ScoreInput& out) {
+  const TorchArchive archive = open_torch_archive(std::move(file));
+  const Pickle& pickle = archive.pickle;
+  if (pickle.root.kind != PickleValue::Kind::dict)
+    throw Error(out.path, fmt::format("holds {}, expected a dict of names to tensors or lists",
+                                      describe(pickle, pickle.root)));
+  for (const auto& [key, value] : pickle.dicts[pickle.root.index()].items) {
+    if (key.kind != PickleValue::Kind::text) continue;
+    const std::string name(pickle.texts[key.index()]);
+    if (value.kind == PickleValue::Kind::tensor)
+      add_array(name, archive.tensor(value, name), out);
+    else if (auto array = list_array(pickle, value))
+      out.arrays.emplace(name, std::move(*array));
+  }
+}
+
+std::string text_of(const File& file) {
+  if (file.size() > kLimits.bytes)
+    throw Error(file.path(), fmt::format("has {} bytes, at most {} are read at once", file.size(),
+                                         kLimits.bytes));
+  std::string out(file.size(), '\0');
+  file.read(0, out.size(), reinterpret_cast<std::byte*>(out.data()));
+  return out;
+}
+
+std::vector<std::string_view> lines_of(std::string_view text) {
+  std::vector<std::string_view> out;
+  while (!text.empty()) {
+    const size_t end = text.find('\n');
+    std::string_view line = text.substr(0, end);
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    if (!line.empty()) out.push_back(line);
+    text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
+  }
+  return out;
+}
+
+// One document over several lines, or one a line: a line that is an object by itself and is not the
+// last one decides.
+void add_json(std::string_view text, ScoreInput& out) {
+  const auto lines = lines_of(text);
+  if (lines.size() > 1 && lines[0].starts_with('{') && lines[0].ends_with('}') &&
+      lines[1].starts_with('{')) {
+    std::vector<Json> documents;
+    for (size_t i = 0; i < lines.size(); ++i)
+      documents.push_back(
+          parse_json(lines[i], fmt::format("{}, line {}", out.path, i + 1), kLimits));
+    out.json = Json::array(std::move(documents));
+    return;
+  }
+  out.json = parse_json(text, out.path, kLimits);
+}
+
+// Fields with quotes may hold commas; a doubled quote is one.
+std::vector<std::string> fields_of(std::string_view line) {
+  std::vector<std::string> out(1);
+  bool in_quotes = false;
+  for (size_t i = 0; i < line.size(); ++i) {
+    if (line[i] == '"' && in_quotes && i + 1 < line.size() && line[i + 1] == '"')
+      out.back() += line[i++];
+    else if (line[i] == '"')
+      in_quotes = !in_quotes;
+    else if (line[i] == ',' && !in_quotes)
+      out.emplace_back();
+    else
+      out.back() += line[i];
+  }
+  return out;
+}
+
+void add_table(std::string_view text, ScoreInput& out) {
+  if (const auto bad = find_invalid_utf8(text))
+    throw Error(out.path, fmt::format("is not text: byte {} is not UTF-8", *bad));
+  for (std::string_view line : lines_of(text)) out.table.push_back(fields_of(line));
+}
+
+void add_safetensors(const std::string& path, ScoreInput& out) {
+  for (const auto& [name, tensor] : open_safetensors(path).tensors) add_array(name, tensor, out);
+}
+
+void add_npy(const File& file, ScoreInput& out) {
+  const std::string bytes = text_of(file);
+  add_array("", parse_npy(std::as_bytes(std::span(bytes)), out.path), out);
+}
+
+void add_npz(const File& file, ScoreInput& out) {
+  for (auto& [name, array] : read_npz(file)) add_array(name, std::move(array), out);
+}
+
+bool begins_with(const File& file, std::string_view magic) {
+  if (file.size() < magic.size()) return false;
+  std::string head(magic.size(), '\0');
+  file.read(0, head.size(), reinterpret_cast<std::byte*>(head.data()));
+  return head == magic;
+}
+
+// Reads and takes apart a file of any kind.
+ScoreInput read_input(const std::string& path) {
+  ScoreInput out;
+  out.path = path;
+  FilePtr file = File::open(path);
+  if (path.ends_with(".safetensors")) {
+    add_safetensors(path, out);
+  } else if (begins_with(*file, "\x93NUMPY")) {
+    add_npy(*file, out);
+  } else if (sniff(*file) == FileKind::zip) {
+    path.ends_with(".npz") ? add_npz(*file, out) : add_torch(std::move(file), out);
+  } else {
+    const std::string text = text_of(*file);
+    const size_t first = text.find_first_not_of(" \t\r\n");
+    if (first == std::string::npos) throw Error(path, "is empty");
+    const bool json = text[first] == '{' || text[first] == '[';
+    json ? add_json(text, out) : add_table(text, out);
+  }
+  return out;
+}
+
+}  // namespace
+
+std::vector<const Json*> documents(const ScoreInput& input) {
+  std::vector<const Json*> out;
+  if (!input.json) return out;
+  if (!input.json->is(Json::Kind::array)) return {&*input.json};
+  for (const Json& item : input.json->items()) out.push_back(&item);
+  return out;
+}
+
+std::optional<double> number_or_null(const Json& value, const std::string& where) {
+  if (value.is(Json::Kind::null)) return std::nullopt;
+  if (!value.is_number())
+    throw Error(place_of(value, where),
+                fmt::format("{} where a log-probability was expected", value.kind_name()));
+  return value.as_double();
+}
+
+const Json& member(const Json& object, std::string_view key, Json::Kind kind,
+                   const std::string& path) {
+  const Json* value = object.find(key);
+  if (value == nullptr) throw Error(place_of(object, path), fmt::format("has no \"{}\"", key));
+  if (!value->is(kind))
+    throw Error(place_of(*value, path),
+                fmt::format("\"{}\" is {}, which was not expected", key, value->kind_name()));
+  return *value;
+}
+
+const Json* find_list(const Json& object, std::string_view key) {
+  const Json* value = object.find(key);
+  return value != nullptr && value->is(Json::Kind::array) ? value : nullptr;
+}
+
+void tidy(Sequence& sequence) {
+  const auto& texts = sequence.texts;
+  if (std::all_of(texts.begin(), texts.end(), [](const auto& text) { return text.empty(); }))
+    sequence.texts.clear();
+  const auto& top = sequence.top;
+  if (std::all_of(top.begin(), top.end(), [](const auto& list) { return list.empty(); }))
+    sequence.top.clear();
+}
 
 namespace {
 
@@ -43,7 +307,7 @@ void finish(const std::string& path, std::string_view format, Scores& scores) {
 std::span<const LogprobFormat* const> all_logprob_formats() { return kAll; }
 
 ScoreFile read_scores(const std::string& path) {
-  const ScoreInput input = read_score_input(path);
+  const ScoreInput input = read_input(path);
   for (const LogprobFormat* format : kAll) {
     if (!format->claims(input)) continue;
     ScoreFile out = format->read(input);
@@ -52,16 +316,6 @@ ScoreFile read_scores(const std::string& path) {
     return out;
   }
   throw Error(path, "is in no format of log-probabilities that is known", formats_hint());
-}
-
-void Sequence::add(double logprob) {
-  logprobs.push_back(logprob);
-  scored.push_back(true);
-}
-
-void Sequence::add_unscored() {
-  logprobs.push_back(0);
-  scored.push_back(false);
 }
 
 }  // namespace moelora

@@ -1,11 +1,32 @@
 #pragma once
 
+#include <map>
+#include <optional>
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
-#include "lib/diff/score_input.h"
+#include "lib/diff/scores.h"
+#include "lib/io/json.h"
 
 namespace moelora {
+
+// Numbers in one or two dims, row-major: of a tensor, an array, or a list of lists in a pickle.
+// Token ids are exact in a double.
+struct ScoreArray {
+  int64_t rows = 1, columns = 0;  // one dim: rows is 1
+  std::vector<double> values;
+};
+
+// A file as its bytes say it is, before any format looks at it. One of the parts is filled.
+struct ScoreInput {
+  std::string path;
+  std::optional<Json> json;  // a JSON document; of JSON lines the array of them
+  // Of safetensors, .npz, .npy (named "") and torch files.
+  std::map<std::string, ScoreArray> arrays;
+  std::vector<std::vector<std::string>> table;  // of CSV, the heading first
+};
 
 // A way to write log-probabilities down. Each is one file formats/NAME.cpp that defines `const
 // LogprobFormat NAME_format`; the folder is the registry.
@@ -16,6 +37,27 @@ struct LogprobFormat {
   ScoreFile (*read)(const ScoreInput& input);  // REQUIRES claims(); throws Error
 };
 
+// Every file of formats/ as a symbol: vllm_format, ...
+#define MOELORA_ENTRY(name) extern const LogprobFormat name##_format;
+#include "formats.inc"
+#undef MOELORA_ENTRY
+
 std::span<const LogprobFormat* const> all_logprob_formats();
+
+// The documents of an input: the items of a JSON array, or the one document.
+std::vector<const Json*> documents(const ScoreInput& input);
+
+// A value that must be a finite number or null (then nullopt); Error at `where` otherwise.
+std::optional<double> number_or_null(const Json& value, const std::string& where);
+
+// A member that must be there and of this kind; Error names the place in the file.
+const Json& member(const Json& object, std::string_view key, Json::Kind kind,
+                   const std::string& path);
+
+// A member that may be there; null where it is not, or is not an array.
+const Json* find_list(const Json& object, std::string_view key);
+
+// Drops texts and top lists that hold nothing.
+void tidy(Sequence& sequence);
 
 }  // namespace moelora

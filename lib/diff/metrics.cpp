@@ -11,15 +11,7 @@ namespace {
 
 constexpr double kClamp = 20, kClipHigh = 2, kClipLow = 0.5;
 
-double difference(const ScorePair& pair) { return pair.b - pair.a; }
 double clamped(double d) { return std::clamp(d, -kClamp, kClamp); }
-
-template <class F>
-double mean(const std::vector<ScorePair>& pairs, F&& value) {
-  double sum = 0;
-  for (const ScorePair& pair : pairs) sum += value(pair);
-  return sum / static_cast<double>(pairs.size());
-}
 
 // The nearest-rank percentile: the smallest value that at least `share` of all do not exceed.
 double percentile(const std::vector<double>& sorted, double share) {
@@ -30,9 +22,9 @@ double percentile(const std::vector<double>& sorted, double share) {
 void measure_differences(const std::vector<ScorePair>& pairs, Metrics& out) {
   std::vector<double> sizes;
   sizes.reserve(pairs.size());
-  for (const ScorePair& pair : pairs) sizes.push_back(std::fabs(difference(pair)));
+  for (const ScorePair& pair : pairs) sizes.push_back(std::fabs(pair.d()));
   std::sort(sizes.begin(), sizes.end());
-  out.mean_abs = mean(pairs, [](const ScorePair& p) { return std::fabs(difference(p)); });
+  out.mean_abs = mean(pairs, [](const ScorePair& p) { return std::fabs(p.d()); });
   out.median_abs = percentile(sizes, 0.5);
   out.p90_abs = percentile(sizes, 0.9);
   out.p95_abs = percentile(sizes, 0.95);
@@ -41,10 +33,10 @@ void measure_differences(const std::vector<ScorePair>& pairs, Metrics& out) {
 }
 
 void measure_divergences(const std::vector<ScorePair>& pairs, Metrics& out) {
-  out.k1 = mean(pairs, [](const ScorePair& p) { return -difference(p); });
-  out.k2 = mean(pairs, [](const ScorePair& p) { return difference(p) * difference(p) / 2; });
+  out.k1 = mean(pairs, [](const ScorePair& p) { return -p.d(); });
+  out.k2 = mean(pairs, [](const ScorePair& p) { return p.d() * p.d() / 2; });
   out.k3 = mean(pairs, [](const ScorePair& p) {
-    const double d = clamped(difference(p));
+    const double d = clamped(p.d());
     return std::expm1(d) - d;
   });
 }
@@ -71,7 +63,7 @@ double chi2_of_sequences(const std::vector<ScorePair>& pairs) {
   std::map<size_t, std::pair<double, int64_t>> sums;  // of d, and how many
   for (const ScorePair& pair : pairs) {
     auto& [sum, count] = sums[pair.sequence];
-    sum += difference(pair);
+    sum += pair.d();
     ++count;
   }
   double total = 0;
@@ -81,7 +73,7 @@ double chi2_of_sequences(const std::vector<ScorePair>& pairs) {
 }
 
 void measure_ratios(const std::vector<ScorePair>& pairs, Metrics& out) {
-  const auto ratio = [](const ScorePair& p) { return std::exp(clamped(difference(p))); };
+  const auto ratio = [](const ScorePair& p) { return std::exp(clamped(p.d())); };
   out.ratio_mean = mean(pairs, ratio);
   out.ratio_min = out.ratio_max = ratio(pairs.front());
   for (const ScorePair& pair : pairs) {
@@ -97,7 +89,7 @@ void measure_ratios(const std::vector<ScorePair>& pairs, Metrics& out) {
 }
 
 using Member = double Metrics::*;
-constexpr std::array<std::pair<std::string_view, Member>, 20> kMembers = {
+constexpr std::array<std::pair<std::string_view, Member>, 22> kMembers = {
     {{"mean_abs", &Metrics::mean_abs},
      {"median_abs", &Metrics::median_abs},
      {"p90_abs", &Metrics::p90_abs},
@@ -117,10 +109,11 @@ constexpr std::array<std::pair<std::string_view, Member>, 20> kMembers = {
      {"ratio_max", &Metrics::ratio_max},
      {"ess", &Metrics::ess},
      {"chi2_token", &Metrics::chi2_token},
-     {"chi2_sequence", &Metrics::chi2_sequence}}};
+     {"chi2_sequence", &Metrics::chi2_sequence},
+     {"clip_high", &Metrics::clip_high},
+     {"clip_low", &Metrics::clip_low}}};
 
-constexpr std::string_view kPearson = "pearson", kClipHighName = "clip_high",
-                           kClipLowName = "clip_low";
+constexpr std::string_view kPearson = "pearson";  // an optional one, behind prob_max_abs
 
 std::map<int64_t, double> by_token(const std::vector<TopToken>& top) {
   std::map<int64_t, double> out;
@@ -128,8 +121,8 @@ std::map<int64_t, double> by_token(const std::vector<TopToken>& top) {
   return out;
 }
 
-// KL of two distributions over the same tokens, each renormalised to them.
-double renormalised_kl(const std::vector<std::pair<double, double>>& both) {
+// KL of two distributions over the same tokens, each renormalized to them.
+double renormalized_kl(const std::vector<std::pair<double, double>>& both) {
   double sum_p = 0, sum_q = 0, kl = 0;
   for (const auto& [p, q] : both) {
     sum_p += std::exp(p);
@@ -152,8 +145,8 @@ void add_top(const std::vector<TopToken>& a, const std::vector<TopToken>& b, Top
   ++sums.n;
   sums.agreement += a.front().token == b.front().token ? 1 : 0;
   sums.overlap += static_cast<double>(ab.size()) / static_cast<double>(a.size());
-  sums.kl_ab += renormalised_kl(ab);
-  sums.kl_ba += renormalised_kl(ba);
+  sums.kl_ab += renormalized_kl(ab);
+  sums.kl_ba += renormalized_kl(ba);
 }
 
 }  // namespace
@@ -164,15 +157,14 @@ std::vector<std::pair<std::string, double>> Metrics::named() const {
     out.emplace_back(name, this->*member);
     if (name == "prob_max_abs" && pearson) out.emplace_back(kPearson, *pearson);
   }
-  out.emplace_back(kClipHighName, clip_high);
-  out.emplace_back(kClipLowName, clip_low);
   return out;
 }
 
-bool Metrics::is_name(std::string_view name) {
-  return name == kPearson || name == kClipHighName || name == kClipLowName ||
-         std::any_of(kMembers.begin(), kMembers.end(),
-                     [&](const auto& entry) { return entry.first == name; });
+std::vector<std::string_view> Metrics::names() {
+  std::vector<std::string_view> out;
+  for (const auto& member : kMembers) out.push_back(member.first);
+  out.push_back(kPearson);
+  return out;
 }
 
 Metrics measure(const std::vector<ScorePair>& pairs) {
@@ -203,7 +195,7 @@ std::optional<TopMetrics> measure_top(const Scores& a, const Scores& b,
 std::vector<ScorePair> worst_pairs(const std::vector<ScorePair>& pairs, size_t k) {
   std::vector<ScorePair> out = pairs;
   std::stable_sort(out.begin(), out.end(), [](const ScorePair& x, const ScorePair& y) {
-    return std::fabs(difference(x)) > std::fabs(difference(y));
+    return std::fabs(x.d()) > std::fabs(y.d());
   });
   out.resize(std::min(k, out.size()));
   return out;

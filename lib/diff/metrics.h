@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lib/diff/alignment.h"
@@ -33,7 +34,7 @@ struct Metrics {
 
   // By the names above, in that order; absent ones are left out.
   std::vector<std::pair<std::string, double>> named() const;
-  static bool is_name(std::string_view name);
+  static std::vector<std::string_view> names();  // all of them
 };
 
 // REQUIRES: at least one pair.
@@ -41,7 +42,7 @@ Metrics measure(const std::vector<ScorePair>& pairs);
 
 // Of the top log-probabilities, over positions where both sides have them: `agreement` is the share
 // of equal best tokens, `overlap` the mean share of A's tokens that B has too, kl_ab and kl_ba the
-// mean KL divergences of the two renormalised to the tokens that both have.
+// mean KL divergences of the two renormalized to the tokens that both have.
 struct TopMetrics {
   int64_t n = 0;
   double agreement = 0, overlap = 0, kl_ab = 0, kl_ba = 0;

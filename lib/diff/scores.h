@@ -24,11 +24,15 @@ struct Sequence {
   std::optional<size_t> prompt;            // how many tokens are the prompt, where the file says so
 
   size_t size() const { return logprobs.size(); }
-  void add(double logprob);  // a scored position
-  void add_unscored();       // a position without a value
+
+  // One position more; nullopt where it has no value.
+  void add(std::optional<double> logprob) {
+    logprobs.push_back(logprob.value_or(0));
+    scored.push_back(logprob.has_value());
+  }
 };
 
-// What one system said.
+// The scores of one system.
 struct Scores {
   std::string path, format;  // format: the id of a LogprobFormat
   std::string side;          // in a file of two sides: "training_logprobs", ...; else ""
@@ -36,7 +40,7 @@ struct Scores {
   std::vector<std::string> notes;  // what was assumed, for people
 };
 
-// A file holds what one system said, or two of them about the same tokens (a trainer's dump).
+// A file holds the scores of one system, or those of two for the same tokens (a trainer's dump).
 struct ScoreFile {
   Scores first;
   std::optional<Scores> second;

@@ -132,7 +132,7 @@ TEST_CASE("a missing or mistyped field is named with its line, what it is and wh
     CHECK(fault("{\"r\": true, \"lora_alpha\": 8}") ==
           "c.json:1:7: \"r\" is a boolean, expected an integer");
   }
-  SUBCASE("r that is no rank") {
+  SUBCASE("r that is not a rank") {
     CHECK(fault("{\"r\": 0, \"lora_alpha\": 8}") ==
           "c.json:1:7: \"r\" is 0, expected a positive integer");
     CHECK(fault("{\"r\": -4, \"lora_alpha\": 8}") ==
@@ -146,15 +146,15 @@ TEST_CASE("a missing or mistyped field is named with its line, what it is and wh
     CHECK(fault(R"({"peft_type": "LOHA", "r": 4, "lora_alpha": 8})") ==
           "c.json:1:15: \"peft_type\" is \"LOHA\", expected \"LORA\"");
   }
-  SUBCASE("a flag that is no boolean") {
+  SUBCASE("a flag that is not a boolean") {
     CHECK(fault_with(R"(, "use_rslora": 1)") ==
           "c.json:1:41: \"use_rslora\" is an integer, expected true or false");
   }
-  SUBCASE("a name that is no string") {
+  SUBCASE("a name that is not a string") {
     CHECK(fault_with(R"(, "peft_version": 0.21)") ==
           "c.json:1:43: \"peft_version\" is a number, expected a string");
   }
-  SUBCASE("targets that are no list of strings") {
+  SUBCASE("targets that are not a list of strings") {
     CHECK(fault_with(R"(, "target_parameters": "a")") ==
           "c.json:1:48: \"target_parameters\" is a string, expected an array of strings");
     CHECK(fault_with(R"(, "target_modules": ["a", 3])") ==
@@ -182,7 +182,7 @@ TEST_CASE("a missing or mistyped field is named with its line, what it is and wh
   }
 }
 
-TEST_CASE("a pattern key that is no regular expression is named with its place in the file") {
+TEST_CASE("a pattern key that is not a regular expression is named with its place in the file") {
   const AdapterConfig c = with(R"(, "rank_pattern": {"k_proj": 2, "q_proj(": 4})");
   CHECK(c.scaling("model.layers.0.self_attn.k_proj").rank == 2);  // never gets to the bad one
   CHECK(error_text([&] { c.scaling("model.layers.0.self_attn.o_proj"); }) ==

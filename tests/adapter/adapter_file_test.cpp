@@ -53,7 +53,7 @@ TEST_CASE("a bare parameter has the scale of its own path") {
   CHECK(pair.scaling == Scaling{2, 8, false});
 }
 
-TEST_CASE("what is no low-rank pair is an extra of its kind") {
+TEST_CASE("what is not a low-rank pair is an extra of its kind") {
   MadeAdapter made = with(R"(, "modules_to_save": ["lm_head"])");
   made.pair("model.layers.0.self_attn.q_proj", {2, 64}, {64, 2})
       .add("base_model.model.model.embed_tokens.lora_embedding_A", {2, 160})

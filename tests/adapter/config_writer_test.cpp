@@ -307,7 +307,7 @@ TEST_CASE("a marker of the input's layout does not outlive it") {
   CHECK(out.find("moelora")->find("layout")->as_string() == "stacked");
 }
 
-TEST_CASE("3-D layouts list the leaves that SGLang normalises") {
+TEST_CASE("3-D layouts list the leaves that SGLang normalizes") {
   MadeAdapter made;
   add_experts(made, "mixtral");
   CHECK(strings(made.convert("stacked", "mixtral").config, "target_modules") ==

@@ -1,4 +1,4 @@
-// What a layout cannot say is refused with where, what and how to mend it; what looks like it but
+// What a layout cannot say is refused with where, what and how to fix it; what looks like it but
 // can be said exactly is not.
 
 #include <doctest/doctest.h>
@@ -116,7 +116,7 @@ TEST_CASE("experts that differ fit layouts that hold them apart") {
     CHECK(refused_hint(scaled, "peft-params", "qwen3_moe") == "use --to peft-linear");
     CHECK(refused(scaled, "linear-fused", "qwen3_moe").empty());
   }
-  SUBCASE("an absent expert's scale is no difference") {
+  SUBCASE("an absent expert's scale makes no difference") {
     MadeAdapter scaled = with(R"(, "alpha_pattern": {"down_proj": 1})");
     scaled.pair(kLayer + "2.down_proj", {2, 24}, {64, 2})
         .pair(kLayer + "3.down_proj", {2, 24}, {64, 2});

@@ -111,7 +111,8 @@ std::string gate_up_down(const std::string& word) {
 
 std::map<std::string, Matrix> decode_deltas(const std::string& folder,
                                             const DecodeOptions& options) {
-  Decoder d{options, read_adapter_config(folder + "/adapter_config.json"), {}, {}};
+  const std::string config = folder + "/adapter_config.json";
+  Decoder d{options, parse_adapter_config(read_json_file(config), config), {}, {}};
   const Weights weights = open_weights(folder, {"adapter_model"});
   for (const auto& entry : weights.tensors)
     d.tensors[entry.first] = {entry.second.shape(), read_double(entry.second)};

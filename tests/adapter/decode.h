@@ -22,7 +22,7 @@ struct DecodeOptions {
   std::string layout;                          // "peft-linear", ...
   bool interleaved = false;                    // rows of gate_up in PEFT's parameters (gpt-oss)
   bool expert_major = false, swapped = false;  // of peft-params
-  bool base_layer_is_down = false;             // PEFT on parametrised experts
+  bool base_layer_is_down = false;             // PEFT on parametrized experts
   // lora_alpha / r of the config for all, as servers have it: no patterns, no rsLoRA.
   bool server_scale = false;
   std::string lone = "gate_up_proj";  // what an unnested pair without a sibling is

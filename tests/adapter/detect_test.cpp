@@ -39,7 +39,7 @@ const Shapes kSharedIn = {{1, 2, 4}, {8, 6, 2}}, kSharedOut = {{8, 2, 6}, {1, 4,
 
 }  // namespace
 
-TEST_CASE("names and shapes tell the layout") {
+TEST_CASE("names and shapes decide the layout") {
   CHECK(detected(pairs({{"0.gate_proj", kIn2}, {"0.up_proj", kIn2}, {"0.down_proj", kOut2}})) ==
         "peft-linear");
   CHECK(detected(pairs({{"0.w1", kIn2}, {"0.w3", kIn2}, {"0.w2", kOut2}})) == "peft-linear");
@@ -59,7 +59,7 @@ TEST_CASE("names and shapes tell the layout") {
         "peft-params");
 }
 
-TEST_CASE("down alone is told by its name and dims") {
+TEST_CASE("down alone is recognized by its name and dims") {
   CHECK(detected(pairs({{"0.down_proj", kOut2}})) == "peft-linear");
   CHECK(detected(pairs({{"down_projs.0", kOut2}})) == "linear-fused");
   CHECK(detected(pairs({{"down_proj", kOut3}})) == "stacked");
@@ -83,7 +83,7 @@ TEST_CASE("an empty w3, as non-gated models leave it, decides nothing") {
   CHECK(hint(pairs({{"w3", none}})) == "name the layout with --from");
 }
 
-TEST_CASE("attention, routers and shared experts are no routed experts") {
+TEST_CASE("attention, routers and shared experts are not routed experts") {
   MadeAdapter made;
   made.pair("model.layers.0.self_attn.q_proj", {2, 4}, {4, 2})
       .pair("model.layers.0.mlp.gate", {2, 4}, {8, 2})

@@ -155,7 +155,7 @@ TEST_CASE("gate and up of different scales cannot be one pair") {
         "layer 0, expert 0: gate has the scale 4 and up 2: one gate_up pair has one scale");
   CHECK(error_hint([&] { fused(made, GateUpOrder::halves); }) ==
         "convert to a layout with separate gate and up (peft-linear, stacked)");
-  SUBCASE("the same scale from another rank and alpha is no difference") {
+  SUBCASE("the same scale from another rank and alpha makes no difference") {
     MadeAdapter ranks(
         R"({"r": 1, "lora_alpha": 4, "rank_pattern": {"up_proj": 2}, "alpha_pattern": {"up_proj": 8}})");
     ranks.pair(kExperts + "gate_proj", {2, 1, 3}, {2, 2, 1})

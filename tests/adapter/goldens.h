@@ -10,7 +10,7 @@
 
 namespace moelora::test {
 
-// An adapter that a real peer saved (tests/data), and whose answer tells what it means.
+// An adapter that a real peer saved (tests/data), and whose answer says what it means.
 struct Golden {
   std::string family, adapter, answer;  // answer: the folder whose .expect it shares
   ReadOptions read;

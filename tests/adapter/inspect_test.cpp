@@ -117,7 +117,7 @@ TEST_CASE("an adapter that cannot be interpreted is described with the reason") 
     CHECK(after(written.text(), "hint: ") ==
           "hint: save the adapter in one layout, or split the file");
   }
-  SUBCASE("roles that shapes do not tell") {
+  SUBCASE("roles that shapes do not decide") {
     MadeAdapter made(R"({"r": 2, "lora_alpha": 4, "target_parameters": ["experts.down_proj"]})");
     made.pair(kLayers + "0.mlp.experts", {6, 4}, {8, 6});
     const Written written(made);
@@ -171,7 +171,7 @@ TEST_CASE("what is absent or malformed is an error") {
   CHECK(!error_text([&] { inspect(folder.path("a")); }).empty());
 }
 
-TEST_CASE("a weights file that is no adapter's is its tensors") {
+TEST_CASE("a weights file that is not an adapter's is shown as its tensors") {
   const TempFolder folder;
   mixed().write(folder.path("a"));
   std::filesystem::remove(folder.path("a/adapter_config.json"));

@@ -80,7 +80,7 @@ const Table kNemotron = {"peft-params", "nemotron_h", {
     {"model.layers.3.mixer.experts.lora_A.weight", {8, 24}, 3, kAll, kDown, Side::A, {2, 24}},
     {"model.layers.3.mixer.experts.lora_B.weight", {64, 8}, 3, kAll, kDown, Side::B, {64, 2}}}};
 
-// SGLang lora/lora.py after its own normalisation; SkyRL.
+// SGLang lora/lora.py after its own normalization; SkyRL.
 const Table kStacked = {"stacked", "qwen3_moe", {
     {"model.layers.1.mlp.experts.gate_proj.lora_A.weight", {8, 2, 64}, 1, kAll, kGate, Side::A, {2, 64}},
     {"model.layers.1.mlp.experts.gate_proj.lora_B.weight", {8, 24, 2}, 1, kAll, kGate, Side::B, {24, 2}},
@@ -117,7 +117,7 @@ const Table kLinearFused = {"linear-fused", "qwen3_moe", {
     {"model.layers.2.mlp.experts.3.gate_up_proj.lora_A.weight", {2, 64}, 2, 3, kGateUp, Side::A, {2, 64}},
     {"model.layers.2.mlp.experts.3.gate_up_proj.lora_B.weight", {48, 2}, 2, 3, kGateUp, Side::B, {48, 2}}}};
 
-// L13: Unsloth's linearised gpt-oss experts of its bnb-4bit models (unsloth PR 6936, #3405).
+// L13: Unsloth's linearized gpt-oss experts of its bnb-4bit models (unsloth PR 6936, #3405).
 const Table kPlural = {"linear-fused", "gpt_oss", {
     {"model.layers.0.mlp.experts.gate_up_projs.0.lora_A.weight", {2, 64}, 0, 0, kGateUp, Side::A, {2, 64}},
     {"model.layers.0.mlp.experts.gate_up_projs.0.lora_B.weight", {96, 2}, 0, 0, kGateUp, Side::B, {96, 2}},

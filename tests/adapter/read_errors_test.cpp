@@ -1,4 +1,4 @@
-// A file that cannot be read for what it is is refused with where, what and how to mend it. Names
+// A file that cannot be read for what it is is refused with where, what and how to fix it. Names
 // and layouts: detect_test.cpp; the pairs of PEFT's parameters: stacked_pairs_test.cpp.
 
 #include <doctest/doctest.h>

@@ -80,7 +80,7 @@ TEST_CASE("doubling a rank is always exact without rsLoRA") {
     }
 }
 
-TEST_CASE("where no alpha gives the same double, that is said") {
+TEST_CASE("where no alpha gives the same double, that is reported") {
   for (const bool rslora : {false, true}) {
     CAPTURE(rslora);
     const Tally tally = rescale_all(rslora);

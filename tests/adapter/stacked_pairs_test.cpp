@@ -108,7 +108,7 @@ TEST_CASE("how deep a name is nested is the number of base_layer") {
     CHECK_MESSAGE(!nesting(rest), rest);
 }
 
-TEST_CASE("with a base model the dims tell each pair's parameter and the side of lora_A") {
+TEST_CASE("with a base model the dims decide each pair's parameter and the side of lora_A") {
   const std::string inner = kQwen + ".base_layer";
   SUBCASE("PEFT 0.19.1 and newer") {
     const MadeAdapter made = qwen({64, 48}, {24, 64});
@@ -120,7 +120,7 @@ TEST_CASE("with a base model the dims tell each pair's parameter and the side of
     CHECK(reading(made, "qwen3_moe", 1) ==
           Reading{true, swapped_a(made, inner, 8), swapped_a(made, kQwen, 8)});
   }
-  SUBCASE("parametrised experts: down is the inner one") {
+  SUBCASE("parametrized experts: down is the inner one") {
     const MadeAdapter made = qwen({24, 64}, {64, 48});
     CHECK(reading(made, "qwen3_moe", 1) ==
           Reading{false, natural_a(made, kQwen), natural_a(made, inner)});
@@ -150,7 +150,7 @@ TEST_CASE("with a base model the dims tell each pair's parameter and the side of
   }
 }
 
-TEST_CASE("without a base model two pairs of a layer tell each other") {
+TEST_CASE("without a base model two pairs of a layer identify each other") {
   const std::string inner = kQwen + ".base_layer";
   const MadeAdapter plain = qwen({64, 48}, {24, 64}), old = qwen({48, 64}, {64, 24}),
                     alphabetical = qwen({24, 64}, {64, 48});
@@ -208,7 +208,7 @@ TEST_CASE("where both sides look the same, the side of lora_A is asked for") {
                                " [16, 24] and lora_B [64, 16]: without the base model, lora_A may "
                                "lie on the input or on the output");
   CHECK(hint(made, "").starts_with("name the base model with --base, or " + flags));
-  SUBCASE("with a base model that does not tell") {
+  SUBCASE("with a base model that does not decide") {
     const MadeAdapter up =
         Stacks{4}.pair(kNemotron + ".base_layer", 24, 64).pair(kNemotron, 64, 24).made;
     CHECK(fault(up, "nemotron_h") ==
@@ -232,7 +232,7 @@ TEST_CASE("where both sides look the same, the side of lora_A is asked for") {
     CHECK(reading(marked, "", 1).swapped);
     CHECK(!reading(marked, "", 1, kNatural).swapped);
   }
-  SUBCASE("the PEFT version is told, since it is a hint") {
+  SUBCASE("the PEFT version is reported, since it is a hint") {
     const MadeAdapter versioned =
         Stacks{8,
                config(R"(, "target_parameters": ["experts.down_proj"], "peft_version": "0.18.1")")}
@@ -242,7 +242,7 @@ TEST_CASE("where both sides look the same, the side of lora_A is asked for") {
   }
 }
 
-TEST_CASE("dims that contradict a flag or the base model are told with the base's own") {
+TEST_CASE("dims that contradict a flag or the base model are reported with the base's own") {
   const MadeAdapter made = qwen({64, 48}, {24, 64});
   CHECK(fault(made, "qwen3_moe", kSwapped) ==
         a_name(kQwen + ".base_layer") +
@@ -256,7 +256,7 @@ TEST_CASE("dims that contradict a flag or the base model are told with the base'
     const MadeAdapter marked = qwen({64, 48}, {24, 64}, R"(, "moelora": {"roles": "swapped"})");
     CHECK(!reading(marked, "qwen3_moe", 1).swapped);
   }
-  SUBCASE("one layer this way, one the other is no file") {
+  SUBCASE("one layer this way, one the other is not a file") {
     Stacks stacks{8};
     stacks.pair(kQwen, 64, 48).pair("model.layers.2.mlp.experts", 48, 64);
     CHECK(!fault(stacks.made, "qwen3_moe").empty());
@@ -271,14 +271,14 @@ TEST_CASE("without a gate the pairs are up and down, which have each other's sha
           Reading{false, natural_a(made, inner), natural_a(made, kNemotron)});
   }
   const MadeAdapter other = Stacks{4}.pair(inner, 24, 64).pair(kNemotron, 64, 24).made;
-  SUBCASE("the other way round may be old PEFT or parametrised experts, and is asked for") {
+  SUBCASE("the other way round may be old PEFT or parametrized experts, and is asked for") {
     CHECK(fault(other, "nemotron_h").find("the shapes are the same") != std::string::npos);
   }
   SUBCASE("old PEFT, said with a flag") {
     CHECK(reading(other, "nemotron_h", 1, kSwapped) ==
           Reading{true, swapped_a(other, inner, 4), swapped_a(other, kNemotron, 4)});
   }
-  SUBCASE("parametrised experts, said with a flag") {
+  SUBCASE("parametrized experts, said with a flag") {
     CHECK(reading(other, "nemotron_h", 1, kNatural) ==
           Reading{false, natural_a(other, kNemotron), natural_a(other, inner)});
   }

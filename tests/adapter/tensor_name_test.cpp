@@ -8,12 +8,13 @@ using namespace moelora;
 
 namespace {
 
-const NamePattern kNumbered("{expert}.{proj}", {{Projection::gate, "gate_proj"},
-                                                {Projection::down, "down_proj"},
-                                                {Projection::gate, "w1"},
-                                                {Projection::down, "w2"}});
-const NamePattern kStacked("{proj}", {{Projection::gate, "w1"}, {Projection::down, "w2"}});
-const NamePattern kPlural("{proj}.{expert}", {{Projection::gate_up, "gate_up_projs"}});
+constexpr NamePattern::Word kGateDown[] = {{Projection::gate, "gate_proj"},
+                                           {Projection::down, "down_proj"},
+                                           {Projection::gate, "w1"},
+                                           {Projection::down, "w2"}};
+constexpr NamePattern::Word kShort[] = {{Projection::gate, "w1"}, {Projection::down, "w2"}};
+constexpr NamePattern kNumbered("{expert}.{proj}", kGateDown), kStacked("{proj}", kShort),
+    kPlural("{proj}.{expert}", kPluralWords);
 
 void check_name(const std::string& name, const std::string& module, TensorPart part) {
   CAPTURE(name);
@@ -46,7 +47,7 @@ TEST_CASE("a tensor name is a module and a part") {
              "model.layers.0.mlp.experts.base_layer", TensorPart::lora_a);
 }
 
-TEST_CASE("what is no part of LoRA keeps its whole name") {
+TEST_CASE("what is not part of LoRA keeps its whole name") {
   check_name("base_model.model.lm_head.weight", "lm_head.weight", TensorPart::other);
   check_name("base_model.model.score.bias", "score.bias", TensorPart::other);
   check_name("x.lora_A.a.b.weight", "x.lora_A.a.b.weight", TensorPart::other);
@@ -93,7 +94,7 @@ TEST_CASE("an expert's module path is a stem, a layer and a rest") {
   }
 }
 
-TEST_CASE("what is not under a layer's routed experts is no expert path") {
+TEST_CASE("what is not under a layer's routed experts is not an expert path") {
   for (const char* module :
        {"model.layers.3.mlp.shared_experts.gate_proj", "model.layers.3.mlp.shared_expert.gate_proj",
         "model.layers.3.mlp.gate", "model.layers.x.mlp.experts.0.w1",
@@ -109,7 +110,6 @@ TEST_CASE("a pattern reads what it prints, in every spelling") {
       const auto at = kNumbered.match(kNumbered.format(expert, word));
       REQUIRE(at);
       CHECK(at->expert == expert);
-      CHECK(at->word == word);
       CHECK(at->projection == (std::string(word).ends_with("1") || word[0] == 'g'
                                    ? Projection::gate
                                    : Projection::down));
@@ -121,11 +121,10 @@ TEST_CASE("a pattern reads what it prints, in every spelling") {
   CHECK(kPlural.match("gate_up_projs.3")->expert == 3);
 }
 
-TEST_CASE("a pattern prints the first spelling of a projection, and lists all") {
+TEST_CASE("a pattern prints the first spelling of a projection") {
   CHECK(kNumbered.word(Projection::gate) == "gate_proj");
   CHECK(kStacked.word(Projection::gate) == "w1");
   CHECK(kStacked.word(Projection::up).empty());
-  CHECK(kNumbered.text() == "{expert}.{gate_proj|down_proj|w1|w2}");
 }
 
 TEST_CASE("a pattern matches a whole rest and nothing like it") {

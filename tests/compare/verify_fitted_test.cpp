@@ -22,7 +22,7 @@ std::optional<Conversion> fitted(const Golden& golden, const std::string& engine
   convert.load.base = golden.base();
   convert.load.read = golden.read;
   try {
-    return plan_fitted(read_input(golden.folder(), convert), options, convert).conversion;
+    return plan_fitted(load_adapter(golden.folder(), convert.load), options, convert).conversion;
   } catch (const Error&) {
     return std::nullopt;  // what that server cannot serve
   }

@@ -3,7 +3,7 @@
 #include <string>
 
 #include "lib/base/error.h"
-#include "lib/diff/weight_report.h"
+#include "lib/diff/weight_comparison.h"
 
 using namespace moelora;
 

@@ -41,7 +41,7 @@ def diffed(*arguments):
 
 
 def answer_with_response():
-    """What SGLang says of a prompt of two tokens and a response of one, against itself."""
+    """What SGLang answers for a prompt of two tokens and a response of one, against itself."""
     meta = {"input_token_logprobs": [[None, 3, None], [-0.5, 4, None]], "output_token_logprobs": [[-1.5, 5, None]]}
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "answer.json"

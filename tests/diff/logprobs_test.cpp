@@ -11,7 +11,7 @@
 #include <functional>
 
 #include "lib/base/error.h"
-#include "lib/diff/comparison_report.h"
+#include "lib/diff/comparison.h"
 #include "lib/diff/logprob_format.h"
 #include "tests/io/temp_folder.h"
 
@@ -57,7 +57,7 @@ Scores scores(std::vector<double> values, std::vector<int64_t> tokens = {}) {
   Scores out;
   out.path = "made";
   Sequence& sequence = out.sequences.emplace_back();
-  sequence.add_unscored();
+  sequence.add(std::nullopt);
   for (const double value : values) sequence.add(value);
   sequence.tokens = std::move(tokens);
   return out;
@@ -112,7 +112,7 @@ TEST_CASE("the adapter's effect is measured against the base model, where noise 
   CHECK(unadapted.verdict == Verdict::different);  // what serves the base is not the adapter
 }
 
-TEST_CASE("thresholds, presets, floors and candidates decide; without any nothing is judged") {
+TEST_CASE("thresholds, presets, floors and candidates decide; without any there is no verdict") {
   const std::string a = golden("trainer.safetensors"), b = golden("server.safetensors");
   CHECK(compare_logprobs(a, b, {}).verdict == Verdict::not_judged);
   const auto verdict = [&](const CompareLogprobsOptions& options) {
@@ -149,12 +149,12 @@ TEST_CASE("what cannot be compared is an error that names the place") {
   }
   SUBCASE("nothing scored by both") {
     Scores none = scores({});
-    none.sequences[0].add_unscored();
+    none.sequences[0].add(std::nullopt);
     CHECK(has(error_of([&] { align(scores({-1}), none); }), "nothing to compare"));
   }
   SUBCASE("one side alone") {
     CHECK(has(error_of([] { compare_logprobs(golden("server.safetensors"), "", {}); }),
-              "nothing to compare it with"));
+              "nothing to compare them with"));
   }
   SUBCASE("a control: the same is comparable") {
     CHECK(error_of([] {
@@ -313,7 +313,7 @@ TEST_CASE("formats without goldens are read as their makers write them") {
   }
 }
 
-TEST_CASE("a file that is wrong gets its words, with the place in it") {
+TEST_CASE("a file that is wrong is reported, with the place in it") {
   const std::vector<std::pair<std::string, std::string>> cases = {
       {R"({"meta_info": {"input_token_logprobs": [[null, "x"]]}})",
        "is not [log-probability, token id, text]"},
@@ -344,7 +344,7 @@ TEST_CASE("a file that is wrong gets its words, with the place in it") {
   }
 }
 
-TEST_CASE("the page is one document that loads nothing and escapes what it is told") {
+TEST_CASE("the page is one document that loads nothing and escapes what it is given") {
   const Written a("a.csv", "token,logprob\n<b>&,-1\nx,-2\n");
   const Comparison c = compare_logprobs(a.path, a.path, {});
   const std::string page = comparison_report(c, "html");

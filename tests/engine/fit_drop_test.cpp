@@ -124,7 +124,7 @@ TEST_CASE("what a saved module changed is measured against the base, where its w
   PlanOptions convert;
   const std::string family = std::string(MOELORA_TEST_DATA) + "/gpt_oss";
   convert.load.base = family + "/base";
-  LoadedAdapter input = read_input(family + "/lm_head_saved", convert);
+  LoadedAdapter input = load_adapter(family + "/lm_head_saved", convert.load);
   const FitOptions options = fit_for("vllm", {}, {"saved-modules"});
   CHECK(fit_adapter(input, options).changes.left_out.front().norm == 0.0);  // saved, never trained
   Tensor& saved = input.adapter.extras.at("lm_head.weight").tensor;

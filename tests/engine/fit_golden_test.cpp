@@ -36,7 +36,7 @@ Conversion fitted(const Golden& g, const FitOptions& options) {
   PlanOptions convert;
   convert.load.base = g.base();
   convert.load.read = g.read;
-  FittedConversion out = plan_fitted(read_input(g.folder(), convert), options, convert);
+  FittedConversion out = plan_fitted(load_adapter(g.folder(), convert.load), options, convert);
   CHECK(verify_fit(out.meant, out.conversion.adapter, 2) > 0);
   check_served(out.conversion, "out", options, 0);
   return std::move(out.conversion);

@@ -55,7 +55,7 @@ LoadedAdapter make(const Made& made, const std::string& folder) {
   write_adapter(fresh, folder, write);
   PlanOptions convert;
   convert.load.base = init.base;
-  return read_input(folder, convert);
+  return load_adapter(folder, convert.load);
 }
 
 void put(std::map<std::string, Matrix>& out, const std::string& name, const Tensor& a,

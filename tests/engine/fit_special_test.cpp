@@ -80,7 +80,7 @@ TEST_CASE("a tokenizer's added_tokens.json beyond the vocabulary does not go to 
     PlanOptions convert;
     convert.load.base = std::string(MOELORA_TEST_DATA) + "/catalogue/qwen3_moe";
     const FittedConversion out =
-        plan_fitted(read_input(temp.path + "/in", convert), fit_for(engine), convert);
+        plan_fitted(load_adapter(temp.path + "/in", convert.load), fit_for(engine), convert);
     WriteFolderOptions write;
     write.output = {true, false};
     write_conversion(out.conversion, temp.path + "/out", write);

@@ -1,8 +1,8 @@
 // One 2-D pair per expert, gate and up in one matrix. Rows are [gate; up], but for the plural names
-// that Unsloth gives the linearised gpt-oss experts of its 4-bit models: those keep gpt-oss'
+// that Unsloth gives the linearized gpt-oss experts of its 4-bit models: those keep gpt-oss'
 // interleaving.
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "lib/adapter/expert_factors.h"
 #include "lib/adapter/layout.h"
@@ -11,35 +11,20 @@
 namespace moelora {
 namespace {
 
-const NamePattern& names() {
-  static const NamePattern kNames(
-      "{expert}.{proj}", {{Projection::gate_up, "gate_up_proj"}, {Projection::down, "down_proj"}});
-  return kNames;
-}
-
-const NamePattern& plural_names() {
-  static const NamePattern kNames("{proj}.{expert}", {{Projection::gate_up, "gate_up_projs"},
-                                                      {Projection::down, "down_projs"}});
-  return kNames;
-}
-
-std::optional<NamePattern::At> match(const ExpertTensor& t) {
-  const auto at = names().match(t.path.rest);
-  return at ? at : plural_names().match(t.path.rest);
-}
+constexpr NamePattern kNames("{expert}.{proj}", kJoinedWords);
+constexpr NamePattern kPluralNames("{proj}.{expert}", kPluralWords);
 
 Claim claim(const ExpertTensor& t) {
   if (t.tensor.rank() != 2) return Claim::no;
-  if (plural_names().match(t.path.rest)) return Claim::sure;
-  const auto at = names().match(t.path.rest);
+  if (kPluralNames.match(t.path.rest)) return Claim::sure;
+  const auto at = kNames.match(t.path.rest);
   if (!at) return Claim::no;
   return at->projection == Projection::gate_up ? Claim::sure : Claim::possible;
 }
 
+bool is_plural(const ExpertTensor& t) { return kPluralNames.match(t.path.rest).has_value(); }
+
 void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Adapter& adapter) {
-  const auto is_plural = [](const ExpertTensor& t) {
-    return plural_names().match(t.path.rest).has_value();
-  };
   const bool plural = is_plural(tensors.front());
   for (const ExpertTensor& t : tensors)
     if (is_plural(t) != plural)
@@ -49,13 +34,13 @@ void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Ada
                       "are in another order",
                       tensors.front().name),
           "split the file");
-  read_numbered(match, tensors, context, adapter);
+  read_numbered(plural ? kPluralNames : kNames, tensors, context, adapter);
   adapter.gate_up_order = plural ? GateUpOrder::interleaved : GateUpOrder::halves;
 }
 
 WrittenExperts write(const WriteContext& context) {
   return write_numbered(context, [](int64_t expert, Projection projection) {
-    return names().format(expert, projection_name(projection));
+    return kNames.format(expert, projection_name(projection));
   });
 }
 

@@ -1,35 +1,24 @@
 // One 2-D pair per expert and projection, as PEFT saves LoRA on numbered expert Linears.
 
 #include "lib/adapter/expert_factors.h"
-#include "lib/adapter/layout.h"
 
 namespace moelora {
 namespace {
 
-const NamePattern& names() {
-  static const NamePattern kNames("{expert}.{proj}", {{Projection::gate, "gate_proj"},
-                                                      {Projection::up, "up_proj"},
-                                                      {Projection::down, "down_proj"},
-                                                      {Projection::gate, "w1"},
-                                                      {Projection::up, "w3"},
-                                                      {Projection::down, "w2"}});
-  return kNames;
-}
-
-std::optional<NamePattern::At> match(const ExpertTensor& t) { return names().match(t.path.rest); }
+constexpr NamePattern kNames("{expert}.{proj}", kApartWords);
 
 Claim claim(const ExpertTensor& t) {
-  return match(t) && t.tensor.rank() == 2 ? Claim::sure : Claim::no;
+  return kNames.match(t.path.rest) && t.tensor.rank() == 2 ? Claim::sure : Claim::no;
 }
 
 void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Adapter& adapter) {
-  read_numbered(match, tensors, context, adapter);
+  read_numbered(kNames, tensors, context, adapter);
 }
 
 std::string_view word(const WriteContext& context, Projection projection) {
   const bool numbered = context.spec != nullptr && context.spec->hub.numbered;
   if (context.options.canonical_names || (!numbered && !context.options.short_names))
-    return names().word(projection);
+    return kNames.word(projection);
   if (!numbered)
     return projection == Projection::gate ? "w1" : projection == Projection::up ? "w3" : "w2";
   const ExpertStorage& hub = context.spec->hub;
@@ -40,7 +29,7 @@ std::string_view word(const WriteContext& context, Projection projection) {
 
 WrittenExperts write(const WriteContext& context) {
   return write_numbered(context, [&](int64_t expert, Projection projection) {
-    return names().format(expert, word(context, context.options.named(projection, context.spec)));
+    return kNames.format(expert, word(context, context.options.named(projection, context.spec)));
   });
 }
 

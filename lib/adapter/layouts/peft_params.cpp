@@ -2,7 +2,7 @@
 // k; B column k*E + e (PEFT) or e*r + k (Unsloth before 2026-09-17). The outermost parameter of a
 // module is "experts", the one wrapped before it "experts.base_layer".
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "lib/adapter/expert_collector.h"
 #include "lib/adapter/expert_factors.h"
@@ -56,14 +56,6 @@ Tensor join_b(const Tensor& b, BOrder order) {
   return columns.reshape({b.dim(1), b.dim(0) * b.dim(2)});
 }
 
-std::vector<Tensor> experts_of(const Tensor& stacked, bool transposed) {
-  std::vector<Tensor> out;
-  out.reserve(static_cast<size_t>(stacked.dim(0)));
-  for (int64_t e = 0; e < stacked.dim(0); ++e)
-    out.push_back(transposed ? stacked.select(0, e).transpose(0, 1) : stacked.select(0, e));
-  return out;
-}
-
 int64_t expert_count(const StackedPair& pair, const std::string& path, const ReadContext& context) {
   const int64_t rows = pair.a->tensor.dim(0);
   const int64_t rank = context.config.scaling(path).rank;
@@ -94,10 +86,10 @@ void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Ada
     if (order.from == "no matter") order = here;
     const Tensor a = split_a(pair.a->tensor, experts),
                  b = split_b(pair.b->tensor, experts, here.order);
-    collector.add_all(*pair.a, reading.projection[i], experts_of(swapped ? b : a, swapped), false,
-                      path);
-    collector.add_all(*pair.b, reading.projection[i], experts_of(swapped ? a : b, swapped), false,
-                      path);
+    collector.add_all(*pair.a, reading.projection[i], unstack(swapped ? b.transpose(1, 2) : a),
+                      false, path);
+    collector.add_all(*pair.b, reading.projection[i], unstack(swapped ? a.transpose(1, 2) : b),
+                      false, path);
   }
   collector.finish(adapter);
   if (context.spec != nullptr) adapter.gate_up_order = context.spec->gate_up_order;
@@ -111,11 +103,8 @@ void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Ada
         "lora_A lies on the output side (swapped roles, as PEFT 0.18 and older save it)");
 }
 
-struct Stacks {
-  Tensor a, b;
-};
-
-Stacks stack_pair(const ExpertPair& pair, int64_t experts, const LayoutWriteOptions& options) {
+std::pair<Tensor, Tensor> stack_pair(const ExpertPair& pair, int64_t experts,
+                                     const LayoutWriteOptions& options) {
   const int64_t rank = max_rank(pair);
   const Tensor a = stack_experts(pair.a, Side::A, experts, rank);  // [E, r, in]
   const Tensor b = stack_experts(pair.b, Side::B, experts, rank);  // [E, out, r]
@@ -137,9 +126,8 @@ WrittenExperts write(const WriteContext& context) {
     const bool wrapped_again = key.projection != Projection::down &&
                                adapter.experts.count({key.layer, Projection::down}) != 0;
     const std::string module = wrapped_again ? stem + ".base_layer" : stem;
-    const Stacks stacks = stack_pair(pair, adapter.expert_count, context.options);
-    out.tensors[lora_name(module, Side::A)] = stacks.a;
-    out.tensors[lora_name(module, Side::B)] = stacks.b;
+    std::tie(out.tensors[lora_name(module, Side::A)], out.tensors[lora_name(module, Side::B)]) =
+        stack_pair(pair, adapter.expert_count, context.options);
     out.targets.push_back({fmt::format("{}.{}", stem, parameter_name(context.spec, key.projection)),
                            true,
                            uniform_scaling(key, pair, adapter.expert_count, "one parameter")});

@@ -2,33 +2,27 @@
 // leading 1: one matrix for all experts.
 
 #include "lib/adapter/expert_factors.h"
-#include "lib/adapter/layout.h"
 
 namespace moelora {
 namespace {
 
-const NamePattern& names() {
-  static const NamePattern kNames("{proj}", {{Projection::gate, "w1"},
-                                             {Projection::up, "w3"},
-                                             {Projection::down, "w2"},
-                                             {Projection::gate, "gate_proj"},
-                                             {Projection::up, "up_proj"},
-                                             {Projection::down, "down_proj"}});
-  return kNames;
-}
+constexpr NamePattern::Word kWords[] = {
+    {Projection::gate, "w1"},        {Projection::up, "w3"},      {Projection::down, "w2"},
+    {Projection::gate, "gate_proj"}, {Projection::up, "up_proj"}, {Projection::down, "down_proj"}};
+constexpr NamePattern kNames("{proj}", kWords);
 
 Claim claim(const ExpertTensor& t) {
-  if (!names().match(t.path.rest)) return Claim::no;
+  if (!kNames.match(t.path.rest)) return Claim::no;
   if (t.tensor.elements() == 0) return Claim::possible;
   if (t.tensor.rank() != 3) return Claim::no;
   return t.tensor.dim(0) == 1 ? Claim::sure : Claim::possible;
 }
 
 void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Adapter& adapter) {
-  read_stacked(names(), tensors, context, adapter);
+  read_stacked(kNames, tensors, context, adapter);
 }
 
-WrittenExperts write(const WriteContext& context) { return write_stacked(names(), context, true); }
+WrittenExperts write(const WriteContext& context) { return write_stacked(kNames, context, true); }
 
 }  // namespace
 

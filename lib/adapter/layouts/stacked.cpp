@@ -1,32 +1,23 @@
 // One 3-D tensor per projection and side, experts first.
 
 #include "lib/adapter/expert_factors.h"
-#include "lib/adapter/layout.h"
 
 namespace moelora {
 namespace {
 
-const NamePattern& names() {
-  static const NamePattern kNames("{proj}", {{Projection::gate, "gate_proj"},
-                                             {Projection::up, "up_proj"},
-                                             {Projection::down, "down_proj"},
-                                             {Projection::gate, "w1"},
-                                             {Projection::up, "w3"},
-                                             {Projection::down, "w2"}});
-  return kNames;
-}
+constexpr NamePattern kNames("{proj}", kApartWords);
 
 Claim claim(const ExpertTensor& t) {
-  if (!names().match(t.path.rest)) return Claim::no;
+  if (!kNames.match(t.path.rest)) return Claim::no;
   if (t.tensor.elements() == 0) return Claim::possible;
   return t.tensor.rank() == 3 && t.tensor.dim(0) > 1 ? Claim::sure : Claim::no;
 }
 
 void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Adapter& adapter) {
-  read_stacked(names(), tensors, context, adapter);
+  read_stacked(kNames, tensors, context, adapter);
 }
 
-WrittenExperts write(const WriteContext& context) { return write_stacked(names(), context, false); }
+WrittenExperts write(const WriteContext& context) { return write_stacked(kNames, context, false); }
 
 }  // namespace
 
@@ -35,7 +26,7 @@ const Layout layouts::stacked = {
     .summary = "one 3-D tensor per projection, experts first",
     .names = "{gate_proj|up_proj|down_proj}; reads {w1|w3|w2} too",
     .shapes = "A [E, r, in], B [E, out, r]",
-    .sources = "SGLang normalisation (lora/lora.py), SkyRL",
+    .sources = "SGLang normalization (lora/lora.py), SkyRL",
     .form = Form::hub,
     .gate_up_order = GateUpOrder::halves,
     .claim = claim,

@@ -3,30 +3,25 @@
 // layers.py).
 
 #include "lib/adapter/expert_factors.h"
-#include "lib/adapter/layout.h"
 
 namespace moelora {
 namespace {
 
-const NamePattern& names() {
-  static const NamePattern kNames(
-      "{proj}", {{Projection::gate_up, "gate_up_proj"}, {Projection::down, "down_proj"}});
-  return kNames;
-}
+constexpr NamePattern kNames("{proj}", kJoinedWords);
 
 Claim claim(const ExpertTensor& t) {
-  const auto at = names().match(t.path.rest);
+  const auto at = kNames.match(t.path.rest);
   if (!at || t.tensor.rank() != 3) return Claim::no;
   return at->projection == Projection::gate_up ? Claim::sure : Claim::possible;
 }
 
 void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Adapter& adapter) {
-  read_stacked(names(), tensors, context, adapter);
+  read_stacked(kNames, tensors, context, adapter);
   adapter.gate_up_order = GateUpOrder::halves;
 }
 
 WrittenExperts write(const WriteContext& context) {
-  return write_stacked(names(), context, context.options.shared_outer);
+  return write_stacked(kNames, context, context.options.shared_outer);
 }
 
 }  // namespace

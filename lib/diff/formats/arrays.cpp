@@ -3,11 +3,10 @@
 // trainer's dump: training_logprobs and sampling_logprobs (SGLang's compare_sample_train_data.pt),
 // trainer_logprobs and inference_logprobs, and so on. One dim is one sequence.
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 #include <cmath>
-#include <initializer_list>
 
 #include "lib/base/error.h"
 #include "lib/diff/logprob_format.h"
@@ -59,7 +58,7 @@ Sequence read_sequence(const ScoreArray& values, const ScoreArray* tokens, const
                        int64_t s) {
   Sequence out;
   const int64_t length = tokens != nullptr ? tokens->columns : values.columns;
-  if (length > values.columns) out.add_unscored();
+  if (length > values.columns) out.add(std::nullopt);
   for (int64_t i = 0; i < values.columns; ++i)
     out.add(values.values[static_cast<size_t>(s * values.columns + i)]);
   if (length == values.columns && tokens != nullptr && out.logprobs[0] == 0)
@@ -108,7 +107,6 @@ ScoreFile read(const ScoreInput& input) {
 
 }  // namespace
 
-extern const LogprobFormat arrays_format;
 const LogprobFormat arrays_format = {
     "arrays", "tokens and logprobs as .safetensors, .npz, .npy or torch.save (one side or both)",
     claims, read};

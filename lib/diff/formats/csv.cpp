@@ -1,13 +1,13 @@
 // A table with a heading: token or token_id, and logprob, or logprob_a and logprob_b; a column
 // sequence separates sequences, rows are in the order of positions. An empty value is none.
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <charconv>
 #include <initializer_list>
 
-#include "lib/adapter/tensor_name.h"
+#include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
 #include "lib/diff/logprob_format.h"
@@ -42,7 +42,7 @@ bool claims(const ScoreInput& input) {
 }
 
 void add_value(const std::string& text, const Location& where, Sequence& out) {
-  if (text.empty()) return out.add_unscored();
+  if (text.empty()) return out.add(std::nullopt);
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size())
@@ -50,69 +50,47 @@ void add_value(const std::string& text, const Location& where, Sequence& out) {
   out.add(value);
 }
 
-class TableReader {
- public:
-  explicit TableReader(const ScoreInput& input)
-      : input_(input), columns_(columns_of(input.table.front())) {}
+// Ids where every token of a sequence is one, else texts.
+void add_token(const std::string& text, Sequence& out) {
+  out.texts.push_back(text);
+  const auto id = parse_index(text);
+  if (id && out.tokens.size() + 1 == out.texts.size())
+    out.tokens.push_back(*id);
+  else
+    out.tokens.clear();
+}
 
-  Scores read(size_t value_column) {
-    Scores out;
-    std::string last;
-    for (size_t r = 1; r < input_.table.size(); ++r) {
-      const Row& row = input_.table[r];
-      const Location where{input_.path, static_cast<int>(r + 1), 0, {}, {}};
-      if (row.size() != input_.table.front().size())
-        throw Error(where, fmt::format("has {} fields, the heading {}", row.size(),
-                                       input_.table.front().size()));
-      const std::string id = columns_.sequence ? row[*columns_.sequence] : "";
-      if (out.sequences.empty() || id != last) out.sequences.emplace_back();
-      last = id;
-      add_value(row[value_column], where, out.sequences.back());
-      if (columns_.token) add_token(row[*columns_.token], out.sequences.back());
-    }
-    return out;
+Scores read_side(const ScoreInput& input, const Columns& columns, size_t value_column) {
+  Scores out;
+  std::string last;
+  for (size_t r = 1; r < input.table.size(); ++r) {
+    const Row& row = input.table[r];
+    const Location where{input.path, static_cast<int>(r + 1), 0, {}, {}};
+    if (row.size() != input.table.front().size())
+      throw Error(where, fmt::format("has {} fields, the heading {}", row.size(),
+                                     input.table.front().size()));
+    const std::string id = columns.sequence ? row[*columns.sequence] : "";
+    if (out.sequences.empty() || id != last) out.sequences.emplace_back();
+    last = id;
+    add_value(row[value_column], where, out.sequences.back());
+    if (columns.token) add_token(row[*columns.token], out.sequences.back());
   }
-
- private:
-  // Ids where every token of a sequence is one, else texts.
-  static void add_token(const std::string& text, Sequence& out) {
-    out.texts.push_back(text);
-    const auto id = parse_index(text);
-    if (id && out.tokens.size() + 1 == out.texts.size())
-      out.tokens.push_back(*id);
-    else
-      out.tokens.clear();
-  }
-
-  const ScoreInput& input_;
-  Columns columns_;
-};
-
-// Texts that are ids are dropped; ids of a sequence that has texts too.
-void settle(Scores& scores) {
-  for (Sequence& sequence : scores.sequences)
+  for (Sequence& sequence : out.sequences)  // texts that are ids, or ids beside texts
     if (sequence.tokens.size() == sequence.texts.size())
       sequence.texts.clear();
     else
       sequence.tokens.clear();
+  return out;
 }
 
 ScoreFile read(const ScoreInput& input) {
   const Columns c = columns_of(input.table.front());
-  TableReader reader(input);
-  ScoreFile out;
-  out.first = reader.read(c.first && c.second ? *c.first : *c.one);
-  settle(out.first);
-  if (c.first && c.second) {
-    out.second = reader.read(*c.second);
-    settle(*out.second);
-  }
-  return out;
+  if (c.first && c.second) return {read_side(input, c, *c.first), read_side(input, c, *c.second)};
+  return {read_side(input, c, *c.one), std::nullopt};
 }
 
 }  // namespace
 
-extern const LogprobFormat csv_format;
 const LogprobFormat csv_format = {
     "csv", "CSV with a heading: token_id, logprob (or logprob_a, logprob_b), sequence", claims,
     read};

@@ -2,9 +2,7 @@
 
 #include <algorithm>
 
-#include "lib/base/error.h"
 #include "lib/diff/logprob_format.h"
-#include "lib/diff/score_input.h"
 
 namespace moelora {
 namespace {
@@ -25,10 +23,7 @@ bool claims(const ScoreInput& input) {
 
 Sequence read_sequence(const Json& list, const std::string& path) {
   Sequence out;
-  for (const Json& value : list.items()) {
-    const auto logprob = number_or_null(value, path);
-    logprob ? out.add(*logprob) : out.add_unscored();
-  }
+  for (const Json& value : list.items()) out.add(number_or_null(value, path));
   return out;
 }
 
@@ -45,7 +40,6 @@ ScoreFile read(const ScoreInput& input) {
 
 }  // namespace
 
-extern const LogprobFormat flat_format;
 const LogprobFormat flat_format = {"flat", "a JSON list of numbers, or of lists of numbers", claims,
                                    read};
 

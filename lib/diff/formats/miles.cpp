@@ -4,7 +4,6 @@
 
 #include "lib/base/error.h"
 #include "lib/diff/logprob_format.h"
-#include "lib/diff/score_input.h"
 
 namespace moelora {
 namespace {
@@ -32,7 +31,7 @@ Sequence read_sequence(const Json& list, const std::string& path) {
   for (const Json* entry : entries) {
     const Json* value = entry->find("logprob");
     const auto logprob = value != nullptr ? number_or_null(*value, path) : std::nullopt;
-    logprob&& is_valid(*entry) ? out.add(*logprob) : out.add_unscored();
+    out.add(is_valid(*entry) ? logprob : std::nullopt);
     out.tokens.push_back(member(*entry, "token_id", Json::Kind::integer, path).as_int());
   }
   return out;
@@ -50,7 +49,6 @@ ScoreFile read(const ScoreInput& input) {
 
 }  // namespace
 
-extern const LogprobFormat miles_format;
 const LogprobFormat miles_format = {"miles", "miles rank_*.json (logprob_entries)", claims, read};
 
 }  // namespace moelora

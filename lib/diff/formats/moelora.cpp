@@ -2,7 +2,6 @@
 
 #include "lib/base/error.h"
 #include "lib/diff/logprob_format.h"
-#include "lib/diff/score_input.h"
 
 namespace moelora {
 namespace {
@@ -23,10 +22,8 @@ size_t prompt_of(const Json& value, const Sequence& sequence, const std::string&
 
 Sequence read_side(const Json& object, std::string_view side, const std::string& path) {
   Sequence out;
-  for (const Json& value : member(object, side, Json::Kind::array, path).items()) {
-    const auto logprob = number_or_null(value, path);
-    logprob ? out.add(*logprob) : out.add_unscored();
-  }
+  for (const Json& value : member(object, side, Json::Kind::array, path).items())
+    out.add(number_or_null(value, path));
   for (const Json& id : member(object, "tokens", Json::Kind::array, path).items()) {
     if (!id.is(Json::Kind::integer)) throw Error(place_of(id, path), "is not a token id");
     out.tokens.push_back(id.as_int());
@@ -40,8 +37,8 @@ Sequence read_side(const Json& object, std::string_view side, const std::string&
 ScoreFile read(const ScoreInput& input) {
   ScoreFile out;
   out.second.emplace();
-  const Json* scores = input.json->find("scores");
-  if (scores == nullptr || !scores->is(Json::Kind::array))
+  const Json* scores = find_list(*input.json, "scores");
+  if (scores == nullptr)
     throw Error(input.path, "is a report of lora-diff without the scores themselves",
                 "write it with --with-scores");
   for (const Json& sequence : scores->items()) {
@@ -53,7 +50,6 @@ ScoreFile read(const ScoreInput& input) {
 
 }  // namespace
 
-extern const LogprobFormat moelora_format;
 const LogprobFormat moelora_format = {
     "moelora", "lora-diff logprobs --format json --with-scores (both sides)", claims, read};
 

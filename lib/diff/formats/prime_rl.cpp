@@ -1,9 +1,8 @@
-// prime-rl's token exports (JSON lines): what the trainer and the inference server said of the same
-// tokens; positions outside loss_mask hold 0.
+// prime-rl's token exports (JSON lines): the scores of the trainer and the inference server for the
+// same tokens; positions outside loss_mask hold 0.
 
 #include "lib/base/error.h"
 #include "lib/diff/logprob_format.h"
-#include "lib/diff/score_input.h"
 
 namespace moelora {
 namespace {
@@ -32,10 +31,7 @@ Sequence read_side(const Json& line, std::string_view key, const std::string& pa
   if (values.items().size() != out.tokens.size() || mask.size() != out.tokens.size())
     throw Error(place_of(values, path),
                 "token_ids, loss_mask and log-probabilities differ in length");
-  for (const Json& value : values.items()) {
-    const auto logprob = number_or_null(value, path);
-    logprob ? out.add(*logprob) : out.add_unscored();
-  }
+  for (const Json& value : values.items()) out.add(number_or_null(value, path));
   for (const int64_t counted : mask) out.counted.push_back(counted != 0);
   return out;
 }
@@ -54,7 +50,6 @@ ScoreFile read(const ScoreInput& input) {
 
 }  // namespace
 
-extern const LogprobFormat prime_rl_format;
 const LogprobFormat prime_rl_format = {
     "prime-rl", "prime-rl token exports (JSON lines, both sides)", claims, read};
 

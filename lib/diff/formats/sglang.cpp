@@ -3,12 +3,26 @@
 
 #include "lib/base/error.h"
 #include "lib/diff/logprob_format.h"
-#include "lib/diff/score_input.h"
 
 namespace moelora {
 namespace {
 
 constexpr std::string_view kMeta = "meta_info";
+
+struct Triple {
+  std::optional<double> logprob;
+  int64_t token;
+  std::string text;
+};
+
+Triple read_triple(const Json& entry, const std::string& path) {
+  if (!entry.is(Json::Kind::array) || entry.items().size() < 2 ||
+      !entry.items()[1].is(Json::Kind::integer))
+    throw Error(place_of(entry, path), "is not [log-probability, token id, text]");
+  const auto& items = entry.items();
+  const bool text = items.size() > 2 && items[2].is(Json::Kind::string);
+  return {number_or_null(items[0], path), items[1].as_int(), text ? items[2].as_string() : ""};
+}
 
 bool claims(const ScoreInput& input) {
   const auto all = documents(input);
@@ -18,8 +32,7 @@ bool claims(const ScoreInput& input) {
 void add_top(const Json* list, size_t count, const std::string& path, Sequence& out) {
   for (size_t i = 0; i < count; ++i) {
     std::vector<TopToken>& top = out.top.emplace_back();
-    if (list == nullptr || !list->is(Json::Kind::array) || i >= list->items().size() ||
-        !list->items()[i].is(Json::Kind::array))
+    if (list == nullptr || i >= list->items().size() || !list->items()[i].is(Json::Kind::array))
       continue;
     for (const Json& entry : list->items()[i].items()) {
       const Triple triple = read_triple(entry, path);
@@ -29,15 +42,15 @@ void add_top(const Json* list, size_t count, const std::string& path, Sequence& 
 }
 
 void add_tokens(const Json& meta, std::string_view side, const std::string& path, Sequence& out) {
-  const Json* list = meta.find(std::string(side) + "_token_logprobs");
-  if (list == nullptr || !list->is(Json::Kind::array)) return;
+  const Json* list = find_list(meta, std::string(side) + "_token_logprobs");
+  if (list == nullptr) return;
   for (const Json& entry : list->items()) {
     const Triple triple = read_triple(entry, path);
-    triple.logprob ? out.add(*triple.logprob) : out.add_unscored();
+    out.add(triple.logprob);
     out.tokens.push_back(triple.token);
     out.texts.push_back(triple.text);
   }
-  add_top(meta.find(std::string(side) + "_top_logprobs"), list->items().size(), path, out);
+  add_top(find_list(meta, std::string(side) + "_top_logprobs"), list->items().size(), path, out);
 }
 
 ScoreFile read(const ScoreInput& input) {
@@ -55,7 +68,6 @@ ScoreFile read(const ScoreInput& input) {
 
 }  // namespace
 
-extern const LogprobFormat sglang_format;
 const LogprobFormat sglang_format = {
     "sglang", "SGLang /generate with return_logprob (JSON, single or batched)", claims, read};
 

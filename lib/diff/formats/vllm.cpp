@@ -3,10 +3,9 @@
 
 #include <algorithm>
 
-#include "lib/adapter/tensor_name.h"
+#include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
 #include "lib/diff/logprob_format.h"
-#include "lib/diff/score_input.h"
 
 namespace moelora {
 namespace {
@@ -18,10 +17,10 @@ constexpr std::string_view kKey = "prompt_logprobs";
 std::vector<const Json*> holders(const ScoreInput& input) {
   std::vector<const Json*> out;
   for (const Json* document : documents(input)) {
-    const Json* choices = document->find("choices");
+    const Json* choices = find_list(*document, "choices");
     if (document->find(kKey) != nullptr) {
       out.push_back(document);
-    } else if (choices != nullptr && choices->is(Json::Kind::array)) {
+    } else if (choices != nullptr) {
       for (const Json& choice : choices->items())
         if (choice.find(kKey) != nullptr) out.push_back(&choice);
     }
@@ -70,7 +69,7 @@ void add_position(const Json& object, const Json* id, const std::string& path, S
   const int64_t token = id != nullptr ? id->as_int() : entries.empty() ? -1 : entries[0].token;
   const auto own = std::find_if(entries.begin(), entries.end(),
                                 [&](const Entry& e) { return e.token == token; });
-  own == entries.end() ? out.add_unscored() : out.add(own->logprob);
+  out.add(own == entries.end() ? std::nullopt : std::optional(own->logprob));
   out.tokens.push_back(token);
   out.top.push_back(best(entries));
 }
@@ -78,12 +77,11 @@ void add_position(const Json& object, const Json* id, const std::string& path, S
 Sequence read_sequence(const Json& holder, const std::string& path) {
   Sequence out;
   const Json& list = member(holder, kKey, Json::Kind::array, path);
-  const Json* ids = holder.find("prompt_token_ids");
-  const bool has_ids = ids != nullptr && ids->is(Json::Kind::array);
-  if (has_ids && ids->items().size() != list.items().size())
+  const Json* ids = find_list(holder, "prompt_token_ids");
+  if (ids != nullptr && ids->items().size() != list.items().size())
     throw Error(place_of(list, path), "prompt_logprobs and prompt_token_ids differ in length");
   for (size_t i = 0; i < list.items().size(); ++i) {
-    const Json* id = has_ids ? &ids->items()[i] : nullptr;
+    const Json* id = ids != nullptr ? &ids->items()[i] : nullptr;
     if (id != nullptr && !id->is(Json::Kind::integer))
       throw Error(place_of(*id, path), "is not a token id");
     const Json& object = list.items()[i];
@@ -91,7 +89,7 @@ Sequence read_sequence(const Json& holder, const std::string& path) {
       add_position(object, id, path, out);
       continue;
     }
-    out.add_unscored();  // null: nothing comes before the first token
+    out.add(std::nullopt);  // null: nothing comes before the first token
     out.tokens.push_back(id != nullptr ? id->as_int() : -1);
     out.top.emplace_back();
   }
@@ -109,7 +107,6 @@ ScoreFile read(const ScoreInput& input) {
 
 }  // namespace
 
-extern const LogprobFormat vllm_format;
 const LogprobFormat vllm_format = {"vllm", "vLLM prompt_logprobs (JSON)", claims, read};
 
 }  // namespace moelora

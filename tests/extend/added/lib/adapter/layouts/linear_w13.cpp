@@ -1,36 +1,29 @@
 // An example of a layout: one 2-D pair per expert, gate and up joined as w13, which is what vLLM
 // calls the joined Linear of its experts.
 
-#include <fmt/format.h>
-
 #include "lib/adapter/expert_factors.h"
 #include "lib/adapter/layout.h"
 
 namespace moelora {
 namespace {
 
-const NamePattern& names() {
-  static const NamePattern kNames("{expert}.{proj}",
-                                  {{Projection::gate_up, "w13"}, {Projection::down, "w2"}});
-  return kNames;
-}
-
-std::optional<NamePattern::At> match(const ExpertTensor& t) { return names().match(t.path.rest); }
+constexpr NamePattern::Word kWords[] = {{Projection::gate_up, "w13"}, {Projection::down, "w2"}};
+constexpr NamePattern kNames("{expert}.{proj}", kWords);
 
 Claim claim(const ExpertTensor& t) {
-  const auto at = match(t);
+  const auto at = kNames.match(t.path.rest);
   if (!at || t.tensor.rank() != 2) return Claim::no;
   return at->projection == Projection::gate_up ? Claim::sure : Claim::possible;
 }
 
 void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Adapter& adapter) {
-  read_numbered(match, tensors, context, adapter);
+  read_numbered(kNames, tensors, context, adapter);
   adapter.gate_up_order = GateUpOrder::halves;
 }
 
 WrittenExperts write(const WriteContext& context) {
   return write_numbered(context, [](int64_t expert, Projection projection) {
-    return fmt::format("{}.{}", expert, projection == Projection::down ? "w2" : "w13");
+    return kNames.format(expert, kNames.word(projection));
   });
 }
 

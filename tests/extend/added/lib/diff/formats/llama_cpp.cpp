@@ -1,9 +1,7 @@
 // An example of a logprob format: the answer of llama.cpp's server to /completion with n_probs:
 // {"completion_probabilities": [{"id": 17, "token": "a", "logprob": -0.3}, ...]}.
 
-#include "lib/base/error.h"
 #include "lib/diff/logprob_format.h"
-#include "lib/diff/score_input.h"
 
 namespace moelora {
 namespace {
@@ -19,8 +17,7 @@ ScoreFile read(const ScoreInput& input) {
   for (const Json& entry : member(*input.json, kKey, Json::Kind::array, input.path).items()) {
     sequence.tokens.push_back(member(entry, "id", Json::Kind::integer, input.path).as_int());
     const Json* value = entry.find("logprob");
-    const auto logprob = value != nullptr ? number_or_null(*value, input.path) : std::nullopt;
-    logprob ? sequence.add(*logprob) : sequence.add_unscored();
+    sequence.add(value != nullptr ? number_or_null(*value, input.path) : std::nullopt);
   }
   ScoreFile out;
   out.first.sequences.push_back(std::move(sequence));
@@ -29,7 +26,6 @@ ScoreFile read(const ScoreInput& input) {
 
 }  // namespace
 
-extern const LogprobFormat llama_cpp_format;
 const LogprobFormat llama_cpp_format = {"llama-cpp", "llama.cpp's server, /completion with n_probs",
                                         claims, read};
 

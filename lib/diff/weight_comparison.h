@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "lib/adapter/load_options.h"
+#include "lib/adapter/adapter_config.h"
 #include "lib/compare/weight_distance.h"
 
 namespace moelora {

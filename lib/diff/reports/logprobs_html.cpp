@@ -1,6 +1,4 @@
-#include "lib/diff/comparison_html.h"
-
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>
@@ -8,6 +6,7 @@
 #include <vector>
 
 #include "lib/base/utf8.h"
+#include "lib/diff/comparison.h"
 
 namespace moelora {
 namespace {
@@ -16,44 +15,19 @@ std::string escaped(std::string_view text) { return xml_escaped(printable(text, 
 
 // ---- a chart -----------------------------------------------------------------------------------
 
-// A small chart as inline SVG: axes with round ticks, drawn in data coordinates. Colours are CSS
-// classes of the page (axis, grid, dot, line, bar, mark), so that dark and light are the page's.
-class SvgChart {
- public:
-  struct Range {
-    double low, high;
-  };
-
-  SvgChart(std::string_view title, std::string_view x_label, std::string_view y_label, Range x,
-           Range y);
-
-  void dots(const std::vector<std::pair<double, double>>& points, std::string_view css_class);
-  void line(const std::vector<std::pair<double, double>>& points, std::string_view css_class);
-  void bar(double x0, double x1, double height);
-
-  std::string finish() const;
-
- private:
-  double px(double x) const;
-  double py(double y) const;
-  void draw_axes();
-
-  std::string title_, x_label_, y_label_, body_;
-  Range x_, y_;
-};
-
-// The range that holds all values, a little wider; of equal values one around them.
-SvgChart::Range range_of(const std::vector<double>& values);
-
-// Round numbers in a range, about `count` of them: 1, 2 or 5 times a power of ten apart.
-std::vector<double> ticks_of(SvgChart::Range range, int count);
-
 constexpr double kWidth = 460, kHeight = 300;
 constexpr double kLeft = 62, kRight = 14, kTop = 30, kBottom = 44;
 
+using Points = std::vector<std::pair<double, double>>;
+
+struct Range {
+  double low, high;
+};
+
 std::string tick_text(double value) { return fmt::format("{:.4g}", value == 0 ? 0.0 : value); }
 
-SvgChart::Range range_of(const std::vector<double>& values) {
+// The range that holds all values, a little wider; of equal values one around them.
+Range range_of(const std::vector<double>& values) {
   if (values.empty()) return {0, 1};
   const auto [low, high] = std::minmax_element(values.begin(), values.end());
   const double margin =
@@ -61,7 +35,8 @@ SvgChart::Range range_of(const std::vector<double>& values) {
   return {*low - margin, *high + margin};
 }
 
-std::vector<double> ticks_of(SvgChart::Range range, int count) {
+// Round numbers in a range, about `count` of them: 1, 2 or 5 times a power of ten apart.
+std::vector<double> ticks_of(Range range, int count) {
   const double rough = (range.high - range.low) / count;
   const double power = std::pow(10, std::floor(std::log10(rough)));
   double step = power;
@@ -77,65 +52,72 @@ std::vector<double> ticks_of(SvgChart::Range range, int count) {
   return out;
 }
 
-SvgChart::SvgChart(std::string_view title, std::string_view x_label, std::string_view y_label,
-                   Range x, Range y)
-    : title_(title), x_label_(x_label), y_label_(y_label), x_(x), y_(y) {
-  draw_axes();
-}
+// A small chart as inline SVG: axes with round ticks, drawn in data coordinates. Colors are CSS
+// classes of the page (axis, grid, dot, line, bar, mark), so that dark and light are the page's.
+class SvgChart {
+ public:
+  SvgChart(std::string_view title, std::string_view x_label, std::string_view y_label, Range x,
+           Range y)
+      : title_(title), x_(x), y_(y) {
+    draw_axes(x_label, y_label);
+  }
 
-double SvgChart::px(double x) const {
-  return kLeft + (x - x_.low) / (x_.high - x_.low) * (kWidth - kLeft - kRight);
-}
+  void dots(const Points& points) {
+    for (const auto& [x, y] : points)
+      body_ +=
+          fmt::format("<circle class=\"dot\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"2\"/>", px(x), py(y));
+  }
 
-double SvgChart::py(double y) const {
-  return kHeight - kBottom - (y - y_.low) / (y_.high - y_.low) * (kHeight - kTop - kBottom);
-}
+  void line(const Points& points, std::string_view css_class) {
+    body_ += fmt::format("<polyline class=\"{}\" points=\"", css_class);
+    for (const auto& [x, y] : points) body_ += fmt::format("{:.1f},{:.1f} ", px(x), py(y));
+    body_ += "\"/>";
+  }
 
-void SvgChart::draw_axes() {
-  for (const double x : ticks_of(x_, 6))
+  void bar(double x0, double x1, double height) {
+    const double top = py(height), bottom = py(y_.low);
     body_ += fmt::format(
-        "<line class=\"grid\" x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1}\" y2=\"{2}\"/>"
-        "<text x=\"{0:.1f}\" y=\"{3}\" text-anchor=\"middle\">{4}</text>",
-        px(x), kTop, kHeight - kBottom, kHeight - kBottom + 16, tick_text(x));
-  for (const double y : ticks_of(y_, 5))
+        "<rect class=\"bar\" x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\"/>",
+        px(x0), top, std::max(0.5, px(x1) - px(x0) - 1), std::max(0.0, bottom - top));
+  }
+
+  std::string finish() const {
+    return fmt::format(
+        "<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\"><text class=\"title\" x=\"{}\" "
+        "y=\"18\">{}</text>{}</svg>\n",
+        kWidth, kHeight, escaped(title_), kLeft, escaped(title_), body_);
+  }
+
+ private:
+  double px(double x) const {
+    return kLeft + (x - x_.low) / (x_.high - x_.low) * (kWidth - kLeft - kRight);
+  }
+
+  double py(double y) const {
+    return kHeight - kBottom - (y - y_.low) / (y_.high - y_.low) * (kHeight - kTop - kBottom);
+  }
+
+  void draw_axes(std::string_view x_label, std::string_view y_label) {
+    for (const double x : ticks_of(x_, 6))
+      body_ += fmt::format(
+          "<line class=\"grid\" x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1}\" y2=\"{2}\"/>"
+          "<text x=\"{0:.1f}\" y=\"{3}\" text-anchor=\"middle\">{4}</text>",
+          px(x), kTop, kHeight - kBottom, kHeight - kBottom + 16, tick_text(x));
+    for (const double y : ticks_of(y_, 5))
+      body_ += fmt::format(
+          "<line class=\"grid\" x1=\"{1}\" x2=\"{2}\" y1=\"{0:.1f}\" y2=\"{0:.1f}\"/>"
+          "<text x=\"{3}\" y=\"{4:.1f}\" text-anchor=\"end\">{5}</text>",
+          py(y), kLeft, kWidth - kRight, kLeft - 6, py(y) + 4, tick_text(y));
+    body_ += fmt::format("<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+                         (kLeft + kWidth - kRight) / 2, kHeight - 8, escaped(x_label));
     body_ += fmt::format(
-        "<line class=\"grid\" x1=\"{1}\" x2=\"{2}\" y1=\"{0:.1f}\" y2=\"{0:.1f}\"/>"
-        "<text x=\"{3}\" y=\"{4:.1f}\" text-anchor=\"end\">{5}</text>",
-        py(y), kLeft, kWidth - kRight, kLeft - 6, py(y) + 4, tick_text(y));
-  body_ += fmt::format("<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
-                       (kLeft + kWidth - kRight) / 2, kHeight - 8, escaped(x_label_));
-  body_ += fmt::format(
-      "<text transform=\"translate(14 {}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
-      (kTop + kHeight - kBottom) / 2, escaped(y_label_));
-}
+        "<text transform=\"translate(14 {}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
+        (kTop + kHeight - kBottom) / 2, escaped(y_label));
+  }
 
-void SvgChart::dots(const std::vector<std::pair<double, double>>& points,
-                    std::string_view css_class) {
-  for (const auto& [x, y] : points)
-    body_ += fmt::format("<circle class=\"{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"2\"/>", css_class,
-                         px(x), py(y));
-}
-
-void SvgChart::line(const std::vector<std::pair<double, double>>& points,
-                    std::string_view css_class) {
-  body_ += fmt::format("<polyline class=\"{}\" points=\"", css_class);
-  for (const auto& [x, y] : points) body_ += fmt::format("{:.1f},{:.1f} ", px(x), py(y));
-  body_ += "\"/>";
-}
-
-void SvgChart::bar(double x0, double x1, double height) {
-  const double top = py(height), bottom = py(y_.low);
-  body_ += fmt::format(
-      "<rect class=\"bar\" x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\"/>", px(x0),
-      top, std::max(0.5, px(x1) - px(x0) - 1), std::max(0.0, bottom - top));
-}
-
-std::string SvgChart::finish() const {
-  return fmt::format(
-      "<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\"><text class=\"title\" x=\"{}\" "
-      "y=\"18\">{}</text>{}</svg>\n",
-      kWidth, kHeight, escaped(title_), kLeft, escaped(title_), body_);
-}
+  std::string title_, body_;
+  Range x_, y_;
+};
 
 // ---- the page ----------------------------------------------------------------------------------
 
@@ -166,9 +148,7 @@ td, th { padding: 3px 12px 3px 0; text-align: right; border-bottom: 1px solid va
 td:first-child, th:first-child { text-align: left; }
 )css";
 
-using Points = std::vector<std::pair<double, double>>;
-
-double apart(const ScorePair& p) { return std::fabs(p.b - p.a); }
+double apart(const ScorePair& p) { return std::fabs(p.d()); }
 
 // All pairs, or evenly spread ones together with the worst.
 std::vector<ScorePair> drawn(const Comparison& c) {
@@ -188,10 +168,10 @@ std::string scatter(const Comparison& c) {
     points.emplace_back(p.a, p.b);
     values.insert(values.end(), {p.a, p.b});
   }
-  const SvgChart::Range range = range_of(values);
+  const Range range = range_of(values);
   SvgChart chart("B against A, per token", "log-probability A", "log-probability B", range, range);
   chart.line({{range.low, range.low}, {range.high, range.high}}, "mark");
-  chart.dots(points, "dot");
+  chart.dots(points);
   return chart.finish();
 }
 
@@ -205,7 +185,7 @@ std::string along(const Comparison& c) {
   }
   SvgChart chart("|d| along the sequence", "position", "|logp B - logp A|", range_of(positions),
                  range_of(sizes));
-  chart.dots(points, "dot");
+  chart.dots(points);
   return chart.finish();
 }
 
