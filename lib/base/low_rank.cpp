@@ -267,7 +267,6 @@ ProductDistance distance_of(const RankOneParts& parts, int64_t first, double x_s
   ProductDistance out;
   out.x = std::fabs(x_scale) * std::sqrt(std::max(0.0, parts.sum(0, first, 0, first)));
   out.y = std::fabs(y_scale) * std::sqrt(std::max(0.0, parts.sum(first, end, first, end)));
-  out.x_parts = std::fabs(x_scale) * std::sqrt(parts.squares(0, first));
   out.inner = x_scale * y_scale * parts.sum(0, first, first, end);
   const double apart = out.x * out.x + out.y * out.y - 2 * out.inner;
   const double noise = kResolution * std::max(out.x, out.y);

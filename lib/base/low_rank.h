@@ -69,8 +69,6 @@ struct ProductDistance {
   // |X - Y|; 0 where it is below kResolution of the larger norm, as that is rounding of the sums.
   // Not finite where a factor's values are not.
   double apart = 0;
-  // sqrt(sum_k |b_k|^2 |a_k|^2) of X's rank-one parts: what rounding of X's elements scales with.
-  double x_parts = 0;
 
   double relative() const;  // apart / |X|; infinite where only X is 0
 };

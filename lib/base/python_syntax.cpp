@@ -15,12 +15,6 @@ namespace {
 
 // ---- characters ----
 
-// Code points first to last; a class is a sorted list of these.
-struct CodeRange {
-  char32_t first, last;
-};
-using CodeRanges = std::vector<CodeRange>;
-
 bool is_digit(char32_t c) { return c >= '0' && c <= '9'; }
 bool is_octal(char32_t c) { return c >= '0' && c <= '7'; }
 bool is_letter(char32_t c) { return c < 128 && (c | 0x20) >= 'a' && (c | 0x20) <= 'z'; }
@@ -28,43 +22,24 @@ bool is_word(char32_t c) { return is_letter(c) || is_digit(c) || c == '_'; }
 
 constexpr char32_t kLastCode = 0x10FFFF, kEndOfText = kLastCode + 1;
 
-// What str.isdecimal, isalnum or "_", and isspace say of ASCII.
-const std::map<char32_t, CodeRanges> kClasses = {
-    {'d', {{'0', '9'}}},
-    {'w', {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}}},
-    {'s', {{9, 13}, {28, 32}}},
+// For a class of PCRE2: what str.isdecimal, isalnum or "_", and isspace say of ASCII, and their
+// opposites.
+const std::map<char32_t, std::string_view> kClasses = {
+    {'d', "\\d"},
+    {'D', "\\D"},
+    {'w', "\\w"},
+    {'W', "\\W"},
+    {'s', "\\x{9}-\\x{d}\\x{1c}-\\x{20}"},
+    {'S', "\\x{0}-\\x{8}\\x{e}-\\x{1b}\\x{21}-\\x{10ffff}"},
 };
 
 const std::map<char32_t, char32_t> kControls = {{'a', 7}, {'f', 12}, {'n', 10},   {'r', 13},
                                                 {'t', 9}, {'v', 11}, {'\\', '\\'}};
 
-CodeRanges complement(const CodeRanges& ranges) {
-  CodeRanges out;
-  char32_t next = 0;
-  for (const CodeRange& range : ranges) {
-    if (range.first > next) out.push_back({next, range.first - 1});
-    next = range.last + 1;
-  }
-  out.push_back({next, kLastCode});
-  return out;
-}
-
 bool is_hex(char32_t c) { return is_digit(c) || (is_letter(c) && (c | 0x20) <= 'f'); }
-
-bool is_single(const CodeRanges& ranges) {
-  return ranges.size() == 1 && ranges[0].first == ranges[0].last;
-}
 
 // As PCRE2 reads it: "\x{2e}".
 std::string code_text(char32_t c) { return fmt::format("\\x{{{:x}}}", static_cast<uint32_t>(c)); }
-
-std::string ranges_text(const CodeRanges& ranges) {
-  std::string out;
-  for (const CodeRange& range : ranges)
-    out += range.first == range.last ? code_text(range.first)
-                                     : code_text(range.first) + "-" + code_text(range.last);
-  return out;
-}
 
 // The characters of a Python regular expression, one after the other: its escapes and classes are
 // read as sre_parse reads them and written for PCRE2.
@@ -114,11 +89,11 @@ class RegexReader {
   }
 
   // \d \w \s and their opposites; nullopt for any other letter.
-  std::optional<CodeRanges> named_class(char32_t letter) {
-    const auto found = kClasses.find(letter < 128 ? letter | 0x20 : letter);
-    if (found == kClasses.end() || !is_letter(letter)) return std::nullopt;
+  std::optional<std::string_view> named_class(char32_t letter) {
+    const auto found = kClasses.find(letter);
+    if (found == kClasses.end()) return std::nullopt;
     ascii_only_ = true;
-    return letter == found->first ? found->second : complement(found->second);
+    return found->second;
   }
 
   // The single character that an escape stands for; `c`, after the backslash, is read already.
@@ -143,21 +118,19 @@ class RegexReader {
 
   // The class whose "[" is read.
   std::string bracket() {
-    constexpr std::string_view kMissing = "unterminated character set";
     std::string out = take('^') ? "[^" : "[";
     for (bool first = true; first || !take(']'); first = false) {
-      const CodeRanges low = class_item(kMissing);
-      if (peek() != '-' || peek(1) == ']') {
-        out += ranges_text(low);
-        if (take('-')) out += code_text('-');
+      const ClassItem low = class_item();
+      out += low.text;
+      if (peek() != '-') continue;
+      ++at_;
+      if (peek() == ']') {
+        out += code_text('-');
         continue;
       }
-      ++at_;
-      const CodeRanges high = class_item(kMissing);
-      if (!is_single(low) || !is_single(high) || high[0].first < low[0].first)
-        invalid("bad character range");
-      out += ranges_text({{low[0].first, high[0].first}});
-      check_case(high[0].first);
+      const ClassItem high = class_item();
+      if (!low.single || !high.single || *high.single < *low.single) invalid("bad character range");
+      out += '-' + high.text;
     }
     return out + "]";
   }
@@ -186,16 +159,19 @@ class RegexReader {
     return out;
   }
 
-  // A character is a range of one; \d and its like are more.
-  CodeRanges class_item(std::string_view missing) {
-    char32_t c = next(missing);
+  struct ClassItem {
+    std::string text;
+    std::optional<char32_t> single;  // not \d and its like
+  };
+  ClassItem class_item() {
+    char32_t c = next("unterminated character set");
     if (c == '\\') {
       c = next("it ends in a backslash");
-      if (const auto ranges = named_class(c)) return *ranges;
+      if (const auto named = named_class(c)) return {std::string(*named), std::nullopt};
       c = escaped_character(c, true);
     }
     check_case(c);
-    return {{c, c}};
+    return {code_text(c), c};
   }
 };
 
@@ -353,7 +329,7 @@ class Translator : private RegexReader {
     if (c == 'Z') return anchor("\\z");
     if (c == 'b') return ascii_only_ = true, anchor("\\b");
     if (c == 'B') return ascii_only_ = true, anchor("(?!\\A\\z)\\B");  // Python: never on ""
-    if (const auto ranges = named_class(c)) return plain("[" + ranges_text(*ranges) + "]");
+    if (const auto named = named_class(c)) return plain(fmt::format("[{}]", *named));
     if (is_digit(c) && c != '0') return group_or_octal(c);
     return literal(escaped_character(c, false));
   }

@@ -19,12 +19,9 @@ namespace moelora {
 
 namespace {
 
-// An upper bound of a header entry: the name may be escaped, offsets have at most 20 digits.
+// An upper bound of a header entry: offsets have at most 20 digits.
 uint64_t header_bytes(const std::string& name, const Tensor& tensor) {
-  uint64_t escaped = 0;
-  for (const char c : name)
-    escaped += static_cast<unsigned char>(c) < 0x20 ? 6 : c == '"' || c == '\\' ? 2 : 1;
-  return escaped + 100 + 21 * static_cast<uint64_t>(tensor.rank());
+  return json_string(name).size() + 100 + 21 * static_cast<uint64_t>(tensor.rank());
 }
 
 }  // namespace

@@ -347,8 +347,8 @@ class BundleCopy {
   }
 
   void copy_one(const Axes& part, const std::byte* src, std::byte* dst) const {
-    if (src_axis_ == kNone || dst_axis_ == kNone) return copy_scattered(part, src, dst);
-    if (src_axis_ == dst_axis_) return copy_straight(part, src, dst);
+    if (src_axis_ == kNone || dst_axis_ == kNone || src_axis_ == dst_axis_)
+      return copy_lines(part, src, dst);
     const CopyAxis &s = part[src_axis_], &d = part[dst_axis_];
     Axes rest = without(part, std::max(src_axis_, dst_axis_));
     rest = without(rest, std::min(src_axis_, dst_axis_));
@@ -356,28 +356,22 @@ class BundleCopy {
         .copy();
   }
 
-  // Runs of bytes that are contiguous on both sides, two loops at a time.
-  void copy_straight(const Axes& part, const std::byte* src, std::byte* dst) const {
-    const int64_t bytes = part[src_axis_].count * width_;
-    Axes rest = without(part, src_axis_);
-    const CopyAxis line = take_last(rest);
-    for_each_index(rest, 0, 0, [&](int64_t s, int64_t d) {
+  // Runs of bytes that are contiguous on both sides, single elements where no axis is: two loops at
+  // a time.
+  void copy_lines(Axes part, const std::byte* src, std::byte* dst) const {
+    int64_t bytes = width_;
+    if (src_axis_ == dst_axis_ && src_axis_ != kNone) {
+      bytes *= part[src_axis_].count;
+      part = without(part, src_axis_);
+    }
+    CopyAxis line{1, 0, 0};
+    if (!part.empty()) {
+      line = part.back();
+      part.pop_back();
+    }
+    for_each_index(part, 0, 0, [&](int64_t s, int64_t d) {
       copy_runs(line.count, bytes, src + s, line.src_step, dst + d, line.dst_step);
     });
-  }
-
-  void copy_scattered(Axes part, const std::byte* src, std::byte* dst) const {
-    const CopyAxis line = take_last(part);
-    for_each_index(part, 0, 0, [&](int64_t s, int64_t d) {
-      copy_runs(line.count, width_, src + s, line.src_step, dst + d, line.dst_step);
-    });
-  }
-
-  static CopyAxis take_last(Axes& part) {
-    if (part.empty()) return {1, 0, 0};
-    const CopyAxis last = part.back();
-    part.pop_back();
-    return last;
   }
 
   int width_;
