@@ -36,9 +36,7 @@ std::optional<JsonView> named(const Classes& classes, std::string_view name) {
 }
 
 bool lists_family(const JsonView& one, const std::string& family) {
-  const auto families = one.find("families");
-  if (!families) return false;
-  const std::vector<std::string> all = families->strings();
+  const std::vector<std::string> all = one.strings_or_none("families");
   return std::find(all.begin(), all.end(), family) != all.end();
 }
 

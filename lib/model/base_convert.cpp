@@ -16,7 +16,6 @@
 #include "lib/io/tensor_writer.h"
 #include "lib/io/weights.h"
 #include "lib/model/base_model.h"
-#include "lib/model/expert_tensors.h"
 
 namespace moelora {
 namespace {
@@ -172,9 +171,8 @@ class Converter {
     Json out = base_.config;
     if (decodes_) out.erase("quantization_config");
     if (decodes_ || options_.to_bf16) {
-      for (const char* key : {"dtype", "torch_dtype"}) {
+      for (const char* key : {"dtype", "torch_dtype"})
         if (out.find(key) != nullptr) out.set(key, "bfloat16");
-      }
     }
     Json about = Json::object({{"experts", std::string(form_name(options_.to))}});
     if (options_.layers)

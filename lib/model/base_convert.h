@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -10,7 +11,37 @@
 #include "lib/base/tensor.h"
 #include "lib/model/model_spec.h"
 
+// The routed experts of a base checkpoint: taken out, converted, and verified.
 namespace moelora {
+
+// ---- expert_tensors.cpp ----
+
+// The routed experts of one layer, however the checkpoint stores them, as lazy tensors of one
+// form: gate and up [E, I, in], down [E, in, I]; biases [E, rows]. `gate` is absent from both maps
+// when experts are not gated, `biases` is empty without biases.
+struct ExpertLayer {
+  int layer = 0;
+  bool numbered = false, mxfp4 = false;  // as they were found
+  std::map<Projection, Tensor> weights, biases;
+};
+
+struct SplitExperts {
+  std::vector<ExpertLayer> experts;  // by layer
+  TensorMap rest;                    // every other tensor
+};
+
+// Takes the experts of all layers, layers behind the last one (multi-token prediction) included,
+// out of a checkpoint, in whichever storage each layer has: the hub's, that of memory, MXFP4 blocks
+// and scales of either, or per expert. Throws Error at `where`: an expert's tensor is missing, has
+// another shape than the config says, or is there beside those that are understood (FP8 scales).
+SplitExperts split_experts(const TensorMap& tensors, const ModelSpec& spec,
+                           const std::string& where);
+
+// The layer's tensors as `storage` names and orients them.
+void add_experts(const ExpertLayer& experts, const ModelSpec& spec, const ExpertStorage& storage,
+                 TensorMap& out);
+
+// ---- base_convert.cpp ----
 
 enum class ExpertForm : uint8_t {
   per_expert,  // a 2-D weight per expert, [out, in], gate and up apart
@@ -59,7 +90,7 @@ struct BaseConversionReport {
 // before it is published.
 BaseConversionReport convert_base(const BaseConversion& conversion);
 
-// ---- the second evaluation of --verify: base_verify.cpp ----
+// ---- base_verify.cpp: the second evaluation of --verify ----
 
 // A weight matrix or a bias of one expert, row-major.
 struct ExpertMatrix {
@@ -74,7 +105,7 @@ struct WhichExpert {
 };
 
 // Picks single experts out of a checkpoint by plain index arithmetic, whichever storage it has:
-// slow, simple, and sharing nothing with the lazy views of expert_tensors.h, whose results are
+// slow, simple, and sharing nothing with the lazy views of split_experts(), whose results are
 // compared with it. Refers to its arguments.
 class PlainExperts {
  public:

@@ -9,7 +9,6 @@
 #include "lib/base/error.h"
 #include "lib/base/parallel.h"
 #include "lib/model/base_convert.h"
-#include "lib/model/expert_tensors.h"
 #include "lib/model/mxfp4.h"
 #include "lib/model/rename.h"
 
@@ -17,9 +16,8 @@ namespace moelora {
 namespace {
 
 std::string name_of(const ExpertStorage& storage, Projection projection) {
-  for (const StoredProjection& p : stored_projections(storage)) {
+  for (const StoredProjection& p : stored_projections(storage))
     if (p.projection == projection) return p.name;
-  }
   return {};
 }
 
@@ -132,9 +130,8 @@ class Verifier {
     std::vector<WhichExpert> out;
     for (const ExpertLayer& experts : layers) {
       for (int64_t e = 0; e < spec_.experts; ++e) {
-        for (const Projection p : {Projection::gate, Projection::up, Projection::down}) {
+        for (const Projection p : {Projection::gate, Projection::up, Projection::down})
           if (p != Projection::gate || spec_.gated) out.push_back({experts.layer, e, p});
-        }
       }
     }
     return out;

@@ -1,5 +1,3 @@
-#include "lib/model/expert_tensors.h"
-
 #include <fmt/core.h>
 
 #include <array>
@@ -7,6 +5,7 @@
 #include <set>
 
 #include "lib/base/error.h"
+#include "lib/model/base_convert.h"
 #include "lib/model/mxfp4.h"
 #include "lib/model/rename.h"
 
@@ -182,20 +181,20 @@ SplitExperts split_experts(const TensorMap& tensors, const ModelSpec& spec,
 void add_experts(const ExpertLayer& experts, const ModelSpec& spec, const ExpertStorage& storage,
                  TensorMap& out) {
   const std::string stem = with_layer(storage.stem, experts.layer);
-  for (const StoredProjection& p : stored_projections(storage)) {
-    const Tensor weight = stored(experts.weights, p.projection, spec.gate_up_order);
-    const std::string batched = fmt::format("{}.{}", stem, p.name);
+  const auto add = [&](const StoredProjection& p, const std::map<Projection, Tensor>& all,
+                       bool bias) {
+    const Tensor tensor = stored(all, p.projection, spec.gate_up_order);
+    const bool turned = !bias && storage.axes == ExpertAxes::in_out;
     if (!storage.numbered)
-      out[batched] = storage.axes == ExpertAxes::out_in ? weight : weight.transpose(1, 2);
-    for (int64_t e = 0; storage.numbered && e < spec.experts; ++e) {
-      out[fmt::format("{}.{}.{}.weight", stem, e, p.name)] = weight.select(0, e);
-    }
-    if (experts.biases.empty()) continue;
-    const Tensor bias = stored(experts.biases, p.projection, spec.gate_up_order);
-    if (!storage.numbered) out[batched + "_bias"] = bias;
-    for (int64_t e = 0; storage.numbered && e < spec.experts; ++e) {
-      out[fmt::format("{}.{}.{}.bias", stem, e, p.name)] = bias.select(0, e);
-    }
+      out[fmt::format("{}.{}{}", stem, p.name, bias ? "_bias" : "")] =
+          turned ? tensor.transpose(1, 2) : tensor;
+    for (int64_t e = 0; storage.numbered && e < spec.experts; ++e)
+      out[fmt::format("{}.{}.{}.{}", stem, e, p.name, bias ? "bias" : "weight")] =
+          tensor.select(0, e);
+  };
+  for (const StoredProjection& p : stored_projections(storage)) {
+    add(p, experts.weights, false);
+    if (!experts.biases.empty()) add(p, experts.biases, true);
   }
 }
 

@@ -44,18 +44,16 @@ class DimensionParser {
     while (at_ < text_.size() && is_word(text_[at_])) ++at_;
     const std::string_view word = text_.substr(begin, at_ - begin);
     if (word.empty()) fail("expected a name or a number");
-    if (std::isdigit(static_cast<unsigned char>(word[0])) == 0) {
+    if (std::isdigit(static_cast<unsigned char>(word[0])) == 0)
       return {std::string(word), 1, divides};
-    }
     return {"", number(word), divides};
   }
 
   int64_t number(std::string_view word) {
     int64_t out = 0;
     const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), out);
-    if (error != std::errc() || end != word.data() + word.size()) {
+    if (error != std::errc() || end != word.data() + word.size())
       fail(fmt::format("\"{}\" is not a number", word));
-    }
     return out;
   }
 
@@ -142,9 +140,8 @@ int64_t Dimension::value(const Values& values, const std::string& where) const {
 std::vector<std::string> Dimension::names() const {
   std::vector<std::string> out;
   for (const Product& product : sum_) {
-    for (const Factor& f : product) {
+    for (const Factor& f : product)
       if (!f.name.empty()) out.push_back(f.name);
-    }
   }
   return out;
 }
@@ -173,13 +170,11 @@ std::vector<std::string> pattern_entries(const JsonView& json) {
 std::vector<bool> from_pattern(const JsonView& json, const std::vector<std::string>& values,
                                int64_t count) {
   const auto entries = pattern_entries(json);
-  if (static_cast<int64_t>(entries.size()) != count) {
+  if (static_cast<int64_t>(entries.size()) != count)
     json.fail(fmt::format("has {} entries, but the model has {} layers", entries.size(), count));
-  }
   std::vector<bool> out;
-  for (const std::string& entry : entries) {
+  for (const std::string& entry : entries)
     out.push_back(std::find(values.begin(), values.end(), entry) != values.end());
-  }
   return out;
 }
 
@@ -187,9 +182,8 @@ std::vector<bool> from_list(const JsonView& json, int64_t count) {
   std::vector<bool> out(static_cast<size_t>(count));
   for (const JsonView& item : json.items()) {
     const int64_t layer = item.integer();
-    if (layer < 0 || layer >= count) {
+    if (layer < 0 || layer >= count)
       item.fail(fmt::format("layer {} is not one of the model's {} layers", layer, count));
-    }
     out[static_cast<size_t>(layer)] = true;
   }
   return out;
@@ -214,7 +208,6 @@ LayerChoice::Rule LayerChoice::parse_rule(const JsonView& json) {
 
 LayerChoice LayerChoice::parse(const JsonView& json) {
   LayerChoice out;
-  out.rules_.clear();
   if (!json.json().is(Json::Kind::array)) {
     out.rules_.push_back(parse_rule(json));
     return out;
@@ -224,18 +217,13 @@ LayerChoice LayerChoice::parse(const JsonView& json) {
   return out;
 }
 
-bool LayerChoice::applies(const Rule& rule, const FindKey& config) {
-  if (!rule.pattern.empty()) return config(rule.pattern).has_value();
-  return rule.list.empty() || config(rule.list).has_value();
-}
-
 std::vector<bool> LayerChoice::layers(int64_t count, const Values& values, const FindKey& config,
                                       const std::string& family) const {
-  const auto rule =
-      std::find_if(rules_.begin(), rules_.end(), [&](const Rule& r) { return applies(r, config); });
+  const auto rule = std::find_if(rules_.begin(), rules_.end(),
+                                 [&](const Rule& r) { return r.key().empty() || config(r.key()); });
   if (rule == rules_.end()) {
     std::vector<std::string> keys;
-    for (const Rule& r : rules_) keys.push_back(r.pattern.empty() ? r.list : r.pattern);
+    for (const Rule& r : rules_) keys.push_back(r.key());
     config("")->fail(fmt::format("none of these keys is there: {}", fmt::join(keys, ", ")));
   }
   if (!rule->pattern.empty()) return from_pattern(*config(rule->pattern), rule->values, count);

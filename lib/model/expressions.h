@@ -68,7 +68,6 @@ using FindKey = std::function<std::optional<JsonView>(const std::string& key)>;
 class LayerChoice {
  public:
   static LayerChoice parse(const JsonView& json);
-  static LayerChoice all() { return LayerChoice(); }
 
   // One entry per layer. Throws Error at the config when none of the alternatives applies or a
   // list names layers that are not there; at `family` when a dimension cannot be evaluated.
@@ -82,11 +81,12 @@ class LayerChoice {
     std::optional<Dimension> from, to, every, first;
     std::string list, except, pattern;
     std::vector<std::string> values;
+
+    const std::string& key() const { return pattern.empty() ? list : pattern; }  // "": always
   };
   static Rule parse_rule(const JsonView& json);
-  static bool applies(const Rule& rule, const FindKey& config);
 
-  std::vector<Rule> rules_ = {Rule{}};
+  std::vector<Rule> rules_;
 };
 
 }  // namespace moelora

@@ -51,9 +51,8 @@ void parse_linear_in(const JsonView& json, ModuleBlock& block) {
   const auto found = json.find("linear_in");
   if (!found) return;
   block.hub_linear = block.memory_linear = false;
-  for (const JsonView& form : found->items()) {
+  for (const JsonView& form : found->items())
     (form.one_of({"hub", "memory"}) == 0 ? block.hub_linear : block.memory_linear) = true;
-  }
 }
 
 ModuleBlock::Linear parse_linear(const std::string& name, const JsonView& json) {
@@ -161,12 +160,10 @@ void check_names(const JsonView& json, const std::vector<std::string>& used,
 
 void check_block(const JsonView& json, const ModuleBlock& block, const Family& family,
                  const std::set<std::string>& values) {
-  if (!block.layers.empty() && family.layers.count(block.layers) == 0) {
+  if (!block.layers.empty() && family.layers.count(block.layers) == 0)
     json.at("layers").fail(fmt::format("no layer choice is called \"{}\"", block.layers));
-  }
-  for (const std::string& name : {block.only_if, block.unless}) {
+  for (const std::string& name : {block.only_if, block.unless})
     if (!name.empty()) check_names(json, {name}, values);
-  }
   check_names(json, block.bias.names(), values);
   for (const auto& linear : block.linears) {
     check_names(json.at("linears").at(linear.name), linear.out.names(), values);

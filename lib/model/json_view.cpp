@@ -86,9 +86,8 @@ std::vector<std::pair<std::string, std::string>> JsonView::string_members(
 
 size_t JsonView::one_of(std::initializer_list<std::string_view> choices) const {
   const auto found = std::find(choices.begin(), choices.end(), std::string_view(string()));
-  if (found == choices.end()) {
+  if (found == choices.end())
     fail(fmt::format("found \"{}\", expected one of: {}", string(), fmt::join(choices, ", ")));
-  }
   return static_cast<size_t>(found - choices.begin());
 }
 

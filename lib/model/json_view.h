@@ -21,7 +21,6 @@ class JsonView {
   JsonView(const Json& json, std::string file, std::string path = {});
 
   const Json& json() const { return *json_; }
-  const std::string& path() const { return path_; }
 
   JsonView at(std::string_view key) const;                   // Error when absent
   std::optional<JsonView> find(std::string_view key) const;  // absent and null are the same

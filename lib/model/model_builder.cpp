@@ -113,9 +113,8 @@ class ModelBuilder {
   }
 
   std::string key_of(const std::string& name) const {
-    for (const ValueRule& rule : family_.values) {
+    for (const ValueRule& rule : family_.values)
       if (rule.name == name && !rule.keys.empty()) return rule.keys.front();
-    }
     return name;
   }
 
@@ -221,7 +220,8 @@ class ModelBuilder {
     for (const char* name : {"model.unembed_tokens", "unembed_tokens", "model.lm_head"})
       spec_.aliases.emplace_back(name, head);
     for (const auto& alias : family_.aliases) spec_.aliases.push_back(alias);
-    for (const auto& alias : inverse(family_.hub_names)) spec_.aliases.push_back(alias);
+    for (auto name = family_.hub_names.rbegin(); name != family_.hub_names.rend(); ++name)
+      spec_.aliases.emplace_back(name->second, name->first);
   }
 
   const Family& family_;
@@ -234,9 +234,8 @@ class ModelBuilder {
 };
 
 const Variant* find_variant(const Family& family, const std::string& model_type) {
-  for (const Variant& variant : family.variants) {
+  for (const Variant& variant : family.variants)
     if (variant.model_type == model_type) return &variant;
-  }
   return nullptr;
 }
 

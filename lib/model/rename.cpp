@@ -8,9 +8,8 @@ bool ends_component(const std::string& path, size_t at) {
 }
 
 size_t find_components(const std::string& path, const std::string& run) {
-  for (size_t at = path.find(run); at != std::string::npos; at = path.find(run, at + 1)) {
+  for (size_t at = path.find(run); at != std::string::npos; at = path.find(run, at + 1))
     if ((at == 0 || path[at - 1] == '.') && ends_component(path, at + run.size())) return at;
-  }
   return std::string::npos;
 }
 
@@ -22,13 +21,6 @@ std::string renamed(std::string path, const Renames& renames) {
     if (at != std::string::npos) path.replace(at, from.size(), to);
   }
   return path;
-}
-
-Renames inverse(const Renames& renames) {
-  Renames out;
-  for (auto it = renames.rbegin(); it != renames.rend(); ++it)
-    out.emplace_back(it->second, it->first);
-  return out;
 }
 
 std::string prefix_renamed(const std::string& path, const Renames& renames) {

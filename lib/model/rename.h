@@ -13,7 +13,6 @@ namespace moelora {
 using Renames = std::vector<std::pair<std::string, std::string>>;
 
 std::string renamed(std::string path, const Renames& renames);
-Renames inverse(const Renames& renames);
 
 // As renamed(), but only a match at the start of the path counts, and the first one ends it.
 std::string prefix_renamed(const std::string& path, const Renames& renames);

@@ -10,7 +10,7 @@
 #include "lib/adapter/random_source.h"
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
-#include "lib/model/expert_tensors.h"
+#include "lib/model/base_convert.h"
 #include "lib/model/model_spec.h"
 #include "lib/model/rename.h"
 

@@ -68,7 +68,7 @@ struct BaseWeights {
 };
 
 // Layer `layer` out of the tensors of a checkpoint, in whichever form its experts are stored:
-//   F32, F16, BF16, MXFP4    as lib/model/expert_tensors.h reads them
+//   F32, F16, BF16, MXFP4    as split_experts() of lib/model reads them
 //   compressed-tensors pack-quantized INT4 or INT8, one expert after the other
 //     (NAME.weight_packed, weight_scale, weight_shape; lib/numeric/base_weights.h)
 //   FP8 E4M3 with a scale a block (NAME.weight, weight_scale_inv; lib/numeric/base_weights.h)

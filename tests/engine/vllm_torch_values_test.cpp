@@ -33,7 +33,7 @@ std::vector<double> values(const SourcePtr& source) {
 
 }  // namespace
 
-TEST_CASE("torch rounds F64 to BF16 by way of a float: ties appear that were none") {
+TEST_CASE("torch rounds F64 to BF16 by way of a float, which makes new ties") {
   const double above_tie = 1 + std::ldexp(1, -8) + std::ldexp(1, -30);
   const SourcePtr source = source_of<double>(DType::F64, {above_tie, 1e300, -0.25});
   CHECK(bits(torch_cast(source, DType::BF16)) == std::vector<uint16_t>{0x3F80, 0x7F80, 0xBE80});

@@ -9,7 +9,6 @@
 #include "lib/io/tensor_writer.h"
 #include "lib/io/weights.h"
 #include "lib/model/base_model.h"
-#include "lib/model/expert_tensors.h"
 #include "lib/model/model_builder.h"
 #include "tests/io/temp_folder.h"
 #include "tests/model/catalogue.h"

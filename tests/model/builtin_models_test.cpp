@@ -157,7 +157,7 @@ TEST_CASE("Qwen3-VL's experts are [E, in, out] on the hub and [E, out, in] in me
   CHECK(memory["lm_head.weight"] == "[151936, 2048]");
 }
 
-TEST_CASE("Trainers' names normalise to the model's own") {
+TEST_CASE("Trainers' names normalize to the model's own") {
   SUBCASE("Tinker's gpt-oss") {
     const ModelSpec spec = open_base("openai/gpt-oss-20b").spec;
     CHECK(spec.normalised("model.layers.3.attn.q_proj") == "model.layers.3.self_attn.q_proj");

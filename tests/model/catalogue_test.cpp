@@ -16,7 +16,7 @@ namespace {
 using Named = std::map<std::string, Shape>;
 
 // What a spec does not list: norms, convolutions, state-space vectors, sinks and correction
-// biases are no matrices that an adapter can target.
+// biases are not matrices that an adapter can target.
 bool is_beside_the_spec(const std::string& name) {
   static const std::regex other(
       R"(.*(norm|layernorm|norm_f|sinks|A_log|\.D|dt_bias|conv1d|conv\.conv|e_score_correction_bias|expert_bias)(\.weight|\.bias)?)");
@@ -97,7 +97,7 @@ TEST_CASE("What transformers holds as nn.Linear is a memory_linear, and nothing 
   }
 }
 
-TEST_CASE("The hub's module paths normalise to those in memory") {
+TEST_CASE("The hub's module paths normalize to those in memory") {
   for (const std::string& family : catalogue_families()) {
     CAPTURE(family);
     const ModelSpec spec = spec_of(catalogue_entry(family).config);

@@ -172,7 +172,7 @@ TEST_CASE("Modules come and go with the config") {
   CHECK(latent.find_linear("model.layers.1.mixer.fc1_latent_proj")->out == 32);
 }
 
-TEST_CASE("What a config says wrongly is named with its line") {
+TEST_CASE("A wrong value in a config is reported with its line") {
   CHECK(fault("mixtral", "{}") == "");
   CHECK(fault("mixtral", R"({"hidden_size": null})")
             .find("the key \"hidden_size\" is missing, which a mixtral model needs") !=

@@ -38,12 +38,11 @@ bool is_before_transformers_5(const FitTarget& target) {
   return !target.engine.has("0.19.0") && target.spec.hub.numbered;
 }
 
-bool is_batched(const FitTarget& target) { return !target.spec.memory.numbered; }
-
 constexpr std::array<LayoutChoice, 3> kLayouts = {{
     {"before 0.19, numbered experts in hub files", is_before_transformers_5, &layouts::peft_linear,
      "transformers 4 holds one Linear per expert"},
-    {"experts that transformers 5 holds batched", is_batched, &layouts::peft_params,
+    {"experts that transformers 5 holds batched",
+     [](const FitTarget& target) { return !target.spec.memory.numbered; }, &layouts::peft_params,
      "sides as this release and base have them"},
     {"else", [](const FitTarget&) { return true; }, &layouts::peft_linear, "one Linear per expert"},
 }};

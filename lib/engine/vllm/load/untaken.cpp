@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <set>
 
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
@@ -127,10 +128,9 @@ const Cause* cause_of_module(const Server& server, std::string_view module) {
 }
 
 std::string what_is_accepted(const Server& server) {
-  std::vector<std::string> names;
+  std::set<std::string> names;
   for (const std::string& name : server.accepted)
-    if (!name.starts_with("experts")) names.push_back(name);
-  std::sort(names.begin(), names.end());
+    if (!name.starts_with("experts")) names.insert(name);
   std::string out = fmt::format("{} takes LoRA on {}", server.model.name, fmt::join(names, " "));
   if (server.settings.shared_outer)
     out += ", experts as experts.w1/w2/w3";

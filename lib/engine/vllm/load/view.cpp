@@ -17,27 +17,16 @@ int64_t product(const Shape& shape) {
   return out;
 }
 
-std::vector<int64_t> row_major(const Shape& shape) {
-  std::vector<int64_t> strides(shape.size(), 0);
-  if (product(shape) == 0) return strides;
-  for (size_t d = shape.size(), stride = 1; d-- > 0; stride *= static_cast<size_t>(shape[d]))
-    strides[d] = static_cast<int64_t>(stride);
-  return strides;
-}
-
-// Of `shape` in a broadcast to `rank` dims: 1 where it has no such dim.
-int64_t broadcast_dim(const Shape& shape, size_t rank, size_t d) {
-  const size_t missing = rank - shape.size();
-  return d < missing ? 1 : shape[d - missing];
-}
-
 }  // namespace
 
 View View::of(uint32_t tensor, const Shape& shape) {
   View out;
   out.shape = shape;
   for (int64_t& extent : out.shape) extent = extent < 0 ? INT64_MAX : extent;  // above 2^63
-  out.strides = row_major(out.shape);
+  out.strides.assign(shape.size(), 0);
+  if (out.elements() != 0)
+    for (size_t d = shape.size(), stride = 1; d-- > 0; stride *= static_cast<size_t>(out.shape[d]))
+      out.strides[d] = static_cast<int64_t>(stride);
   out.sources = {tensor};
   return out;
 }
@@ -123,9 +112,13 @@ void check_stack(const Shape& first, const Shape& other, size_t entry) {
 
 void check_copy(const Shape& destination, const Shape& source) {
   const size_t rank = std::max(destination.size(), source.size());
+  const auto extent = [&](const Shape& shape, size_t d) {
+    const size_t missing = rank - shape.size();
+    return d < missing ? 1 : shape[d - missing];
+  };
   Shape result(rank);
   for (size_t d = rank; d-- > 0;) {
-    const int64_t a = broadcast_dim(destination, rank, d), b = broadcast_dim(source, rank, d);
+    const int64_t a = extent(destination, d), b = extent(source, d);
     if (a != b && a != 1 && b != 1)
       throw Raised("RuntimeError", fmt::format("The size of tensor a ({}) must match the size of "
                                                "tensor b ({}) at non-singleton dimension {}",

@@ -9,8 +9,6 @@
 namespace moelora::vllm {
 namespace {
 
-bool is_zero(const Tensor& tensor) { return tensor.pieces().empty(); }
-
 class Blocks {
  public:
   Blocks(const Server& server, int64_t rank, const std::vector<TensorMap>& ranks)
@@ -41,15 +39,11 @@ class Blocks {
     return Tensor::concat(dim, parts);
   }
 
-  void add(ServedBlock block) {
-    if (!is_zero(block.a) && !is_zero(block.b)) blocks_.push_back(std::move(block));
-  }
-
   void dense(const Module& module) {
     const std::vector<Slice> slices = slices_of(module);
     for (size_t i = 0; i < slices.size(); ++i)
       if (module.children[slices[i].child].linear != nullptr)
-        add(dense_slice(module, slices[i], i));
+        add_block(dense_slice(module, slices[i], i), blocks_);
   }
 
   ServedBlock dense_slice(const Module& module, const Slice& slice, size_t index) const {
@@ -123,11 +117,12 @@ class Blocks {
   // A pair of every expert of this rank, of factors [E or 1, ..].
   void each(const Module& module, const char* projection, const Tensor& a, const Tensor& b,
             int64_t out_first, int64_t in_first) {
-    if (is_zero(a) || is_zero(b)) return;
     const int64_t first = server_.first_expert(rank_);
     for (int64_t e = 0; e < server_.local_experts(); ++e)
-      add({projection, module.layer, first + e, out_first, in_first, 1,
-           a.select(0, std::min(e, a.dim(0) - 1)), b.select(0, std::min(e, b.dim(0) - 1)), 1, ""});
+      add_block(
+          {projection, module.layer, first + e, out_first, in_first, 1,
+           a.select(0, std::min(e, a.dim(0) - 1)), b.select(0, std::min(e, b.dim(0) - 1)), 1, ""},
+          blocks_);
   }
 
   const Server& server_;

@@ -17,8 +17,6 @@ namespace {
 
 // ---- values as torch computes them --------------------------------------------------------------
 
-constexpr int64_t kChunk = int64_t{1} << 14;
-
 std::byte* bytes_of(std::vector<float>& values) {
   return reinterpret_cast<std::byte*>(values.data());
 }
@@ -121,6 +119,7 @@ class ProductSource final : public ComputedSource {
   std::string change() const override { return {}; }
 
  private:
+  static constexpr int64_t kChunk = int64_t{1} << 14;
   float factor_;
 };
 

@@ -49,20 +49,6 @@ std::vector<Buffer> expert_buffers(const Server& server, const Module& module) {
   return out;
 }
 
-// Buffers of one name below the layer and one shape are a row.
-void add_row(const Module& module, const Buffer& buffer, std::vector<MemoryRow>& rows) {
-  uint64_t bytes = 2;  // vLLM's LoRA is float16 or bfloat16
-  for (int64_t extent : buffer.shape) bytes *= static_cast<uint64_t>(std::max<int64_t>(extent, 0));
-  const std::string name =
-      std::string(below_layer(module.name)) + buffer.name.substr(module.name.size());
-  auto row = std::find_if(rows.begin(), rows.end(), [&](const MemoryRow& r) {
-    return r.buffer == name && r.shape == buffer.shape;
-  });
-  if (row == rows.end()) row = rows.insert(row, {name, buffer.shape, 0, 0});
-  ++row->layers;
-  row->bytes += bytes;
-}
-
 // lora_dtype "auto" is the base's dtype.
 std::string dtype_of(const Json& config, const ServerOptions& options) {
   std::string dtype = options.text("lora-dtype");
@@ -106,7 +92,9 @@ std::vector<Slice> slices_of(const Module& module) {
 MemoryPlan memory_plan(const Server& server, const PlanRequest& request) {
   MemoryPlan out{{}, server.settings.slots, dtype_of(request.base_config, request.options)};
   for (const Module& module : server.modules)
-    for (const Buffer& buffer : module_buffers(server, module)) add_row(module, buffer, out.rows);
+    for (const Buffer& buffer : module_buffers(server, module))
+      out.add(std::string(below_layer(module.name)) + buffer.name.substr(module.name.size()),
+              buffer.shape);
   return out;
 }
 
