@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-// The CUDA side of the reference forward: the layer of lib/numeric/moe_forward.h on one card. Built
+// The CUDA side of the reference forward: the layer of lib/numeric/moe_layer.h on one card. Built
 // as the module libmoelora_cuda.so, which lib/numeric/device.cpp opens at run time and asks for
 // moelora_cuda_api(). Only std types cross this line, nothing throws across it, and every function
 // answers with a Status; whatever CUDA or cuBLAS said is in the Failure. Handles belong to their

@@ -77,7 +77,7 @@ struct StageReport {
   std::vector<LayerDeltaError> differences;     // those that are not, by layer
 };
 
-// Layer by layer: tokens go through the layer as moe_forward.h says with the packed adapter's
+// Layer by layer: tokens go through the layer as moe_layer.h says with the packed adapter's
 // factors, in float on the chosen device, and what each projection of each expert added is held
 // against the source's factors in double (check_deltas). Every expert is chosen equally often.
 // Holds one layer at a time. Throws Error: weights that cannot be read, adapters that do not fit

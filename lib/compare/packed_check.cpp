@@ -9,7 +9,6 @@
 
 #include "lib/base/utf8.h"
 #include "lib/compare/bits/bit_pass.h"
-#include "lib/compare/bits/diagnosis.h"
 #include "lib/compare/bits/pairing.h"
 #include "lib/compare/bits/products.h"
 #include "lib/compare/bits/rounding.h"

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "lib/base/tensor.h"
-#include "lib/compare/bits/fault.h"
+#include "lib/compare/bits/diagnosis.h"
 #include "lib/compare/bits/stacked_pairs.h"
 #include "lib/io/json.h"
 #include "lib/model/model_spec.h"

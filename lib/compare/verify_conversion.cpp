@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "lib/base/error.h"
+#include "lib/compare/bits/diagnosis.h"
 #include "lib/io/weights.h"
 
 namespace moelora {

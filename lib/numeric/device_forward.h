@@ -89,7 +89,7 @@ struct DeviceForwardOptions {
 DevicePlan first_plan(const MoeLayer& layer, const Routing& routing,
                       const DeviceForwardOptions& options = {});
 
-// The layer of moe_forward.h on a card: weights, factors and x rounded to BF16, sums and results in
+// The layer of moe_layer.h on a card: weights, factors and x rounded to BF16, sums and results in
 // float; on the fast paths the input of down (h) and s A x are rounded to BF16 too, and so is w x
 // where the router weighs the input. Deterministic for a card, CUDA version and plan. Where the
 // card's memory does not suffice, a smaller plan is tried, until one expert and one token do not

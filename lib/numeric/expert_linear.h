@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "lib/numeric/moe_forward.h"
+#include "lib/numeric/moe_layer.h"
 
 namespace moelora {
 

@@ -5,7 +5,7 @@
 
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
-#include "lib/compare/bits/fault.h"
+#include "lib/compare/bits/diagnosis.h"
 #include "lib/compare/bits/rounding.h"
 #include "lib/model/base_model.h"
 #include "tests/compare/made_pair.h"

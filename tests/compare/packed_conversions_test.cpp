@@ -10,7 +10,7 @@
 
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
-#include "lib/compare/bits/fault.h"
+#include "lib/compare/bits/diagnosis.h"
 #include "lib/model/base_model.h"
 #include "tests/adapter/made_adapter.h"
 #include "tests/compare/made_pair.h"

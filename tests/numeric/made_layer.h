@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "lib/numeric/moe_forward.h"
+#include "lib/numeric/moe_layer.h"
 
 namespace moelora::test {
 

@@ -4,6 +4,7 @@
 #include "lib/check/forward.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/specimen.h"
+#include "lib/compare/packed_check.h"
 #include "lib/compare/verify_conversion.h"
 
 namespace moelora {

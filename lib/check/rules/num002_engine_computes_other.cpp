@@ -9,6 +9,7 @@
 #include "lib/check/rule_context.h"
 #include "lib/check/served_deltas.h"
 #include "lib/check/specimen.h"
+#include "lib/compare/served_difference.h"
 #include "lib/engine/fit/fit.h"
 #include "lib/model/base_model.h"
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lib/compare/bits/bit_pass.h"
+#include "lib/compare/bits/block_reader.h"
 
 namespace moelora::packed {
 
