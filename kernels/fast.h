@@ -9,9 +9,9 @@ namespace moelora::kernels {
 // The fast path: cuBLAS for every matrix product, kernels of elementwise.cu between them.
 //
 //   in      [rows, x | s A x]      gather_inputs, then place_tail
-//   result  [rows, gate | up]      one GEMM an expert with [W | B]: base and delta at once
+//   result  [rows, gate | up]      one GEMM per expert with [W | B]: base and delta at once
 //   in      [rows, h | s A h]      activate_rows, then place_tail
-//   result  [rows, width]          one GEMM an expert
+//   result  [rows, width]          one GEMM per expert
 //   out     [tokens, width]        combine_rows
 //
 // Inputs of GEMMs are BF16, their results float.

@@ -10,7 +10,7 @@ namespace moelora::kernels {
 
 inline constexpr unsigned kThreads = 256;
 
-// One block a row.
+// One block per row.
 template <class... Expected, class... Given>
 void launch_rows(cudaStream_t stream, int64_t rows, void (*kernel)(Expected...), Given... given) {
   if (rows == 0) return;

@@ -187,7 +187,7 @@ class ProjectionCheck {
   Values in_;
   int64_t pairs_;
   Values exact_, bound_;
-  std::vector<Rounding> rounding_;  // one a group
+  std::vector<Rounding> rounding_;  // one per group
 };
 
 }  // namespace

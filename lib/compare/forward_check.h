@@ -71,7 +71,7 @@ struct StageReport {
   std::string device;   // "CPU, float", "NVIDIA H200, 139.8 GiB, ... (cuBLAS, expert by expert ..)"
   std::string why_cpu;  // why no card, where one would have been taken; "" otherwise
   std::string base;     // "MXFP4 of models/gpt-oss-20b", "synthetic, seed 0"
-  int64_t layers = 0, experts = 0, tokens = 0;  // tokens a layer
+  int64_t layers = 0, experts = 0, tokens = 0;  // tokens per layer
   int64_t deltas = 0;                           // compared: projections of experts
   double relative = 0, worst = 0;               // the largest of those within their bound
   std::vector<LayerDeltaError> differences;     // those that are not, by layer

@@ -280,7 +280,7 @@ class QuantisedExperts {
     const Tensor result = packed_ints_tensor(parts, where_ + ": " + name);
     const int bits = packed_bits(parts.packed, parts.in);
     form = parts.scale.dim(1) == 1
-               ? fmt::format("INT{} with a scale a row", bits)
+               ? fmt::format("INT{} with a scale per row", bits)
                : fmt::format("INT{} in groups of {}", bits, parts.in / parts.scale.dim(1));
     return result;
   }

@@ -71,7 +71,7 @@ struct BaseWeights {
 //   F32, F16, BF16, MXFP4    as split_experts() of lib/model reads them
 //   compressed-tensors pack-quantized INT4 or INT8, one expert after the other
 //     (NAME.weight_packed, weight_scale, weight_shape; lib/numeric/base_weights.h)
-//   FP8 E4M3 with a scale a block (NAME.weight, weight_scale_inv; lib/numeric/base_weights.h)
+//   FP8 E4M3 with a scale per block (NAME.weight, weight_scale_inv; lib/numeric/base_weights.h)
 // Throws Error at `where` when a tensor is missing or does not fit.
 BaseWeights read_base_weights(const TensorMap& tensors, const ModelSpec& spec, int layer,
                               const std::string& where);

@@ -11,7 +11,7 @@
 
 namespace moelora {
 
-// Every intermediate result, for a comparison stage by stage. One row a pair, in order of pairs;
+// Every intermediate result, for a comparison stage by stage. One row per pair, in order of pairs;
 // rows of expert -1 are zero.
 template <class T>
 struct ProjectionStages {

@@ -60,7 +60,7 @@ std::string module_of(int64_t expert, const std::string& name) {
   return "model.layers.3.block_sparse_moe.experts." + std::to_string(expert) + "." + name;
 }
 
-// Packed INT4, one scale a row: value (row + column + expert) % 8, scale 0.5.
+// Packed INT4, one scale per row: value (row + column + expert) % 8, scale 0.5.
 TensorMap packed_tensors() {
   TensorMap out;
   for (int64_t e = 0; e < 2; ++e) {
@@ -132,7 +132,7 @@ TEST_CASE("MXFP4 weights are those that transformers decodes") {
 
 TEST_CASE("Packed integers are read expert by expert, under the family's names") {
   const BaseWeights found = read_base_weights(packed_tensors(), small_spec(), 3, "base");
-  CHECK(found.form == "INT4 with a scale a row");
+  CHECK(found.form == "INT4 with a scale per row");
   CHECK(found.biases.empty());
   CHECK(found.weight(Projection::up, 1).shape() == Shape{16, 8});
   CHECK(found.weight(Projection::down, 1).dtype() == DType::F64);

@@ -53,7 +53,7 @@ TEST_CASE("A group's scale and zero point apply to its columns") {
                        -24, -24, -80, -70, -60, -50, -1, -0.75, -0.5, -0.25};
   CHECK(read_double(packed_ints_tensor(parts, "t")) == symmetric);
 
-  SUBCASE("bytes, one a row and group") {
+  SUBCASE("bytes, one per row and group") {
     parts.zero_point = made_tensor<int8_t>(DType::I8, {2, 4}, {1, 0, 0, -8, 0, 2, 0, 0});
     const V found = read_double(packed_ints_tensor(parts, "t"));
     CHECK(found[0] == -9);

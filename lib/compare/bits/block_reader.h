@@ -33,7 +33,7 @@ class BlockReader {
  public:
   explicit BlockReader(const Table& table) : table_(table) {}
 
-  // One part an expert of the box, valid until the next call; none of a factor that is null or
+  // One part per expert of the box, valid until the next call; none of a factor that is null or
   // nowhere. Asked for the same again (gate and up of a fused factor have one A), it answers
   // without reading.
   std::span<const Part> load(const Factor* factor, Side side, const Box& box);

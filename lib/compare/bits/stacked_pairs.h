@@ -27,7 +27,7 @@ struct Reading {
 
 struct StackedForm {
   bool swapped = false;                 // A lies on the output side
-  std::vector<Projection> projections;  // one a pair
+  std::vector<Projection> projections;  // one per pair
 };
 
 // Which parameter every pair belongs to and which side A is on, decided by the base model's shapes

@@ -116,7 +116,7 @@ class TableBuilder {
     add_scale(unit, block, placed.scale);
   }
 
-  // One scale while all are equal; then one an expert, those not yet seen being as the first.
+  // One scale while all are equal; then one per expert, those not yet seen being as the first.
   static void add_scale(ProjectionFactors& unit, const StridedBlock& block, const Scale& scale) {
     if (unit.scales.empty()) unit.scales.push_back(scale);
     if (unit.scales.size() == 1 && unit.scales[0] == scale) return;

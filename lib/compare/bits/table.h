@@ -28,7 +28,7 @@ struct Stored {
 // Where the elements of every factor of an adapter lie, whatever its layout. A factor of one expert
 // is A(k, x), x an input, or B(k, x), x an output; k counts ranks. In every layout there is,
 // element (e, k, x) of experts e lies at offset + e*e_step + k*k_step + x*x_step of one tensor: a
-// layout is nothing but these three steps.
+// layout is just these three steps.
 
 // Experts [first, first + count) of a factor in one tensor. A matrix that all experts share has
 // e_step 0.
@@ -55,7 +55,7 @@ struct ProjectionKey {
 };
 struct ProjectionFactors {
   std::array<Factor, 2> sides;  // A, B
-  std::vector<Scale> scales;    // one an expert, or one for all
+  std::vector<Scale> scales;    // one per expert, or one for all
   int64_t experts = 1;
 
   const Factor& side(Side s) const { return sides[static_cast<size_t>(s)]; }

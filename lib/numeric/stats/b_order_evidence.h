@@ -108,7 +108,7 @@ BOrderEvidence b_order_evidence(const StackedProfile& profile);
 // Of all pairs of an adapter, which are all in one order.
 BOrderEvidence join_b_order_evidence(std::span<const BOrderEvidence> pairs);
 
-// Reads all pairs of a file, one a thread, and joins them; what E does not divide is left out.
+// Reads all pairs of a file, one per thread, and joins them; what E does not divide is left out.
 BOrderEvidence b_order_evidence(std::span<const StackedPair> pairs, int64_t experts, int threads);
 
 // For a message: "the values speak for expert-major (certain): the columns of an expert have

@@ -23,7 +23,7 @@ using I32x8 = int32_t __attribute__((vector_size(32)));
 using F32x8 = float __attribute__((vector_size(32)));
 
 constexpr size_t kStreams = 2;         // independent sums, to hide the latency of an addition
-constexpr int64_t kStep = 64;          // bytes: one vector a stream
+constexpr int64_t kStep = 64;          // bytes: one vector per stream
 constexpr int64_t kChunkBytes = 8192;  // whose sums are kept in single precision
 // From here on squares, or a chunk's sum of them, could overflow; infinities and NaN lie above.
 constexpr uint32_t kLarge = std::bit_cast<uint32_t>(0x1p49F);
@@ -222,7 +222,7 @@ void merge_stats(ValueStats& into, const ValueStats& part) {
 // Views of the same bytes stay together up to the larger limit.
 constexpr JobLimits kLimits = {1 << 20, 16 << 20};
 
-// One entry a block.
+// One entry per block.
 std::vector<ValueStats> scan_job(TensorList tensors, const Job& job, Arena& arena) {
   const std::byte* values = run_job(tensors, job, arena).data();
   std::vector<ValueStats> out(job.blocks.size());

@@ -41,8 +41,8 @@ void add_values(DType dtype, const std::byte* values, int64_t count, int64_t fir
 void add_values_simple(DType dtype, const std::byte* values, int64_t count, int64_t first,
                        ValueStats& stats);
 
-// One entry a tensor, by name. Streams: each byte is read once, in blocks of a cache's size, so
-// that memory stays bounded (about 1 MB a thread; more for views of the same bytes). The result
+// One entry per tensor, by name. Streams: each byte is read once, in blocks of a cache's size, so
+// that memory stays bounded (about 1 MB per thread; more for views of the same bytes). The result
 // does not depend on `threads` (0: all cores). Throws Error when bytes cannot be read.
 std::map<std::string, ValueStats> scan_values(const TensorMap& tensors, int threads);
 
