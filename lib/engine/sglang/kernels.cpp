@@ -74,22 +74,21 @@ bool uses_marlin(std::string_view quantization, std::string_view backend) {
 
 // ---- what is wrong with them -----------------------------------------------------------------
 
-class KernelChecker {
- public:
-  KernelChecker(Server& server, size_t index, const ServerOptions& options, const Json& base)
-      : server_(server),
-        model_(server.model()),
-        features_(server.features()),
-        adapter_(server.mutable_adapter(index)),
-        copied_(server.copied(index)),
-        options_(options),
-        base_(base),
-        kernel_(expert_kernel(model_, features_, options, adapter_.r, server.max_lora_rank())) {}
+struct KernelChecker {
+  Server& server;
+  CpuAdapter& adapter;
+  const CopiedValues* copied;
+  const ServerOptions& options;
+  const Json& base;
+  const ExpertKernel kernel;
+  const ModelClass& model = server.model();
+  const Features& features = server.features();
+  std::vector<int32_t> experts = {};  // sources that reach an experts' buffer
 
   void check() {
     check_class();
     find_experts();
-    if (experts_.empty()) return;
+    if (experts.empty()) return;
     check_quantization();
     check_backend();
     check_versions();
@@ -98,22 +97,20 @@ class KernelChecker {
     check_split_a();
   }
 
- private:
-  // Sources that reach an experts' buffer.
   void find_experts() {
-    if (copied_ == nullptr) return;
-    for (size_t i = 0; i < adapter_.sources.size(); ++i)
-      if (copied_->is_expert(static_cast<int32_t>(i))) experts_.push_back(static_cast<int32_t>(i));
+    if (copied == nullptr) return;
+    for (size_t i = 0; i < adapter.sources.size(); ++i)
+      if (copied->is_expert(static_cast<int32_t>(i))) experts.push_back(static_cast<int32_t>(i));
   }
 
   void refuse(const Cause* cause, std::string_view stage, std::string_view type, std::string text,
               std::string detail, bool first_use = false) {
-    adapter_.raise({cause, stage, type, std::move(text), std::move(detail), first_use}, experts_);
+    adapter.raise({cause, stage, type, std::move(text), std::move(detail), first_use}, experts);
   }
 
   void check_quantization() {
-    const std::string quantization = quantization_of(options_, base_);
-    const std::string backend = options_.text("moe-runner-backend");
+    const std::string quantization = quantization_of(options, base);
+    const std::string backend = options.text("moe-runner-backend");
     if (quantization == "mxfp4" && backend != "triton_kernel")
       refuse(&cause::quantised_experts, stage::kWrap, "NotImplementedError",
              "Mxfp4MoEMethod must implement get_triton_quant_info()",
@@ -123,38 +120,38 @@ class KernelChecker {
 
   // MarlinLoraRunnerCore.run() asserts these with the first batch.
   void check_marlin() {
-    if (model_.interleaved || !model_.gated)
+    if (model.interleaved || !model.gated)
       refuse(&cause::marlin_limits, kForward, "AssertionError",
              "Only SiLU activation is supported.",
              "the base's experts have another activation than SiLU", true);
-    if (options_.compute_capability && *options_.compute_capability < 9)
+    if (options.compute_capability && *options.compute_capability < 9)
       refuse(&cause::marlin_limits, kForward, "AssertionError",
              "MarlinLoraRunnerCore requires CUDA compute capability >= 9",
-             fmt::format("compute capability {}", *options_.compute_capability), true);
+             fmt::format("compute capability {}", *options.compute_capability), true);
   }
 
   void check_backend() {
-    if (!kernel_.has_lora)
-      adapter_.add_event(
+    if (!kernel.has_lora)
+      adapter.add_event(
           &cause::backend_without_moe_lora, Effect::unused,
           fmt::format("--lora-backend {}: this version has expert LoRA with triton only",
-                      options_.text("lora-backend")),
-          experts_);
-    const std::string runner = options_.text("moe-runner-backend");
+                      options.text("lora-backend")),
+          experts);
+    const std::string runner = options.text("moe-runner-backend");
     if (!has_lora(runner)) refuse_runner(runner);
   }
 
   // Runners that FusedMoEWithLoRA takes; marlin falls back to triton where nothing is quantised.
   bool has_lora(std::string_view runner) const {
     if (runner.empty() || runner == "auto" || runner == "triton") return true;
-    if (runner.starts_with("experimental_sgl_")) return features_.moe_runner_config;
-    return runner == "marlin" && features_.replicated_layers;
+    if (runner.starts_with("experimental_sgl_")) return features.moe_runner_config;
+    return runner == "marlin" && features.replicated_layers;
   }
 
   void refuse_runner(const std::string& runner) {
     const std::string detail =
         fmt::format("--moe-runner-backend {} keeps the experts in a form without LoRA", runner);
-    if (features_.replicated_layers)
+    if (features.replicated_layers)
       refuse(&cause::backend_without_moe_lora, stage::kWrap, "NotImplementedError",
              "LoRA MoE not supported for backend MoeRunnerBackend." + enumerator_of(runner),
              detail);
@@ -171,47 +168,47 @@ class KernelChecker {
   }
 
   void check_versions() {
-    if (!features_.moe_runner_config && model_.facts.asks_for_moe_runner_config)
+    if (!features.moe_runner_config && model.facts.asks_for_moe_runner_config)
       refuse(&cause::moe_runner_config, "capture CUDA graph", "AttributeError",
              "'FusedMoEWithLoRA' object has no attribute 'moe_runner_config'",
              "this version's model class asks the wrapped experts for what they do not have");
-    if (kernel_.up_at_max_rank)
-      adapter_.add_event(
+    if (kernel.up_at_max_rank)
+      adapter.add_event(
           &cause::rank_over_limit, Effect::wrong_values,
           fmt::format(
               "r = {} below the server's rank {}: this version's experts take up's rows from "
               "the wrong place",
-              adapter_.r, server_.max_lora_rank()),
-          experts_);
-    if (!features_.slices_always && model_.interleaved && server_.launch().tp == 1)
-      adapter_.add_event(&cause::interleaved_b, Effect::wrong_values,
-                         "this version interleaves gate and up at tp 2 or more only", experts_);
+              adapter.r, server.max_lora_rank()),
+          experts);
+    if (!features.slices_always && model.interleaved && server.launch().tp == 1)
+      adapter.add_event(&cause::interleaved_b, Effect::wrong_values,
+                        "this version interleaves gate and up at tp 2 or more only", experts);
   }
 
   void check_virtual() {
-    if (!options_.on("lora-use-virtual-experts")) return;
-    const int64_t slots = server_.launch().slots;
-    const int64_t count = model_.experts * slots;
+    if (!options.on("lora-use-virtual-experts")) return;
+    const int64_t slots = server.launch().slots;
+    const int64_t count = model.experts * slots;
     if (count > kMostVirtualExperts)
       refuse(&cause::virtual_experts_limit, stage::kLoad, "AssertionError", "",
              fmt::format("{} experts x {} slots are {} virtual experts, the kernel takes {}",
-                         model_.experts, slots, count, kMostVirtualExperts));
-    if (!features_.csgmv_experts && options_.text("lora-backend") != "triton")
+                         model.experts, slots, count, kMostVirtualExperts));
+    if (!features.csgmv_experts && options.text("lora-backend") != "triton")
       refuse(&cause::backend_without_moe_lora, "constructor", "AssertionError",
              fmt::format(
                  "--lora-use-virtual-experts requires --lora-backend triton. Got: {}",
-                 options_.text("lora-backend").empty() ? "csgmv" : options_.text("lora-backend")),
+                 options.text("lora-backend").empty() ? "csgmv" : options.text("lora-backend")),
              "virtual experts need --lora-backend triton in this version");
   }
 
   // What the class does to the deltas, were it ever to start with them.
   void check_class() {
-    if (kernel_.weights_outputs) return;
+    if (kernel.weights_outputs) return;
     std::vector<int32_t> about;
-    for (size_t i = 0; i < adapter_.sources.size(); ++i)
-      if (contains(adapter_.sources[i].name, "experts.")) about.push_back(static_cast<int32_t>(i));
+    for (size_t i = 0; i < adapter.sources.size(); ++i)
+      if (contains(adapter.sources[i].name, "experts.")) about.push_back(static_cast<int32_t>(i));
     if (!about.empty())
-      adapter_.add_event(
+      adapter.add_event(
           &cause::weight_on_input, Effect::wrong_values,
           "this class weights the experts' input; SGLang weights the delta of down instead of that "
           "of gate and up",
@@ -219,49 +216,39 @@ class KernelChecker {
   }
 
   void check_sum() {
-    if (kernel_.sums_down) return;
+    if (kernel.sums_down) return;
     std::vector<int32_t> down;
-    for (int32_t id : experts_)
-      if (contains(copied_->buffer(id), "down_proj_moe")) down.push_back(id);
-    adapter_.add_event(&cause::server_options, Effect::unused,
-                       "--enable-fused-moe-sum-all-reduce: the delta of down_proj is written where "
-                       "nothing sums it",
-                       down);
+    for (int32_t id : experts)
+      if (contains(copied->buffer(id), "down_proj_moe")) down.push_back(id);
+    adapter.add_event(&cause::server_options, Effect::unused,
+                      "--enable-fused-moe-sum-all-reduce: the delta of down_proj is written where "
+                      "nothing sums it",
+                      down);
   }
 
   // Pairs of gate and up with an A each: right only where the two are equal.
   void check_split_a() {
-    if (kernel_.gate_up == GateUp::apart) return;
+    if (kernel.gate_up == GateUp::apart) return;
     std::vector<int32_t> about;
-    for (LayerWeights& weights : adapter_.layers)
+    for (LayerWeights& weights : adapter.layers)
       weights.each([&](const Staged& entry) {
         if (!entry.is_a() || !contains(entry.name, "experts.")) return;
         const auto sources = entry.sources();
-        if (sources.size() == 2 && sources[0] != sources[1] && copied_->is_expert(sources[0]))
+        if (sources.size() == 2 && sources[0] != sources[1] && copied->is_expert(sources[0]))
           about.insert(about.end(), sources.begin(), sources.end());
       });
     if (about.empty()) return;
-    if (kernel_.gate_up == GateUp::gate_a_only)
-      adapter_.add_event(
+    if (kernel.gate_up == GateUp::gate_a_only)
+      adapter.add_event(
           &cause::virtual_experts_up, Effect::wrong_values,
           "gate_proj and up_proj have an A each, and virtual experts use gate's for both", about);
     else
-      adapter_.add_event(
+      adapter.add_event(
           &cause::gpt_oss_split_a, Effect::wrong_values,
           "gate_proj and up_proj have an A each, and SGLang gives gate's to the first half of the "
           "interleaved rows and up's to the second",
           about);
   }
-
-  Server& server_;
-  const ModelClass& model_;
-  const Features& features_;
-  CpuAdapter& adapter_;
-  const CopiedValues* copied_;
-  const ServerOptions& options_;
-  const Json& base_;
-  const ExpertKernel kernel_;
-  std::vector<int32_t> experts_;
 };
 
 // ---- blocks ----------------------------------------------------------------------------------
@@ -298,61 +285,60 @@ struct Stack {
   std::vector<Tensor> parts;
 };
 
-class PoolBlocks {
- public:
-  PoolBlocks(const Server& server, const Pool& pool, const ExpertKernel& kernel,
-             const TensorMap& buffers)
-      : server_(server),
-        model_(server.model()),
-        pool_(pool),
-        kernel_(kernel),
-        buffers_(buffers),
-        r_(std::min(server.adapter(0).r, pool.request.max_rank)),
-        scale_(static_cast<float>(server.adapter(0).scale())) {}
+struct PoolBlocks {
+  const Server& server;
+  const Pool& pool;
+  const ExpertKernel& kernel;
+  const TensorMap& buffers;
+  const ModelClass& model = server.model();
+  const int64_t r = std::min(server.adapter(0).r, pool.request.max_rank);
+  const double scale = static_cast<float>(server.adapter(0).scale());
+  int layer = -1;       // of the expert that is looked at
+  int64_t expert = -1;  // in the whole model
+  std::vector<ServedBlock> out = {};
 
   std::vector<ServedBlock> make() {
-    const auto& layers = server_.wrapping().layers;
-    for (size_t layer = 0; layer < layers.size(); ++layer)
-      for (const WrappedModule& wrapped : layers[layer])
+    const auto& layers = server.wrapping().layers;
+    for (size_t i = 0; i < layers.size(); ++i)
+      for (const WrappedModule& wrapped : layers[i])
         if (wrapped.module->kind != LayerKind::fused_moe)
-          dense(wrapped, static_cast<int>(layer));
+          dense(wrapped, static_cast<int>(i));
         else if (wrapped.buffer == "gate_up_proj_moe")
-          experts(static_cast<int>(layer));
+          experts(static_cast<int>(i));
     embedding("embed_tokens", LayerKind::embedding, 0);
-    embedding("lm_head", LayerKind::lm_head, pool_.vocab_first);
-    return std::move(out_);
+    embedding("lm_head", LayerKind::lm_head, pool.vocab_first);
+    return std::move(out);
   }
 
- private:
   // Both factors of a buffer; null where the rank holds none.
   struct Factors {
     const Tensor *a, *b;
     bool found() const { return a != nullptr && b != nullptr; }
   };
 
-  Factors find(int layer, std::string_view buffer) const {
+  Factors find(int of_layer, std::string_view buffer) const {
     const auto side = [&](bool is_a) {
-      const auto at = buffers_.find(buffer_name(layer, buffer, is_a));
-      return at == buffers_.end() ? nullptr : &at->second;
+      const auto at = buffers.find(buffer_name(of_layer, buffer, is_a));
+      return at == buffers.end() ? nullptr : &at->second;
     };
     return {side(true), side(false)};
   }
 
-  void dense(const WrappedModule& wrapped, int layer) {
-    const Factors held = find(layer, wrapped.buffer);
+  void dense(const WrappedModule& wrapped, int of_layer) {
+    const Factors held = find(of_layer, wrapped.buffer);
     if (!held.found()) return;
     const ClassModule& module = *wrapped.module;
     const std::vector<std::string>& parts = module.parts;
-    const std::vector<Span> shares = shares_of(module, model_.config, pool_.rank);
+    const std::vector<Span> shares = shares_of(module, model.config, pool.rank);
     const bool row = module.kind == LayerKind::row;
-    const int64_t in_first = row ? pool_.rank.tp_rank * (module.in / pool_.rank.tp) : 0;
+    const int64_t in_first = row ? pool.rank.tp_rank * (module.in / pool.rank.tp) : 0;
     int64_t first = 0;
     for (size_t i = 0; i < parts.size() && i < shares.size(); ++i) {
       const int64_t rows = shares[i].count;
       add_block({parts[i], -1, -1, shares[i].first, in_first, 1,
-                 held.a->slice(0, static_cast<int64_t>(i) * r_, r_),
-                 held.b->slice(0, first, rows).slice(1, 0, r_), scale_},
-                out_);
+                 held.a->slice(0, static_cast<int64_t>(i) * r, r),
+                 held.b->slice(0, first, rows).slice(1, 0, r), scale},
+                out);
       first += rows;
     }
   }
@@ -360,45 +346,45 @@ class PoolBlocks {
   void embedding(const char* name, LayerKind kind, int64_t out_first) {
     const Factors held = find(-1, name);
     if (!held.found()) return;
-    const auto module = std::find_if(model_.modules.begin(), model_.modules.end(),
+    const auto module = std::find_if(model.modules.begin(), model.modules.end(),
                                      [&](const ClassModule& m) { return m.kind == kind; });
-    add_block({module == model_.modules.end() ? name : module->name, -1, -1, out_first, 0, 1,
-               held.a->slice(0, 0, r_), held.b->slice(1, 0, r_), scale_},
-              out_);
+    add_block({module == model.modules.end() ? name : module->name, -1, -1, out_first, 0, 1,
+               held.a->slice(0, 0, r), held.b->slice(1, 0, r), scale},
+              out);
   }
 
   // gate and up of an expert in one block each, gpt-oss's halves in two.
-  void experts(int layer) {
+  void experts(int of_layer) {
+    layer = of_layer;
     const Factors gate_ups = find(layer, "gate_up_proj_moe"), downs = find(layer, "down_proj_moe");
     if (!gate_ups.found() || !downs.found()) return;
     const Stack gate_up_a(*gate_ups.a), gate_up_b(*gate_ups.b);  // [E or 1, c*R, H], [E, c*J, R]
     const Stack down_a(*downs.a), down_b(*downs.b);              // [E, R, J], [E or 1, H, R]
-    layer_ = layer;
     const size_t count = std::max(gate_up_b.parts.size(), down_a.parts.size());
     for (size_t i = 0; i < count; ++i) {
-      expert_ = pool_.first_expert() + static_cast<int64_t>(i);
-      gate_up(gate_up_a.of(i), gate_up_b.of(i).slice(1, 0, r_));
-      put("down_proj", down_a.of(i).slice(0, 0, r_), down_b.of(i).slice(1, 0, r_), 0,
-          first_neuron(), kernel_.sums_down ? "" : kNotSummed, kernel_.sums_down ? 1 : 0);
+      expert = pool.first_expert() + static_cast<int64_t>(i);
+      gate_up(gate_up_a.of(i), gate_up_b.of(i).slice(1, 0, r));
+      put("down_proj", down_a.of(i).slice(0, 0, r), down_b.of(i).slice(1, 0, r), 0, first_neuron(),
+          kernel.sums_down ? "" : kNotSummed, kernel.sums_down ? 1 : 0);
     }
   }
 
   int64_t first_neuron() const {
-    return pool_.rank.moe_tp_rank * (model_.intermediate / pool_.rank.moe_tp);
+    return pool.rank.moe_tp_rank * (model.intermediate / pool.rank.moe_tp);
   }
 
   void gate_up(const Tensor& a, const Tensor& b) {
-    if (!model_.gated) return put("up_proj", a.slice(0, 0, r_), b, first_neuron(), 0, "");
-    const Tensor gate_a = a.slice(0, 0, r_);
-    const bool gate_only = kernel_.gate_up == GateUp::gate_a_only;
-    const Tensor own_up_a = a.slice(0, pool_.request.max_rank, r_),
+    if (!model.gated) return put("up_proj", a.slice(0, 0, r), b, first_neuron(), 0, "");
+    const Tensor gate_a = a.slice(0, 0, r);
+    const bool gate_only = kernel.gate_up == GateUp::gate_a_only;
+    const Tensor own_up_a = a.slice(0, pool.request.max_rank, r),
                  up_a = gate_only ? gate_a : own_up_a;
     const bool same_a = own_up_a.same_recipe(gate_a);
-    if (kernel_.gate_up == GateUp::halves && !same_a) return halves(gate_a, up_a, b);
-    const std::string_view defect = same_a                   ? ""
-                                    : gate_only              ? kGateAOnly
-                                    : kernel_.up_at_max_rank ? kUpRows
-                                                             : "";
+    if (kernel.gate_up == GateUp::halves && !same_a) return halves(gate_a, up_a, b);
+    const std::string_view defect = same_a                  ? ""
+                                    : gate_only             ? kGateAOnly
+                                    : kernel.up_at_max_rank ? kUpRows
+                                                            : "";
     put("gate_proj", gate_a, rows_of(b, 0), first_neuron(), 0, "");
     put("up_proj", up_a, rows_of(b, 1), first_neuron(), 0, defect);
   }
@@ -406,7 +392,7 @@ class PoolBlocks {
   // gate's rows of the buffer, or up's.
   Tensor rows_of(const Tensor& b, int64_t part) const {
     const int64_t rows = b.dim(0) / 2;
-    if (model_.interleaved) return b.reshape({rows, 2, b.dim(1)}).select(1, part);
+    if (model.interleaved) return b.reshape({rows, 2, b.dim(1)}).select(1, part);
     return b.slice(0, part * rows, rows);
   }
 
@@ -422,32 +408,24 @@ class PoolBlocks {
   }
 
   void put(const char* projection, const Tensor& a, const Tensor& b, int64_t out_first,
-           int64_t in_first, std::string_view defect, double scale = 1) {
-    if (!kernel_.weights_outputs && defect.empty()) defect = kInputWeights;
-    if (!kernel_.has_lora) {
+           int64_t in_first, std::string_view defect, double factor = 1) {
+    if (!kernel.weights_outputs && defect.empty()) defect = kInputWeights;
+    if (!kernel.has_lora) {
       defect = kNoLora;
-      scale = 0;
+      factor = 0;
     }
-    add_block({projection, layer_, expert_, out_first, in_first, 1, a, b, scale, defect}, out_);
+    add_block({projection, layer, expert, out_first, in_first, 1, a, b, factor, defect}, out);
   }
-
-  const Server& server_;
-  const ModelClass& model_;
-  const Pool& pool_;
-  const ExpertKernel& kernel_;
-  const TensorMap& buffers_;
-  int64_t r_;
-  double scale_;
-  int layer_ = -1;       // of the expert that is looked at
-  int64_t expert_ = -1;  // in the whole model
-  std::vector<ServedBlock> out_;
 };
 
 }  // namespace
 
 void check_kernels(Server& server, size_t index, const ServerOptions& options,
                    const Json& base_config) {
-  KernelChecker(server, index, options, base_config).check();
+  CpuAdapter& adapter = server.mutable_adapter(index);
+  const ExpertKernel kernel =
+      expert_kernel(server.model(), server.features(), options, adapter.r, server.max_lora_rank());
+  KernelChecker{server, adapter, server.copied(index), options, base_config, kernel}.check();
 }
 
 std::vector<ServedBlock> served_blocks(const BufferRequest& request, const RankBuffers& held) {
@@ -455,7 +433,8 @@ std::vector<ServedBlock> served_blocks(const BufferRequest& request, const RankB
   const Server server = start_server(request.plan());
   const ExpertKernel kernel = expert_kernel(server.model(), server.features(), request.options,
                                             server.adapter(0).r, server.max_lora_rank());
-  return PoolBlocks(server, server.pool_of(request.tp_rank), kernel, held.buffers).make();
+  const Pool pool = server.pool_of(request.tp_rank);
+  return PoolBlocks{server, pool, kernel, held.buffers}.make();
 }
 
 }  // namespace moelora::sglang

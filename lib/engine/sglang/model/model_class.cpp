@@ -181,59 +181,58 @@ LayerKind kind_of(const LinearSpec& linear, std::string_view leaf) {
   return LayerKind::column;
 }
 
-class Builder {
- public:
-  Builder(const ModelSpec& spec, const Json& base_config) : spec_(spec) {
-    out_.facts = read_facts(spec);
-    out_.config = read_hf_config(base_config, spec, out_.facts.first_k_dense_replace);
-    out_.family = spec.family;
-    out_.experts = spec.experts;
-    out_.expert_in = spec.expert_in;
-    out_.intermediate = spec.intermediate;
-    out_.top_k = spec.top_k;
-    out_.gated = spec.gated;
-    out_.interleaved =
-        spec.gate_up_order == GateUpOrder::interleaved && out_.facts.interleaves_gate_up;
-    out_.tied = spec.tied_embeddings;
-  }
+struct Builder {
+  const ModelSpec& spec;
+  ModelClass out = {};
 
-  ModelClass build() {
-    for (const LinearSpec& linear : spec_.linears)
+  ModelClass build(const Json& base_config) {
+    out.facts = read_facts(spec);
+    out.config = read_hf_config(base_config, spec, out.facts.first_k_dense_replace);
+    out.family = spec.family;
+    out.experts = spec.experts;
+    out.expert_in = spec.expert_in;
+    out.intermediate = spec.intermediate;
+    out.top_k = spec.top_k;
+    out.gated = spec.gated;
+    out.interleaved =
+        spec.gate_up_order == GateUpOrder::interleaved && out.facts.interleaves_gate_up;
+    out.tied = spec.tied_embeddings;
+    for (const LinearSpec& linear : spec.linears)
       if (linear.layer < 0 && linear.role != Role::lm_head) add(linear, linear.hub);
-    for (int layer = 0; layer < out_.layers(); ++layer) add_layer(layer);
-    for (const LinearSpec& linear : spec_.linears)
-      if (linear.layer < 0 && linear.role == Role::lm_head && !out_.tied) add(linear, linear.hub);
-    return std::move(out_);
+    for (int layer = 0; layer < out.layers(); ++layer) add_layer(layer);
+    for (const LinearSpec& linear : spec.linears)
+      if (linear.layer < 0 && linear.role == Role::lm_head && !out.tied) add(linear, linear.hub);
+    return std::move(out);
   }
 
- private:
   bool is_sparse(int layer) const {
-    if (!out_.facts.experts_in_every_layer) return spec_.is_moe(layer);
-    return has_moe_layer() || spec_.experts > 1;
+    if (!out.facts.experts_in_every_layer) return spec.is_moe(layer);
+    return has_moe_layer() || spec.experts > 1;
   }
 
   bool has_moe_layer() const {
-    return first_moe_layer(spec_) < static_cast<int64_t>(spec_.moe_layers.size());
+    return first_moe_layer(spec) < static_cast<int64_t>(spec.moe_layers.size());
   }
 
   // The linears of a layer; where the class has a MoE block and the config says dense, those of
   // attention and, for the block, the linears of a layer that has one.
   std::vector<std::pair<const LinearSpec*, std::string>> linears(int layer) const {
-    std::vector<std::pair<const LinearSpec*, std::string>> out;
-    const bool replaced = out_.facts.experts_in_every_layer && !spec_.is_moe(layer);
-    for (const LinearSpec& linear : spec_.linears)
+    std::vector<std::pair<const LinearSpec*, std::string>> found;
+    const bool replaced = out.facts.experts_in_every_layer && !spec.is_moe(layer);
+    for (const LinearSpec& linear : spec.linears)
       if (linear.layer == layer && (!replaced || linear.role != Role::dense_mlp))
-        out.emplace_back(&linear, linear.hub);
-    if (!replaced || !has_moe_layer()) return out;
-    for (const LinearSpec& linear : spec_.linears) {
+        found.emplace_back(&linear, linear.hub);
+    if (!replaced || !has_moe_layer()) return found;
+    const int64_t sample = first_moe_layer(spec);
+    for (const LinearSpec& linear : spec.linears) {
       const bool of_block = linear.role != Role::attention && linear.role != Role::mixer;
-      if (linear.layer != first_moe_layer(spec_) || !of_block) continue;
+      if (linear.layer != sample || !of_block) continue;
       std::string name = linear.hub;
       if (const auto at = find_layer(name))
         name.replace(at->begin, at->end - at->begin, std::to_string(layer));
-      out.emplace_back(&linear, std::move(name));
+      found.emplace_back(&linear, std::move(name));
     }
-    return out;
+    return found;
   }
 
   void add_layer(int layer) {
@@ -253,11 +252,11 @@ class Builder {
   }
 
   void add_experts(int layer) {
-    ClassModule& module = out_.modules.emplace_back();
-    module.name = spec_.expert_stem(Form::hub, layer);
+    ClassModule& module = out.modules.emplace_back();
+    module.name = spec.expert_stem(Form::hub, layer);
     module.kind = LayerKind::fused_moe;
     module.layer = layer;
-    out_.has_moe = true;
+    out.has_moe = true;
   }
 
   // Whether `linear` is a part of a packed module of its parent, which its first part adds.
@@ -280,7 +279,7 @@ class Builder {
 
   void add_parts(const PackedModule& packed, const std::string& stem,
                  const std::vector<const LinearSpec*>& parts, int layer) {
-    ClassModule& module = out_.modules.emplace_back();
+    ClassModule& module = out.modules.emplace_back();
     module.name = stem + packed.name;
     module.kind = packed.kind;
     module.layer = layer;
@@ -296,7 +295,7 @@ class Builder {
   }
 
   void add(const LinearSpec& linear, const std::string& name, int layer = -1) {
-    ClassModule& module = out_.modules.emplace_back();
+    ClassModule& module = out.modules.emplace_back();
     module.name = name;
     module.parts = {name};
     module.layer = layer;
@@ -307,14 +306,11 @@ class Builder {
       module.kind = LayerKind::foreign;
       module.python_type = kTorchLinear;
     }
-    if (linear.role == Role::router && !out_.facts.router_type.empty()) {
+    if (linear.role == Role::router && !out.facts.router_type.empty()) {
       module.kind = LayerKind::foreign;
-      module.python_type = out_.facts.router_type;
+      module.python_type = out.facts.router_type;
     }
   }
-
-  const ModelSpec& spec_;
-  ModelClass out_;
 };
 
 }  // namespace
@@ -324,7 +320,7 @@ std::string_view ClassModule::leaf() const { return leaf_of(name); }
 int64_t ClassModule::rows() const { return std::accumulate(out.begin(), out.end(), int64_t{0}); }
 
 ModelClass make_model_class(const ModelSpec& spec, const Json& base_config) {
-  return Builder(spec, base_config).build();
+  return Builder{spec}.build(base_config);
 }
 
 }  // namespace moelora::sglang
