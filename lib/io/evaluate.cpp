@@ -33,10 +33,9 @@ class PackedBytes final : public ComputedSource {
   int64_t bits_;
 };
 
-// A tensor of a dtype below one byte (F4, F6_*) as the bytes it is stored in, U8 [bytes]; any other
-// tensor as it is. Such a tensor is only ever passed through whole (lib/base/tensor.h).
+// A tensor of a dtype below one byte (F4, F6_*) as the bytes it is stored in, U8 [bytes]. Such a
+// tensor is only ever passed through whole (lib/base/tensor.h).
 Tensor in_whole_bytes(const Tensor& tensor) {
-  if (dtype_bits(tensor.dtype()) % 8 == 0) return tensor;
   const Shape flat = {static_cast<int64_t>(tensor.bytes())};
   if (tensor.pieces().empty()) return Tensor::zeros(DType::U8, flat);
   return Tensor(std::make_shared<PackedBytes>(tensor.pieces().front().source), flat);

@@ -41,20 +41,6 @@ struct TrackingIterator {
 bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 bool is_between_tokens(char c) { return is_space(c) || c == ',' || c == ':'; }
 
-// Scans a text that was refused, only for the error.
-class FaultFinder final : public JsonHandler {
- public:
-  FaultFinder(std::string_view text, const std::string& where) : text_(text), where_(where) {}
-  void on(JsonToken&) override {}
-  Error error_at(uint64_t offset, std::string what, std::string hint) const override {
-    return {place_in(text_, offset, where_), std::move(what), std::move(hint)};
-  }
-
- private:
-  std::string_view text_;
-  const std::string& where_;
-};
-
 // Index of a member whose key stands before it too; -1 when there is none.
 int64_t find_duplicate(const Json::Members& members) {
   const auto sorted = by_key(members);
@@ -68,7 +54,7 @@ int64_t find_duplicate(const Json::Members& members) {
 // Builds the value from nlohmann's SAX events, whose names its functions have, and their place in
 // the text. The stack holds the open containers. Whether a text is JSON is the library's to say;
 // how it fails, in words and with a place, is scan_json's.
-class JsonBuilder {
+class JsonBuilder final : JsonHandler {
  public:
   JsonBuilder(std::string_view text, const std::string& where, int max_depth)
       : text_(text), where_(where), max_depth_(max_depth), reached_(text.data()), position_(text) {}
@@ -185,17 +171,22 @@ class JsonBuilder {
 
   // ---- faults ----
 
-  [[noreturn]] void refuse() const {
-    FaultFinder finder(text_, where_);
-    scan_json(text_, max_depth_, finder);
+  void on(JsonToken&) override {}
+  Error error_at(uint64_t offset, std::string what, std::string hint) const override {
+    return {place_in(text_, offset, where_), std::move(what), std::move(hint)};
+  }
+
+  // Scans the text again, only for the error.
+  [[noreturn]] void refuse() {
+    scan_json(text_, max_depth_, *this);
     throw Error(in_file(where_), "is not JSON that can be read");
   }
 
   [[noreturn]] void refuse_duplicate(const Open& object, size_t i) const {
-    throw Error(place_in(text_, object.key_offsets[i], where_),
-                fmt::format("the key {} stands twice in this object",
-                            moelora::quoted(object.value.members_[i].first)),
-                "Readers disagree on which one counts; delete one of them.");
+    throw error_at(object.key_offsets[i],
+                   fmt::format("the key {} stands twice in this object",
+                               moelora::quoted(object.value.members_[i].first)),
+                   "Readers disagree on which one counts; delete one of them.");
   }
 
   std::string_view text_;

@@ -1,6 +1,6 @@
 #include "lib/io/npy.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 #include <cstring>

@@ -97,15 +97,9 @@ class JobRun {
     std::vector<Span> spans;
     for (Placed& placed : parts_)
       spans.push_back({range_of(*placed.part.source, runs_of(placed.part, 0, 0).front()), &placed});
-    std::sort(spans.begin(), spans.end(),
-              [](const Span& a, const Span& b) { return a.range < b.range; });
-    const Span* widest = nullptr;  // the one that reaches furthest so far
-    for (const Span& span : spans) {
-      const bool overlaps = widest != nullptr && widest->range.space == span.range.space &&
-                            span.range.begin < widest->range.end;
-      if (overlaps) span.part->shared = widest->part->shared = true;
-      if (!overlaps || span.range.end > widest->range.end) widest = &span;
-    }
+    for_each_chain(spans, 0, [](auto first, auto last, uint64_t) {
+      for (auto at = first; last - first > 1 && at != last; ++at) at->part->shared = true;
+    });
   }
 
   bool add_direct(const Placed& placed) {

@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <array>
-#include <cstring>
 #include <numeric>
 
 #include "lib/base/checked.h"
@@ -47,10 +45,8 @@ uint64_t header_length(const File& file) {
   if (file.size() < 8)
     throw Error(in_file(file.path()),
                 fmt::format("has {} bytes, a safetensors file has at least 8", file.size()));
-  std::array<std::byte, 8> bytes;
-  file.read(0, bytes.size(), bytes.data());
   uint64_t length = 0;
-  for (size_t i = 8; i-- > 0;) length = length << 8U | static_cast<uint64_t>(bytes[i]);
+  file.read(0, sizeof length, reinterpret_cast<std::byte*>(&length));
   return length;
 }
 

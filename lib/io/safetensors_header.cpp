@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <optional>
 #include <tuple>
 
 #include "lib/base/checked.h"
 #include "lib/base/error.h"
+#include "lib/base/numbers.h"
 #include "lib/base/utf8.h"
 #include "lib/io/json_scan.h"
 
@@ -155,12 +155,10 @@ class HeaderReader final : public JsonHandler {
   uint64_t unsigned_number(const JsonToken& token, std::string_view field) const {
     if (token.kind != Kind::number)
       refuse("has {} in {}, expected integers", kind_name(token.kind), field);
-    uint64_t value = 0;
-    const char* const end = token.text.data() + token.text.size();
-    const auto parsed = std::from_chars(token.text.data(), end, value);
-    if (parsed.ec != std::errc() || parsed.ptr != end)
+    const auto value = parse_number<uint64_t>(token.text);
+    if (!value)
       refuse("has {} in {}, expected integers from 0 to 2^64-1", printable(token.text, 24), field);
-    return value;
+    return *value;
   }
 
   void on_metadata(JsonToken& token) {

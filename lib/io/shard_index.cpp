@@ -3,10 +3,10 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <charconv>
 #include <set>
 
 #include "lib/base/error.h"
+#include "lib/base/numbers.h"
 #include "lib/base/utf8.h"
 #include "lib/io/json_scan.h"
 #include "lib/io/json_value.h"
@@ -120,11 +120,9 @@ class IndexReader final : public JsonHandler {
   }
 
   void read_total_size(const JsonToken& token) {
-    uint64_t value = 0;
-    const char* const end = token.text.data() + token.text.size();
-    const auto parsed = std::from_chars(token.text.data(), end, value);
-    if (token.kind == Kind::number && parsed.ec == std::errc() && parsed.ptr == end)
-      index_.total_size = value;
+    const auto size = parse_number<uint64_t>(token.text);
+    if (token.kind == Kind::number && size)
+      index_.total_size = size;
     else
       index_.warnings.push_back(fmt::format("{}: total_size is not a whole number of bytes",
                                             place_in(text_, token.offset, where_).text()));
@@ -140,29 +138,22 @@ class IndexReader final : public JsonHandler {
   bool is_total_size_ = false;
 };
 
-// STEM-NUMBER-of-COUNT.safetensors, both numbers of the same number of digits.
+// STEMNUMBER-of-COUNT.safetensors, the stem with its dash, both numbers of as many digits.
 struct NumberedName {
   std::string_view stem, number, count;
 
   static std::optional<NumberedName> parse(std::string_view name) {
-    if (!name.ends_with(kSafetensorsEnding)) return std::nullopt;
-    name.remove_suffix(kSafetensorsEnding.size());
-    const auto digits_at_end = [&] {
-      const size_t last = name.find_last_not_of("0123456789");
-      const std::string_view digits = name.substr(last + 1);
-      name.remove_suffix(digits.size());
-      return digits;
-    };
-    NumberedName out;
-    out.count = digits_at_end();
-    if (!name.ends_with("-of-")) return std::nullopt;
-    name.remove_suffix(4);
-    out.number = digits_at_end();
-    if (!name.ends_with("-") || out.number.empty() || out.number.size() != out.count.size() ||
-        out.number.size() > 6)
+    const size_t of = name.rfind("-of-");
+    if (of == 0 || of == std::string_view::npos || !name.ends_with(kSafetensorsEnding))
       return std::nullopt;
-    out.stem = name;
-    return out;
+    const size_t dash = name.rfind('-', of - 1);
+    if (dash == std::string_view::npos) return std::nullopt;
+    const auto number = name.substr(dash + 1, of - dash - 1);
+    const auto count = name.substr(of + 4, name.size() - kSafetensorsEnding.size() - of - 4);
+    for (const std::string_view digits : {number, count})
+      if (digits.find_first_not_of("0123456789") != std::string_view::npos) return std::nullopt;
+    if (number.empty() || number.size() != count.size() || number.size() > 6) return std::nullopt;
+    return NumberedName{name.substr(0, dash + 1), number, count};
   }
 };
 

@@ -167,20 +167,12 @@ void HeldSources::add(const Part& part, uint64_t gap) {
 }
 
 void HeldSources::merge(uint64_t gap) {
-  std::sort(ranges_.begin(), ranges_.end(),
-            [](const Range& a, const Range& b) { return a.range < b.range; });
-  size_t kept = 0;
-  for (const Range& next : ranges_) {
-    if (kept > 0) {
-      SourceRange& last = ranges_[kept - 1].range;
-      if (last.space == next.range.space && next.range.begin <= last.end + gap) {
-        last.end = std::max(last.end, next.range.end);
-        continue;
-      }
-    }
-    ranges_[kept++] = next;
-  }
-  ranges_.resize(kept);
+  std::vector<Range> merged;
+  for_each_chain(ranges_, gap + 1, [&](auto first, auto, uint64_t end) {
+    merged.push_back(*first);
+    merged.back().range.end = end;
+  });
+  ranges_ = std::move(merged);
 }
 
 void HeldSources::read(std::span<std::byte> buffer) {

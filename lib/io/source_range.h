@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -35,6 +36,24 @@ struct SourceRange {
     return space != other.space ? std::less<>()(space, other.space) : begin < other.begin;
   }
 };
+
+// Sorts `items` by their range and calls f(first, last, end) for every chain of them: of one space,
+// each beginning less than `gap` bytes behind the furthest end before it.
+template <class Item, class F>
+void for_each_chain(std::vector<Item>& items, uint64_t gap, F&& f) {
+  std::sort(items.begin(), items.end(),
+            [](const Item& a, const Item& b) { return a.range < b.range; });
+  for (auto first = items.begin(); first != items.end();) {
+    const SourceRange& range = first->range;
+    uint64_t end = range.end;
+    auto last = first + 1;
+    for (; last != items.end() && last->range.space == range.space && last->range.begin < end + gap;
+         ++last)
+      end = std::max(end, last->range.end);
+    f(first, last, end);
+    first = last;
+  }
+}
 
 // The elements [begin, end) of its source that a part touches, as runs: runs that lie no further
 // apart than `gap` elements are one. At most `most` runs; beyond that, one run over everything.

@@ -24,40 +24,6 @@ void add_touches(const Tensor& tensor, const Block& block, std::vector<Touch>& o
       out.push_back({range_of(*part.source, run), block.item});
 }
 
-// Calls f(first, last, bytes) for every maximal chain of overlapping touches. Sorts them.
-template <class F>
-void for_each_overlap(std::vector<Touch>& touches, F&& f) {
-  std::sort(touches.begin(), touches.end(),
-            [](const Touch& a, const Touch& b) { return a.range < b.range; });
-  for (auto first = touches.begin(); first != touches.end();) {
-    uint64_t end = first->range.end;
-    auto last = first + 1;
-    for (; last != touches.end() && last->range.space == first->range.space &&
-           last->range.begin < end;
-         ++last)
-      end = std::max(end, last->range.end);
-    f(first, last, end - first->range.begin);
-    first = last;
-  }
-}
-
-class Sets {
- public:
-  explicit Sets(size_t n) : parent_(n) { std::iota(parent_.begin(), parent_.end(), size_t{0}); }
-  size_t root(size_t i) {
-    while (parent_[i] != i) i = parent_[i] = parent_[parent_[i]];
-    return i;
-  }
-  // The smaller index stays the root, so that a group is known by its first tensor.
-  void join(size_t a, size_t b) {
-    a = root(a), b = root(b);
-    parent_[std::max(a, b)] = std::min(a, b);
-  }
-
- private:
-  std::vector<size_t> parent_;
-};
-
 struct Group {
   std::vector<size_t> items;
   uint64_t result = 0, source = 0;  // bytes
@@ -68,19 +34,28 @@ std::vector<Group> group_by_source(TensorList tensors) {
   std::vector<Touch> touches;
   for (size_t i = 0; i < tensors.size(); ++i)
     add_touches(*tensors[i], {i, 0, tensors[i]->elements()}, touches);
-  Sets sets(tensors.size());
+  std::vector<size_t> parent(tensors.size());
+  std::iota(parent.begin(), parent.end(), size_t{0});
+  const auto root = [&](size_t i) {
+    while (parent[i] != i) i = parent[i] = parent[parent[i]];
+    return i;
+  };
   std::vector<std::pair<size_t, uint64_t>> source_bytes;
-  for_each_overlap(touches, [&](auto first, auto last, uint64_t bytes) {
-    for (auto at = first; at != last; ++at) sets.join(first->item, at->item);
-    source_bytes.emplace_back(first->item, bytes);
+  for_each_chain(touches, 0, [&](auto first, auto last, uint64_t end) {
+    for (auto at = first; at != last; ++at) {
+      // The smaller index stays the root, so that a group is known by its first tensor.
+      const size_t a = root(first->item), b = root(at->item);
+      parent[std::max(a, b)] = std::min(a, b);
+    }
+    source_bytes.emplace_back(first->item, end - first->range.begin);
   });
   std::vector<Group> groups(tensors.size());
   for (size_t i = 0; i < tensors.size(); ++i) {
-    Group& group = groups[sets.root(i)];
+    Group& group = groups[root(i)];
     group.items.push_back(i);
     group.result += tensors[i]->bytes();
   }
-  for (const auto& [item, bytes] : source_bytes) groups[sets.root(item)].source += bytes;
+  for (const auto& [item, bytes] : source_bytes) groups[root(item)].source += bytes;
   std::erase_if(groups, [](const Group& group) { return group.items.empty(); });
   return groups;
 }
@@ -198,7 +173,8 @@ class Planner {
     std::vector<Touch> touches;
     for (const Block& block : job.blocks) add_touches(*tensors_[block.item], block, touches);
     uint64_t sum = 0;
-    for_each_overlap(touches, [&](auto, auto, uint64_t bytes) { sum += bytes; });
+    for_each_chain(touches, 0,
+                   [&](auto first, auto, uint64_t end) { sum += end - first->range.begin; });
     return sum;
   }
 

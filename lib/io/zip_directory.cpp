@@ -1,6 +1,6 @@
 #include "lib/io/zip_directory.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <span>

@@ -1,6 +1,6 @@
 #include "lib/io/zip_record.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <zlib.h>
 
 #include "lib/base/crc32.h"

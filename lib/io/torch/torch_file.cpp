@@ -1,9 +1,8 @@
 #include "lib/io/torch/torch_file.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
-#include <charconv>
 #include <map>
 #include <optional>
 #include <span>
@@ -11,6 +10,7 @@
 #include "lib/base/checked.h"
 #include "lib/base/crc32.h"
 #include "lib/base/error.h"
+#include "lib/base/numbers.h"
 #include "lib/base/parallel.h"
 #include "lib/base/utf8.h"
 #include "lib/io/safetensors.h"
@@ -159,10 +159,8 @@ class Opener {
   void check_version(const ZipEntry& entry) {
     std::string text = small_text(entry);
     if (text.ends_with('\n')) text.pop_back();
-    int version = 0;
-    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), version);
-    if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() || version < 1 ||
-        version > kLastVersion)
+    const auto version = parse_number<int>(text);
+    if (!version || *version < 1 || *version > kLastVersion)
       refuse("has the format version {}, 1 to {} are read", quoted(text), kLastVersion);
     has_version_ = true;
   }
