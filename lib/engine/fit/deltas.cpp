@@ -131,6 +131,15 @@ Delta nothing_like(const Delta& delta) {
   return {delta.a.slice(0, 0, 0), delta.b.slice(1, 0, 0), delta.scale};
 }
 
+// Every delta of an adapter (deltas_of), and those of its embeddings under their modules' names.
+Deltas all_deltas(const Adapter& adapter) {
+  Deltas out = deltas_of(adapter);
+  for (const EmbeddingPair& pair : embedding_pairs(adapter))
+    out[{pair.module, -1, -1}] = {adapter.extras.at(pair.a).tensor,
+                                  adapter.extras.at(pair.b).tensor, pair.scaling.value()};
+  return out;
+}
+
 }  // namespace
 
 std::vector<EmbeddingPair> embedding_pairs(const Adapter& adapter) {
@@ -151,14 +160,6 @@ std::vector<EmbeddingPair> embedding_pairs(const Adapter& adapter) {
     check(pair, adapter.extras.at(pair.a).tensor, adapter.extras.at(pair.b).tensor);
     out.push_back(std::move(pair));
   }
-  return out;
-}
-
-Deltas all_deltas(const Adapter& adapter) {
-  Deltas out = deltas_of(adapter);
-  for (const EmbeddingPair& pair : embedding_pairs(adapter))
-    out[{pair.module, -1, -1}] = {adapter.extras.at(pair.a).tensor,
-                                  adapter.extras.at(pair.b).tensor, pair.scaling.value()};
   return out;
 }
 

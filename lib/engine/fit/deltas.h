@@ -20,9 +20,6 @@ struct EmbeddingPair {
 // In order of module. Throws Error for half a pair and for ranks that do not agree.
 std::vector<EmbeddingPair> embedding_pairs(const Adapter& adapter);
 
-// Every delta of an adapter (deltas_of), and those of its embeddings under their modules' names.
-Deltas all_deltas(const Adapter& adapter);
-
 // Compares every delta of both adapters, module by module and expert by expert, row by row: each
 // row's products with the rows of lora_A, from their Gram matrix (lib/base/low_rank.h), are equal
 // to 1e-11 where the scales' ratio is a power of two, else within what one rounding of each element

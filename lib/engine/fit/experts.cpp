@@ -92,11 +92,6 @@ std::string_view misreads_up(const FitContext& context) {
   return asks == nullptr || !context.spec().gated ? "" : asks(context.target);
 }
 
-std::string reason(const FitContext& context, std::string_view misread) {
-  if (misread.empty()) return fmt::format("{} holds one lora_A for gate and up", context.layout.id);
-  return fmt::format("{} multiplies up with gate's lora_A {}", context.title(), misread);
-}
-
 void note_doubled(FitContext& context, const std::map<int, int64_t>& before,
                   std::string_view misread) {
   int64_t layers = 0, from = 0, to = 0;
@@ -106,10 +101,14 @@ void note_doubled(FitContext& context, const std::map<int, int64_t>& before,
     from = before.at(key.layer);
     to = max_rank(pair);
   }
-  if (layers > 0)
-    context.note(one_a.name, fmt::format("{}: in {} layers both get one of rank {} instead of {}, "
-                                         "with zeros in lora_B (exact)",
-                                         reason(context, misread), layers, to, from));
+  if (layers == 0) return;
+  const std::string reason =
+      misread.empty()
+          ? fmt::format("{} holds one lora_A for gate and up", context.layout.id)
+          : fmt::format("{} multiplies up with gate's lora_A {}", context.title(), misread);
+  context.note(one_a.name, fmt::format("{}: in {} layers both get one of rank {} instead of {}, "
+                                       "with zeros in lora_B (exact)",
+                                       reason, layers, to, from));
 }
 
 void join_gate_and_up(FitContext& context) {

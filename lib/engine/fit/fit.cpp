@@ -187,21 +187,4 @@ void check_served(const Conversion& c, const std::string& out, const FitOptions&
   }
 }
 
-std::vector<RepairRow> repair_rows() {
-  std::vector<RepairRow> out;
-  for (const Engine* engine : all_engines()) {
-    if (engine->fit == nullptr) continue;
-    for (const fit::FitStep* step : engine->fit->steps) {
-      const auto row = std::find_if(out.begin(), out.end(), [&](const RepairRow& known) {
-        return known.summary == step->summary;
-      });
-      if (row != out.end())
-        row->engines.push_back(engine->id);
-      else
-        out.push_back({step->name, step->summary, {engine->id}});
-    }
-  }
-  return out;
-}
-
 }  // namespace moelora

@@ -2,8 +2,6 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
-#include <vector>
 
 #include "lib/adapter/convert.h"
 #include "lib/engine/fit/engine_fit.h"
@@ -38,12 +36,5 @@ FittedConversion plan_fitted(LoadedAdapter input, const FitOptions& options, Pla
 // it would leave out, cut or misread any. Engines without a plan (peft) have nothing to say.
 void check_served(const Conversion& conversion, const std::string& out, const FitOptions& options,
                   uint64_t max_shard_size);
-
-// Rows of the tables for people: a repair and the engines it is for.
-struct RepairRow {
-  std::string_view name, summary;
-  std::vector<std::string_view> engines;
-};
-std::vector<RepairRow> repair_rows();
 
 }  // namespace moelora

@@ -37,17 +37,13 @@ GateUp gate_up_of(const ModelClass& model, const ServerOptions& options) {
   return model.interleaved ? GateUp::halves : GateUp::apart;
 }
 
-bool has_expert_lora(const Features& features, const ServerOptions& options) {
-  const std::string backend = options.text("lora-backend");
-  return features.csgmv_experts || backend.empty() || backend == "triton";
-}
-
 // `r` is the adapter's rank, `max_rank` the pool's.
 ExpertKernel expert_kernel(const ModelClass& model, const Features& features,
                            const ServerOptions& options, int64_t r, int64_t max_rank) {
   ExpertKernel out;
   out.gate_up = gate_up_of(model, options);
-  out.has_lora = has_expert_lora(features, options);
+  const std::string backend = options.text("lora-backend");
+  out.has_lora = features.csgmv_experts || backend.empty() || backend == "triton";
   out.sums_down = !(options.on("enable-fused-moe-sum-all-reduce") && model.top_k > 2);
   out.weights_outputs = !model.facts.weights_input;
   out.up_at_max_rank = model.gated && !features.any_rank_below_max && r < max_rank;

@@ -2,7 +2,6 @@
 
 #include <fmt/core.h>
 
-#include <algorithm>
 #include <cmath>
 
 #include "lib/adapter/tensor_name.h"
@@ -20,78 +19,72 @@ namespace {
 // PEFT saves the base's own weight beside the factors of an embedding: that is not a loss.
 bool is_base_copy(const Source& source) { return source.name.ends_with(".base_layer.weight"); }
 
-class FateFinder {
- public:
-  FateFinder(Server& server, size_t index)
-      : server_(server),
-        adapter_(server.mutable_adapter(index)),
-        copied_(server.copied(index)),
-        any_refused_(std::find(adapter_.outcome.refused.begin(), adapter_.outcome.refused.end(),
-                               true) != adapter_.outcome.refused.end()) {}
+struct FateFinder {
+  Server& server;
+  CpuAdapter& adapter;
+  const CopiedValues* copied;  // null: nothing was
 
   std::vector<TensorFate> find() {
     std::vector<TensorFate> out;
-    out.reserve(adapter_.sources.size());
-    for (size_t i = 0; i < adapter_.sources.size(); ++i) {
+    out.reserve(adapter.sources.size());
+    for (size_t i = 0; i < adapter.sources.size(); ++i) {
       const auto id = static_cast<int32_t>(i);
-      const Source& source = adapter_.sources[i];
+      const Source& source = adapter.sources[i];
       const Fate fate = fate_of(id);
-      out.push_back({source.name, adapter_.files[source.file], fate,
-                     copied_ != nullptr ? copied_->buffer(id) : ""});
+      out.push_back({source.name, adapter.files[source.file], fate,
+                     copied != nullptr ? copied->buffer(id) : ""});
     }
     mark_partial(out);
     return out;
   }
 
- private:
   Fate fate_of(int32_t id) {
-    if (copied_ == nullptr || adapter_.is_refused(id) || is_partner_refused(id))
-      return Fate::refused;
-    const CpuAdapter::Loss& loss = adapter_.outcome.lost[static_cast<size_t>(id)];
-    if (is_base_copy(adapter_.source(id))) return Fate::unused;
+    if (copied == nullptr || adapter.is_refused(id) || is_partner_refused(id)) return Fate::refused;
+    const CpuAdapter::Loss& loss = adapter.outcome.lost[static_cast<size_t>(id)];
+    if (is_base_copy(adapter.source(id))) return Fate::unused;
     if (loss.cause != nullptr) return unused(id, loss.cause, loss.detail);
-    if (is_empty(adapter_.source(id).shape)) return Fate::used;
-    if (!copied_->is_copied(id)) return not_written(id);
-    if (copied_->is_misplaced(id)) {
-      adapter_.add_event(&cause::silent_truncation, Effect::misplaced,
-                         "its rows land where another part's belong, because the part before it is "
-                         "too large",
-                         {id});
+    if (is_empty(adapter.source(id).shape)) return Fate::used;
+    if (!copied->is_copied(id)) return not_written(id);
+    if (copied->is_misplaced(id)) {
+      adapter.add_event(&cause::silent_truncation, Effect::misplaced,
+                        "its rows land where another part's belong, because the part before it is "
+                        "too large",
+                        {id});
       return Fate::misplaced;
     }
-    if (copied_->is_whole(id)) return Fate::used;
-    adapter_.add_event(&cause::silent_truncation, Effect::cut,
-                       fmt::format("its shape {} exceeds the layer's, and SGLang cuts it without a "
-                                   "word",
-                                   to_string(adapter_.source(id).shape)),
-                       {id});
+    if (copied->is_whole(id)) return Fate::used;
+    adapter.add_event(&cause::silent_truncation, Effect::cut,
+                      fmt::format("its shape {} exceeds the layer's, and SGLang cuts it without a "
+                                  "word",
+                                  to_string(adapter.source(id).shape)),
+                      {id});
     return Fate::cut;
   }
 
   // One factor stands for the pair.
   bool is_partner_refused(int32_t id) const {
-    if (!any_refused_) return false;
-    const int32_t partner = adapter_.partner_of(id);
-    return partner >= 0 && adapter_.is_refused(partner);
+    if (adapter.outcome.events.first_refusal() == nullptr) return false;
+    const int32_t partner = adapter.partner_of(id);
+    return partner >= 0 && adapter.is_refused(partner);
   }
 
   Fate unused(int32_t id, const Cause* cause, std::string_view detail) {
-    adapter_.add_event(cause, Effect::unused, std::string(detail), {id});
+    adapter.add_event(cause, Effect::unused, std::string(detail), {id});
     return Fate::unused;
   }
 
   // No buffer that a layer reads takes it.
   Fate not_written(int32_t id) {
-    const std::string& name = adapter_.source(id).name;
+    const std::string& name = adapter.source(id).name;
     if (!contains(name, "experts.") || contains(name, "shared_exp"))
       return unused(id, &cause::ignored_tensors,
                     "the model's class has no such module in this layer: it is dropped");
     const bool both =
-        server_.targets().count("gate_up_proj") != 0 && server_.targets().count("down_proj") != 0;
-    if (server_.model().has_moe && !both)
+        server.targets().count("gate_up_proj") != 0 && server.targets().count("down_proj") != 0;
+    if (server.model().has_moe && !both)
       return unused(id, &cause::one_sided_experts,
                     "experts are adapted only where gate/up and down both are targets");
-    if (!server_.model().has_moe || !layer_has_experts(name))
+    if (!server.model().has_moe || !layer_has_experts(name))
       return unused(id, &cause::ignored_tensors,
                     "expert tensors of a layer without experts are dropped");
     return unused(id, &cause::expert_out_of_range, "no rank has an expert of this number");
@@ -99,28 +92,23 @@ class FateFinder {
 
   bool layer_has_experts(std::string_view name) const {
     const auto layer = layer_of(name);
-    for (const WrappedModule& wrapped : server_.wrapping().layers[static_cast<size_t>(*layer)])
+    for (const WrappedModule& wrapped : server.wrapping().layers[static_cast<size_t>(*layer)])
       if (wrapped.module->kind == LayerKind::fused_moe) return true;
     return false;
   }
 
   // Whole, but less than the buffer that it is for.
   void mark_partial(std::vector<TensorFate>& fates) const {
-    for (const EventLog::Event& event : adapter_.outcome.events.events()) {
+    for (const EventLog::Event& event : adapter.outcome.events.events()) {
       if (event.effect != Effect::partial) continue;
       for (int32_t id : event.sources) {
         TensorFate& fate = fates[static_cast<size_t>(id)];
-        const bool stack = adapter_.source(id).shape.size() == 3;
+        const bool stack = adapter.source(id).shape.size() == 3;
         if (fate.fate == Fate::used && (stack || fate.buffer.starts_with("lm_head")))
           fate.fate = Fate::partial;
       }
     }
   }
-
-  Server& server_;
-  CpuAdapter& adapter_;
-  const CopiedValues* copied_;
-  bool any_refused_;
 };
 
 // The numbers that a pattern of the config gives to modules, as PEFT matches them.
@@ -178,21 +166,10 @@ void check_patterns(CpuAdapter& adapter) {
   }
 }
 
-void add_notes(const ModelClass& model, const Features& features, ServerPlan& plan) {
-  if (!model.facts.run_by_oracle)
-    plan.notes.push_back(
-        fmt::format("SGLang's class for {} was not run by the oracle: its modules are taken from "
-                    "the hub's names",
-                    model.family));
-  if (!features.replicated_layers)
-    plan.notes.push_back(
-        "releases before 0.5.11 are followed by reading their code, not by running them");
-}
-
 }  // namespace
 
 std::vector<TensorFate> tensor_fates(Server& server, size_t index) {
-  return FateFinder(server, index).find();
+  return FateFinder{server, server.mutable_adapter(index), server.copied(index)}.find();
 }
 
 AdapterPlan plan_adapter(Server& server, size_t index, const PlanRequest& request) {
@@ -218,7 +195,14 @@ ServerPlan plan(const PlanRequest& request) {
   out.server = server.events();
   if (!server.pools().empty())
     out.memory = plan_memory(server.pools().front(), server.launch().slots, request.base_config);
-  add_notes(server.model(), server.features(), out);
+  if (!server.model().facts.run_by_oracle)
+    out.notes.push_back(
+        fmt::format("SGLang's class for {} was not run by the oracle: its modules are taken from "
+                    "the hub's names",
+                    server.model().family));
+  if (!server.features().replicated_layers)
+    out.notes.push_back(
+        "releases before 0.5.11 are followed by reading their code, not by running them");
   return out;
 }
 

@@ -127,10 +127,15 @@ Server::Server(const ModelClass& model, const Features& features, const Launch& 
     : model_(model), features_(features), launch_(launch) {}
 
 bool Server::start(std::span<const ServedAdapter> adapters) {
-  if (!has_arguments(adapters) || !divides()) return false;
+  if (!has_arguments(adapters)) return false;
+  if (const auto event = check_divisibility(model_, launch_.tp, launch_.ep)) {
+    events_.push_back(*event);
+    return false;
+  }
   for (const ServedAdapter& served : adapters) read(served, nullptr);
   infer_targets();
-  infer_rank();
+  for (const CpuAdapter& adapter : adapters_) max_rank_ = std::max(max_rank_, adapter.r);
+  if (launch_.max_lora_rank) max_rank_ = *launch_.max_lora_rank;
   if (is_over()) return false;
   shared_outer_ =
       launch_.shared_outer ? *launch_.shared_outer : detect_shared_outer(adapters_, features_);
@@ -169,12 +174,6 @@ bool Server::has_arguments(std::span<const ServedAdapter> adapters) {
   return false;
 }
 
-bool Server::divides() {
-  const auto event = check_divisibility(model_, launch_.tp, launch_.ep);
-  if (event) events_.push_back(*event);
-  return !event;
-}
-
 // LoRAManager.init_lora_shapes(): the modules of the command line, else the union of the adapters'.
 void Server::infer_targets() {
   const bool all = launch_.target_modules && *launch_.target_modules == NameSet{"all"};
@@ -199,11 +198,6 @@ bool Server::targets_of(CpuAdapter& adapter) {
   if (launch_.target_modules) return check_targets_within(adapter, targets_);
   targets_.insert(adapter.targets.begin(), adapter.targets.end());
   return true;
-}
-
-void Server::infer_rank() {
-  for (const CpuAdapter& adapter : adapters_) max_rank_ = std::max(max_rank_, adapter.r);
-  max_rank_ = launch_.max_lora_rank.value_or(max_rank_);
 }
 
 // Puts a refusal of the start-up on the adapters that name the target, else on the server.
@@ -266,10 +260,6 @@ void Server::use(size_t index) {
     copied_[index].emplace(adapter.sources);
   }
   load_to_buffer({adapter, model_, features_, wrapping_, *copied_[index]}, pools_, launch_.strict);
-}
-
-const CopiedValues* Server::copied(size_t index) const {
-  return copied_[index] ? &*copied_[index] : nullptr;
 }
 
 const Refusal* Server::first_refusal() const {

@@ -39,7 +39,10 @@ class Server {
   const std::vector<PlanEvent>& events() const { return events_; }  // of no single adapter
   size_t count() const { return adapters_.size(); }
   const CpuAdapter& adapter(size_t index) const { return adapters_[index]; }
-  const CopiedValues* copied(size_t index) const;  // null before use()
+  // Null before use().
+  const CopiedValues* copied(size_t index) const {
+    return copied_[index] ? &*copied_[index] : nullptr;
+  }
   CpuAdapter& mutable_adapter(size_t index) { return adapters_[index]; }
 
   const ModelClass& model() const { return model_; }
@@ -60,10 +63,8 @@ class Server {
  private:
   void read(const ServedAdapter& served, const PoolRequest* pool);
   bool has_arguments(std::span<const ServedAdapter> adapters);
-  bool divides();
   void infer_targets();
   bool targets_of(CpuAdapter& adapter);
-  void infer_rank();
   void wrap();
   void make_pools();
   void hand_over();

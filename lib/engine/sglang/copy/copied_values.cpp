@@ -37,9 +37,7 @@ void CopiedValues::write(const Write& write) {
   of.rows.add(write.source_row, write.source_row + write.rows);
   of.columns.add(write.source_column, write.source_column + write.columns);
   if (write.source_expert >= 0) of.experts.add(write.source_expert, write.source_expert + 1);
-  if (of.buffer.empty()) of.buffer = write.buffer;
-  of.layer = write.layer;
-  of.is_a = write.is_a;
+  if (of.buffer.empty()) of.buffer = buffer_name(write.layer, write.buffer, write.is_a);
   of.misplaced |= !write.in_place;
   of.expert |= write.expert >= 0;
 }
@@ -57,11 +55,6 @@ bool CopiedValues::all_whole() const {
     if (!of_[i].rows.empty() && (of_[i].misplaced || !is_whole(static_cast<int32_t>(i))))
       return false;
   return true;
-}
-
-std::string CopiedValues::buffer(int32_t source) const {
-  const Of& of = at(source);
-  return of.rows.empty() ? "" : buffer_name(of.layer, of.buffer, of.is_a);
 }
 
 }  // namespace moelora::sglang

@@ -35,14 +35,14 @@ class CopiedValues : public WriteSink {
   bool is_whole(int32_t source) const;
   bool is_misplaced(int32_t source) const { return at(source).misplaced; }
   bool is_expert(int32_t source) const { return at(source).expert; }  // reaches an experts' buffer
-  std::string buffer(int32_t source) const;  // "layers.0.qkv_proj.A", "" when not copied
+  // "layers.0.qkv_proj.A", "" when not copied.
+  const std::string& buffer(int32_t source) const { return at(source).buffer; }
 
  private:
   struct Of {
     Runs rows, columns, experts;
     std::string buffer;
-    int layer = -1;
-    bool is_a = false, misplaced = false, expert = false;
+    bool misplaced = false, expert = false;
   };
   const Of& at(int32_t source) const { return of_[static_cast<size_t>(source)]; }
 

@@ -124,17 +124,13 @@ class ExpertCopier : Copier {
   }
 
   void refuse_outer(const TempBuffer& held, int64_t count) {
-    const std::string_view name = buffer_.name;
+    const std::string found = held.tensor != nullptr ? fmt::format("has expert_dim={}", count)
+                                                     : fmt::format("dict has {} entries", count);
     const bool half = !is_a_ && gate_up_is_shared();
     c.adapter.raise(
         {half ? &cause::half_shared : &cause::shared_outer_flag, stage::kLoad, "ValueError",
-         held.tensor != nullptr
-             ? fmt::format("experts_shared_outer_loras is enabled but {} {} has expert_dim={} "
-                           "(expected 1).",
-                           name, is_a_ ? "lora_A" : "lora_B", count)
-             : fmt::format("experts_shared_outer_loras is enabled but {} {} dict has {} entries "
-                           "(expected 1).",
-                           name, is_a_ ? "lora_A" : "lora_B", count),
+         fmt::format("experts_shared_outer_loras is enabled but {} {} {} (expected 1).",
+                     buffer_.name, is_a_ ? "lora_A" : "lora_B", found),
          half ? "the experts share lora_A of gate and up, but not lora_B of down"
               : "one factor an expert, where the server holds one for all of them",
          true},

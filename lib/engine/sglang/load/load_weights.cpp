@@ -48,28 +48,25 @@ struct WeightReader {
 
   void read(const ServedAdapter& served) {
     const auto files = files_to_read(served);
-    if (files.empty()) return no_weights(served);
-    for (const WeightFile* file : files) list_file(*file);
+    if (files.empty()) {
+      adapter.alive = false;
+      return adapter.raise(
+          {&cause::no_weights, stage::kRead, "RuntimeError",
+           fmt::format("Cannot find any model weights with `{}`", in_text(served.folder)),
+           "no weights file was found"});
+    }
+    for (const WeightFile* file : files) {
+      const auto index = static_cast<uint32_t>(adapter.files.size());
+      adapter.files.push_back(file->name);
+      for (const TensorHeader& tensor : file->tensors)
+        adapter.sources.push_back({tensor.name, index, bounded(tensor.shape)});
+    }
     adapter.outcome.refused.resize(adapter.sources.size());
     adapter.outcome.lost.resize(adapter.sources.size());
     adapter.layers.resize(static_cast<size_t>(model.layers()));
     adapter.alive = adapter.sources.empty() || check_iterable_targets(adapter);
     if (!adapter.alive) return;
     for (size_t i = 0; i < adapter.sources.size(); ++i) place(static_cast<int32_t>(i));
-  }
-
-  void no_weights(const ServedAdapter& served) {
-    adapter.alive = false;
-    adapter.raise({&cause::no_weights, stage::kRead, "RuntimeError",
-                   fmt::format("Cannot find any model weights with `{}`", in_text(served.folder)),
-                   "no weights file was found"});
-  }
-
-  void list_file(const WeightFile& file) {
-    adapter.files.push_back(file.name);
-    const auto index = static_cast<uint32_t>(adapter.files.size() - 1);
-    for (const TensorHeader& tensor : file.tensors)
-      adapter.sources.push_back({tensor.name, index, bounded(tensor.shape)});
   }
 
   void place(int32_t id) {
@@ -126,6 +123,68 @@ struct WeightReader {
         {id});
   }
 };
+
+// ---- what the server makes of a layer --------------------------------------------------------
+
+// A 1-D tensor without elements is skipped by torch.cat, whatever the others are.
+bool is_skipped(const Staged& part) { return part.shape == Shape{0}; }
+
+std::string mismatch(const Staged& first, const Staged& part, size_t index, size_t dim) {
+  if (part.shape.size() != first.shape.size())
+    return fmt::format("Tensors must have same number of dimensions: got {} and {}",
+                       first.shape.size(), part.shape.size());
+  for (size_t d = 0; d < first.shape.size(); ++d)
+    if (d != dim && part.shape[d] != first.shape[d])
+      return fmt::format(
+          "Sizes of tensors must match except in dimension {}. Expected size {} but "
+          "got size {} for tensor number {} in the list.",
+          dim, first.shape[d], part.shape[d], index);
+  return "";
+}
+
+// torch.cat of staged tensors along `dim` (negative: from the end). On success `error` is empty;
+// else it is what torch raises (a RuntimeError), and shape and blocks are not set.
+struct Stacked {
+  Shape shape;
+  std::vector<Block> blocks;
+  std::string error;
+};
+Stacked stack_rows(std::span<const Staged* const> parts, int dim) {
+  const auto found = std::find_if_not(parts.begin(), parts.end(),
+                                      [](const Staged* part) { return is_skipped(*part); });
+  if (found == parts.end()) return {{0}, {}, ""};
+  const Staged& first = **found;
+  if (first.rank() == 0)
+    return {{}, {}, "zero-dimensional tensor (at position 0) cannot be concatenated"};
+  const int wrapped = dim < 0 ? dim + first.rank() : dim;
+  const auto at = static_cast<size_t>(wrapped < 0 || wrapped >= first.rank() ? 0 : wrapped);
+  Stacked out{first.shape, {}, ""};
+  out.shape[at] = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (is_skipped(*parts[i])) continue;
+    out.error = mismatch(first, *parts[i], i, at);
+    if (!out.error.empty()) return out;
+    out.shape[at] += parts[i]->shape[at];
+    out.blocks.insert(out.blocks.end(), parts[i]->blocks.begin(), parts[i]->blocks.end());
+  }
+  return out;
+}
+
+// torch.zeros_like: the same shape, no source.
+Staged zeros_like(const Staged& other) {
+  int64_t rows = 0;
+  for (const Block& block : other.blocks) rows += block.rows;
+  return {"", other.shape, {{kZeros, rows}}};
+}
+
+// torch's repeat along the rows, in place.
+void repeat_rows(Staged& staged, int times) {
+  const std::vector<Block> once = staged.blocks;
+  for (int i = 1; i < times; ++i)
+    staged.blocks.insert(staged.blocks.end(), once.begin(), once.end());
+  if (staged.rank() == 1) staged.shape.insert(staged.shape.begin(), 1);
+  if (staged.rank() >= 2) staged.shape[staged.shape.size() - 2] *= times;
+}
 
 struct LayerNormaliser {
   CpuAdapter& adapter;

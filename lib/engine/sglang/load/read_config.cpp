@@ -100,15 +100,12 @@ struct ConfigReader {
          "use_dora is true"});
   }
 
-  int64_t rank() const {
-    const Json* r = served.config.find("r");
-    return r->is(Json::Kind::integer) ? r->as_int() : 0;
-  }
-
   // LoRAMemoryPool.can_support().
   bool fits_pool() {
     if (pool == nullptr) return true;
-    const bool rank_fits = rank() <= pool->max_rank;
+    const Json& r = *served.config.find("r");
+    const int64_t rank = r.is(Json::Kind::integer) ? r.as_int() : 0;
+    const bool rank_fits = rank <= pool->max_rank;
     if (rank_fits && (out.all_targets || outside_of(pool->targets, out.targets).empty()))
       return true;
     const Cause* const cause = rank_fits ? &cause::config_without_tensors : &cause::rank_over_limit;
@@ -118,10 +115,10 @@ struct ConfigReader {
                      "memory pool configuration. Please ensure that the LoRA adapter's rank "
                      "is within the configured `--max-lora-rank` and that the target "
                      "modules are included in `--lora-target-modules`.",
-                     in_text(out.name), rank()),
+                     in_text(out.name), rank),
          rank_fits ? fmt::format("its modules {} are not all among the server's {}",
                                  py_list(out.targets), py_list(pool->targets))
-                   : fmt::format("its rank {} is above the server's --max-lora-rank {}", rank(),
+                   : fmt::format("its rank {} is above the server's --max-lora-rank {}", rank,
                                  pool->max_rank)});
   }
 

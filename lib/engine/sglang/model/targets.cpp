@@ -61,22 +61,12 @@ bool is_target(const ClassModule& module, const NameSet& targets) {
   return targets.count(name.substr(above.size())) != 0;
 }
 
-bool is_supported(const ClassModule& module, const Features& features) {
-  if (module.kind == LayerKind::replicated) return features.replicated_layers;
-  return module.kind != LayerKind::foreign;
-}
-
 constexpr std::pair<std::string_view, int64_t> kStackedFactors[] = {
     {"qkv_proj", 3},
     {"in_proj_qkvz", 4},
     {"gate_up_proj", 2},
     {"in_proj", 2},
     {"fused_qkv_a_proj_with_mqa", 2}};
-
-HiddenDim not_implemented(std::string_view module) {
-  return {0, 0, "NotImplementedError",
-          fmt::format("get_hidden_dim not implemented for {}", module)};
-}
 
 HiddenDim no_attribute(const HfConfig& config, std::string_view attribute) {
   return {0, 0, "AttributeError",
@@ -118,7 +108,8 @@ HiddenDim default_dim(const HfConfig& config, const Features& features, std::str
   if (module == "gate_up_proj") return {config.hidden, 2 * dense_width(config, layer)};
   if (module == "down_proj") return {dense_width(config, layer), config.hidden};
   if (is_mla(features, module)) return mla_dim(config, module);
-  return not_implemented(module);
+  return {0, 0, "NotImplementedError",
+          fmt::format("get_hidden_dim not implemented for {}", module)};
 }
 
 // Of the layer itself, else of the first that has such a module.
@@ -183,7 +174,9 @@ Wrapping wrap_modules(const ModelClass& model, const Features& features, const N
       for (const char* buffer : {"gate_up_proj_moe", "down_proj_moe"})
         layer.push_back({&module, buffer});
     } else if (is_target(module, targets)) {
-      if (!is_supported(module, features)) out.unsupported.push_back(&module);
+      const bool replicated = module.kind == LayerKind::replicated;
+      if (module.kind == LayerKind::foreign || (replicated && !features.replicated_layers))
+        out.unsupported.push_back(&module);
       layer.push_back({&module, *matcher.find(module.name)});
     }
   }

@@ -21,111 +21,101 @@ bool is_replicated(std::string_view name) {
          name == "fc2_latent_proj" || name.starts_with("indexer.");
 }
 
-class PoolBuilder {
- public:
-  PoolBuilder(const ModelClass& model, const Features& features, const PoolRequest& request,
-              const Rank& rank)
-      : model_(model), features_(features) {
-    out_.request = request;
-    out_.rank = rank;
-    out_.local_ids = rank.ep > 1 && model.experts % rank.ep == 0;
-    out_.local_experts = out_.local_ids ? model.experts / rank.ep : model.experts;
-    set_vocab_shard();
-  }
+struct PoolBuilder {
+  const ModelClass& model;
+  const Features& features;
+  Pool out;
 
-  Pool build() {
-    const NameSet& targets = out_.request.targets;
+  void build() {
+    out.local_ids = out.rank.ep > 1 && model.experts % out.rank.ep == 0;
+    out.local_experts = out.local_ids ? model.experts / out.rank.ep : model.experts;
+    set_vocab_shard();
+    const NameSet& targets = out.request.targets;
     for (std::string_view group : {"embed_tokens", "lm_head"})
       if (targets.count(group) != 0) add_embeddings(group);
     for (const std::string& target : targets)
       if (!is_embedding(target)) add_target(target);
-    std::sort(out_.buffers.begin(), out_.buffers.end(),
+    std::sort(out.buffers.begin(), out.buffers.end(),
               [](const Buffer& a, const Buffer& b) { return a.name < b.name; });
-    return std::move(out_);
   }
 
- private:
   // The vocabulary is padded to a multiple of 64 and the padded one split evenly; 64 each for tp.
   void set_vocab_shard() {
-    const int64_t tp = out_.rank.tp, vocab = model_.config.vocab;
-    out_.vocab_count = vocab;
+    const int64_t tp = out.rank.tp, vocab = model.config.vocab;
+    out.vocab_count = vocab;
     if (tp <= 1) return;
     const int64_t step = 64;
     const int64_t padded = (vocab + step - 1) / step * step;
     const int64_t share = padded / tp;
-    out_.vocab_first = std::min(vocab, out_.rank.tp_rank * share);
-    out_.vocab_count = std::min(vocab, out_.vocab_first + share) - out_.vocab_first;
+    out.vocab_first = std::min(vocab, out.rank.tp_rank * share);
+    out.vocab_count = std::min(vocab, out.vocab_first + share) - out.vocab_first;
   }
 
   void add_embeddings(std::string_view group) {
     for (const char* name : {"embed_tokens", "lm_head"}) {
-      if (out_.request.targets.count(std::string_view(name)) == 0) continue;
-      const HiddenDim dim = hidden_dim(model_, features_, name, 0);
-      const int64_t rows = std::string_view(name) == "lm_head" ? out_.vocab_count : dim.out;
-      out_.embeddings.push_back({group == "lm_head" ? "lm_head" : "embedding",
-                                 name,
-                                 {out_.request.max_rank, dim.in},
-                                 {rows, out_.request.max_rank}});
+      if (out.request.targets.count(std::string_view(name)) == 0) continue;
+      const HiddenDim dim = hidden_dim(model, features, name, 0);
+      const int64_t rows = std::string_view(name) == "lm_head" ? out.vocab_count : dim.out;
+      out.embeddings.push_back({group == "lm_head" ? "lm_head" : "embedding",
+                                name,
+                                {out.request.max_rank, dim.in},
+                                {rows, out.request.max_rank}});
     }
   }
 
   void add_target(const std::string& target) {
     const bool ambiguous = target == "gate_up_proj" || target == "down_proj";
-    if (!ambiguous || !model_.has_moe) return add(target);
-    if (!features_.moe_without_shared &&
-        (model_.config.shared_intermediate == 0 || !model_.config.has_num_experts))
+    if (!ambiguous || !model.has_moe) return add(target);
+    if (!features.moe_without_shared &&
+        (model.config.shared_intermediate == 0 || !model.config.has_num_experts))
       return add(target);
-    if (model_.config.has_shared_experts()) add(target);
+    if (model.config.has_shared_experts()) add(target);
     add(target + "_moe");
   }
 
   void add(const std::string& name) {
-    const HiddenDim first = hidden_dim(model_, features_, name, 0);
+    const HiddenDim first = hidden_dim(model, features, name, 0);
     if (!first.ok()) {
-      out_.errors.push_back({name, first.error_type, first.error_text});
+      out.errors.push_back({name, first.error_type, first.error_text});
       return;
     }
-    Buffer& buffer = out_.buffers.emplace_back();
+    Buffer& buffer = out.buffers.emplace_back();
     buffer.name = name;
     buffer.moe = name.ends_with("_moe");
-    buffer.stacked = stacked_multiply(model_, name);
-    for (int layer = 0; layer < model_.layers(); ++layer) {
-      const HiddenDim dim = hidden_dim(model_, features_, name, layer);
+    buffer.stacked = stacked_multiply(model, name);
+    for (int layer = 0; layer < model.layers(); ++layer) {
+      const HiddenDim dim = hidden_dim(model, features, name, layer);
       buffer.a.push_back(a_shape(buffer, dim.in));
       buffer.b.push_back(b_shape(buffer, dim.out));
     }
   }
 
   int64_t split_of(const Buffer& buffer) const {
-    return buffer.moe ? out_.rank.moe_tp : out_.rank.tp;
+    return buffer.moe ? out.rank.moe_tp : out.rank.tp;
   }
 
   Shape a_shape(const Buffer& buffer, int64_t in) const {
     if (is_row_parallel(buffer.name)) in /= split_of(buffer);
-    const int64_t rows = buffer.stacked * out_.request.max_rank;
+    const int64_t rows = buffer.stacked * out.request.max_rank;
     if (!buffer.moe) return {rows, in};
-    return {out_.is_outer(buffer, true) ? 1 : out_.local_experts, rows, in};
+    return {out.is_outer(buffer, true) ? 1 : out.local_experts, rows, in};
   }
 
-  Shape b_shape(const Buffer& buffer, int64_t out) const {
+  Shape b_shape(const Buffer& buffer, int64_t rows) const {
     if (!is_row_parallel(buffer.name) && !is_replicated(buffer.name))
-      out = column_share(buffer, out);
-    if (!buffer.moe) return {out, out_.request.max_rank};
-    return {out_.is_outer(buffer, false) ? 1 : out_.local_experts, out, out_.request.max_rank};
+      rows = column_share(buffer, rows);
+    if (!buffer.moe) return {rows, out.request.max_rank};
+    return {out.is_outer(buffer, false) ? 1 : out.local_experts, rows, out.request.max_rank};
   }
 
   // Of k and v every rank has at least one head.
-  int64_t column_share(const Buffer& buffer, int64_t out) const {
+  int64_t column_share(const Buffer& buffer, int64_t rows) const {
     const int64_t split = split_of(buffer);
-    const HfConfig& config = model_.config;
-    if (buffer.name != "qkv_proj" || config.kv_heads >= split) return out / split;
+    const HfConfig& config = model.config;
+    if (buffer.name != "qkv_proj" || config.kv_heads >= split) return rows / split;
     const int64_t kv = 2 * config.kv_heads * config.head_dim;
-    return (out - kv) / split + 2 * config.head_dim;
+    return (rows - kv) / split + 2 * config.head_dim;
   }
-
-  const ModelClass& model_;
-  const Features& features_;
-  Pool out_;
 };
 
 // The type the server runs the model in.
@@ -166,7 +156,11 @@ std::string buffer_name(int layer, std::string_view buffer, bool is_a) {
 
 Pool make_pool(const ModelClass& model, const Features& features, const PoolRequest& request,
                const Rank& rank) {
-  return PoolBuilder(model, features, request, rank).build();
+  PoolBuilder builder{model, features, {}};
+  builder.out.request = request;
+  builder.out.rank = rank;
+  builder.build();
+  return std::move(builder.out);
 }
 
 MemoryPlan plan_memory(const Pool& pool, int64_t slots, const Json& base_config) {
