@@ -25,7 +25,8 @@ using ScaleCounts = std::map<double, int64_t>;
 double most_common(const ScaleCounts& counts);
 
 // Brings pairs to one scale: what theirs is of it goes into lora_B, and is kept account of. Their
-// Scaling is the caller's to set. A factor that only the division of alpha by r made is none.
+// Scaling is the caller's to set. A factor that only the division of alpha by r made does not
+// count.
 class ScaleFolder {
  public:
   explicit ScaleFolder(double scale) : scale_(scale) {}

@@ -5,8 +5,8 @@
 #include <string>
 #include <string_view>
 
-// What SGLang reads out of a tensor's name. It knows no prefix: every pattern is searched for
-// anywhere (layers/utils/common.py get_layer_id, lora/lora.py, lora/mem_pool.py).
+// What SGLang reads out of a tensor's name. It does not look at prefixes: every pattern is searched
+// for anywhere (layers/utils/common.py get_layer_id, lora/lora.py, lora/mem_pool.py).
 namespace moelora::sglang {
 
 inline bool contains(std::string_view text, std::string_view part) {

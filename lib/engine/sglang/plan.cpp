@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "lib/adapter/tensor_name.h"
@@ -23,8 +24,11 @@ struct FateFinder {
   Server& server;
   CpuAdapter& adapter;
   const CopiedValues* copied;  // null: nothing was
+  bool any_refused = false;
 
   std::vector<TensorFate> find() {
+    const std::vector<bool>& refused = adapter.outcome.refused;
+    any_refused = std::find(refused.begin(), refused.end(), true) != refused.end();
     std::vector<TensorFate> out;
     out.reserve(adapter.sources.size());
     for (size_t i = 0; i < adapter.sources.size(); ++i) {
@@ -63,7 +67,7 @@ struct FateFinder {
 
   // One factor stands for the pair.
   bool is_partner_refused(int32_t id) const {
-    if (adapter.outcome.events.first_refusal() == nullptr) return false;
+    if (!any_refused) return false;
     const int32_t partner = adapter.partner_of(id);
     return partner >= 0 && adapter.is_refused(partner);
   }

@@ -18,7 +18,7 @@ bool has_pattern(const CpuAdapter& adapter, std::string_view key) {
   return pattern != nullptr && !pattern->members().empty();
 }
 
-// The rank of a factor as its own shape says; -1 for what is none.
+// The rank of a factor as its own shape says; -1 for what is not a factor.
 int64_t rank_of_factor(const Source& source) {
   if (source.shape.size() < 2 || !is_factor(source.name)) return -1;
   const bool a = contains(source.name, "lora_A") || contains(source.name, "lora_embedding_A");
@@ -104,7 +104,7 @@ Diagnosis cause_of_unmatched(const CpuAdapter& adapter, const Staged& entry, con
   if (targets.count(target) == 0)
     return {&cause::config_without_tensors,
             fmt::format("target_modules does not name {}", in_text(leaf))};
-  return {&cause::no_such_module, fmt::format("SGLang knows no module {}", in_text(leaf))};
+  return {&cause::no_such_module, fmt::format("SGLang has no module called {}", in_text(leaf))};
 }
 
 Diagnosis cause_of_shape(const CpuAdapter& adapter, const Staged& entry, int64_t max_rank,
