@@ -9,7 +9,7 @@
 #include "lib/adapter/init.h"
 #include "lib/base/cast.h"
 #include "lib/base/nearest.h"
-#include "lib/check/project.h"
+#include "lib/check/ignore.h"
 #include "lib/check/report.h"
 #include "lib/check/report_parts.h"
 #include "lib/check/validate.h"

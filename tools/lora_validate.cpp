@@ -5,8 +5,8 @@
 #include <CLI/CLI.hpp>
 
 #include "lib/base/error.h"
-#include "lib/check/explain.h"
 #include "lib/check/ignore.h"
+#include "lib/check/report.h"
 #include "tools/validate/step_summary.h"
 #include "tools/validate/validate_options.h"
 

@@ -1,6 +1,6 @@
 #include "lib/check/deployment.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <exception>

@@ -19,6 +19,10 @@ struct EngineRun {
       plan;                 // nullopt: no base model, no loader to simulate, or `not_planned`
   std::string not_planned;  // why
   bool unreadable = false;  // because an adapter could not be read, which its own findings say
+
+  const AdapterPlan* plan_of(size_t adapter) const {  // null without one
+    return plan && adapter < plan->adapters.size() ? &plan->adapters[adapter] : nullptr;
+  }
 };
 
 // Adapters that one server is to serve, with all that rules look at.

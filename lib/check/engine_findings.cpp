@@ -1,6 +1,6 @@
 #include "lib/check/engine_findings.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
@@ -50,6 +50,11 @@ bool serves(const AdapterPlan& plan, std::span<const std::string> names) {
 
 }  // namespace
 
+bool all_chosen(const RuleContext& context, const std::function<bool(const EngineRun&)>& is_so) {
+  const auto& engines = context.deployment().engines;
+  return !engines.empty() && std::all_of(engines.begin(), engines.end(), is_so);
+}
+
 std::vector<const EngineRun*> chosen(const RuleContext& context, const Engine& engine) {
   std::vector<const EngineRun*> out;
   for (const EngineRun& run : context.deployment().engines)
@@ -58,28 +63,26 @@ std::vector<const EngineRun*> chosen(const RuleContext& context, const Engine& e
 }
 
 void set_severity_by_engine(Finding& finding, const RuleContext& context,
-                            std::span<const EngineRun* const> mind) {
+                            std::span<const EngineRun* const> refusing) {
   finding.severity = context.deployment().engines.empty() ? Severity::warning
-                     : mind.empty()                       ? Severity::information
+                     : refusing.empty()                   ? Severity::information
                                                           : Severity::error;
-  if (!mind.empty()) finding.engine = mind.front()->choice.label();
+  if (!refusing.empty()) finding.engine = refusing.front()->choice.label();
 }
 
 void set_severity_by_engine(Finding& finding, const RuleContext& context,
                             std::initializer_list<const Engine*> engines) {
-  std::vector<const EngineRun*> mind;
+  std::vector<const EngineRun*> refusing;
   for (const Engine* engine : engines)
-    for (const EngineRun* run : chosen(context, *engine)) mind.push_back(run);
-  set_severity_by_engine(finding, context, mind);
+    for (const EngineRun* run : chosen(context, *engine)) refusing.push_back(run);
+  set_severity_by_engine(finding, context, refusing);
 }
 
 void downgrade_if_served(Finding& finding, const RuleContext& context) {
-  const auto& engines = context.deployment().engines;
-  const bool served =
-      !engines.empty() && std::all_of(engines.begin(), engines.end(), [&](const EngineRun& run) {
-        return run.plan && *finding.adapter < run.plan->adapters.size() &&
-               serves(run.plan->adapters[*finding.adapter], finding.names);
-      });
+  const bool served = all_chosen(context, [&](const EngineRun& run) {
+    const AdapterPlan* plan = run.plan_of(*finding.adapter);
+    return plan != nullptr && serves(*plan, finding.names);
+  });
   if (served) finding.severity = std::min(finding.severity, Severity::warning);
 }
 
@@ -101,13 +104,11 @@ void report_slot_memory(RuleContext& context) {
 }
 
 void report_differing_a(RuleContext& context) {
-  const AdapterPlan* plan = context.plan();
-  if (plan == nullptr) return;
-  for (const PlanEvent& event : plan->events) {
-    if (event.cause != context.rule().cause) continue;
-    std::vector<std::string> names = differing(context.subject().tensors, event);
-    if (!names.empty()) context.report(std::move(names), event.detail);
-  }
+  if (context.plan() == nullptr) return;
+  for (const PlanEvent& event : context.plan()->events)
+    if (event.cause == context.rule().cause)
+      if (auto names = differing(context.subject().tensors, event); !names.empty())
+        context.report(std::move(names), event.detail);
 }
 
 }  // namespace moelora

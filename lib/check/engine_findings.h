@@ -13,23 +13,26 @@ namespace moelora {
 // How the servers that the user chose bear on findings: on the severity of the rules of no engine
 // (FMT, CFG, MOD), and what several rules of engines report of a plan.
 
+// Whether there are chosen engines, and `is_so` of all.
+bool all_chosen(const RuleContext& context, const std::function<bool(const EngineRun&)>& is_so);
+
 // The chosen runs of one engine.
 std::vector<const EngineRun*> chosen(const RuleContext& context, const Engine& engine);
 
-// For what only some engines mind, "E (sglang)" in the catalogue: an error of the chosen one that
-// minds; a warning where no engine was chosen, since one of them may serve it; information where
-// only others were.
+// For what only some engines refuse, "E (sglang)" in the catalogue: an error of the chosen one that
+// refuses it; a warning where no engine was chosen, since one of them may serve it; information
+// where only others were.
 void set_severity_by_engine(Finding& finding, const RuleContext& context,
                             std::initializer_list<const Engine*> engines);
 
-// The same where only some releases mind: `mind` are the chosen runs that do.
+// The same where only some releases refuse it: `refusing` are the chosen runs that do.
 void set_severity_by_engine(Finding& finding, const RuleContext& context,
-                            std::span<const EngineRun* const> mind);
+                            std::span<const EngineRun* const> refusing);
 
-// For what is wrong with the files whoever reads them: an error becomes a warning where engines
+// For what is wrong with the files for any reader: an error becomes a warning where engines
 // were chosen and each of them has a plan that refuses nothing and puts all of finding.names where
-// they belong (without names: that has no event at all). What a server serves whole is no error,
-// though another one, or PEFT, may stumble over it.
+// they belong (without names: that has no event at all). What a server serves whole is not an
+// error, though another one, or PEFT, may stumble over it.
 void downgrade_if_served(Finding& finding, const RuleContext& context);
 
 // The chosen runs of PEFT that are `release` or newer.

@@ -1,6 +1,6 @@
 #include "lib/check/forward.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>
@@ -43,7 +43,7 @@ class BaseAtHand {
     weights_ = open_weights(folder, {"model"});
     return true;
   } catch (const Error&) {
-    return false;  // read_base_headers() has told
+    return false;  // read_base_headers() has said so
   }
 
   const ModelSpec& spec_;

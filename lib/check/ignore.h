@@ -15,16 +15,16 @@ struct Waiver {
   std::string reason;       // printed with every finding it takes
   std::string adapter;      // glob of the adapter's path; "" for all, the deployment included
   std::string from;         // who says so: "--ignore", ".moelora.json:3:5"
-  std::string folder = {};  // what the glob's path is told from; "" the working folder
+  std::string folder = {};  // what the glob's path is relative to; "" the working folder
 };
 
-// A finding that a waiver took: not counted, never fails, but told.
+// A finding that a waiver took: not counted, never fails, but reported.
 struct Waived {
   Finding finding;
   std::string reason, from;
 };
 
-// Takes the findings that a waiver covers out of the judgement, in their order; the first waiver
+// Takes the findings that a waiver covers out of the results, in their order; the first waiver
 // that covers one counts.
 std::vector<Waived> take_waived(RuleResults& results, const Deployment& deployment,
                                 std::span<const Waiver> waivers);
@@ -37,5 +37,23 @@ const Rule& rule_named(std::string_view id_or_name, Location location);
 
 // `*` is any run of characters (slashes too), `?` any one; the rest is literal.
 bool glob_matches(std::string_view glob, std::string_view text);
+
+inline constexpr const char* kProjectFile = ".moelora.json";
+
+// What a repository says once for all runs of lora-validate (schemas/project.schema.json):
+//   {"base": "...", "engines": ["sglang@0.5.18"], "server_options": {"tp-size": 2},
+//    "ignore": [{"rule": "SGL021", "reason": "...", "adapter": "adapters/big*"}]}
+// Every key may be absent. Options of the command line replace base and engines, and win over
+// server options.
+struct Project {
+  std::string base;                         // a path below the file's folder, or a hub name
+  std::vector<std::string> engines;         // as --engine takes them
+  std::vector<std::string> server_options;  // "KEY=VALUE", as --server-option takes them
+  std::vector<Waiver> waivers;
+};
+
+// Strict: an unknown key, a wrong type, an ignore without a reason and a rule that does not exist
+// are each an Error at "PATH:LINE:COLUMN".
+Project read_project(const std::string& path);
 
 }  // namespace moelora

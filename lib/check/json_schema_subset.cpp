@@ -1,6 +1,6 @@
 #include "lib/check/json_schema_subset.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

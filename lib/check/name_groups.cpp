@@ -1,6 +1,6 @@
 #include "lib/check/name_groups.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 
@@ -29,10 +29,22 @@ void NameGroups::report(RuleContext& context,
     groups_.push_back(std::move(rest));
   }
   for (Group& group : groups_) {
-    std::sort(group.names.begin(), group.names.end());
     Finding& finding = context.report(std::move(group.names), std::move(group.what));
     if (refine) refine(finding, context);
   }
+}
+
+void NameGroups::report(RuleContext& context, Severity severity) {
+  report(context, [=](Finding& finding, const RuleContext&) { finding.severity = severity; });
+}
+
+void report_tensors(RuleContext& context,
+                    const std::function<std::string(const NamedTensor&)>& fault_of,
+                    const std::function<void(Finding&, const RuleContext&)>& refine) {
+  NameGroups groups;
+  for (const NamedTensor& tensor : context.subject().parts.tensors)
+    if (const std::string fault = fault_of(tensor); !fault.empty()) groups.add(fault, tensor.name);
+  groups.report(context, refine);
 }
 
 std::string pluralized(size_t count, std::string_view noun) {

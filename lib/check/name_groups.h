@@ -22,6 +22,7 @@ class NameGroups {
   // rest. `refine` sets the severity.
   void report(RuleContext& context,
               const std::function<void(Finding&, const RuleContext&)>& refine = {});
+  void report(RuleContext& context, Severity severity);
 
  private:
   struct Group {
@@ -32,7 +33,16 @@ class NameGroups {
   std::map<std::string, size_t> by_what_;
 };
 
+// Reports the tensors of the adapter by what `fault_of` says of each, as NameGroups does; "" for a
+// sound one.
+void report_tensors(RuleContext& context,
+                    const std::function<std::string(const NamedTensor&)>& fault_of,
+                    const std::function<void(Finding&, const RuleContext&)>& refine = {});
+
 // "1 tensor", "12 tensors".
 std::string pluralized(size_t count, std::string_view noun);
+inline std::string pluralized(int64_t count, std::string_view noun) {
+  return pluralized(static_cast<size_t>(count), noun);
+}
 
 }  // namespace moelora

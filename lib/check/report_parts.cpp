@@ -8,22 +8,17 @@
 #include <tuple>
 
 #include "lib/base/utf8.h"
+#include "lib/check/name_groups.h"
 
 namespace moelora {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kLongestLine = 1 << 14;
-
 void add(Counts& counts, const Finding& finding) {
   ++(finding.severity == Severity::error     ? counts.errors
      : finding.severity == Severity::warning ? counts.warnings
                                              : counts.information);
-}
-
-std::string number_of(int64_t n, const char* one, const char* many) {
-  return fmt::format("{} {}", n, n == 1 ? one : many);
 }
 
 bool is_text_file(std::string_view name) { return name.ends_with(".json"); }
@@ -52,26 +47,6 @@ fs::path folder_of(const Subject& adapter) {
   return adapter.listing.empty() ? adapter.given : adapter.folder;
 }
 
-std::string on_one_line(std::string_view text) {
-  std::string out(text);
-  std::replace(out.begin(), out.end(), '\n', ' ');
-  return out;
-}
-
-bool is_word(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-}
-
-// Longest run of backticks in the text: a code span needs one more around it.
-size_t longest_run(std::string_view text) {
-  size_t longest = 0, run = 0;
-  for (const char c : text) {
-    run = c == '`' ? run + 1 : 0;
-    longest = std::max(longest, run);
-  }
-  return longest;
-}
-
 }  // namespace
 
 Counts count_findings(std::span<const Finding> findings) {
@@ -88,34 +63,16 @@ Counts count_findings(std::span<const Finding* const> findings) {
 
 std::string counts_text(const Counts& counts) {
   std::vector<std::string> parts;
-  if (counts.errors > 0) parts.push_back(number_of(counts.errors, "error", "errors"));
-  if (counts.warnings > 0) parts.push_back(number_of(counts.warnings, "warning", "warnings"));
+  if (counts.errors > 0) parts.push_back(pluralized(counts.errors, "error"));
+  if (counts.warnings > 0) parts.push_back(pluralized(counts.warnings, "warning"));
   if (counts.information > 0) parts.push_back(fmt::format("{} information", counts.information));
   return parts.empty() ? "no findings" : fmt::format("{}", fmt::join(parts, ", "));
 }
 
-std::string one_line(std::string_view text) {
-  return text.empty() ? std::string() : printable(text, kLongestLine);
-}
-
-std::string as_utf8(std::string_view text) {
-  return find_invalid_utf8(text) ? printable(text, text.size() * 4) : std::string(text);
-}
-
-std::string rule_title(const Finding& finding) {
-  return fmt::format("{} {}", finding.rule->id, finding.rule->name);
-}
-
-std::string where_text(const Finding& finding, size_t most) {
-  const size_t all = finding.names.size(), count = std::min(all, most);
-  if (count < 2)
-    return one_line(finding.where) + (all > 1 ? fmt::format(" and {} more", all - 1) : "");
-  return list_some(finding.names, count, [](const std::string& name) { return one_line(name); });
-}
-
-std::string finding_line(const Finding& finding, size_t most) {
-  const std::string where = where_text(finding, most);
-  return where.empty() ? one_line(finding.message) : where + ": " + one_line(finding.message);
+std::string waived_line(const Report& report, const Waived& waived) {
+  return fmt::format("ignored {} in {}: {} ({})", rule_title(waived.finding),
+                     adapter_title(report.deployment, waived.finding.adapter),
+                     one_line(waived.reason), one_line(waived.from));
 }
 
 std::string adapter_title(const Deployment& deployment, std::optional<size_t> adapter) {
@@ -192,6 +149,11 @@ std::vector<const EngineRun*> with_memory(const Deployment& deployment) {
   return out;
 }
 
+std::string slots_text(const MemoryPlan& memory) {
+  return fmt::format("slot {}, {} {}", size_text(memory.slot_bytes()),
+                     pluralized(memory.slots, "slot"), size_text(memory.total_bytes()));
+}
+
 std::string engines_text(const Deployment& deployment) {
   std::vector<std::string> labels;
   for (const EngineRun& run : deployment.engines) labels.push_back(run.choice.label());
@@ -199,59 +161,12 @@ std::string engines_text(const Deployment& deployment) {
 }
 
 std::string summary_line(const Report& report) {
-  const size_t adapters = report.deployment.adapters.size();
   const std::string engines = engines_text(report.deployment);
   std::string out = fmt::format("{} in {}", counts_text(count_findings(report.results.findings)),
-                                number_of(static_cast<int64_t>(adapters), "adapter", "adapters"));
+                                pluralized(report.deployment.adapters.size(), "adapter"));
   if (!report.waived.empty()) out += fmt::format(", {} ignored", report.waived.size());
   return out + (engines.empty() ? "; no engine named: only rules of no engine were run"
                                 : "; checked for " + engines);
-}
-
-std::string wrapped(std::string_view text, size_t width, size_t indent) {
-  if (width <= indent || width == 0) return std::string(text);
-  std::string out;
-  size_t column = indent;
-  while (!text.empty()) {
-    const std::string_view word = text.substr(0, text.find(' '));
-    text.remove_prefix(std::min(text.size(), word.size() + 1));
-    if (column > indent && column + 1 + word.size() > width) {
-      out += "\n" + std::string(indent, ' ');
-      column = indent;
-    } else if (column > indent) {
-      out += ' ';
-      ++column;
-    }
-    out += word;
-    column += word.size();
-  }
-  return out;
-}
-
-std::string md_text(std::string_view text) {
-  const std::string line = on_one_line(text);
-  std::string out;
-  for (size_t i = 0; i < line.size(); ++i) {
-    const char c = line[i];
-    const bool after = i > 0 && is_word(line[i - 1]);
-    const bool inside = after && i + 1 < line.size() && is_word(line[i + 1]);
-    const bool special = std::string_view("\\`*_{}[]<>|#~").find(c) != std::string_view::npos;
-    if (special && !(c == '_' && inside)) out += '\\';
-    out += c;
-    // "@name" would call somebody, "http://" and "www." would be links.
-    if ((c == '@' && !after) || out.ends_with(":/") || out.ends_with("www.")) out += "<!-- -->";
-  }
-  return out;
-}
-
-std::string md_code(std::string_view text) {
-  if (text.empty()) return "";
-  const std::string ticks(longest_run(text) + 1, '`');
-  const char* space = ticks.size() > 1 ? " " : "";
-  std::string inside;
-  for (const char c : on_one_line(text))
-    inside += c == '|' ? std::string("\\|") : std::string(1, c);
-  return ticks + space + inside + space + ticks;
 }
 
 }  // namespace moelora

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "lib/check/report.h"
+#include "lib/check/report_text.h"
 
 namespace moelora {
 
@@ -19,22 +20,13 @@ Counts count_findings(std::span<const Finding> findings);
 Counts count_findings(std::span<const Finding* const> findings);
 std::string counts_text(const Counts& counts);  // "2 errors, 1 warning"; "no findings"
 
-// What is printed is one line, without anything that could steer a terminal.
-std::string one_line(std::string_view text);  // "" stays ""
-// The text as it is where it is UTF-8, else escaped: what JSON and XML may hold.
-std::string as_utf8(std::string_view text);
-
-std::string rule_title(const Finding& finding);  // "SGL002 lone-q-proj"
-
-// "q_proj and 47 more": at most `most` names; "" for the adapter as a whole.
-std::string where_text(const Finding& finding, size_t most = 1);
-// "WHERE: MESSAGE", the message alone without a place.
-std::string finding_line(const Finding& finding, size_t most = 1);
+// "ignored SGL002 lone-q-proj in adapters/a: REASON (WHO)".
+std::string waived_line(const Report& report, const Waived& waived);
 
 // "adapters/a", "the deployment".
 std::string adapter_title(const Deployment& deployment, std::optional<size_t> adapter);
 
-// Findings of one adapter (nullopt: the deployment), in the results's order.
+// Findings of one adapter (nullopt: the deployment), in the order of the results.
 std::vector<const Finding*> findings_of(const RuleResults& results, std::optional<size_t> adapter);
 // The adapters in order, and the deployment last when something was found in it.
 std::vector<std::optional<size_t>> places(const Report& report);
@@ -43,11 +35,11 @@ std::vector<std::optional<size_t>> places(const Report& report);
 struct FindingGroup {
   std::vector<const Finding*> findings;  // not empty; the first gives rule, engine and adapter
   std::vector<std::string> names;        // of all of them, sorted, each once
-  Severity severity;                     // the gravest
+  Severity severity;                     // the most severe
   const Finding& first() const { return *findings.front(); }
 };
 std::vector<FindingGroup> grouped(std::span<const Finding> findings);
-// The first finding told, and how many more there are.
+// The first finding, and how many more there are.
 std::string finding_line(const FindingGroup& group);
 
 // Where a reviewer can look: a text file of the adapter. Findings in weights are shown at the
@@ -69,19 +61,10 @@ std::vector<Remark> remarks(const RuleResults& results);
 
 // The engine runs whose memory is known.
 std::vector<const EngineRun*> with_memory(const Deployment& deployment);
+std::string slots_text(const MemoryPlan& memory);  // "slot 1.5 kB, 8 slots 12 kB"
 
 std::string engines_text(const Deployment& deployment);  // "sglang@0.5.18, vllm@0.27"; "" for none
 // "2 errors, 1 warning in 3 adapters; 118 rules for sglang@0.5.18".
 std::string summary_line(const Report& report);
-
-// Words of `text` in lines of at most `width` columns (0: one line), lines after the first
-// indented by `indent` spaces.
-std::string wrapped(std::string_view text, size_t width, size_t indent);
-
-// Text of unknown origin inside a cell of a Markdown table (GitHub's): nothing in it formats,
-// links, mentions or ends the cell.
-std::string md_text(std::string_view text);
-// The same as code; an empty text is empty.
-std::string md_code(std::string_view text);
 
 }  // namespace moelora

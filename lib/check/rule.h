@@ -1,14 +1,14 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string_view>
 
 #include "lib/engine/engines.h"
 
-// The record of a rule, over std and the names of the engines alone: a rule that only explains
-// events of a plan includes this and its causes. What a check() needs is in
-// lib/check/rule_context.h.
+// The record of a rule, over std and the names of the engines alone. A rule's file includes
+// lib/check/define_rule.h, its causes, and lib/check/rule_context.h for a check().
 namespace moelora {
 
 struct Cause;     // lib/engine/cause.h
@@ -20,10 +20,16 @@ std::string_view severity_name(Severity severity);  // "error" | "warning" | "in
 
 // The smallest change of a sound adapter that fires a rule.
 struct Breaks {
-  std::string_view specimen;  // id of a sound adapter
-  std::string_view change;    // in words: "remove every v_proj tensor"
-  std::string_view engine;    // to check it for: "sglang@0.5.10"; "" for a rule of no engine
-  void (*apply)(Specimen& specimen) = nullptr;  // lib/check/example_edits.h has edits for it
+  std::string_view specimen = "qwen3_moe_per_expert";  // id of a sound adapter
+  std::string_view change = {};  // in words: "remove every v_proj tensor"; "" for no example
+  std::string_view engine = {};  // to check it for: "sglang@0.5.10"; "" for the rule's, if any
+  struct Member {
+    std::string_view key, json;  // "use_rslora", "true"; without `json` the key is removed
+  };
+  Member config[3] = {};                         // of adapter_config.json
+  Member base_config[6] = {};                    // of the base model's config.json
+  std::array<std::string_view, 3> options = {};  // as --server-option takes them: "tp-size=3"
+  void (*apply)(Specimen& specimen) = nullptr;   // last; lib/check/define_rule.h has edits for it
 };
 
 // One thing that can be wrong with an adapter. Each rule is one file in rules/ that defines one
@@ -40,7 +46,8 @@ struct Rule {
   const Engine* engine = nullptr;       // &engines::NAME; null for every engine and none
   // Releases (of `engine`) between which the rule holds: since <= version < until. "" is open.
   std::string_view since = {}, until = {};
-  bool needs_base = false;        // not run, and listed as skipped, without a base model
+  // Not run, and listed as skipped, without a base model; nor is a rule that explains a plan.
+  bool needs_base = false;
   bool needs_values = false;      // not run, and listed as skipped, when values are not looked at
   bool whole_deployment = false;  // run once, not once per adapter
   bool numeric = false;           // run only where the user asks for what it computes
@@ -51,8 +58,10 @@ struct Rule {
   std::string_view source;        // issue, PR or code the fact is from
   Breaks breaks = {};
   // Rules that may fire on that example too, above information: consequences, not other faults.
-  std::span<const std::string_view> implies = {};
+  std::array<std::string_view, 2> implies = {};  // "" for none
   void (*check)(RuleContext& context) = nullptr;
+
+  bool requires_base() const { return needs_base || (engine != nullptr && cause != nullptr); }
 };
 
 std::span<const Rule* const> all_rules();            // by id

@@ -29,8 +29,7 @@ bool share_a_name(const std::vector<std::string>& a, const std::vector<std::stri
 }  // namespace
 
 const AdapterPlan* RuleContext::plan() const {
-  if (run_ == nullptr || !run_->plan || !adapter_) return nullptr;
-  return *adapter_ < run_->plan->adapters.size() ? &run_->plan->adapters[*adapter_] : nullptr;
+  return run_ != nullptr && adapter_ ? run_->plan_of(*adapter_) : nullptr;
 }
 
 const ModelSpec* RuleContext::spec() const {
@@ -48,9 +47,16 @@ Finding& RuleContext::report(std::string message) {
   return finding;
 }
 
+Finding& RuleContext::report(const Error& error) {
+  Finding& finding = report(error.text());
+  if (!error.hint().empty()) finding.fix = error.hint();
+  return finding;
+}
+
 Finding& RuleContext::report(std::vector<std::string> names, std::string message) {
   Finding& finding = report(std::move(message));
   finding.names = std::move(names);
+  std::sort(finding.names.begin(), finding.names.end());
   if (!finding.names.empty()) finding.where = finding.names.front();
   if (adapter_) finding.file = subject().main_file;
   return finding;
@@ -104,11 +110,9 @@ void RuleContext::explain_event(const PlanEvent& event, const EngineRun& run, si
 
 void RuleContext::explain_runs(size_t first) {
   for (const EngineRun& run : deployment_.engines) {
-    if (!run.plan) continue;
-    const bool mine = adapter_ && *adapter_ < run.plan->adapters.size();
-    if (adapter_ && !mine) continue;
-    for (const PlanEvent& event :
-         adapter_ ? run.plan->adapters[*adapter_].events : run.plan->server)
+    const AdapterPlan* mine = adapter_ ? run.plan_of(*adapter_) : nullptr;
+    if (!run.plan || (adapter_ && mine == nullptr)) continue;
+    for (const PlanEvent& event : mine != nullptr ? mine->events : run.plan->server)
       if (event.cause == rule_.cause) explain_event(event, run, first);
   }
 }

@@ -18,7 +18,7 @@ std::string fill_holes(std::string_view fix, std::string_view adapter, std::stri
 // What a rule sees, and where it reports.
 //
 // Rules of no engine (FMT, CFG, MOD) run once, whatever servers the user chose, and look at those
-// for their severity (lib/check/engine_findings.h): what only some servers mind ("E (sglang)" in
+// for their severity (lib/check/engine_findings.h): what only some servers refuse ("E (sglang)" in
 // the catalogue) is an error for a chosen one, a warning where none was chosen and information
 // where only others were; a fault of the files that every chosen server serves whole is a warning.
 class RuleContext {
@@ -30,6 +30,7 @@ class RuleContext {
   const Rule& rule() const { return rule_; }
   const Deployment& deployment() const { return deployment_; }
   // REQUIRES a rule of one adapter.
+  size_t adapter() const { return *adapter_; }  // index in the deployment
   const Subject& subject() const { return deployment_.adapters[*adapter_]; }
   // REQUIRES a rule of an engine.
   const EngineRun& run() const { return *run_; }
@@ -41,6 +42,8 @@ class RuleContext {
   // A new finding with the rule's severity, engine, adapter and fix; the caller refines it. The
   // reference holds until the next call.
   Finding& report(std::string message);
+  // ... in the error's words, with its hint as the fix where it has one.
+  Finding& report(const Error& error);
   // ... at a tensor or module, all of `names` concerned.
   Finding& report(std::vector<std::string> names, std::string message);
   // ... at a key of adapter_config.json ("rank_pattern"), with its line.

@@ -45,7 +45,8 @@ class Runner {
 
   void run_for(const Rule& rule, const EngineRun* run) {
     if (rule.numeric && !deployment_.numeric) return;
-    if (rule.needs_base && !deployment_.base) return skip(rule, "no base model was given (--base)");
+    if (rule.requires_base() && !deployment_.base)
+      return skip(rule, "no base model was given (--base)");
     if (rule.needs_source && !deployment_.source)
       return skip(rule, "no source adapter was given (--source)");
     if (rule.whole_deployment) return check(rule, std::nullopt, run);
@@ -78,7 +79,7 @@ class Runner {
 
   void skip(const Rule& rule, const std::string& why) { skipped_[why].insert(rule.id); }
 
-  // What NUM003 does not tell.
+  // What NUM003 does not report.
   void note_unplanned() {
     for (const EngineRun& run : deployment_.engines)
       if (!run.not_planned.empty() && (run.unreadable || run.choice.engine->plan == nullptr))

@@ -1,6 +1,6 @@
 #include "lib/check/served_deltas.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>
@@ -105,12 +105,8 @@ Kind kind_of(const ServedDelta& delta) {
 // Of a dense module by its path, of an expert's projection by its key; -1 for none.
 int layer_of(const DeltaKey& key) {
   if (key.layer >= 0) return key.layer;
-  constexpr std::string_view kMark = "layers.";
-  const size_t at = key.module.find(kMark);
-  if (at == std::string::npos) return -1;
-  const std::string_view rest = std::string_view(key.module).substr(at + kMark.size());
-  const auto layer = parse_index(rest.substr(0, rest.find('.')));
-  return layer ? static_cast<int>(*layer) : -1;
+  const auto place = find_layer(key.module);
+  return place ? place->layer : -1;
 }
 
 std::string listed(const std::set<std::string_view>& words) {
@@ -141,15 +137,15 @@ std::optional<Meaning> meaning_of(const Subject& subject, const ModelSpec& spec,
     Deltas deltas = meant_deltas(*adapter, spec);
     return Meaning{std::move(*adapter), std::move(deltas)};
   } catch (const Error& error) {
-    if (why.empty()) why = error.what();  // what the base's names told is told rather
+    if (why.empty()) why = error.what();  // the error of the base's names comes first
     return std::nullopt;
   }
 }
 
 bool is_served(const EngineRun& run, size_t adapter) {
-  if (!run.plan || adapter >= run.plan->adapters.size()) return false;
+  const AdapterPlan* plan = run.plan_of(adapter);
   const auto refuses = [](const PlanEvent& event) { return event.refusal.has_value(); };
-  return run.plan->adapters[adapter].first_refusal() == nullptr &&
+  return plan != nullptr && plan->first_refusal() == nullptr &&
          std::none_of(run.plan->server.begin(), run.plan->server.end(), refuses);
 }
 

@@ -14,7 +14,7 @@ namespace moelora {
 
 // What an adapter means: as it was read; where it does not fit the base model and could not be
 // read with it, by its own names and shapes, if it has the base's number of experts. nullopt, and
-// why, where neither tells.
+// why, where neither says.
 struct Meaning {
   Adapter adapter;
   Deltas deltas;
@@ -40,7 +40,7 @@ struct WrongDeltas {
     off,         // by `least` to `most` of the delta's norm
     lost,        // nothing is added
     untrained,   // something is added that the adapter does not mean
-    not_finite,  // the server's values are infinite or no numbers
+    not_finite,  // the server's values are infinite or not numbers
   };
   Kind kind = Kind::off;
   bool experts = false;            // of routed experts

@@ -1,6 +1,6 @@
 #include "lib/check/specimen.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
@@ -72,6 +72,23 @@ std::vector<std::string> words(std::string_view text) {
     text = space == std::string_view::npos ? "" : text.substr(space + 1);
   }
   return out;
+}
+
+void edit(Json& config, std::span<const Breaks::Member> members) {
+  for (const auto& [key, json] : members) {
+    if (key.empty()) continue;
+    if (json.empty())
+      config.erase(key);
+    else
+      config.set(std::string(key), parse_json(json, "an example's value"));
+  }
+}
+
+void set_options(ServerOptions& options, std::span<const std::string_view> pairs) {
+  std::vector<EngineChoice> engines;
+  for (const Engine* engine : all_engines()) engines.push_back(parse_engine(engine->id));
+  for (std::string_view pair : pairs)
+    if (!pair.empty()) set_server_option(options, pair, engines);
 }
 
 Json base_config(std::string_view name) {
@@ -161,6 +178,17 @@ Deployment deployment_of(Specimen specimen, std::string_view engine) {
   if (!engine.empty()) out.engines.push_back({parse_engine(engine), out.options, {}, {}});
   plan_engines(out);
   return out;
+}
+
+Deployment example_of(const Rule& rule) {
+  const Breaks& breaks = rule.breaks;
+  Specimen specimen = make_specimen(breaks.specimen);
+  edit(specimen.config(), breaks.config);
+  edit(specimen.base_config, breaks.base_config);
+  set_options(specimen.options, breaks.options);
+  if (breaks.apply != nullptr) breaks.apply(specimen);
+  const bool own = breaks.engine.empty() && rule.engine != nullptr;
+  return deployment_of(std::move(specimen), own ? rule.engine->id : breaks.engine);
 }
 
 }  // namespace moelora

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lib/check/deployment.h"
+#include "lib/check/rule.h"
 
 namespace moelora {
 
@@ -39,5 +40,6 @@ Specimen make_specimen(std::string_view id);  // REQUIRES a known id
 // The specimen as read from disk would be, interpreted and planned for `engine` ("sglang@0.5.10";
 // "" for none): what rules see.
 Deployment deployment_of(Specimen specimen, std::string_view engine);
+Deployment example_of(const Rule& rule);  // the specimen that the rule breaks, broken
 
 }  // namespace moelora

@@ -1,6 +1,6 @@
 #include "lib/check/validate.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <filesystem>
 #include <set>

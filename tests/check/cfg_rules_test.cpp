@@ -185,7 +185,7 @@ TEST_CASE("a target that the base model has nowhere is only information") {
   CHECK(found[0].message == "names \"c_attn\", which this base model does not have");
 }
 
-TEST_CASE("variants that PEFT knows are no error of PEFT") {
+TEST_CASE("variants that PEFT knows are not errors for PEFT") {
   const auto severity = [](const char* key, std::string_view engine) {
     return worst(found_by(
         check_config("qwen3_moe_stacked_params", key, Json::array({Json(1), Json(2)}), engine),

@@ -1,10 +1,9 @@
 // What a rule says of itself: --explain and --list-rules.
 
-#include "lib/check/explain.h"
-
 #include <doctest/doctest.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
+#include "lib/check/report.h"
 #include "lib/check/report_parts.h"
 #include "lib/io/json.h"
 #include "tests/check/made_report.h"

@@ -1,10 +1,10 @@
 // Borders of the rules of factors: pairs, layouts, order and roles, dtypes.
 
 #include <doctest/doctest.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "lib/base/cast.h"
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/specimen.h"
 #include "tests/check/goldens.h"
 
@@ -90,7 +90,7 @@ TEST_CASE("reversed roles matter to the servers that read stacked pairs") {
   CHECK(severity({"peft@0.18"}) == Severity::information);
 }
 
-TEST_CASE("dtypes that are no floats are errors, F64 is a warning, the float types are sound") {
+TEST_CASE("dtypes that are not floats are errors, F64 is a warning, the float types are sound") {
   const auto severity = [](DType dtype) {
     Specimen specimen = make_specimen("qwen3_moe_per_expert");
     specimen.set(kQ + "A.weight",
@@ -105,7 +105,8 @@ TEST_CASE("dtypes that are no floats are errors, F64 is a warning, the float typ
     CHECK(severity(dtype) == Severity::error);
 }
 
-TEST_CASE("an even share of the experts is told from a smaller rank by the rank of the config") {
+TEST_CASE(
+    "an even share of the experts is distinguished from a smaller rank by the rank of the config") {
   const auto with_rows = [](int64_t per_expert_rows) {
     Specimen s = make_specimen("qwen3_moe_stacked_params");
     for (auto& [name, tensor] : s.tensors()) {
@@ -121,7 +122,8 @@ TEST_CASE("an even share of the experts is told from a smaller rank by the rank 
     CHECK(found_by(results, "FMT017").size() == 1);
     CHECK(found_by(results, "CFG002").empty());
   }
-  const RuleResults smaller = with_rows(24);  // rank 3 of 8 experts; 6 experts are no even share
+  const RuleResults smaller =
+      with_rows(24);  // rank 3 of 8 experts; 6 experts are not an even share
   CHECK(found_by(smaller, "FMT017").empty());
   CHECK(worst(found_by(smaller, "CFG002")) == Severity::error);
 }

@@ -23,7 +23,7 @@ void unread(Specimen& s) {
 
 }  // namespace
 
-TEST_CASE("a fault of the adapter's own file is told once, though the file is read twice") {
+TEST_CASE("a fault of the adapter's own file is reported once, though the file is read twice") {
   const RuleResults results = check_specimen("qwen3_moe_per_expert", [](Specimen& s) {
     unread(s);
     const Error error(in_file("adapter/adapter_model.safetensors", "a"), "has 3 bytes");
@@ -95,7 +95,7 @@ TEST_CASE("shards are an error for PEFT and vLLM, information for SGLang, else a
   CHECK(severity("sglang") == Severity::information);
 }
 
-TEST_CASE("what only the reader refuses is told in its words") {
+TEST_CASE("what only the reader refuses is reported in its words") {
   const RuleResults results = check_specimen("qwen3_moe_per_expert", [](Specimen& s) {
     s.set("model.layers.0.self_attn.q_proj.lora_A.weight",
           s.random({4, 64}));  // the same factor without the prefix

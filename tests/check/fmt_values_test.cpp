@@ -91,7 +91,7 @@ TEST_CASE("equal experts are found in every layout, and what would collapse them
   CHECK(found_by(tinker, "FMT018").size() == 1);  // an expanded shared outer
 }
 
-TEST_CASE("experts that were never trained are no equal experts") {
+TEST_CASE("experts that were never trained are not equal experts") {
   const RuleResults results = check_specimen("qwen3_moe_per_expert", [](Specimen& s) {
     for (auto& [name, tensor] : s.tensors())
       if (name.find("experts") != std::string::npos && name.find("lora_B") != std::string::npos)
@@ -113,7 +113,7 @@ TEST_CASE("F16 overflows where value times scale passes 65504, not before") {
   CHECK(count(32768) == 1);
 }
 
-TEST_CASE("wide factors are told beside a BF16 base model, with what is lost") {
+TEST_CASE("wide factors are reported beside a BF16 base model, with what is lost") {
   const RuleResults results = check_specimen("qwen3_moe_per_expert", [](Specimen&) {});
   const auto found = found_by(results, "FMT020");
   REQUIRE(found.size() == 1);

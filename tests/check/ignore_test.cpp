@@ -1,11 +1,12 @@
 // What the user has decided to live with: waivers, and the project file that holds them.
 
+#include "lib/check/ignore.h"
+
 #include <doctest/doctest.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <fstream>
 
-#include "lib/check/project.h"
 #include "tests/check/made_report.h"
 #include "tests/io/error_text.h"
 #include "tests/io/temp_folder.h"

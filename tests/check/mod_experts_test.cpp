@@ -1,9 +1,9 @@
 // Borders of the rules that hold experts against the base model, and what an adapter covers.
 
 #include <doctest/doctest.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/specimen.h"
 #include "lib/model/base_model.h"
 #include "tests/check/goldens.h"
@@ -33,7 +33,7 @@ TEST_CASE("the last expert is in range, the next is not") {
   CHECK(leading(8) == 1);
 }
 
-TEST_CASE("missing experts and layers are counted, and chosen layers are no fault") {
+TEST_CASE("missing experts and layers are counted, and chosen layers are not a fault") {
   const RuleResults some = check_specimen("qwen3_moe_per_expert", [](Specimen& s) {
     remove_tensors(s, "layers.0.mlp.experts.3.");
     remove_tensors(s, "layers.0.mlp.experts.5.up_proj");
@@ -77,16 +77,16 @@ TEST_CASE("MXFP4 experts are SGLang's error") {
   CHECK(severity("vllm") == Severity::information);
 }
 
-TEST_CASE("another base model is told by its sizes, a copy of the same is none") {
-  const auto judge_base = [](const char* named, const char* given) {
+TEST_CASE("another base model is recognized by its sizes, a copy of the same is not one") {
+  const auto check_base = [](const char* named, const char* given) {
     Specimen s = make_specimen("gpt_oss_attention");
     s.config().set("base_model_name_or_path", named);
     Deployment deployment = deployment_of(std::move(s), "");
     deployment.base = open_base(given);
     return found_by(run_rules(deployment), "MOD009").size();
   };
-  CHECK(judge_base("openai/gpt-oss-20b", "openai/gpt-oss-20b") == 0);
-  CHECK(judge_base("openai/gpt-oss-120b", "openai/gpt-oss-20b") == 1);
-  CHECK(judge_base("someone/unknown", "openai/gpt-oss-20b") == 0);
-  CHECK(judge_base("unsloth/gpt-oss-20b-unsloth-bnb-4bit", "openai/gpt-oss-20b") == 1);
+  CHECK(check_base("openai/gpt-oss-20b", "openai/gpt-oss-20b") == 0);
+  CHECK(check_base("openai/gpt-oss-120b", "openai/gpt-oss-20b") == 1);
+  CHECK(check_base("someone/unknown", "openai/gpt-oss-20b") == 0);
+  CHECK(check_base("unsloth/gpt-oss-20b-unsloth-bnb-4bit", "openai/gpt-oss-20b") == 1);
 }

@@ -1,9 +1,9 @@
 // Borders of the rules that hold modules and shapes against the base model.
 
 #include <doctest/doctest.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/specimen.h"
 #include "lib/check/subject/base_headers.h"
 #include "lib/model/base_model.h"
@@ -52,7 +52,7 @@ TEST_CASE("a path that the chosen server finds all the same is a warning") {
         Severity::error);
 }
 
-TEST_CASE("many different unknown names are judged without asking for each") {
+TEST_CASE("many different unknown names are checked without asking for each") {
   Specimen s = make_specimen("qwen3_moe_per_expert");
   for (int i = 0; i < 3000; ++i)
     s.set(fmt::format("base_model.model.model.layers.0.x{}y.proj_{}.lora_A.weight", i, i),
@@ -65,7 +65,7 @@ TEST_CASE("many different unknown names are judged without asking for each") {
   CHECK(names == 3000);
 }
 
-TEST_CASE("modules of vision towers are not judged where the base model has one") {
+TEST_CASE("modules of vision towers are not checked where the base model has one") {
   const auto tower = [](Specimen& s) {
     s.set("base_model.model.visual.blocks.0.attn.proj.lora_A.weight", s.random({4, 64}));
     s.set("base_model.model.visual.blocks.0.attn.proj.lora_B.weight", s.random({64, 4}));

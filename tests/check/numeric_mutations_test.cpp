@@ -1,12 +1,11 @@
 // NUM002 on adapters that nobody made on purpose: whatever a server serves of them is measured.
 
 #include <doctest/doctest.h>
-#include <fmt/format.h>
 
 #include <array>
 #include <random>
 
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/run_rules.h"
 #include "lib/check/specimen.h"
 

@@ -6,7 +6,7 @@
 #include <cstdlib>
 
 #include "lib/base/error.h"
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/specimen.h"
 #include "lib/check/validate.h"
 #include "tests/check/goldens.h"
@@ -136,16 +136,16 @@ TEST_CASE("the forward says where it ran, over the base's own weights") {
 }
 
 TEST_CASE("a forward that differs is a finding where nothing else found a fault") {
-  const auto judged = [](void (*change)(Specimen&)) {
+  const auto checked = [](void (*change)(Specimen&)) {
     return found_by(check_specimen("qwen3_moe_per_expert", change), "NUM001");
   };
-  const auto found = judged([](Specimen& s) { differ(s, 1.424); });
+  const auto found = checked([](Specimen& s) { differ(s, 1.424); });
   REQUIRE(found.size() == 1);
   CHECK(found[0].severity == Severity::error);
   CHECK(found[0].message ==
         "the forward on CPU, float gives deltas that are not the source's: 2 of 72, most in layer "
         "1 expert 3 down_proj, off by 142 %");
-  const auto no_number = judged([](Specimen& s) { differ(s, kBeyond); });
+  const auto no_number = checked([](Specimen& s) { differ(s, kBeyond); });
   CHECK(no_number[0].message.ends_with("which gives no number"));
 }
 

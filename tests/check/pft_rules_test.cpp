@@ -45,7 +45,7 @@ TEST_CASE("PEFT before 0.19 does not touch per-expert adapters") {
   CHECK(rules("gpt_oss_stacked", "peft") == Ids{"PFT002"});
 }
 
-TEST_CASE("adapters of one deployment that adapt the same are no finding") {
+TEST_CASE("adapters of one deployment that adapt the same are not a finding") {
   Specimen s = make_specimen("qwen3_moe_per_expert");
   s.adapters.push_back(s.adapter());
   s.adapters.back().given = "other";

@@ -5,8 +5,8 @@
 
 #include <fstream>
 
-#include "lib/check/explain.h"
-#include "lib/check/project.h"
+#include "lib/check/ignore.h"
+#include "lib/check/report.h"
 #include "tests/adapter/readme_section.h"
 #include "tests/io/temp_folder.h"
 

@@ -2,7 +2,7 @@
 // ones are also held against their schemas, by tests/check/report_schema_test.py.
 
 #include <doctest/doctest.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -86,7 +86,7 @@ TEST_CASE("whatever the adapter holds, every report is UTF-8 without control cha
   }
 }
 
-TEST_CASE("JSON tells all of a finding, every name included") {
+TEST_CASE("JSON reports all of a finding, every name included") {
   const Json json = parsed(broken_report(), "json");
   CHECK(text_at(json, {"schema"}) == "moelora.validate/1");
   const Json& lone = at(json, {"findings", "0"});
@@ -174,7 +174,7 @@ TEST_CASE("a fault keeps its fingerprint while its numbers change; others have o
   CHECK(std::set<std::string>(before.begin(), before.end()).size() == 4);
 }
 
-TEST_CASE("what is waived is no SARIF result, as GitHub would show it as an open alert") {
+TEST_CASE("what is waived is not a SARIF result, as GitHub would show it as an open alert") {
   const MadeReport made = broken_report();
   const std::string text = made.written("sarif");
   CHECK(count(text, "suppressions") == 0);
@@ -268,7 +268,7 @@ TEST_CASE("nothing out of a file becomes a workflow command") {
   CHECK(count(made.written("github"), "\n::") == 0);
 }
 
-TEST_CASE("Markdown has a table an adapter and tells what was ignored and skipped") {
+TEST_CASE("Markdown has a table for each adapter and reports what was ignored and skipped") {
   ReportOptions options;
   options.verbose = true;
   const std::string text = broken_report().written("markdown", options);

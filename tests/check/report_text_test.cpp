@@ -130,7 +130,7 @@ TEST_CASE("findings of one rule, engine and adapter are one group with all their
   CHECK(groups[2].first().engine == "sglang@0.5.10");
 }
 
-TEST_CASE("a spot is a text file of the adapter, told from the working folder") {
+TEST_CASE("a spot is a text file of the adapter, relative to the working folder") {
   MadeReport made = broken_report();
   ReportOptions options;
   options.working_folder = options.root = "/w/repo";

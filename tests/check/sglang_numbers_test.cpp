@@ -20,7 +20,7 @@ namespace {
 constexpr std::string_view kWhole[] = {"hand.lm_head_b_rows_too_few",
                                        "hand.single_numbered_expert_0"};
 
-// Served, and what they mean cannot be said, or is no delta.
+// Served, and what they mean is not known, or is not a delta.
 constexpr std::string_view kUnknown[] = {
     "hand.flat2d_fused",
     "hand.lora_bias_o",
@@ -34,7 +34,7 @@ constexpr std::string_view kUnknown[] = {
     "lora_bias",
 };
 
-// Expert tensors on a model without experts are no adapter of it.
+// Expert tensors on a model without experts are not an adapter of it.
 constexpr std::string_view kUnknownOnDense[] = {"hand.fused_3d", "hand.shared_outer",
                                                 "hand.stacked3d"};
 
@@ -70,7 +70,7 @@ TEST_CASE(
       continue;
     CAPTURE(record.label());
     std::set<std::string_view> rules;
-    for (const Finding& finding : check_for_sglang(record, true).findings) {
+    for (const Finding& finding : check_for_sglang(record).findings) {
       if (!finding.rule->id.starts_with("NUM")) continue;
       CAPTURE(finding.message);
       CHECK_FALSE(finding.unchecked);

@@ -1,12 +1,12 @@
 // The reports of people who lost a day to them, each as a test: lora-validate says so beforehand,
-// and keeps quiet about a release that has mended it.
+// and keeps quiet about a release that has fixed it.
 
 #include <doctest/doctest.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/run_rules.h"
 #include "lib/check/specimen.h"
 
@@ -107,7 +107,7 @@ TEST_CASE("report: a LoRA backend other than triton has no expert LoRA, until 0.
   CHECK(complaints(check(csgmv, "sglang@0.5.12")) == "");
   CHECK(complaints(check(with_option("qwen3_moe_per_expert", "lora-backend", "triton"),
                          "sglang@0.5.11")) == "");
-  // Not said what it is: only told what it must be.
+  // What it is is not given, only what it must be.
   const RuleResults unknown = check(make_specimen("qwen3_moe_per_expert"), "sglang@0.5.11");
   CHECK(complaints(unknown) == "");
   CHECK(std::any_of(unknown.findings.begin(), unknown.findings.end(), [](const Finding& f) {

@@ -30,7 +30,7 @@ const std::map<std::string, Unsound>& unsound() {
       {"peft_params_alphabetical", {{"FMT014"}, {"FMT014"}}},
       {"tinker", {{"CFG001"}, {"CFG001"}}},  // r and lora_alpha alone
       {"attention_only_sharded", {{"FMT004"}, {"FMT004"}}},
-      // Nothing tells which parameter or which side a lone pair of square experts is.
+      // Nothing says which parameter or which side a lone pair of square experts is.
       {"gpt_oss_square/peft_params_down_only", {{"FMT012"}, {"FMT012"}}},
       {"gpt_oss_square/peft_params_gate_up_only", {{}, {"FMT012"}}},
       {"peft_params_down_only", {{}, {"FMT012"}}},
@@ -59,7 +59,7 @@ Rules above_information(const RuleResults& results) {
 }  // namespace
 
 TEST_CASE("no golden adapter has a finding that is not its own, with the base model and without") {
-  int judged = 0;
+  int checked = 0;
   for (const std::string family : kFamilies)
     for (const std::string& name : golden_adapters(family))
       for (const bool with_base : {true, false}) {
@@ -67,9 +67,9 @@ TEST_CASE("no golden adapter has a finding that is not its own, with the base mo
         INFO(family << "/" << name << (with_base ? "" : " without base") << "\n"
                     << findings_text(results));
         CHECK(above_information(results) == expected(family, name, with_base));
-        ++judged;
+        ++checked;
       }
-  CHECK(judged > 100);
+  CHECK(checked > 100);
 }
 
 TEST_CASE("what PEFT 0.21 saved, PEFT 0.21 loads") {

@@ -1,17 +1,13 @@
 // NUM002 and NUM003 against vLLM's oracle: what it serves wrongly is measured, and nothing else.
 
 #include <doctest/doctest.h>
-#include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
 #include <set>
 #include <span>
 #include <string_view>
 
-#include "lib/check/run_rules.h"
-#include "lib/model/base_model.h"
-#include "tests/engine/vllm_oracle.h"
+#include "tests/check/vllm_deployment.h"
 
 using namespace moelora;
 using namespace moelora::test;
@@ -54,7 +50,7 @@ constexpr std::string_view kWrong[] = {
 };
 
 // Served, and nobody can say what they mean: ranks that are not the config's, halves of pairs, a
-// module twice, two layouts, factors that are no floats.
+// module twice, two layouts, factors that are not floats.
 constexpr std::string_view kUnknown[] = {
     "gpt_oss/stacked_8_experts",
     "gpt_oss/stacked_rank_above_buffer",
@@ -73,41 +69,22 @@ bool is_in(std::span<const std::string_view> list, const VllmRun& run) {
   return std::find(list.begin(), list.end(), run.family + "/" + run.adapter) != list.end();
 }
 
-const Subject& subject_of(const VllmRun& run) {
-  static std::map<std::string, Subject> subjects;
-  const auto [at, fresh] = subjects.try_emplace(run.folder());
-  if (!fresh) return at->second;
-  const VllmBase& base = vllm_base(run.family);
-  at->second = open_subject(run.folder());
-  interpret(at->second, BaseModel{base.spec, base.config, "", ""}, {});
-  return at->second;
-}
-
-std::vector<Finding> numbers_of(const VllmRun& run, const ServerOptions& options) {
-  Deployment deployment;
-  const VllmBase& base = vllm_base(run.family);
-  deployment.base = BaseModel{base.spec, base.config, "", ""};
-  deployment.options = options;
-  deployment.numeric = true;
-  deployment.threads = 1;
-  deployment.adapters.push_back(subject_of(run));
-  deployment.engines.push_back({parse_engine("vllm@" + run.version), options, {}, {}, {}});
-  plan_engines(deployment);
-  std::vector<Finding> out = run_rules(deployment).findings;
+std::vector<Finding> numbers(const RuleResults& results) {
+  std::vector<Finding> out = results.findings;
   std::erase_if(out, [](const Finding& f) { return !f.rule->id.starts_with("NUM"); });
   return out;
 }
 
 }  // namespace
 
-TEST_CASE("NUM002 measures exactly what vLLM serves wrongly, and says which rule tells why") {
+TEST_CASE("NUM002 measures exactly what vLLM serves wrongly, and says which rule explains it") {
   size_t loads = 0;
   std::set<std::string> wrong, unknown;
   for (const VllmRun& run : vllm_oracle().runs) {
     if (run.rank != 0 || run.mode == "as3d" || !run.outcome->served()) continue;
     CAPTURE(run.text());
     std::set<std::string_view> rules;
-    for (const Finding& finding : numbers_of(run, run.options())) {
+    for (const Finding& finding : numbers(check_for_vllm(run))) {
       CAPTURE(finding.message);
       CHECK_FALSE(finding.unchecked);
       CHECK(finding.message.find("no rule") == std::string::npos);
@@ -134,7 +111,7 @@ TEST_CASE(
   ServerOptions options;
   options.tp = 2;
   options.values["quantization"] = "mxfp4";
-  const auto found = numbers_of(run, options);
+  const auto found = numbers(check_for_vllm(run, options));
   REQUIRE(found.size() == 1);
   CHECK(found[0].rule->id == "NUM002");
   CHECK(found[0].severity == Severity::warning);  // as VLM021: nobody ran that server
@@ -143,8 +120,8 @@ TEST_CASE(
       "off by 0."));
   CHECK(found[0].message.ends_with("VLM021 padded-partition"));
   options.values["quantization"] = "none";
-  CHECK(numbers_of(run, options).empty());
+  CHECK(numbers(check_for_vllm(run, options)).empty());
   options.values["quantization"] = "mxfp4";
   options.tp = 1;
-  CHECK(numbers_of(run, options).empty());
+  CHECK(numbers(check_for_vllm(run, options)).empty());
 }

@@ -126,7 +126,7 @@ TEST_CASE("the memory of the slots is compared with the server's to the byte") {
   CHECK(ids("qwen3_moe_per_expert", "vllm", memory(bytes - 1)) == "VLM023");
 }
 
-TEST_CASE("patterns that change no scale are no fault") {
+TEST_CASE("patterns that change no scale are not a fault") {
   const auto patterns = [](int64_t rank, int64_t alpha) {
     return [=](Specimen& specimen) {
       specimen.config().set("rank_pattern", Json::object({{"q_proj", rank}}));

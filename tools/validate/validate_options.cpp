@@ -10,7 +10,7 @@
 #include <filesystem>
 
 #include "lib/base/error.h"
-#include "lib/check/project.h"
+#include "lib/check/ignore.h"
 #include "lib/check/report.h"
 #include "lib/engine/engine.h"
 #include "tools/sizes.h"

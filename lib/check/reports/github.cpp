@@ -1,7 +1,7 @@
 // Annotations of a GitHub Actions job. A step may have 10 of each kind, what is more is dropped
-// without a word: the last says how many follow as plain lines of the log.
+// silently: the last says how many follow as plain lines of the log.
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 
@@ -90,10 +90,7 @@ std::string write(const Report& report) {
   std::string out;
   for (const Severity severity : {Severity::error, Severity::warning, Severity::information})
     out += of_severity(report, groups, severity);
-  for (const Waived& w : report.waived)
-    out += log_line(fmt::format("ignored {} in {}: {} ({})", rule_title(w.finding),
-                                adapter_title(report.deployment, w.finding.adapter),
-                                one_line(w.reason), one_line(w.from)));
+  for (const Waived& w : report.waived) out += log_line(waived_line(report, w));
   for (const Remark& remark : remarks(report.results))
     out += log_line(fmt::format("{}: {}", remark.label, one_line(remark.text)));
   return out + log_line(summary_line(report));
@@ -101,14 +98,10 @@ std::string write(const Report& report) {
 
 }  // namespace
 
-namespace reports {
-
-extern const ReportFormat github;
-const ReportFormat github = {
+const ReportFormat reports::github = {
     .id = "github",
     .summary = "annotations of a GitHub Actions job, and its summary",
     .write = write,
 };
 
-}  // namespace reports
 }  // namespace moelora

@@ -1,6 +1,6 @@
 #include "lib/io/json.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 
@@ -63,9 +63,9 @@ Json forward_json(const StageReport& report) {
   std::vector<LayerDeltaError> worst = report.differences;
   std::stable_sort(worst.begin(), worst.end(),
                    [](const auto& a, const auto& b) { return a.relative > b.relative; });
-  std::vector<Json> told;
+  std::vector<Json> shown;
   for (size_t i = 0; i < std::min<size_t>(worst.size(), 16); ++i)
-    told.push_back(delta_json(worst[i]));
+    shown.push_back(delta_json(worst[i]));
   return Json::object({{"device", text(report.device)},
                        {"why_cpu", text_or_null(report.why_cpu)},
                        {"base", text(report.base)},
@@ -75,7 +75,7 @@ Json forward_json(const StageReport& report) {
                        {"compared", report.deltas},
                        {"relative", report.relative},
                        {"different", static_cast<int64_t>(report.differences.size())},
-                       {"worst", Json::array(std::move(told))}});
+                       {"worst", Json::array(std::move(shown))}});
 }
 
 Json adapter_json(const Subject& adapter) {
@@ -171,14 +171,10 @@ std::string write(const Report& report) {
 
 }  // namespace
 
-namespace reports {
-
-extern const ReportFormat json;
-const ReportFormat json = {
+const ReportFormat reports::json = {
     .id = "json",
     .summary = "one object, as schemas/validate.schema.json says",
     .write = write,
 };
 
-}  // namespace reports
 }  // namespace moelora

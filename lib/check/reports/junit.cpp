@@ -1,7 +1,7 @@
 // A suite an adapter. What fails the run is a failure, every other finding a passed case that
-// tells it; an adapter without findings has one passed case, so that no CI says "no tests".
+// shows it; an adapter without findings has one passed case, so that no CI says "no tests".
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "lib/base/utf8.h"
 #include "lib/check/report_parts.h"
@@ -101,14 +101,10 @@ std::string write(const Report& report) {
 
 }  // namespace
 
-namespace reports {
-
-extern const ReportFormat junit;
-const ReportFormat junit = {
+const ReportFormat reports::junit = {
     .id = "junit",
     .summary = "JUnit XML, a suite an adapter",
     .write = write,
 };
 
-}  // namespace reports
 }  // namespace moelora

@@ -1,4 +1,4 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "lib/base/utf8.h"
 #include "lib/check/report_parts.h"
@@ -41,9 +41,7 @@ std::string memory_section(const EngineRun& run) {
   for (const MemoryRow& row : plan.rows)
     out += fmt::format("| {} | {} | {} | {} |\n", md_code(row.buffer), to_string(row.shape),
                        row.layers, row.bytes);
-  return out + fmt::format("\nOne slot {}, {} slot{} {}, {}.\n", size_text(plan.slot_bytes()),
-                           plan.slots, plan.slots == 1 ? "" : "s", size_text(plan.total_bytes()),
-                           plan.dtype);
+  return out + fmt::format("\nOne {}, {}.\n", slots_text(plan), plan.dtype);
 }
 
 std::string remarks_section(const Report& report) {
@@ -65,14 +63,10 @@ std::string write(const Report& report) {
 
 }  // namespace
 
-namespace reports {
-
-extern const ReportFormat markdown;
-const ReportFormat markdown = {
+const ReportFormat reports::markdown = {
     .id = "markdown",
     .summary = "tables, for a pull request or a job's summary",
     .write = write,
 };
 
-}  // namespace reports
 }  // namespace moelora

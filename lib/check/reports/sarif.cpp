@@ -1,6 +1,6 @@
 // SARIF 2.1.0 as GitHub code scanning takes it: the first location counts, binaries cannot be
 // annotated, and `suppressions` is not looked at (github/codeql-action#1230: what carries one is
-// shown as open), so waived findings are notifications and no results.
+// shown as open), so waived findings are notifications, not results.
 
 #include <fmt/format.h>
 
@@ -9,7 +9,6 @@
 
 #include "lib/base/digest.h"
 #include "lib/base/version.h"
-#include "lib/check/explain.h"
 #include "lib/check/report_parts.h"
 #include "lib/io/json.h"
 
@@ -26,7 +25,7 @@ const char* level(Severity severity) {
   return severity == Severity::error ? "error" : severity == Severity::warning ? "warning" : "note";
 }
 
-// Bytes that a URI may not hold are escaped, and so is whatever is no ASCII.
+// Bytes that a URI may not hold are escaped, and so is whatever is not ASCII.
 std::string uri(const std::string& path) {
   std::string out = path.starts_with('/') ? "file://" : "";
   for (const char c : path) {
@@ -143,15 +142,12 @@ Json notification(std::string_view text) {
 }
 
 Json invocation(const Report& report) {
-  std::vector<Json> told_too;
-  for (const Waived& w : report.waived)
-    told_too.push_back(notification(fmt::format("ignored {} in {}: {} ({})", rule_title(w.finding),
-                                                adapter_title(report.deployment, w.finding.adapter),
-                                                one_line(w.reason), one_line(w.from))));
+  std::vector<Json> notes;
+  for (const Waived& w : report.waived) notes.push_back(notification(waived_line(report, w)));
   for (const Remark& remark : remarks(report.results))
-    told_too.push_back(notification(fmt::format("{}: {}", remark.label, one_line(remark.text))));
+    notes.push_back(notification(fmt::format("{}: {}", remark.label, one_line(remark.text))));
   return Json::object({{"executionSuccessful", true},
-                       {"toolExecutionNotifications", Json::array(std::move(told_too))}});
+                       {"toolExecutionNotifications", Json::array(std::move(notes))}});
 }
 
 // Uploads of one category replace each other: adapters checked by different jobs are different.
@@ -191,14 +187,10 @@ std::string write(const Report& report) {
 
 }  // namespace
 
-namespace reports {
-
-extern const ReportFormat sarif;
-const ReportFormat sarif = {
+const ReportFormat reports::sarif = {
     .id = "sarif",
     .summary = "SARIF 2.1.0, for code scanning",
     .write = write,
 };
 
-}  // namespace reports
 }  // namespace moelora

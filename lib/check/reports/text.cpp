@@ -1,4 +1,4 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 
@@ -22,7 +22,7 @@ class Text {
 
   std::string write() {
     for (const std::optional<size_t> place : places(report_)) adapter(place);
-    for (const Waived& w : report_.waived) waived(w);
+    for (const Waived& w : report_.waived) out_ += waived_line(report_, w) + "\n";
     if (!report_.waived.empty()) out_ += "\n";
     if (report_.options.verbose)
       for (const EngineRun* run : with_memory(report_.deployment)) memory(*run);
@@ -83,12 +83,6 @@ class Text {
     }
   }
 
-  void waived(const Waived& w) {
-    out_ += fmt::format("ignored {} in {}: {} ({})\n", rule_title(w.finding),
-                        adapter_title(report_.deployment, w.finding.adapter), one_line(w.reason),
-                        one_line(w.from));
-  }
-
   void memory(const EngineRun& run) {
     const MemoryPlan& plan = run.plan->memory;
     out_ += fmt::format("memory of {} on one device, {}:\n", run.choice.label(), plan.dtype);
@@ -97,8 +91,7 @@ class Text {
       cells.push_back({row.buffer, to_string(row.shape), std::to_string(row.layers),
                        std::to_string(row.bytes)});
     out_ += text_table(cells);
-    out_ += fmt::format("one slot {}, {} slot{} {}\n\n", size_text(plan.slot_bytes()), plan.slots,
-                        plan.slots == 1 ? "" : "s", size_text(plan.total_bytes()));
+    out_ += "one " + slots_text(plan) + "\n\n";
   }
 
   void all_remarks() {
@@ -119,14 +112,10 @@ std::string write(const Report& report) { return Text(report).write(); }
 
 }  // namespace
 
-namespace reports {
-
-extern const ReportFormat text;
-const ReportFormat text = {
+const ReportFormat reports::text = {
     .id = "text",
     .summary = "for people, grouped by adapter; with -v every name and each server's memory",
     .write = write,
 };
 
-}  // namespace reports
 }  // namespace moelora

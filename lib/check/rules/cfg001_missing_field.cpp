@@ -1,10 +1,10 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
-#include "lib/check/example_edits.h"
 #include "lib/check/json_schema_subset.h"
 #include "lib/check/rule_context.h"
 #include "lib/engine/cause.h"
@@ -30,11 +30,12 @@ constexpr std::array<std::string_view, 16> kMeaning = {"",
                                                        "modules_to_save",
                                                        "lora_B_layout"};
 
+bool has_meaning(const SchemaFault& fault) {
+  return std::find(kMeaning.begin(), kMeaning.end(), fault.key) != kMeaning.end();
+}
+
 bool none_but(const RuleContext& context, const Engine& engine) {
-  const auto& engines = context.deployment().engines;
-  return !engines.empty() && std::all_of(engines.begin(), engines.end(), [&](const EngineRun& run) {
-    return run.choice.engine == &engine;
-  });
+  return all_chosen(context, [&](const EngineRun& run) { return run.choice.engine == &engine; });
 }
 
 void report_fault(RuleContext& context, const SchemaFault& fault) {
@@ -43,11 +44,10 @@ void report_fault(RuleContext& context, const SchemaFault& fault) {
       fault.key, nested ? fmt::format("{} {}", fault.path, fault.message) : fault.message);
   finding.line = fault.at->line();
   finding.column = fault.at->column();
-  const bool means = std::find(kMeaning.begin(), kMeaning.end(), fault.key) != kMeaning.end();
   // vLLM does not look at peft_type, PEFT has a default for target_modules.
   const bool unread = (fault.key == "peft_type" && none_but(context, engines::vllm)) ||
                       (fault.key == "target_modules" && none_but(context, engines::peft));
-  if (!means || unread) finding.severity = Severity::warning;
+  if (!has_meaning(fault) || unread) finding.severity = Severity::warning;
   downgrade_if_served(finding, context);
 }
 
@@ -66,21 +66,14 @@ void check(RuleContext& context) {
   const Subject& subject = context.subject();
   if (!subject.has_config) return;
   const std::vector<SchemaFault> faults = check_schema(subject.config, adapter_config_schema());
-  bool told = false;
-  for (const SchemaFault& fault : faults) {
-    report_fault(context, fault);
-    told = told || std::find(kMeaning.begin(), kMeaning.end(), fault.key) != kMeaning.end();
-  }
+  for (const SchemaFault& fault : faults) report_fault(context, fault);
   check_null_targets(context);
-  if (!subject.config_error || told) return;
-  Finding& finding = context.report(subject.config_error->text());
-  finding.file = "adapter_config.json";
-  if (!subject.config_error->hint().empty()) finding.fix = subject.config_error->hint();
+  if (subject.config_error && std::none_of(faults.begin(), faults.end(), has_meaning))
+    context.report(*subject.config_error).file = "adapter_config.json";
 }
 
 }  // namespace
 
-extern const Rule cfg001_missing_field;
 const Rule cfg001_missing_field = {
     .id = "CFG001",
     .name = "missing-field",
@@ -96,10 +89,7 @@ const Rule cfg001_missing_field = {
         "lora-convert adapter {adapter} OUT --to {layout} writes a whole config from Tinker's; "
         "else add the key as the trainer used it.",
     .source = "SGLang lora/lora_config.py; vLLM peft_helper.py; peft LoraConfig",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "take target_modules away",
-               .engine = "",
-               .apply = [](Specimen& specimen) { erase_config(specimen, "target_modules"); }},
+    .breaks = {.change = "take target_modules away", .config = {{"target_modules", ""}}},
     .check = check,
 };
 

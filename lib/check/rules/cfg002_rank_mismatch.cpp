@@ -1,12 +1,13 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstdint>
 #include <vector>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
-#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
+#include "lib/check/subject/module_paths.h"
 #include "lib/check/subject/stacked_file.h"
 #include "lib/check/subject/subject.h"
 #include "lib/engine/cause.h"
@@ -17,11 +18,12 @@ namespace {
 // The rank that adapter_config.json gives a module, and the one its factors have (of one expert
 // where experts are stacked). A factor of the wrong shape has no rank: others say so.
 struct RankCheck {
-  int tensor;        // index in AdapterParts::tensors
+  const NamedTensor& tensor;
   int64_t found;     // 0: rows or columns that do not divide by the experts
   int64_t expected;  // after rank_pattern
 };
 
+// Finds every lora_A and lora_B whose rank is not the expected one. REQUIRES a parsed config.
 class RankChecker {
  public:
   explicit RankChecker(const Subject& subject)
@@ -32,67 +34,44 @@ class RankChecker {
       const NamedTensor& any = subject_.parts.any(pair);
       if (any.expert && any.expert->form == ExpertPath::Form::parameters) continue;
       const int64_t expected = expected_rank(any);
-      for (const int index : {pair.a, pair.b})
-        if (index >= 0) check(index, expected);
+      for (const NamedTensor* factor : {subject_.parts.a(pair), subject_.parts.b(pair)})
+        if (factor != nullptr) check(*factor, expected);
     }
     if (const auto file = stacked_file(subject_)) check_stacked(*file);
     return std::move(out_);
   }
 
  private:
-  const NamedTensor& tensor(int index) const {
-    return subject_.parts.tensors[static_cast<size_t>(index)];
-  }
-
-  bool is_parameter(const std::string& module) const {
-    const std::string path = module + ".weight";
-    for (const std::string& target : config_.target_parameters)
-      if (path == target || path.ends_with("." + target)) return true;
-    return false;
-  }
-
   // By the name as spelled where a pattern knows it, else by the names the base model has for it.
   int64_t expected_rank(const NamedTensor& any) const {
-    const std::string end = is_parameter(any.module) ? ".weight" : "";
+    const std::string end = is_parameter(subject_, any.module + ".weight") ? ".weight" : "";
     if (const int64_t rank = config_.scaling(any.module + end).rank; rank != config_.r) return rank;
-    if (any.linear >= 0) {
-      const LinearSpec& linear = subject_.spec()->linears[static_cast<size_t>(any.linear)];
-      for (const std::string& name : {linear.memory, linear.hub})
+    if (const LinearSpec* linear = subject_.linear_of(any))
+      for (const std::string& name : {linear->memory, linear->hub})
         if (const int64_t rank = config_.scaling(name + end).rank; rank != config_.r) return rank;
-    }
-    if (any.expert && any.expert->form == ExpertPath::Form::named) {
-      const size_t dot = any.module.rfind('.');
-      const std::string path =
-          any.module.substr(0, dot + 1) + std::string(projection_name(*any.expert->projection));
-      return config_.scaling(path).rank;
-    }
+    if (any.is_named_experts())
+      return config_.scaling(sibling(any.module, projection_name(*any.expert->projection))).rank;
     return config_.r;
   }
 
-  void check(int index, int64_t expected) {
-    const NamedTensor& t = tensor(index);
-    const bool stacked = t.expert && t.expert->form == ExpertPath::Form::named;
+  void check(const NamedTensor& t, int64_t expected) {
+    const bool stacked = t.is_named_experts();
     if (t.elements() == 0 || t.shape.size() != (stacked ? 3U : 2U)) return;
     const size_t rows = t.shape.size() - 2;
     const int64_t found = t.is_a() ? t.shape[rows] : t.shape[rows + 1];
-    if (found != expected) out_.push_back({index, found, expected});
+    if (found != expected) out_.push_back({t, found, expected});
   }
 
   void check_stacked(const StackedFile& file) {
     if (!file.reading || subject_.spec() == nullptr) return;
     const int64_t experts = subject_.spec()->experts;
-    std::vector<int> part_of(subject_.experts.size(), -1);
-    for (size_t i = 0; i < subject_.parts.tensors.size(); ++i)
-      if (const int at = subject_.parts.tensors[i].expert_tensor; at >= 0)
-        part_of[static_cast<size_t>(at)] = static_cast<int>(i);
     for (size_t i = 0; i < file.pairs.size(); ++i) {
       const int64_t rows = file.pairs[i].a->tensor.dim(0);
       const int64_t expected = config_.scaling(parameter_path(file, i, subject_.spec())).rank;
       if (rows == experts * expected || local_experts(file, i, subject_)) continue;
       const int64_t found = experts > 0 && rows % experts == 0 ? rows / experts : 0;
       for (const ExpertTensor* t : {file.pairs[i].a, file.pairs[i].b})
-        out_.push_back(
-            {part_of[static_cast<size_t>(t - subject_.experts.data())], found, expected});
+        out_.push_back({*subject_.parts.find(t->name), found, expected});
     }
   }
 
@@ -101,10 +80,8 @@ class RankChecker {
   std::vector<RankCheck> out_;
 };
 
-// Those of every lora_A and lora_B whose rank is not the expected one. REQUIRES a parsed config.
-std::vector<RankCheck> wrong_ranks(const Subject& subject) { return RankChecker(subject).run(); }
-
-std::string message(const RankCheck& check, const NamedTensor& tensor) {
+std::string message(const RankCheck& check) {
+  const NamedTensor& tensor = check.tensor;
   const bool stacked = tensor.expert && tensor.expert->form == ExpertPath::Form::parameters;
   if (check.found == 0)
     return fmt::format("has shape {}, whose {} do not divide by the experts of the base model",
@@ -117,16 +94,13 @@ void check(RuleContext& context) {
   const Subject& subject = context.subject();
   if (!subject.parsed_config) return;
   NameGroups groups;
-  for (const RankCheck& check : wrong_ranks(subject)) {
-    const NamedTensor& tensor = subject.parts.tensors[static_cast<size_t>(check.tensor)];
-    groups.add(message(check, tensor), tensor.name);
-  }
+  for (const RankCheck& check : RankChecker(subject).run())
+    groups.add(message(check), check.tensor.name);
   groups.report(context, downgrade_if_served);
 }
 
 }  // namespace
 
-extern const Rule cfg002_rank_mismatch;
 const Rule cfg002_rank_mismatch = {
     .id = "CFG002",
     .name = "rank-mismatch",
@@ -141,10 +115,7 @@ const Rule cfg002_rank_mismatch = {
         "Set r, or a rank_pattern entry for the module, to the rank of the tensors, and "
         "lora_alpha so that alpha / r is the scale of the training.",
     .source = "NeMo AutoModel issue 3834; oracles tensor_rank_bigger_than_r, rank_pattern_o",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "say \"r\": 8 of factors of rank 4",
-               .engine = "",
-               .apply = [](Specimen& specimen) { set_config(specimen, "r", "8"); }},
+    .breaks = {.change = "say \"r\": 8 of factors of rank 4", .config = {{"r", "8"}}},
     .check = check,
 };
 

@@ -1,8 +1,8 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "lib/base/path_pattern.h"
 #include "lib/base/utf8.h"
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/subject/module_paths.h"
 
@@ -62,7 +62,6 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule cfg003_dead_pattern;
 const Rule cfg003_dead_pattern = {
     .id = "CFG003",
     .name = "dead-pattern",
@@ -76,13 +75,8 @@ const Rule cfg003_dead_pattern = {
         "parameter ends in gate_up_proj or down_proj although its tensors are called experts.",
     .fix = "Write the key as the module's path ends, or remove it.",
     .source = "peft utils/other.py get_pattern_key",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "give \"query_proj\" an alpha of its own",
-               .engine = "",
-               .apply =
-                   [](Specimen& specimen) {
-                     set_config(specimen, "alpha_pattern", R"({"query_proj": 16})");
-                   }},
+    .breaks = {.change = "give \"query_proj\" an alpha of its own",
+               .config = {{"alpha_pattern", R"({"query_proj": 16})"}}},
     .check = check,
 };
 

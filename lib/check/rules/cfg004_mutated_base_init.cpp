@@ -1,9 +1,9 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
 
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 
 namespace moelora {
@@ -26,26 +26,20 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule cfg004_mutated_base_init;
 const Rule cfg004_mutated_base_init = {
     .id = "CFG004",
     .name = "mutated-base-init",
     .what = "init_lora_weights is PiSSA, OLoRA, CorDA, LoRA-GA or LoftQ.",
     .why =
-        "These take part of every base weight into A and B, or quantise it, and train on what "
+        "These take part of every base weight into A and B, or quantize it, and train on what "
         "is left. A server that adds B·A to the hub's weights adds that part twice, and no "
         "server looks at this key.",
     .fix =
         "Convert it with PEFT on the machine that trained: save_pretrained(..., "
         "path_initial_model_for_weight_conversion=INITIAL); or serve the residual base model.",
     .source = "peft docs, PiSSA: convert to LoRA",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "say \"init_lora_weights\": \"pissa_niter_16\"",
-               .engine = "",
-               .apply =
-                   [](Specimen& specimen) {
-                     set_config(specimen, "init_lora_weights", R"("pissa_niter_16")");
-                   }},
+    .breaks = {.change = "say \"init_lora_weights\": \"pissa_niter_16\"",
+               .config = {{"init_lora_weights", R"("pissa_niter_16")"}}},
     .check = check,
 };
 

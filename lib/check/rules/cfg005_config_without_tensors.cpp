@@ -1,4 +1,4 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
@@ -8,10 +8,11 @@
 #include <unordered_map>
 #include <vector>
 
+#include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
 #include "lib/base/python_regex.h"
 #include "lib/base/utf8.h"
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/subject/module_paths.h"
@@ -22,9 +23,9 @@ namespace moelora {
 namespace {
 
 // What target_modules and target_parameters name, held against the modules that have tensors.
-// PEFT's rule: an entry names a path that is it or ends in "." and it; a string is a regular
-// expression of whole paths. Experts' factors are called by many names (w1, gate_proj,
-// gate_up_proj, experts), so that any of them names them.
+// PEFT's rule: an entry names paths by their end; a string is a regular expression of whole paths.
+// Experts' factors are called by many names (w1, gate_proj, gate_up_proj, experts), so that any of
+// them names them.
 struct TargetReading {
   std::vector<std::string> unused_modules;     // entries of target_modules without a tensor
   std::vector<std::string> unused_parameters;  // entries of target_parameters without a tensor
@@ -135,6 +136,7 @@ class Regex {
   std::unordered_map<std::string, Kind> kinds_;
 };
 
+// REQUIRES a parsed config.
 class TargetReader {
  public:
   explicit TargetReader(const Subject& subject)
@@ -148,7 +150,8 @@ class TargetReader {
     const auto& pairs = subject_.parts.pairs;
     for (size_t i = 0; i < pairs.size(); ++i) {
       const NamedTensor& any = subject_.parts.any(pairs[i]);
-      const bool named = any.expert ? name_expert(pairs[i], any) : name_dense(pairs[i]);
+      bool named = name_paths(pairs[i]);
+      if (any.expert) named = name_expert(any) || named;
       if (!named) out_.unnamed.push_back(static_cast<int>(i));
       out_.names_experts = out_.names_experts || (named && any.expert);
     }
@@ -164,51 +167,37 @@ class TargetReader {
     return module || parameter || (!config_.target_regex.empty() && regex_.matches(path));
   }
 
-  bool name_dense(const FactorPair& pair) {
+  bool name_paths(const FactorPair& pair) {
     bool found = false;
     for (const std::string& path : paths_of(subject_, pair)) found = name(path) || found;
     return found;
   }
 
-  // Beyond its own paths, every name of its projection; once for each place in the layers.
-  bool name_expert(const FactorPair& pair, const NamedTensor& tensor) {
-    bool found = false;
-    for (const std::string& path : paths_of(subject_, pair)) found = name(path) || found;
-    const int projection =
-        tensor.expert->projection ? static_cast<int>(*tensor.expert->projection) : -1;
-    const auto key = std::make_pair(tensor.expert->layer, projection);
-    const auto known = by_place_.find(key);
-    if (known != by_place_.end()) return known->second || found;
-    return (by_place_[key] = name_by_words(tensor)) || found;
-  }
-
-  bool name_by_words(const NamedTensor& tensor) {
-    const ExpertPath& path = subject_.experts[static_cast<size_t>(tensor.expert_tensor)].path;
-    const std::string stem = with_layer(path.stem, path.layer);
-    bool found = false;
+  // By every name of its projection; looked up once for each place in the layers.
+  bool name_expert(const NamedTensor& tensor) {
+    const auto [at, is_new] =
+        by_place_.try_emplace({tensor.expert->layer, tensor.expert->projection});
+    if (!is_new) return at->second;
+    const std::string stem = tensor.experts_path();
     for (std::string_view word : expert_words(*tensor.expert))
-      found = name(word == "experts" ? stem : stem + "." + std::string(word)) || found;
-    return found;
+      if (name(word == "experts" ? stem : stem + "." + std::string(word))) at->second = true;
+    return at->second;
   }
 
   const Subject& subject_;
   const AdapterConfig& config_;
   Entries modules_, parameters_;
   Regex regex_;
-  std::map<std::pair<int, int>, bool> by_place_;  // layer and projection
+  std::map<std::pair<int, std::optional<Projection>>, bool> by_place_;  // layer and projection
   TargetReading out_;
 };
-
-// REQUIRES a parsed config.
-TargetReading read_targets(const Subject& subject) { return TargetReader(subject).run(); }
 
 bool is_expert_word(const std::string& target) {
   constexpr std::string_view kWords[] = {
       "gate_proj", "up_proj",      "down_proj",     "w1",        "w2", "w3",
       "experts",   "gate_up_proj", "gate_up_projs", "down_projs"};
   return std::any_of(std::begin(kWords), std::end(kWords), [&](std::string_view word) {
-    return target == word || target.ends_with("." + std::string(word)) ||
-           target.starts_with(std::string(word) + ".");
+    return ends_in(target, word) || target.starts_with(std::string(word) + ".");
   });
 }
 
@@ -216,8 +205,7 @@ bool is_expert_word(const std::string& target) {
 bool base_has(const ModelSpec* spec, const std::string& target) {
   if (spec == nullptr || is_expert_word(target)) return true;
   const auto ends = [&](const std::string& path) {
-    return path == target || path.ends_with("." + target) || path + ".weight" == target ||
-           (path + ".weight").ends_with("." + target);
+    return ends_in(path, target) || ends_in(path + ".weight", target);
   };
   return std::any_of(spec->linears.begin(), spec->linears.end(), [&](const LinearSpec& linear) {
     return ends(linear.hub) || ends(linear.memory);
@@ -255,9 +243,7 @@ void report_unnamed(RuleContext& context, const TargetReading& targets) {
     (tensor.expert && targets.names_experts ? experts : others)
         .add("is named by no entry of target_modules or target_parameters", tensor.name);
   }
-  experts.report(context, [](Finding& finding, const RuleContext&) {
-    finding.severity = Severity::information;
-  });
+  experts.report(context, Severity::information);
   others.report(context);
 }
 
@@ -268,7 +254,7 @@ void check(RuleContext& context) {
   if (config.target_modules.empty() && config.target_regex.empty() &&
       config.target_parameters.empty())
     return;  // CFG001
-  const TargetReading targets = read_targets(subject);
+  const TargetReading targets = TargetReader(subject).run();
   if (targets.problem)
     context.report_config("target_modules", fmt::format("{} {}", quoted(config.target_regex),
                                                         targets.problem->text()));
@@ -279,7 +265,6 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule cfg005_config_without_tensors;
 const Rule cfg005_config_without_tensors = {
     .id = "CFG005",
     .name = "config-without-tensors",
@@ -290,14 +275,11 @@ const Rule cfg005_config_without_tensors = {
         "module is named by neither, or target_modules is an expression that cannot be evaluated.",
     .why =
         "Either the module was not trained (the gpt-oss notebooks on 4-bit models named the "
-        "experts and saved attention alone), or its tensors are lost. SGLang chooses its "
-        "buffers by target_modules: experts named by one of gate_up and down only are not "
-        "applied at all.",
+        "experts and saved attention alone), or its tensors are lost. SGLang chooses its buffers "
+        "by target_modules: experts named by one of gate_up and down only are not applied at all.",
     .fix = "Check the targets of the training against what was saved; name what the file holds.",
     .source = "unsloth issues 3405 and 4193, PR 6936; SGLang issue 32376",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "remove every expert tensor, with gate_proj, up_proj, down_proj named",
-               .engine = "",
+    .breaks = {.change = "remove every expert tensor, with gate_proj, up_proj, down_proj named",
                .apply = [](Specimen& specimen) { remove_tensors(specimen, ".experts."); }},
     .check = check,
 };

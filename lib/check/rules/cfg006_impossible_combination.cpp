@@ -1,4 +1,4 @@
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/subject/params_conflicts.h"
 
@@ -15,7 +15,6 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule cfg006_impossible_combination;
 const Rule cfg006_impossible_combination = {
     .id = "CFG006",
     .name = "impossible-combination",
@@ -29,8 +28,7 @@ const Rule cfg006_impossible_combination = {
     .source = "peft lora/layer.py ParamWrapper; axolotl lora_target_parameters",
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change = "say \"lora_dropout\": 0.05",
-               .engine = "",
-               .apply = [](Specimen& specimen) { set_config(specimen, "lora_dropout", "0.05"); }},
+               .config = {{"lora_dropout", "0.05"}}},
     .check = check,
 };
 

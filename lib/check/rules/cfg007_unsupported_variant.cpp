@@ -1,10 +1,10 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
-#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/engine/peft/peft.h"
@@ -50,8 +50,7 @@ bool is_on(const Json* value) {
 
 // Whether every chosen engine is a PEFT that knows the variant.
 bool is_known_to_all(const RuleContext& context, const Variant& variant) {
-  const auto& engines = context.deployment().engines;
-  return !engines.empty() && std::all_of(engines.begin(), engines.end(), [&](const EngineRun& run) {
+  return all_chosen(context, [&](const EngineRun& run) {
     return run.choice.engine == &engines::peft && variant.key != "kasa_config" &&
            run.choice.has(variant.since);
   });
@@ -87,7 +86,6 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule cfg007_unsupported_variant;
 const Rule cfg007_unsupported_variant = {
     .id = "CFG007",
     .name = "unsupported-variant",
@@ -99,13 +97,8 @@ const Rule cfg007_unsupported_variant = {
         "other key without a word: what is served is plain B·A.",
     .fix = "Train without it, or serve with PEFT.",
     .source = "peft LoraConfig; vLLM peft_helper.py; SGLang lora/lora_config.py",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "say \"alora_invocation_tokens\": [151644]",
-               .engine = "",
-               .apply =
-                   [](Specimen& specimen) {
-                     set_config(specimen, "alora_invocation_tokens", "[151644]");
-                   }},
+    .breaks = {.change = "say \"alora_invocation_tokens\": [151644]",
+               .config = {{"alora_invocation_tokens", "[151644]"}}},
     .check = check,
 };
 

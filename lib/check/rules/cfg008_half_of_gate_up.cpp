@@ -1,9 +1,9 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
-#include "lib/check/example_edits.h"
 #include "lib/check/rule_context.h"
 #include "lib/engine/peft/peft.h"
 
@@ -12,8 +12,8 @@ namespace {
 
 std::string target_of(const AdapterConfig& config, std::string_view word, std::string_view other) {
   for (const std::string& target : config.target_modules) {
-    const std::string leaf = target.substr(target.rfind('.') + 1);
-    if (leaf == word || leaf == other) return leaf;
+    const std::string_view leaf = leaf_of(target);
+    if (leaf == word || leaf == other) return std::string(leaf);
   }
   return "";
 }
@@ -32,9 +32,9 @@ void check(RuleContext& context) {
       "target_modules",
       fmt::format("names {} and not {}; transformers 5 holds both as one gate_up_proj",
                   gate.empty() ? up : gate, missing));
-  const auto mind = peft_runs_since(context, "0.19.0");
-  set_severity_by_engine(finding, context, mind);
-  if (!mind.empty())
+  const auto refusing = peft_runs_since(context, "0.19.0");
+  set_severity_by_engine(finding, context, refusing);
+  if (!refusing.empty())
     finding.server_text = fmt::format(
         "ValueError: Cannot convert PEFT target(s) {} without also targeting {} "
         "because they are fused into gate_up_proj.",
@@ -43,7 +43,6 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule cfg008_half_of_gate_up;
 const Rule cfg008_half_of_gate_up = {
     .id = "CFG008",
     .name = "half-of-gate-up",
@@ -59,16 +58,12 @@ const Rule cfg008_half_of_gate_up = {
         "Train gate and up together; servers take the adapter as it is, PEFT below 0.19 on "
         "transformers 4 too.",
     .source = "peft utils/transformers_weight_conversion.py; trl issues 5428 and 5429",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "remove every up_proj, from target_modules too",
-               .engine = "peft",
-               .apply =
-                   [](Specimen& specimen) {
-                     remove_tensors(specimen, "up_proj");
-                     set_config(
-                         specimen, "target_modules",
-                         R"(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj"])");
-                   }},
+    .breaks =
+        {.change = "remove every up_proj, from target_modules too",
+         .engine = "peft",
+         .config = {{"target_modules",
+                     R"(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj"])"}},
+         .apply = [](Specimen& specimen) { remove_tensors(specimen, "up_proj"); }},
     .check = check,
 };
 

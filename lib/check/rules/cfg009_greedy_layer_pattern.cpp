@@ -1,8 +1,8 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "lib/base/utf8.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
-#include "lib/check/example_edits.h"
 #include "lib/check/rule_context.h"
 #include "lib/engine/peft/peft.h"
 
@@ -28,7 +28,6 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule cfg009_greedy_layer_pattern;
 const Rule cfg009_greedy_layer_pattern = {
     .id = "CFG009",
     .name = "greedy-layer-pattern",
@@ -41,14 +40,8 @@ const Rule cfg009_greedy_layer_pattern = {
         "Look at which layers have expert tensors (lora-convert inspect {adapter}); train again "
         "with PEFT 0.20 or newer.",
     .source = "peft PR 3318",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "say \"layers_to_transform\": [0, 1] and \"peft_version\": \"0.19.1\"",
-               .engine = "",
-               .apply =
-                   [](Specimen& specimen) {
-                     set_config(specimen, "layers_to_transform", "[0, 1]");
-                     set_config(specimen, "peft_version", R"("0.19.1")");
-                   }},
+    .breaks = {.change = "say \"layers_to_transform\": [0, 1] and \"peft_version\": \"0.19.1\"",
+               .config = {{"layers_to_transform", "[0, 1]"}, {"peft_version", R"("0.19.1")"}}},
     .check = check,
 };
 

@@ -1,5 +1,5 @@
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
-#include "lib/check/example_edits.h"
 #include "lib/check/rule_context.h"
 #include "lib/engine/peft/peft.h"
 
@@ -9,7 +9,7 @@ namespace {
 bool has_gate_and_up(const Subject& subject) {
   bool gate = false, up = false;
   for (const NamedTensor& tensor : subject.parts.tensors) {
-    if (!tensor.expert || tensor.expert->form != ExpertPath::Form::numbered) continue;
+    if (!tensor.is_numbered_expert()) continue;
     gate = gate || tensor.expert->projection == Projection::gate;
     up = up || tensor.expert->projection == Projection::up;
   }
@@ -31,25 +31,21 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule cfg010_rslora_doubling;
 const Rule cfg010_rslora_doubling = {
     .id = "CFG010",
     .name = "rslora-doubling",
     .needs_base = true,
     .what =
-        "A per-expert adapter with rsLoRA of a base model whose gate and up transformers 5 "
-        "fuses.",
+        "A per-expert adapter with rsLoRA of a base model whose gate and up transformers 5 fuses.",
     .why =
         "PEFT 0.19 and newer doubles r and lora_alpha of the joined gate_up_proj and does not "
         "look at use_rslora: alpha / sqrt(r) is then 1.414 times what was trained.",
     .fix =
-        "lora-convert adapter {adapter} OUT --to peft-params gives the fused pair its true "
-        "scale.",
+        "lora-convert adapter {adapter} OUT --to peft-params gives the fused pair its true scale.",
     .source = "peft utils/transformers_weight_conversion.py (checked: 1.41421)",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "say \"use_rslora\": true",
+    .breaks = {.change = "say \"use_rslora\": true",
                .engine = "peft",
-               .apply = [](Specimen& specimen) { set_config(specimen, "use_rslora", "true"); }},
+               .config = {{"use_rslora", "true"}}},
     .check = check,
 };
 

@@ -1,3 +1,4 @@
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/specimen.h"
@@ -9,11 +10,10 @@ namespace {
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
   for (const ReadProblem* problem : problems_of(subject, ProblemKind::malformed)) {
-    Finding& finding = context.report(problem->error.text());
+    Finding& finding = context.report(problem->error);
     const Location& at = problem->error.location();
     if (!at.file.empty()) finding.where = at.item;
     finding.file = problem->file.empty() ? "adapter_model.safetensors" : problem->file;
-    if (!problem->error.hint().empty()) finding.fix = problem->error.hint();
     if (is_stray(subject, *problem)) set_severity_by_engine(finding, context, {&engines::sglang});
   }
 }
@@ -31,7 +31,6 @@ void break_it(Specimen& specimen) {
 
 }  // namespace
 
-extern const Rule fmt001_malformed_safetensors;
 const Rule fmt001_malformed_safetensors = {
     .id = "FMT001",
     .name = "malformed-safetensors",
@@ -42,10 +41,7 @@ const Rule fmt001_malformed_safetensors = {
         "refuses duplicate names besides, of which the reference keeps one without a word.",
     .fix = "Save or download the adapter again; a file that was cut short cannot be repaired.",
     .source = "safetensors/src/tensor.rs, read_metadata and Metadata::validate",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "say that a tensor has half the bytes its shape needs",
-               .engine = "",
-               .apply = break_it},
+    .breaks = {.change = "say that a tensor has half the bytes its shape needs", .apply = break_it},
     .check = check,
 };
 

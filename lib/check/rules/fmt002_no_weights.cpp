@@ -1,4 +1,4 @@
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/subject/read_problems.h"
 #include "lib/engine/cause.h"
@@ -16,7 +16,6 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule fmt002_no_weights;
 const Rule fmt002_no_weights = {
     .id = "FMT002",
     .name = "no-weights",
@@ -28,9 +27,7 @@ const Rule fmt002_no_weights = {
         "with StopIteration; SGLang serves the base model under the adapter's name.",
     .fix = "Save the adapter with model.save_pretrained on the rank that holds the weights.",
     .source = "SGLang DefaultModelLoader; vLLM lora_model.py",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "remove every tensor",
-               .engine = "",
+    .breaks = {.change = "remove every tensor",
                .apply = [](Specimen& specimen) { remove_tensors(specimen, ""); }},
     .check = check,
 };

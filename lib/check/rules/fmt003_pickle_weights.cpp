@@ -1,3 +1,4 @@
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/specimen.h"
 #include "lib/check/subject/read_problems.h"
@@ -10,16 +11,12 @@ void check(RuleContext& context) {
   if (subject.pickle)
     context.report("the weights are a pickle, read here without running it").file =
         subject.main_file;
-  for (const ReadProblem* problem : problems_of(subject, ProblemKind::pickle)) {
-    Finding& finding = context.report(problem->error.text());
-    finding.severity = Severity::error;
-    if (!problem->error.hint().empty()) finding.fix = problem->error.hint();
-  }
+  for (const ReadProblem* problem : problems_of(subject, ProblemKind::pickle))
+    context.report(problem->error).severity = Severity::error;
 }
 
 }  // namespace
 
-extern const Rule fmt003_pickle_weights;
 const Rule fmt003_pickle_weights = {
     .id = "FMT003",
     .name = "pickle-weights",
@@ -32,9 +29,7 @@ const Rule fmt003_pickle_weights = {
         "archive contradicts itself, is refused here.",
     .fix = "lora-convert adapter {adapter} OUT --to {layout} writes safetensors.",
     .source = "torch/_weights_only_unpickler.py",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "name the weights adapter_model.bin",
-               .engine = "",
+    .breaks = {.change = "name the weights adapter_model.bin",
                .apply =
                    [](Specimen& specimen) {
                      specimen.adapter().pickle = true;

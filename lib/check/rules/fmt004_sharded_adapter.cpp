@@ -1,5 +1,6 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
@@ -19,16 +20,12 @@ void check(RuleContext& context) {
     finding.file = subject.main_file;
     set_severity_by_engine(finding, context, {&engines::peft, &engines::vllm});
   }
-  for (const ReadProblem* problem : problems_of(subject, ProblemKind::shards)) {
-    Finding& finding = context.report(problem->error.text());
-    finding.where = problem->error.where();
-    if (!problem->error.hint().empty()) finding.fix = problem->error.hint();
-  }
+  for (const ReadProblem* problem : problems_of(subject, ProblemKind::shards))
+    context.report(problem->error).where = problem->error.where();
 }
 
 }  // namespace
 
-extern const Rule fmt004_sharded_adapter;
 const Rule fmt004_sharded_adapter = {
     .id = "FMT004",
     .name = "sharded-adapter",
@@ -40,8 +37,7 @@ const Rule fmt004_sharded_adapter = {
         "says \"... doesn't contain tensors\". SGLang reads every file of the folder.",
     .fix = "lora-convert adapter {adapter} OUT --to {layout} writes one file.",
     .source = "peft/utils/save_and_load.py; vLLM lora_model.py; transformers issue 47176",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "split the weights into two shards with an index",
+    .breaks = {.change = "split the weights into two shards with an index",
                .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {

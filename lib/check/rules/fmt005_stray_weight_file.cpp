@@ -1,7 +1,8 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
@@ -43,7 +44,6 @@ void break_it(Specimen& specimen) {
 
 }  // namespace
 
-extern const Rule fmt005_stray_weight_file;
 const Rule fmt005_stray_weight_file = {
     .id = "FMT005",
     .name = "stray-weight-file",
@@ -55,8 +55,7 @@ const Rule fmt005_stray_weight_file = {
         "the adapter's without a word.",
     .fix = "Move the other weights out of the adapter's folder.",
     .source = "SGLang DefaultModelLoader; oracle stray_safetensors",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "put checkpoint.safetensors with one of the adapter's tensors beside it",
+    .breaks = {.change = "put checkpoint.safetensors with one of the adapter's tensors beside it",
                .engine = "sglang",
                .apply = break_it},
     .check = check,

@@ -1,7 +1,7 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
-#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/engine/cause.h"
@@ -24,7 +24,6 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule fmt006_orphan_factor;
 const Rule fmt006_orphan_factor = {
     .id = "FMT006",
     .name = "orphan-factor",
@@ -36,9 +35,7 @@ const Rule fmt006_orphan_factor = {
         "in torch.stack or at the copy.",
     .fix = "The file is incomplete: save the adapter again.",
     .source = "oracles o_a_without_b, o_b_without_a, k_a_without_b",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "remove the lora_B of one o_proj",
-               .engine = "",
+    .breaks = {.change = "remove the lora_B of one o_proj",
                .apply =
                    [](Specimen& specimen) {
                      remove_tensors(specimen, "layers.0.self_attn.o_proj.lora_B");

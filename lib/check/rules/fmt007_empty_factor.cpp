@@ -1,5 +1,6 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
@@ -32,8 +33,7 @@ void check(RuleContext& context) {
                   t->name);
   }
   empty.report(context, downgrade_if_served);
-  absent.report(context,
-                [](Finding& finding, const RuleContext&) { finding.severity = Severity::warning; });
+  absent.report(context, Severity::warning);
 }
 
 void break_it(Specimen& specimen) {
@@ -43,7 +43,6 @@ void break_it(Specimen& specimen) {
 
 }  // namespace
 
-extern const Rule fmt007_empty_factor;
 const Rule fmt007_empty_factor = {
     .id = "FMT007",
     .name = "empty-factor",
@@ -56,10 +55,7 @@ const Rule fmt007_empty_factor = {
         "Gather the parameters before saving (DeepSpeed: stage3_gather_16bit_weights_on_model_"
         "save; FSDP: a full state dict).",
     .source = "vLLM issue 28640",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "make one lora_A a tensor of shape [0]",
-               .engine = "",
-               .apply = break_it},
+    .breaks = {.change = "make one lora_A a tensor of shape [0]", .apply = break_it},
     .check = check,
 };
 

@@ -1,7 +1,8 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/specimen.h"
@@ -43,7 +44,6 @@ void break_it(Specimen& specimen) {
 
 }  // namespace
 
-extern const Rule fmt008_non_finite;
 const Rule fmt008_non_finite = {
     .id = "FMT008",
     .name = "non-finite",
@@ -54,10 +54,7 @@ const Rule fmt008_non_finite = {
         "every request of this adapter.",
     .fix = "Go back to a checkpoint from before training diverged.",
     .source = "oracle nan_in_b: served, NaN in the pool",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "fill one lora_A with NaN",
-               .engine = "",
-               .apply = break_it},
+    .breaks = {.change = "fill one lora_A with NaN", .apply = break_it},
     .check = check,
 };
 

@@ -1,9 +1,9 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
-#include "lib/check/example_edits.h"
 #include "lib/check/rule_context.h"
 #include "lib/engine/cause.h"
 
@@ -67,7 +67,6 @@ void report_mixed(RuleContext& context, const Found& found) {
     message += fmt::format("{} {} ({})", names.empty() ? "" : ",", shown(*tensor), layout->id);
     names.push_back(tensor->name);
   }
-  std::sort(names.begin(), names.end());
   downgrade_if_served(context.report(std::move(names), std::move(message)), context);
 }
 
@@ -81,22 +80,21 @@ void check(RuleContext& context) {
 
 // One layer's down_proj stacked in one 3-D tensor, the rest per expert.
 void break_it(Specimen& specimen) {
-  const std::string stem = "base_model.model.model.layers.0.mlp.experts.";
-  for (int e = 0; e < 8; ++e) remove_tensors(specimen, fmt::format("{}{}.down_proj", stem, e));
-  set_tensor(specimen, stem + "down_proj.lora_A.weight", {8, 4, 24});
-  set_tensor(specimen, stem + "down_proj.lora_B.weight", {8, 64, 4});
+  const std::string experts = "model.layers.0.mlp.experts.";
+  for (int e = 0; e < 8; ++e) remove_tensors(specimen, fmt::format("{}{}.down_proj", experts, e));
+  set_pair(specimen, experts + "down_proj", {8, 4, 24}, {8, 64, 4});
 }
 
 }  // namespace
 
-extern const Rule fmt010_mixed_layouts;
 const Rule fmt010_mixed_layouts = {
     .id = "FMT010",
     .name = "mixed-layouts",
     .cause = &cause::mixed_layouts,
     .what = "The routed-expert factors of one file are of two layouts, or of none that is known.",
     .why =
-        "Readers tell a layout by its names and read the whole file in it: what is in the other "
+        "Readers recognize a layout by its names and read the whole file in it: what is in the "
+        "other "
         "one is dropped, overwrites its neighbours or stops the load, by chance of the order of "
         "names. Megatron-Bridge wrote such files for shared outer factors (a 3-D lora_A with "
         "numbered lora_B).",
@@ -104,10 +102,7 @@ const Rule fmt010_mixed_layouts = {
     .source =
         "exporters: Megatron-Bridge 3958, xorl \"Mixed shared and per-expert MoE checkpoint "
         "entries\"; SGLang mem_pool.py",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "stack the down_proj of one layer in one 3-D tensor",
-               .engine = "",
-               .apply = break_it},
+    .breaks = {.change = "stack the down_proj of one layer in one 3-D tensor", .apply = break_it},
     .check = check,
 };
 

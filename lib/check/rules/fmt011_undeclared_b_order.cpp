@@ -1,8 +1,8 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/subject/stacked_file.h"
 #include "lib/numeric/stats/b_order_evidence.h"
@@ -31,7 +31,7 @@ std::string said(const Subject& subject, bool unsloth) {
       subject.parsed_config->base_model);
 }
 
-// Only told: no verdict rests on it.
+// Only reported: nothing is decided by it.
 std::string evidence(const Subject& subject, const StackedFile& file, int64_t experts) {
   if (subject.values.empty()) return {};
   const BOrderEvidence found = b_order_evidence(file.pairs, experts, 0);
@@ -46,7 +46,6 @@ void check(RuleContext& context) {
   if (is_decided(subject, experts, file->pairs[0].a->tensor.dim(0))) return;
   std::vector<std::string> names;
   for (const StackedPair& pair : file->pairs) names.push_back(pair.b->name);
-  std::sort(names.begin(), names.end());
   const bool unsloth = is_unsloth(*subject.parsed_config);
   Finding& finding =
       context.report(std::move(names), said(subject, unsloth) + evidence(subject, *file, experts));
@@ -55,7 +54,6 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule fmt011_undeclared_b_order;
 const Rule fmt011_undeclared_b_order = {
     .id = "FMT011",
     .name = "undeclared-b-order",
@@ -73,14 +71,9 @@ const Rule fmt011_undeclared_b_order = {
     .source = "unsloth-zoo PR 1269 and 1232, unsloth issue 6930; peft lora/layer.py",
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change = "name an Unsloth base model",
-               .engine = "",
-               .apply =
-                   [](Specimen& specimen) {
-                     set_config(specimen, "base_model_name_or_path",
-                                R"("unsloth/Qwen3-30B-A3B-Instruct")");
-                     erase_config(specimen, "moelora");
-                     erase_config(specimen, "lora_B_layout");
-                   }},
+               .config = {{"base_model_name_or_path", R"("unsloth/Qwen3-30B-A3B-Instruct")"},
+                          {"moelora", ""},
+                          {"lora_B_layout", ""}}},
     .check = check,
 };
 

@@ -1,8 +1,8 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/subject/stacked_file.h"
 
@@ -14,7 +14,6 @@ void check(RuleContext& context) {
   if (!file || !file->ambiguous_roles) return;
   std::vector<std::string> names;
   for (const StackedPair& pair : file->pairs) names.push_back(pair.a->name);
-  std::sort(names.begin(), names.end());
   const StackedPair& pair = file->pairs.front();
   const std::string& version = context.subject().parsed_config->peft_version;
   context.report(
@@ -27,21 +26,13 @@ void check(RuleContext& context) {
 
 // down_proj alone, of experts as wide as the model.
 void break_it(Specimen& specimen) {
-  set_base_config(specimen, "intermediate_size", "64");
   remove_tensors(specimen, "experts");
-  set_config(specimen, "target_parameters", R"(["mlp.experts.down_proj"])");
-  erase_config(specimen, "moelora");
-  for (int layer : {0, 1}) {
-    const std::string stem =
-        fmt::format("base_model.model.model.layers.{}.mlp.experts.lora_", layer);
-    set_tensor(specimen, stem + "A.weight", {16, 64});
-    set_tensor(specimen, stem + "B.weight", {64, 16});
-  }
+  for (int layer : {0, 1})
+    set_pair(specimen, fmt::format("model.layers.{}.mlp.experts", layer), {16, 64}, {64, 16});
 }
 
 }  // namespace
 
-extern const Rule fmt012_ambiguous_roles;
 const Rule fmt012_ambiguous_roles = {
     .id = "FMT012",
     .name = "ambiguous-roles",
@@ -57,7 +48,8 @@ const Rule fmt012_ambiguous_roles = {
     .source = "peft PR 3165; NeMo AutoModel issue 3592",
     .breaks = {.specimen = "gpt_oss_stacked_params",
                .change = "keep down_proj only, of experts as wide as the model",
-               .engine = "",
+               .config = {{"target_parameters", R"(["mlp.experts.down_proj"])"}, {"moelora", ""}},
+               .base_config = {{"intermediate_size", "64"}},
                .apply = break_it},
     .check = check,
 };

@@ -1,10 +1,9 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
-#include <array>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
-#include "lib/check/example_edits.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/subject/stacked_file.h"
 
@@ -14,15 +13,9 @@ namespace {
 void check(RuleContext& context) {
   const auto file = stacked_file(context.subject());
   if (!file || !file->reading || file->reading->roles != Roles::swapped) return;
-  std::vector<std::string> names;
-  for (const StackedPair& pair : file->pairs) {
-    names.push_back(pair.a->name);
-    names.push_back(pair.b->name);
-  }
-  std::sort(names.begin(), names.end());
   const StackedPair& pair = file->pairs.front();
   Finding& finding = context.report(
-      std::move(names),
+      names_of(*file),
       fmt::format("lora_A {} is on the output of {}, lora_B {} on its input",
                   to_string(pair.a->tensor.shape()), projection_name(file->reading->projection[0]),
                   to_string(pair.b->tensor.shape())));
@@ -31,21 +24,15 @@ void check(RuleContext& context) {
 
 // The pairs as PEFT 0.18 wrote them.
 void break_it(Specimen& specimen) {
-  erase_config(specimen, "moelora");
   for (int layer : {0, 1}) {
-    const std::string stem = fmt::format("base_model.model.model.layers.{}.mlp.experts.", layer);
-    set_tensor(specimen, stem + "base_layer.lora_A.weight", {32, 48});
-    set_tensor(specimen, stem + "base_layer.lora_B.weight", {64, 32});
-    set_tensor(specimen, stem + "lora_A.weight", {32, 64});
-    set_tensor(specimen, stem + "lora_B.weight", {24, 32});
+    const std::string experts = fmt::format("model.layers.{}.mlp.experts", layer);
+    set_pair(specimen, experts + ".base_layer", {32, 48}, {64, 32});
+    set_pair(specimen, experts, {32, 64}, {24, 32});
   }
 }
 
-constexpr std::array<std::string_view, 1> kImplies = {"VLM001"};
-
 }  // namespace
 
-extern const Rule fmt013_reversed_roles;
 const Rule fmt013_reversed_roles = {
     .id = "FMT013",
     .name = "reversed-roles",
@@ -60,8 +47,9 @@ const Rule fmt013_reversed_roles = {
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change = "exchange the shapes of lora_A and lora_B, as PEFT 0.18 wrote them",
                .engine = "vllm",
+               .config = {{"moelora", ""}},
                .apply = break_it},
-    .implies = kImplies,
+    .implies = {"VLM001"},
     .check = check,
 };
 

@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/subject/stacked_file.h"
 
@@ -17,14 +17,12 @@ void check(RuleContext& context) {
     names.push_back(file->pairs[i].b->name);
   }
   if (names.empty()) return;
-  std::sort(names.begin(), names.end());
   context.report(std::move(names),
                  "holds down_proj by its shape; servers take base_layer for gate_up_proj by name");
 }
 
 }  // namespace
 
-extern const Rule fmt014_swapped_nesting;
 const Rule fmt014_swapped_nesting = {
     .id = "FMT014",
     .name = "swapped-nesting",
@@ -39,7 +37,6 @@ const Rule fmt014_swapped_nesting = {
     .source = "axolotl PR 3439 and 3483; oracle peft_params_alphabetical",
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change = "exchange the names of the two pairs",
-               .engine = "",
                .apply =
                    [](Specimen& specimen) {
                      rename_tensors(specimen, "experts.lora_", "experts.outer.lora_");

@@ -1,10 +1,8 @@
-#include <fmt/format.h>
-
-#include <array>
+#include <fmt/core.h>
 
 #include "lib/base/utf8.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
-#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 
@@ -24,23 +22,19 @@ std::string_view adapter_name(std::string_view name) {
 }
 
 void check(RuleContext& context) {
-  NameGroups groups;
-  for (const NamedTensor& tensor : context.subject().parts.tensors)
-    if (const std::string_view adapter = adapter_name(tensor.name);
-        tensor.is_factor() && !adapter.empty())
-      groups.add(fmt::format("holds the adapter's name \"{}\" between lora_A or lora_B and weight",
-                             printable(adapter)),
-                 tensor.name);
-  groups.report(context, [](Finding& finding, const RuleContext& c) {
+  const auto fault = [](const NamedTensor& tensor) -> std::string {
+    const std::string_view adapter = adapter_name(tensor.name);
+    if (!tensor.is_factor() || adapter.empty()) return "";
+    return fmt::format("holds the adapter's name \"{}\" between lora_A or lora_B and weight",
+                       printable(adapter));
+  };
+  report_tensors(context, fault, [](Finding& finding, const RuleContext& c) {
     set_severity_by_engine(finding, c, {&engines::vllm, &engines::peft});
   });
 }
 
-constexpr std::array<std::string_view, 1> kImplies = {"VLM004"};
-
 }  // namespace
 
-extern const Rule fmt015_adapter_name_in_key;
 const Rule fmt015_adapter_name_in_key = {
     .id = "FMT015",
     .name = "adapter-name-in-key",
@@ -51,15 +45,13 @@ const Rule fmt015_adapter_name_in_key = {
         "weight\". SGLang does not look at what follows lora_A.",
     .fix = "lora-convert adapter {adapter} OUT --to {layout} writes the usual names.",
     .source = "vLLM parse_fine_tuned_lora_name; peft save_and_load.py; oracle default_infix",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "write .lora_A.default.weight for .lora_A.weight",
+    .breaks = {.change = "write .lora_A.default.weight for .lora_A.weight",
                .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
-                     rename_tensors(specimen, ".lora_A.weight", ".lora_A.default.weight");
-                     rename_tensors(specimen, ".lora_B.weight", ".lora_B.default.weight");
+                     rename_tensors(specimen, ".weight", ".default.weight");
                    }},
-    .implies = kImplies,
+    .implies = {"VLM004"},
     .check = check,
 };
 

@@ -1,5 +1,6 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
@@ -17,7 +18,7 @@ std::string text_of(DType dtype) {
   if (is_fp8(dtype))
     return fmt::format("is {}: an FP8 factor needs scales, which no reader looks for",
                        dtype_name(dtype));
-  return fmt::format("is {}: a factor holds floats, quantised or packed values are read as numbers",
+  return fmt::format("is {}: a factor holds floats, quantized or packed values are read as numbers",
                      dtype_name(dtype));
 }
 
@@ -30,8 +31,7 @@ void check(RuleContext& context) {
     else if (!is_float(tensor.dtype))
       other.add(text_of(tensor.dtype), tensor.name);
   }
-  wide.report(context,
-              [](Finding& finding, const RuleContext&) { finding.severity = Severity::warning; });
+  wide.report(context, Severity::warning);
   other.report(context, downgrade_if_served);
 }
 
@@ -42,7 +42,6 @@ void break_it(Specimen& specimen) {
 
 }  // namespace
 
-extern const Rule fmt016_unsupported_dtype;
 const Rule fmt016_unsupported_dtype = {
     .id = "FMT016",
     .name = "unsupported-dtype",
@@ -52,12 +51,9 @@ const Rule fmt016_unsupported_dtype = {
         "and FP8 codes become numbers, their scales are nobody's.",
     .fix =
         "lora-convert adapter {adapter} OUT --to {layout} --dtype bf16 (from F64); save the "
-        "adapter again without quantising it (from the others).",
+        "adapter again without quantizing it (from the others).",
     .source = "oracle vLLM: fp8, int8 and fp64 accepted",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "make one lora_A I8",
-               .engine = "",
-               .apply = break_it},
+    .breaks = {.change = "make one lora_A I8", .apply = break_it},
     .check = check,
 };
 

@@ -1,7 +1,7 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
-#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/subject/stacked_file.h"
@@ -32,17 +32,14 @@ void check(RuleContext& context) {
 
 void break_it(Specimen& specimen) {
   for (int layer : {0, 1}) {
-    const std::string stem = fmt::format("base_model.model.model.layers.{}.mlp.experts.", layer);
-    set_tensor(specimen, stem + "base_layer.lora_A.weight", {16, 64});
-    set_tensor(specimen, stem + "base_layer.lora_B.weight", {48, 16});
-    set_tensor(specimen, stem + "lora_A.weight", {16, 24});
-    set_tensor(specimen, stem + "lora_B.weight", {64, 16});
+    const std::string experts = fmt::format("model.layers.{}.mlp.experts", layer);
+    set_pair(specimen, experts + ".base_layer", {16, 64}, {48, 16});
+    set_pair(specimen, experts, {16, 24}, {64, 16});
   }
 }
 
 }  // namespace
 
-extern const Rule fmt017_local_experts_only;
 const Rule fmt017_local_experts_only = {
     .id = "FMT017",
     .name = "local-experts-only",
@@ -58,7 +55,6 @@ const Rule fmt017_local_experts_only = {
     .source = "axolotl integrations/expert_parallel/shard.py; oracle stacked_3_experts",
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change = "keep the rows and columns of 4 of the 8 experts",
-               .engine = "",
                .apply = break_it},
     .check = check,
 };

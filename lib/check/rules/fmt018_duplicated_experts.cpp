@@ -1,14 +1,13 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
-#include <cstdint>
 #include <map>
-#include <optional>
 #include <set>
 #include <vector>
 
 #include "lib/adapter/adapter.h"
 #include "lib/base/utf8.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/specimen.h"
 #include "lib/io/evaluate.h"
@@ -16,137 +15,106 @@
 namespace moelora {
 namespace {
 
-// Factors that several experts of a layer have in common, bit by bit.
-struct EqualExperts {
-  struct Side {
-    Projection projection;
-    moelora::Side side;
-    int64_t distinct;  // factors a layer, of E experts: the most of any layer
-  };
-  std::vector<Side> sides;   // with fewer factors than experts
+// How many different factors the experts of a layer have, the most of any layer.
+struct Copies {
+  int64_t experts = 0, distinct = 0;
   uint64_t spare_bytes = 0;  // of all copies but the first
 
-  // All experts share exactly what a shared-outer adapter holds once.
-  bool is_shared_outer() const;
+  bool any() const { return distinct < experts; }
+  void add(const Copies& layer) {
+    distinct = std::max(distinct, layer.distinct);
+    experts = std::max(experts, layer.experts);
+    spare_bytes += layer.spare_bytes;
+  }
 };
+
+using FactorPlace = std::pair<Projection, Side>;
+using CopiesByPlace = std::map<FactorPlace, Copies>;
 
 const Factor& factor_of(const ExpertPair& pair, Side side) {
   return side == Side::A ? pair.a : pair.b;
 }
 
-std::vector<std::string> digests(const std::vector<const Tensor*>& tensors) {
-  return evaluate_tensors(tensors, {}, {}, nullptr);
-}
-
-struct Copies {
-  int64_t experts = 0, distinct = 0;
-  uint64_t spare_bytes = 0;
-};
-
-// How many different factors the experts of a layer have. One of zeros is an untrained expert
-// and counts as different.
+// Bit by bit. A factor of zeros is an untrained expert and counts as different.
 Copies count_copies(const Factor& factor) {
   std::vector<const Tensor*> parts;
   for (const Tensor& part : factor.parts)
     if (part.rank() != 0) parts.push_back(&part);
   if (factor.shared || parts.size() < 2) return {};
-  std::vector<const Tensor*> all = parts;
   const Tensor zero = Tensor::zeros(parts.front()->dtype(), parts.front()->shape());
-  all.push_back(&zero);
-  const std::vector<std::string> of = digests(all);
-  Copies out;
-  std::set<std::string> seen{of.back()};
-  for (size_t i = 0; i < parts.size(); ++i) {
-    ++out.experts;
-    if (seen.insert(of[i]).second || of[i] == of.back())
+  parts.push_back(&zero);
+  const std::vector<std::string> digests = evaluate_tensors(parts, {}, {}, nullptr);
+  parts.pop_back();
+  Copies out{static_cast<int64_t>(parts.size())};
+  std::set<std::string> seen{digests.back()};
+  for (size_t i = 0; i < parts.size(); ++i)
+    if (seen.insert(digests[i]).second || digests[i] == digests.back())
       ++out.distinct;
     else
       out.spare_bytes += parts[i]->bytes();
-  }
   return out;
 }
 
-struct FactorPlace {
-  Projection projection;
-  Side side;
-  friend auto operator<=>(const FactorPlace&, const FactorPlace&) = default;
-};
-
-std::set<FactorPlace> equal_in_first_layer(const Adapter& adapter) {
-  std::set<FactorPlace> out;
+CopiesByPlace equal_in_first_layer(const Adapter& adapter) {
+  CopiesByPlace out;
   const int first = adapter.experts.begin()->first.layer;
   for (const auto& [key, pair] : adapter.experts)
-    for (Side side : {Side::A, Side::B}) {
-      if (key.layer != first) break;
-      const Copies copies = count_copies(factor_of(pair, side));
-      if (copies.distinct < copies.experts) out.insert({key.projection, side});
-    }
+    for (Side side : {Side::A, Side::B})
+      if (key.layer == first && count_copies(factor_of(pair, side)).any())
+        out[{key.projection, side}];
   return out;
 }
 
-bool EqualExperts::is_shared_outer() const {
-  return !sides.empty() && std::all_of(sides.begin(), sides.end(), [](const Side& s) {
-    const bool outer =
-        s.projection == Projection::down ? s.side == moelora::Side::B : s.side == moelora::Side::A;
-    return outer && s.distinct == 1;
+// Empty where experts differ, as they do after training on their own tokens. Looks at the first
+// layer's factors; those that are equal there are compared in all layers. Throws Error when bytes
+// cannot be read.
+CopiesByPlace find_copies(const Adapter& adapter) {
+  if (adapter.experts.empty() || adapter.expert_count < 2) return {};
+  CopiesByPlace out = equal_in_first_layer(adapter);
+  for (const auto& [key, pair] : adapter.experts)
+    for (Side side : {Side::A, Side::B})
+      if (const auto at = out.find({key.projection, side}); at != out.end())
+        at->second.add(count_copies(factor_of(pair, side)));
+  std::erase_if(out, [](const auto& entry) { return !entry.second.any(); });
+  return out;
+}
+
+std::string message(const CopiesByPlace& found) {
+  std::string places;
+  uint64_t spare_bytes = 0;
+  for (const auto& [place, copies] : found) {
+    places += fmt::format("{}{} lora_{} ({})", places.empty() ? "" : ", ",
+                          projection_name(place.first), side_letter(place.second),
+                          copies.distinct == 1 ? "one for all experts"
+                                               : fmt::format("{} different ones", copies.distinct));
+    spare_bytes += copies.spare_bytes;
+  }
+  return fmt::format(
+      "experts have the same factors bit by bit: {}; once each they would be {} less", places,
+      size_text(spare_bytes));
+}
+
+// All experts share exactly what a shared-outer adapter holds once.
+bool is_shared_outer(const CopiesByPlace& found) {
+  return std::all_of(found.begin(), found.end(), [](const auto& entry) {
+    const auto& [projection, side] = entry.first;
+    return (side == Side::B) == (projection == Projection::down) && entry.second.distinct == 1;
   });
 }
 
-// nullopt where experts differ, as they do after training on their own tokens. Looks at the first
-// layer's factors; those that are equal there are compared in all layers. Experts whose factor is
-// zero are left out: they were not trained. Throws Error when bytes cannot be read.
-std::optional<EqualExperts> find_equal_experts(const Adapter& adapter) {
-  if (adapter.experts.empty() || adapter.expert_count < 2) return std::nullopt;
-  std::map<FactorPlace, Copies> found;
-  for (const FactorPlace& place : equal_in_first_layer(adapter)) found[place];
-  for (const auto& [key, pair] : adapter.experts)
-    for (Side side : {Side::A, Side::B}) {
-      const auto at = found.find({key.projection, side});
-      if (at == found.end()) continue;
-      const Copies here = count_copies(factor_of(pair, side));
-      at->second.distinct = std::max(at->second.distinct, here.distinct);
-      at->second.experts = std::max(at->second.experts, here.experts);
-      at->second.spare_bytes += here.spare_bytes;
-    }
-  EqualExperts out;
-  for (const auto& [place, copies] : found) {
-    if (copies.distinct >= copies.experts) continue;
-    out.sides.push_back({place.projection, place.side, copies.distinct});
-    out.spare_bytes += copies.spare_bytes;
-  }
-  if (out.sides.empty()) return std::nullopt;
-  return out;
-}
-
-std::string side_name(const EqualExperts::Side& side) {
-  return fmt::format("{} lora_{}", projection_name(side.projection), side_letter(side.side));
-}
-
-std::string message(const EqualExperts& equal) {
-  std::string sides;
-  for (const EqualExperts::Side& side : equal.sides)
-    sides += fmt::format("{}{} ({})", sides.empty() ? "" : ", ", side_name(side),
-                         side.distinct == 1 ? "one for all experts"
-                                            : fmt::format("{} different ones", side.distinct));
-  return fmt::format(
-      "experts have the same factors bit by bit: {}; once each they would be {} less", sides,
-      size_text(equal.spare_bytes));
-}
-
-std::string fix(const EqualExperts& equal) {
-  return equal.is_shared_outer()
+std::string fix(const CopiesByPlace& found) {
+  return is_shared_outer(found)
              ? "lora-convert adapter {adapter} OUT --to shared-outer stores them once."
              : "Nothing to repair where training shared them (Megatron-Bridge "
-               "share_expert_adapters: "
-               "one adapter an expert-parallel rank); no layout stores groups once.";
+               "share_expert_adapters: one adapter an expert-parallel rank); no layout stores "
+               "groups once.";
 }
 
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
   if (!subject.loaded) return;
-  const auto equal = find_equal_experts(subject.loaded->adapter);
-  if (!equal) return;
-  context.report(message(*equal)).fix = context.fill(fix(*equal));
+  const CopiesByPlace found = find_copies(subject.loaded->adapter);
+  if (!found.empty()) context.report(message(found)).fix = context.fill(fix(found));
 }
 
 // The lora_A of gate and up of all experts as of the first: an expanded shared outer factor.
@@ -164,7 +132,6 @@ void break_it(Specimen& specimen) {
 
 }  // namespace
 
-extern const Rule fmt018_duplicated_experts;
 const Rule fmt018_duplicated_experts = {
     .id = "FMT018",
     .name = "duplicated-experts",
@@ -177,9 +144,7 @@ const Rule fmt018_duplicated_experts = {
         "experts of a rank. The adapter is sound; it is larger than it need be.",
     .fix = "lora-convert adapter {adapter} OUT --to shared-outer",
     .source = "tinker-cookbook PR 928; Megatron-Bridge share_expert_adapters, PR 5484",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "give every expert's gate and up the lora_A of the first's",
-               .engine = "",
+    .breaks = {.change = "give every expert's gate and up the lora_A of the first's",
                .apply = break_it},
     .check = check,
 };

@@ -1,11 +1,11 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>
 #include <string>
 
 #include "lib/base/utf8.h"
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/io/json.h"
@@ -70,7 +70,6 @@ void report_overflow(RuleContext& context, bool f16_base) {
     most = std::max(most, scaled);
   }
   if (names.empty()) return;
-  std::sort(names.begin(), names.end());
   const size_t count = names.size();
   context
       .report(std::move(names),
@@ -88,7 +87,6 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule fmt020_wide_dtype;
 const Rule fmt020_wide_dtype = {
     .id = "FMT020",
     .name = "wide-dtype",
@@ -104,10 +102,8 @@ const Rule fmt020_wide_dtype = {
         "file's dtype first, so that a large F16 value becomes an infinity.",
     .fix = "lora-convert adapter {adapter} OUT --to {layout} --dtype bf16 halves the file.",
     .source = "peft autocast_adapter_dtype; oracle f16_overflow: inf in the pool",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "nothing: its factors are F32 and the base model is BF16",
-               .engine = "",
-               .apply = [](Specimen& specimen) { set_config(specimen, "r", "4"); }},
+    .breaks = {.change = "nothing: its factors are F32 and the base model is BF16",
+               .config = {{"r", "4"}}},
     .check = check,
 };
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/specimen.h"
@@ -11,13 +12,11 @@ namespace {
 
 // Whether a rule of no engine, another than this, finds more than information in the adapter.
 bool is_told_by_others(const RuleContext& context) {
-  const auto& adapters = context.deployment().adapters;
-  const auto adapter = static_cast<size_t>(&context.subject() - adapters.data());
   std::vector<Finding> found;
   for (const Rule* rule : all_rules()) {
     if (rule == &context.rule() || rule->engine != nullptr || rule->whole_deployment) continue;
-    if (rule->numeric || (rule->needs_base && context.spec() == nullptr)) continue;
-    RuleContext scratch(*rule, context.deployment(), adapter, nullptr, found);
+    if (rule->numeric || (rule->requires_base() && context.spec() == nullptr)) continue;
+    RuleContext scratch(*rule, context.deployment(), context.adapter(), nullptr, found);
     rule->check(scratch);
   }
   return std::any_of(found.begin(), found.end(), [](const Finding& finding) {
@@ -30,30 +29,27 @@ void check_interpretation(RuleContext& context) {
   const Subject& subject = context.subject();
   if (!subject.adapter_error || is_told_by_others(context)) return;
   const Error& error = *subject.adapter_error;
-  std::vector<std::string> names;
-  if (subject.tensors.count(error.where()) != 0) names.push_back(error.where());
-  Finding& finding = context.report(std::move(names), error.text());
-  if (finding.names.empty()) finding.where = error.where();
-  if (!error.hint().empty()) finding.fix = error.hint();
+  Finding& finding = context.report(error);
+  finding.file = subject.main_file;
+  finding.where = error.where();
+  if (subject.tensors.count(error.where()) != 0) finding.names = {error.where()};
   downgrade_if_served(finding, context);
 }
 
 void check(RuleContext& context) {
   check_interpretation(context);
   for (const ReadProblem* problem : problems_of(context.subject(), ProblemKind::unreadable)) {
-    Finding& finding = context.report(problem->error.text());
+    Finding& finding = context.report(problem->error);
     finding.file = problem->file;
     const Location& at = problem->error.location();
     finding.line = at.line;
     finding.column = at.column;
     if (at.line == 0) finding.where = problem->error.where();
-    if (!problem->error.hint().empty()) finding.fix = problem->error.hint();
   }
 }
 
 }  // namespace
 
-extern const Rule fmt021_unreadable_adapter;
 const Rule fmt021_unreadable_adapter = {
     .id = "FMT021",
     .name = "unreadable-adapter",
@@ -69,9 +65,7 @@ const Rule fmt021_unreadable_adapter = {
         "An adapter is a folder with adapter_config.json and adapter_model.safetensors: save or "
         "download it again.",
     .source = "vLLM peft_helper.py; huggingface_hub",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "take adapter_config.json away",
-               .engine = "",
+    .breaks = {.change = "take adapter_config.json away",
                .apply =
                    [](Specimen& specimen) {
                      specimen.adapter().has_config = false;

@@ -1,8 +1,8 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "lib/base/utf8.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
-#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/subject/base_modules.h"
@@ -20,7 +20,7 @@ bool has_other_towers(const Json& config) {
 
 constexpr std::string_view kLayer = "layers.{n}.";
 
-// Below "layers.N."; the whole path where there is no such part.
+// Below "layers.N."; the whole path without such a part.
 std::string below_number(const std::string& pattern) {
   const size_t at = pattern.find(kLayer);
   return at == std::string::npos ? pattern : pattern.substr(at + kLayer.size());
@@ -41,13 +41,12 @@ std::string suggestion(const std::string& module, const std::string& nearest) {
 }
 
 void check(RuleContext& context) {
-  const Subject& subject = context.subject();
   const BaseModel& base = *context.deployment().base;
   BaseModules modules(base, context.deployment().base_headers.get());
   NameGroups unknown, outside;
-  for (const NamedTensor& tensor : subject.parts.tensors) {
+  for (const NamedTensor& tensor : context.subject().parts.tensors) {
     if (!tensor.is_factor()) continue;
-    const ModuleFit fit = modules.fit(tensor, subject);
+    const ModuleFit fit = modules.fit(tensor);
     if (fit == ModuleFit::outside_text) {
       outside.add("belongs to a part of the model that this tool does not know", tensor.name);
     } else if (fit == ModuleFit::unknown) {
@@ -66,7 +65,6 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule mod001_no_such_module;
 const Rule mod001_no_such_module = {
     .id = "MOD001",
     .name = "no-such-module",
@@ -84,9 +82,7 @@ const Rule mod001_no_such_module = {
         "by lora-convert adapter {adapter} OUT --to {layout} --base BASE where the names are "
         "known.",
     .source = "vLLM issues 34186, 39278 and 41754; vllm.md 1.5",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "write .attention. for .self_attn.",
-               .engine = "",
+    .breaks = {.change = "write .attention. for .self_attn.",
                .apply =
                    [](Specimen& specimen) {
                      rename_tensors(specimen, ".self_attn.", ".attention.");

@@ -1,11 +1,11 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
 #include <optional>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
-#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/subject/base_headers.h"
@@ -36,27 +36,26 @@ std::optional<ModuleDims> stored_dims(const NamedTensor& tensor, const LinearSpe
 // Of the module of a factor: from the weights where they are at hand (`headers` may be null), else
 // from the config. nullopt for a module that is not known, or a stacked pair, which may be either
 // parameter.
-std::optional<ModuleDims> module_dims(const NamedTensor& tensor, const ModelSpec& spec,
+std::optional<ModuleDims> module_dims(const NamedTensor& tensor, const Subject& subject,
                                       const BaseHeaders* headers) {
+  const ModelSpec& spec = *subject.spec();
   if (tensor.expert) {
     if (!tensor.expert->projection) return std::nullopt;
     Projection projection = *tensor.expert->projection;
     if (!spec.gated && projection == Projection::gate) projection = Projection::up;
     return ModuleDims{spec.in_dim(projection), spec.out_dim(projection)};
   }
-  const LinearSpec* linear =
-      tensor.linear >= 0 ? &spec.linears[static_cast<size_t>(tensor.linear)] : nullptr;
+  const LinearSpec* linear = subject.linear_of(tensor);
   if (headers != nullptr)
     if (const auto stored = stored_dims(tensor, linear, *headers)) return stored;
   if (linear == nullptr) return std::nullopt;
   return ModuleDims{linear->in, linear->out};
 }
 
-// "expected 64 columns, as q_proj takes": "" for a factor that fits, or has too few dims (FMT007,
-// FMT010).
+// "" for a factor that fits, or has too few dims (FMT007, FMT010).
 std::string mismatch(const NamedTensor& tensor, const ModuleDims& dims) {
   const size_t rank = tensor.shape.size();
-  const bool stacked = tensor.expert && tensor.expert->form == ExpertPath::Form::named;
+  const bool stacked = tensor.is_named_experts();
   if (tensor.elements() == 0 || rank < (stacked ? 3U : 2U)) return "";
   if (rank != (stacked ? 3U : 2U))
     return fmt::format("has {} dims, expected {}", rank, stacked ? "three" : "two");
@@ -104,25 +103,18 @@ void check_stacked(RuleContext& context) {
 }
 
 void check(RuleContext& context) {
-  NameGroups groups;
-  for (const NamedTensor& tensor : context.subject().parts.tensors) {
-    if (!tensor.is_factor()) continue;
-    const auto dims = module_dims(tensor, *context.spec(), context.deployment().base_headers.get());
-    if (!dims) continue;
-    if (const std::string what = mismatch(tensor, *dims); !what.empty())
-      groups.add(what, tensor.name);
-  }
-  groups.report(context, downgrade_if_served);
+  const BaseHeaders* headers = context.deployment().base_headers.get();
+  const auto fault = [&](const NamedTensor& tensor) -> std::string {
+    if (!tensor.is_factor()) return "";
+    const auto dims = module_dims(tensor, context.subject(), headers);
+    return dims ? mismatch(tensor, *dims) : "";
+  };
+  report_tensors(context, fault, downgrade_if_served);
   check_stacked(context);
-}
-
-void break_it(Specimen& specimen) {
-  set_tensor(specimen, "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", {4, 48});
 }
 
 }  // namespace
 
-extern const Rule mod002_shape_mismatch;
 const Rule mod002_shape_mismatch = {
     .id = "MOD002",
     .name = "shape-mismatch",
@@ -130,16 +122,16 @@ const Rule mod002_shape_mismatch = {
     .needs_base = true,
     .what = "A factor does not have the input or output size of the base model's module.",
     .why =
-        "Larger ones stop a server on the first request (SGLang: \"LoRA buffer shape ... does "
-        "not match weight shape ...\"; vLLM: \"The size of tensor a (64) must match the size of "
-        "tensor b (96)\") or are cut; smaller ones vLLM copies into a corner of the buffer and "
-        "serves.",
+        "Larger ones stop a server on the first request (SGLang: \"LoRA buffer shape ... does not "
+        "match weight shape ...\"; vLLM: \"The size of tensor a (64) must match the size of tensor "
+        "b (96)\") or are cut; smaller ones vLLM copies into a corner of the buffer and serves.",
     .fix = "Name the base model that the adapter was trained on (--base).",
     .source = "sglang.md 1.7; vllm.md 1.12",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "give one q_proj a lora_A of 48 columns",
-               .engine = "",
-               .apply = break_it},
+    .breaks = {.change = "give one q_proj a lora_A of 48 columns",
+               .apply =
+                   [](Specimen& specimen) {
+                     replace_tensors(specimen, "layers.0.self_attn.q_proj.lora_A", {4, 48});
+                   }},
     .check = check,
 };
 

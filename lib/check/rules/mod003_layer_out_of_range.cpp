@@ -1,7 +1,7 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
-#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/subject/base_modules.h"
@@ -20,28 +20,23 @@ std::string beyond(const ModelSpec& spec, const Json& config) {
 }
 
 void check(RuleContext& context) {
-  const Subject& subject = context.subject();
   const BaseModel& base = *context.deployment().base;
-  BaseModules modules(base, nullptr);
-  NameGroups groups;
-  for (const NamedTensor& tensor : subject.parts.tensors) {
-    if (!tensor.is_factor() || tensor.layer < 0) continue;
-    const ModuleFit fit = modules.fit(tensor, subject);
-    if (fit == ModuleFit::out_of_range)
-      groups.add(beyond(base.spec, base.config), tensor.name);
-    else if (fit == ModuleFit::foreign_tower)
-      groups.add(
-          fmt::format("is of another tower than the text model; SGLang goes by \"layers.{}.\" "
-                      "alone and takes it for the text model's",
-                      tensor.layer),
-          tensor.name);
-  }
-  groups.report(context, downgrade_if_served);
+  const BaseModules modules(base, nullptr);
+  const auto fault = [&](const NamedTensor& tensor) -> std::string {
+    if (!tensor.is_factor() || tensor.layer < 0) return "";
+    const ModuleFit fit = modules.fit(tensor);
+    if (fit == ModuleFit::out_of_range) return beyond(base.spec, base.config);
+    if (fit != ModuleFit::foreign_tower) return "";
+    return fmt::format(
+        "is of another tower than the text model; SGLang goes by \"layers.{}.\" alone and takes it "
+        "for the text model's",
+        tensor.layer);
+  };
+  report_tensors(context, fault, downgrade_if_served);
 }
 
 }  // namespace
 
-extern const Rule mod003_layer_out_of_range;
 const Rule mod003_layer_out_of_range = {
     .id = "MOD003",
     .name = "layer-out-of-range",
@@ -57,9 +52,7 @@ const Rule mod003_layer_out_of_range = {
         "Name the base model that the adapter was trained on (--base); leave towers and "
         "prediction layers out of target_modules.",
     .source = "SGLang issue 28784; oracles layer_out_of_range, vision_tower_same_layer_id",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "call layer 1's attention layer 7",
-               .engine = "",
+    .breaks = {.change = "call layer 1's attention layer 7",
                .apply =
                    [](Specimen& specimen) {
                      rename_tensors(specimen, "layers.1.self_attn", "layers.7.self_attn");

@@ -1,7 +1,7 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
-#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/engine/cause.h"
@@ -11,6 +11,7 @@ namespace {
 
 // "" for a factor of experts that the base model has.
 std::string fault(const NamedTensor& tensor, int64_t experts) {
+  if (!tensor.expert) return "";
   const ExpertPath& place = *tensor.expert;
   if (place.expert)
     return *place.expert < experts
@@ -26,26 +27,15 @@ std::string fault(const NamedTensor& tensor, int64_t experts) {
 }
 
 void check(RuleContext& context) {
-  const ModelSpec& spec = *context.spec();
-  if (spec.experts == 0) return;  // MOD006
-  NameGroups groups;
-  for (const NamedTensor& tensor : context.subject().parts.tensors) {
-    if (!tensor.expert) continue;
-    if (const std::string what = fault(tensor, spec.experts); !what.empty())
-      groups.add(what, tensor.name);
-  }
-  groups.report(context, downgrade_if_served);
-}
-
-void break_it(Specimen& specimen) {
-  const std::string stem = "base_model.model.model.layers.0.mlp.experts.9.gate_proj.lora_";
-  set_tensor(specimen, stem + "A.weight", {4, 64});
-  set_tensor(specimen, stem + "B.weight", {24, 4});
+  const int64_t experts = context.spec()->experts;
+  if (experts == 0) return;  // MOD006
+  report_tensors(
+      context, [&](const NamedTensor& tensor) { return fault(tensor, experts); },
+      downgrade_if_served);
 }
 
 }  // namespace
 
-extern const Rule mod004_expert_out_of_range;
 const Rule mod004_expert_out_of_range = {
     .id = "MOD004",
     .name = "expert-out-of-range",
@@ -62,10 +52,11 @@ const Rule mod004_expert_out_of_range = {
         "Name the base model that the adapter was trained on (--base); gather the experts of all "
         "ranks before saving.",
     .source = "oracles numbered_expert_out_of_range, stacked_one_expert_too_few, _too_many",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "add an expert 9 to one layer of 8",
-               .engine = "",
-               .apply = break_it},
+    .breaks = {.change = "add an expert 9 to one layer of 8",
+               .apply =
+                   [](Specimen& specimen) {
+                     add_pair(specimen, "model.layers.0.mlp.experts.9.gate_proj", 64, 24);
+                   }},
     .check = check,
 };
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "lib/base/utf8.h"
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/subject/subject.h"
@@ -51,9 +51,7 @@ ExpertCoverage expert_coverage(const Subject& subject, int64_t experts) {
     if (!tensor.expert || tensor.elements() == 0) continue;
     const ExpertPath& place = *tensor.expert;
     auto& entry = out.places[coverage_key(tensor)];
-    if (entry.stem.empty())
-      entry.stem = with_layer(subject.experts[static_cast<size_t>(tensor.expert_tensor)].path.stem,
-                              place.layer);
+    if (entry.stem.empty()) entry.stem = tensor.experts_path();
     if (!place.expert || *place.expert >= experts) continue;
     entry.held.resize(static_cast<size_t>(experts));
     entry.held[static_cast<size_t>(*place.expert)] = true;
@@ -102,11 +100,7 @@ void check_experts(RuleContext& context, const ExpertCoverage& coverage, int64_t
     if (message != messages.end()) groups.add(message->second, tensor.name);
   }
   groups.report(context, [&](Finding& finding, const RuleContext& c) {
-    const auto& tensors = c.subject().parts.tensors;
-    const auto first = std::find_if(tensors.begin(), tensors.end(), [&](const NamedTensor& tensor) {
-      return tensor.name == finding.names.front();
-    });
-    finding.where = coverage.places.at(coverage_key(*first)).stem;
+    finding.where = c.subject().parts.find(finding.names.front())->experts_path();
   });
 }
 
@@ -153,7 +147,6 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule mod005_missing_experts;
 const Rule mod005_missing_experts = {
     .id = "MOD005",
     .name = "missing-experts",
@@ -166,9 +159,7 @@ const Rule mod005_missing_experts = {
         "AssertionError where an expert of a layer is missing.",
     .fix = "Where that is meant, nothing; else save the adapter again from all ranks.",
     .source = "oracles experts_0_2_only, one_moe_layer_only; vllm.md 1.6",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "remove expert 3",
-               .engine = "",
+    .breaks = {.change = "remove expert 3",
                .apply = [](Specimen& specimen) { remove_tensors(specimen, ".experts.3."); }},
     .check = check,
 };

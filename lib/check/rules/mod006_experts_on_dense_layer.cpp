@@ -1,7 +1,7 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
-#include "lib/check/example_edits.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/engine/cause.h"
@@ -11,22 +11,18 @@ namespace {
 
 void check(RuleContext& context) {
   const ModelSpec& spec = *context.spec();
-  NameGroups groups;
-  for (const NamedTensor& tensor : context.subject().parts.tensors) {
+  const auto fault = [&](const NamedTensor& tensor) -> std::string {
     if (!tensor.expert || tensor.expert->layer >= spec.layers || spec.is_moe(tensor.expert->layer))
-      continue;
-    groups.add(spec.experts == 0
-                   ? std::string("is of a routed expert, and this base model has none")
-                   : fmt::format("is of a routed expert, and layer {} of this base model is dense",
-                                 tensor.expert->layer),
-               tensor.name);
-  }
-  groups.report(context, downgrade_if_served);
+      return "";
+    if (spec.experts == 0) return "is of a routed expert, and this base model has none";
+    return fmt::format("is of a routed expert, and layer {} of this base model is dense",
+                       tensor.expert->layer);
+  };
+  report_tensors(context, fault, downgrade_if_served);
 }
 
 }  // namespace
 
-extern const Rule mod006_experts_on_dense_layer;
 const Rule mod006_experts_on_dense_layer = {
     .id = "MOD006",
     .name = "experts-on-dense-layer",
@@ -40,7 +36,6 @@ const Rule mod006_experts_on_dense_layer = {
     .source = "oracle experts_on_dense_layer",
     .breaks = {.specimen = "deepseek_v3_per_expert",
                .change = "move the experts of layer 1 to the dense layer 0",
-               .engine = "",
                .apply =
                    [](Specimen& specimen) {
                      rename_tensors(specimen, "layers.1.mlp.experts.", "layers.0.mlp.experts.");

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "lib/base/utf8.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 
@@ -22,8 +23,6 @@ struct Coverage {
   size_t unknown = 0;
 };
 
-std::string leaf(const std::string& module) { return module.substr(module.rfind('.') + 1); }
-
 Coverage cover(const Subject& subject) {
   Coverage out;
   for (const FactorPair& pair : subject.parts.pairs) {
@@ -32,10 +31,10 @@ Coverage cover(const Subject& subject) {
       out.experts.layers.insert(any.expert->layer);
       if (any.expert->projection)
         out.experts.words.emplace(projection_name(*any.expert->projection));
-    } else if (any.linear >= 0) {
-      const LinearSpec& linear = subject.spec()->linears[static_cast<size_t>(any.linear)];
-      out.dense[linear.role].words.insert(leaf(any.module));
-      if (linear.layer >= 0) out.dense[linear.role].layers.insert(linear.layer);
+    } else if (const LinearSpec* linear = subject.linear_of(any)) {
+      Covered& covered = out.dense[linear->role];
+      covered.words.emplace(leaf_of(any.module));
+      if (linear->layer >= 0) covered.layers.insert(linear->layer);
     } else {
       ++out.unknown;
     }
@@ -48,8 +47,7 @@ Coverage cover(const Subject& subject) {
 
 std::string layers_text(const Covered& covered) {
   if (covered.layers.empty()) return "";
-  return fmt::format(" in layers {}",
-                     ranges(std::vector<int>(covered.layers.begin(), covered.layers.end())));
+  return fmt::format(" in layers {}", ranges({covered.layers.begin(), covered.layers.end()}));
 }
 
 std::string text_of(std::string_view what, const Covered& covered) {
@@ -86,7 +84,6 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule mod007_coverage;
 const Rule mod007_coverage = {
     .id = "MOD007",
     .name = "coverage",
@@ -103,10 +100,7 @@ const Rule mod007_coverage = {
         "Where something is missing that was meant: target_parameters for the experts of "
         "transformers 5.",
     .source = "unsloth issues 4476 and 11014; vLLM issue 47088",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "nothing",
-               .engine = "",
-               .apply = [](Specimen&) {}},
+    .breaks = {.change = "nothing"},
     .check = check,
 };
 

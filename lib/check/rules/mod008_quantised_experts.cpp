@@ -1,6 +1,6 @@
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
 #include "lib/check/rule_context.h"
-#include "lib/check/specimen.h"
 #include "lib/engine/cause.h"
 
 namespace moelora {
@@ -18,13 +18,8 @@ void check(RuleContext& context) {
   set_severity_by_engine(finding, context, {&engines::sglang});
 }
 
-void break_it(Specimen& specimen) {
-  specimen.base_config.set("quantization_config", Json::object({{"quant_method", "mxfp4"}}));
-}
-
 }  // namespace
 
-extern const Rule mod008_quantised_experts;
 const Rule mod008_quantised_experts = {
     .id = "MOD008",
     .name = "quantised-experts",
@@ -41,7 +36,7 @@ const Rule mod008_quantised_experts = {
     .breaks = {.specimen = "gpt_oss_stacked",
                .change = "say that the base model is MXFP4",
                .engine = "sglang",
-               .apply = break_it},
+               .base_config = {{"quantization_config", R"({"quant_method": "mxfp4"})"}}},
     .check = check,
 };
 

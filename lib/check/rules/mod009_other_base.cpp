@@ -1,7 +1,7 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "lib/base/utf8.h"
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/model/base_model.h"
 
@@ -13,7 +13,7 @@ bool is_bitsandbytes(const std::string& name) {
          name.find("-4bit") != std::string::npos;
 }
 
-// In what two models differ, as far as adapters can tell; "" when in nothing.
+// In what two models differ, as far as it matters to adapters; "" for nothing.
 std::string difference(const ModelSpec& named, const ModelSpec& given) {
   const auto differ = [](std::string_view what, int64_t a, int64_t b) {
     return a == b ? "" : fmt::format("{} {} there, {} here", what, a, b);
@@ -47,7 +47,6 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule mod009_other_base;
 const Rule mod009_other_base = {
     .id = "MOD009",
     .name = "other-base",
@@ -59,13 +58,8 @@ const Rule mod009_other_base = {
         "answers nonsense.",
     .fix = "Serve the model that the adapter was trained on, or name it with --base.",
     .source = "vLLM issue 29138; peft LoraConfig",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "name Qwen/Qwen3-30B-A3B as the base model of an adapter of a tiny one",
-               .engine = "",
-               .apply =
-                   [](Specimen& specimen) {
-                     set_config(specimen, "base_model_name_or_path", R"("Qwen/Qwen3-30B-A3B")");
-                   }},
+    .breaks = {.change = "name Qwen/Qwen3-30B-A3B as the base model of an adapter of a tiny one",
+               .config = {{"base_model_name_or_path", R"("Qwen/Qwen3-30B-A3B")"}}},
     .check = check,
 };
 

@@ -1,6 +1,7 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "lib/base/error.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/forward.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/specimen.h"
@@ -68,7 +69,6 @@ void break_it(Specimen& specimen) {
 
 }  // namespace
 
-extern const Rule num001_packed_differs_from_source;
 const Rule num001_packed_differs_from_source = {
     .id = "NUM001",
     .name = "packed-differs-from-source",
@@ -80,18 +80,15 @@ const Rule num001_packed_differs_from_source = {
         "columns of a stacked lora_B in the other order: no shape differs, no server complains, "
         "and the model answers fluently and wrongly. Every element is derived from the source "
         "again, by code that works out names, places, casts and scales by itself, and compared by "
-        "its bits; other "
-        "factors of the same product (a distance below 1e-7 of its norm) are taken for the same; "
-        "what is left is named. Last, both run through "
-        "their layers: what each projection of each expert adds must be the same number.",
+        "its bits; other factors of the same product (a distance below 1e-7 of its norm) are taken "
+        "for the same; what is left is named. Last, both run through their layers: what each "
+        "projection of each expert adds must be the same number.",
     .fix = "lora-convert adapter SOURCE OUT --to LAYOUT --verify",
     .source =
         "facts on 28 faults of packers that public kernel tests pass; unsloth #6930; "
         "Megatron-Bridge peft_bridge.py; SGLang PR 27274",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "exchange experts 0 and 1 of every layer, and name the adapter before "
+    .breaks = {.change = "exchange experts 0 and 1 of every layer, and name the adapter before "
                          "that as --source",
-               .engine = "",
                .apply = break_it},
     .check = check,
 };

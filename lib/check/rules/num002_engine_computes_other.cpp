@@ -1,10 +1,9 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
-#include <array>
 
 #include "lib/base/error.h"
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/served_deltas.h"
@@ -59,7 +58,7 @@ LoadedAdapter loaded_of(const Subject& subject, const BaseModel& base) {
   return out;
 }
 
-// The server as it was judged, for a conversion.
+// The server as it was checked, for a conversion.
 std::string options_text(const ServerOptions& options) {
   std::string out;
   const auto add = [&](std::string_view key, const std::string& value) {
@@ -72,8 +71,8 @@ std::string options_text(const ServerOptions& options) {
   return out;
 }
 
-// The command that mends it for this server, or why there is none. The conversion is worked out
-// and judged by the engine's plan; nothing is written.
+// The command that repairs it for this server, or why there is none. The conversion is worked out
+// and checked by the engine's plan; nothing is written.
 std::string repair(const RuleContext& context, const EngineRun& run) {
   const Subject& subject = context.subject();
   const std::string label = run.choice.label();
@@ -111,7 +110,7 @@ void check_run(RuleContext& context, const EngineRun& run, size_t adapter, const
 
 void check(RuleContext& context) {
   const Deployment& deployment = context.deployment();
-  const auto adapter = static_cast<size_t>(&context.subject() - deployment.adapters.data());
+  const size_t adapter = context.adapter();
   std::string why;
   std::optional<Meaning> meant;
   for (const EngineRun& run : deployment.engines) {
@@ -122,11 +121,8 @@ void check(RuleContext& context) {
   }
 }
 
-constexpr std::array<std::string_view, 1> kImplies = {"VLM010"};
-
 }  // namespace
 
-extern const Rule num002_engine_computes_other;
 const Rule num002_engine_computes_other = {
     .id = "NUM002",
     .name = "engine-computes-other",
@@ -144,15 +140,11 @@ const Rule num002_engine_computes_other = {
         "lora-convert adapter {adapter} OUT --for ENGINE --base BASE writes what that server "
         "computes rightly, or says what it cannot hold.",
     .source = "the buffers that SGLang and vLLM held (oracles), bit for bit; SGLang forward runs",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "set use_rslora, and ask with --numeric",
+    .breaks = {.change = "set use_rslora, and ask with --numeric",
                .engine = "vllm",
-               .apply =
-                   [](Specimen& specimen) {
-                     set_config(specimen, "use_rslora", "true");
-                     specimen.numeric = true;
-                   }},
-    .implies = kImplies,
+               .config = {{"use_rslora", "true"}},
+               .apply = [](Specimen& specimen) { specimen.numeric = true; }},
+    .implies = {"VLM010"},
     .check = check,
 };
 

@@ -1,8 +1,9 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <map>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/served_deltas.h"
@@ -25,7 +26,7 @@ std::string later_text(const EngineChoice& choice) {
       last.version, choice.engine->known_to);
 }
 
-// What an adapter means besides deltas; "" for what is one of an embedding, or the base's own.
+// What an adapter means besides deltas; "" for a factor of an embedding, or the base's own.
 std::string_view extra_noun(ExtraKind kind) {
   switch (kind) {
     case ExtraKind::embedding_factor:
@@ -54,42 +55,33 @@ class NotChecked {
   }
 
  private:
-  Finding& tell(const EngineRun* run, std::string message, std::string fix) {
+  void add(const EngineRun* run, std::string message, std::string fix) {
     Finding& finding = context_.report(std::move(message));
     if (run != nullptr) finding.engine = run->choice.label();
     finding.fix = std::move(fix);
-    return finding;
   }
 
   void look_at(const EngineRun& run) {
     const Engine& engine = *run.choice.engine;
     if (is_later(run.choice))
-      tell(&run, fmt::format("{} {}", run.choice.label(), later_text(run.choice)),
-           fmt::format("Check for {}@{}, and read what later releases say of LoRA.", engine.id,
-                       engine.releases.back().version));
+      add(&run, fmt::format("{} {}", run.choice.label(), later_text(run.choice)),
+          fmt::format("Check for {}@{}, and read what later releases say of LoRA.", engine.id,
+                      engine.releases.back().version));
     if (engine.plan != nullptr && !run.not_planned.empty() && !run.unreadable)
-      tell(&run,
-           fmt::format("what {} does with the adapter: {}", run.choice.label(), run.not_planned),
-           deployment_.base ? "" : "Name the base model that it serves: --base.");
+      add(&run,
+          fmt::format("what {} does with the adapter: {}", run.choice.label(), run.not_planned),
+          deployment_.base ? "" : "Name the base model that it serves: --base.");
     if (deployment_.numeric && !has_known_kernels(engine))
-      tell(&run,
-           fmt::format("what {} computes: its buffers are not known here", run.choice.label()),
-           "Compare its outputs with those of another server: lora-diff logprobs.");
-  }
-
-  bool computes(const EngineRun& run) const {
-    return has_known_kernels(*run.choice.engine) && run.plan.has_value();
+      add(&run, fmt::format("what {} computes: its buffers are not known here", run.choice.label()),
+          "Compare its outputs with those of another server: lora-diff logprobs.");
   }
 
   void look_at_numbers() {
-    const auto& engines = deployment_.engines;
-    const bool served = std::any_of(engines.begin(), engines.end(),
-                                    [&](const EngineRun& run) { return computes(run); });
-    if (!served && !deployment_.source && engines.empty())
-      tell(nullptr, "--numeric computed nothing: no server and no source to compare with",
-           "Name a server with --engine and --base, or the adapter this was made from with "
-           "--source.");
-    for (size_t i = 0; served && i < deployment_.adapters.size(); ++i) look_at_numbers(i);
+    if (!deployment_.source && deployment_.engines.empty())
+      add(nullptr, "--numeric computed nothing: no server and no source to compare with",
+          "Name a server with --engine and --base, or the adapter this was made from with "
+          "--source.");
+    for (size_t i = 0; i < deployment_.adapters.size(); ++i) look_at_numbers(i);
   }
 
   // Where a server computes something of the adapter: what of it NUM002 did not compare.
@@ -97,23 +89,23 @@ class NotChecked {
     const Subject& subject = deployment_.adapters[adapter];
     const auto& engines = deployment_.engines;
     if (std::none_of(engines.begin(), engines.end(), [&](const EngineRun& run) {
-          return computes(run) && is_served(run, adapter);
+          return has_known_kernels(*run.choice.engine) && is_served(run, adapter);
         }))
       return;
     if (subject.values.empty() && !subject.tensors.empty())
-      return tell_of(adapter, {}, "what a server computes: --no-values leaves the values out");
+      return add_of(adapter, {}, "what a server computes: --no-values leaves the values out");
     std::string why;
     const auto meant = meaning_of(subject, deployment_.base->spec, why);
     if (!meant)
-      return tell_of(adapter, {},
-                     fmt::format("what a server computes was compared with nothing: "
-                                 "what the adapter means is not known: {}",
-                                 why));
+      return add_of(adapter, {},
+                    fmt::format("what a server computes was compared with nothing: "
+                                "what the adapter means is not known: {}",
+                                why));
     look_at_extras(adapter, meant->adapter);
     look_at_types(adapter, meant->deltas);
   }
 
-  void tell_of(size_t adapter, std::vector<std::string> names, std::string message) {
+  void add_of(size_t adapter, std::vector<std::string> names, std::string message) {
     Finding& finding = context_.report(std::move(names), std::move(message));
     finding.adapter = adapter;
     finding.file = deployment_.adapters[adapter].main_file;
@@ -128,7 +120,7 @@ class NotChecked {
     for (auto& [noun, names] : by_noun) {
       std::string message = fmt::format("{}: no delta; what a server makes of it was not compared",
                                         pluralized(names.size(), noun));
-      tell_of(adapter, std::move(names), std::move(message));
+      add_of(adapter, std::move(names), std::move(message));
     }
   }
 
@@ -138,10 +130,9 @@ class NotChecked {
       if (!is_float(delta.a.dtype()) || !is_float(delta.b.dtype())) names.push_back(to_string(key));
     if (names.empty()) return;
     std::string message = fmt::format(
-        "{} with factors that are not floats: what a server makes of them was not "
-        "compared",
+        "{} with factors that are not floats: what a server makes of them was not compared",
         pluralized(names.size(), "delta"));
-    tell_of(adapter, std::move(names), std::move(message));
+    add_of(adapter, std::move(names), std::move(message));
   }
 
   RuleContext& context_;
@@ -150,7 +141,6 @@ class NotChecked {
 
 }  // namespace
 
-extern const Rule num003_not_checked;
 const Rule num003_not_checked = {
     .id = "NUM003",
     .name = "not-checked",
@@ -163,8 +153,7 @@ const Rule num003_not_checked = {
         "that need more than was given are listed below the findings.",
     .fix = "Give what is missing.",
     .source = "lora-validate itself",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "check it for a server without naming the base model",
+    .breaks = {.change = "check it for a server without naming the base model",
                .engine = "vllm",
                .apply = [](Specimen& specimen) { specimen.without_base = true; }},
     .check = [](RuleContext& context) { NotChecked(context).run(); },

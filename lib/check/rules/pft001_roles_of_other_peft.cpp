@@ -1,7 +1,8 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/subject/stacked_file.h"
 #include "lib/engine/peft/peft.h"
@@ -19,13 +20,7 @@ void check(RuleContext& context) {
   if (!file || !file->reading || context.spec()->memory.numbered) return;
   const Roles expected = peft_roles(*context.spec(), context.run().choice);
   if (file->reading->roles == expected) return;
-  std::vector<std::string> names;
-  for (const StackedPair& pair : file->pairs) {
-    names.push_back(pair.a->name);
-    names.push_back(pair.b->name);
-  }
-  std::sort(names.begin(), names.end());
-  context.report(std::move(names),
+  context.report(names_of(*file),
                  fmt::format("{} are {}; this PEFT wraps the experts of this base model with "
                              "lora_A on the {}",
                              shown(file->pairs.front()),
@@ -35,7 +30,6 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule pft001_roles_of_other_peft;
 const Rule pft001_roles_of_other_peft = {
     .id = "PFT001",
     .name = "roles-of-other-peft",
@@ -52,8 +46,7 @@ const Rule pft001_roles_of_other_peft = {
     .source = "peft lora/layer.py, PR 3165; NeMo AutoModel issue 3592",
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change = "nothing: PEFT 0.18 is asked to load what 0.19.1 and newer write",
-               .engine = "peft@0.18",
-               .apply = [](Specimen&) {}},
+               .engine = "peft@0.18"},
     .check = check,
 };
 

@@ -1,5 +1,6 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 
 namespace moelora {
@@ -8,8 +9,7 @@ namespace {
 void check(RuleContext& context) {
   std::vector<std::string> names;
   for (const NamedTensor& tensor : context.subject().parts.tensors)
-    if (tensor.expert && tensor.expert->form == ExpertPath::Form::named)
-      names.push_back(tensor.name);
+    if (tensor.is_named_experts()) names.push_back(tensor.name);
   if (names.empty()) return;
   const Shape shape = context.subject().tensors.at(names.front()).shape();
   context.report(std::move(names),
@@ -19,7 +19,6 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule pft002_keys_peft_ignores;
 const Rule pft002_keys_peft_ignores = {
     .id = "PFT002",
     .name = "keys-peft-ignores",
@@ -31,9 +30,7 @@ const Rule pft002_keys_peft_ignores = {
     .fix = "lora-convert adapter {adapter} OUT --to peft-params --base BASE",
     .source = "peft save_and_load.py; Megatron-Bridge PR 6076",
     .breaks = {.specimen = "qwen3_moe_shared_outer",
-               .change = "nothing: it is a layout of servers",
-               .engine = "peft",
-               .apply = [](Specimen&) {}},
+               .change = "nothing: it is a layout of servers"},
     .check = check,
 };
 

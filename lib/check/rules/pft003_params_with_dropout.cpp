@@ -1,13 +1,11 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/subject/params_conflicts.h"
 
 namespace moelora {
 namespace {
-
-constexpr std::string_view kImplies[] = {"CFG006"};
 
 void check(RuleContext& context) {
   if (!context.subject().parsed_config) return;
@@ -20,7 +18,6 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule pft003_params_with_dropout;
 const Rule pft003_params_with_dropout = {
     .id = "PFT003",
     .name = "params-with-dropout",
@@ -33,9 +30,8 @@ const Rule pft003_params_with_dropout = {
     .source = "peft lora/layer.py ParamWrapper",
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change = "say \"lora_dropout\": 0.05",
-               .engine = "peft",
-               .apply = [](Specimen& specimen) { set_config(specimen, "lora_dropout", "0.05"); }},
-    .implies = kImplies,
+               .config = {{"lora_dropout", "0.05"}}},
+    .implies = {"CFG006"},
     .check = check,
 };
 

@@ -1,3 +1,4 @@
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
@@ -6,11 +7,10 @@
 namespace moelora {
 namespace {
 
-bool is_mlp(const ModelSpec& spec, const NamedTensor& tensor) {
-  if (tensor.linear < 0) return false;
-  const LinearSpec& linear = spec.linears[static_cast<size_t>(tensor.linear)];
-  const std::string leaf = linear.memory.substr(linear.memory.rfind('.') + 1);
-  return (linear.role == Role::dense_mlp || linear.role == Role::shared_expert) &&
+bool is_mlp(const LinearSpec* linear) {
+  if (linear == nullptr) return false;
+  const std::string_view leaf = leaf_of(linear->memory);
+  return (linear->role == Role::dense_mlp || linear->role == Role::shared_expert) &&
          (leaf == "gate_proj" || leaf == "up_proj" || leaf == "down_proj");
 }
 
@@ -19,19 +19,15 @@ void check(RuleContext& context) {
   const ModelSpec& spec = *context.spec();
   if (!is_fused_in_memory(spec) || !spec.peft.converts || !subject.parts.has_numbered_experts())
     return;
-  NameGroups groups;
-  for (const NamedTensor& tensor : subject.parts.tensors)
-    if (tensor.is_factor() && is_mlp(spec, tensor))
-      groups.add(
-          "is lost: PEFT takes gate_proj, up_proj and down_proj out of target_modules when it "
-          "turns the experts into parameters",
-          tensor.name);
-  groups.report(context);
+  report_tensors(context, [&](const NamedTensor& tensor) -> std::string {
+    if (!tensor.is_factor() || !is_mlp(subject.linear_of(tensor))) return "";
+    return "is lost: PEFT takes gate_proj, up_proj and down_proj out of target_modules when it "
+           "turns the experts into parameters";
+  });
 }
 
 }  // namespace
 
-extern const Rule pft004_v5_loses_dense_mlp;
 const Rule pft004_v5_loses_dense_mlp = {
     .id = "PFT004",
     .name = "v5-loses-dense-mlp",
@@ -48,9 +44,7 @@ const Rule pft004_v5_loses_dense_mlp = {
     .fix = "lora-convert adapter {adapter} OUT --to peft-params --base BASE, which names both.",
     .source = "peft utils/transformers_weight_conversion.py",
     .breaks = {.specimen = "deepseek_v3_per_expert",
-               .change = "nothing: PEFT is asked to load it on transformers 5",
-               .engine = "peft",
-               .apply = [](Specimen&) {}},
+               .change = "nothing: PEFT is asked to load it on transformers 5"},
     .check = check,
 };
 

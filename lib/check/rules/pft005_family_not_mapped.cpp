@@ -1,5 +1,6 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
@@ -16,24 +17,18 @@ std::string obstacle(const ModelSpec& spec, const EngineChoice& peft) {
   if (!is_fused_in_memory(spec) || spec.peft.converts || !peft.has("0.19.0")) return "";
   return fmt::format(
       "names one expert; transformers 5 holds the experts of {} in one parameter, and PEFT does "
-      "not "
-      "convert adapters of this family",
+      "not convert adapters of this family",
       spec.model_type);
 }
 
 void check(RuleContext& context) {
   const std::string what = obstacle(*context.spec(), context.run().choice);
-  if (what.empty() || !context.subject().parts.has_numbered_experts()) return;
-  NameGroups groups;
-  for (const NamedTensor& tensor : context.subject().parts.tensors)
-    if (tensor.expert && tensor.expert->form == ExpertPath::Form::numbered)
-      groups.add(what, tensor.name);
-  groups.report(context);
+  report_tensors(
+      context, [&](const NamedTensor& tensor) { return tensor.is_numbered_expert() ? what : ""; });
 }
 
 }  // namespace
 
-extern const Rule pft005_family_not_mapped;
 const Rule pft005_family_not_mapped = {
     .id = "PFT005",
     .name = "family-not-mapped",
@@ -49,9 +44,7 @@ const Rule pft005_family_not_mapped = {
     .fix = "lora-convert adapter {adapter} OUT --to peft-params --base BASE",
     .source = "peft utils/transformers_weight_conversion.py; transformers conversion_mapping.py",
     .breaks = {.specimen = "nemotron_h_per_expert",
-               .change = "nothing: PEFT is asked to load it on transformers 5",
-               .engine = "peft",
-               .apply = [](Specimen&) {}},
+               .change = "nothing: PEFT is asked to load it on transformers 5"},
     .check = check,
 };
 

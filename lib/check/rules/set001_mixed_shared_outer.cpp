@@ -1,16 +1,14 @@
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/specimen.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule set001_mixed_shared_outer;
 const Rule set001_mixed_shared_outer = {
     .id = "SET001",
     .name = "mixed-shared-outer",
     .cause = &sglang::cause::mixed_shared_outer,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what = "Shared-outer and per-expert adapters are given to one server.",
     .why =
         "SGLang holds the outer factors of experts once for all adapters, or once for each expert: "
@@ -24,7 +22,6 @@ const Rule set001_mixed_shared_outer = {
     .source = "SGLang PRs 21466, 21647 and 31681; lora/lora_manager.py",
     .breaks = {.specimen = "qwen3_moe_shared_outer",
                .change = "serve a per-expert adapter beside it",
-               .engine = "sglang",
                .apply =
                    [](Specimen& specimen) {
                      specimen.adapters.push_back(make_specimen("qwen3_moe_per_expert").adapter());

@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/specimen.h"
 
@@ -13,10 +14,7 @@ std::set<std::string> modules_of(const Subject& subject) {
   std::set<std::string> out;
   for (const FactorPair& pair : subject.parts.pairs) {
     const NamedTensor& any = subject.parts.any(pair);
-    if (any.expert)
-      out.insert("experts");
-    else
-      out.insert(any.module.substr(any.module.rfind('.') + 1));
+    out.emplace(any.expert ? "experts" : leaf_of(any.module));
   }
   return out;
 }
@@ -49,7 +47,6 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule set002_different_targets;
 const Rule set002_different_targets = {
     .id = "SET002",
     .name = "different-targets",
@@ -61,9 +58,7 @@ const Rule set002_different_targets = {
         "one adapter with experts makes every slot as large as an expert adapter's.",
     .fix = "Serve adapters of different targets apart, or train them alike.",
     .source = "SGLang mem_pool.py; vLLM create_lora_manager",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "serve it beside a copy without experts",
-               .engine = "",
+    .breaks = {.change = "serve it beside a copy without experts",
                .apply =
                    [](Specimen& specimen) {
                      Subject other = specimen.adapter();

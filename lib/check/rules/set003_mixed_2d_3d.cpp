@@ -1,14 +1,11 @@
 #include <fmt/format.h>
 
-#include <array>
-
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/specimen.h"
 
 namespace moelora {
 namespace {
-
-constexpr std::array<std::string_view, 1> kImplies = {"VLM001"};
 
 // Paths of the adapters whose experts are stacked, and of those with a pair an expert.
 struct Kinds {
@@ -48,7 +45,6 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule set003_mixed_2d_3d;
 const Rule set003_mixed_2d_3d = {
     .id = "SET003",
     .name = "mixed-2d-3d",
@@ -65,7 +61,6 @@ const Rule set003_mixed_2d_3d = {
     .source = "vLLM PR 42242; issues 38520 and 40005",
     .breaks = {.specimen = "gpt_oss_stacked_params",
                .change = "serve a per-expert adapter beside it",
-               .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
                      Subject other = specimen.adapter();
@@ -87,7 +82,7 @@ const Rule set003_mixed_2d_3d = {
                        }
                      specimen.adapters.push_back(std::move(other));
                    }},
-    .implies = kImplies,
+    .implies = {"VLM001"},
     .check = check,
 };
 

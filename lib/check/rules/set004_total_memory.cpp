@@ -1,7 +1,7 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "lib/base/utf8.h"
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/specimen.h"
 
@@ -41,14 +41,12 @@ void break_it(Specimen& specimen) {
     other.given = other.folder = fmt::format("adapter-{}", i);
     specimen.adapters.push_back(std::move(other));
   }
-  set_option(specimen, "max-loras=3");
   const Deployment deployment = deployment_of(specimen, "sglang");
   specimen.options.gpu_memory = deployment.engines.front().plan->memory.total_bytes();
 }
 
 }  // namespace
 
-extern const Rule set004_total_memory;
 const Rule set004_total_memory = {
     .id = "SET004",
     .name = "total-memory",
@@ -63,9 +61,9 @@ const Rule set004_total_memory = {
         "Serve fewer adapters a server, lower their ranks, or share the outer factors "
         "(lora-convert adapter IN OUT --to shared-outer, where they are equal).",
     .source = "SGLang lora/mem_pool.py; vLLM worker_manager.py",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "serve four of it with three slots and memory for no more",
+    .breaks = {.change = "serve four of it with three slots and memory for no more",
                .engine = "sglang",
+               .options = {"max-loras=3"},
                .apply = break_it},
     .check = check,
 };

@@ -1,16 +1,13 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule sgl001_router_target;
 const Rule sgl001_router_target = {
     .id = "SGL001",
     .name = "router-target",
     .cause = &sglang::cause::router_target,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what = "A factor or a target on the router.",
     .why =
         "SGLang has no buffer for a router: \"get_hidden_dim not implemented for gate\" (or "
@@ -23,12 +20,10 @@ const Rule sgl001_router_target = {
         "Train without the router; or remove its tensors and its name from target_modules, and "
         "check on held-out data what that costs.",
     .source = "SGLang issue 8903, PR 27813; lora/lora_manager.py, lora/utils.py",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "target all-linear, and adapt a router",
-               .engine = "sglang",
+    .breaks = {.change = "target all-linear, and adapt a router",
+               .config = {{"target_modules", R"("all-linear")"}},
                .apply =
                    [](Specimen& specimen) {
-                     set_config(specimen, "target_modules", R"("all-linear")");
                      add_pair(specimen, "model.layers.0.mlp.gate", 64, 8);
                    }},
 };

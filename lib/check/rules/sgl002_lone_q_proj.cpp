@@ -1,16 +1,13 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule sgl002_lone_q_proj;
 const Rule sgl002_lone_q_proj = {
     .id = "SGL002",
     .name = "lone-q-proj",
     .cause = &sglang::cause::lone_q_proj,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what = "q_proj is adapted and v_proj is not.",
     .why =
         "SGLang stacks q, k and v when it reads an adapter and takes v for granted: \"Failed to "
@@ -21,9 +18,7 @@ const Rule sgl002_lone_q_proj = {
         "Add v_proj with an all-zero lora_B of the same rank (and k_proj, if the layer has one "
         "elsewhere); the delta stays the same.",
     .source = "SGLang lora/lora.py, normalize_qkv_proj; issue 25913, PR 28199",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "remove k_proj and v_proj",
-               .engine = "sglang",
+    .breaks = {.change = "remove k_proj and v_proj",
                .apply =
                    [](Specimen& specimen) {
                      remove_module(specimen, "k_proj");

@@ -1,21 +1,13 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
-namespace {
 
-constexpr std::string_view kImplies[] = {"FMT006"};
-
-}  // namespace
-
-extern const Rule sgl004_half_k_proj;
 const Rule sgl004_half_k_proj = {
     .id = "SGL004",
     .name = "half-k-proj",
     .cause = &sglang::cause::half_k_proj,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what = "A layer has one of k_proj's two factors.",
     .why =
         "Where any tensor of a layer is a k_proj, SGLang wants one beside every q_proj tensor, "
@@ -23,11 +15,9 @@ const Rule sgl004_half_k_proj = {
         "reads the adapter. The same when another tower has a k_proj under the same layer number.",
     .fix = "Save the adapter again with both factors; or remove the lone one.",
     .source = "SGLang lora/lora.py, normalize_qkv_proj",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "remove every lora_B of k_proj",
-               .engine = "sglang",
+    .breaks = {.change = "remove every lora_B of k_proj",
                .apply = [](Specimen& specimen) { remove_tensors(specimen, "k_proj.lora_B"); }},
-    .implies = kImplies,
+    .implies = {"FMT006"},
 };
 
 }  // namespace moelora

@@ -1,16 +1,13 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule sgl006_half_mla;
 const Rule sgl006_half_mla = {
     .id = "SGL006",
     .name = "half-mla",
     .cause = &sglang::cause::half_mla,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what = "One of q_a_proj and kv_a_proj_with_mqa is adapted without the other.",
     .why =
         "SGLang holds both as fused_qkv_a_proj_with_mqa. Without q_a_proj nothing is stacked: "
@@ -22,7 +19,6 @@ const Rule sgl006_half_mla = {
     .source = "SGLang lora/lora.py, normalize_fused_qkv_a_proj; PR 22323",
     .breaks = {.specimen = "deepseek_v3_per_expert",
                .change = "remove q_a_proj",
-               .engine = "sglang",
                .apply = [](Specimen& specimen) { remove_module(specimen, "q_a_proj"); }},
 };
 

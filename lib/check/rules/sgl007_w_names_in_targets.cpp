@@ -1,15 +1,13 @@
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule sgl007_w_names_in_targets;
 const Rule sgl007_w_names_in_targets = {
     .id = "SGL007",
     .name = "w-names-in-targets",
     .cause = &sglang::cause::w_names_in_targets,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what = "target_modules has a name that SGLang has no buffer for: w1, w2, w3, experts.",
     .why =
         "SGLang renames w1, w3 and w2 in tensor names, not in the config: \"get_hidden_dim not "
@@ -20,10 +18,7 @@ const Rule sgl007_w_names_in_targets = {
         "lora-convert adapter {adapter} OUT --to peft-linear --names canonical --base BASE; or "
         "write gate_proj, up_proj and down_proj into target_modules.",
     .source = "SGLang lora/utils.py, get_normalized_target_modules; PR 21466",
-    .breaks = {.specimen = "mixtral_per_expert",
-               .change = "serve it with SGLang",
-               .engine = "sglang",
-               .apply = [](Specimen&) {}},
+    .breaks = {.specimen = "mixtral_per_expert", .change = "serve it with SGLang"},
 };
 
 }  // namespace moelora

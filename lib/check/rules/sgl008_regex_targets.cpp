@@ -1,17 +1,14 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule sgl008_regex_targets;
 const Rule sgl008_regex_targets = {
     .id = "SGL008",
     .name = "regex-targets",
     .cause = &sglang::cause::regex_targets,
     .config_key = "target_modules",
     .engine = &engines::sglang,
-    .needs_base = true,
     .what = "target_modules is a regular expression.",
     .why =
         "SGLang takes a list of names, or one of two strings: \"Only 'all' or 'all-linear' can be "
@@ -19,15 +16,10 @@ const Rule sgl008_regex_targets = {
         "trainers of vision-language models write one.",
     .fix = "Write the list of module names that the adapter holds into target_modules.",
     .source = "SGLang lora/utils.py, get_normalized_target_modules; PR 14105, verl issue 7413",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "write target_modules as an expression",
-               .engine = "sglang",
-               .apply =
-                   [](Specimen& specimen) {
-                     set_config(
-                         specimen, "target_modules",
-                         R"j(".*\\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)")j");
-                   }},
+    .breaks =
+        {.change = "write target_modules as an expression",
+         .config = {{"target_modules",
+                     R"j(".*\\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)")j"}}},
 };
 
 }  // namespace moelora

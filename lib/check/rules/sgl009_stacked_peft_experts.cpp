@@ -1,15 +1,13 @@
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule sgl009_stacked_peft_experts;
 const Rule sgl009_stacked_peft_experts = {
     .id = "SGL009",
     .name = "stacked-peft-experts",
     .cause = &sglang::cause::stacked_peft_experts,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what = "Experts are stacked parameters as PEFT saves target_parameters.",
     .why =
         "SGLang knows experts by number or as 3-D tensors. experts.base_layer and experts belong "
@@ -19,10 +17,7 @@ const Rule sgl009_stacked_peft_experts = {
         "none, else refused for its shape.",
     .fix = "lora-convert adapter {adapter} OUT --to stacked-fused --base BASE (or peft-linear).",
     .source = "SGLang PRs 25528 and 27381, closed unmerged; lora/mem_pool.py",
-    .breaks = {.specimen = "gpt_oss_stacked_params",
-               .change = "serve it with SGLang",
-               .engine = "sglang",
-               .apply = [](Specimen&) {}},
+    .breaks = {.specimen = "gpt_oss_stacked_params", .change = "serve it with SGLang"},
 };
 
 }  // namespace moelora

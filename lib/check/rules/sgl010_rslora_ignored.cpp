@@ -1,17 +1,14 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule sgl010_rslora_ignored;
 const Rule sgl010_rslora_ignored = {
     .id = "SGL010",
     .name = "rslora-ignored",
     .cause = &sglang::cause::rslora_ignored,
     .config_key = "use_rslora",
     .engine = &engines::sglang,
-    .needs_base = true,
     .what = "use_rslora is set.",
     .why =
         "SGLang scales by lora_alpha / r whatever use_rslora says: every delta is sqrt(r) too "
@@ -20,10 +17,7 @@ const Rule sgl010_rslora_ignored = {
         "Set use_rslora to false and lora_alpha to lora_alpha * sqrt(r) in adapter_config.json: "
         "the same scale, spelled out.",
     .source = "SGLang issue 40835; lora/lora.py",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "set use_rslora",
-               .engine = "sglang",
-               .apply = [](Specimen& specimen) { set_config(specimen, "use_rslora", "true"); }},
+    .breaks = {.change = "set use_rslora", .config = {{"use_rslora", "true"}}},
 };
 
 }  // namespace moelora

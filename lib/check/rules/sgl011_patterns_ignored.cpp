@@ -1,16 +1,13 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule sgl011_patterns_ignored;
 const Rule sgl011_patterns_ignored = {
     .id = "SGL011",
     .name = "patterns-ignored",
     .cause = &sglang::cause::patterns_ignored,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what = "rank_pattern or alpha_pattern changes the rank or the scale of a module.",
     .why =
         "SGLang reads neither. Another rank does not fit: \"LoRA buffer shape torch.Size([4, 64]) "
@@ -22,13 +19,8 @@ const Rule sgl011_patterns_ignored = {
         "and multiply their lora_B by (alpha_m / r_m) / (lora_alpha / r).",
     .source =
         "SGLang lora/lora_config.py; a later version keeps the patterns for an admission check",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "give o_proj another alpha",
-               .engine = "sglang",
-               .apply =
-                   [](Specimen& specimen) {
-                     set_config(specimen, "alpha_pattern", R"({"o_proj": 32})");
-                   }},
+    .breaks = {.change = "give o_proj another alpha",
+               .config = {{"alpha_pattern", R"({"o_proj": 32})"}}},
 };
 
 }  // namespace moelora

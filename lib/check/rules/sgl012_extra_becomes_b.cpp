@@ -1,16 +1,13 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule sgl012_extra_becomes_b;
 const Rule sgl012_extra_becomes_b = {
     .id = "SGL012",
     .name = "extra-becomes-b",
     .cause = &sglang::cause::extra_becomes_b,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what =
         "A layer has a tensor that is not a low-rank factor: a bias, a magnitude, a saved module.",
     .why =
@@ -22,9 +19,7 @@ const Rule sgl012_extra_becomes_b = {
         "Merge the saved modules into the base model and remove them here; a DoRA magnitude has no "
         "place in a plain LoRA adapter.",
     .source = "SGLang lora/mem_pool.py, load_lora_weight_to_buffer",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "save a norm of layer 0",
-               .engine = "sglang",
+    .breaks = {.change = "save a norm of layer 0",
                .apply =
                    [](Specimen& specimen) {
                      set_tensor(specimen, "base_model.model.model.layers.0.input_layernorm.weight",

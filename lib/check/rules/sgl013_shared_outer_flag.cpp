@@ -1,4 +1,4 @@
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/engine/sglang/causes.h"
 
@@ -17,20 +17,18 @@ void note_detection(RuleContext& context) {
 }
 
 void check(RuleContext& context) {
-  size_t told = 0;
-  context.explain_plan([&](Finding&, const PlanEvent&) { ++told; });
-  if (told == 0) note_detection(context);
+  size_t explained = 0;
+  context.explain_plan([&](Finding&, const PlanEvent&) { ++explained; });
+  if (explained == 0) note_detection(context);
 }
 
 }  // namespace
 
-extern const Rule sgl013_shared_outer_flag;
 const Rule sgl013_shared_outer_flag = {
     .id = "SGL013",
     .name = "shared-outer-flag",
     .cause = &sglang::cause::shared_outer_flag,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what =
         "Shared outer experts on a server that holds a factor for each expert, or the reverse; "
         "information where the server detects the form.",
@@ -38,21 +36,15 @@ const Rule sgl013_shared_outer_flag = {
         "SGLang decides once, when it starts, by the adapters given to it or by "
         "--experts-shared-outer-loras. A shared-outer adapter in the other mode (a flag that says "
         "off, an empty start) reaches expert 0 only, without a word. The reverse ends the server "
-        "at "
-        "the first request: \"experts_shared_outer_loras is enabled but gate_up_proj_moe lora_A "
-        "has "
-        "expert_dim=128 (expected 1).\".",
+        "at the first request: \"experts_shared_outer_loras is enabled but gate_up_proj_moe lora_A "
+        "has expert_dim=128 (expected 1).\".",
     .fix =
         "Start the server with --experts-shared-outer-loras; or lora-convert adapter {adapter} OUT "
         "--to stacked --base BASE, which gives every expert its own.",
     .source = "SGLang PR 21466, issue 28466; lora/lora_manager.py, _detect_shared_outer_loras",
     .breaks = {.specimen = "qwen3_moe_shared_outer",
                .change = "serve it with --experts-shared-outer-loras off",
-               .engine = "sglang",
-               .apply =
-                   [](Specimen& specimen) {
-                     set_option(specimen, "experts-shared-outer-loras=off");
-                   }},
+               .options = {"experts-shared-outer-loras=off"}},
     .check = check,
 };
 

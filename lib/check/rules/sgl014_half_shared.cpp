@@ -1,16 +1,13 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule sgl014_half_shared;
 const Rule sgl014_half_shared = {
     .id = "SGL014",
     .name = "half-shared",
     .cause = &sglang::cause::half_shared,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what = "The experts share some outer factors and not the others.",
     .why =
         "A shared-outer server holds one lora_A of gate and up and one lora_B of down. Where an "
@@ -23,7 +20,6 @@ const Rule sgl014_half_shared = {
     .source = "SGLang lora/mem_pool.py; PR 21466",
     .breaks = {.specimen = "qwen3_moe_shared_outer",
                .change = "give every expert its own lora_B of w2",
-               .engine = "sglang",
                .apply =
                    [](Specimen& specimen) {
                      replace_tensors(specimen, "w2.lora_B", {8, 64, 4});

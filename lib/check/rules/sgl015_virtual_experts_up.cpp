@@ -1,17 +1,14 @@
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule sgl015_virtual_experts_up;
 const Rule sgl015_virtual_experts_up = {
     .id = "SGL015",
     .name = "virtual-experts-up",
     .cause = &sglang::cause::virtual_experts_up,
     .engine = &engines::sglang,
-    .needs_base = true,
     .needs_values = true,
     .what = "gate_proj and up_proj have different lora_A, and the server uses virtual experts.",
     .why =
@@ -23,11 +20,8 @@ const Rule sgl015_virtual_experts_up = {
         "of twice the rank, with the same delta; or start the server without "
         "--lora-use-virtual-experts.",
     .source = "SGLang PRs 27274, 32241, 25496, open; kernels/ops/moe/virtual_experts.py",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "serve it with virtual experts",
-               .engine = "sglang",
-               .apply =
-                   [](Specimen& specimen) { set_option(specimen, "lora-use-virtual-experts=on"); }},
+    .breaks = {.change = "serve it with virtual experts",
+               .options = {"lora-use-virtual-experts=on"}},
     .check = report_differing_a,
 };
 

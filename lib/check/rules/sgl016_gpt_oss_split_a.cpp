@@ -1,9 +1,8 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "lib/adapter/tensor_name.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
 #include "lib/check/specimen.h"
 #include "lib/engine/sglang/causes.h"
 
@@ -18,13 +17,11 @@ void split(Specimen& specimen, int layer, const std::string& part) {
 
 }  // namespace
 
-extern const Rule sgl016_gpt_oss_split_a;
 const Rule sgl016_gpt_oss_split_a = {
     .id = "SGL016",
     .name = "gpt-oss-split-a",
     .cause = &sglang::cause::gpt_oss_split_a,
     .engine = &engines::sglang,
-    .needs_base = true,
     .needs_values = true,
     .what = "gate_proj and up_proj of a GPT-OSS adapter have different lora_A.",
     .why =
@@ -38,7 +35,6 @@ const Rule sgl016_gpt_oss_split_a = {
     .source = "SGLang lora/lora_moe_runners.py, _add_lora_gate_up_delta; measured on an H200",
     .breaks = {.specimen = "gpt_oss_stacked",
                .change = "give gate and up a lora_A each",
-               .engine = "sglang",
                .apply =
                    [](Specimen& specimen) {
                      for (int layer = 0; layer < 2; ++layer)

@@ -1,3 +1,4 @@
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/engine/sglang/causes.h"
 
@@ -20,13 +21,11 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule sgl017_interleaved_b;
 const Rule sgl017_interleaved_b = {
     .id = "SGL017",
     .name = "interleaved-b",
     .cause = &sglang::cause::interleaved_b,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what =
         "Rows of gate and up of a fused GPT-OSS lora_B are interleaved where SGLang wants halves, "
         "or the reverse.",
@@ -41,8 +40,7 @@ const Rule sgl017_interleaved_b = {
         "SGLang lora/layers.py, slice_moe_lora_b_weights; PR 21570; lora/mem_pool.py of 0.5.10",
     .breaks = {.specimen = "gpt_oss_stacked",
                .change = "serve it with SGLang 0.5.10",
-               .engine = "sglang@0.5.10",
-               .apply = [](Specimen&) {}},
+               .engine = "sglang@0.5.10"},
     .check = check,
 };
 

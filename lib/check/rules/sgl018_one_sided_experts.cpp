@@ -1,16 +1,13 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule sgl018_one_sided_experts;
 const Rule sgl018_one_sided_experts = {
     .id = "SGL018",
     .name = "one-sided-experts",
     .cause = &sglang::cause::one_sided_experts,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what = "Only gate/up or only down of the experts is a target.",
     .why =
         "SGLang wraps the experts where gate_up_proj and down_proj both are targets of the server; "
@@ -19,9 +16,7 @@ const Rule sgl018_one_sided_experts = {
         "Name gate_proj, up_proj and down_proj in target_modules, or start the server with "
         "--lora-target-modules that names them: missing factors are zeros then.",
     .source = "SGLang PRs 32376 and 32406, open; lora/lora_manager.py, init_lora_modules",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "remove down_proj",
-               .engine = "sglang",
+    .breaks = {.change = "remove down_proj",
                .apply = [](Specimen& specimen) { remove_module(specimen, "down_proj"); }},
 };
 

@@ -1,17 +1,14 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule sgl020_rank_over_limit;
 const Rule sgl020_rank_over_limit = {
     .id = "SGL020",
     .name = "rank-over-limit",
     .cause = &sglang::cause::rank_over_limit,
     .config_key = "r",
     .engine = &engines::sglang,
-    .needs_base = true,
     .what = "r is above --max-lora-rank.",
     .why =
         "SGLang does not compare them when it starts: the first request ends the server with "
@@ -21,10 +18,7 @@ const Rule sgl020_rank_over_limit = {
         "the server's are computed wrong, too.",
     .fix = "Start the server with --max-lora-rank at least r, or without it.",
     .source = "SGLang lora/mem_pool.py, can_support; PR 21864",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "serve rank 4 with --max-lora-rank 2",
-               .engine = "sglang",
-               .apply = [](Specimen& specimen) { set_option(specimen, "max-lora-rank=2"); }},
+    .breaks = {.change = "serve rank 4 with --max-lora-rank 2", .options = {"max-lora-rank=2"}},
 };
 
 }  // namespace moelora

@@ -1,21 +1,13 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
-namespace {
 
-constexpr std::string_view kImplies[] = {"MOD001"};
-
-}  // namespace
-
-extern const Rule sgl022_split_gdn;
 const Rule sgl022_split_gdn = {
     .id = "SGL022",
     .name = "split-gdn",
     .cause = &sglang::cause::split_gdn,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what =
         "Linear attention is adapted under the names of the hub: in_proj_qkv, in_proj_z, "
         "in_proj_a, in_proj_b.",
@@ -26,16 +18,14 @@ const Rule sgl022_split_gdn = {
     .fix =
         "Train in_proj_q, in_proj_k, in_proj_v and in_proj_z apart, or leave linear attention out.",
     .source = "SGLang issue 30168, PRs 30189 and 31522, open",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "adapt an in_proj_qkv",
-               .engine = "sglang",
+    .breaks = {.change = "adapt an in_proj_qkv",
                .apply =
                    [](Specimen& specimen) {
                      add_pair(specimen, "model.layers.0.linear_attn.in_proj_qkv", 64, 96);
                      set_targets(specimen, {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
                                             "up_proj", "down_proj", "in_proj_qkv"});
                    }},
-    .implies = kImplies,
+    .implies = {"MOD001"},
 };
 
 }  // namespace moelora

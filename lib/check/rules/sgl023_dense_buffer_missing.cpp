@@ -1,16 +1,13 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule sgl023_dense_buffer_missing;
 const Rule sgl023_dense_buffer_missing = {
     .id = "SGL023",
     .name = "dense-buffer-missing",
     .cause = &sglang::cause::dense_buffer_missing,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what =
         "gate/up or down is a target of a model with dense and MoE layers and no shared experts.",
     .why =
@@ -21,12 +18,8 @@ const Rule sgl023_dense_buffer_missing = {
     .source = "SGLang PR 27381, closed unmerged; lora/mem_pool.py, init_buffers",
     .breaks = {.specimen = "deepseek_v3_per_expert",
                .change = "a base without shared experts",
-               .engine = "sglang",
-               .apply =
-                   [](Specimen& specimen) {
-                     set_base_config(specimen, "n_shared_experts", "null");
-                     remove_tensors(specimen, "shared_experts");
-                   }},
+               .base_config = {{"n_shared_experts", "null"}},
+               .apply = [](Specimen& specimen) { remove_tensors(specimen, "shared_experts"); }},
 };
 
 }  // namespace moelora

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/engine/sglang/causes.h"
 
@@ -41,14 +42,12 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule sgl024_server_options;
 const Rule sgl024_server_options = {
     .id = "SGL024",
     .name = "server-options",
     .cause = &sglang::cause::server_options,
     .severity = Severity::information,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what =
         "Options that the server needs for this adapter; an error where one is given that does it "
         "harm.",
@@ -61,9 +60,7 @@ const Rule sgl024_server_options = {
     .fix = "Start the server with these options.",
     .source = "SGLang docs; PR 21375; lora/lora_manager.py, init_lora_shapes",
     .breaks = {.specimen = "gpt_oss_stacked",
-               .change = "nothing: GPT-OSS needs --moe-runner-backend triton",
-               .engine = "sglang",
-               .apply = [](Specimen&) {}},
+               .change = "nothing: GPT-OSS needs --moe-runner-backend triton"},
     .check = check,
 };
 

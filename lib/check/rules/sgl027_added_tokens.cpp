@@ -1,3 +1,4 @@
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/specimen.h"
 #include "lib/engine/sglang/causes.h"
@@ -13,13 +14,11 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule sgl027_added_tokens;
 const Rule sgl027_added_tokens = {
     .id = "SGL027",
     .name = "added-tokens",
     .cause = &sglang::cause::added_tokens,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what = "added_tokens.json has ids beyond the base's vocabulary.",
     .why =
         "SGLang reads the tokenizer's file that lies beside an adapter: \"Failed to load my-lora "
@@ -27,9 +26,7 @@ const Rule sgl027_added_tokens = {
         "vocabulary\", whether the adapter has embeddings for them or not.",
     .fix = "Remove added_tokens.json from the adapter's folder; it is the tokenizer's.",
     .source = "SGLang issue 17905, PR 18046; lora/lora_config.py",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "add a token beyond the vocabulary",
-               .engine = "sglang",
+    .breaks = {.change = "add a token beyond the vocabulary",
                .apply =
                    [](Specimen& specimen) {
                      specimen.adapter().added_tokens = Json::object({{"<new>", 160}});

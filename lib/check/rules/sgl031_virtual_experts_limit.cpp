@@ -1,16 +1,13 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule sgl031_virtual_experts_limit;
 const Rule sgl031_virtual_experts_limit = {
     .id = "SGL031",
     .name = "virtual-experts-limit",
     .cause = &sglang::cause::virtual_experts_limit,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what = "experts x slots is above 8191, and the server uses virtual experts.",
     .why =
         "Virtual experts are numbered expert + slot x experts, and the kernel that sorts tokens by "
@@ -19,12 +16,7 @@ const Rule sgl031_virtual_experts_limit = {
     .source = "SGLang kernels/ops/moe/virtual_experts.py; PR 22122",
     .breaks = {.specimen = "gpt_oss_stacked",
                .change = "virtual experts in 4096 slots",
-               .engine = "sglang",
-               .apply =
-                   [](Specimen& specimen) {
-                     set_option(specimen, "lora-use-virtual-experts=on");
-                     set_option(specimen, "max-loras=4096");
-                   }},
+               .options = {"lora-use-virtual-experts=on", "max-loras=4096"}},
 };
 
 }  // namespace moelora

@@ -1,16 +1,13 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule sgl033_ignored_tensors;
 const Rule sgl033_ignored_tensors = {
     .id = "SGL033",
     .name = "ignored-tensors",
     .cause = &sglang::cause::ignored_tensors,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what = "The adapter has tensors that SGLang reads and drops without a word.",
     .why =
         "Dropped are lora_B.bias (the lora_B.weight behind it takes its place), a saved lm_head, "
@@ -21,13 +18,11 @@ const Rule sgl033_ignored_tensors = {
         "Remove the tensors if the adapter works without them; else merge the adapter into the "
         "base model.",
     .source = "SGLang lora/lora.py, _process_weight; lora/mem_pool.py",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "save lm_head whole",
-               .engine = "sglang",
+    .breaks = {.change = "save lm_head whole",
+               .config = {{"modules_to_save", R"(["lm_head"])"}},
                .apply =
                    [](Specimen& specimen) {
                      set_tensor(specimen, "base_model.model.lm_head.weight", {160, 64});
-                     set_config(specimen, "modules_to_save", R"(["lm_head"])");
                    }},
 };
 

@@ -1,16 +1,13 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule sgl034_qwen2_moe_shared_size;
 const Rule sgl034_qwen2_moe_shared_size = {
     .id = "SGL034",
     .name = "qwen2-moe-shared-size",
     .cause = &sglang::cause::qwen2_moe_shared_size,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what =
         "gate/up is a target, and the model's shared expert is not as wide as its dense layers.",
     .why =
@@ -19,16 +16,11 @@ const Rule sgl034_qwen2_moe_shared_size = {
         "although no tensor of the adapter may be on a shared expert.",
     .fix = "Adapt attention only, or merge the adapter into the base model: no option helps.",
     .source = "SGLang lora/utils.py, get_default_hidden_dim; measured",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "a Qwen2-MoE base",
-               .engine = "sglang",
-               .apply =
-                   [](Specimen& specimen) {
-                     set_base_config(specimen, "model_type", R"("qwen2_moe")");
-                     set_base_config(specimen, "architectures", R"(["Qwen2MoeForCausalLM"])");
-                     set_base_config(specimen, "num_experts", "8");
-                     set_base_config(specimen, "shared_expert_intermediate_size", "40");
-                   }},
+    .breaks = {.change = "a Qwen2-MoE base",
+               .base_config = {{"model_type", R"("qwen2_moe")"},
+                               {"architectures", R"(["Qwen2MoeForCausalLM"])"},
+                               {"num_experts", "8"},
+                               {"shared_expert_intermediate_size", "40"}}},
 };
 
 }  // namespace moelora

@@ -1,8 +1,9 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 
 #include "lib/base/cast.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/specimen.h"
 
@@ -44,11 +45,8 @@ void break_it(Specimen& specimen) {
   specimen.config().set("lora_alpha", 8e6);
 }
 
-constexpr std::string_view kImplies[] = {"FMT020"};
-
 }  // namespace
 
-extern const Rule sgl035_f16_overflow;
 const Rule sgl035_f16_overflow = {
     .id = "SGL035",
     .name = "f16-overflow",
@@ -58,17 +56,13 @@ const Rule sgl035_f16_overflow = {
     .what = "lora_B of experts in F16 overflows when SGLang multiplies it with the scale.",
     .why =
         "SGLang folds lora_alpha / r into lora_B of experts in the file's own type, before it "
-        "casts "
-        "to the model's: what exceeds 65504 in F16 is infinite in the pool, and every token of "
-        "that "
-        "expert is NaN. Nothing says so.",
+        "casts to the model's: what exceeds 65504 in F16 is infinite in the pool, and every token "
+        "of that expert is NaN. Nothing says so.",
     .fix = "lora-convert adapter {adapter} OUT --to {layout} --dtype bf16.",
     .source = "SGLang lora/mem_pool.py; measured: 145 of 256 values infinite",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "store lora_B of down_proj in F16 and scale it by two million",
-               .engine = "sglang",
+    .breaks = {.change = "store lora_B of down_proj in F16 and scale it by two million",
                .apply = break_it},
-    .implies = kImplies,
+    .implies = {"FMT020"},
     .check = check,
 };
 

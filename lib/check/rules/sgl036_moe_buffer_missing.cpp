@@ -1,16 +1,14 @@
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule sgl036_moe_buffer_missing;
 const Rule sgl036_moe_buffer_missing = {
     .id = "SGL036",
     .name = "moe-buffer-missing",
     .cause = &sglang::cause::moe_buffer_missing,
     .engine = &engines::sglang,
     .until = "0.5.10",
-    .needs_base = true,
     .what =
         "Expert LoRA of a model without shared experts, or whose config does not spell "
         "num_experts, on the first release.",
@@ -21,10 +19,7 @@ const Rule sgl036_moe_buffer_missing = {
         "DeepSeek (n_routed_experts).",
     .fix = "Use SGLang 0.5.10 or newer.",
     .source = "SGLang PRs 21466 and 21570; miles PR 798",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "serve it with SGLang 0.5.10rc0",
-               .engine = "sglang@0.5.10rc0",
-               .apply = [](Specimen&) {}},
+    .breaks = {.change = "serve it with SGLang 0.5.10rc0", .engine = "sglang@0.5.10rc0"},
 };
 
 }  // namespace moelora

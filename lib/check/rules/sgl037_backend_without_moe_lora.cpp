@@ -1,16 +1,13 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule sgl037_backend_without_moe_lora;
 const Rule sgl037_backend_without_moe_lora = {
     .id = "SGL037",
     .name = "backend-without-moe-lora",
     .cause = &sglang::cause::backend_without_moe_lora,
     .engine = &engines::sglang,
-    .needs_base = true,
     .what = "A --lora-backend or --moe-runner-backend without expert LoRA.",
     .why =
         "Until 0.5.12 only --lora-backend triton routes tokens to experts as their adapters need "
@@ -21,10 +18,9 @@ const Rule sgl037_backend_without_moe_lora = {
         "with \"'FusedMoE' object has no attribute 'w13_weight'\".",
     .fix = "Start the server with --lora-backend triton --moe-runner-backend triton.",
     .source = "SGLang PRs 24007 and 21375; miles docs",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "serve it with csgmv on 0.5.11",
+    .breaks = {.change = "serve it with csgmv on 0.5.11",
                .engine = "sglang@0.5.11",
-               .apply = [](Specimen& specimen) { set_option(specimen, "lora-backend=csgmv"); }},
+               .options = {"lora-backend=csgmv"}},
 };
 
 }  // namespace moelora

@@ -1,16 +1,14 @@
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
 
-extern const Rule sgl038_moe_runner_config;
 const Rule sgl038_moe_runner_config = {
     .id = "SGL038",
     .name = "moe-runner-config",
     .cause = &sglang::cause::moe_runner_config,
     .engine = &engines::sglang,
     .until = "0.5.13",
-    .needs_base = true,
     .what =
         "Expert LoRA of DeepSeek or Kimi on a release whose wrapped experts lack "
         "moe_runner_config.",
@@ -21,8 +19,7 @@ const Rule sgl038_moe_runner_config = {
     .source = "SGLang PR 26710",
     .breaks = {.specimen = "deepseek_v3_per_expert",
                .change = "serve it with SGLang 0.5.12",
-               .engine = "sglang@0.5.12",
-               .apply = [](Specimen&) {}},
+               .engine = "sglang@0.5.12"},
 };
 
 }  // namespace moelora

@@ -1,3 +1,4 @@
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/engine/vllm/causes.h"
 #include "lib/engine/vllm/server/model_class.h"
@@ -17,13 +18,11 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule vlm001_layout_class_mismatch;
 const Rule vlm001_layout_class_mismatch = {
     .id = "VLM001",
     .name = "layout-class-mismatch",
     .cause = &vllm::cause::layout_class_mismatch,
     .engine = &engines::vllm,
-    .needs_base = true,
     .what =
         "The experts' layout is not the one this model class takes: stacked on a per-expert "
         "class, or the reverse.",
@@ -40,9 +39,7 @@ const Rule vlm001_layout_class_mismatch = {
     .source = "vLLM issues 38520, 40005, 47088; vllm-omni 5169",
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change =
-                   "ask for it on Qwen3-MoE, whose class takes a pair an expert and projection",
-               .engine = "vllm",
-               .apply = [](Specimen&) {}},
+                   "ask for it on Qwen3-MoE, whose class takes a pair an expert and projection"},
     .check = check,
 };
 

@@ -1,10 +1,8 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
-extern const Rule vlm002_gpt_oss_mixed_mode;
 const Rule vlm002_gpt_oss_mixed_mode = {
     .id = "VLM002",
     .name = "gpt-oss-mixed-mode",
@@ -12,7 +10,6 @@ const Rule vlm002_gpt_oss_mixed_mode = {
     .severity = Severity::warning,
     .engine = &engines::vllm,
     .since = "0.22",
-    .needs_base = true,
     .what = "Experts of gpt-oss are served in the mixed format.",
     .why =
         "In the mixed format vLLM adds gate's delta to the first half of the columns and up's to "
@@ -25,12 +22,7 @@ const Rule vlm002_gpt_oss_mixed_mode = {
     .source = "vLLM PR 42242, lora/layers/fused_moe.py",
     .breaks = {.specimen = "gpt_oss_stacked_params",
                .change = "switch the mixed format on",
-               .engine = "vllm",
-               .apply =
-                   [](Specimen& specimen) {
-                     set_option(specimen, "enable-mixed-moe-lora-format=on");
-                     set_option(specimen, "is-3d-lora-weight=on");
-                   }},
+               .options = {"enable-mixed-moe-lora-format=on", "is-3d-lora-weight=on"}},
 };
 
 }  // namespace moelora

@@ -1,23 +1,13 @@
-#include <array>
-
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
-namespace {
 
-constexpr std::array<std::string_view, 1> kImplies = {"FMT015"};
-
-}  // namespace
-
-extern const Rule vlm004_unsupported_name;
 const Rule vlm004_unsupported_name = {
     .id = "VLM004",
     .name = "unsupported-name",
     .cause = &vllm::cause::unsupported_name,
     .engine = &engines::vllm,
-    .needs_base = true,
     .what = "A tensor's name that vLLM's parser or its name gate refuses.",
     .why =
         "Names must end in lora_A.weight, lora_B.weight, lora_embedding_A or lora_embedding_B, "
@@ -29,15 +19,13 @@ const Rule vlm004_unsupported_name = {
         "stacked class) writes the names this class knows; modules it does not have must be left "
         "out of training.",
     .source = "vLLM lora/utils.py, parse_fine_tuned_lora_name; vLLM issues 9280, 41702",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "write the adapter's name into one key: lora_A.default.weight",
-               .engine = "vllm",
+    .breaks = {.change = "write the adapter's name into one key: lora_A.default.weight",
                .apply =
                    [](Specimen& specimen) {
                      rename_tensors(specimen, "layers.0.self_attn.o_proj.lora_A.",
                                     "layers.0.self_attn.o_proj.lora_A.default.");
                    }},
-    .implies = kImplies,
+    .implies = {"FMT015"},
 };
 
 }  // namespace moelora

@@ -1,22 +1,13 @@
-#include <array>
-
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
-namespace {
-constexpr std::array<std::string_view, 1> kImplies = {"CFG002"};
-}  // namespace
-
-extern const Rule vlm006_unequal_ranks;
 const Rule vlm006_unequal_ranks = {
     .id = "VLM006",
     .name = "unequal-ranks",
     .cause = &vllm::cause::unequal_ranks,
     .engine = &engines::vllm,
-    .needs_base = true,
     .what = "The experts of a layer do not all have one rank (or shape).",
     .why =
         "torch.stack joins one factor of all experts: \"stack expects each tensor to be equal "
@@ -25,15 +16,13 @@ const Rule vlm006_unequal_ranks = {
         "Pad the smaller factors with zero rows (lora_A) and columns (lora_B) and keep alpha / r "
         "as it was.",
     .source = "vLLM lora/lora_weights.py, pack_moe; oracle pe_ranks_differ_between_experts",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "cut one expert's gate_proj to rank 2",
-               .engine = "vllm",
+    .breaks = {.change = "cut one expert's gate_proj to rank 2",
                .apply =
                    [](Specimen& specimen) {
                      cut_tensors(specimen, "layers.0.mlp.experts.3.gate_proj.lora_A", 0, 2);
                      cut_tensors(specimen, "layers.0.mlp.experts.3.gate_proj.lora_B", 1, 2);
                    }},
-    .implies = kImplies,
+    .implies = {"CFG002"},
 };
 
 }  // namespace moelora

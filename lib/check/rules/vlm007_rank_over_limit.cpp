@@ -1,17 +1,14 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
-extern const Rule vlm007_rank_over_limit;
 const Rule vlm007_rank_over_limit = {
     .id = "VLM007",
     .name = "vllm-rank-over-limit",
     .cause = &vllm::cause::rank_over_limit,
     .config_key = "r",
     .engine = &engines::vllm,
-    .needs_base = true,
     .what = "The rank is above --max-lora-rank (16 unless given).",
     .why =
         "\"LoRA rank 32 is greater than max_lora_rank 16.\", the most frequent refusal of all. "
@@ -22,10 +19,7 @@ const Rule vlm007_rank_over_limit = {
         "Start the server with --max-lora-rank at least r (1, 8, 16, 32, 64, 128, 256, 320, 512; "
         "with routed experts at most 128).",
     .source = "vLLM lora/peft_helper.py; issues 2847, ms-swift 4221, lm-eval 2988",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "serve rank 4 with --max-lora-rank 1",
-               .engine = "vllm",
-               .apply = [](Specimen& specimen) { set_option(specimen, "max-lora-rank=1"); }},
+    .breaks = {.change = "serve rank 4 with --max-lora-rank 1", .options = {"max-lora-rank=1"}},
 };
 
 }  // namespace moelora

@@ -1,17 +1,14 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
-extern const Rule vlm008_moe_rank_128;
 const Rule vlm008_moe_rank_128 = {
     .id = "VLM008",
     .name = "moe-rank-128",
     .cause = &vllm::cause::moe_rank_128,
     .engine = &engines::vllm,
     .since = "0.27",
-    .needs_base = true,
     .whole_deployment = true,
     .what = "--max-lora-rank above 128 on a model with routed experts.",
     .why =
@@ -20,10 +17,7 @@ const Rule vlm008_moe_rank_128 = {
         "are accepted on the command line.",
     .fix = "Start the server with --max-lora-rank 128 or less.",
     .source = "vLLM issue 55158, PR 55161 (open)",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "start with --max-lora-rank 256",
-               .engine = "vllm",
-               .apply = [](Specimen& specimen) { set_option(specimen, "max-lora-rank=256"); }},
+    .breaks = {.change = "start with --max-lora-rank 256", .options = {"max-lora-rank=256"}},
 };
 
 }  // namespace moelora

@@ -1,16 +1,13 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
-extern const Rule vlm009_patterns_ignored;
 const Rule vlm009_patterns_ignored = {
     .id = "VLM009",
     .name = "vllm-patterns-ignored",
     .cause = &vllm::cause::patterns_ignored,
     .engine = &engines::vllm,
-    .needs_base = true,
     .what = "rank_pattern or alpha_pattern gives a module another scale than alpha / r.",
     .why =
         "vLLM reads r and lora_alpha only and multiplies every lora_B with one factor; the "
@@ -19,13 +16,8 @@ const Rule vlm009_patterns_ignored = {
         "vLLM advises exactly such a config.",
     .fix = "Multiply each lora_B by (alpha_m / r_m) / (alpha / r) and empty both patterns.",
     .source = "vLLM issue 59799, PR 59801 (open)",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "give q_proj an alpha of its own",
-               .engine = "vllm",
-               .apply =
-                   [](Specimen& specimen) {
-                     set_config(specimen, "alpha_pattern", R"({"q_proj": 32})");
-                   }},
+    .breaks = {.change = "give q_proj an alpha of its own",
+               .config = {{"alpha_pattern", R"({"q_proj": 32})"}}},
 };
 
 }  // namespace moelora

@@ -1,6 +1,4 @@
-#include <array>
-
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -14,18 +12,14 @@ void check(RuleContext& context) {
   });
 }
 
-constexpr std::array<std::string_view, 1> kImplies = {"CFG005"};
-
 }  // namespace
 
-extern const Rule vlm011_router_target;
 const Rule vlm011_router_target = {
     .id = "VLM011",
     .name = "vllm-router-target",
     .cause = &vllm::cause::router_target,
     .severity = Severity::warning,
     .engine = &engines::vllm,
-    .needs_base = true,
     .what = "LoRA on a router that this class does not wrap.",
     .why =
         "GLM-4-MoE's router is a plain Linear: \"expected target modules in {...} but received "
@@ -39,15 +33,11 @@ const Rule vlm011_router_target = {
         "nemotron_h/pe_router",
     .breaks = {.specimen = "nemotron_h_per_expert",
                .change = "add a pair on one router",
-               .engine = "vllm",
                .apply =
                    [](Specimen& specimen) {
-                     const std::string router =
-                         "base_model.model.backbone.layers.1.mixer.gate.lora_";
-                     set_tensor(specimen, router + "A.weight", {4, 64});
-                     set_tensor(specimen, router + "B.weight", {4, 4});
+                     add_pair(specimen, "backbone.layers.1.mixer.gate", 64, 4);
                    }},
-    .implies = kImplies,
+    .implies = {"CFG005"},
     .check = check,
 };
 

@@ -1,30 +1,22 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
-extern const Rule vlm013_modules_to_save;
 const Rule vlm013_modules_to_save = {
     .id = "VLM013",
     .name = "modules-to-save",
     .cause = &vllm::cause::modules_to_save,
     .config_key = "modules_to_save",
     .engine = &engines::vllm,
-    .needs_base = true,
     .what = "The adapter replaces whole modules (modules_to_save), or holds their tensors.",
     .why =
         "\"vLLM only supports modules_to_save being None.\"; a whole tensor in the file "
         "(lm_head.weight) \"is unsupported LoRA weight\".",
     .fix = "Merge the saved modules into the base model and clear modules_to_save.",
     .source = "vLLM lora/peft_helper.py; issue 9280",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "name lm_head in modules_to_save",
-               .engine = "vllm",
-               .apply =
-                   [](Specimen& specimen) {
-                     set_config(specimen, "modules_to_save", R"(["lm_head"])");
-                   }},
+    .breaks = {.change = "name lm_head in modules_to_save",
+               .config = {{"modules_to_save", R"(["lm_head"])"}}},
 };
 
 }  // namespace moelora

@@ -1,22 +1,13 @@
-#include <array>
-
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
-namespace {
-constexpr std::array<std::string_view, 1> kImplies = {"MOD002"};
-}  // namespace
-
-extern const Rule vlm016_silent_partial_copy;
 const Rule vlm016_silent_partial_copy = {
     .id = "VLM016",
     .name = "silent-partial-copy",
     .cause = &vllm::cause::silent_partial_copy,
     .engine = &engines::vllm,
-    .needs_base = true,
     .what =
         "A factor smaller than the base's module, or stacked for another number of experts, is "
         "copied in part and served.",
@@ -26,14 +17,12 @@ const Rule vlm016_silent_partial_copy = {
         "base's experts are re-read as those. Nothing is said.",
     .fix = "Train on this base model, or serve the adapter with the one it was trained on.",
     .source = "vLLM lora/layers/*.py, set_lora; oracles pe_small_H, stacked_8_experts",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "cut q_proj's lora_A to 48 of 64 columns",
-               .engine = "vllm",
+    .breaks = {.change = "cut q_proj's lora_A to 48 of 64 columns",
                .apply =
                    [](Specimen& specimen) {
                      cut_tensors(specimen, "layers.0.self_attn.q_proj.lora_A", 1, 48);
                    }},
-    .implies = kImplies,
+    .implies = {"MOD002"},
 };
 
 }  // namespace moelora

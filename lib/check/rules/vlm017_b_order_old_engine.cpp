@@ -1,16 +1,14 @@
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
-extern const Rule vlm017_b_order_old_engine;
 const Rule vlm017_b_order_old_engine = {
     .id = "VLM017",
     .name = "b-order-old-engine",
     .cause = &vllm::cause::b_order_old_engine,
     .engine = &engines::vllm,
     .until = "0.14",
-    .needs_base = true,
     .what =
         "A stacked lora_B on a vLLM that reads its columns in another order than PEFT writes them.",
     .why =
@@ -23,8 +21,7 @@ const Rule vlm017_b_order_old_engine = {
     .source = "vLLM PR 31534",
     .breaks = {.specimen = "gpt_oss_stacked_params",
                .change = "serve it with the vLLM of 2025-12-01",
-               .engine = "vllm@2025-12-01",
-               .apply = [](Specimen&) {}},
+               .engine = "vllm@2025-12-01"},
 };
 
 }  // namespace moelora

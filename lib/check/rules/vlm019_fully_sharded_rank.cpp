@@ -1,16 +1,13 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
-extern const Rule vlm019_fully_sharded_rank;
 const Rule vlm019_fully_sharded_rank = {
     .id = "VLM019",
     .name = "fully-sharded-rank",
     .cause = &vllm::cause::fully_sharded_rank,
     .engine = &engines::vllm,
-    .needs_base = true,
     .what = "With --fully-sharded-loras: a rank that the tensor parallel size does not divide.",
     .why =
         "The experts' lora_A is cut along the rank (assert current_lora_rank % tp == 0): a bare "
@@ -20,14 +17,8 @@ const Rule vlm019_fully_sharded_rank = {
         "Start the server without --fully-sharded-loras, or pad the rank to a multiple of the "
         "tensor parallel size.",
     .source = "vLLM PR 28761, lora/layers/fused_moe.py; oracle peft_params_bf16 (fs)",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "serve rank 4 fully sharded on 8 ranks",
-               .engine = "vllm",
-               .apply =
-                   [](Specimen& specimen) {
-                     set_option(specimen, "fully-sharded-loras=on");
-                     set_option(specimen, "tp-size=8");
-                   }},
+    .breaks = {.change = "serve rank 4 fully sharded on 8 ranks",
+               .options = {"fully-sharded-loras=on", "tp-size=8"}},
 };
 
 }  // namespace moelora

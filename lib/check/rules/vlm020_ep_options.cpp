@@ -1,16 +1,13 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
-extern const Rule vlm020_ep_options;
 const Rule vlm020_ep_options = {
     .id = "VLM020",
     .name = "ep-options",
     .cause = &vllm::cause::ep_options,
     .engine = &engines::vllm,
-    .needs_base = true,
     .whole_deployment = true,
     .what = "Expert parallel options that LoRA on experts refuses.",
     .why =
@@ -22,15 +19,8 @@ const Rule vlm020_ep_options = {
         "Leave out --fully-sharded-loras, use --all2all-backend allgather_reducescatter, or serve "
         "without --enable-expert-parallel.",
     .source = "vLLM PR 40867",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "ask for expert parallel and fully sharded LoRA",
-               .engine = "vllm",
-               .apply =
-                   [](Specimen& specimen) {
-                     set_option(specimen, "enable-expert-parallel=on");
-                     set_option(specimen, "fully-sharded-loras=on");
-                     set_option(specimen, "tp-size=2");
-                   }},
+    .breaks = {.change = "ask for expert parallel and fully sharded LoRA",
+               .options = {"enable-expert-parallel=on", "fully-sharded-loras=on", "tp-size=2"}},
 };
 
 }  // namespace moelora

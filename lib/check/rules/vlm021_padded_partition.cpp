@@ -1,17 +1,14 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
-extern const Rule vlm021_padded_partition;
 const Rule vlm021_padded_partition = {
     .id = "VLM021",
     .name = "padded-partition",
     .cause = &vllm::cause::padded_partition,
     .severity = Severity::warning,
     .engine = &engines::vllm,
-    .needs_base = true,
     .what =
         "An MXFP4 base under tensor parallelism whose partition of the intermediate size is "
         "padded.",
@@ -24,12 +21,7 @@ const Rule vlm021_padded_partition = {
     .source = "oracles/vllm.md section 4, 12 (padded_partition)",
     .breaks = {.specimen = "gpt_oss_stacked_params",
                .change = "serve an MXFP4 base on two ranks",
-               .engine = "vllm",
-               .apply =
-                   [](Specimen& specimen) {
-                     set_option(specimen, "quantization=mxfp4");
-                     set_option(specimen, "tp-size=2");
-                   }},
+               .options = {"quantization=mxfp4", "tp-size=2"}},
 };
 
 }  // namespace moelora

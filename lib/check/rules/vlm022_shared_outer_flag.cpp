@@ -1,15 +1,13 @@
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
-extern const Rule vlm022_shared_outer_flag;
 const Rule vlm022_shared_outer_flag = {
     .id = "VLM022",
     .name = "vllm-shared-outer-flag",
     .cause = &vllm::cause::shared_outer_flag,
     .engine = &engines::vllm,
-    .needs_base = true,
     .what =
         "Shared outer experts (experts.w1/w2/w3) without the server's switch, or with a switch "
         "that does not fit.",
@@ -22,10 +20,7 @@ const Rule vlm022_shared_outer_flag = {
         "lora-convert adapter {adapter} OUT --to peft-linear --base BASE expands the shared "
         "factors; or start the server with --enable-moe-shared-loras.",
     .source = "vLLM PR 48884; Megatron-Bridge PR 5588 (expand_shared_outer)",
-    .breaks = {.specimen = "qwen3_moe_shared_outer",
-               .change = "serve it without the switch",
-               .engine = "vllm",
-               .apply = [](Specimen&) {}},
+    .breaks = {.specimen = "qwen3_moe_shared_outer", .change = "serve it without the switch"},
 };
 
 }  // namespace moelora

@@ -1,10 +1,9 @@
+#include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
-#include "lib/check/rule.h"
 #include "lib/check/specimen.h"
 
 namespace moelora {
 
-extern const Rule vlm023_slot_memory;
 const Rule vlm023_slot_memory = {
     .id = "VLM023",
     .name = "slot-memory",
@@ -20,9 +19,7 @@ const Rule vlm023_slot_memory = {
         "GiB a slot.",
     .fix = "Lower --max-loras or --max-lora-rank, or spread the server over more GPUs.",
     .source = "vLLM lora/layers/fused_moe.py, create_lora_weights; issues 29049, 40913",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "give the server 64 KiB",
-               .engine = "vllm",
+    .breaks = {.change = "give the server 64 KiB",
                .apply = [](Specimen& specimen) { specimen.options.gpu_memory = 64 << 10; }},
     .check = report_slot_memory,
 };

@@ -1,16 +1,14 @@
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/specimen.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
-extern const Rule vlm024_tensor_loader;
 const Rule vlm024_tensor_loader = {
     .id = "VLM024",
     .name = "tensor-loader",
     .cause = &vllm::cause::tensor_loader,
     .engine = &engines::vllm,
-    .needs_base = true,
     .what =
         "No weights file that vLLM reads: shards, another file name, or a file without a factor.",
     .why =
@@ -20,9 +18,7 @@ const Rule vlm024_tensor_loader = {
         "lora-convert adapter {adapter} OUT --to peft-linear --base BASE writes one "
         "adapter_model.safetensors.",
     .source = "vLLM lora/lora_model.py, from_local_checkpoint; oracle attention_only_sharded",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "name the weights lora.safetensors",
-               .engine = "vllm",
+    .breaks = {.change = "name the weights lora.safetensors",
                .apply =
                    [](Specimen& specimen) {
                      Subject& adapter = specimen.adapter();

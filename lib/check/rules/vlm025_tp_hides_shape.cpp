@@ -1,22 +1,13 @@
-#include <array>
-
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
-namespace {
-constexpr std::array<std::string_view, 1> kImplies = {"MOD002"};
-}  // namespace
-
-extern const Rule vlm025_tp_hides_shape;
 const Rule vlm025_tp_hides_shape = {
     .id = "VLM025",
     .name = "tp-hides-shape",
     .cause = &vllm::cause::tp_hides_shape,
     .engine = &engines::vllm,
-    .needs_base = true,
     .what = "A shape that tensor parallel size 1 would refuse and slicing hides.",
     .why =
         "Python slices clip: at --tp 2 and above what lies beyond a rank's part is dropped, where "
@@ -28,17 +19,13 @@ const Rule vlm025_tp_hides_shape = {
         "lora-convert adapter {adapter} OUT --to peft-params --roles natural repairs transposed "
         "stacked files; other shapes belong to another base model.",
     .source = "oracles/vllm.md section 4, 1; vLLM PR 52198",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "give q_proj's lora_B 80 rows and serve on two ranks",
-               .engine = "vllm",
+    .breaks = {.change = "give q_proj's lora_B 80 rows and serve on two ranks",
+               .options = {"tp-size=2"},
                .apply =
                    [](Specimen& specimen) {
-                     set_tensor(specimen,
-                                "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight",
-                                {80, 4});
-                     set_option(specimen, "tp-size=2");
+                     replace_tensors(specimen, "layers.0.self_attn.q_proj.lora_B", {80, 4});
                    }},
-    .implies = kImplies,
+    .implies = {"MOD002"},
 };
 
 }  // namespace moelora

@@ -1,16 +1,13 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
-extern const Rule vlm026_wrong_moe_path;
 const Rule vlm026_wrong_moe_path = {
     .id = "VLM026",
     .name = "wrong-moe-path",
     .cause = &vllm::cause::wrong_moe_path,
     .engine = &engines::vllm,
-    .needs_base = true,
     .what = "Expert tensors under a path that this class does not have.",
     .why =
         "Mixtral's experts are block_sparse_moe.experts in vLLM; PEFT on transformers 5 saves "
@@ -22,7 +19,6 @@ const Rule vlm026_wrong_moe_path = {
     .source = "oracles/vllm.md section 4, 3 (mixtral/peft_params)",
     .breaks = {.specimen = "mixtral_per_expert",
                .change = "write mlp for block_sparse_moe, as transformers 5 does",
-               .engine = "vllm",
                .apply =
                    [](Specimen& specimen) { rename_tensors(specimen, "block_sparse_moe", "mlp"); }},
 };

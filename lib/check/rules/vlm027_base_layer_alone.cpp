@@ -1,16 +1,13 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
-extern const Rule vlm027_base_layer_alone;
 const Rule vlm027_base_layer_alone = {
     .id = "VLM027",
     .name = "base-layer-alone",
     .cause = &vllm::cause::base_layer_alone,
     .engine = &engines::vllm,
-    .needs_base = true,
     .what = "experts.base_layer has a pair in a layer where experts has none.",
     .why =
         "The stacked wrapper looks for the outer pair first: without it nothing is asserted and "
@@ -21,7 +18,6 @@ const Rule vlm027_base_layer_alone = {
     .source = "oracles/vllm.md section 4, 2 (stacked_base_layer_only)",
     .breaks = {.specimen = "gpt_oss_stacked_params",
                .change = "remove the outer pairs",
-               .engine = "vllm",
                .apply = [](Specimen& specimen) { remove_tensors(specimen, ".experts.lora_"); }},
 };
 

@@ -1,16 +1,13 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
-extern const Rule vlm028_class_without_lora;
 const Rule vlm028_class_without_lora = {
     .id = "VLM028",
     .name = "class-without-lora",
     .cause = &vllm::cause::class_without_lora,
     .engine = &engines::vllm,
-    .needs_base = true,
     .whole_deployment = true,
     .what = "A model class that cannot start with LoRA in this version.",
     .why =
@@ -23,8 +20,7 @@ const Rule vlm028_class_without_lora = {
     .source = "vLLM issues 53470, 46247, 31923; oracles/vllm.md section 4, 13",
     .breaks = {.specimen = "gpt_oss_stacked_params",
                .change = "remove architectures from the base's config.json",
-               .engine = "vllm",
-               .apply = [](Specimen& specimen) { erase_base_config(specimen, "architectures"); }},
+               .base_config = {{"architectures", ""}}},
 };
 
 }  // namespace moelora

@@ -1,10 +1,8 @@
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 
-extern const Rule vlm029_b_order_declared_other;
 const Rule vlm029_b_order_declared_other = {
     .id = "VLM029",
     .name = "b-order-declared-other",
@@ -12,7 +10,6 @@ const Rule vlm029_b_order_declared_other = {
     .config_key = "lora_B_layout",
     .engine = &engines::vllm,
     .since = "0.14",
-    .needs_base = true,
     .what =
         "The config says that a stacked lora_B is grouped by expert; this engine reads PEFT's "
         "order.",
@@ -24,12 +21,7 @@ const Rule vlm029_b_order_declared_other = {
     .source = "unsloth-zoo PR 1269; oracle peft_params_grouped_b",
     .breaks = {.specimen = "gpt_oss_stacked_params",
                .change = "say grouped_by_expert in the config",
-               .engine = "vllm",
-               .apply =
-                   [](Specimen& specimen) {
-                     erase_config(specimen, "moelora");
-                     set_config(specimen, "lora_B_layout", R"("grouped_by_expert")");
-                   }},
+               .config = {{"moelora", ""}, {"lora_B_layout", R"("grouped_by_expert")"}}},
 };
 
 }  // namespace moelora

@@ -1,23 +1,13 @@
-#include <array>
-
-#include "lib/check/example_edits.h"
-#include "lib/check/rule.h"
+#include "lib/check/define_rule.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
-namespace {
 
-constexpr std::array<std::string_view, 1> kImplies = {"FMT006"};
-
-}  // namespace
-
-extern const Rule vlm030_half_pair;
 const Rule vlm030_half_pair = {
     .id = "VLM030",
     .name = "half-pair",
     .cause = &vllm::cause::half_pair,
     .engine = &engines::vllm,
-    .needs_base = true,
     .what = "A lora_A without its lora_B, or the reverse, outside numbered experts.",
     .why =
         "optimize() multiplies lora_B: \"unsupported operand type(s) for *=: 'NoneType' and "
@@ -26,14 +16,12 @@ const Rule vlm030_half_pair = {
         "without a word; elsewhere it is a bare AssertionError.",
     .fix = "The file is incomplete: save the adapter again.",
     .source = "vLLM lora/lora_weights.py, optimize; oracles attn_A_without_B, o_proj_B_without_A",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "remove the lora_B of one o_proj",
-               .engine = "vllm",
+    .breaks = {.change = "remove the lora_B of one o_proj",
                .apply =
                    [](Specimen& specimen) {
                      remove_tensors(specimen, "layers.0.self_attn.o_proj.lora_B");
                    }},
-    .implies = kImplies,
+    .implies = {"FMT006"},
 };
 
 }  // namespace moelora

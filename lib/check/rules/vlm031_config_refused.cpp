@@ -1,13 +1,9 @@
-#include <array>
-
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
 namespace {
-
-constexpr std::array<std::string_view, 1> kImplies = {"CFG001"};
 
 void check(RuleContext& context) {
   if (context.plan() == nullptr) return;
@@ -23,13 +19,11 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule vlm031_config_refused;
 const Rule vlm031_config_refused = {
     .id = "VLM031",
     .name = "config-refused",
     .cause = &vllm::cause::config_refused,
     .engine = &engines::vllm,
-    .needs_base = true,
     .what =
         "adapter_config.json lacks what vLLM must have, or holds it in a form it cannot compute "
         "with.",
@@ -41,11 +35,8 @@ const Rule vlm031_config_refused = {
     .fix =
         "Write r, lora_alpha and target_modules into adapter_config.json as the trainer used them.",
     .source = "vLLM lora/peft_helper.py, PR 48437",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "remove target_modules",
-               .engine = "vllm",
-               .apply = [](Specimen& specimen) { erase_config(specimen, "target_modules"); }},
-    .implies = kImplies,
+    .breaks = {.change = "remove target_modules", .config = {{"target_modules", ""}}},
+    .implies = {"CFG001"},
     .check = check,
 };
 

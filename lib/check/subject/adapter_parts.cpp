@@ -82,6 +82,8 @@ int64_t NamedTensor::elements() const {
   return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
 }
 
+std::string NamedTensor::experts_path() const { return with_layer(expert->stem, expert->layer); }
+
 const NamedTensor* AdapterParts::a(const FactorPair& pair) const {
   return pair.a < 0 ? nullptr : &tensors[static_cast<size_t>(pair.a)];
 }
@@ -90,10 +92,15 @@ const NamedTensor* AdapterParts::b(const FactorPair& pair) const {
   return pair.b < 0 ? nullptr : &tensors[static_cast<size_t>(pair.b)];
 }
 
+const NamedTensor* AdapterParts::find(std::string_view name) const {
+  const auto at = std::lower_bound(
+      tensors.begin(), tensors.end(), name,
+      [](const NamedTensor& tensor, std::string_view wanted) { return tensor.name < wanted; });
+  return at != tensors.end() && at->name == name ? &*at : nullptr;
+}
+
 bool AdapterParts::has_numbered_experts() const {
-  return std::any_of(tensors.begin(), tensors.end(), [](const NamedTensor& tensor) {
-    return tensor.expert && tensor.expert->form == ExpertPath::Form::numbered;
-  });
+  return std::any_of(tensors.begin(), tensors.end(), std::mem_fn(&NamedTensor::is_numbered_expert));
 }
 
 AdapterParts take_apart(const TensorMap& tensors, std::span<const ExpertTensor> experts,
@@ -111,7 +118,6 @@ AdapterParts take_apart(const TensorMap& tensors, std::span<const ExpertTensor> 
     row.shape = tensor.shape();
     if (const auto at = find_layer(name)) row.layer = at->layer;
     if (next_expert < experts.size() && experts[next_expert].name == name) {
-      row.expert_tensor = static_cast<int>(next_expert);
       row.expert = experts[next_expert++].path;
     } else if (spec != nullptr) {
       row.linear = find_linear(*spec, row.module);

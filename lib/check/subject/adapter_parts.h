@@ -21,13 +21,18 @@ struct NamedTensor {
   DType dtype;
   Shape shape;
   std::optional<ExpertPath> expert;  // of a routed-expert factor
-  int expert_tensor = -1;            // then: its index in Subject::experts
   int linear = -1;                   // index in ModelSpec::linears of the module, -1 for none
   int layer = -1;                    // N of the first "layers.N." in the name
 
   bool is_factor() const { return part <= TensorPart::embedding_b; }
   bool is_a() const { return part == TensorPart::lora_a || part == TensorPart::embedding_a; }
+  bool is_numbered_expert() const {  // of one expert, named by its number
+    return expert && expert->form == ExpertPath::Form::numbered;
+  }
+  // Of all experts in one tensor, named by its projection: [E, ..].
+  bool is_named_experts() const { return expert && expert->form == ExpertPath::Form::named; }
   int64_t elements() const;
+  std::string experts_path() const;  // "model.layers.3.mlp.experts". REQUIRES `expert`
 };
 
 // lora_A and lora_B (or lora_embedding_A and _B) of one module.
@@ -42,7 +47,8 @@ struct AdapterParts {
 
   const NamedTensor* a(const FactorPair& pair) const;  // null when not there
   const NamedTensor* b(const FactorPair& pair) const;
-  bool has_numbered_experts() const;  // a factor of one expert, named by its number
+  const NamedTensor* find(std::string_view name) const;  // null for none
+  bool has_numbered_experts() const;
   const NamedTensor& any(const FactorPair& pair) const {
     return tensors[static_cast<size_t>(pair.any())];
   }

@@ -1,6 +1,6 @@
 #include "lib/check/subject/base_headers.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "lib/base/error.h"
 #include "lib/io/weights.h"

@@ -74,15 +74,13 @@ bool BaseModules::is_expert_stem(const std::string& stem) const {
   return with_layer(spec_.memory.stem, 0) == spec_.normalised(with_layer(stem, 0));
 }
 
-ModuleFit BaseModules::fit_expert(const NamedTensor& tensor, const Subject& subject) const {
-  const ExpertPath& place = *tensor.expert;
+ModuleFit BaseModules::fit_expert(const ExpertPath& place) const {
   if (place.form == ExpertPath::Form::unknown) return ModuleFit::no_layout;
   const bool with_gate =
       place.projection == Projection::gate || place.projection == Projection::gate_up;
   // Tinker calls the up of experts without a gate w1.
   if (with_gate && !spec_.gated && place.form != ExpertPath::Form::named) return ModuleFit::unknown;
-  const std::string& stem = subject.experts[static_cast<size_t>(tensor.expert_tensor)].path.stem;
-  return is_expert_stem(stem) ? ModuleFit::sound : ModuleFit::unknown;
+  return is_expert_stem(place.stem) ? ModuleFit::sound : ModuleFit::unknown;
 }
 
 ModuleFit BaseModules::fit_dense(const NamedTensor& tensor) const {
@@ -93,11 +91,11 @@ ModuleFit BaseModules::fit_dense(const NamedTensor& tensor) const {
   return stored ? ModuleFit::sound : ModuleFit::unknown;
 }
 
-ModuleFit BaseModules::fit(const NamedTensor& tensor, const Subject& subject) {
+ModuleFit BaseModules::fit(const NamedTensor& tensor) const {
   if (is_in_tower(tensor.module))
     return tensor.layer >= 0 ? ModuleFit::foreign_tower : ModuleFit::outside_text;
   if (tensor.layer >= spec_.layers) return ModuleFit::out_of_range;
-  return tensor.expert ? fit_expert(tensor, subject) : fit_dense(tensor);
+  return tensor.expert ? fit_expert(*tensor.expert) : fit_dense(tensor);
 }
 
 std::string BaseModules::nearest_to(const std::string& module) {

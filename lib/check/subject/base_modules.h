@@ -6,7 +6,6 @@
 
 #include "lib/check/subject/adapter_parts.h"
 #include "lib/check/subject/base_headers.h"
-#include "lib/check/subject/subject.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
@@ -27,7 +26,7 @@ class BaseModules {
   // `headers` may be null.
   BaseModules(const BaseModel& base, const BaseHeaders* headers);
 
-  ModuleFit fit(const NamedTensor& tensor, const Subject& subject);
+  ModuleFit fit(const NamedTensor& tensor) const;
 
   // The module that an unknown one is most likely meant to be: "" for none, or after some dozen
   // questions.
@@ -35,7 +34,7 @@ class BaseModules {
 
  private:
   ModuleFit fit_dense(const NamedTensor& tensor) const;
-  ModuleFit fit_expert(const NamedTensor& tensor, const Subject& subject) const;
+  ModuleFit fit_expert(const ExpertPath& place) const;
   bool is_expert_stem(const std::string& stem) const;
 
   const ModelSpec& spec_;

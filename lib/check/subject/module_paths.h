@@ -7,6 +7,9 @@
 
 namespace moelora {
 
+// Whether target_parameters names this path: "model.layers.0.mlp.router.weight".
+bool is_parameter(const Subject& subject, const std::string& path);
+
 // The paths that a key or target of adapter_config.json may call the module of a pair by: as the
 // file spells it, as the base model's hub and in-memory names are; for experts in one tensor the
 // parameter's ("...experts.gate_up_proj"), which the tensor's own name may not have.

@@ -53,9 +53,9 @@ ProblemKind kind_of(const Subject& subject, const ReadProblem& problem) {
 
 std::vector<const ReadProblem*> problems_of(const Subject& subject, ProblemKind kind) {
   std::vector<const ReadProblem*> out;
-  std::set<std::string> told;  // the adapter's own file is read a second time with the strays
+  std::set<std::string> seen;  // the adapter's own file is read a second time with the strays
   for (const ReadProblem& problem : subject.problems)
-    if (told.insert(problem.error.what()).second && kind_of(subject, problem) == kind)
+    if (seen.insert(problem.error.what()).second && kind_of(subject, problem) == kind)
       out.push_back(&problem);
   return out;
 }

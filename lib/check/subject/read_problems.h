@@ -10,7 +10,7 @@ namespace moelora {
 
 // Which rule a ReadProblem belongs to; each belongs to exactly one.
 enum class ProblemKind : uint8_t {
-  unreadable,  // FMT021: no folder, no config, a config that is no JSON, a file of another kind
+  unreadable,  // FMT021: no folder, no config, a config that is not JSON, a file of another kind
   no_weights,  // FMT002
   pickle,      // FMT003: a pickle that the restricted reader refuses
   shards,      // FMT004: shards that do not fit together, or without their index

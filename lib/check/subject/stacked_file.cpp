@@ -44,6 +44,12 @@ std::optional<StackedFile> stacked_file(const Subject& subject) {
   return out;
 }
 
+std::vector<std::string> names_of(const StackedFile& file) {
+  std::vector<std::string> out;
+  for (const StackedPair& pair : file.pairs) out.insert(out.end(), {pair.a->name, pair.b->name});
+  return out;
+}
+
 std::string parameter_path(const StackedFile& file, size_t index, const ModelSpec* spec) {
   const StackedPair& pair = file.pairs[index];
   return with_layer(pair.a->path.stem, pair.layer) + "." +

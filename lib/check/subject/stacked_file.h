@@ -18,6 +18,9 @@ struct StackedFile {
   std::optional<Error> problem;
 };
 
+// Both of every pair.
+std::vector<std::string> names_of(const StackedFile& file);
+
 // nullopt for an adapter of another layout, or whose config cannot be read.
 std::optional<StackedFile> stacked_file(const Subject& subject);
 

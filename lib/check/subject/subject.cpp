@@ -34,6 +34,10 @@ Subject& Subject::operator=(const Subject&) = default;
 Subject& Subject::operator=(Subject&&) noexcept = default;
 Subject::~Subject() = default;
 
+const LinearSpec* Subject::linear_of(const NamedTensor& tensor) const {
+  return tensor.linear < 0 ? nullptr : &spec()->linears[static_cast<size_t>(tensor.linear)];
+}
+
 Subject open_subject(const std::string& path) {
   Subject out;
   static_cast<AdapterFolder&>(out) = read_adapter_folder(path);

@@ -48,6 +48,8 @@ struct Subject : AdapterFolder {
   std::string forward_not_run;  // why
 
   const ModelSpec* spec() const { return base ? &base->spec : nullptr; }
+  // The base model's module of a tensor; null for none.
+  const LinearSpec* linear_of(const NamedTensor& tensor) const;
 };
 
 struct SubjectOptions {

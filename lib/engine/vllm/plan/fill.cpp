@@ -25,16 +25,17 @@ std::byte* bytes_of(std::vector<float>& values) {
 class TensorSource final : public Source {
  public:
   explicit TensorSource(const Tensor& tensor)
-      : Source(tensor.dtype(), tensor.elements()), flat_(tensor.reshape({tensor.elements()})) {}
+      : Source(tensor.dtype(), tensor.elements()), tensor_(tensor) {}
   void read(int64_t first, int64_t count, std::byte* out) const override {
-    flat_.slice(0, first, count).read(out);
+    if (count == elements()) return tensor_.read(out);  // a part has a piece for each row or less
+    tensor_.reshape({elements()}).slice(0, first, count).read(out);
   }
   std::string where() const override {
-    return flat_.pieces().empty() ? "zeros" : flat_.pieces().front().source->where();
+    return tensor_.pieces().empty() ? "zeros" : tensor_.pieces().front().source->where();
   }
 
  private:
-  Tensor flat_;
+  Tensor tensor_;
 };
 
 using ToFloat = float (*)(const std::byte*);

@@ -40,14 +40,10 @@ std::string write(const Report& report) {
 
 }  // namespace
 
-namespace reports {
-
-extern const ReportFormat csv;
-const ReportFormat csv = {
+const ReportFormat reports::csv = {
     .id = "csv",
     .summary = "one row per finding, for a spreadsheet",
     .write = write,
 };
 
-}  // namespace reports
 }  // namespace moelora

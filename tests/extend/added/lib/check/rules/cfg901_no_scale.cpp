@@ -1,6 +1,6 @@
 // An example of a rule.
 
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 
 namespace moelora {
@@ -14,7 +14,6 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-extern const Rule cfg901_no_scale;
 const Rule cfg901_no_scale = {
     .id = "CFG901",
     .name = "no-scale",
@@ -22,10 +21,7 @@ const Rule cfg901_no_scale = {
     .why = "The scale is lora_alpha / r, so that the adapter changes nothing. No server complains.",
     .fix = "Set lora_alpha to the value of the training.",
     .source = "PEFT lora/layer.py, update_layer",
-    .breaks = {.specimen = "qwen3_moe_per_expert",
-               .change = "say \"lora_alpha\": 0",
-               .engine = "",
-               .apply = [](Specimen& specimen) { set_config(specimen, "lora_alpha", "0"); }},
+    .breaks = {.change = "say \"lora_alpha\": 0", .config = {{"lora_alpha", "0"}}},
     .check = check,
 };
 

@@ -5,21 +5,16 @@
 #include <initializer_list>
 #include <string_view>
 
-// Changes that the examples of rules make of sound adapters (Breaks::apply). Over std alone, like
-// the record of a rule.
+#include "lib/check/rule.h"
+
+// What each file of rules/ includes: the record, its own name, and what examples are made with.
 namespace moelora {
 
-struct Specimen;  // lib/check/specimen.h
+#define MOELORA_ENTRY(name) extern const Rule name;
+#include "rules.inc"
+#undef MOELORA_ENTRY
 
-// A member of adapter_config.json, or of the base model's config.json. `json` is the value's text:
-// "8", "true", R"("all-linear")".
-void set_config(Specimen& specimen, std::string_view key, std::string_view json);
-void erase_config(Specimen& specimen, std::string_view key);
-void set_base_config(Specimen& specimen, std::string_view key, std::string_view json);
-void erase_base_config(Specimen& specimen, std::string_view key);
-
-// An option of the server, as --server-option takes it: "tp-size=3".
-void set_option(Specimen& specimen, std::string_view pair);
+// Changes that the examples make of sound adapters (Breaks::apply).
 
 // Of the adapter's tensors, those with `part` in their names; returns how many.
 size_t remove_tensors(Specimen& specimen, std::string_view part);
@@ -37,7 +32,9 @@ void remove_module(Specimen& specimen, std::string_view leaf);
 // Another target_modules.
 void set_targets(Specimen& specimen, std::initializer_list<std::string_view> targets);
 
-// A pair of the config's rank on `module`, a path without "base_model.model.".
+// A pair on `module`, a path without "base_model.model.", random, F32; or one of the config's rank.
+void set_pair(Specimen& specimen, std::string_view module, std::initializer_list<int64_t> a,
+              std::initializer_list<int64_t> b);
 void add_pair(Specimen& specimen, std::string_view module, int64_t in, int64_t out);
 
 }  // namespace moelora

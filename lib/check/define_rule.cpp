@@ -1,4 +1,4 @@
-#include "lib/check/example_edits.h"
+#include "lib/check/define_rule.h"
 
 #include <algorithm>
 
@@ -12,29 +12,7 @@ bool has(const std::string& name, std::string_view part) {
   return name.find(part) != std::string::npos;
 }
 
-Json value_of(std::string_view json) { return parse_json(json, "an example's value"); }
-
 }  // namespace
-
-void set_config(Specimen& specimen, std::string_view key, std::string_view json) {
-  specimen.config().set(std::string(key), value_of(json));
-}
-
-void erase_config(Specimen& specimen, std::string_view key) { specimen.config().erase(key); }
-
-void set_base_config(Specimen& specimen, std::string_view key, std::string_view json) {
-  specimen.base_config.set(std::string(key), value_of(json));
-}
-
-void erase_base_config(Specimen& specimen, std::string_view key) {
-  specimen.base_config.erase(key);
-}
-
-void set_option(Specimen& specimen, std::string_view pair) {
-  std::vector<EngineChoice> engines;
-  for (const Engine* engine : all_engines()) engines.push_back(parse_engine(engine->id));
-  set_server_option(specimen.options, pair, engines);
-}
 
 size_t remove_tensors(Specimen& specimen, std::string_view part) {
   return std::erase_if(specimen.tensors(),
@@ -83,11 +61,15 @@ void set_targets(Specimen& specimen, std::initializer_list<std::string_view> tar
   specimen.config().set("target_modules", Json::strings({targets.begin(), targets.end()}));
 }
 
+void set_pair(Specimen& specimen, std::string_view module, std::initializer_list<int64_t> a,
+              std::initializer_list<int64_t> b) {
+  specimen.tensors()[lora_name(module, Side::A)] = specimen.random(a, 1);
+  specimen.tensors()[lora_name(module, Side::B)] = specimen.random(b, 2);
+}
+
 void add_pair(Specimen& specimen, std::string_view module, int64_t in, int64_t out) {
   const int64_t r = specimen.config().find("r")->as_int();
-  const std::string path(module);
-  specimen.tensors()[lora_name(path, Side::A)] = specimen.random({r, in}, 1);
-  specimen.tensors()[lora_name(path, Side::B)] = specimen.random({out, r}, 2);
+  set_pair(specimen, module, {r, in}, {out, r});
 }
 
 }  // namespace moelora
