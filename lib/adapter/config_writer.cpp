@@ -148,20 +148,21 @@ void exclude(Json& config, const Names& paths) {
   config.set("exclude_modules", Json::array(std::move(items)));
 }
 
+void empty(Json& config, std::string_view key) {
+  if (config.find(key) != nullptr) config.set(key, Json());
+}
+
 void set_names(Json& config, std::string_view key, const Names& names) {
-  if (!names.empty())
-    config.set(key, Json::strings(names));
-  else if (config.find(key) != nullptr)
-    config.set(key, Json());
+  names.empty() ? empty(config, key) : config.set(key, Json::strings(names));
 }
 
 void set_targets(const WrittenConfig& in, Json& config) {
-  const bool by_layer = config.find("layers_to_transform") != nullptr &&
-                        !config.find("layers_to_transform")->is(Json::Kind::null);
+  const Json* layers = config.find("layers_to_transform");
+  const bool by_layer = layers != nullptr && !layers->is(Json::Kind::null);
   Names modules = by_layer ? dense_modules(in) : kept_modules(in);
   if (by_layer) {  // full paths say which layers; PEFT would apply the choice to the experts too
-    config.set("layers_to_transform", Json());
-    if (config.find("layers_pattern") != nullptr) config.set("layers_pattern", Json());
+    empty(config, "layers_to_transform");
+    empty(config, "layers_pattern");
   }
   for (const std::string& name : expert_names(in, false)) add_unique(modules, name);
   set_names(config, "target_modules", modules);
@@ -201,14 +202,14 @@ void set_suffixes(const WrittenConfig& in, Json& config) {
   std::set<std::string> leaves;
   for (const auto& targets : {in.dense, in.experts})
     for (const ExpertTarget& t : targets) {
-      const auto other = in.changes->suffixes.find(std::string(leaf_of(t.path)));
-      leaves.insert(other == in.changes->suffixes.end() ? std::string(leaf_of(t.path))
-                                                        : other->second);
+      const std::string leaf(leaf_of(t.path));
+      const auto other = in.changes->suffixes.find(leaf);
+      leaves.insert(other == in.changes->suffixes.end() ? leaf : other->second);
     }
   config.set("target_modules", Json::strings({leaves.begin(), leaves.end()}));
   for (const char* key :
        {"target_parameters", "exclude_modules", "layers_to_transform", "layers_pattern"})
-    if (config.find(key) != nullptr) config.set(key, Json());
+    empty(config, key);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 
+#include "lib/base/dotted_path.h"
 #include "lib/base/utf8.h"
 #include "lib/moelora.h"
 #include "tools/convert/commands.h"
@@ -51,14 +52,10 @@ struct AdapterFlags {
 
 // A buffer's name without the layer's number, and that.
 std::pair<std::string, int> split_layer(const std::string& name) {
-  const std::string key = "layers.";
-  const size_t at = name.find(key);
-  if (at == std::string::npos) return {name, -1};
-  const size_t begin = at + key.size(), end = name.find('.', begin);
-  if (end == std::string::npos) return {name, -1};
-  int layer = 0;
-  for (size_t i = begin; i < end; ++i) layer = 10 * layer + (name[i] - '0');
-  return {name.substr(0, at) + name.substr(end + 1), layer};
+  const auto place = find_layer(name);
+  if (!place) return {name, -1};
+  const size_t layers = place->begin - std::string_view("layers.").size();
+  return {name.substr(0, layers) + name.substr(place->end + 1), place->layer};
 }
 
 // One line for what several layers hold alike.
