@@ -27,11 +27,13 @@ template <class F>
 void for_blocks(const Tensor& matrix, F&& f) {
   const int64_t rows = matrix.dim(0), columns = matrix.dim(1);
   const int64_t most = std::max<int64_t>(1, kBlockValues / std::max<int64_t>(1, columns));
+  std::vector<std::byte> stored(static_cast<size_t>(most * columns * dtype_bytes(matrix.dtype())));
   Floats values;
   for (int64_t first = 0; first < rows; first += most) {
     const Tensor block = matrix.slice(0, first, std::min(most, rows - first));
     values.resize(block.dim(0), columns);
-    cast_elements(block.dtype(), DType::F32, block.elements(), block.read().data(),
+    block.read(stored.data());
+    cast_elements(block.dtype(), DType::F32, block.elements(), stored.data(),
                   reinterpret_cast<std::byte*>(values.data()));
     f(first, values);
   }
@@ -43,7 +45,7 @@ void profile_rows(const Tensor& a, StackedProfile& out) {
   for_blocks(a, [&](int64_t, const Floats& values) {
     for (const auto& row : values.rowwise()) {
       out.row_squares.push_back(static_cast<double>(row.square().sum()));
-      out.row_is_initial.push_back((row.abs() <= bound).all());
+      out.row_is_initial.push_back(row.size() == 0 || row.abs().maxCoeff() <= bound);
     }
   });
 }
