@@ -1,4 +1,4 @@
-#include "lib/io/torch/pickle.h"
+#include "lib/io/torch/parse_pickle.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {

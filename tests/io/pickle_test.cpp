@@ -1,7 +1,6 @@
-#include "lib/io/torch/pickle.h"
-
 #include <doctest/doctest.h>
 
+#include "lib/io/torch/parse_pickle.h"
 #include "tests/io/error_text.h"
 #include "tests/io/torch_bytes.h"
 

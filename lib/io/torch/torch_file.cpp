@@ -15,6 +15,7 @@
 #include "lib/base/utf8.h"
 #include "lib/io/safetensors.h"
 #include "lib/io/sniff.h"
+#include "lib/io/torch/parse_pickle.h"
 #include "lib/io/zip_directory.h"
 #include "lib/io/zip_record.h"
 

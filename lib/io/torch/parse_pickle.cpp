@@ -1,3 +1,5 @@
+#include "lib/io/torch/parse_pickle.h"
+
 #include <fmt/core.h>
 
 #include <algorithm>
