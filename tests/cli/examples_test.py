@@ -54,8 +54,8 @@ class ExamplesTest(unittest.TestCase):
         shutil.copytree(EXAMPLES / "data/gpt_oss_base", self.folder / "base")
         (self.folder / ".moelora.json").write_text(json.dumps({"base": "base", "engines": ["sglang"]}))
 
-    def judge(self):
-        return run(["bash", "-e", "-c", step("Judge the adapters")], self.folder, GITHUB_WORKSPACE=str(self.folder),
+    def check(self):
+        return run(["bash", "-e", "-c", step("Check the adapters")], self.folder, GITHUB_WORKSPACE=str(self.folder),
                    GITHUB_STEP_SUMMARY=str(self.folder / "summary.md"))
 
     def errors(self):
@@ -72,14 +72,14 @@ class ExamplesTest(unittest.TestCase):
 
     def test_the_workflow_step_passes_sound_adapters(self):
         self.repository("gpt_oss_attention")
-        done = self.judge()
+        done = self.check()
         self.assertEqual(done.returncode, 0, done.stdout)
         self.assertEqual(self.errors(), [])
         self.assertIn("passed", (self.folder / "summary.md").read_text(encoding="utf-8"))
 
     def test_the_workflow_step_fails_broken_adapters_and_leaves_a_sarif_file(self):
         self.repository("gpt_oss_attention", "gpt_oss_lone_q")
-        done = self.judge()
+        done = self.check()
         self.assertEqual(done.returncode, 1, done.stdout)
         self.assertIn("::error file=adapters/gpt_oss_lone_q/adapter_config.json,line=1,", done.stdout)
         uris = {r["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for r in self.errors()}
