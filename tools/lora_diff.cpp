@@ -99,9 +99,9 @@ int run_diff(int argc, char** argv) {
       kTool};
   app.set_version_flag("--version", [] { return version_line(kTool); });
   app.require_subcommand(1);
-  app.footer(examples({"lora-diff weights trained converted --base openai/gpt-oss-20b",
-                       "lora-diff logprobs trainer.safetensors server.json --max k2=5e-3"}) +
-             "\n\nExit codes: 0 the same, 1 different, 2 cannot be decided.");
+  app.footer("Exit codes: 0 the same, 1 different, 2 cannot be decided.\n\n" +
+             examples({"lora-diff weights trained converted --base openai/gpt-oss-20b",
+                       "lora-diff logprobs trainer.safetensors server.json --max k2=5e-3"}));
   LogprobsCommand logprobs;
   WeightsCommand weights;
   const CLI::App* logprobs_app = logprobs.add(app);

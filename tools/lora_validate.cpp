@@ -42,10 +42,10 @@ int run_validate(const ValidateFlags& flags) {
 }
 
 std::string help_end() {
-  return examples({"lora-validate my-adapter --engine sglang --base openai/gpt-oss-20b --tp 2",
+  return engines_help() + "\n\n" +
+         examples({"lora-validate my-adapter --engine sglang --base openai/gpt-oss-20b --tp 2",
                    "lora-validate my-adapter --engine vllm@0.22 --base BASE --max-lora-rank 64",
-                   "lora-validate --explain SGL021"}) +
-         "\n\n" + engines_help();
+                   "lora-validate --explain SGL021"});
 }
 
 }  // namespace
