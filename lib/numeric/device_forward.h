@@ -80,9 +80,9 @@ struct DevicePlan {
 std::string to_string(const DevicePlan& plan);
 
 struct DeviceForwardOptions {
-  std::optional<kernels::Path> path;  // not set: the fastest, by estimate
-  bool keep_delta = false;            // base and delta apart in the stages
-  int threads = 0;                    // that read weights; 0: all cores
+  std::optional<kernels::Path> path = {};  // not set: the fastest, by estimate
+  bool keep_delta = false;                 // base and delta apart in the stages
+  int threads = 0;                         // that read weights; 0: all cores
 };
 
 // The plan that is tried first.

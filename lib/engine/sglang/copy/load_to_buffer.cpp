@@ -208,8 +208,9 @@ class ExpertCopier : Copier {
 
 class LayerCopier : Copier {
  public:
-  LayerCopier(const CopyContext& context, const Pool& pool, int layer, const TempBuffers& buffers)
-      : Copier{context, pool, layer}, buffers_(buffers) {}
+  LayerCopier(const CopyContext& context, const Pool& rank_pool, int index,
+              const TempBuffers& buffers)
+      : Copier{context, rank_pool, index}, buffers_(buffers) {}
 
   // All A first.
   void copy() {
@@ -305,8 +306,8 @@ class LayerCopier : Copier {
 
 class EmbeddingCopier : Copier {
  public:
-  EmbeddingCopier(const CopyContext& context, const Pool& pool)
-      : Copier{context, pool}, matcher_(pool.request.targets) {}
+  EmbeddingCopier(const CopyContext& context, const Pool& rank_pool)
+      : Copier{context, rank_pool}, matcher_(rank_pool.request.targets) {}
 
   void copy(const Staged& entry) {
     const std::string* target = matcher_.find(entry.name);
