@@ -49,7 +49,7 @@ struct LogprobsCommand {
   CommonOptions common;
   CompareLogprobsOptions options;
   std::string a, b, format = "text";
-  bool with_scores = false;
+  bool with_scores = false, only_report = false;
 
   CLI::App* add(CLI::App& app) {
     CLI::App* sub = app.add_subcommand(
@@ -61,8 +61,10 @@ struct LogprobsCommand {
         ->type_name("FILE");
     sub->add_option("--base-b", options.base_b, "The base model's scores on B's system")
         ->type_name("FILE");
-    sub->add_option("--floor", options.floor,
-                    "B's system again, on the same tokens: close is up to twice that noise")
+    sub->add_option(
+           "--floor", options.floor,
+           "B's system again, on the same tokens: close is up to twice that noise, and up to "
+           "0.05 nat in any case")
         ->type_name("FILE");
     sub->add_option("--candidate", options.candidates,
                     "A's system with another adapter: B must be nearest to A (repeatable)")
@@ -72,6 +74,7 @@ struct LogprobsCommand {
         ->type_name("METRIC=VALUE");
     sub->add_option("--preset", options.presets, "Threshold of a project for a model (repeatable)")
         ->type_name("NAME");
+    sub->add_flag("--report", only_report, "Without a threshold: print, and exit 0");
     sub->add_option("--worst", options.worst, "How many of the worst tokens to list")
         ->capture_default_str();
     sub->add_flag("--with-scores", with_scores, "With --format json: both sides' scores too");
@@ -89,6 +92,7 @@ struct LogprobsCommand {
     const Comparison c = compare_logprobs(a, b, options);
     for (const std::string& note : c.notes) print_note(common, kTool, note);
     print_data(common, comparison_report(c, format, with_scores));
+    if (c.verdict == Verdict::not_judged) return only_report ? kClean : kFailed;
     return c.verdict == Verdict::different ? kFindings : kClean;
   }
 };
@@ -99,7 +103,7 @@ int run_diff(int argc, char** argv) {
       kTool};
   app.set_version_flag("--version", [] { return version_line(kTool); });
   app.require_subcommand(1);
-  app.footer("Exit codes: 0 the same, 1 different, 2 cannot be decided.\n\n" +
+  app.footer("Exit codes: 0 the same, 1 different, 2 not judged or cannot be decided.\n\n" +
              examples({"lora-diff weights trained converted --base openai/gpt-oss-20b",
                        "lora-diff logprobs trainer.safetensors server.json --max k2=5e-3"}));
   LogprobsCommand logprobs;

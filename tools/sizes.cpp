@@ -16,8 +16,7 @@ uint64_t parse_size(const std::string& flag, const std::string& text) {
     std::string_view name;
     uint64_t bytes;
   };
-  constexpr std::array<Unit, 8> kUnits = {{{"", 1},
-                                           {"B", 1},
+  constexpr std::array<Unit, 7> kUnits = {{{"B", 1},
                                            {"KB", 1000},
                                            {"MB", 1000'000},
                                            {"GB", 1000'000'000},
@@ -30,6 +29,9 @@ uint64_t parse_size(const std::string& flag, const std::string& text) {
   for (const Unit& u : kUnits)
     if (error == std::errc() && u.name == unit)
       if (const auto bytes = checked_mul(value, u.bytes); bytes && *bytes > 0) return *bytes;
+  if (error == std::errc() && unit.empty())
+    throw Error(flag, fmt::format("\"{}\" has no unit", text),
+                fmt::format("write {0}GB or {0}GiB (B, KB, MB, KiB and MiB are known too)", value));
   throw Error(flag, fmt::format("\"{}\" is not a size", text), "write 5GB, 500MB or 64MiB");
 }
 

@@ -158,8 +158,8 @@ class Comparer {
     const double most = std::max(kFloorFactor * *out_.floor, kLeastFloor);
     const bool holds = out_.metrics.mean_abs <= most;
     state("close", holds,
-          fmt::format("mean_abs {:.6g} {} {:.6g} = max(2 x floor {:.6g}, 0.05)",
-                      out_.metrics.mean_abs, holds ? "<=" : ">", most, *out_.floor));
+          fmt::format("mean_abs {:.6g} {} {:.6g} = max(2 x floor {:.6g}, {} nat, the least)",
+                      out_.metrics.mean_abs, holds ? "<=" : ">", most, *out_.floor, kLeastFloor));
   }
 
   // The adapter has an effect at all: B is nearer to A than to the base model.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <limits>
 
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
@@ -155,6 +156,32 @@ std::vector<std::string_view> lines_of(std::string_view text) {
   return out;
 }
 
+// JSON has no word for what is not finite; Python writes -Infinity, Infinity and NaN. Each outside
+// a string is put between quotes, where is_score() knows it.
+std::string quote_not_finite(std::string_view text) {
+  constexpr std::string_view kWords[] = {"-Infinity", "Infinity", "NaN"};
+  if (text.find("Infinity") == std::string_view::npos && text.find("NaN") == std::string_view::npos)
+    return std::string(text);
+  std::string out;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size();) {
+    const char c = text[i];
+    if (in_string && c == '\\' && i + 1 < text.size()) {
+      out += text.substr(i, 2);
+      i += 2;
+      continue;
+    }
+    if (c == '"') in_string = !in_string;
+    const auto word = std::find_if(std::begin(kWords), std::end(kWords), [&](std::string_view w) {
+      return !in_string && c == w.front() && text.substr(i).starts_with(w);
+    });
+    const bool found = word != std::end(kWords);
+    out += found ? '"' + std::string(*word) + '"' : std::string(1, c);
+    i += found ? word->size() : 1;
+  }
+  return out;
+}
+
 // One document over several lines, or one a line: a line that is an object by itself and is not the
 // last one decides.
 void add_json(std::string_view text, ScoreInput& out) {
@@ -230,7 +257,7 @@ ScoreInput read_input(const std::string& path) {
     const size_t first = text.find_first_not_of(" \t\r\n");
     if (first == std::string::npos) throw Error(path, "is empty");
     const bool json = text[first] == '{' || text[first] == '[';
-    json ? add_json(text, out) : add_table(text, out);
+    json ? add_json(quote_not_finite(text), out) : add_table(text, out);
   }
   return out;
 }
@@ -245,12 +272,36 @@ std::vector<const Json*> documents(const ScoreInput& input) {
   return out;
 }
 
+namespace {
+
+constexpr std::array<std::pair<std::string_view, double>, 3> kNotFinite = {
+    {{"-Infinity", -std::numeric_limits<double>::infinity()},
+     {"Infinity", std::numeric_limits<double>::infinity()},
+     {"NaN", std::numeric_limits<double>::quiet_NaN()}}};
+
+const std::pair<std::string_view, double>* not_finite(std::string_view text) {
+  for (const auto& entry : kNotFinite)
+    if (text == entry.first) return &entry;
+  return nullptr;
+}
+
+}  // namespace
+
+bool is_score(const Json& value) {
+  return value.is_number() ||
+         (value.is(Json::Kind::string) && not_finite(value.as_string()) != nullptr);
+}
+
+double score_of(const Json& value) {
+  return value.is_number() ? value.as_double() : not_finite(value.as_string())->second;
+}
+
 std::optional<double> number_or_null(const Json& value, const std::string& where) {
   if (value.is(Json::Kind::null)) return std::nullopt;
-  if (!value.is_number())
+  if (!is_score(value))
     throw Error(place_of(value, where),
                 fmt::format("{} where a log-probability was expected", value.kind_name()));
-  return value.as_double();
+  return score_of(value);
 }
 
 const Json& member(const Json& object, std::string_view key, Json::Kind kind,

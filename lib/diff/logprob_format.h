@@ -47,7 +47,12 @@ std::span<const LogprobFormat* const> all_logprob_formats();
 // The documents of an input: the items of a JSON array, or the one document.
 std::vector<const Json*> documents(const ScoreInput& input);
 
-// A value that must be a finite number or null (then nullopt); Error at `where` otherwise.
+// Whether this is a number, or one of the words that stand for one that is not finite: "-Infinity",
+// "Infinity", "NaN" (Python writes them bare, read_scores puts them between quotes).
+bool is_score(const Json& value);
+double score_of(const Json& value);  // REQUIRES is_score()
+
+// A value that must be a score or null (then nullopt); Error at `where` otherwise.
 std::optional<double> number_or_null(const Json& value, const std::string& where);
 
 // A member that must be there and of this kind; Error names the place in the file.

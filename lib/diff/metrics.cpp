@@ -138,7 +138,8 @@ void add_top(const std::vector<TopToken>& a, const std::vector<TopToken>& b, Top
   const std::map<int64_t, double> in_b = by_token(b);
   std::vector<std::pair<double, double>> ab, ba;
   for (const TopToken& entry : a)
-    if (const auto other = in_b.find(entry.token); other != in_b.end()) {
+    if (const auto other = in_b.find(entry.token);
+        other != in_b.end() && std::isfinite(entry.logprob) && std::isfinite(other->second)) {
       ab.emplace_back(entry.logprob, other->second);
       ba.emplace_back(other->second, entry.logprob);
     }

@@ -34,7 +34,8 @@ WEIGHTS = [["gpt_oss/peft_params", "gpt_oss/per_expert", "--base", "gpt_oss/base
 
 
 def diffed(*arguments):
-    done = subprocess.run([BIN / "lora-diff", *arguments, "--format", "json"], capture_output=True, text=True, cwd=DATA,
+    report = ["--report"] if arguments[0] == "logprobs" else []
+    done = subprocess.run([BIN / "lora-diff", *arguments, *report, "--format", "json"], capture_output=True, text=True, cwd=DATA,
                           encoding="utf-8")
     assert done.returncode in (0, 1), done.stderr
     return json.loads(done.stdout)

@@ -176,6 +176,25 @@ TEST_CASE("NaN is never compared, never forgotten and never the same") {
   CHECK(c.verdict == Verdict::different);
 }
 
+TEST_CASE("what Python writes for infinity is read, in every JSON format, and is not finite") {
+  const Written ours("a.json", "[-1.0, -2.0, -0.5]"), theirs("b.json", "[-1.0, -Infinity, NaN]");
+  const Comparison c = compare_logprobs(ours.path, theirs.path, {});
+  CHECK(c.alignment.not_finite == 2);
+  CHECK(c.metrics.n == 1);
+  CHECK(c.verdict == Verdict::different);
+  const Written top("c.json", R"({"text": "-Infinity \"NaN\" it says", "meta_info": {
+      "input_token_logprobs": [[null, 3, "NaN"], [-Infinity, 4, "b"], [-1, 5, "c"]],
+      "input_top_logprobs": [null, [[-0.5, 4, "b"], [-Infinity, 9, "c"]], [[-1, 5, "c"]]]}})");
+  const Sequence s = read_scores(top.path).first.sequences.at(0);
+  CHECK(std::isinf(s.logprobs.at(1)));
+  CHECK(s.texts.at(0) == "NaN");
+  const auto metrics = compare_logprobs(top.path, top.path, {}).top;
+  REQUIRE(metrics);
+  CHECK(std::isfinite(metrics->kl_ab));
+  const Written wrong("d.json", "[-Infinit, 1]");
+  CHECK(error_of([&] { read_scores(wrong.path); }) != "no error");
+}
+
 TEST_CASE("a shift by one and another temperature are suspected") {
   const Scores trainer = read_scores(golden("trainer.safetensors")).first;
   Scores late = trainer, hot = trainer;
@@ -297,6 +316,42 @@ TEST_CASE("formats without goldens are read as their makers write them") {
     CHECK(s.tokens == std::vector<int64_t>{7, 8, 9});
     CHECK(s.logprobs[0] == -1);
     CHECK(s.scored == std::vector<bool>{true, true, false});
+  }
+  SUBCASE("NeMo-RL's step: padded, each value in a list of its own, the prompt is no token of it") {
+    const Written file(
+        "train_data_step3.jsonl",
+        R"({"content": ["x"], "rewards": [1.0], "input_lengths": [4], "token_ids": [[5, 6, 7, 8, 0]],
+ "token_loss_mask": [[0, 0, 1, 1, 0]], "sample_loss_mask": [1.0],
+ "generation_logprobs": [[0.0, 0.0, -1.0, -2.0, 0.0]], "prev_logprobs": [[0.0, -3.0, -1.5, -2.0, 0.0]], "idx": 0})");
+    const Comparison c = compare_logprobs(file.path, "", {});
+    CHECK(c.a.side == "prev_logprobs");
+    CHECK(c.metrics.n == 2);
+    CHECK(c.metrics.max_abs == 0.5);
+    CHECK(c.alignment.masked == 2);
+    CHECK(c.a.sequences.at(0).tokens == std::vector<int64_t>{5, 6, 7, 8});
+  }
+  SUBCASE("NeMo-RL's older step, without tokens and masks") {
+    const Written file("a.jsonl",
+                       "{\"generation_logprobs\": [[0.0, -1.0, 0.0]], \"prev_logprobs\": [[-9.0, "
+                       "-1.25, 0.0]], \"input_lengths\": [2], \"idx\": 0}\n"
+                       "{\"generation_logprobs\": [[0.0, -1.0, -2.0]], \"prev_logprobs\": [[-9.0, "
+                       "-1.0, -2.0]], \"input_lengths\": [3], \"idx\": 1}\n");
+    const Comparison c = compare_logprobs(file.path, "", {});
+    CHECK(c.metrics.n == 3);
+    CHECK(c.metrics.max_abs == 0.25);
+    CHECK(c.by_sequence.size() == 2);
+  }
+  SUBCASE("verl's batch as JSON lines; its rollout dump holds no scores") {
+    const Written file("a.jsonl",
+                       R"({"responses": [7, 8], "response_mask": [1, 0],
+                           "old_log_probs": [-1, -9], "rollout_log_probs": [-1.5, -2]})");
+    const Comparison c = compare_logprobs(file.path, "", {});
+    CHECK(c.a.side == "old_log_probs");
+    CHECK(c.metrics.n == 1);
+    CHECK(c.metrics.max_abs == 0.5);
+    const Written dump("1.jsonl",
+                       R"({"input": "a", "output": "b", "gts": null, "score": 1.0, "step": 1})");
+    CHECK(has(error_of([&] { read_scores(dump.path); }), "verl's rollout dump"));
   }
   SUBCASE("flat lists") {
     const Written flat("a.json", "[null, -1, -2.5]"), nested("b.json", "[[null, -1], [-2, -3]]");

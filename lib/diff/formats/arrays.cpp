@@ -1,7 +1,8 @@
 // Named arrays (.safetensors, .npz, torch.save): tokens or input_ids or token_ids [S, T], and the
 // log-probabilities [S, T] or [S, T-1] (the first token has none) as logprobs, or both sides of a
 // trainer's dump: training_logprobs and sampling_logprobs (SGLang's compare_sample_train_data.pt),
-// trainer_logprobs and inference_logprobs, and so on. One dim is one sequence.
+// trainer_logprobs and inference_logprobs, verl's old_log_probs and rollout_log_probs of the
+// responses, and so on. One dim is one sequence.
 
 #include <fmt/core.h>
 
@@ -14,13 +15,16 @@
 namespace moelora {
 namespace {
 
-constexpr std::array<std::string_view, 3> kTokens = {"tokens", "input_ids", "token_ids"};
+constexpr std::array<std::string_view, 4> kTokens = {"tokens", "input_ids", "token_ids",
+                                                     "responses"};
 constexpr std::array<std::string_view, 3> kMasks = {"loss_mask", "response_mask", "mask"};
 constexpr std::array<std::string_view, 4> kOne = {"logprobs", "token_logprobs", "log_probs", ""};
-constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kBoth = {
+constexpr std::array<std::pair<std::string_view, std::string_view>, 6> kBoth = {
     {{"training_logprobs", "sampling_logprobs"},
      {"trainer_logprobs", "inference_logprobs"},
      {"train_log_probs", "rollout_log_probs"},
+     {"old_log_probs", "rollout_log_probs"},
+     {"prev_logprobs", "generation_logprobs"},
      {"logprobs_a", "logprobs_b"}}};
 
 const ScoreArray* find(const ScoreInput& input, std::string_view name) {
@@ -76,11 +80,20 @@ void check_tokens(const ScoreArray& tokens, const std::string& path) {
       throw Error(path, fmt::format("{} is not a token id", id));
 }
 
+// Those of the values' own length where there are some: verl has the prompts' tokens beside them.
+const ScoreArray* tokens_of(const ScoreInput& input, const ScoreArray& values) {
+  for (std::string_view name : kTokens)
+    if (const ScoreArray* array = find(input, name);
+        array != nullptr && array->columns == values.columns)
+      return array;
+  return find_any(input, kTokens);
+}
+
 Scores read_side(const ScoreInput& input, std::string_view name) {
   Scores out;
   out.side = name;
   const ScoreArray& values = *find(input, name);
-  const ScoreArray* tokens = find_any(input, kTokens);
+  const ScoreArray* tokens = tokens_of(input, values);
   if (tokens != nullptr) {
     check_rows(values, *tokens, name.empty() ? "the array" : name, input.path);
     check_tokens(*tokens, input.path);

@@ -7,7 +7,7 @@
 namespace moelora {
 namespace {
 
-bool is_value(const Json& value) { return value.is_number() || value.is(Json::Kind::null); }
+bool is_value(const Json& value) { return is_score(value) || value.is(Json::Kind::null); }
 
 bool is_flat(const Json& list) {
   return list.is(Json::Kind::array) && !list.items().empty() &&

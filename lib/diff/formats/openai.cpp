@@ -86,8 +86,7 @@ std::vector<TopToken> top_of_entry(const Json& entry, const std::string& path) {
   for (const Json& item : list->items()) {
     const auto id = token_id_of(member(item, "token", Json::Kind::string, path).as_string());
     const Json* logprob = item.find("logprob");
-    if (id && logprob != nullptr && logprob->is_number())
-      out.push_back({*id, logprob->as_double()});
+    if (id && logprob != nullptr && is_score(*logprob)) out.push_back({*id, score_of(*logprob)});
   }
   return out;
 }

@@ -44,11 +44,11 @@ std::vector<Entry> entries_of(const Json& object, const std::string& path) {
   for (const auto& [key, value] : object.members()) {
     const auto token = parse_index(key);
     const Json* logprob = value.find("logprob");
-    if (!token || logprob == nullptr || !logprob->is_number())
+    if (!token || logprob == nullptr || !is_score(*logprob))
       throw Error(place_of(value, path), "is not TOKEN ID: {\"logprob\": ..}");
     const Json* rank = value.find("rank");
     const bool ranked = rank != nullptr && rank->is(Json::Kind::integer);
-    out.push_back({*token, logprob->as_double(), ranked ? rank->as_int() : 0});
+    out.push_back({*token, score_of(*logprob), ranked ? rank->as_int() : 0});
   }
   return out;
 }

@@ -83,7 +83,8 @@ std::string verdict_text(const Comparison& c) {
   for (const Statement& s : c.statements)
     out += fmt::format("{}  {}: {}\n", s.holds ? "yes" : "NO ", s.id, s.text);
   out += fmt::format("verdict: {}", verdict_name(c.verdict));
-  if (c.verdict == Verdict::not_judged) out += " (give --max METRIC=VALUE, --preset or --floor)";
+  if (c.verdict == Verdict::not_judged)
+    out += " (give --max METRIC=VALUE, --preset or --floor; or --report)";
   return out + "\n";
 }
 

@@ -1,4 +1,4 @@
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
@@ -99,6 +99,24 @@ std::string only_text(std::string_view side, const std::vector<DeltaKey>& keys) 
   return out + (keys.size() > 1 ? fmt::format(" and {} more\n", keys.size() - 1) : "\n");
 }
 
+std::string counted(size_t count, std::string_view noun) {
+  return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
+}
+
+// What makes them different, each kind that there is.
+std::string differences(const WeightComparison& c) {
+  std::vector<std::string> out;
+  if (const size_t apart = worst_first(c).size(); apart > 0)
+    out.push_back(fmt::format("{} of {} pairs are further apart than {:g}", apart,
+                              c.diff.pairs.size(), c.tolerance));
+  if (!c.diff.only_a.empty()) out.push_back(counted(c.diff.only_a.size(), "pair") + " in A only");
+  if (!c.diff.only_b.empty()) out.push_back(counted(c.diff.only_b.size(), "pair") + " in B only");
+  if (!c.diff.shapes_differ.empty())
+    out.push_back(counted(c.diff.shapes_differ.size(), "pair") + " of other shapes");
+  if (!c.extras.empty()) out.push_back(counted(c.extras.size(), "other tensor") + " not the same");
+  return fmt::format("{}", fmt::join(out, "; "));
+}
+
 std::string verdict(const WeightComparison& c) {
   const auto total = static_cast<int64_t>(c.diff.pairs.size());
   const int64_t identical = std::count_if(c.diff.pairs.begin(), c.diff.pairs.end(),
@@ -108,8 +126,7 @@ std::string verdict(const WeightComparison& c) {
                ? fmt::format("same: all {} pairs are identical, bit for bit\n", total)
                : fmt::format("same: {} pairs within {:g}, {} of them identical bit for bit\n",
                              total, c.tolerance, identical);
-  std::string out = fmt::format("different: {} of {} pairs are further apart than {:g}",
-                                worst_first(c).size(), total, c.tolerance);
+  std::string out = "different: " + differences(c);
   if (c.same_up_to) out += fmt::format("\nsame up to: {}", c.same_up_to->text);
   return out + "\n";
 }
