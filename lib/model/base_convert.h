@@ -37,6 +37,13 @@ struct SplitExperts {
 SplitExperts split_experts(const TensorMap& tensors, const ModelSpec& spec,
                            const std::string& where);
 
+// Which side of a layer's batched experts is in. transformers 5 turns the parameters of some
+// families when it loads them and not back when it saves them (huggingface/transformers 47031), so
+// that both forms exist under the same names: the shapes tell, those of one projection at least.
+// The storage's own where no tensor tells.
+ExpertAxes axes_in(const TensorMap& tensors, const ModelSpec& spec, const ExpertStorage& storage,
+                   int layer);
+
 // The layer's tensors as `storage` names and orients them.
 void add_experts(const ExpertLayer& experts, const ModelSpec& spec, const ExpertStorage& storage,
                  TensorMap& out);

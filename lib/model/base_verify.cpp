@@ -76,7 +76,7 @@ std::optional<ExpertMatrix> PlainExperts::batched(const ExpertStorage& storage,
   if (found == tensors_.end()) return std::nullopt;
   const Tensor slice = found->second.select(0, w.expert);
   return pick(spec_, slice.dtype(), slice.read(), w, fused, columns,
-              !bias && storage.axes == ExpertAxes::in_out);
+              !bias && axes_in(tensors_, spec_, storage, w.layer) == ExpertAxes::in_out);
 }
 
 std::vector<std::byte> PlainExperts::decoded(const std::string& name, int64_t expert) const {

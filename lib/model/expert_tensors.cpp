@@ -74,9 +74,10 @@ class ExpertReader {
     out.layer = layer;
     out.numbered = storage.numbered;
     const std::string stem = with_layer(storage.stem, layer);
+    const ExpertAxes axes = axes_in(tensors_, spec_, storage, layer);
     for (const StoredProjection& p : stored_projections(storage)) {
-      const Tensor weight = storage.numbered ? numbered(stem, p, "weight")
-                                             : batched(stem, p, storage.axes, out.mxfp4);
+      const Tensor weight =
+          storage.numbered ? numbered(stem, p, "weight") : batched(stem, p, axes, out.mxfp4);
       add(out.weights, p.projection, weight);
       if (spec_.expert_bias)
         add(out.biases, p.projection,
@@ -172,6 +173,21 @@ Tensor stored(const std::map<Projection, Tensor>& tensors, Projection p, GateUpO
 }
 
 }  // namespace
+
+ExpertAxes axes_in(const TensorMap& tensors, const ModelSpec& spec, const ExpertStorage& storage,
+                   int layer) {
+  if (spec.hub.numbered || spec.memory.numbered || spec.hub.axes == spec.memory.axes)
+    return storage.axes;
+  for (const StoredProjection& p : stored_projections(storage)) {
+    const auto found = tensors.find(with_layer(storage.stem, layer) + "." + std::string(p.name));
+    if (found == tensors.end()) continue;
+    const int64_t rows = spec.out_dim(p.projection), columns = spec.in_dim(p.projection);
+    if (rows == columns) continue;
+    if (found->second.shape() == Shape{spec.experts, rows, columns}) return ExpertAxes::out_in;
+    if (found->second.shape() == Shape{spec.experts, columns, rows}) return ExpertAxes::in_out;
+  }
+  return storage.axes;
+}
 
 SplitExperts split_experts(const TensorMap& tensors, const ModelSpec& spec,
                            const std::string& where) {

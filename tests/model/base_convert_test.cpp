@@ -154,6 +154,27 @@ TEST_CASE("Every family converts from either form to the other and back") {
   }
 }
 
+// transformers 5 turns the experts of some families when it loads them, and saves them turned.
+TEST_CASE("Batched experts under the hub's names are read by the side their shapes tell") {
+  const TempFolder temp;
+  const std::string config = temp.path("config.json");
+  std::ofstream(config) << R"({"model_type": "qwen3_vl_moe_text", "hidden_size": 32,
+      "num_hidden_layers": 2, "vocab_size": 40, "num_attention_heads": 4,
+      "num_key_value_heads": 2, "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2,
+      "moe_intermediate_size": 12, "intermediate_size": 48})";
+  write_model(temp.path("hub"), config, Form::hub);
+  convert(temp.path("hub"), temp.path("apart"), ExpertForm::per_expert);
+  const ModelSpec spec = open_base(temp.path("hub")).spec;
+  TensorMap turned = tensors_of(temp.path("hub"));
+  for (auto& [name, tensor] : turned)
+    if (name.find(".experts.") != std::string::npos) tensor = tensor.transpose(1, 2);
+  const TensorMap apart = tensors_of(temp.path("apart"));
+  CHECK(verify_base(turned, apart, spec, 1, "turned") > 0);
+  for (const ExpertLayer& layer : split_experts(turned, spec, "turned").experts)
+    CHECK(layer.weights.at(Projection::down).shape() ==
+          Shape{spec.experts, spec.hidden, spec.intermediate});
+}
+
 TEST_CASE("Tensors of any type and shape pass through") {
   const TempFolder temp;
   const auto bytes = [](size_t n) { return std::vector<std::byte>(n, std::byte{0x5A}); };
