@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "lib/base/utf8.h"
 #include "lib/model/base_model.h"
 #include "lib/model/model_builder.h"
 #include "lib/model/model_spec.h"
@@ -51,7 +52,9 @@ inline std::optional<BaseModel> base_model(size_t number) {
 inline constexpr int64_t kMostElements =
     1 << 16;  // zeros of any size cost nothing, comparing them does
 
+// A name that is not UTF-8 comes from no file: every reader refuses it.
 inline void add_tensor(const std::string& name, std::istringstream& words, TensorMap& tensors) {
+  if (find_invalid_utf8(name)) return;
   Shape shape;
   int64_t elements = 1;
   for (int64_t dim = 0; words >> dim;) {
