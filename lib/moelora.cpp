@@ -134,8 +134,8 @@ void check_buffer_options(const ConvertOptions& o) {
 ConvertResult convert_to_buffers(const std::string& in, const std::string& out,
                                  const ConvertOptions& o) {
   check_buffer_options(o);
-  const BufferConversion c =
-      plan_buffers(in, {o.to, o.engine, o.server_options, o.base, o.model_specs, rule_name});
+  const BufferConversion c = plan_buffers(
+      in, {o.to, o.engine, o.server_options, o.base, o.model_specs, rule_name, o.follow_base});
   ConvertResult result;
   result.layout = o.to;
   result.server = c.engine.label();
@@ -208,7 +208,7 @@ ValidateRequest request_of(const std::vector<std::string>& adapters, const Valid
 
 Report report_of(const Validation& validation, const ReportOptions& options) {
   const ValidationReport& result = *validation.details;
-  return {result.deployment, result.results, result.waived, options};
+  return {result.deployments, result.results, result.waived, options};
 }
 
 }  // namespace
@@ -243,6 +243,16 @@ ConvertResult convert(const std::string& in, const std::string& out,
   options.job.check();
   return find_buffer_engine(options.to) != nullptr ? convert_to_buffers(in, out, options)
                                                    : convert_adapter(in, out, options);
+}
+
+Outcome Validation::outcome(std::optional<Severity> fail_on) const {
+  Outcome out = Outcome::clean;
+  for (const Finding& finding : findings)
+    if (finding.unjudged)
+      out = Outcome::not_judged;
+    else if (fail_on && finding.severity >= *fail_on)
+      return Outcome::findings;
+  return out;
 }
 
 bool Validation::fails(Severity severity) const {

@@ -115,9 +115,12 @@ struct IgnoredFinding {
 
 struct ValidationReport;  // lib/check/validate.h
 
+// Not judged: there was no base model for a server that was asked for, and nothing else failed.
+enum class Outcome : uint8_t { clean, findings, not_judged };
+
 struct Validation {
   std::vector<std::string> adapters;  // as given
-  std::vector<Finding> findings;      // by adapter, then severity, then rule
+  std::vector<Finding> findings;      // by deployment, adapter, then severity, then rule
   std::vector<IgnoredFinding> ignored;
   std::vector<std::pair<std::string, std::string>> skipped;  // what was not checked, and why
   std::vector<std::string> notes;                            // what was assumed
@@ -125,7 +128,9 @@ struct Validation {
   int64_t rules_run = 0;
   std::shared_ptr<const ValidationReport> details;  // for report()
 
-  // Whether a finding that is not ignored is at least this severe.
+  // What the findings that are not ignored come to; with nullopt none fails.
+  Outcome outcome(std::optional<Severity> fail_on = Severity::error) const;
+  // Whether one of them is at least this severe.
   bool fails(Severity severity = Severity::error) const;
 };
 

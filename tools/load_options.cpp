@@ -28,7 +28,7 @@ std::optional<Roles> StackedFlags::role(const std::string& flag) const {
 }
 
 LoadOptions LoadFlags::options() const {
-  return {from, base, model_specs, {in.order(), in.role()}, ignore_zip_crc, {}};
+  return {from, base, model_specs, !no_follow, {in.order(), in.role()}, ignore_zip_crc, {}};
 }
 
 void add_load_options(CLI::App& app, LoadFlags& flags) {
@@ -36,6 +36,8 @@ void add_load_options(CLI::App& app, LoadFlags& flags) {
       ->type_name("LAYOUT");
   app.add_option("--base", flags.base, "Base model: folder, config.json or hub name")
       ->type_name("BASE");
+  app.add_flag("--no-follow-base", flags.no_follow,
+               "Look into no folder that base_model_name_or_path names");
   app.add_option("--model-spec", flags.model_specs,
                  "A model family to add (schemas/model_spec.schema.json)")
       ->type_name("FILE")

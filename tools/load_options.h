@@ -18,12 +18,13 @@ struct StackedFlags {
   std::optional<Roles> role(const std::string& flag = "--roles") const;
 };
 
-// How an adapter is to be read: --from, --base, --model-spec, --b-order, --roles, --ignore-zip-crc.
+// How an adapter is to be read: --from, --base, --no-follow-base, --model-spec, --b-order, --roles,
+// --ignore-zip-crc.
 struct LoadFlags {
   std::string path, from, base;
   std::vector<std::string> model_specs;
   StackedFlags in;
-  bool ignore_zip_crc = false;
+  bool ignore_zip_crc = false, no_follow = false;
 
   LoadOptions options() const;
 };

@@ -38,7 +38,15 @@ int run_validate(const ValidateFlags& flags) {
   print_data(flags.common, report(found, flags.format, how));
   if (flags.format == "github") append_step_summary(report(found, "markdown", how));
   if (!flags.common.output.empty()) print_note(flags.common, kTool, summary(found, how));
-  return how.fail_on && found.fails(*how.fail_on) ? kFindings : kClean;
+  switch (found.outcome(how.fail_on)) {
+    case Outcome::findings:
+      return kFindings;
+    case Outcome::not_judged:
+      return kFailed;
+    case Outcome::clean:
+      break;
+  }
+  return kClean;
 }
 
 std::string help_end() {

@@ -80,6 +80,7 @@ struct LoadOptions {
   // A model folder, its config.json or a hub name; "" to look at base_model_name_or_path.
   std::string base;
   std::vector<std::string> model_specs = {};  // files that describe more families
+  bool follow_base = true;  // base_model_name_or_path may be a folder of this machine
   ReadOptions read = {};
   bool ignore_zip_crc = false;  // read a torch file though the checksum of a record differs
   JobControl job = {};

@@ -132,7 +132,8 @@ AdapterFiles open_adapter(const std::string& path, const TorchOptions& torch) {
 
 std::optional<BaseModel> base_for(const AdapterConfig& config, const LoadOptions& options,
                                   std::vector<std::string>& notes) {
-  return base_or_hint(options.base, config.base_model, options.model_specs, notes);
+  return base_or_hint(options.base, config.base_model, options.model_specs, options.follow_base,
+                      notes);
 }
 
 Interpretation interpret_tensors(const TensorMap& tensors, std::span<const ExpertTensor> experts,

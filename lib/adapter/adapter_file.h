@@ -37,7 +37,7 @@ struct LoadedAdapter : Interpretation {
 AdapterFiles open_adapter(const std::string& path, const TorchOptions& torch = {});
 
 // The base model to read an adapter with: options.base, else base_model_name_or_path where that is
-// a known hub name (never a path: it is a hint of another machine), else none.
+// a model folder here or a known hub name, else none.
 std::optional<BaseModel> base_for(const AdapterConfig& config, const LoadOptions& options,
                                   std::vector<std::string>& notes);
 

@@ -13,6 +13,7 @@
 #include "lib/base/utf8.h"
 #include "lib/io/json_build.h"
 #include "lib/io/weights.h"
+#include "lib/model/family.h"
 
 namespace moelora {
 namespace {
@@ -157,6 +158,15 @@ std::string layout_alone(const AdapterFiles& files, const LoadOptions& options) 
   }
 }
 
+// A base of a family that is not known says nothing of an adapter; without one much is known.
+std::optional<BaseModel> base_to_inspect(const AdapterConfig& config, const LoadOptions& options,
+                                         std::vector<std::string>& notes) try {
+  return base_for(config, options, notes);
+} catch (const UnknownFamily& error) {
+  notes.push_back(fmt::format("read without a base model: {}", error.what()));
+  return std::nullopt;
+}
+
 Inspection inspect_adapter(const std::string& path, const LoadOptions& options) {
   AdapterFiles files = open_adapter(path, {options.ignore_zip_crc});
   Inspection out;
@@ -172,7 +182,7 @@ Inspection inspect_adapter(const std::string& path, const LoadOptions& options) 
   out.notes = files.warnings;
   options.job.check();
   try {
-    std::optional<BaseModel> base = base_for(files.config, options, out.notes);
+    std::optional<BaseModel> base = base_to_inspect(files.config, options, out.notes);
     if (base) out.base = base->origin;
     const LoadedAdapter loaded =
         interpret_adapter(files, std::move(base), options.from, options.read);

@@ -10,17 +10,17 @@ namespace {
 
 // Why this run has no plan; it may have one where nothing is said.
 void find_obstacle(const Deployment& deployment, EngineRun& run) {
-  if (!deployment.base) {
-    run.not_planned =
-        "no base model: give --base (a folder, its config.json, or a hub name we know)";
-    return;
-  }
   for (const Subject& subject : deployment.adapters)
     if (is_unreadable(subject)) {
       run.not_planned = subject.given + " could not be read";
       run.unreadable = true;
       return;
     }
+  if (deployment.base_error)
+    run.not_planned = deployment.base_error->what();
+  else if (!deployment.base)
+    run.not_planned =
+        "no base model: give --base (a folder, its config.json, or a hub name we know)";
 }
 
 void plan_engine(const Deployment& deployment, std::span<const ServedAdapter> adapters,

@@ -28,7 +28,10 @@ struct EngineRun {
 // Adapters that one server is to serve, with all that rules look at.
 struct Deployment {
   std::vector<Subject> adapters;
+  std::string name;  // the base, where there are other deployments beside this; else ""
   std::optional<BaseModel> base;
+  std::string base_class;           // of a base whose family is not known: "Qwen3ForCausalLM"
+  std::optional<Error> base_error;  // why the base that was given or named is not known
   std::shared_ptr<const BaseHeaders> base_headers;  // null: its weights are not at hand
   std::vector<EngineRun> engines;
   ServerOptions options;

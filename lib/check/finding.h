@@ -13,6 +13,7 @@ struct Finding {
   const Rule* rule = nullptr;
   Severity severity = Severity::error;
   std::string engine;             // "sglang@0.5.18"; "" for a rule of no engine
+  size_t deployment = 0;          // whose: index in the report
   std::optional<size_t> adapter;  // index in the deployment; nullopt: the deployment as a whole
   // What the user can point at: a file of the adapter's folder, and in it a config key or a tensor.
   std::string file;          // "adapter_config.json", "adapter_model.safetensors", "" unknown
@@ -23,6 +24,9 @@ struct Finding {
   std::string fix;                 // one command or instruction
   std::string server_text;         // what the server says, quoted; "" when it says nothing
   bool unchecked = false;          // the rule could not be run: `message` says why
+  // What was asked for could not be judged at all: fails whatever is to fail, but the exit status
+  // is 2, not 1.
+  bool unjudged = false;
 };
 
 }  // namespace moelora

@@ -22,10 +22,10 @@ const Adapter& canonical(const Subject& subject) {
 class BaseAtHand {
  public:
   // `layer`: one whose experts are tried.
-  BaseAtHand(const BaseModel& base, int layer) : spec_(base.spec), where_(base.folder) {
-    if (base.folder.empty() || !open(base.folder)) return;
+  BaseAtHand(const BaseModel& base, int layer) : spec_(base.spec), where_(base.values_folder()) {
+    if (where_.empty() || !open(where_)) return;
     try {
-      read_base_weights(weights_.tensors, spec_, layer, base.folder);
+      read_base_weights(weights_.tensors, spec_, layer, where_);
       usable_ = true;
     } catch (const Error& error) {
       why_not_ = error.what();

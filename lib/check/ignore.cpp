@@ -116,6 +116,22 @@ bool glob_matches(std::string_view glob, std::string_view text) {
   return glob.find_first_not_of('*', g) == std::string_view::npos;
 }
 
+std::string find_project_file(const std::string& folder) {
+  std::error_code ignored;
+  std::string up, found;
+  fs::path at = fs::absolute(folder, ignored).lexically_normal();
+  if (!at.has_filename() && at != at.root_path()) at = at.parent_path();  // "a/b/"
+  for (;; at = at.parent_path()) {
+    if (found.empty() && fs::exists(at / kProjectFile, ignored) &&
+        !fs::exists(at / "adapter_config.json", ignored))
+      found = up + kProjectFile;
+    if (fs::exists(at / ".git", ignored)) return found;
+    if (at == at.root_path()) break;
+    up += "../";
+  }
+  return found == kProjectFile ? found : "";
+}
+
 Project read_project(const std::string& path) {
   const Json file = read_json_file(path);
   const JsonView json(file, path);

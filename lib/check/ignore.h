@@ -52,6 +52,11 @@ struct Project {
   std::vector<Waiver> waivers;
 };
 
+// The project file that counts in `folder`: its own, else one of the folders above it up to the
+// repository's root (the first that holds .git; without one none is looked at). A folder that is an
+// adapter has none: what is downloaded waives nothing. Relative to `folder`; "" for none.
+std::string find_project_file(const std::string& folder);
+
 // Strict: an unknown key, a wrong type, an ignore without a reason and a rule that does not exist
 // are each an Error at "PATH:LINE:COLUMN".
 Project read_project(const std::string& path);

@@ -119,7 +119,7 @@ const ReportFormat* find_report_format(std::string_view id) {
 }
 
 bool fails(const Finding& finding, const ReportOptions& options) {
-  return options.fail_on && finding.severity >= *options.fail_on;
+  return finding.unjudged || (options.fail_on && finding.severity >= *options.fail_on);
 }
 
 bool fails(const Report& report) {

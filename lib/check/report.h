@@ -13,13 +13,13 @@ namespace moelora {
 
 // All that a report says.
 struct Report {
-  const Deployment& deployment;
-  const RuleResults& results;  // without what was waived
+  std::span<const Deployment> deployments;  // one or more; findings say which is theirs
+  const RuleResults& results;               // without what was waived
   std::span<const Waived> waived;
   ReportOptions options;
 };
 
-// Whether a finding is at or above options.fail_on.
+// Whether a finding is at or above options.fail_on, or says that nothing was judged.
 bool fails(const Finding& finding, const ReportOptions& options);
 bool fails(const Report& report);
 

@@ -13,10 +13,11 @@ struct ReportOptions {
   bool color = false;
   bool verbose = false;  // every name, fixes of information too, the memory table of each engine
   size_t width = 0;      // columns to wrap prose to; 0: never
-  std::optional<Severity> fail_on = Severity::error;  // nullopt: nothing fails
+  std::optional<Severity> fail_on = Severity::error;  // nullopt: no finding fails
   // Absolute: where adapters' paths are printed relative to, and what a repository holds. Files in
   // it are named relative to it, others absolutely.
   std::string working_folder = {}, root = {};
+  std::string project = {};  // the project file that was read; "" for none
 };
 
 }  // namespace moelora

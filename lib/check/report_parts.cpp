@@ -42,6 +42,33 @@ std::string from_root(const ReportOptions& options, const fs::path& path) {
   return (outside ? whole : relative).generic_string();
 }
 
+bool is_judged(const EngineRun& run) {
+  return run.not_planned.empty() && (!run.plan || run.plan->not_known.empty());
+}
+
+// For whom was checked, and for whom that was asked for and could not be done.
+std::string engines_text(const Report& report) {
+  std::vector<std::string> judged, unjudged;
+  for (size_t e = 0; e < report.deployments.front().engines.size(); ++e) {
+    int64_t count = 0;
+    for (const Deployment& deployment : report.deployments)
+      count += is_judged(deployment.engines[e]) ? 1 : 0;
+    const std::string label = report.deployments.front().engines[e].choice.label();
+    const auto all = static_cast<int64_t>(report.deployments.size());
+    if (count > 0)
+      judged.push_back(count == all ? label
+                                    : fmt::format("{} in {} of {} deployments", label, count, all));
+    else
+      unjudged.push_back(label);
+  }
+  if (judged.empty() && unjudged.empty())
+    return "; no engine named: only rules of no engine were run";
+  std::string out;
+  if (!judged.empty()) out += fmt::format("; checked for {}", fmt::join(judged, ", "));
+  if (!unjudged.empty()) out += fmt::format("; not judged for {}", fmt::join(unjudged, ", "));
+  return out;
+}
+
 // What was not found has no folder; its path is the one that was given.
 fs::path folder_of(const Subject& adapter) {
   return adapter.listing.empty() ? adapter.given : adapter.folder;
@@ -71,34 +98,57 @@ std::string counts_text(const Counts& counts) {
 
 std::string waived_line(const Report& report, const Waived& waived) {
   return fmt::format("ignored {} in {}: {} ({})", rule_title(waived.finding),
-                     adapter_title(report.deployment, waived.finding.adapter),
-                     one_line(waived.reason), one_line(waived.from));
+                     adapter_title(report, waived.finding), one_line(waived.reason),
+                     one_line(waived.from));
 }
 
-std::string adapter_title(const Deployment& deployment, std::optional<size_t> adapter) {
-  return adapter ? one_line(deployment.adapters[*adapter].given) : "the deployment";
+std::string adapter_title(const Report& report, const Place& place) {
+  const Deployment& deployment = report.deployments[place.deployment];
+  if (place.adapter) return one_line(deployment.adapters[*place.adapter].given);
+  return deployment.name.empty() ? "the deployment"
+                                 : "the deployment of " + one_line(deployment.name);
 }
 
-std::vector<const Finding*> findings_of(const RuleResults& results, std::optional<size_t> adapter) {
+std::string adapter_title(const Report& report, const Finding& finding) {
+  return adapter_title(report, place_of(finding));
+}
+
+std::vector<const Finding*> findings_of(const RuleResults& results, const Place& place) {
   std::vector<const Finding*> out;
   for (const Finding& finding : results.findings)
-    if (finding.adapter == adapter) out.push_back(&finding);
+    if (place_of(finding) == place) out.push_back(&finding);
   return out;
 }
 
-std::vector<std::optional<size_t>> places(const Report& report) {
-  std::vector<std::optional<size_t>> out;
-  for (size_t i = 0; i < report.deployment.adapters.size(); ++i) out.emplace_back(i);
-  if (!findings_of(report.results, std::nullopt).empty()) out.emplace_back(std::nullopt);
+std::vector<Place> places(const Report& report) {
+  std::vector<Place> out;
+  for (size_t d = 0; d < report.deployments.size(); ++d) {
+    for (size_t i = 0; i < report.deployments[d].adapters.size(); ++i) out.push_back({d, i});
+    if (!findings_of(report.results, {d, std::nullopt}).empty()) out.push_back({d, std::nullopt});
+  }
+  return out;
+}
+
+std::vector<const Subject*> adapters_of(const Report& report) {
+  std::vector<const Subject*> out;
+  for (const Deployment& deployment : report.deployments)
+    for (const Subject& adapter : deployment.adapters) out.push_back(&adapter);
+  return out;
+}
+
+std::vector<std::string> served_texts(const Report& report, const Place& place) {
+  std::vector<std::string> out;
+  for (const Served& served : report.results.served)
+    if (place == Place{served.deployment, served.adapter}) out.push_back(one_line(served.text));
   return out;
 }
 
 std::vector<FindingGroup> grouped(std::span<const Finding> findings) {
   std::vector<FindingGroup> groups;
-  std::map<std::tuple<const Rule*, std::string, std::optional<size_t>>, size_t> index;
+  std::map<std::tuple<const Rule*, std::string, Place>, size_t> index;
   for (const Finding& finding : findings) {
     const auto [at, is_new] =
-        index.try_emplace({finding.rule, finding.engine, finding.adapter}, groups.size());
+        index.try_emplace({finding.rule, finding.engine, place_of(finding)}, groups.size());
     if (is_new) groups.push_back({{}, {}, finding.severity});
     FindingGroup& group = groups[at->second];
     group.findings.push_back(&finding);
@@ -119,14 +169,14 @@ std::string finding_line(const FindingGroup& group) {
 }
 
 std::string path_of(const Report& report, const Finding& finding, const std::string& file) {
-  const auto& adapters = report.deployment.adapters;
+  const auto& adapters = report.deployments[finding.deployment].adapters;
   if (adapters.empty()) return file;
   const Subject& adapter = adapters[finding.adapter.value_or(0)];
   return from_root(report.options, folder_of(adapter) / file);
 }
 
 Spot spot_of(const Report& report, const Finding& finding) {
-  const auto& adapters = report.deployment.adapters;
+  const auto& adapters = report.deployments[finding.deployment].adapters;
   if (adapters.empty()) return {kConfig};
   const std::string file = file_to_show(finding, adapters[finding.adapter.value_or(0)]);
   const bool known = finding.line > 0 && file == finding.file;
@@ -134,18 +184,30 @@ Spot spot_of(const Report& report, const Finding& finding) {
           known ? std::max(finding.column, 1) : 1};
 }
 
-std::vector<Remark> remarks(const RuleResults& results) {
+std::vector<Remark> remarks(const Report& report) {
   std::vector<Remark> out;
-  for (const std::string& note : results.notes) out.push_back({"note", note});
-  for (const Skipped& skipped : results.skipped)
+  if (!report.options.project.empty())
+    out.push_back({"note", "project file: " + report.options.project});
+  for (const std::string& note : report.results.notes) out.push_back({"note", note});
+  for (const Skipped& skipped : report.results.skipped)
     out.push_back({"not checked", skipped.what + ": " + skipped.why});
   return out;
 }
 
-std::vector<const EngineRun*> with_memory(const Deployment& deployment) {
+std::vector<Remark> remarks_and_served(const Report& report) {
+  std::vector<Remark> out;
+  for (const Place& place : places(report))
+    for (const std::string& text : served_texts(report, place))
+      out.push_back({"served", adapter_title(report, place) + ": " + text});
+  for (Remark& remark : remarks(report)) out.push_back(std::move(remark));
+  return out;
+}
+
+std::vector<const EngineRun*> with_memory(const Report& report) {
   std::vector<const EngineRun*> out;
-  for (const EngineRun& run : deployment.engines)
-    if (run.plan && !run.plan->memory.rows.empty()) out.push_back(&run);
+  for (const Deployment& deployment : report.deployments)
+    for (const EngineRun& run : deployment.engines)
+      if (run.plan && !run.plan->memory.rows.empty()) out.push_back(&run);
   return out;
 }
 
@@ -154,19 +216,11 @@ std::string slots_text(const MemoryPlan& memory) {
                      pluralized(memory.slots, "slot"), size_text(memory.total_bytes()));
 }
 
-std::string engines_text(const Deployment& deployment) {
-  std::vector<std::string> labels;
-  for (const EngineRun& run : deployment.engines) labels.push_back(run.choice.label());
-  return fmt::format("{}", fmt::join(labels, ", "));
-}
-
 std::string summary_line(const Report& report) {
-  const std::string engines = engines_text(report.deployment);
   std::string out = fmt::format("{} in {}", counts_text(count_findings(report.results.findings)),
-                                pluralized(report.deployment.adapters.size(), "adapter"));
+                                pluralized(adapters_of(report).size(), "adapter"));
   if (!report.waived.empty()) out += fmt::format(", {} ignored", report.waived.size());
-  return out + (engines.empty() ? "; no engine named: only rules of no engine were run"
-                                : "; checked for " + engines);
+  return out + engines_text(report);
 }
 
 }  // namespace moelora

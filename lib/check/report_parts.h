@@ -23,13 +23,26 @@ std::string counts_text(const Counts& counts);  // "2 errors, 1 warning"; "no fi
 // "ignored SGL002 lone-q-proj in adapters/a: REASON (WHO)".
 std::string waived_line(const Report& report, const Waived& waived);
 
-// "adapters/a", "the deployment".
-std::string adapter_title(const Deployment& deployment, std::optional<size_t> adapter);
+// What is reported of: an adapter, or a deployment as a whole (no adapter).
+struct Place {
+  size_t deployment = 0;
+  std::optional<size_t> adapter;
+  friend auto operator<=>(const Place&, const Place&) = default;
+};
+inline Place place_of(const Finding& finding) { return {finding.deployment, finding.adapter}; }
 
-// Findings of one adapter (nullopt: the deployment), in the order of the results.
-std::vector<const Finding*> findings_of(const RuleResults& results, std::optional<size_t> adapter);
-// The adapters in order, and the deployment last when something was found in it.
-std::vector<std::optional<size_t>> places(const Report& report);
+// "adapters/a", "the deployment", "the deployment of BASE" where there are several.
+std::string adapter_title(const Report& report, const Place& place);
+std::string adapter_title(const Report& report, const Finding& finding);
+
+// The findings of one place, in the order of the results.
+std::vector<const Finding*> findings_of(const RuleResults& results, const Place& place);
+// The adapters in order, and each deployment behind its own when something was found in it.
+std::vector<Place> places(const Report& report);
+// Every adapter, in that order.
+std::vector<const Subject*> adapters_of(const Report& report);
+// "sglang 0.5.23 serves it whole: ..." of an adapter.
+std::vector<std::string> served_texts(const Report& report, const Place& place);
 
 // All that one rule says of one adapter for one engine: what a code scanner takes as one result.
 struct FindingGroup {
@@ -57,14 +70,15 @@ struct Remark {
   const char* label;  // "note", "not checked"
   std::string text;
 };
-std::vector<Remark> remarks(const RuleResults& results);
+std::vector<Remark> remarks(const Report& report);
+// The same, and before it each good case: "served", "adapters/a: sglang 0.5.23 serves it whole".
+std::vector<Remark> remarks_and_served(const Report& report);
 
 // The engine runs whose memory is known.
-std::vector<const EngineRun*> with_memory(const Deployment& deployment);
+std::vector<const EngineRun*> with_memory(const Report& report);
 std::string slots_text(const MemoryPlan& memory);  // "slot 1.5 kB, 8 slots 12 kB"
 
-std::string engines_text(const Deployment& deployment);  // "sglang@0.5.18, vllm@0.27"; "" for none
-// "2 errors, 1 warning in 3 adapters; 118 rules for sglang@0.5.18".
+// "2 errors, 1 warning in 3 adapters; checked for sglang@0.5.18; not judged for vllm@0.27".
 std::string summary_line(const Report& report);
 
 }  // namespace moelora

@@ -32,6 +32,7 @@ class Runner {
     note_unplanned();
     list_skipped();
     sort_findings();
+    list_served();
     gather_notes();
     return std::move(out_);
   }
@@ -46,7 +47,8 @@ class Runner {
   void run_for(const Rule& rule, const EngineRun* run) {
     if (rule.numeric && !deployment_.numeric) return;
     if (rule.requires_base() && !deployment_.base)
-      return skip(rule, "no base model was given (--base)");
+      return skip(rule, deployment_.base_error ? "the base model is not known"
+                                               : "no base model was given (--base)");
     if (rule.needs_source && !deployment_.source)
       return skip(rule, "no source adapter was given (--source)");
     if (rule.whole_deployment) return check(rule, std::nullopt, run);
@@ -82,7 +84,7 @@ class Runner {
   // What NUM003 does not report.
   void note_unplanned() {
     for (const EngineRun& run : deployment_.engines)
-      if (!run.not_planned.empty() && (run.unreadable || run.choice.engine->plan == nullptr))
+      if (run.unreadable)
         out_.skipped.push_back(
             {"what " + run.choice.label() + " would do with the adapter", run.not_planned});
   }
@@ -102,11 +104,47 @@ class Runner {
                      [&](const Finding& a, const Finding& b) { return key(a) < key(b); });
   }
 
+  void list_served() {
+    for (size_t i = 0; i < deployment_.adapters.size(); ++i)
+      for (const EngineRun& run : deployment_.engines)
+        if (is_whole(run, i)) out_.served.push_back({0, i, run.choice.label(), served_text(run)});
+  }
+
+  // The plan puts every tensor where it belongs, and no rule found anything that matters. What
+  // events are worth is told by values, so without them there may be no event.
+  bool is_whole(const EngineRun& run, size_t adapter) const {
+    const AdapterPlan* plan = run.plan_of(adapter);
+    const auto refuses = [](const PlanEvent& event) { return event.refusal.has_value(); };
+    if (plan == nullptr || !run.plan->not_known.empty() || plan->first_refusal() != nullptr ||
+        std::any_of(run.plan->server.begin(), run.plan->server.end(), refuses))
+      return false;
+    if (deployment_.adapters[adapter].values.empty() && !plan->events.empty()) return false;
+    return std::all_of(plan->fates.begin(), plan->fates.end(),
+                       [](const TensorFate& fate) { return fate.fate == Fate::used; }) &&
+           std::none_of(out_.findings.begin(), out_.findings.end(), [&](const Finding& f) {
+             return f.severity != Severity::information && f.adapter.value_or(adapter) == adapter &&
+                    (f.engine.empty() || f.engine == run.choice.label());
+           });
+  }
+
+  static std::string served_text(const EngineRun& run) {
+    const std::string server =
+        fmt::format("{} {}", run.choice.engine->id, run.choice.version.text());
+    const std::string& launch = run.plan->launch;
+    return launch.empty() ? server + " loads it whole" : server + " serves it whole: " + launch;
+  }
+
   void gather_notes() {
     for (const Subject& subject : deployment_.adapters)
       for (const std::string& note : subject.notes)
         out_.notes.push_back(
             deployment_.adapters.size() == 1 ? note : fmt::format("{}: {}", subject.given, note));
+    for (const EngineRun& run : deployment_.engines)
+      if (run.choice.version.is_development())
+        out_.notes.push_back(fmt::format(
+            "{} is a build between releases: judged as the release before it; name the day it is "
+            "of ({}@2026-05-19) to have what came since",
+            run.choice.label(), run.choice.engine->id));
     for (const EngineRun& run : deployment_.engines)
       if (run.plan)
         for (const std::string& note : run.plan->notes)

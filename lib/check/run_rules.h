@@ -14,10 +14,18 @@ struct Skipped {
   std::string why;
 };
 
+// The good case: an adapter that a server takes whole.
+struct Served {
+  size_t deployment = 0, adapter = 0;
+  std::string engine;  // "sglang@0.5.23"
+  std::string text;    // "sglang 0.5.23 serves it whole: --enable-lora --max-lora-rank 8"
+};
+
 struct RuleResults {
   std::vector<Finding> findings;  // by adapter, then severity (errors first), then rule id
   std::vector<Skipped> skipped;
   std::vector<std::string> notes;  // what was assumed
+  std::vector<Served> served;      // by adapter
   int64_t rules_run = 0;
 };
 

@@ -2,10 +2,9 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <filesystem>
-#include <set>
 
-#include "lib/base/utf8.h"
 #include "lib/check/forward.h"
 #include "lib/model/base_model.h"
 #include "lib/model/family.h"
@@ -28,18 +27,50 @@ std::string named_base(const Subject& subject) {
   return name != nullptr && name->is(Json::Kind::string) ? name->as_string() : "";
 }
 
-std::optional<BaseModel> base_of(const std::vector<Subject>& adapters, const LoadOptions& load,
-                                 std::vector<std::string>& notes) {
-  if (!load.base.empty()) return open_base(load.base, load.model_specs);
-  std::set<std::string> names;
-  for (const Subject& adapter : adapters)
-    if (std::string name = named_base(adapter); !name.empty()) names.insert(std::move(name));
-  if (names.size() > 1)
-    notes.push_back(fmt::format(
-        "the adapters name {} base models ({}, {} ...), a server has one: "
-        "checked without; name it with --base",
-        names.size(), moelora::quoted(*names.begin()), moelora::quoted(*names.rbegin())));
-  return base_or_hint("", names.size() == 1 ? *names.begin() : "", load.model_specs, notes);
+void find_named(const std::string& name, const LoadOptions& load, Deployment& out) {
+  try {
+    out.base = find_named_base(name, load.model_specs, load.follow_base);
+  } catch (const UnknownFamily& error) {
+    out.base_error = error;
+    out.base_class = error.architecture;
+  } catch (const Error& error) {
+    out.base_error = error;
+  }
+  out.name = out.base ? out.base->origin : name;
+}
+
+void open_given(const LoadOptions& load, Deployment& out) try {
+  out.base = open_base(load.base, load.model_specs);
+} catch (const UnknownFamily& error) {
+  out.base_error = error;
+  out.base_class = error.architecture;
+}
+
+// One name, or one folder whatever it is called.
+bool is_same_base(const Deployment& a, const Deployment& b) {
+  if (a.name == b.name) return true;
+  std::error_code ignored;
+  return a.base && b.base && !a.base->folder.empty() && !b.base->folder.empty() &&
+         fs::equivalent(a.base->folder, b.base->folder, ignored);
+}
+
+// One deployment, or one for each base that the adapters name.
+std::vector<Deployment> deployments_of(std::vector<Subject> adapters, const LoadOptions& load) {
+  std::vector<Deployment> out;
+  if (!load.base.empty()) {
+    open_given(load, out.emplace_back());
+    out.front().adapters = std::move(adapters);
+    return out;
+  }
+  for (Subject& adapter : adapters) {
+    Deployment mine;
+    if (const std::string name = named_base(adapter); !name.empty()) find_named(name, load, mine);
+    auto at = std::find_if(out.begin(), out.end(),
+                           [&](const Deployment& other) { return is_same_base(other, mine); });
+    if (at == out.end()) at = out.insert(at, std::move(mine));
+    at->adapters.push_back(std::move(adapter));
+  }
+  return out;
 }
 
 // What names no part of an adapter must be right even where nothing needs it.
@@ -67,15 +98,11 @@ void run_forwards(const ValidateRequest& request, Deployment& deployment) {
   for (Subject& adapter : deployment.adapters) run_forward(adapter, *deployment.source, options);
 }
 
-Deployment open(const ValidateRequest& request, std::vector<std::string>& notes) {
-  Deployment out;
-  for (const std::string& given : request.adapters) {
-    request.job.check();
-    out.adapters.push_back(open_subject(adapter_path(given)));
-  }
-  out.base = base_of(out.adapters, request.subject.load, notes);
+// Reads meaning into the files, and plans.
+void fill(const ValidateRequest& request, Deployment& out, std::vector<std::string>& notes) {
   out.options = request.options;
   if (out.base) {
+    if (request.subject.load.base.empty()) notes.push_back(named_base_note(*out.base));
     std::string note;
     out.base_headers = read_base_headers(*out.base, note);
     if (!note.empty()) notes.push_back(note);
@@ -93,20 +120,56 @@ Deployment open(const ValidateRequest& request, std::vector<std::string>& notes)
   for (const EngineChoice& choice : request.engines)
     out.engines.push_back({choice, request.options, std::nullopt, ""});
   plan_engines(out);
-  return out;
+}
+
+// The results of the next deployment behind those of the ones before it; its notes name it.
+void append(RuleResults results, const Deployment& deployment, ValidationReport& out) {
+  const size_t index = out.deployments.size();
+  const auto titled = [&](std::string text) {
+    return deployment.name.empty() ? text : fmt::format("{}: {}", deployment.name, text);
+  };
+  for (Finding& finding : results.findings) {
+    finding.deployment = index;
+    out.results.findings.push_back(std::move(finding));
+  }
+  for (Skipped& skipped : results.skipped)
+    out.results.skipped.push_back({skipped.what, titled(skipped.why)});
+  for (std::string& note : results.notes) out.results.notes.push_back(titled(note));
+  for (Served& served : results.served) {
+    served.deployment = index;
+    out.results.served.push_back(std::move(served));
+  }
+  out.results.rules_run += results.rules_run;
+}
+
+void judge(const ValidateRequest& request, Deployment deployment, ValidationReport& out) {
+  std::vector<std::string> notes;
+  fill(request, deployment, notes);
+  RuleResults results = run_rules(deployment, request.job);
+  add_forward_notes(deployment.adapters, results);
+  results.notes.insert(results.notes.begin(), notes.begin(), notes.end());
+  for (Waived& waived : take_waived(results, deployment, request.waivers)) {
+    waived.finding.deployment = out.deployments.size();
+    out.waived.push_back(std::move(waived));
+  }
+  append(std::move(results), deployment, out);
+  out.deployments.push_back(std::move(deployment));
 }
 
 }  // namespace
 
 ValidationReport validate(const ValidateRequest& request) {
   check_named(request.subject.load);
-  std::vector<std::string> notes;
+  std::vector<Subject> adapters;
+  for (const std::string& given : request.adapters) {
+    request.job.check();
+    adapters.push_back(open_subject(adapter_path(given)));
+  }
+  std::vector<Deployment> all = deployments_of(std::move(adapters), request.subject.load);
+  if (all.size() == 1) all.front().name.clear();
   ValidationReport out;
-  out.deployment = open(request, notes);
-  out.results = run_rules(out.deployment, request.job);
-  add_forward_notes(out.deployment.adapters, out.results);
-  out.results.notes.insert(out.results.notes.begin(), notes.begin(), notes.end());
-  out.waived = take_waived(out.results, out.deployment, request.waivers);
+  out.deployments.reserve(all.size());
+  for (Deployment& deployment : all) judge(request, std::move(deployment), out);
   return out;
 }
 

@@ -22,16 +22,19 @@ struct ValidateRequest {
 };
 
 struct ValidationReport {
-  Deployment deployment;
-  RuleResults results;  // without what was waived
+  std::vector<Deployment> deployments;  // one for each base, as the adapters first name them
+  RuleResults results;                  // of all; without what was waived
   std::vector<Waived> waived;
 };
 
 // Reads, plans and runs every rule. What is wrong with an adapter is a finding; throws Error only
 // for what the user named wrongly: load.base, load.from, load.model_specs, a source that cannot be
 // read, a device that is not there.
-// Without load.base the base is the one that all adapters name in base_model_name_or_path, where it
-// is a known hub name; none where they disagree, as one server has one base.
+// A base of a family that is not known, and one that an adapter names and that cannot be read, is a
+// finding too: the rules that need none are run.
+// Without load.base the base is what adapters name in base_model_name_or_path: a folder with a
+// config.json here, or a known hub name. One server has one base, so adapters of several are
+// several deployments; adapters that name none are one without a base.
 ValidationReport validate(const ValidateRequest& request);
 
 }  // namespace moelora

@@ -64,8 +64,8 @@ BaseModel base_of(const BufferOptions& options, const Json& config,
                   std::vector<std::string>& notes) {
   const Json* name = config.find("base_model_name_or_path");
   const bool named = name != nullptr && name->is(Json::Kind::string);
-  if (auto found =
-          base_or_hint(options.base, named ? name->as_string() : "", options.model_specs, notes))
+  if (auto found = base_or_hint(options.base, named ? name->as_string() : "", options.model_specs,
+                                options.follow_base, notes))
     return std::move(*found);
   throw Error(at_option(Option::to, options.to),
               "what a server holds depends on the base model, and none is known",

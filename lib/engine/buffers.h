@@ -74,6 +74,7 @@ struct BufferOptions {
   // What a cause is called in the report and the notes; its words where null. The tools give the
   // name of the rule that explains it, which this floor does not know.
   std::string_view (*name_of)(const Cause& cause) = nullptr;
+  bool follow_base = true;  // base_model_name_or_path may be a folder of this machine
 };
 
 // What will be written, nothing written yet.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 
 #include "lib/adapter/tensor_name.h"
@@ -29,9 +30,10 @@ constexpr std::array kAll = {
                                  std::string_view version) {
   std::vector<std::string_view> known;
   for (const Release& release : engine.releases) known.push_back(release.version);
-  throw Error(at_option(Option::engine, printable(text)),
-              fmt::format("{} is neither a version nor a date (2026-05-19)", quoted(version)),
-              fmt::format("versions of {}: {}", engine.id, fmt::join(known, ", ")));
+  throw Error(
+      at_option(Option::engine, printable(text)),
+      fmt::format("{} is neither a version nor a date (2026-05-19), nor main", quoted(version)),
+      fmt::format("versions of {}: {}", engine.id, fmt::join(known, ", ")));
 }
 
 [[noreturn]] void refuse_option(std::string_view pair, const std::string& what, Hint hint = {}) {
@@ -100,6 +102,19 @@ std::string ServerOptions::text(std::string_view key) const {
   return at == values.end() ? "" : at->second;
 }
 
+std::string flags_text(const ServerOptions& options,
+                       std::initializer_list<std::string_view> without) {
+  std::string out;
+  for (const auto& [key, value] : options.values) {
+    if (std::find(without.begin(), without.end(), key) != without.end()) continue;
+    if (value == "on")
+      out += fmt::format(" --{}", key);
+    else if (value != "off")
+      out += fmt::format(" --{} {}", key, value);
+  }
+  return out;
+}
+
 const Release& Engine::release(std::string_view version) const {
   for (const Release& release : releases)
     if (release.version == version) return release;
@@ -120,8 +135,8 @@ EngineChoice parse_engine(std::string_view text) {
   const size_t at = text.find('@');
   const Engine* engine = find_engine(text.substr(0, at));
   if (engine == nullptr) refuse_engine(text.substr(0, at));
-  const std::string_view version =
-      at == std::string_view::npos ? engine->newest : text.substr(at + 1);
+  std::string_view version = at == std::string_view::npos ? "latest" : text.substr(at + 1);
+  if (version == "latest" || version == "stable") version = engine->newest;
   const auto parsed = EngineVersion::parse(version);
   if (!parsed) refuse_version(text, *engine, version);
   return {engine, *parsed};

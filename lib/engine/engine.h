@@ -1,5 +1,6 @@
 #pragma once
 
+#include <initializer_list>
 #include <map>
 #include <optional>
 #include <span>
@@ -37,6 +38,11 @@ struct ServerOptions {
   std::optional<int64_t> number(std::string_view key) const;
   std::string text(std::string_view key) const;  // "" when not given
 };
+
+// The options that were given and are not off, as flags of a command line, each behind a blank:
+// " --moe-runner-backend triton"; without those that the engine prints itself.
+std::string flags_text(const ServerOptions& options,
+                       std::initializer_list<std::string_view> without);
 
 struct PlanRequest {
   std::span<const ServedAdapter> adapters;

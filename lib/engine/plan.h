@@ -85,6 +85,12 @@ struct ServerPlan {
   std::vector<AdapterPlan> adapters;
   MemoryPlan memory;
   std::vector<std::string> notes;  // what this plan does not cover, for people
+  // The server's flags that the plan assumes, as far as LoRA depends on them: "--enable-lora
+  // --max-lora-rank 8"; "" for what is no server.
+  std::string launch;
+  // Why this plan proves nothing of the base's class ("KimiK25ForConditionalGeneration is no class
+  // that is known here"); "" where it does. NUM003 reports it.
+  std::string not_known;
 };
 
 }  // namespace moelora

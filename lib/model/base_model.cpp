@@ -136,6 +136,12 @@ BaseModel base_of_path(const std::string& path, const std::vector<Family>& famil
   return base_of(read_json_file(config), config, config, path, families);
 }
 
+// Whether an adapter may mean this folder by base_model_name_or_path.
+bool is_model_folder(const std::string& name) {
+  std::error_code ignored;
+  return !name.empty() && fs::is_regular_file(fs::path(name) / "config.json", ignored);
+}
+
 // `tried` collects what was looked at, for the message.
 std::optional<BaseModel> base_of_name(const std::string& name, const std::vector<Family>& families,
                                       std::string& tried) {
@@ -164,21 +170,40 @@ BaseModel open_base(const std::string& base, const std::vector<std::string>& mod
                                   "openai/gpt-oss-20b (REFERENCE.md lists them)"));
 }
 
-std::optional<BaseModel> find_base_by_name(const std::string& name,
-                                           const std::vector<std::string>& model_specs) {
+const std::string& BaseModel::values_folder() const {
+  static const std::string kNone;
+  return followed ? kNone : folder;
+}
+
+std::optional<BaseModel> find_named_base(const std::string& name,
+                                         const std::vector<std::string>& model_specs, bool follow) {
+  const std::vector<Family> families = read_families(model_specs);
+  if (follow && is_model_folder(name)) {
+    BaseModel out = base_of_path(name, families);
+    out.followed = true;
+    return out;
+  }
   std::string tried;
-  return base_of_name(name, read_families(model_specs), tried);
+  return base_of_name(name, families, tried);
+}
+
+std::string named_base_note(const BaseModel& base) {
+  return fmt::format("base model: {} (from base_model_name_or_path)", base.origin);
 }
 
 std::optional<BaseModel> base_or_hint(const std::string& base, const std::string& hint,
-                                      const std::vector<std::string>& model_specs,
+                                      const std::vector<std::string>& model_specs, bool follow,
                                       std::vector<std::string>& notes) {
   if (!base.empty()) return open_base(base, model_specs);
   if (hint.empty()) return std::nullopt;
-  auto found = find_base_by_name(hint, model_specs);
-  if (found)
-    notes.push_back(fmt::format("base model: {} (from base_model_name_or_path)", found->origin));
-  return found;
+  try {
+    auto found = find_named_base(hint, model_specs, follow);
+    if (found) notes.push_back(named_base_note(*found));
+    return found;
+  } catch (const UnknownFamily& error) {
+    notes.push_back(fmt::format("read without a base model: {}", error.what()));
+    return std::nullopt;
+  }
 }
 
 std::vector<std::string> builtin_models() {

@@ -15,6 +15,12 @@ struct BaseModel {
   Json config;
   std::string origin;  // "built-in config of openai/gpt-oss-20b", "base/config.json", ...
   std::string folder;  // where its weights may be; "" for a built-in or a lone config.json
+  // Found in a folder that an adapter names: its config.json and the headers of its safetensors are
+  // looked at, nothing else.
+  bool followed = false;
+
+  // Where values may be read; "" nowhere.
+  const std::string& values_folder() const;
 };
 
 // `base`: a model folder, its config.json, a built-in name, or a hub name found in the local
@@ -24,15 +30,21 @@ struct BaseModel {
 // tried.
 BaseModel open_base(const std::string& base, const std::vector<std::string>& model_specs = {});
 
-// As open_base for a name that is only a hint (base_model_name_or_path): a built-in or cached hub
-// name, never a path; nullopt when unknown.
-std::optional<BaseModel> find_base_by_name(const std::string& name,
-                                           const std::vector<std::string>& model_specs = {});
+// As open_base for what an adapter names (base_model_name_or_path): a folder with a config.json,
+// relative to the working folder as PEFT takes it, where `follow` (--no-follow-base) allows that;
+// else a built-in or cached hub name; nullopt for none of these.
+std::optional<BaseModel> find_named_base(const std::string& name,
+                                         const std::vector<std::string>& model_specs = {},
+                                         bool follow = true);
 
-// The base model to look at an adapter with: `base` (--base) where given, else the one of the name
-// `hint` where that is known, with a note; nullopt for neither.
+// "base model: base/config.json (from base_model_name_or_path)".
+std::string named_base_note(const BaseModel& base);
+
+// The base model to look at an adapter with: `base` (--base) where given, else the one that it
+// names as `hint`, with a note; nullopt for neither, and, with a note too, for one whose family is
+// not known.
 std::optional<BaseModel> base_or_hint(const std::string& base, const std::string& hint,
-                                      const std::vector<std::string>& model_specs,
+                                      const std::vector<std::string>& model_specs, bool follow,
                                       std::vector<std::string>& notes);
 
 // Names that --base takes without a file, in order: those of schemas/builtin_models/*.json, each

@@ -222,6 +222,9 @@ Family parse_family(const Json& document, const std::string& where) {
   return family;
 }
 
+UnknownFamily::UnknownFamily(const Error& error, std::string architecture_)
+    : Error(error), architecture(std::move(architecture_)) {}
+
 const std::vector<Family>& embedded_families() {
   static const std::vector<Family> families = [] {
     std::vector<Family> out;

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "lib/base/error.h"
 #include "lib/model/expressions.h"
 #include "lib/model/model_spec.h"
 #include "lib/model/rename.h"
@@ -70,6 +71,13 @@ struct Family {
   Renames aliases;    // trainers' spellings and the in-memory one
 
   Json engines;  // servers' classes of this family, as they stand in the file; null for none
+};
+
+// A config whose model_type no family describes. The architecture is its class: "Qwen3ForCausalLM";
+// "" where the config names none.
+struct UnknownFamily : Error {
+  UnknownFamily(const Error& error, std::string architecture);
+  std::string architecture;
 };
 
 // The families of schemas/models, parsed once, in order of name.

@@ -239,6 +239,11 @@ const Variant* find_variant(const Family& family, const std::string& model_type)
   return nullptr;
 }
 
+std::string architecture_of(const JsonView& config) {
+  const std::vector<std::string> all = config.strings_or_none("architectures");
+  return all.empty() ? "" : all.front();
+}
+
 // The family of a config's model_type: the last of `more` that has it, else an embedded one.
 const Family& family_of(const JsonView& config, const std::vector<Family>& more) {
   const std::string& model_type = config.at("model_type").string();
@@ -251,10 +256,11 @@ const Family& family_of(const JsonView& config, const std::vector<Family>& more)
       for (const Variant& variant : family.variants) known.push_back(variant.model_type);
     }
   }
-  throw unknown_word(
-      config.at("model_type").place(), "model type", model_type, known,
-      {"describe the family in a file like those of schemas/models and pass it with ",
-       Option::model_spec, " FILE"});
+  throw UnknownFamily(
+      unknown_word(config.at("model_type").place(), "model type", model_type, known,
+                   {"describe the family in a file like those of schemas/models and pass it with ",
+                    Option::model_spec, " FILE"}),
+      architecture_of(config));
 }
 
 }  // namespace

@@ -10,8 +10,8 @@ namespace moelora {
 
 // Builds the spec for a config.json: the data of its model_type's family, evaluated. `more` are
 // further families (--model-spec): the last of them that has the model_type wins over the embedded
-// ones. Throws Error naming the config key that is missing or wrong, or the model types that are
-// known when this one is none of them.
+// ones. Throws Error naming the config key that is missing or wrong, or UnknownFamily for a
+// model_type that none describes.
 ModelSpec make_model_spec(const Json& config, const std::string& where,
                           const std::vector<Family>& more = {});
 

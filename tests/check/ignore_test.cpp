@@ -127,6 +127,25 @@ TEST_CASE("a base beside the project file is found from anywhere") {
   CHECK(file.read().base == (file.folder() / "base").string());
 }
 
+TEST_CASE("the project file is searched upwards to the repository's root, never in an adapter") {
+  namespace fs = std::filesystem;
+  const ProjectFile top("{}");
+  const fs::path below = top.folder() / "a" / "b";
+  fs::create_directories(below);
+  const auto write = [](const fs::path& path) { std::ofstream(path) << "{}"; };
+  CHECK(find_project_file(top.folder().string()) == ".moelora.json");
+  CHECK(find_project_file(below.string()) == "");  // no repository
+  fs::create_directory(top.folder() / ".git");
+  CHECK(find_project_file(below.string()) == "../../.moelora.json");
+  CHECK(find_project_file((below / "").string()) == "../../.moelora.json");
+  write(top.folder() / "a" / ".moelora.json");
+  CHECK(find_project_file(below.string()) == "../.moelora.json");
+  write(top.folder() / "a" / "adapter_config.json");  // what came with an adapter
+  CHECK(find_project_file(below.string()) == "../../.moelora.json");
+  write(below / ".git");  // a worktree of its own: the root is here
+  CHECK(find_project_file(below.string()) == "");
+}
+
 TEST_CASE("an empty project is one") { CHECK(ProjectFile("{}").read().waivers.empty()); }
 
 TEST_CASE("a project file is strict, and says where it is wrong") {

@@ -15,7 +15,7 @@ struct MadeReport {
 
   Finding& add(const Rule& rule, std::optional<size_t> adapter, std::string message);
   Report report(ReportOptions options = {}) const {
-    return {deployment, results, waived, std::move(options)};
+    return {{&deployment, 1}, results, waived, std::move(options)};
   }
   std::string written(std::string_view format, ReportOptions options = {}) const {
     return find_report_format(format)->write(report(std::move(options)));

@@ -123,7 +123,7 @@ TEST_CASE("the forward says where it ran, over the base's own weights") {
   ValidateRequest wanted = request("peft_params_swapped_roles", "peft_params");
   wanted.device = DeviceChoice::cpu;
   const ValidationReport report = validate(wanted);
-  const std::optional<StageReport>& forward = report.deployment.adapters[0].forward;
+  const std::optional<StageReport>& forward = report.deployments[0].adapters[0].forward;
   REQUIRE(forward);
   CHECK(forward->device == "CPU, float");
   CHECK(forward->base.starts_with("BF16 of "));
@@ -155,14 +155,14 @@ TEST_CASE("a card that is asked for and not there is the user's mistake") {
   wanted.device = DeviceChoice::cuda;
   CHECK_THROWS_AS(validate(wanted), Error);
   wanted.device = DeviceChoice::automatic;
-  CHECK(validate(wanted).deployment.adapters[0].forward->why_cpu.find("/nowhere/") !=
+  CHECK(validate(wanted).deployments[0].adapters[0].forward->why_cpu.find("/nowhere/") !=
         std::string::npos);
   unsetenv("MOELORA_CUDA_MODULE");
 }
 
 TEST_CASE("adapters without experts have no forward, and the report says so") {
   const ValidationReport report = validate(request("attention_only", "attention_only"));
-  CHECK(!report.deployment.adapters[0].forward);
-  CHECK(report.deployment.adapters[0].forward_not_run.find("no LoRA on routed experts") !=
+  CHECK(!report.deployments[0].adapters[0].forward);
+  CHECK(report.deployments[0].adapters[0].forward_not_run.find("no LoRA on routed experts") !=
         std::string::npos);
 }

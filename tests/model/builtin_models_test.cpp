@@ -184,7 +184,7 @@ TEST_CASE("Trainers' names normalize to the model's own") {
 
 TEST_CASE("Names of built-in models ignore case, unknown ones list what was tried") {
   CHECK(open_base("OpenAI/GPT-OSS-20B").spec.experts == 32);
-  CHECK_FALSE(find_base_by_name("no-such-org/no-such-model").has_value());
+  CHECK_FALSE(find_named_base("no-such-org/no-such-model").has_value());
   try {
     open_base("no-such-org/no-such-model");
     FAIL("expected an Error");

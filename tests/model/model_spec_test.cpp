@@ -232,11 +232,11 @@ TEST_CASE("A base is a folder, its config.json or a name; a hub name may be in t
   CHECK(error_text([] { open_base("some/model"); }).find("refs/main") != std::string::npos);
   std::ofstream(repository + "/refs/main") << "abc123\n";
   CHECK(open_base("some/model").folder == repository + "/snapshots/abc123");
-  CHECK(find_base_by_name("some/model")->spec.family == "mixtral");
+  CHECK(find_named_base("some/model")->spec.family == "mixtral");
   CHECK(error_text([] { open_base("../some/model"); }).find("it is not a hub name either") !=
         std::string::npos);
   std::ofstream(repository + "/refs/main") << "../../..\n";
-  CHECK_FALSE(find_base_by_name("some/model").has_value());
+  CHECK_FALSE(find_named_base("some/model").has_value());
   unsetenv("HF_HUB_CACHE");
 }
 

@@ -54,8 +54,9 @@ size_t terminal_width(const CommonOptions& options) {
 }  // namespace
 
 void add_validate_options(CLI::App& app, ValidateFlags& o) {
-  app.add_option("ADAPTER", o.adapters,
-                 "Folder with adapter_config.json, or a file in it; several are one deployment")
+  app.add_option(
+         "ADAPTER", o.adapters,
+         "Folder with adapter_config.json, or a file in it; those of a base are one deployment")
       ->type_name("");
   add_list(app, "--engine", o.engines, "Server to check for: sglang, vllm or peft",
            "NAME[@VERSION]");
@@ -85,12 +86,13 @@ void add_validate_options(CLI::App& app, ValidateFlags& o) {
       ->needs("--numeric");
   add_choice(app, "--format", o.format, "Form of the report", format_ids());
   app.add_flag("-v,--verbose", o.verbose, "Every name, and the server's memory");
-  add_choice(app, "--fail-on", o.fail_on, "What makes the exit status 1",
+  add_choice(app, "--fail-on", o.fail_on, "What makes the exit status 1 (2: not judged)",
              {"error", "warning", "never"});
   add_list(app, "--ignore", o.ignore, "A rule not to fail for; a project file gives reasons",
            "ID|NAME")
       ->delimiter(',');
-  app.add_option("--project", o.project, "Project file (default: .moelora.json where there is one)")
+  app.add_option("--project", o.project,
+                 "Project file (default: .moelora.json here or above, in the repository)")
       ->type_name("FILE");
   app.add_flag("--list-rules", o.list_rules, "Every rule, as text, markdown or json");
   app.add_option("--explain", o.explain, "What a rule checks and why, with an example")
@@ -111,9 +113,14 @@ std::string engines_help() {
   return out;
 }
 
+std::string project_file(const ValidateFlags& flags) {
+  std::error_code ignored;
+  return flags.project.empty() ? find_project_file(fs::current_path(ignored).string())
+                               : flags.project;
+}
+
 ValidateOptions validate_options(const ValidateFlags& flags) {
   if (flags.adapters.empty()) throw Error("ADAPTER", "is required", "run 'lora-validate --help'");
-  std::error_code ignored;
   ValidateOptions out;
   static_cast<LoadOptions&>(out) = flags.load.options();
   out.job = shown_job(flags.common.quiet);
@@ -130,8 +137,7 @@ ValidateOptions validate_options(const ValidateFlags& flags) {
   out.source = flags.source;
   out.device = flags.device;
   out.ignore = flags.ignore;
-  out.project = flags.project;
-  if (out.project.empty() && fs::exists(kProjectFile, ignored)) out.project = kProjectFile;
+  out.project = project_file(flags);
   out.threads = flags.common.threads;
   return out;
 }
@@ -145,6 +151,7 @@ ReportOptions report_options(const ValidateFlags& flags) {
   if (flags.fail_on == "never") out.fail_on = std::nullopt;
   std::error_code ignored;
   out.working_folder = fs::current_path(ignored).string();
+  out.project = project_file(flags);
   out.root = is_set("GITHUB_WORKSPACE") ? std::getenv("GITHUB_WORKSPACE") : out.working_folder;
   return out;
 }

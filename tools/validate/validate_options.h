@@ -27,8 +27,11 @@ void add_validate_options(CLI::App& app, ValidateFlags& flags);
 // The engines with their versions and server options, for --help.
 std::string engines_help();
 
-// What is asked for: the command line, and below it the project file (--project, else .moelora.json
-// of the working folder where there is one). Throws Error for what cannot be meant.
+// --project, else the one that is found from the working folder; "" for none.
+std::string project_file(const ValidateFlags& flags);
+
+// What is asked for: the command line, and below it the project file. Throws Error for what cannot
+// be meant.
 ValidateOptions validate_options(const ValidateFlags& flags);
 
 ReportOptions report_options(const ValidateFlags& flags);

@@ -58,8 +58,7 @@ std::string annotation(const Report& report, const FindingGroup& group) {
 
 std::string plain(const Report& report, const FindingGroup& group) {
   return log_line(fmt::format("{} {} {}: {}", severity_name(group.severity), title(group),
-                              adapter_title(report.deployment, group.first().adapter),
-                              finding_line(group)));
+                              adapter_title(report, group.first()), finding_line(group)));
 }
 
 // How many of so many findings are annotated; with more than a step may have, the last annotation
@@ -91,7 +90,7 @@ std::string write(const Report& report) {
   for (const Severity severity : {Severity::error, Severity::warning, Severity::information})
     out += of_severity(report, groups, severity);
   for (const Waived& w : report.waived) out += log_line(waived_line(report, w));
-  for (const Remark& remark : remarks(report.results))
+  for (const Remark& remark : remarks_and_served(report))
     out += log_line(fmt::format("{}: {}", remark.label, one_line(remark.text)));
   return out + log_line(summary_line(report));
 }

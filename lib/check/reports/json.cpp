@@ -25,13 +25,14 @@ Json texts(const std::vector<std::string>& values) {
   return Json::array(std::move(items));
 }
 
-Json finding_json(const Finding& f, const Deployment& deployment) {
+Json finding_json(const Finding& f, const Report& report) {
   return Json::object(
       {{"rule", f.rule->id},
        {"name", f.rule->name},
        {"severity", severity_name(f.severity)},
        {"engine", text_or_null(f.engine)},
-       {"adapter", f.adapter ? text(deployment.adapters[*f.adapter].given) : Json()},
+       {"adapter",
+        f.adapter ? text(report.deployments[f.deployment].adapters[*f.adapter].given) : Json()},
        {"file", text_or_null(f.file)},
        {"line", f.line},
        {"column", f.column},
@@ -41,11 +42,12 @@ Json finding_json(const Finding& f, const Deployment& deployment) {
        {"message", text(f.message)},
        {"fix", text(f.fix)},
        {"server_text", text_or_null(f.server_text)},
-       {"unchecked", f.unchecked}});
+       {"unchecked", f.unchecked},
+       {"unjudged", f.unjudged}});
 }
 
-Json waived_json(const Waived& waived, const Deployment& deployment) {
-  Json out = finding_json(waived.finding, deployment);
+Json waived_json(const Waived& waived, const Report& report) {
+  Json out = finding_json(waived.finding, report);
   out.set("reason", text(waived.reason));
   out.set("ignored_by", text(waived.from));
   return out;
@@ -78,7 +80,8 @@ Json forward_json(const StageReport& report) {
                        {"worst", Json::array(std::move(shown))}});
 }
 
-Json adapter_json(const Subject& adapter) {
+Json adapter_json(const Subject* subject) {
+  const Subject& adapter = *subject;
   return Json::object({{"path", text(adapter.given)},
                        {"layout", adapter.layout ? Json(adapter.layout->id) : Json()},
                        {"tensors", static_cast<int64_t>(adapter.tensors.size())},
@@ -86,10 +89,34 @@ Json adapter_json(const Subject& adapter) {
                        {"forward", adapter.forward ? forward_json(*adapter.forward) : Json()}});
 }
 
-Json engine_json(const EngineRun& run) {
-  return Json::object({{"engine", run.choice.label()},
-                       {"simulated", run.plan.has_value()},
-                       {"why_not", text_or_null(run.not_planned)}});
+struct RunOf {
+  const Deployment* deployment;
+  const EngineRun* run;
+};
+
+std::vector<RunOf> runs_of(const Report& report) {
+  std::vector<RunOf> out;
+  for (const Deployment& deployment : report.deployments)
+    for (const EngineRun& run : deployment.engines) out.push_back({&deployment, &run});
+  return out;
+}
+
+Json base_json(const Deployment& deployment) {
+  return deployment.base ? text(deployment.base->origin) : Json();
+}
+
+Json engine_json(const RunOf& of) {
+  return Json::object({{"engine", of.run->choice.label()},
+                       {"base", base_json(*of.deployment)},
+                       {"simulated", of.run->plan.has_value()},
+                       {"why_not", text_or_null(of.run->not_planned)}});
+}
+
+Json served_json(const Served& served, const Report& report) {
+  const Deployment& deployment = report.deployments[served.deployment];
+  return Json::object({{"adapter", text(deployment.adapters[served.adapter].given)},
+                       {"engine", served.engine},
+                       {"text", text(served.text)}});
 }
 
 Json buffer_json(const MemoryRow& row) {
@@ -120,13 +147,16 @@ Json skipped_json(const Skipped& skipped) {
 Json summary_json(const Report& report) {
   const Counts counts = count_findings(report.results.findings);
   const auto fail_on = report.options.fail_on;
+  const bool unjudged = std::any_of(report.results.findings.begin(), report.results.findings.end(),
+                                    [](const Finding& finding) { return finding.unjudged; });
   return Json::object({{"errors", counts.errors},
                        {"warnings", counts.warnings},
                        {"information", counts.information},
                        {"ignored", static_cast<int64_t>(report.waived.size())},
                        {"rules_run", report.results.rules_run},
                        {"fail_on", fail_on ? Json(severity_name(*fail_on)) : Json("never")},
-                       {"failed", fails(report)}});
+                       {"failed", fails(report)},
+                       {"unjudged", unjudged}});
 }
 
 // The members of the whole; lists have an entry a line. Each entry is dumped by itself: as one tree
@@ -152,19 +182,22 @@ class Members {
 };
 
 std::string write(const Report& report) {
-  const Deployment& deployment = report.deployment;
+  const auto& deployments = report.deployments;
   Members out;
   out.value("schema", R"("moelora.validate/1")");
   out.value("version", Json(version()).dump());
-  out.value("base", deployment.base ? text(deployment.base->origin).dump() : "null");
-  out.list("adapters", deployment.adapters, adapter_json);
-  out.list("engines", deployment.engines, engine_json);
+  out.value("base", deployments.size() == 1 ? base_json(deployments.front()).dump() : "null");
+  out.value("project", text_or_null(report.options.project).dump());
+  out.list("adapters", adapters_of(report), adapter_json);
+  out.list("engines", runs_of(report), engine_json);
+  out.list("served", report.results.served,
+           [&](const Served& s) { return served_json(s, report); });
   out.list("findings", report.results.findings,
-           [&](const Finding& f) { return finding_json(f, deployment); });
-  out.list("ignored", report.waived, [&](const Waived& w) { return waived_json(w, deployment); });
+           [&](const Finding& f) { return finding_json(f, report); });
+  out.list("ignored", report.waived, [&](const Waived& w) { return waived_json(w, report); });
   out.list("skipped", report.results.skipped, skipped_json);
   out.list("notes", report.results.notes, text);
-  out.list("memory", with_memory(deployment), memory_json);
+  out.list("memory", with_memory(report), memory_json);
   out.value("summary", summary_json(report).dump(-1));
   return out.take();
 }

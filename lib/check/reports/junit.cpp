@@ -48,13 +48,17 @@ struct Suite {
   }
 };
 
-Suite adapter_suite(const Report& report, std::optional<size_t> at) {
-  const std::string adapter = adapter_title(report.deployment, at);
+Suite adapter_suite(const Report& report, const Place& at) {
+  const std::string adapter = adapter_title(report, at);
   Suite out;
   for (const Finding* f : findings_of(report.results, at)) {
     out.cases += finding_case(*f, adapter, report.options);
     ++out.tests;
     if (fails(*f, report.options)) ++out.failures;
+  }
+  for (const std::string& text : served_texts(report, at)) {
+    out.cases += case_begin(text, adapter) + "/>\n";
+    ++out.tests;
   }
   if (out.tests == 0) {
     out.cases = case_begin("no findings", adapter) + "/>\n";
@@ -74,8 +78,7 @@ Suite skipped_suite(const Report& report) {
     ++out.skipped;
   };
   for (const Waived& w : report.waived)
-    add(fmt::format("{} in {}", rule_title(w.finding),
-                    adapter_title(report.deployment, w.finding.adapter)),
+    add(fmt::format("{} in {}", rule_title(w.finding), adapter_title(report, w.finding)),
         fmt::format("ignored: {} ({})", w.reason, w.from));
   for (const Skipped& s : report.results.skipped) add(one_line(s.what), s.why);
   return out;
@@ -89,8 +92,8 @@ std::string write(const Report& report) {
     tests += suite.tests;
     failures += suite.failures;
   };
-  for (const std::optional<size_t> place : places(report))
-    add(adapter_suite(report, place), adapter_title(report.deployment, place));
+  for (const Place& place : places(report))
+    add(adapter_suite(report, place), adapter_title(report, place));
   if (const Suite skipped = skipped_suite(report); skipped.tests > 0) add(skipped, "not checked");
   return fmt::format(
       "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"

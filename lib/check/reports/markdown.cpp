@@ -13,9 +13,10 @@ std::string finding_cell(const Finding& f) {
   return cell;
 }
 
-std::string adapter_section(const Report& report, std::optional<size_t> at) {
+std::string adapter_section(const Report& report, const Place& at) {
   const auto findings = findings_of(report.results, at);
-  std::string out = fmt::format("\n### {}\n\n", md_text(adapter_title(report.deployment, at)));
+  std::string out = fmt::format("\n### {}\n\n", md_text(adapter_title(report, at)));
+  for (const std::string& text : served_texts(report, at)) out += md_text(text) + "\n\n";
   if (findings.empty()) return out + "No findings.\n";
   out += "| severity | rule | engine | finding | fix |\n|---|---|---|---|---|\n";
   for (const Finding* f : findings)
@@ -29,8 +30,8 @@ std::string waived_section(const Report& report) {
   std::string out = "\n### Ignored\n\n| rule | adapter | reason | by |\n|---|---|---|---|\n";
   for (const Waived& w : report.waived)
     out += fmt::format("| {} | {} | {} | {} |\n", rule_title(w.finding),
-                       md_text(adapter_title(report.deployment, w.finding.adapter)),
-                       md_text(one_line(w.reason)), md_text(one_line(w.from)));
+                       md_text(adapter_title(report, w.finding)), md_text(one_line(w.reason)),
+                       md_text(one_line(w.from)));
   return out;
 }
 
@@ -46,7 +47,7 @@ std::string memory_section(const EngineRun& run) {
 
 std::string remarks_section(const Report& report) {
   std::string out;
-  for (const Remark& remark : remarks(report.results))
+  for (const Remark& remark : remarks(report))
     out += fmt::format("- {}: {}\n", remark.label, md_text(one_line(remark.text)));
   return out.empty() ? "" : "\n" + out;
 }
@@ -54,10 +55,10 @@ std::string remarks_section(const Report& report) {
 std::string write(const Report& report) {
   std::string out = fmt::format("## lora-validate: {}\n\n{}\n", fails(report) ? "failed" : "passed",
                                 md_text(summary_line(report)));
-  for (const std::optional<size_t> place : places(report)) out += adapter_section(report, place);
+  for (const Place& place : places(report)) out += adapter_section(report, place);
   out += waived_section(report);
   if (report.options.verbose)
-    for (const EngineRun* run : with_memory(report.deployment)) out += memory_section(*run);
+    for (const EngineRun* run : with_memory(report)) out += memory_section(*run);
   return out + remarks_section(report);
 }
 

@@ -101,11 +101,10 @@ Json result(const Report& report, const FindingGroup& group, const RuleIndex& ru
        {"locations", Json::array({location(report, group)})},
        {"partialFingerprints",
         Json::object({{"primaryLocationLineHash", fingerprint(report, group)}})},
-       {"properties",
-        Json::object({{"adapter", as_utf8(adapter_title(report.deployment, f.adapter))},
-                      {"engine", f.engine},
-                      {"count", static_cast<int64_t>(group.names.size())},
-                      {"names", Json::strings(names)}})}});
+       {"properties", Json::object({{"adapter", as_utf8(adapter_title(report, f))},
+                                    {"engine", f.engine},
+                                    {"count", static_cast<int64_t>(group.names.size())},
+                                    {"names", Json::strings(names)}})}});
 }
 
 Json rule_json(const Rule& rule) {
@@ -144,7 +143,7 @@ Json notification(std::string_view text) {
 Json invocation(const Report& report) {
   std::vector<Json> notes;
   for (const Waived& w : report.waived) notes.push_back(notification(waived_line(report, w)));
-  for (const Remark& remark : remarks(report.results))
+  for (const Remark& remark : remarks_and_served(report))
     notes.push_back(notification(fmt::format("{}: {}", remark.label, one_line(remark.text))));
   return Json::object({{"executionSuccessful", true},
                        {"toolExecutionNotifications", Json::array(std::move(notes))}});
@@ -153,8 +152,7 @@ Json invocation(const Report& report) {
 // Uploads of one category replace each other: adapters checked by different jobs are different.
 std::string category(const Report& report) {
   std::vector<std::string> paths;
-  for (const Subject& adapter : report.deployment.adapters)
-    paths.push_back(one_line(adapter.given));
+  for (const Subject* adapter : adapters_of(report)) paths.push_back(one_line(adapter->given));
   const std::string all = fmt::format("{}", fmt::join(paths, "+"));
   return fmt::format("lora-validate/{}/",
                      all.size() <= 100 ? all : digest_hex(std::as_bytes(std::span(all))));

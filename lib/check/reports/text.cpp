@@ -21,11 +21,11 @@ class Text {
   explicit Text(const Report& report) : report_(report) {}
 
   std::string write() {
-    for (const std::optional<size_t> place : places(report_)) adapter(place);
+    for (const Place& place : places(report_)) adapter(place);
     for (const Waived& w : report_.waived) out_ += waived_line(report_, w) + "\n";
     if (!report_.waived.empty()) out_ += "\n";
     if (report_.options.verbose)
-      for (const EngineRun* run : with_memory(report_.deployment)) memory(*run);
+      for (const EngineRun* run : with_memory(report_)) memory(*run);
     all_remarks();
     out_ += paint(Style::bold, prose(summary_line(report_), 0)) + "\n";
     return std::move(out_);
@@ -42,10 +42,11 @@ class Text {
     return wrapped(text, report_.options.width, indent);
   }
 
-  void adapter(std::optional<size_t> at) {
+  void adapter(const Place& at) {
     const auto findings = findings_of(report_.results, at);
-    out_ += paint(Style::bold, adapter_title(report_.deployment, at)) + ": " +
+    out_ += paint(Style::bold, adapter_title(report_, at)) + ": " +
             counts_text(count_findings(findings)) + "\n";
+    for (const std::string& text : served_texts(report_, at)) out_ += "  " + text + "\n";
     for (const Finding* f : findings) finding(*f);
     out_ += "\n";
   }
@@ -95,7 +96,7 @@ class Text {
   }
 
   void all_remarks() {
-    const std::vector<Remark> all = remarks(report_.results);
+    const std::vector<Remark> all = remarks(report_);
     for (const Remark& remark : all) {
       const std::string_view label = remark.label;
       const std::string text = prose(fmt::format("{}: {}", label, one_line(remark.text)), 2);

@@ -28,11 +28,18 @@ std::string difference(const ModelSpec& named, const ModelSpec& given) {
   return "";
 }
 
+// Of a name that may be anything.
+std::optional<BaseModel> known_base(const std::string& name) try {
+  return find_named_base(name, {}, false);
+} catch (const Error&) {
+  return std::nullopt;
+}
+
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
   if (!subject.parsed_config || subject.parsed_config->base_model.empty()) return;
   const std::string& name = subject.parsed_config->base_model;
-  if (const auto named = find_base_by_name(name))
+  if (const auto named = known_base(name))
     if (const std::string what = difference(named->spec, *context.spec()); !what.empty())
       context.report_config("base_model_name_or_path",
                             fmt::format("is {}, another model than {}: {}", quoted(name),

@@ -15,7 +15,7 @@ namespace {
 bool is_later(const EngineChoice& choice) {
   const std::string& version = choice.version.text();
   return choice.version.is_date()
-             ? compare_versions(version, choice.engine->known_to) > 0
+             ? choice.version.is_after(choice.engine->known_to)
              : compare_versions(version, choice.engine->releases.back().version) > 0;
 }
 
@@ -51,14 +51,38 @@ class NotChecked {
 
   void run() {
     for (const EngineRun& run : deployment_.engines) look_at(run);
+    if (deployment_.base_error && deployment_.engines.empty())
+      add(nullptr, fmt::format("the adapter was held against no base model: {}", base_error_text()),
+          deployment_.base_error->hint());
     if (deployment_.numeric) look_at_numbers();
   }
 
  private:
-  void add(const EngineRun* run, std::string message, std::string fix) {
+  Finding& add(const EngineRun* run, std::string message, std::string fix) {
     Finding& finding = context_.report(std::move(message));
     if (run != nullptr) finding.engine = run->choice.label();
     finding.fix = std::move(fix);
+    return finding;
+  }
+
+  // "base/config.json:12:16: unknown model type 'qwen3'; its class is Qwen3ForCausalLM".
+  std::string base_error_text() const {
+    std::string out = deployment_.base_error->what();
+    if (!deployment_.base_class.empty()) out += "; its class is " + deployment_.base_class;
+    return out;
+  }
+
+  // A plan that was not made. Without a base nothing was judged; of one that is not known that is
+  // said as an error of its own.
+  void look_at_plan(const EngineRun& run) {
+    const bool unknown = deployment_.base_error.has_value(), none = !deployment_.base && !unknown;
+    const std::string why = unknown ? base_error_text() : run.not_planned;
+    Finding& finding =
+        add(&run, fmt::format("what {} does with the adapter: {}", run.choice.label(), why),
+            none ? "Name the base model that it serves: --base."
+                 : (unknown ? deployment_.base_error->hint() : ""));
+    finding.severity = Severity::error;
+    finding.unjudged = none;
   }
 
   void look_at(const EngineRun& run) {
@@ -67,10 +91,12 @@ class NotChecked {
       add(&run, fmt::format("{} {}", run.choice.label(), later_text(run.choice)),
           fmt::format("Check for {}@{}, and read what later releases say of LoRA.", engine.id,
                       engine.releases.back().version));
-    if (engine.plan != nullptr && !run.not_planned.empty() && !run.unreadable)
+    if (!run.not_planned.empty() && !run.unreadable) look_at_plan(run);
+    if (run.plan && !run.plan->not_known.empty())
       add(&run,
-          fmt::format("what {} does with the adapter: {}", run.choice.label(), run.not_planned),
-          deployment_.base ? "" : "Name the base model that it serves: --base.");
+          fmt::format("what {} does with the adapter: {}", run.choice.label(), run.plan->not_known),
+          "Read in the server's documentation whether this class takes LoRA.")
+          .severity = Severity::error;
     if (deployment_.numeric && !has_known_kernels(engine))
       add(&run, fmt::format("what {} computes: its buffers are not known here", run.choice.label()),
           "Compare its outputs with those of another server: lora-diff logprobs.");

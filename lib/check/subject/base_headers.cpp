@@ -2,11 +2,24 @@
 
 #include <fmt/core.h>
 
+#include <filesystem>
+
 #include "lib/base/error.h"
 #include "lib/io/weights.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
+
+namespace {
+
+bool holds_safetensors(const std::string& folder) {
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored))
+    if (entry.path().extension() == ".safetensors") return true;
+  return false;
+}
+
+}  // namespace
 
 const BaseHeaders::Weight* BaseHeaders::find_linear(std::string_view module) const {
   const auto at = weights.find(std::string(module) + ".weight");
@@ -20,6 +33,13 @@ std::shared_ptr<const BaseHeaders> read_base_headers(const BaseModel& base, std:
     note = fmt::format(
         "the base model is {}: modules and shapes were held against it, not against weights",
         base.origin);
+    return nullptr;
+  }
+  if (base.followed && !holds_safetensors(base.folder)) {
+    note = fmt::format(
+        "the base model's weights were not looked at: {} holds no safetensors, and what an adapter "
+        "names is read no further",
+        base.folder);
     return nullptr;
   }
   try {

@@ -45,9 +45,9 @@ double distance(const Tensor& a, const Tensor& b) {
 }
 
 std::optional<Weights> base_weights(const BaseModel& base) {
-  if (base.folder.empty()) return std::nullopt;
+  if (base.values_folder().empty()) return std::nullopt;
   try {
-    return open_weights(base.folder, {"model"});
+    return open_weights(base.values_folder(), {"model"});
   } catch (const Error&) {  // a config.json alone
     return std::nullopt;
   }

@@ -190,9 +190,30 @@ AdapterPlan plan_adapter(Server& server, size_t index, const PlanRequest& reques
   return out;
 }
 
+namespace {
+
+// What the user said, and the defaults that the plan stands on.
+std::string launch_text(const Server& server, const PlanRequest& request) {
+  const ServerOptions& given = request.options;
+  const std::string backend = given.text("lora-backend");
+  const std::string_view otherwise = server.features().csgmv_experts ? "csgmv" : "triton";
+  std::string out = fmt::format("--enable-lora --lora-backend {}",
+                                backend.empty() ? otherwise : std::string_view(backend));
+  out += fmt::format(" --max-lora-rank {} --max-loras-per-batch {}", server.max_lora_rank(),
+                     server.launch().slots);
+  if (given.tp > 1) out += fmt::format(" --tp-size {}", given.tp);
+  if (given.ep > 1) out += fmt::format(" --ep-size {}", given.ep);
+  if (const auto shared = given.flag("experts-shared-outer-loras"))
+    out += *shared ? " --experts-shared-outer-loras" : " --no-experts-shared-outer-loras";
+  return out + flags_text(given, {"lora-backend", "empty-start", "experts-shared-outer-loras"});
+}
+
+}  // namespace
+
 ServerPlan plan(const PlanRequest& request) {
   Server server = start_server(request);
   ServerPlan out;
+  out.launch = launch_text(server, request);
   for (size_t i = 0; i < server.count(); ++i)
     out.adapters.push_back(plan_adapter(server, i, request));
   out.adapters.resize(request.adapters.size());

@@ -2,6 +2,8 @@
 
 #include "lib/engine/engine.h"
 
+#include <fmt/core.h>
+
 #include <array>
 
 #include "lib/engine/buffers.h"
@@ -19,9 +21,20 @@
 namespace moelora {
 namespace {
 
+// What the user said, and the defaults that the plan stands on. is-3d-lora-weight is said of an
+// adapter, not of the server.
+std::string launch_text(const vllm::Settings& settings, const ServerOptions& given) {
+  std::string out = fmt::format("--enable-lora --max-lora-rank {} --max-loras {}",
+                                settings.max_rank, settings.slots);
+  if (settings.tp > 1) out += fmt::format(" --tensor-parallel-size {}", settings.tp);
+  if (settings.expert_parallel) out += " --enable-expert-parallel";
+  return out + flags_text(given, {"enable-expert-parallel", "is-3d-lora-weight", "force-stacked"});
+}
+
 ServerPlan plan(const PlanRequest& request) {
   const vllm::Server server = vllm::make_server(request);
   ServerPlan out;
+  out.launch = launch_text(server.settings, request.options);
   out.server = server.events;
   out.notes = server.settings.notes;
   for (const ServedAdapter& adapter : request.adapters)

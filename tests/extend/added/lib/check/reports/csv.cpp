@@ -28,12 +28,12 @@ std::string row(std::string_view kind, std::string_view what, std::string_view e
 std::string write(const Report& report) {
   std::string out = "severity,rule,engine,adapter,finding\n";
   for (const Finding& f : report.results.findings)
-    out += row(severity_name(f.severity), rule_title(f), f.engine,
-               adapter_title(report.deployment, f.adapter), finding_line(f));
+    out += row(severity_name(f.severity), rule_title(f), f.engine, adapter_title(report, f),
+               finding_line(f));
   for (const Waived& w : report.waived)
-    out += row("ignored", rule_title(w.finding), w.finding.engine,
-               adapter_title(report.deployment, w.finding.adapter), w.reason);
-  for (const Remark& remark : remarks(report.results))
+    out += row("ignored", rule_title(w.finding), w.finding.engine, adapter_title(report, w.finding),
+               w.reason);
+  for (const Remark& remark : remarks_and_served(report))
     out += row(remark.label, "", "", "", remark.text);
   return out;
 }
