@@ -9,6 +9,7 @@
 #include "lib/adapter/init.h"
 #include "lib/base/cast.h"
 #include "lib/base/nearest.h"
+#include "lib/base/utf8.h"
 #include "lib/check/ignore.h"
 #include "lib/check/report.h"
 #include "lib/check/report_parts.h"
@@ -66,6 +67,29 @@ void check_alone(const ConvertOptions& o) {
     throw Error(Option::drop, "requires an engine: a layout alone drops nothing", name_it);
 }
 
+// The base that --base names is the one that the output is for, whatever the input was trained on:
+// written where it is a hub name, since a folder is one of this machine.
+void name_base(LoadedAdapter& input, const ConvertOptions& o) {
+  std::error_code ignored;
+  if (o.base.empty() || !input.base || std::filesystem::exists(o.base, ignored)) return;
+  for (AdapterConfig* config : {&input.files.config, &input.adapter.config}) {
+    if (config->base_model == o.base) continue;
+    if (config == &input.files.config && !config->base_model.empty())
+      input.notes.push_back(fmt::format("base_model_name_or_path: {} becomes {}, as --base says",
+                                        moelora::quoted(config->base_model),
+                                        moelora::quoted(o.base)));
+    config->base_model = o.base;
+    if (config->json.is(Json::Kind::object))
+      config->json.set("base_model_name_or_path", Json(std::string_view(o.base)));
+  }
+}
+
+LoadedAdapter load_input(const std::string& in, const ConvertOptions& o) {
+  LoadedAdapter out = load_adapter(in, o, o.dtype);
+  name_base(out, o);
+  return out;
+}
+
 // Fitted for the engine and held against its own plan.
 Conversion plan_for_engine(const std::string& in, const std::string& out, const ConvertOptions& o) {
   if (o.out_b_order || o.out_roles)
@@ -73,7 +97,7 @@ Conversion plan_for_engine(const std::string& in, const std::string& out, const 
                 "is the engine's to decide: it says how stacked pairs are written",
                 {"leave it out, or use ", Option::to, " alone"});
   const FitOptions how = fit_of(o);
-  FittedConversion made = plan_fitted(load_adapter(in, o, o.dtype), how, plan_of(o));
+  FittedConversion made = plan_fitted(load_input(in, o), how, plan_of(o));
   check_served(made.conversion, out, how, o.max_shard_size);
   if (o.verify) verify_fit(made.meant, made.conversion.adapter, o.threads);
   return std::move(made.conversion);
@@ -89,8 +113,8 @@ void describe_tensors(const TensorMap& tensors, ConvertResult& out) {
 ConvertResult convert_adapter(const std::string& in, const std::string& out,
                               const ConvertOptions& o) {
   if (o.engine.empty()) check_alone(o);
-  const Conversion c =
-      o.engine.empty() ? plan_conversion(in, plan_of(o)) : plan_for_engine(in, out, o);
+  const Conversion c = o.engine.empty() ? plan_conversion(load_input(in, o), plan_of(o))
+                                        : plan_for_engine(in, out, o);
   ConvertResult result;
   result.layout = c.to != nullptr ? c.to->id : "dense";
   result.modules = module_rows(c.adapter);
@@ -277,6 +301,24 @@ Validation validate(const std::vector<std::string>& adapters, const ValidateOpti
         fmt::format("{}: nothing to ignore: {} found nothing", waiver->from, waiver->rule->id));
   out.rules_run = result.results.rules_run;
   return out;
+}
+
+const Repair* find_repair(const Validation& validation) {
+  for (const Finding& finding : validation.findings)
+    if (finding.repair && finding.repair->drop.empty()) return &*finding.repair;
+  return nullptr;
+}
+
+ConvertResult repair_adapter(const Repair& repair, const std::string& out, const JobControl& job) {
+  ConvertOptions options;
+  static_cast<LoadOptions&>(options) = repair.load;
+  options.job = job;
+  options.to = repair.to;
+  options.engine = repair.engine;
+  options.server_options = repair.server_options;
+  options.drop = repair.drop;
+  options.dtype = repair.dtype;
+  return convert(repair.adapter, out, options);
 }
 
 std::string report(const Validation& validation, std::string_view format,

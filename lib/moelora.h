@@ -13,6 +13,7 @@
 #include "lib/base/error.h"
 #include "lib/base/progress.h"
 #include "lib/check/finding.h"
+#include "lib/check/repair.h"
 #include "lib/check/report_options.h"
 #include "lib/diff/comparison.h"
 #include "lib/diff/weight_comparison.h"
@@ -142,6 +143,14 @@ Validation validate(const std::vector<std::string>& adapters, const ValidateOpti
 std::string report(const Validation& validation, std::string_view format,
                    const ReportOptions& options = {});
 std::string summary(const Validation& validation, const ReportOptions& options = {});  // one line
+
+// The repair of the most severe finding that lora-convert repairs without leaving anything out;
+// null for none. REQUIRES one adapter.
+const Repair* find_repair(const Validation& validation);
+
+// Carries it out: what `repair.command(out)` would write.
+ConvertResult repair_adapter(const Repair& repair, const std::string& out,
+                             const JobControl& job = {});
 
 // Comparing.
 

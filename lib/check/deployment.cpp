@@ -45,6 +45,13 @@ bool is_unreadable(const Subject& subject) {
   });
 }
 
+Repair repair_of(const Deployment& deployment, const Subject& adapter) {
+  Repair out;
+  out.adapter = adapter.given;
+  out.load = deployment.load;
+  return out;
+}
+
 void plan_engines(Deployment& deployment) {
   std::vector<ServedAdapter> adapters;
   for (const Subject& subject : deployment.adapters) adapters.push_back(subject.served);

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/check/repair.h"
 #include "lib/check/subject/base_headers.h"
 #include "lib/check/subject/subject.h"
 #include "lib/engine/engine.h"
@@ -35,6 +36,7 @@ struct Deployment {
   std::shared_ptr<const BaseHeaders> base_headers;  // null: its weights are not at hand
   std::vector<EngineRun> engines;
   ServerOptions options;
+  LoadOptions load;               // how they are read; `load.base` is what --base is told
   bool numeric = false;           // rules that compute are run too
   std::optional<Subject> source;  // what the adapters were made from
   int threads = 0;                // for rules that compute; 0: all
@@ -42,6 +44,9 @@ struct Deployment {
 
 // Whether the files of an adapter could not be read, so that nothing can be planned or computed.
 bool is_unreadable(const Subject& adapter);
+
+// A lora-convert that reads this adapter as it was read here, with nothing said of its output.
+Repair repair_of(const Deployment& deployment, const Subject& adapter);
 
 // Fills the plan of every engine run. A plan that cannot be made says why in `not_planned`.
 void plan_engines(Deployment& deployment);

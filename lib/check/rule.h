@@ -18,6 +18,13 @@ class RuleContext;
 enum class Severity : uint8_t { information, warning, error };
 std::string_view severity_name(Severity severity);  // "error" | "warning" | "information"
 
+// What repairs a finding.
+enum class Mend : uint8_t {
+  by_hand,     // what Rule::fix says
+  for_engine,  // lora-convert --for the finding's server, or the one that was chosen
+  rewrite,     // the same; without a server lora-convert --to the layout it has (or Rule::mend_to)
+};
+
 // The smallest change of a sound adapter that fires a rule.
 struct Breaks {
   std::string_view specimen = "qwen3_moe_per_expert";  // id of a sound adapter
@@ -54,8 +61,14 @@ struct Rule {
   bool needs_source = false;      // not run, and listed as skipped, without a source adapter
   std::string_view what;          // one sentence: what fires it
   std::string_view why;           // what goes wrong, with the server's own text
-  std::string_view fix;           // one command or instruction; fill_holes() fills it in
-  std::string_view source;        // issue, PR or code the fact is from
+  // What to do, in one instruction, where lora-convert does not repair it; fill_holes() fills it
+  // in. What lora-convert repairs (`mend`) is worked out, tried and printed as a command instead
+  // (lib/check/add_repairs.h).
+  std::string_view fix;
+  Mend mend = Mend::by_hand;
+  std::string_view mend_to = {};     // --to; with for_engine too
+  std::string_view mend_dtype = {};  // --dtype: "bf16"
+  std::string_view source;           // issue, PR or code the fact is from
   Breaks breaks = {};
   // Rules that may fire on that example too, above information: consequences, not other faults.
   std::array<std::string_view, 2> implies = {};  // "" for none

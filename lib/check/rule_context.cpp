@@ -44,12 +44,15 @@ Finding& RuleContext::report(std::string message) {
   finding.adapter = adapter_;
   finding.message = std::move(message);
   finding.fix = fill(rule_.fix);
+  finding.mend = rule_.mend;
   return finding;
 }
 
 Finding& RuleContext::report(const Error& error) {
   Finding& finding = report(error.text());
-  if (!error.hint().empty()) finding.fix = error.hint();
+  if (error.hint().empty()) return finding;
+  finding.fix = error.hint();
+  finding.mend = Mend::by_hand;
   return finding;
 }
 
@@ -118,18 +121,26 @@ void RuleContext::explain_runs(size_t first) {
 }
 
 std::string RuleContext::fill(std::string_view fix) const {
-  const Subject* subject = adapter_ ? &this->subject() : nullptr;
-  const bool experts = subject != nullptr && subject->layout != nullptr;
-  return fill_holes(fix, subject != nullptr ? subject->given : "ADAPTER",
-                    (experts ? *subject->layout : layouts::peft_linear).id);
+  const std::string& base = deployment_.load.base;
+  if (!adapter_)
+    return fill_holes(fix, {"lora-convert adapter ADAPTER OUT", "ADAPTER",
+                            std::string(layouts::peft_linear.id), base.empty() ? "BASE" : base});
+  const Repair repair = repair_of(deployment_, subject());
+  const bool experts = subject().layout != nullptr;
+  return fill_holes(fix, {repair.command(), subject().given,
+                          std::string((experts ? *subject().layout : layouts::peft_linear).id),
+                          base.empty() ? "BASE" : base});
 }
 
-std::string fill_holes(std::string_view fix, std::string_view adapter, std::string_view layout) {
+std::string fill_holes(std::string_view fix, const Holes& holes) {
   std::string out(fix);
-  for (const auto& [hole, text] :
-       {std::pair{std::string_view("{adapter}"), adapter}, {std::string_view("{layout}"), layout}})
-    for (size_t at = out.find(hole); at != std::string::npos; at = out.find(hole, at + text.size()))
-      out.replace(at, hole.size(), text);
+  for (const auto& [hole, text] : {std::pair{std::string_view("{convert}"), &holes.convert},
+                                   {std::string_view("{adapter}"), &holes.adapter},
+                                   {std::string_view("{layout}"), &holes.layout},
+                                   {std::string_view("{base}"), &holes.base}})
+    for (size_t at = out.find(hole); at != std::string::npos;
+         at = out.find(hole, at + text->size()))
+      out.replace(at, hole.size(), *text);
   return out;
 }
 

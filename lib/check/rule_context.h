@@ -11,9 +11,13 @@
 
 namespace moelora {
 
-// A fix with {adapter}, the adapter's path, and {layout}, the layout of its experts (peft-linear
-// for one without), filled in.
-std::string fill_holes(std::string_view fix, std::string_view adapter, std::string_view layout);
+// A fix with {convert}, a lora-convert line up to what is to be made of the adapter, {adapter}, its
+// path, {layout}, the layout of its experts (peft-linear for one without), and {base}, what --base
+// is told, filled in.
+struct Holes {
+  std::string convert, adapter, layout, base;
+};
+std::string fill_holes(std::string_view fix, const Holes& holes);
 
 // What a rule sees, and where it reports.
 //

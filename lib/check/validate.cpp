@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "lib/check/add_repairs.h"
 #include "lib/check/forward.h"
 #include "lib/model/base_model.h"
 #include "lib/model/family.h"
@@ -101,8 +102,13 @@ void run_forwards(const ValidateRequest& request, Deployment& deployment) {
 // Reads meaning into the files, and plans.
 void fill(const ValidateRequest& request, Deployment& out, std::vector<std::string>& notes) {
   out.options = request.options;
+  out.load = request.subject.load;
   if (out.base) {
     if (request.subject.load.base.empty()) notes.push_back(named_base_note(*out.base));
+    if (out.load.base.empty()) {
+      notes.push_back(named_base_note(*out.base));
+      out.load.base = named_base(out.adapters.front());
+    }
     std::string note;
     out.base_headers = read_base_headers(*out.base, note);
     if (!note.empty()) notes.push_back(note);
@@ -146,6 +152,7 @@ void judge(const ValidateRequest& request, Deployment deployment, ValidationRepo
   std::vector<std::string> notes;
   fill(request, deployment, notes);
   RuleResults results = run_rules(deployment, request.job);
+  add_repairs(deployment, results.findings, request.job);
   add_forward_notes(deployment.adapters, results);
   results.notes.insert(results.notes.begin(), notes.begin(), notes.end());
   for (Waived& waived : take_waived(results, deployment, request.waivers)) {

@@ -11,10 +11,14 @@
 namespace moelora {
 namespace {
 
+// `module` of a fault: "lm_head", "model.embed_tokens (embedding)"; what was left out is named as
+// it was read: "lm_head", "model.embed_tokens.lora_embedding_A", "model.norm.weight".
 bool names(const std::vector<LeftOut>& parts, const std::string& module) {
+  const std::string factors = module.substr(0, module.find(" (embedding)")) + ".lora_embedding_";
   for (const LeftOut& part : parts)
     for (const std::string& dropped : part.modules)
-      if (module == dropped || module.starts_with(dropped + ".") || dropped == module + ".weight")
+      if (module == dropped || module.starts_with(dropped + ".") || dropped == module + ".weight" ||
+          dropped.starts_with(factors))
         return true;
   return false;
 }

@@ -84,6 +84,9 @@ void add_validate_options(CLI::App& app, ValidateFlags& o) {
   add_choice(app, "--device", o.device, "Where to compute; auto: on a GPU where there is one",
              {"auto", "cpu", "cuda"})
       ->needs("--numeric");
+  app.add_option("--fix", o.fix,
+                 "Run the lora-convert that the findings name, and report on its output")
+      ->type_name("OUT");
   add_choice(app, "--format", o.format, "Form of the report", format_ids());
   app.add_flag("-v,--verbose", o.verbose, "Every name, and the server's memory");
   add_choice(app, "--fail-on", o.fail_on, "What makes the exit status 1 (2: not judged)",

@@ -16,8 +16,8 @@ struct ValidateFlags {
   LoadFlags load;
   std::vector<std::string> adapters, engines, server_options, ignore;
   std::optional<int64_t> tp, ep, max_lora_rank, max_loras;
-  std::string gpu_memory, format = "text", fail_on = "error", project, explain, source,
-                          device = "auto";
+  std::string fix, gpu_memory, format = "text", fail_on = "error", project, explain, source,
+                               device = "auto";
   std::optional<double> compute_capability;
   bool verbose = false, no_values = false, list_rules = false, numeric = false;
 };

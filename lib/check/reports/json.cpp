@@ -41,6 +41,7 @@ Json finding_json(const Finding& f, const Report& report) {
        {"names", texts(f.names)},
        {"message", text(f.message)},
        {"fix", text(f.fix)},
+       {"command", f.repair ? text(f.repair->command()) : Json()},
        {"server_text", text_or_null(f.server_text)},
        {"unchecked", f.unchecked},
        {"unjudged", f.unjudged}});

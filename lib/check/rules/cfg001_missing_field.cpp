@@ -57,9 +57,9 @@ void check_null_targets(RuleContext& context) {
   if (targets == nullptr || !targets->is(Json::Kind::null) ||
       chosen(context, engines::sglang).empty())
     return;
-  set_severity_by_engine(
-      context.report_config("target_modules", "is null, and SGLang wants a list"), context,
-      {&engines::sglang});
+  Finding& finding = context.report_config("target_modules", "is null, and SGLang wants a list");
+  set_severity_by_engine(finding, context, {&engines::sglang});
+  finding.mend = Mend::for_engine;
 }
 
 void check(RuleContext& context) {
@@ -85,9 +85,7 @@ const Rule cfg001_missing_field = {
         "SGLang stops with KeyError: 'target_modules' (or 'r', 'lora_alpha', 'peft_type'), vLLM "
         "with \"Missing required configuration fields: {'target_modules'}\". Tinker's raw "
         "adapters have r and lora_alpha only.",
-    .fix =
-        "lora-convert adapter {adapter} OUT --to {layout} writes a whole config from Tinker's; "
-        "else add the key as the trainer used it.",
+    .fix = "Write the key into adapter_config.json as the trainer used it.",
     .source = "SGLang lora/lora_config.py; vLLM peft_helper.py; peft LoraConfig",
     .breaks = {.change = "take target_modules away", .config = {{"target_modules", ""}}},
     .check = check,

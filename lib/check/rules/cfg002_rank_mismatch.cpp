@@ -90,13 +90,27 @@ std::string message(const RankCheck& check) {
                      stacked ? " an expert" : "", check.expected);
 }
 
+// Whether a 2-D factor has the rank that is expected of it on its other side.
+bool is_transposed(const Subject& subject, const std::string& name) {
+  const NamedTensor* tensor = subject.parts.find(name);
+  if (tensor == nullptr || tensor->shape.size() != 2) return false;
+  const int64_t other = tensor->is_a() ? tensor->shape[1] : tensor->shape[0];
+  return other == subject.parsed_config->scaling(tensor->module).rank;
+}
+
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
   if (!subject.parsed_config) return;
   NameGroups groups;
   for (const RankCheck& check : RankChecker(subject).run())
     groups.add(message(check), check.tensor.name);
-  groups.report(context, downgrade_if_served);
+  groups.report(context, [&](Finding& finding, const RuleContext& c) {
+    if (is_transposed(subject, finding.names.front()))
+      finding.fix =
+          "The factors are transposed: save the adapter again with PEFT, lora_A as "
+          "[rank, in] and lora_B as [out, rank].";
+    downgrade_if_served(finding, c);
+  });
 }
 
 }  // namespace

@@ -203,13 +203,20 @@ bool is_expert_word(const std::string& target) {
 
 // Whether the base model has a module that the entry names; without a base model it may have.
 bool base_has(const ModelSpec* spec, const std::string& target) {
-  if (spec == nullptr || is_expert_word(target)) return true;
+  if (spec == nullptr) return true;
   const auto ends = [&](const std::string& path) {
     return ends_in(path, target) || ends_in(path + ".weight", target);
   };
-  return std::any_of(spec->linears.begin(), spec->linears.end(), [&](const LinearSpec& linear) {
-    return ends(linear.hub) || ends(linear.memory);
-  });
+  if (std::any_of(spec->linears.begin(), spec->linears.end(), [&](const LinearSpec& linear) {
+        return ends(linear.hub) || ends(linear.memory);
+      }))
+    return true;
+  const bool gate = target.ends_with("gate_proj") || target.ends_with("gate_up_proj");
+  return spec->experts > 0 && is_expert_word(target) && (spec->gated || !gate);
+}
+
+bool without_gates(const ModelSpec* spec) {
+  return spec != nullptr && spec->experts > 0 && !spec->gated;
 }
 
 std::string list(const std::vector<std::string>& names) {
@@ -231,7 +238,10 @@ void report_unused(RuleContext& context, std::string_view key,
   if (!foreign.empty())
     context
         .report_config(key,
-                       fmt::format("names {}, which this base model does not have", list(foreign)))
+                       fmt::format("names {}, which this base model does not have{}", list(foreign),
+                                   without_gates(context.spec())
+                                       ? " (it has up_proj and down_proj, and no gates)"
+                                       : ""))
         .severity = Severity::information;
 }
 

@@ -41,7 +41,10 @@ const Rule cfg010_rslora_doubling = {
         "PEFT 0.19 and newer doubles r and lora_alpha of the joined gate_up_proj and does not "
         "look at use_rslora: alpha / sqrt(r) is then 1.414 times what was trained.",
     .fix =
-        "lora-convert adapter {adapter} OUT --to peft-params gives the fused pair its true scale.",
+        "Set use_rslora to false and lora_alpha to lora_alpha * sqrt(r): the same scale, spelled "
+        "out.",
+    .mend = Mend::rewrite,
+    .mend_to = "peft-params",
     .source = "peft utils/transformers_weight_conversion.py (checked: 1.41421)",
     .breaks = {.change = "say \"use_rslora\": true",
                .engine = "peft",

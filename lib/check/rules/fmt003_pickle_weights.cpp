@@ -27,7 +27,8 @@ const Rule fmt003_pickle_weights = {
         "refuse one; torch.load(weights_only=True) was bypassed more than once "
         "(CVE-2025-32434, CVE-2026-24747). A pickle that goes beyond plain tensors, or whose "
         "archive contradicts itself, is refused here.",
-    .fix = "lora-convert adapter {adapter} OUT --to {layout} writes safetensors.",
+    .fix = "Save the adapter again as safetensors.",
+    .mend = Mend::rewrite,
     .source = "torch/_weights_only_unpickler.py",
     .breaks = {.change = "name the weights adapter_model.bin",
                .apply =

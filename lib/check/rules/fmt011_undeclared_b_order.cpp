@@ -66,8 +66,8 @@ const Rule fmt011_undeclared_b_order = {
         "2026-09-17, in tensors of the same shape. Read in the wrong order every expert gets "
         "columns of others: the answers stay fluent, what was learnt is scrambled.",
     .fix =
-        "lora-convert adapter {adapter} OUT --to peft-params --b-order rank-major (or "
-        "expert-major for Unsloth before 2026-09-17): the output is marked.",
+        "{convert} --to peft-params --b-order rank-major marks the output as PEFT writes it; "
+        "--b-order expert-major is for files of Unsloth before 2026-09-17.",
     .source = "unsloth-zoo PR 1269 and 1232, unsloth issue 6930; peft lora/layer.py",
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change = "name an Unsloth base model",

@@ -43,8 +43,8 @@ const Rule fmt012_ambiguous_roles = {
         "0.19.1. A file of the wrong form has the same shapes here, loads everywhere, and "
         "computes nonsense.",
     .fix =
-        "lora-convert adapter {adapter} OUT --to peft-params --roles natural (PEFT 0.19.1 and "
-        "newer, and gpt-oss) or --roles swapped: the output is marked.",
+        "{convert} --to peft-params --roles natural (written by PEFT 0.19.1 and newer, and "
+        "gpt-oss), or --roles swapped (older): the output is marked.",
     .source = "peft PR 3165; NeMo AutoModel issue 3592",
     .breaks = {.specimen = "gpt_oss_stacked_params",
                .change = "keep down_proj only, of experts as wide as the model",

@@ -33,7 +33,9 @@ const Rule fmt014_swapped_nesting = {
         "first; on experts that bitsandbytes parametrised (and in axolotl 0.15) the order was "
         "alphabetical. vLLM goes by the name alone and fails at the copy, or cuts silently "
         "under tensor parallelism.",
-    .fix = "lora-convert adapter {adapter} OUT --to peft-params writes the usual nesting.",
+    .fix = "Save the adapter again with PEFT 0.19.1 or newer.",
+    .mend = Mend::rewrite,
+    .mend_to = "peft-params",
     .source = "axolotl PR 3439 and 3483; oracle peft_params_alphabetical",
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change = "exchange the names of the two pairs",

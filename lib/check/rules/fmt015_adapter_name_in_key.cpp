@@ -43,7 +43,8 @@ const Rule fmt015_adapter_name_in_key = {
         "That is what model.state_dict() has; PEFT's save_pretrained takes the name out and its "
         "loader puts it in again, so that these match nothing. vLLM: \"... is unsupported LoRA "
         "weight\". SGLang does not look at what follows lora_A.",
-    .fix = "lora-convert adapter {adapter} OUT --to {layout} writes the usual names.",
+    .fix = "Save the adapter again without the adapter's name: model.save_pretrained does.",
+    .mend = Mend::rewrite,
     .source = "vLLM parse_fine_tuned_lora_name; peft save_and_load.py; oracle default_infix",
     .breaks = {.change = "write .lora_A.default.weight for .lora_A.weight",
                .engine = "vllm",

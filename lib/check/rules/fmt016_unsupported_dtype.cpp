@@ -32,7 +32,10 @@ void check(RuleContext& context) {
       other.add(text_of(tensor.dtype), tensor.name);
   }
   wide.report(context, Severity::warning);
-  other.report(context, downgrade_if_served);
+  other.report(context, [](Finding& finding, const RuleContext& c) {
+    finding.mend = Mend::by_hand;  // a cast keeps what was read wrongly
+    downgrade_if_served(finding, c);
+  });
 }
 
 void break_it(Specimen& specimen) {
@@ -49,9 +52,9 @@ const Rule fmt016_unsupported_dtype = {
     .why =
         "SGLang and vLLM cast whatever they find to the model's dtype without looking: integers "
         "and FP8 codes become numbers, their scales are nobody's.",
-    .fix =
-        "lora-convert adapter {adapter} OUT --to {layout} --dtype bf16 (from F64); save the "
-        "adapter again without quantizing it (from the others).",
+    .fix = "Save the adapter again without quantizing it.",
+    .mend = Mend::rewrite,
+    .mend_dtype = "bf16",
     .source = "oracle vLLM: fp8, int8 and fp64 accepted",
     .breaks = {.change = "make one lora_A I8", .apply = break_it},
     .check = check,

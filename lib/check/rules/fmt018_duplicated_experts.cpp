@@ -102,19 +102,16 @@ bool is_shared_outer(const CopiesByPlace& found) {
   });
 }
 
-std::string fix(const CopiesByPlace& found) {
-  return is_shared_outer(found)
-             ? "lora-convert adapter {adapter} OUT --to shared-outer stores them once."
-             : "Nothing to repair where training shared them (Megatron-Bridge "
-               "share_expert_adapters: one adapter an expert-parallel rank); no layout stores "
-               "groups once.";
-}
-
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
   if (!subject.loaded) return;
   const CopiesByPlace found = find_copies(subject.loaded->adapter);
-  if (!found.empty()) context.report(message(found)).fix = context.fill(fix(found));
+  if (found.empty()) return;
+  Finding& finding = context.report(message(found));
+  if (!is_shared_outer(found))
+    finding.fix =
+        "Nothing to repair where training shared them (Megatron-Bridge share_expert_adapters: one "
+        "adapter an expert-parallel rank); no layout stores groups once.";
 }
 
 // The lora_A of gate and up of all experts as of the first: an expanded shared outer factor.
@@ -142,7 +139,11 @@ const Rule fmt018_duplicated_experts = {
         "Either a shared outer factor was expanded to one copy an expert (which SGLang serves "
         "in up to three times the memory), or the trainer shared one adapter between the "
         "experts of a rank. The adapter is sound; it is larger than it need be.",
-    .fix = "lora-convert adapter {adapter} OUT --to shared-outer",
+    .fix =
+        "Store them once (--to shared-outer), where gate and up have one lora_A and down one "
+        "lora_B for all experts.",
+    .mend = Mend::rewrite,
+    .mend_to = "shared-outer",
     .source = "tinker-cookbook PR 928; Megatron-Bridge share_expert_adapters, PR 5484",
     .breaks = {.change = "give every expert's gate and up the lora_A of the first's",
                .apply = break_it},

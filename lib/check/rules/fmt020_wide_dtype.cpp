@@ -100,7 +100,9 @@ const Rule fmt020_wide_dtype = {
         "PEFT trains and saves factors in F32 by default; servers cast them to the model's "
         "dtype when they load them. SGLang multiplies an expert's lora_B by the scale in the "
         "file's dtype first, so that a large F16 value becomes an infinity.",
-    .fix = "lora-convert adapter {adapter} OUT --to {layout} --dtype bf16 halves the file.",
+    .fix = "Cast the factors to the base model's dtype (--dtype bf16).",
+    .mend = Mend::rewrite,
+    .mend_dtype = "bf16",
     .source = "peft autocast_adapter_dtype; oracle f16_overflow: inf in the pool",
     .breaks = {.change = "nothing: its factors are F32 and the base model is BF16",
                .config = {{"r", "4"}}},

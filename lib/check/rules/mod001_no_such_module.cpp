@@ -78,9 +78,9 @@ const Rule mod001_no_such_module = {
         "leaves a module unused that it finds at no path: the base model answers, without an "
         "error. SGLang looks for layers.N and the last name anywhere.",
     .fix =
-        "Name the base model that the adapter was trained on (--base); a wrong prefix is repaired "
-        "by lora-convert adapter {adapter} OUT --to {layout} --base BASE where the names are "
-        "known.",
+        "Name the base model that the adapter was trained on (--base); modules that it does not "
+        "have must be left out of training.",
+    .mend = Mend::rewrite,
     .source = "vLLM issues 34186, 39278 and 41754; vllm.md 1.5",
     .breaks = {.change = "write .attention. for .self_attn.",
                .apply =

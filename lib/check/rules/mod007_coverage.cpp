@@ -7,6 +7,7 @@
 #include "lib/check/define_rule.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
+#include "lib/check/subject/module_paths.h"
 
 namespace moelora {
 namespace {
@@ -23,6 +24,12 @@ struct Coverage {
   size_t unknown = 0;
 };
 
+const LinearSpec* linear_or_joint(const Subject& subject, const NamedTensor& tensor) {
+  const LinearSpec* linear = subject.linear_of(tensor);
+  const ModelSpec* spec = subject.spec();
+  return linear != nullptr || spec == nullptr ? linear : joint_module(*spec, tensor.module);
+}
+
 Coverage cover(const Subject& subject) {
   Coverage out;
   for (const FactorPair& pair : subject.parts.pairs) {
@@ -31,7 +38,7 @@ Coverage cover(const Subject& subject) {
       out.experts.layers.insert(any.expert->layer);
       if (any.expert->projection)
         out.experts.words.emplace(projection_name(*any.expert->projection));
-    } else if (const LinearSpec* linear = subject.linear_of(any)) {
+    } else if (const LinearSpec* linear = linear_or_joint(subject, any)) {
       Covered& covered = out.dense[linear->role];
       covered.words.emplace(leaf_of(any.module));
       if (linear->layer >= 0) covered.layers.insert(linear->layer);

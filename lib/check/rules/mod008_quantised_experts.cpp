@@ -16,6 +16,11 @@ void check(RuleContext& context) {
       "is of a routed expert, and the experts of this base model are MXFP4: SGLang has no LoRA for "
       "them");
   set_severity_by_engine(finding, context, {&engines::sglang});
+  const auto& headers = context.deployment().base_headers;
+  if (headers != nullptr)
+    finding.fix = context.fill(
+        "lora-convert base {base} OUT --to fused writes the BF16 base model "
+        "to serve.");
 }
 
 }  // namespace
@@ -30,8 +35,9 @@ const Rule mod008_quantised_experts = {
         "SGLang: \"Mxfp4MoEMethod must implement get_triton_quant_info()\". vLLM serves it on "
         "its Triton and Marlin backends. PEFT cannot wrap packed experts at all.",
     .fix =
-        "Serve a BF16 base model: lora-convert base BASE OUT --to fused, or "
-        "lmsys/gpt-oss-20b-bf16.",
+        "Serve a BF16 copy of the base model: lmsys/gpt-oss-20b-bf16 of openai/gpt-oss-20b, "
+        "lmsys/gpt-oss-120b-bf16 of the larger one; lora-convert base makes one of a folder with "
+        "the weights.",
     .source = "SGLang PRs 23218, 27930, 27932 (closed)",
     .breaks = {.specimen = "gpt_oss_stacked",
                .change = "say that the base model is MXFP4",

@@ -2,14 +2,12 @@
 
 #include <algorithm>
 
-#include "lib/base/error.h"
 #include "lib/check/define_rule.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/served_deltas.h"
 #include "lib/check/specimen.h"
 #include "lib/compare/served_difference.h"
-#include "lib/engine/fit/fit.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
@@ -48,55 +46,12 @@ Severity severity_of(const WrongDeltas& wrong) {
   return out;
 }
 
-LoadedAdapter loaded_of(const Subject& subject, const BaseModel& base) {
-  LoadedAdapter out;
-  out.files.config = *subject.parsed_config;
-  out.files.folder = subject.folder;
-  out.adapter = subject.loaded->adapter;
-  out.layout = subject.loaded->layout;
-  out.base = base;
-  return out;
-}
-
-// The server as it was checked, for a conversion.
-std::string options_text(const ServerOptions& options) {
-  std::string out;
-  const auto add = [&](std::string_view key, const std::string& value) {
-    out += fmt::format(" --server-option {}={}", key, value);
-  };
-  if (options.tp > 1) add("tp-size", std::to_string(options.tp));
-  if (options.ep > 1) add("ep-size", std::to_string(options.ep));
-  if (options.max_lora_rank) add("max-lora-rank", std::to_string(*options.max_lora_rank));
-  for (const auto& [key, value] : options.values) add(key, value);
-  return out;
-}
-
-// The command that repairs it for this server, or why there is none. The conversion is worked out
-// and checked by the engine's plan; nothing is written.
-std::string repair(const RuleContext& context, const EngineRun& run) {
-  const Subject& subject = context.subject();
-  const std::string label = run.choice.label();
-  try {
-    if (!subject.loaded) throw *subject.adapter_error;
-    const FitOptions options{run.choice, run.options, {}, "", {}, context.deployment().threads};
-    const FittedConversion fitted =
-        plan_fitted(loaded_of(subject, *context.deployment().base), options, {});
-    check_served(fitted.conversion, "OUT", options, 0);
-  } catch (const Error& error) {
-    return fmt::format("lora-convert has no repair for {}: {}", label,
-                       error.where() == label ? error.text() : error.what());
-  }
-  return context.fill(fmt::format("lora-convert adapter {{adapter}} OUT --for {} --base BASE{}",
-                                  label, options_text(run.options)));
-}
-
 void check_run(RuleContext& context, const EngineRun& run, size_t adapter, const Deltas& meant) {
   const Deployment& deployment = context.deployment();
   const auto blocks = served_blocks(context.subject(), *deployment.base, run);
   const auto deltas = served_differences(meant, deployment.base->spec, blocks, deployment.threads);
   const auto groups =
       wrong_by_reason(deltas, meant, context.subject(), run.plan->adapters[adapter]);
-  const std::string fix = groups.empty() ? "" : repair(context, run);
   for (const WrongDeltas& wrong : groups) {
     Finding& finding = context.report(
         {wrong.tensors.begin(), wrong.tensors.end()},
@@ -104,7 +59,6 @@ void check_run(RuleContext& context, const EngineRun& run, size_t adapter, const
                     pluralized(wrong.keys.size(), "delta"), error_text(wrong), reason_text(wrong)));
     finding.severity = severity_of(wrong);
     finding.engine = run.choice.label();
-    finding.fix = fix;
   }
 }
 
@@ -136,9 +90,8 @@ const Rule num002_engine_computes_other = {
         "load is worked out, bit for bit, and what its kernels make of that is compared with "
         "scale B A of the adapter: the finding says where, by how much of the delta's norm, and "
         "which rules say why. What rounding to the server's type explains is left out.",
-    .fix =
-        "lora-convert adapter {adapter} OUT --for ENGINE --base BASE writes what that server "
-        "computes rightly, or says what it cannot hold.",
+    .fix = "Serve it with another release or server, or merge the adapter into the base model.",
+    .mend = Mend::for_engine,
     .source = "the buffers that SGLang and vLLM held (oracles), bit for bit; SGLang forward runs",
     .breaks = {.change = "set use_rslora, and ask with --numeric",
                .engine = "vllm",

@@ -40,9 +40,8 @@ const Rule pft001_roles_of_other_peft = {
         "PEFT read every parameter as [E, in, out] until 0.18, those marked as transposed the "
         "wrong way round in 0.19.0, and right since 0.19.1. It stops with a size mismatch, or, "
         "where the sizes are equal, computes nonsense without a word.",
-    .fix =
-        "lora-convert adapter {adapter} OUT --to peft-params --roles natural (PEFT 0.19.1 and "
-        "newer) or --roles swapped (0.18 and older, but for gpt-oss).",
+    .fix = "Load it with the PEFT that wrote it.",
+    .mend = Mend::for_engine,
     .source = "peft lora/layer.py, PR 3165; NeMo AutoModel issue 3592",
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change = "nothing: PEFT 0.18 is asked to load what 0.19.1 and newer write",

@@ -27,7 +27,8 @@ const Rule pft002_keys_peft_ignores = {
     .why =
         "PEFT has no module of these names: it warns of missing keys, if at all, and the experts "
         "stay those of the base model.",
-    .fix = "lora-convert adapter {adapter} OUT --to peft-params --base BASE",
+    .fix = "Load it with a server: PEFT has no such modules.",
+    .mend = Mend::for_engine,
     .source = "peft save_and_load.py; Megatron-Bridge PR 6076",
     .breaks = {.specimen = "qwen3_moe_shared_outer",
                .change = "nothing: it is a layout of servers"},

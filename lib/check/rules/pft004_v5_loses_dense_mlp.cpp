@@ -41,7 +41,8 @@ const Rule pft004_v5_loses_dense_mlp = {
         "To load it, PEFT rewrites the targets gate_proj, up_proj and down_proj to "
         "target_parameters and drops them as modules: shared experts and dense layers are not "
         "wrapped, their tensors are unexpected keys, of which PeftModel says nothing.",
-    .fix = "lora-convert adapter {adapter} OUT --to peft-params --base BASE, which names both.",
+    .fix = "Load it with transformers 4, where modules stay modules.",
+    .mend = Mend::for_engine,
     .source = "peft utils/transformers_weight_conversion.py",
     .breaks = {.specimen = "deepseek_v3_per_expert",
                .change = "nothing: PEFT is asked to load it on transformers 5"},

@@ -41,7 +41,8 @@ const Rule pft005_family_not_mapped = {
         "PEFT 0.19 and newer converts per-expert adapters for families like qwen2_moe and "
         "mixtral. Of others (phimoe, lfm2_moe, jamba, qwen3_5_moe_text, nemotron_h, ...) it "
         "leaves the config and rewrites the keys: nothing receives them.",
-    .fix = "lora-convert adapter {adapter} OUT --to peft-params --base BASE",
+    .fix = "Load it with transformers 4, where the experts are modules.",
+    .mend = Mend::for_engine,
     .source = "peft utils/transformers_weight_conversion.py; transformers conversion_mapping.py",
     .breaks = {.specimen = "nemotron_h_per_expert",
                .change = "nothing: PEFT is asked to load it on transformers 5"},

@@ -56,8 +56,9 @@ const Rule set003_mixed_2d_3d = {
         "name gate or with a bare AssertionError. --enable-mixed-moe-lora-format (0.22) lets a "
         "stacked class take both, where each adapter says is_3d_lora_weight.",
     .fix =
-        "Convert the ones to the layout of the others (lora-convert adapter IN OUT --for vllm "
-        "--base BASE), or start the server with --enable-mixed-moe-lora-format.",
+        "Start the server with --enable-mixed-moe-lora-format, or serve the two layouts by two "
+        "servers.",
+    .mend = Mend::for_engine,
     .source = "vLLM PR 42242; issues 38520 and 40005",
     .breaks = {.specimen = "gpt_oss_stacked_params",
                .change = "serve a per-expert adapter beside it",

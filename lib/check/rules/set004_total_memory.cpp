@@ -58,8 +58,8 @@ const Rule set004_total_memory = {
         "Every slot is as large as the largest adapter needs, whoever is in it. Adapters beyond "
         "the slots wait in the host's memory and are copied in when a request names them.",
     .fix =
-        "Serve fewer adapters a server, lower their ranks, or share the outer factors "
-        "(lora-convert adapter IN OUT --to shared-outer, where they are equal).",
+        "Serve fewer adapters a server, lower their ranks, or store shared outer factors once "
+        "(--to shared-outer, where they are equal).",
     .source = "SGLang lora/mem_pool.py; vLLM worker_manager.py",
     .breaks = {.change = "serve four of it with three slots and memory for no more",
                .engine = "sglang",

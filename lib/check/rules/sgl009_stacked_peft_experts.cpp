@@ -15,7 +15,8 @@ const Rule sgl009_stacked_peft_experts = {
         "module name for ...mlp.experts.base_layer.lora_A.weight in {...}\". A 2-D "
         "experts.gate_up_proj passes for a dense layer: dropped without a word where the model has "
         "none, else refused for its shape.",
-    .fix = "lora-convert adapter {adapter} OUT --to stacked-fused --base BASE (or peft-linear).",
+    .fix = "Export the experts one by one, as experts.0.gate_proj.",
+    .mend = Mend::for_engine,
     .source = "SGLang PRs 25528 and 27381, closed unmerged; lora/mem_pool.py",
     .breaks = {.specimen = "gpt_oss_stacked_params", .change = "serve it with SGLang"},
 };

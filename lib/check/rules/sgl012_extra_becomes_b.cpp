@@ -16,8 +16,9 @@ const Rule sgl012_extra_becomes_b = {
         "...input_layernorm.weight in {...}\"; one that takes the place of lora_B does not fit: "
         "\"LoRA buffer shape torch.Size([64, 4]) does not match weight shape torch.Size([64]).\".",
     .fix =
-        "Merge the saved modules into the base model and remove them here; a DoRA magnitude has no "
-        "place in a plain LoRA adapter.",
+        "Merge the saved modules and biases into the base model and remove them here; a DoRA "
+        "magnitude has no place in a plain LoRA adapter.",
+    .mend = Mend::for_engine,
     .source = "SGLang lora/mem_pool.py, load_lora_weight_to_buffer",
     .breaks = {.change = "save a norm of layer 0",
                .apply =

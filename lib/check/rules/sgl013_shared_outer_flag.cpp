@@ -38,9 +38,7 @@ const Rule sgl013_shared_outer_flag = {
         "off, an empty start) reaches expert 0 only, without a word. The reverse ends the server "
         "at the first request: \"experts_shared_outer_loras is enabled but gate_up_proj_moe lora_A "
         "has expert_dim=128 (expected 1).\".",
-    .fix =
-        "Start the server with --experts-shared-outer-loras; or lora-convert adapter {adapter} OUT "
-        "--to stacked --base BASE, which gives every expert its own.",
+    .fix = "Start the server with --experts-shared-outer-loras.",
     .source = "SGLang PR 21466, issue 28466; lora/lora_manager.py, _detect_shared_outer_loras",
     .breaks = {.specimen = "qwen3_moe_shared_outer",
                .change = "serve it with --experts-shared-outer-loras off",

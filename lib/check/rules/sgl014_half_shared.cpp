@@ -15,8 +15,8 @@ const Rule sgl014_half_shared = {
         "down_proj_moe lora_B has expert_dim=128 (expected 1).\"; where it shares w1 and not w3, "
         "stacking them fails: \"Sizes of tensors must match except in dimension 1. Expected size 1 "
         "but got size 128 for tensor number 1 in the list.\".",
-    .fix =
-        "lora-convert adapter {adapter} OUT --to stacked --base BASE gives every expert its own.",
+    .fix = "Export the adapter again with every expert's own factors.",
+    .mend = Mend::for_engine,
     .source = "SGLang lora/mem_pool.py; PR 21466",
     .breaks = {.specimen = "qwen3_moe_shared_outer",
                .change = "give every expert its own lora_B of w2",

@@ -15,10 +15,8 @@ const Rule sgl015_virtual_experts_up = {
         "With --lora-use-virtual-experts the delta of up is computed from gate's lora_A; up's own "
         "is never read. Nothing says so: relative errors of 0.6 to 2.1 against the trained layer, "
         "measured.",
-    .fix =
-        "lora-convert adapter {adapter} OUT --to stacked-fused --base BASE gives both one lora_A "
-        "of twice the rank, with the same delta; or start the server without "
-        "--lora-use-virtual-experts.",
+    .fix = "Start the server without --lora-use-virtual-experts.",
+    .mend = Mend::for_engine,
     .source = "SGLang PRs 27274, 32241, 25496, open; kernels/ops/moe/virtual_experts.py",
     .breaks = {.change = "serve it with virtual experts",
                .options = {"lora-use-virtual-experts=on"}},

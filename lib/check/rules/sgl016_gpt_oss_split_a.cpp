@@ -30,8 +30,9 @@ const Rule sgl016_gpt_oss_split_a = {
         "holds rows of both. Nothing says so: relative errors of 0.9 to 1.8 against the trained "
         "layer, measured.",
     .fix =
-        "lora-convert adapter {adapter} OUT --to stacked-fused --base BASE gives both one lora_A "
-        "of twice the rank, with the same delta.",
+        "Train with one lora_A for gate and up (target_parameters), or merge the adapter into "
+        "the base model and serve that.",
+    .mend = Mend::for_engine,
     .source = "SGLang lora/lora_moe_runners.py, _add_lora_gate_up_delta; measured on an H200",
     .breaks = {.specimen = "gpt_oss_stacked",
                .change = "give gate and up a lora_A each",

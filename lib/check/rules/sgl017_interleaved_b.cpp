@@ -33,9 +33,8 @@ const Rule sgl017_interleaved_b = {
         "SGLang takes a fused gate_up_proj.lora_B as gate rows, then up rows, and interleaves them "
         "itself; one that is interleaved as in the hub file is scrambled. 0.5.10 interleaves at tp "
         "2 or more only, and serves every GPT-OSS expert wrong on one GPU. Nothing says so.",
-    .fix =
-        "lora-convert adapter {adapter} OUT --to stacked-fused --base BASE writes halves; on one "
-        "GPU use SGLang 0.5.11 or newer.",
+    .fix = "Use SGLang 0.5.11 or newer: 0.5.10 serves every GPT-OSS expert wrong on one GPU.",
+    .mend = Mend::for_engine,
     .source =
         "SGLang lora/layers.py, slice_moe_lora_b_weights; PR 21570; lora/mem_pool.py of 0.5.10",
     .breaks = {.specimen = "gpt_oss_stacked",

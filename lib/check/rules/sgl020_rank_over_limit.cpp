@@ -1,7 +1,22 @@
+#include <fmt/core.h>
+
 #include "lib/check/define_rule.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/sglang/causes.h"
 
 namespace moelora {
+namespace {
+
+void check(RuleContext& context) {
+  const auto& config = context.subject().parsed_config;
+  context.explain_plan([&](Finding& finding, const PlanEvent&) {
+    if (config)
+      finding.fix =
+          fmt::format("Start the server with --max-lora-rank {}, or without it.", config->r);
+  });
+}
+
+}  // namespace
 
 const Rule sgl020_rank_over_limit = {
     .id = "SGL020",
@@ -19,6 +34,7 @@ const Rule sgl020_rank_over_limit = {
     .fix = "Start the server with --max-lora-rank at least r, or without it.",
     .source = "SGLang lora/mem_pool.py, can_support; PR 21864",
     .breaks = {.change = "serve rank 4 with --max-lora-rank 2", .options = {"max-lora-rank=2"}},
+    .check = check,
 };
 
 }  // namespace moelora

@@ -16,7 +16,9 @@ const Rule sgl022_split_gdn = {
         "in_proj_qkvz; the hub's own split ends the start: \"get_hidden_dim not implemented for "
         "in_proj_qkv\". in_proj_a and in_proj_b it cannot adapt at all.",
     .fix =
-        "Train in_proj_q, in_proj_k, in_proj_v and in_proj_z apart, or leave linear attention out.",
+        "Train without linear attention, or merge the adapter into the base model and serve "
+        "that.",
+    .mend = Mend::for_engine,
     .source = "SGLang issue 30168, PRs 30189 and 31522, open",
     .breaks = {.change = "adapt an in_proj_qkv",
                .apply =

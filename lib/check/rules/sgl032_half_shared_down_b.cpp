@@ -13,8 +13,8 @@ const Rule sgl032_half_shared_down_b = {
         "Only lora_A of gate and up shows SGLang that an adapter is shared-outer. Without that the "
         "(1, H, r) tensor of down goes to expert 0, and all other experts get a zero delta from "
         "down. Nothing says so.",
-    .fix =
-        "lora-convert adapter {adapter} OUT --to stacked --base BASE gives every expert its own.",
+    .fix = "Export the adapter again with every expert's own factors.",
+    .mend = Mend::for_engine,
     .source = "SGLang lora/mem_pool.py, _iter_local_expert_weights",
     .breaks = {.specimen = "qwen3_moe_shared_outer",
                .change = "give every expert its own lora_A of w1 and w3",

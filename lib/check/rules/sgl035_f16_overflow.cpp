@@ -58,7 +58,9 @@ const Rule sgl035_f16_overflow = {
         "SGLang folds lora_alpha / r into lora_B of experts in the file's own type, before it "
         "casts to the model's: what exceeds 65504 in F16 is infinite in the pool, and every token "
         "of that expert is NaN. Nothing says so.",
-    .fix = "lora-convert adapter {adapter} OUT --to {layout} --dtype bf16.",
+    .fix = "Cast the factors to BF16, and serve a BF16 base model.",
+    .mend = Mend::rewrite,
+    .mend_dtype = "bf16",
     .source = "SGLang lora/mem_pool.py; measured: 145 of 256 values infinite",
     .breaks = {.change = "store lora_B of down_proj in F16 and scale it by two million",
                .apply = break_it},

@@ -1,23 +1,7 @@
 #include "lib/check/define_rule.h"
-#include "lib/check/rule_context.h"
 #include "lib/engine/vllm/causes.h"
-#include "lib/engine/vllm/server/model_class.h"
 
 namespace moelora {
-namespace {
-
-// One of the two commands of Rule::fix: the layout that this class takes.
-void check(RuleContext& context) {
-  const auto model = vllm::find_model_class(*context.spec());
-  if (!model) return;
-  const std::string fix = context.fill(
-      model->stacked ? "lora-convert adapter {adapter} OUT --to peft-params --base BASE"
-                     : "lora-convert adapter {adapter} OUT --to peft-linear --base BASE");
-  context.explain_plan([&](Finding& finding, const PlanEvent&) { finding.fix = fix; });
-}
-
-}  // namespace
-
 const Rule vlm001_layout_class_mismatch = {
     .id = "VLM001",
     .name = "layout-class-mismatch",
@@ -34,13 +18,13 @@ const Rule vlm001_layout_class_mismatch = {
         "--enable-mixed-moe-lora-format lets stacked classes take both, if each adapter says what "
         "it is (is_3d_lora_weight).",
     .fix =
-        "lora-convert adapter {adapter} OUT --to peft-linear --base BASE for a per-expert class, "
-        "--to peft-params for a stacked one.",
+        "Export the experts in the layout that the class takes, or start the server with "
+        "--enable-mixed-moe-lora-format.",
+    .mend = Mend::for_engine,
     .source = "vLLM issues 38520, 40005, 47088; vllm-omni 5169",
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change =
                    "ask for it on Qwen3-MoE, whose class takes a pair an expert and projection"},
-    .check = check,
 };
 
 }  // namespace moelora

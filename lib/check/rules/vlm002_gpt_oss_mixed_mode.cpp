@@ -16,9 +16,7 @@ const Rule vlm002_gpt_oss_mixed_mode = {
         "the second, while its MXFP4 backends keep gpt-oss's gate and up interleaved: a delta may "
         "land on the other projection, without a word. Read in vLLM's source, not run; none of "
         "vLLM's own gpt-oss tests uses the mixed format.",
-    .fix =
-        "Start the server without --enable-mixed-moe-lora-format and serve the stacked layout "
-        "(peft-params).",
+    .fix = "Start the server without --enable-mixed-moe-lora-format, and serve the stacked layout.",
     .source = "vLLM PR 42242, lora/layers/fused_moe.py",
     .breaks = {.specimen = "gpt_oss_stacked_params",
                .change = "switch the mixed format on",

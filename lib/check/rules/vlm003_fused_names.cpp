@@ -13,9 +13,8 @@ const Rule vlm003_fused_names = {
         "vLLM packs q/k/v and gate/up itself and takes their parts' names alone: \"While loading "
         "..., expected target modules in {...} but received ['...self_attn.qkv_proj', ...]. "
         "Please verify that the loaded LoRA module is correct\".",
-    .fix =
-        "Train or export with the parts' names (q_proj, k_proj, v_proj, gate_proj, up_proj); for "
-        "experts lora-convert adapter {adapter} OUT --to peft-linear --base BASE splits them.",
+    .fix = "Train or export with the parts' names: q_proj, k_proj, v_proj, gate_proj, up_proj.",
+    .mend = Mend::for_engine,
     .source = "vLLM lora_model.py, check_unexpected_modules",
     .breaks = {.change = "name q_proj of one layer qkv_proj",
                .apply =

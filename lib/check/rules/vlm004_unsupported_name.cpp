@@ -15,9 +15,9 @@ const Rule vlm004_unsupported_name = {
         "\"experts\", must be one the class has, else \"expected target modules in {...} but "
         "received [...]\". One such name stops the whole adapter.",
     .fix =
-        "lora-convert adapter {adapter} OUT --to peft-linear --base BASE (peft-params for a "
-        "stacked class) writes the names this class knows; modules it does not have must be left "
-        "out of training.",
+        "Name the tensors as the modules of the class; modules it does not have must be left out "
+        "of training.",
+    .mend = Mend::for_engine,
     .source = "vLLM lora/utils.py, parse_fine_tuned_lora_name; vLLM issues 9280, 41702",
     .breaks = {.change = "write the adapter's name into one key: lora_A.default.weight",
                .apply =

@@ -16,9 +16,8 @@ const Rule vlm005_incomplete_experts = {
         "wrapper that both gate_up and down are there; vLLM's own comment calls the rest an edge "
         "case. The server says \"AssertionError\" and nothing else; where only a lora_A or a "
         "lora_B is missing, \"expected Tensor as element 3 in argument 0, but got NoneType\".",
-    .fix =
-        "lora-convert adapter {adapter} OUT --to peft-linear --base BASE fills absent factors "
-        "with zeros where the layout allows it; else add pairs whose lora_B is zero.",
+    .fix = "Add the absent pairs with an all-zero lora_B: the delta stays the same.",
+    .mend = Mend::for_engine,
     .source =
         "vLLM lora/lora_weights.py, pack_moe; oracles pe_missing_expert, peft_params_down_only",
     .breaks = {.change = "remove one expert's down_proj",

@@ -15,6 +15,7 @@ const Rule vlm009_patterns_ignored = {
         "perplexity 10.06 in PEFT, 11.28 in vLLM, 13.09 without the adapter. PEFT's own page on "
         "vLLM advises exactly such a config.",
     .fix = "Multiply each lora_B by (alpha_m / r_m) / (alpha / r) and empty both patterns.",
+    .mend = Mend::for_engine,
     .source = "vLLM issue 59799, PR 59801 (open)",
     .breaks = {.change = "give q_proj an alpha of its own",
                .config = {{"alpha_pattern", R"({"q_proj": 32})"}}},

@@ -17,6 +17,7 @@ const Rule vlm010_rslora_experts = {
     .fix =
         "Set use_rslora to false and lora_alpha to alpha * sqrt(r) in adapter_config.json: the "
         "same scale, spelled out. Or use vLLM from 2026-09-16 on (0.29).",
+    .mend = Mend::for_engine,
     .source = "vLLM issue 55545, PR 55548",
     .breaks = {.change = "set use_rslora", .config = {{"use_rslora", "true"}}},
 };

@@ -14,6 +14,7 @@ const Rule vlm015_bias = {
         "\"Adapter bias is not supported.\" (removed on 2025-10-10); a lora_B.bias tensor \"is "
         "unsupported LoRA weight\".",
     .fix = "Merge the adapter into the base model, or train with bias=\"none\".",
+    .mend = Mend::for_engine,
     .source = "vLLM PR 25807, lora/peft_helper.py",
     .breaks = {.change = "set bias to lora_only", .config = {{"bias", R"("lora_only")"}}},
 };

@@ -13,9 +13,8 @@ const Rule vlm019_fully_sharded_rank = {
         "The experts' lora_A is cut along the rank (assert current_lora_rank % tp == 0): a bare "
         "AssertionError when the adapter is copied. --max-lora-rank must divide too: \"10 is not "
         "divisible by 4\".",
-    .fix =
-        "Start the server without --fully-sharded-loras, or pad the rank to a multiple of the "
-        "tensor parallel size.",
+    .fix = "Start the server without --fully-sharded-loras.",
+    .mend = Mend::for_engine,
     .source = "vLLM PR 28761, lora/layers/fused_moe.py; oracle peft_params_bf16 (fs)",
     .breaks = {.change = "serve rank 4 fully sharded on 8 ranks",
                .options = {"fully-sharded-loras=on", "tp-size=8"}},

@@ -16,9 +16,8 @@ const Rule vlm022_shared_outer_flag = {
         "\"expected target modules in {...} but received ['...experts.w1', ...]\". With it a "
         "stacked class needs --enable-mixed-moe-lora-format as well, else a bare AssertionError; "
         "and factors of every expert where one is held keep expert 0 alone, without a word.",
-    .fix =
-        "lora-convert adapter {adapter} OUT --to peft-linear --base BASE expands the shared "
-        "factors; or start the server with --enable-moe-shared-loras.",
+    .fix = "Export every expert's own factors.",
+    .mend = Mend::for_engine,
     .source = "vLLM PR 48884; Megatron-Bridge PR 5588 (expand_shared_outer)",
     .breaks = {.specimen = "qwen3_moe_shared_outer", .change = "serve it without the switch"},
 };

@@ -16,8 +16,9 @@ const Rule vlm025_tp_hides_shape = {
         "stacked files that are transposed (PEFT 0.18) or have down_proj first load without a "
         "word where 2I <= H.",
     .fix =
-        "lora-convert adapter {adapter} OUT --to peft-params --roles natural repairs transposed "
-        "stacked files; other shapes belong to another base model.",
+        "Serve it with the base model that it was trained on; with --tp 1 the server says what "
+        "does not fit.",
+    .mend = Mend::for_engine,
     .source = "oracles/vllm.md section 4, 1; vLLM PR 52198",
     .breaks = {.change = "give q_proj's lora_B 80 rows and serve on two ranks",
                .options = {"tp-size=2"},

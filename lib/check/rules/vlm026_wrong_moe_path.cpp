@@ -14,8 +14,9 @@ const Rule vlm026_wrong_moe_path = {
         "mlp.experts. The name gate looks at the tail from \"experts\" only, so they pass, match "
         "no module and are dropped: attention is adapted, the experts are not.",
     .fix =
-        "lora-convert adapter {adapter} OUT --to peft-linear --base BASE writes this family's own "
-        "names.",
+        "Name the experts' tensors as this class does, or merge the adapter into the base model "
+        "and serve that.",
+    .mend = Mend::for_engine,
     .source = "oracles/vllm.md section 4, 3 (mixtral/peft_params)",
     .breaks = {.specimen = "mixtral_per_expert",
                .change = "write mlp for block_sparse_moe, as transformers 5 does",

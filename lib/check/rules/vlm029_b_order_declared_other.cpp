@@ -17,7 +17,8 @@ const Rule vlm029_b_order_declared_other = {
         "vLLM reads column k*E + e and never looks at lora_B_layout: a file whose columns are "
         "grouped by expert (Unsloth until 2026-09-17) is served with its rank columns dealt to "
         "other experts, without a word.",
-    .fix = "lora-convert adapter {adapter} OUT --to peft-params writes PEFT's order.",
+    .fix = "Export it with PEFT's order of columns.",
+    .mend = Mend::for_engine,
     .source = "unsloth-zoo PR 1269; oracle peft_params_grouped_b",
     .breaks = {.specimen = "gpt_oss_stacked_params",
                .change = "say grouped_by_expert in the config",

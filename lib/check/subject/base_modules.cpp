@@ -7,6 +7,7 @@
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
 #include "lib/base/nearest.h"
+#include "lib/check/subject/module_paths.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
@@ -84,7 +85,7 @@ ModuleFit BaseModules::fit_expert(const ExpertPath& place) const {
 }
 
 ModuleFit BaseModules::fit_dense(const NamedTensor& tensor) const {
-  if (tensor.linear >= 0) return ModuleFit::sound;
+  if (tensor.linear >= 0 || joint_module(spec_, tensor.module) != nullptr) return ModuleFit::sound;
   const bool stored = headers_ != nullptr &&
                       (headers_->weights.count(tensor.module + ".weight") != 0 ||
                        headers_->weights.count(spec_.normalised(tensor.module) + ".weight") != 0);

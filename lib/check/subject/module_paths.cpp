@@ -18,6 +18,10 @@ void add_dense(const Subject& subject, const NamedTensor& tensor, std::vector<st
     add_once(out, linear->memory);
     add_once(out, linear->hub);
   }
+  const bool is_z = leaf_of(tensor.module) == "in_proj_z";
+  if (is_z ||
+      (subject.spec() != nullptr && joint_module(*subject.spec(), tensor.module) != nullptr))
+    add_once(out, sibling(tensor.module, "in_proj_qkvz"));
   for (size_t i = 0, n = out.size(); i < n; ++i)
     if (is_parameter(subject, out[i] + ".weight")) add_once(out, out[i] + ".weight");
 }
@@ -34,6 +38,12 @@ void add_parameters(const Subject& subject, const std::string& stem,
 
 bool is_parameter(const Subject& subject, const std::string& path) {
   return subject.parsed_config && ends_in_any(path, subject.parsed_config->target_parameters);
+}
+
+const LinearSpec* joint_module(const ModelSpec& spec, const std::string& module) {
+  const std::string_view leaf = leaf_of(module);
+  if (leaf != "in_proj_q" && leaf != "in_proj_k" && leaf != "in_proj_v") return nullptr;
+  return spec.find_linear(sibling(module, "in_proj_qkv"));
 }
 
 std::vector<std::string> paths_of(const Subject& subject, const FactorPair& pair) {

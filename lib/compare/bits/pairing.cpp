@@ -133,6 +133,73 @@ void join_renamed(std::map<ProjectionKey, Pairing>& found) {
   }
 }
 
+// The rows [first, first + rows) of a dense unit's lora_B, with its lora_A.
+ProjectionFactors rows_of(const ProjectionFactors& unit, int64_t first, int64_t rows) {
+  ProjectionFactors out = unit;
+  Factor& b = out.side(Side::B);
+  b.width = rows;
+  for (StridedBlock& block : b.blocks) block.offset += first * block.x_step;
+  return out;
+}
+
+// SGLang loads the rows of a linear attention's in_proj_qkv as in_proj_q, in_proj_k and in_proj_v:
+// where one adapter has them apart and the other in one, the latter's are taken apart too.
+class JointRows {
+ public:
+  JointRows(std::map<ProjectionKey, Pairing>& found, std::list<ProjectionFactors>& slices)
+      : found_(found), slices_(slices) {}
+
+  void take_apart() {
+    std::vector<ProjectionKey> joints;
+    for (const auto& [key, pairing] : found_)
+      if (key.layer < 0 && leaf_of(key.module) == "in_proj_qkv" &&
+          (pairing.packed == nullptr) != (pairing.source == nullptr))
+        joints.push_back(key);
+    for (const ProjectionKey& key : joints) take_apart(key);
+  }
+
+ private:
+  void take_apart(const ProjectionKey& joint) {
+    const bool in_source = found_.at(joint).source != nullptr;
+    const ProjectionFactors& unit =
+        *(in_source ? found_.at(joint).source : found_.at(joint).packed);
+    const std::string stem =
+        below_wrapper(joint.module)
+            .substr(0, below_wrapper(joint.module).size() - leaf_of(joint.module).size());
+    std::vector<Pairing*> parts;
+    int64_t rows = 0;
+    for (const char* name : {"in_proj_q", "in_proj_k", "in_proj_v"}) {
+      parts.push_back(alone(stem + name, in_source));
+      if (parts.back() == nullptr) return;
+      rows += width_of(&of(*parts.back(), !in_source)->side(Side::B));
+    }
+    if (rows != unit.side(Side::B).width) return;
+    int64_t first = 0;
+    for (Pairing* part : parts) {
+      const int64_t own = width_of(&of(*part, !in_source)->side(Side::B));
+      slices_.push_back(rows_of(unit, first, own));
+      of(*part, in_source) = &slices_.back();
+      first += own;
+    }
+    found_.erase(joint);
+  }
+
+  static const ProjectionFactors*& of(Pairing& pairing, bool source) {
+    return source ? pairing.source : pairing.packed;
+  }
+
+  // That only the other adapter has; null for none.
+  Pairing* alone(const std::string& module, bool in_source) {
+    for (auto& [key, pairing] : found_)
+      if (key.layer < 0 && of(pairing, in_source) == nullptr && below_wrapper(key.module) == module)
+        return &pairing;
+    return nullptr;
+  }
+
+  std::map<ProjectionKey, Pairing>& found_;
+  std::list<ProjectionFactors>& slices_;
+};
+
 // `other`: the rank of the half that comes first.
 Pairing::Ranks ranks(Placement placement, int64_t own, int64_t other, int64_t packed_rank) {
   const int64_t begin = placement == Placement::first        ? 0
@@ -224,7 +291,8 @@ Pairings pair_up(const Table& packed, const Table& source) {
                   "depends on the model family, and no base model is known",
                   {"name it with ", Option::base});
   }
-  Pairings out{packed, source, {}, {}};
+  Pairings out{packed, source, {}, {}, {}};
+  JointRows(found, out.slices).take_apart();
   for (auto& [key, pairing] : found) {
     pairing.key = key;
     const bool second = key.layer >= 0 && key.projection == Projection::up && !out.all.empty() &&

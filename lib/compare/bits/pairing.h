@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <list>
 #include <vector>
 
 #include "lib/compare/bits/block_reader.h"
@@ -55,6 +56,7 @@ struct Pairings {
   std::vector<Pairing> all;
   // Pairings that are read together: gate and up of a layer, which may lie in one tensor.
   std::vector<std::vector<size_t>> groups;
+  std::list<ProjectionFactors> slices;  // rows of a module that the other adapter keeps apart
 };
 
 // Pairs everything in either table. Throws Error where one keeps gate and up rows fused in an order

@@ -131,12 +131,15 @@ std::string share_text(const LeftOut& dropped) {
 }
 
 void drop(FitContext& context, DropKind kind, const Part& part) {
-  LeftOut out{std::string(drop_name(kind)), part.dense, norm_of(context, kind, part), 0};
+  LeftOut out{std::string(drop_name(kind)), part.dense, std::nullopt, 0};
   out.modules.insert(out.modules.end(), part.extras.begin(), part.extras.end());
   std::sort(out.modules.begin(), out.modules.end());
-  out.whole = whole_norm(context);
-  const bool low_rank = kind == DropKind::router || kind == DropKind::embeddings;
-  if (!low_rank && out.norm) out.whole = std::hypot(out.whole, *out.norm);
+  if (context.options.measure) {
+    out.norm = norm_of(context, kind, part);
+    out.whole = whole_norm(context);
+    const bool low_rank = kind == DropKind::router || kind == DropKind::embeddings;
+    if (!low_rank && out.norm) out.whole = std::hypot(out.whole, *out.norm);
+  }
   for (const std::string& module : part.dense) context.adapter.dense.erase(module);
   for (const std::string& name : part.extras) context.adapter.extras.erase(name);
   context.note(drop_unheld.name, fmt::format("dropped ({}): {}; {}", out.kind, some_of(out.modules),
@@ -147,11 +150,10 @@ void drop(FitContext& context, DropKind kind, const Part& part) {
 [[noreturn]] void refuse(const FitContext& context, DropKind kind, const Part& part) {
   const std::string& first = part.dense.empty() ? part.extras.front() : part.dense.front();
   const size_t more = part.dense.size() + part.extras.size() - 1;
-  throw Error(
-      first,
-      fmt::format("{} has no place for it{}", context.title(),
-                  more == 0 ? "" : fmt::format(", nor for {} more of its kind", more)),
-      {Option::drop, fmt::format(" {} leaves it out and says what is lost", drop_name(kind))});
+  throw DropNeeded(first,
+                   fmt::format("{} has no place for it{}", context.title(),
+                               more == 0 ? "" : fmt::format(", nor for {} more of its kind", more)),
+                   kind);
 }
 
 // ---- what no --drop can help -----------------------------------------------------------------

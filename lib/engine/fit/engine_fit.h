@@ -34,7 +34,15 @@ struct FitOptions {
   std::vector<std::string> server_pairs;  // "KEY=VALUE" as given, for the report
   std::string to;                         // layout id; "" for the engine's own choice
   std::set<DropKind> drop;
-  int threads = 0;  // to compare and to measure factors with; 0: all
+  int threads = 0;      // to compare and to measure factors with; 0: all
+  bool measure = true;  // how much is lost by what is left out; false where nothing is written
+};
+
+// Thrown for what the engine cannot hold and a --drop would leave out.
+class DropNeeded : public Error {
+ public:
+  DropNeeded(std::string where, std::string what, DropKind needed);
+  const DropKind kind;
 };
 
 // What decides how an adapter is written: the engine as it is started, and the base it serves.

@@ -61,12 +61,10 @@ std::optional<DropKind> drop_for(const std::vector<std::string>& tensors, const 
   return std::nullopt;
 }
 
-Hint hint_for(const PlanEvent& event, const Conversion& c, const FitOptions& options) {
+Hint hint_for(const PlanEvent& event, const FitOptions& options) {
   const EngineFit& fit = *options.engine.engine->fit;
   if (fit.advice != nullptr)
     if (Hint hint = fit.advice(event); !hint.text().empty()) return hint;
-  if (const auto drop = drop_for(event.tensors, c.input.base->spec))
-    return {Option::drop, fmt::format(" {} leaves it out and says what is lost", drop_name(*drop))};
   if (!options.to.empty())
     return {"leave ", Option::to, " out: the engine's own layout is then chosen"};
   return {};
@@ -82,7 +80,10 @@ Hint hint_for(const PlanEvent& event, const Conversion& c, const FitOptions& opt
     text = "would not compute what the output means: " + event.detail;
   if (!event.refusal && !event.tensors.empty())
     text += fmt::format(" ({})", fit::some_of(event.tensors));
-  throw Error(options.engine.label(), text, hint_for(event, c, options));
+  Hint hint = hint_for(event, options);
+  const auto drop = drop_for(event.tensors, c.input.base->spec);
+  if (drop && !options.drop.count(*drop)) throw DropNeeded(options.engine.label(), text, *drop);
+  throw Error(options.engine.label(), text, std::move(hint));
 }
 
 // The server whose plan is asked: started for this rank where nothing else is said, as the notes
@@ -122,6 +123,12 @@ DropKind parse_drop(std::string_view text) {
     throw unknown_word(at_option(Option::drop), "part", text, kDropNames);
   return static_cast<DropKind>(found - kDropNames.begin());
 }
+
+DropNeeded::DropNeeded(std::string where, std::string what, DropKind needed)
+    : Error(std::move(where), std::move(what),
+            {Option::drop,
+             fmt::format(" {} leaves it out and says what is lost", drop_name(needed))}),
+      kind(needed) {}
 
 int64_t max_rank_for(const EngineFit& fit, int64_t rank) {
   const auto legal = std::lower_bound(fit.legal_ranks.begin(), fit.legal_ranks.end(),

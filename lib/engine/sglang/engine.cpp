@@ -22,6 +22,7 @@
 #include "lib/engine/fit/module_names.h"
 #include "lib/engine/fit/scale_and_rank.h"
 #include "lib/engine/fit/step.h"
+#include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/features.h"
 #include "lib/engine/sglang/kernels.h"
 #include "lib/engine/sglang/options.h"
@@ -279,6 +280,13 @@ int64_t served_rank(const FitTarget& target, int64_t rank) {
   return std::max(rank, target.server.max_lora_rank.value_or(rank));
 }
 
+// What the steps add a gate to has one by then: what is left is of a model without gates.
+Hint advice(const PlanEvent& event) {
+  if (event.cause != &sglang::cause::up_without_gate) return {};
+  return "this model has no gate_proj, and SGLang has no place for an up_proj alone: train without "
+         "it, or merge the adapter into the base model";
+}
+
 constexpr std::array<const fit::FitStep*, 11> kSteps = {
     &fit::drop_unheld,   &fit::module_names, &split_gdn,   &whole_groups,
     &fit::whole_experts, &fit::one_scale,    &fit::one_a,  &fit::one_rank,
@@ -292,6 +300,7 @@ constexpr EngineFit kFit = {
     .holds = holds,
     .misreads_up = misreads_up,
     .served_rank = served_rank,
+    .advice = advice,
 };
 
 constexpr BufferForm kBuffers = {

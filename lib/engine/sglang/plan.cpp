@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "lib/adapter/tensor_name.h"
+#include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
 #include "lib/base/path_pattern.h"
 #include "lib/base/utf8.h"
@@ -208,9 +210,7 @@ std::string launch_text(const Server& server, const PlanRequest& request) {
   return out + flags_text(given, {"lora-backend", "empty-start", "experts-shared-outer-loras"});
 }
 
-}  // namespace
-
-ServerPlan plan(const PlanRequest& request) {
+ServerPlan plan_once(const PlanRequest& request) {
   Server server = start_server(request);
   ServerPlan out;
   out.launch = launch_text(server, request);
@@ -228,6 +228,50 @@ ServerPlan plan(const PlanRequest& request) {
   if (!server.features().replicated_layers)
     out.notes.push_back(
         "releases before 0.5.11 are followed by reading their code, not by running them");
+  return out;
+}
+
+bool has_regex(const AdapterPlan& plan) {
+  return std::any_of(plan.events.begin(), plan.events.end(),
+                     [](const PlanEvent& event) { return event.cause == &cause::regex_targets; });
+}
+
+// With the last names of its tensors' modules for targets.
+ServedAdapter with_listed_targets(const ServedAdapter& adapter) {
+  std::set<std::string> names;
+  for (const WeightFile& file : adapter.files)
+    for (const TensorHeader& tensor : file.tensors)
+      if (is_factor(tensor.name)) names.emplace(leaf_of(parse_tensor_name(tensor.name).module));
+  ServedAdapter out = adapter;
+  out.config.set("target_modules", Json::strings({names.begin(), names.end()}));
+  return out;
+}
+
+void add_missing(const std::vector<PlanEvent>& from, std::vector<PlanEvent>& to) {
+  const size_t before = to.size();
+  for (const PlanEvent& event : from)
+    if (std::none_of(to.begin(), to.begin() + static_cast<std::ptrdiff_t>(before),
+                     [&](const PlanEvent& had) {
+                       return had.cause == event.cause && had.tensors == event.tensors;
+                     }))
+      to.push_back(event);
+}
+
+}  // namespace
+
+// An expression in target_modules ends the load before anything else is looked at. What would come
+// up next, once it is a list of the adapter's modules, is said at once.
+ServerPlan plan(const PlanRequest& request) {
+  ServerPlan out = plan_once(request);
+  if (std::none_of(out.adapters.begin(), out.adapters.end(), has_regex)) return out;
+  std::vector<ServedAdapter> listed(request.adapters.begin(), request.adapters.end());
+  for (size_t i = 0; i < listed.size(); ++i)
+    if (has_regex(out.adapters[i])) listed[i] = with_listed_targets(listed[i]);
+  const ServerPlan next =
+      plan_once({listed, request.spec, request.base_config, request.options, request.version});
+  add_missing(next.server, out.server);
+  for (size_t i = 0; i < out.adapters.size(); ++i)
+    add_missing(next.adapters[i].events, out.adapters[i].events);
   return out;
 }
 
