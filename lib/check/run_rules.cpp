@@ -19,6 +19,13 @@ bool in_versions(const Rule& rule, const EngineChoice& choice) {
   return (rule.since.empty() || has(rule.since)) && (rule.until.empty() || !has(rule.until));
 }
 
+bool is_later(const EngineChoice& choice) {
+  const std::string& version = choice.version.text();
+  return compare_versions(version, choice.version.is_date()
+                                       ? choice.engine->known_to
+                                       : choice.engine->releases.back().version) > 0;
+}
+
 class Runner {
  public:
   Runner(const Deployment& deployment, const JobControl& job)
@@ -30,6 +37,7 @@ class Runner {
       run_rule(*rule);
     }
     note_unplanned();
+    soften_later();
     list_skipped();
     sort_findings();
     list_served();
@@ -80,6 +88,22 @@ class Runner {
   }
 
   void skip(const Rule& rule, const std::string& why) { skipped_[why].insert(rule.id); }
+
+  // What a server does is known up to a release: of a later one it is no more than likely.
+  void soften_later() {
+    for (const EngineRun& run : deployment_.engines) {
+      if (!is_later(run.choice)) continue;
+      for (Finding& f : out_.findings) {
+        const bool of_server = f.rule->engine != nullptr || f.rule->cause != nullptr;
+        if (f.severity != Severity::error || f.engine != run.choice.label() ||
+            !(of_server || f.rule->numeric))
+          continue;
+        f.severity = Severity::warning;
+        f.message += fmt::format(" (so in {} {}, the newest that is known)", run.choice.engine->id,
+                                 run.choice.engine->releases.back().version);
+      }
+    }
+  }
 
   // What NUM003 does not report.
   void note_unplanned() {

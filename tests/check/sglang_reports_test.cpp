@@ -118,13 +118,18 @@ TEST_CASE("report: a LoRA backend other than triton has no expert LoRA, until 0.
 TEST_CASE("report: GPT-OSS picks triton_kernel, whose experts have no 'w13_weight'") {
   Specimen specimen = with_option("gpt_oss_stacked", "moe-runner-backend", "triton_kernel");
   specimen.options.tp = 2;
-  const RuleResults before = check(specimen, "sglang@0.5.10"), now = check(specimen, "sglang");
+  const RuleResults before = check(specimen, "sglang@0.5.10"),
+                    then = check(specimen, "sglang@0.5.18"), now = check(specimen, "sglang@0.5.19");
   REQUIRE(error_of(before, "SGL037") != nullptr);
   CHECK(error_of(before, "SGL037")->server_text ==
         "AttributeError: 'FusedMoE' object has no attribute 'w13_weight'");
+  REQUIRE(error_of(then, "SGL037") != nullptr);
+  CHECK(error_of(then, "SGL037")->server_text ==
+        "NotImplementedError: LoRA MoE not supported for backend MoeRunnerBackend.TRITON_KERNELS");
   REQUIRE(error_of(now, "SGL037") != nullptr);
   CHECK(error_of(now, "SGL037")->server_text ==
-        "NotImplementedError: LoRA MoE not supported for backend MoeRunnerBackend.TRITON_KERNELS");
+        "NotImplementedError: UnquantizedFusedMoEMethod does not expose quant info for "
+        "'triton_kernel'");
   CHECK(complaints(
             check(with_option("gpt_oss_stacked", "moe-runner-backend", "triton"), "sglang")) == "");
 }
@@ -184,4 +189,34 @@ TEST_CASE("report: virtual experts are 8191 at most, experts times slots") {
   CHECK(error_of(check(specimen, "sglang"), "SGL031") == nullptr);
   specimen.options.max_loras = 2048;
   CHECK(error_of(check(specimen, "sglang"), "SGL031") != nullptr);
+}
+
+TEST_CASE("report: of a release newer than the newest known an error is a warning that says so") {
+  Specimen lone = make_specimen("qwen3_moe_per_expert");
+  remove_tensors(lone, "v_proj");
+  CHECK(error_of(check(lone, "sglang@0.5.23"), "SGL002") != nullptr);
+  for (const char* later : {"sglang@0.5.24", "sglang@2026-12-24"}) {
+    const RuleResults results = check(lone, later);
+    CHECK(error_of(results, "SGL002") == nullptr);
+    CHECK(std::any_of(results.findings.begin(), results.findings.end(), [](const Finding& f) {
+      return f.rule->id == "SGL002" && f.severity == Severity::warning &&
+             f.message.ends_with("(so in sglang 0.5.23, the newest that is known)");
+    }));
+    CHECK(std::any_of(results.findings.begin(), results.findings.end(),
+                      [](const Finding& f) { return f.rule->id == "NUM003"; }));
+  }
+}
+
+TEST_CASE("report: virtual experts are right since 0.5.23, but for GPT-OSS") {
+  const Specimen moe = with_option("qwen3_moe_per_expert", "lora-use-virtual-experts", "on");
+  CHECK(error_of(check(moe, "sglang@0.5.22"), "SGL015") != nullptr);
+  CHECK(complaints(check(moe, "sglang@0.5.23")) == "");
+}
+
+TEST_CASE("report: one GPU of 0.5.10 serves no GPT-OSS expert, and no conversion helps") {
+  const RuleResults results = check(make_specimen("gpt_oss_stacked"), "sglang@0.5.10");
+  const Finding* finding = error_of(results, "SGL017");
+  REQUIRE(finding != nullptr);
+  CHECK(finding->fix.find("lora-convert") == std::string::npos);
+  CHECK(finding->fix.find("0.5.11") != std::string::npos);
 }

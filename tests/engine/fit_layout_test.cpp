@@ -69,7 +69,9 @@ TEST_CASE("every row of the layout table is reached by what it says") {
            {"sglang", "qwen3_moe", "stacked", {}},
            {"sglang", "nemotron_h", "stacked", {}},
            {"sglang", "gpt_oss", "stacked-fused", {}},
-           {"sglang", "qwen3_moe", "stacked-fused", {"virtual-experts=on"}},
+           {"sglang@0.5.22", "qwen3_moe", "stacked-fused", {"virtual-experts=on"}},
+           {"sglang@0.5.23", "qwen3_moe", "stacked", {"virtual-experts=on"}},
+           {"sglang@0.5.23", "gpt_oss", "stacked-fused", {"virtual-experts=on"}},
            {"sglang", "nemotron_h", "stacked", {"virtual-experts=on"}},
            {"sglang@0.5.10rc0", "qwen3_moe", "peft-linear", {}},
            {"sglang@0.5.10rc0", "gpt_oss", "peft-linear", {}},
@@ -164,7 +166,7 @@ TEST_CASE(
 TEST_CASE(
     "shared outer factors with a lora_A for gate and one for up become one that stays shared") {
   const auto c =
-      converted(shared_outer(8, 24), "qwen3_moe", fit_for("sglang", {"virtual-experts=on"}));
+      converted(shared_outer(8, 24), "qwen3_moe", fit_for("sglang@0.5.22", {"virtual-experts=on"}));
   const std::string stem = "base_model.model.model.layers.1.mlp.experts.";
   CHECK(c.tensors.at(stem + "gate_up_proj.lora_A.weight").shape() == Shape{1, 4, 64});
   CHECK(c.tensors.at(stem + "gate_up_proj.lora_B.weight").shape() == Shape{8, 48, 4});

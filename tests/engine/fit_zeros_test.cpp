@@ -142,7 +142,7 @@ TEST_CASE(
   CHECK(plain.changes->made.empty());
   CHECK(plain.to->id == "stacked");
 
-  const FitOptions virtual_experts = fit_for("sglang", {"virtual-experts=on"});
+  const FitOptions virtual_experts = fit_for("sglang@0.5.22", {"virtual-experts=on"});
   const auto c = converted(experts(all), "qwen3_moe", virtual_experts);
   CHECK(c.to->id == "stacked-fused");
   CHECK(c.config.find("r")->as_int() == 4);
@@ -169,14 +169,14 @@ TEST_CASE("one lora_A for gate and up stays as it is") {
     const std::string stem = "model.layers.1.mlp.experts." + std::to_string(e) + ".";
     made.copy(a_name(stem + "up_proj"), a_name(stem + "gate_proj"));
   }
-  const auto c = converted(made, "qwen3_moe", fit_for("sglang", {"virtual-experts=on"}));
+  const auto c = converted(made, "qwen3_moe", fit_for("sglang@0.5.22", {"virtual-experts=on"}));
   CHECK(c.changes->made.empty());
   CHECK(c.config.find("r")->as_int() == 2);
 }
 
 TEST_CASE("a layout that keeps gate and up apart holds the joined lora_A twice") {
   const auto c = converted(experts({"gate_proj", "up_proj", "down_proj"}), "qwen3_moe",
-                           fit_for("sglang", {"virtual-experts=on"}, {}, "stacked"), false);
+                           fit_for("sglang@0.5.22", {"virtual-experts=on"}, {}, "stacked"), false);
   const std::string stem = "base_model.model.model.layers.1.mlp.experts.";
   CHECK(c.tensors.at(stem + "gate_proj.lora_A.weight").shape() == Shape{8, 4, 64});
   CHECK(c.tensors.at(stem + "gate_proj.lora_A.weight").read() ==

@@ -93,9 +93,9 @@ TEST_CASE("one file teaches both servers a family that neither knows") {
       CHECK(plan.adapters[0].fates[i].buffer == known.adapters[0].fates[i].buffer);
     }
   }
-  const ServerPlan untaught = NewMoe("").plan("sglang");
-  REQUIRE(untaught.notes.size() == 1);
-  CHECK(untaught.notes[0].find("class for new_moe was not run by the oracle") != std::string::npos);
+  CHECK(error_text([] { NewMoe("").plan("sglang"); })
+            .find("no class of it is known here for "
+                  "NewMoeForCausalLM") != std::string::npos);
 }
 
 TEST_CASE("the class in a family's file comes before the engine's own") {

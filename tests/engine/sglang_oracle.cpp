@@ -14,13 +14,16 @@ namespace {
 const std::string kData = MOELORA_TEST_DATA;
 const std::string kAdapters = kData + "/sglang_adapters";
 
-std::vector<OracleRecord> read_records() {
+std::vector<OracleRecord> read_records(std::string_view release) {
   std::vector<OracleRecord> out;
   JsonLimits limits;
   limits.bytes = 8 << 20;
-  const Json table = read_json_file(kAdapters + "/outcomes.json", limits);
+  const bool oldest = release == kOracleReleases[0];
+  const std::string folder = oldest ? kAdapters : kData + "/sglang_newest";
+  const Json table = read_json_file(folder + "/outcomes.json", limits);
   for (const auto& [family, records] : table.members())
-    for (const Json& record : records.items()) out.push_back({family, record});
+    for (const Json& record : records.items())
+      out.push_back({std::string(release), family, record});
   return out;
 }
 
@@ -57,14 +60,22 @@ std::string OracleRecord::label() const {
                           : fmt::format("{}/scenario/{}", family, scenario);
 }
 
-const std::vector<OracleRecord>& sglang_records() {
-  static const std::vector<OracleRecord> kRecords = read_records();
-  return kRecords;
+sglang::Features OracleRecord::features() const {
+  return sglang::features_of(*EngineVersion::parse(release));
+}
+
+const std::vector<OracleRecord>& sglang_records(std::string_view release) {
+  static std::map<std::string_view, std::vector<OracleRecord>> read;
+  const auto [at, fresh] = read.try_emplace(release);
+  if (fresh) at->second = read_records(release);
+  return at->second;
 }
 
 std::string sglang_folder(const std::string& family, const std::string& adapter) {
-  const std::string hand = kAdapters + "/" + without_tied(family) + "/" + adapter;
-  return std::filesystem::exists(hand) ? hand : kData + "/" + family + "/" + adapter;
+  const std::string path = "/" + without_tied(family) + "/" + adapter;
+  for (const std::string& folder : {kData + "/sglang_newest", kAdapters})  // with its values first
+    if (std::filesystem::exists(folder + path)) return folder + path;
+  return kData + "/" + family + "/" + adapter;
 }
 
 bool has_sglang_adapter(const std::string& family, const std::string& adapter) {

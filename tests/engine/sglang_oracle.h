@@ -9,17 +9,22 @@
 
 namespace moelora::test {
 
-// What the real server did once: a record of sglang_adapters/outcomes.json.
+// What the real server did once: a record of outcomes.json in sglang_adapters or sglang_newest.
 struct OracleRecord {
+  std::string release;  // "0.5.18"
   std::string family;
   Json json;
 
   std::string text(std::string_view key) const;  // "" when absent
   std::string label() const;                     // "gpt_oss/hand.r3/tp2.0"
+  sglang::Features features() const;
 };
 
-// Every record of the oracle.
-const std::vector<OracleRecord>& sglang_records();
+// The releases that were run, oldest first.
+inline constexpr std::string_view kOracleReleases[] = {"0.5.18", "0.5.23"};
+
+// Every record of a release: of the first by default.
+const std::vector<OracleRecord>& sglang_records(std::string_view release = kOracleReleases[0]);
 
 // The adapter's folder: a hand-made one of the archive, or a golden.
 std::string sglang_folder(const std::string& family, const std::string& adapter);

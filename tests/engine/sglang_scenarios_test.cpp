@@ -191,7 +191,7 @@ OracleRecord with_names(OracleRecord record, const Server& server) {
 size_t run(const Scenario& scenario, const OracleRecord& record) {
   const std::string variant = scenario.name.starts_with("no_shared_experts") ? "no_shared" : "";
   const OracleBase& base = sglang_base(record.family, variant);
-  Server server(sglang::make_model_class(base.spec, base.config), {},
+  Server server(sglang::make_model_class(base.spec, base.config), record.features(),
                 launch_of(scenario, record.json));
   std::vector<ServedAdapter> start;
   for (const std::string& name : scenario.start)
@@ -210,17 +210,20 @@ size_t run(const Scenario& scenario, const OracleRecord& record) {
 }  // namespace
 
 TEST_CASE("every scenario of SGLang's oracle ends as SGLang's did") {
-  int records = 0;
-  size_t buffers = 0;
-  for (const OracleRecord& record : sglang_records()) {
-    const std::string name = record.text("scenario");
-    if (name.empty() || sglang_disagreements().count(record.label()) != 0) continue;
-    const auto scenario = std::find_if(scenarios().begin(), scenarios().end(),
-                                       [&](const Scenario& s) { return s.name == name; });
-    REQUIRE_MESSAGE(scenario != scenarios().end(), name);
-    buffers += run(*scenario, record);
-    ++records;
+  for (const std::string_view release : kOracleReleases) {
+    CAPTURE(release);
+    int records = 0;
+    size_t buffers = 0;
+    for (const OracleRecord& record : sglang_records(release)) {
+      const std::string name = record.text("scenario");
+      if (name.empty() || sglang_disagreements().count(record.label()) != 0) continue;
+      const auto scenario = std::find_if(scenarios().begin(), scenarios().end(),
+                                         [&](const Scenario& s) { return s.name == name; });
+      REQUIRE_MESSAGE(scenario != scenarios().end(), name);
+      buffers += run(*scenario, record);
+      ++records;
+    }
+    CHECK(records == 208);
+    CHECK(buffers == 1360);
   }
-  CHECK(records == 208);
-  CHECK(buffers == 1360);
 }

@@ -280,3 +280,28 @@ TEST_CASE("what releases have changed is as it was in them") {
   CHECK(event_of(experts.plan("qwen3_moe", "sglang@0.5.11", high), why::rank_over_limit) ==
         nullptr);
 }
+
+TEST_CASE("numbered shared experts end the first request since 0.5.23") {
+  Made numbered(kExperts);
+  for (const char* part : {"gate_proj", "up_proj"})
+    numbered.pair(fmt::format("1.mlp.shared_experts.0.{}", part), 64, 24);
+  numbered.pair("1.mlp.shared_experts.0.down_proj", 24, 64);
+  CHECK(refusal(numbered.plan("deepseek_v3", "sglang@0.5.23"))
+            .starts_with("numbered names of shared experts: ValueError: Cannot load LoRA weight "
+                         "'base_model.model.model.layers.1.mlp.shared_experts.0."));
+  CHECK(event_of(numbered.plan("deepseek_v3", "sglang@0.5.22"), why::numbered_shared_experts) ==
+        nullptr);
+}
+
+TEST_CASE("what should_apply_lora() of the class leaves out is not wrapped since 0.5.22") {
+  const OracleBase& base = sglang_base("gpt_oss");
+  const sglang::ModelClass model = sglang::make_model_class(base.spec, base.config);
+  const auto wrapped = [&](const char* version) {
+    return sglang::wrap_modules(model, sglang::features_of(*EngineVersion::parse(version)),
+                                {"qkv_proj", "router", "gate_up_proj", "down_proj"})
+        .layers[0]
+        .size();
+  };
+  CHECK(wrapped("0.5.21") == 4);  // qkv_proj, the router, and the experts' two buffers
+  CHECK(wrapped("0.5.22") == 3);
+}

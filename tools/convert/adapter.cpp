@@ -120,7 +120,7 @@ int run(const AdapterFlags& flags) {
 void add_engine_options(CLI::App& app, AdapterFlags& flags) {
   app.add_option(
          "--for", flags.engine,
-         "Repair for and write what this server loads: sglang, vllm, peft, or sglang@0.5.18")
+         "Repair for and write what this server loads: sglang, vllm, peft, or sglang@0.5.23")
       ->type_name("ENGINE");
   app.add_option("--server-option", flags.server_options,
                  "How the server is started: virtual-experts=on, tp-size=2, ...; with --to a "

@@ -14,7 +14,10 @@ const Rule sgl037_backend_without_moe_lora = {
         "it; csgmv, the default, gives garbage or device-side asserts, and early branches logged "
         "\"Current LoRA backend does not support LoRA on MoE layers; skipping MoE layer\". "
         "--moe-runner-backend triton_kernel, which GPT-OSS gets by itself, ends the start with "
-        "\"LoRA MoE not supported for backend MoeRunnerBackend.TRITON_KERNELS\", before 0.5.11 "
+        "\"UnquantizedFusedMoEMethod does not expose quant info for 'triton_kernel'\", before "
+        "0.5.19 "
+        "with \"LoRA MoE not supported for backend MoeRunnerBackend.TRITON_KERNELS\", before "
+        "0.5.11 "
         "with \"'FusedMoE' object has no attribute 'w13_weight'\".",
     .fix = "Start the server with --lora-backend triton --moe-runner-backend triton.",
     .source = "SGLang PRs 24007 and 21375; miles docs",

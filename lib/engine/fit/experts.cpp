@@ -132,8 +132,8 @@ const FitStep whole_experts = {
 
 const FitStep one_a = {
     "one-a",
-    "gate and up with a lora_A of their own, where the layout or the server (gpt-oss, virtual "
-    "experts of SGLang) has one for both: stacked, of twice the rank",
+    "gate and up with a lora_A of their own, where the layout or the server (gpt-oss; virtual "
+    "experts of SGLang before 0.5.23) has one for both: stacked, of twice the rank",
     join_gate_and_up};
 
 }  // namespace moelora::fit

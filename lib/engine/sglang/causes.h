@@ -52,5 +52,9 @@ inline constexpr Cause qwen2_moe_shared_size{
 inline constexpr Cause moe_buffer_missing{"no buffer for the experts"};
 inline constexpr Cause backend_without_moe_lora{"a backend without expert LoRA"};
 inline constexpr Cause moe_runner_config{"wrapped experts without moe_runner_config"};
+inline constexpr Cause lora_runner{"a runner of expert LoRA that does not suit the server or base"};
+inline constexpr Cause dp_attention{"LoRA under DP attention"};
+inline constexpr Cause numbered_shared_experts{"numbered names of shared experts"};
+inline constexpr Cause replicated_q{"LoRA on queries that every rank decodes whole"};
 
 }  // namespace moelora::sglang::cause

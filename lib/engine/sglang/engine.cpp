@@ -238,10 +238,11 @@ bool keeps_shared_outer(const FitTarget& target) {
   return target.server.flag("experts-shared-outer-loras").value_or(detected);
 }
 
-// Its virtual experts multiply up's lora_B with gate's lora_A, as gpt-oss on the default path does
-// for half of its rows (facts: sglang.md 4.3, 4.4, measured).
+// gpt-oss multiplies half of up's lora_B with gate's lora_A, as virtual experts before 0.5.23 do
+// with all of it (facts: sglang.md 4.3, 4.4, engines_2026_11.md 1, measured).
 std::string_view misreads_up(const FitTarget& target) {
-  if (target.server.on("lora-use-virtual-experts")) return "under virtual experts";
+  if (target.server.on("lora-use-virtual-experts") && !target.engine.has("0.5.23"))
+    return "under virtual experts";
   return target.spec.activation == "gpt_oss_swiglu" ? "on gpt-oss" : "";
 }
 
@@ -255,11 +256,11 @@ bool wants_one_shared_a(const FitTarget& target) {
 
 constexpr std::array<LayoutChoice, 5> kLayouts = {{
     {"before 0.5.10", before_stacked_experts, &layouts::peft_linear, "the one form it loads"},
-    {"gpt-oss, or virtual-experts=on, with shared outer factors", wants_one_shared_a,
+    {"gpt-oss, or virtual-experts=on before 0.5.23, with shared outer factors", wants_one_shared_a,
      &layouts::stacked_fused, "one lora_A for gate and up, written once for all experts"},
     {"shared outer factors, unless experts-shared-outer-loras=off or empty-start=on",
      keeps_shared_outer, &layouts::shared_outer, "its pool then holds each of them once"},
-    {"gpt-oss, or virtual-experts=on", wants_one_a, &layouts::stacked_fused,
+    {"gpt-oss, or virtual-experts=on before 0.5.23", wants_one_a, &layouts::stacked_fused,
      "one lora_A for gate and up, which it takes for both"},
     {"else", [](const FitTarget&) { return true; }, &layouts::stacked,
      "every expert in four or six tensors per layer"},
@@ -319,8 +320,8 @@ const Engine engines::sglang = {
     .id = "sglang",
     .title = "SGLang",
     .releases = sglang::kReleases,
-    .newest = "0.5.18",
-    .known_to = "2026-08-21",
+    .newest = sglang::kReleases.back().version,
+    .known_to = sglang::kReleases.back().date,
     .options = sglang::server_options,
     .plan = sglang::plan,
     .fill = sglang::fill_rank,

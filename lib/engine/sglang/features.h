@@ -1,22 +1,31 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <string_view>
 
 #include "lib/engine/release.h"
 
 namespace moelora::sglang {
 
-// Releases that changed what happens to an adapter, oldest first; the newest is the oracle's state
-// (commit 7d893255c of 2026-08-21).
-inline constexpr std::array<Release, 7> kReleases = {{{"0.5.10rc0", "2026-03-27"},
-                                                      {"0.5.10", "2026-04-05"},
-                                                      {"0.5.11", "2026-05-05"},
-                                                      {"0.5.12", "2026-05-16"},
-                                                      {"0.5.13", "2026-06-11"},
-                                                      {"0.5.16", "2026-07-25"},
-                                                      {"0.5.18", "2026-08-21"}}};
+// Releases, oldest first: those that changed what happens to an adapter, and every one since
+// 0.5.16. A release that changes nothing is one line. The last is the newest that an oracle was
+// made of.
+inline constexpr auto kReleases = std::to_array<Release>({{"0.5.10rc0", "2026-03-27"},
+                                                          {"0.5.10", "2026-04-05"},
+                                                          {"0.5.11", "2026-05-05"},
+                                                          {"0.5.12", "2026-05-16"},
+                                                          {"0.5.13", "2026-06-11"},
+                                                          {"0.5.16", "2026-07-25"},
+                                                          {"0.5.17", "2026-08-08"},
+                                                          {"0.5.18", "2026-08-21"},
+                                                          {"0.5.19", "2026-09-04"},
+                                                          {"0.5.20", "2026-09-18"},
+                                                          {"0.5.21", "2026-10-01"},
+                                                          {"0.5.22", "2026-10-16"},
+                                                          {"0.5.23", "2026-10-30"}});
 
-// What a version of SGLang has. Named after the change, true when it is in.
+// What a version of SGLang has. Named after the change, true when it is in; as made, the newest.
 struct Features {
   bool moe_without_shared = true;    // 0.5.10 #21466, #21570: *_moe buffers by the model's class,
                                      // and gpt-oss's spelling of the expert count
@@ -31,18 +40,34 @@ struct Features {
   bool csgmv_experts = true;         // 0.5.12 #24007: expert LoRA with --lora-backend csgmv
   bool moe_runner_config = true;     // 0.5.13 #26710
   bool detects_numbered = true;      // 0.5.16 #31681: numbered experts count in the detection
+  bool asks_for_quant_info = true;   // 0.5.19: a runner without LoRA is refused in other words
+  bool dense_width_of_layer = true;  // 0.5.21: dense buffers are as wide as the layer, per rank
+  bool pins_under_dp = true;         // 0.5.21: DP attention takes pinned adapters alone
+  bool class_chooses = true;         // 0.5.22: should_apply_lora() of the model's class is asked
+  bool one_rank_dp_groups = true;    // 0.5.22: DP attention needs as many groups as ranks
+  bool virtual_up_a = true;          // 0.5.23: virtual experts multiply up with its own lora_A
+  bool lora_runners = true;          // 0.5.23: --lora-backend triton_v2, runners named lora_*
+  bool refuses_numbered_shared = true;  // 0.5.23: shared_experts.N. no longer overwrites expert N
+  bool refuses_replicated_q = true;     // 0.5.23: --dcp-replicate-q-proj and LoRA on queries
 };
 
 inline Features features_of(const EngineVersion& version) {
-  constexpr const Release &k0510 = kReleases[1], &k0511 = kReleases[2], &k0512 = kReleases[3],
-                          &k0513 = kReleases[4], &k0516 = kReleases[5];
+  const auto has = [&](std::string_view release) {
+    return version.has(*std::find_if(kReleases.begin(), kReleases.end(),
+                                     [&](const Release& one) { return one.version == release; }));
+  };
   Features out;
-  out.moe_without_shared = out.stacked_experts = out.detects_shared_outer = version.has(k0510);
+  out.moe_without_shared = out.stacked_experts = out.detects_shared_outer = has("0.5.10");
   out.replicated_layers = out.refuses_dora = out.any_rank_below_max = out.slices_always =
-      version.has(k0511);
-  out.second_mla_layers = out.csgmv_experts = version.has(k0512);
-  out.moe_runner_config = version.has(k0513);
-  out.detects_numbered = version.has(k0516);
+      has("0.5.11");
+  out.second_mla_layers = out.csgmv_experts = has("0.5.12");
+  out.moe_runner_config = has("0.5.13");
+  out.detects_numbered = has("0.5.16");
+  out.asks_for_quant_info = has("0.5.19");
+  out.dense_width_of_layer = out.pins_under_dp = has("0.5.21");
+  out.class_chooses = out.one_rank_dp_groups = has("0.5.22");
+  out.virtual_up_a = out.lora_runners = out.refuses_numbered_shared = out.refuses_replicated_q =
+      has("0.5.23");
   return out;
 }
 

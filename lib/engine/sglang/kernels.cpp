@@ -8,6 +8,8 @@
 #include "lib/engine/sglang/copy/copied_values.h"
 #include "lib/engine/sglang/copy/slice.h"
 #include "lib/engine/sglang/names.h"
+#include "lib/engine/sglang/runners.h"
+#include "lib/engine/sglang/start.h"
 
 namespace moelora::sglang {
 namespace {
@@ -18,7 +20,7 @@ struct ExpertKernel {
   enum class GateUp : uint8_t {
     apart,   // rows [0, R) of A with gate's rows of B, rows [R, 2R) with up's
     halves,  // the same with the first and the second half of B, which is interleaved (gpt-oss)
-    gate_a_only,  // rows [0, R) of A with all of B: virtual experts contract R columns, not 2R
+    gate_a_only,  // rows [0, R) of A with all of B: virtual experts before 0.5.23
   };
   GateUp gate_up = GateUp::apart;
   bool has_lora = true;         // false: this version's backend computes no expert LoRA
@@ -29,11 +31,13 @@ struct ExpertKernel {
 
 using GateUp = ExpertKernel::GateUp;
 
-GateUp gate_up_of(const ModelClass& model, const ServerOptions& options) {
-  if (!model.gated) return GateUp::apart;
-  const bool experimental = options.text("moe-runner-backend").starts_with("experimental_sgl_");
-  if (options.on("lora-use-virtual-experts"))
-    return experimental ? GateUp::apart : GateUp::gate_a_only;
+GateUp gate_up_of(const ModelClass& model, const Features& features, const ServerOptions& options) {
+  const std::string runner = options.text("moe-runner-backend");
+  if (!model.gated || is_lora_runner(runner)) return GateUp::apart;
+  if (options.on("lora-use-virtual-experts")) {
+    if (runner.starts_with("experimental_sgl_")) return GateUp::apart;
+    if (!features.virtual_up_a) return GateUp::gate_a_only;
+  }
   return model.interleaved ? GateUp::halves : GateUp::apart;
 }
 
@@ -41,10 +45,11 @@ GateUp gate_up_of(const ModelClass& model, const ServerOptions& options) {
 ExpertKernel expert_kernel(const ModelClass& model, const Features& features,
                            const ServerOptions& options, int64_t r, int64_t max_rank) {
   ExpertKernel out;
-  out.gate_up = gate_up_of(model, options);
+  out.gate_up = gate_up_of(model, features, options);
   const std::string backend = options.text("lora-backend");
   out.has_lora = features.csgmv_experts || backend.empty() || backend == "triton";
-  out.sums_down = !(options.on("enable-fused-moe-sum-all-reduce") && model.top_k > 2);
+  out.sums_down = is_lora_runner(options.text("moe-runner-backend")) ||
+                  !(options.on("enable-fused-moe-sum-all-reduce") && model.top_k > 2);
   out.weights_outputs = !model.facts.weights_input;
   out.up_at_max_rank = model.gated && !features.any_rank_below_max && r < max_rank;
   return out;
@@ -52,15 +57,6 @@ ExpertKernel expert_kernel(const ModelClass& model, const Features& features,
 
 constexpr int64_t kMostVirtualExperts = 8191;  // of the alignment kernel
 constexpr std::string_view kForward = "forward";
-
-// How the base's experts are stored, as SGLang's quant methods are called.
-std::string quantization_of(const ServerOptions& options, const Json& base) {
-  if (const std::string given = options.text("quantization"); !given.empty()) return given;
-  const Json *config = base.find("quantization_config"), *text = base.find("text_config");
-  if (config == nullptr && text != nullptr) config = text->find("quantization_config");
-  const Json* method = config != nullptr ? config->find("quant_method") : nullptr;
-  return method != nullptr && method->is(Json::Kind::string) ? method->as_string() : "";
-}
 
 bool uses_marlin(std::string_view quantization, std::string_view backend) {
   if (backend == "triton") return false;
@@ -107,6 +103,7 @@ struct KernelChecker {
   void check_quantization() {
     const std::string quantization = quantization_of(options, base);
     const std::string backend = options.text("moe-runner-backend");
+    if (is_lora_runner(backend)) return;  // runners.h
     if (quantization == "mxfp4" && backend != "triton_kernel")
       refuse(&cause::quantised_experts, stage::kWrap, "NotImplementedError",
              "Mxfp4MoEMethod must implement get_triton_quant_info()",
@@ -134,7 +131,7 @@ struct KernelChecker {
                       options.text("lora-backend")),
           experts);
     const std::string runner = options.text("moe-runner-backend");
-    if (!has_lora(runner)) refuse_runner(runner);
+    if (!is_lora_runner(runner) && !has_lora(runner)) refuse_runner(runner);
   }
 
   // Runners that FusedMoEWithLoRA takes; marlin falls back to triton where nothing is quantised.
@@ -147,7 +144,14 @@ struct KernelChecker {
   void refuse_runner(const std::string& runner) {
     const std::string detail =
         fmt::format("--moe-runner-backend {} keeps the experts in a form without LoRA", runner);
-    if (features.replicated_layers)
+    if (features.asks_for_quant_info)
+      refuse(&cause::backend_without_moe_lora, stage::kWrap, "NotImplementedError",
+             fmt::format("{} does not expose quant info for '{}'",
+                         quantization_of(options, base) == "fp8" ? "Fp8MoEMethod"
+                                                                 : "UnquantizedFusedMoEMethod",
+                         in_text(runner)),
+             detail);
+    else if (features.replicated_layers)
       refuse(&cause::backend_without_moe_lora, stage::kWrap, "NotImplementedError",
              "LoRA MoE not supported for backend MoeRunnerBackend." + enumerator_of(runner),
              detail);

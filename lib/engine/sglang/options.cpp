@@ -20,9 +20,19 @@ constexpr auto kRows = std::to_array<ServerOption>({
      "the server starts without adapters, and they are loaded by request"},
     {"lora-target-modules", "", Is::text,
      "modules of all adapters to come, separated by commas; or all"},
-    {"lora-backend", "", Is::text, "kernels of dense LoRA: csgmv, triton"},
-    {"moe-runner-backend", "", Is::text, "kernels of the experts: triton, ..."},
+    {"lora-backend", "", Is::text, "kernels of dense LoRA: csgmv, triton, triton_v2"},
+    {"moe-runner-backend", "", Is::text, "kernels of the experts: triton, lora_triton ..."},
+    {"moe-a2a-backend", "", Is::text, "how tokens get to experts of other ranks: none, deepep ..."},
     {"quantization", "", Is::text, "of the base: mxfp4, fp8, modelopt_fp4 ..."},
+    {"attn-dp-size", "", Is::number, "groups of ranks that share no tokens in attention"},
+    {"dp-size", "", Is::number, "copies of the model; with enable-dp-attention an attn-dp-size"},
+    {"enable-dp-attention", "", Is::on_off, "dp-size is meant as attn-dp-size"},
+    {"pinned", "", Is::on_off, "adapters are given with \"pinned\": true"},
+    {"dcp-replicate-q-proj", "", Is::on_off, "every rank decodes with all heads of the queries"},
+    {"enable-two-batch-overlap", "", Is::on_off, "compute two halves of a batch in turns"},
+    {"enable-pdmux", "", Is::on_off, "prefill and decode on one GPU at once"},
+    {"enable-eplb", "", Is::on_off, "move experts between ranks as their load asks for it"},
+    {"ep-num-redundant-experts", "", Is::number, "experts that are held twice"},
 });
 
 // "q_proj,k_proj" or "q_proj k_proj".
@@ -50,6 +60,11 @@ Launch launch_of(const ServerOptions& options) {
   if (!targets.empty()) out.target_modules = targets;
   out.shared_outer = options.flag("experts-shared-outer-loras");
   out.strict = options.on("lora-strict-loading");
+  const bool old_spelling = options.on("enable-dp-attention");
+  out.attention_groups = options.number("attn-dp-size")
+                             .value_or(old_spelling ? options.number("dp-size").value_or(1) : 1);
+  out.pinned = options.on("pinned");
+  out.replicated_q = options.on("dcp-replicate-q-proj");
   return out;
 }
 

@@ -20,6 +20,9 @@ struct Launch {
   std::optional<NameSet> target_modules;  // {"all"}; nullopt: those of the adapters
   std::optional<bool> shared_outer;       // --[no-]experts-shared-outer-loras; nullopt: detect
   bool strict = false;                    // --lora-strict-loading
+  int64_t attention_groups = 1;           // --attn-dp-size: above 1 is DP attention
+  bool pinned = false;                    // adapters are given with "pinned": true
+  bool replicated_q = false;              // --dcp-replicate-q-proj
 };
 
 Launch launch_of(const ServerOptions& options);

@@ -15,6 +15,7 @@
 #include "lib/engine/sglang/copy/copied_values.h"
 #include "lib/engine/sglang/kernels.h"
 #include "lib/engine/sglang/names.h"
+#include "lib/engine/sglang/start.h"
 
 namespace moelora::sglang {
 namespace {
@@ -220,6 +221,10 @@ ServerPlan plan_once(const PlanRequest& request) {
   out.server = server.events();
   if (!server.pools().empty())
     out.memory = plan_memory(server.pools().front(), server.launch().slots, request.base_config);
+  if (server.launch().attention_groups > 1)
+    out.notes.push_back(
+        "under DP attention every rank holds attention modules whole; the buffers here are those "
+        "without it");
   if (!server.model().facts.run_by_oracle)
     out.notes.push_back(
         fmt::format("SGLang's class for {} was not run by the oracle: its modules are taken from "

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/copy/load_to_buffer.h"
@@ -137,6 +138,7 @@ bool Server::start(std::span<const ServedAdapter> adapters) {
   for (const CpuAdapter& adapter : adapters_) max_rank_ = std::max(max_rank_, adapter.r);
   if (launch_.max_lora_rank) max_rank_ = *launch_.max_lora_rank;
   if (is_over()) return false;
+  check_replicated_q();
   shared_outer_ =
       launch_.shared_outer ? *launch_.shared_outer : detect_shared_outer(adapters_, features_);
   if (is_over()) return false;
@@ -186,6 +188,26 @@ void Server::infer_targets() {
   }
   for (CpuAdapter& adapter : adapters_)
     if (adapter.alive && !targets_of(adapter)) adapter.alive = false;
+}
+
+// LoRAManager._validate_replicated_q_targets().
+void Server::check_replicated_q() {
+  if (!features_.refuses_replicated_q || !launch_.replicated_q) return;
+  NameSet queries;
+  for (const char* name : {"kv_b_proj", "q_b_proj", "qkv_proj"})
+    if (targets_.count(std::string_view(name)) != 0) queries.insert(name);
+  if (queries.empty()) return;
+  const Refusal refusal{
+      std::string(stage::kShapes), "ValueError",
+      fmt::format("Replicated-Q decode is incompatible with LoRA targets {}; pass "
+                  "--no-dcp-replicate-q-proj to use the local-head Q path.",
+                  py_list(queries)),
+      false};
+  events_.push_back({&cause::replicated_q,
+                     Effect::refused,
+                     {},
+                     "every rank decodes with all heads of the queries",
+                     refusal});
 }
 
 bool Server::targets_of(CpuAdapter& adapter) {
@@ -270,19 +292,16 @@ const Refusal* Server::first_refusal() const {
   return nullptr;
 }
 
+void Server::add_events(std::vector<PlanEvent> before, std::vector<PlanEvent> after) {
+  events_.insert(events_.begin(), std::make_move_iterator(before.begin()),
+                 std::make_move_iterator(before.end()));
+  events_.insert(events_.end(), std::make_move_iterator(after.begin()),
+                 std::make_move_iterator(after.end()));
+}
+
 Pool Server::pool_of(int64_t rank) const {
   return make_pool(model_, features_, pools_.front().request,
                    rank_of(launch_.tp, launch_.ep, rank));
-}
-
-Server start_server(const PlanRequest& request) {
-  Server server(make_model_class(request.spec, request.base_config), features_of(request.version),
-                launch_of(request.options));
-  const bool empty = starts_empty(request.options);
-  server.start(empty ? std::span<const ServedAdapter>() : request.adapters);
-  if (empty && server.has_pool())
-    for (const ServedAdapter& adapter : request.adapters) server.load(adapter);
-  return server;
 }
 
 }  // namespace moelora::sglang

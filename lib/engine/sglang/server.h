@@ -37,6 +37,8 @@ class Server {
   // for an adapter that cannot be read: the others are looked at all the same.
   bool has_pool() const { return has_pool_; }
   const std::vector<PlanEvent>& events() const { return events_; }  // of no single adapter
+  // What the start raises for the options alone, before it or at `wrap`; the rest goes on.
+  void add_events(std::vector<PlanEvent> before, std::vector<PlanEvent> after);
   size_t count() const { return adapters_.size(); }
   const CpuAdapter& adapter(size_t index) const { return adapters_[index]; }
   // Null before use().
@@ -64,6 +66,7 @@ class Server {
   void read(const ServedAdapter& served, const PoolRequest* pool);
   bool has_arguments(std::span<const ServedAdapter> adapters);
   void infer_targets();
+  void check_replicated_q();
   bool targets_of(CpuAdapter& adapter);
   void wrap();
   void make_pools();
@@ -85,9 +88,5 @@ class Server {
   Wrapping wrapping_;
   std::vector<Pool> pools_;
 };
-
-// A server with the request's options, started with its adapters, or empty and asked to load them;
-// it has used none yet.
-Server start_server(const PlanRequest& request);
 
 }  // namespace moelora::sglang

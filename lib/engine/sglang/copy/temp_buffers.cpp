@@ -27,12 +27,26 @@ struct Sorter {
     if (stacked && contains(entry.name, "shared_experts."))
       lose(entry,
            "SGLang takes 3-D shared experts for its own kind of sink experts and drops them");
+    else if (expert && c.features.refuses_numbered_shared &&
+             contains(entry.name, "shared_experts."))
+      refuse_numbered(entry);
     else if (expert)
       place_expert(entry, *target + "_moe", *expert);
     else if (stacked && contains(entry.name, "experts"))
       place_tensor(entry, *target + "_moe");
     else
       place_tensor(entry, *target);
+  }
+
+  void refuse_numbered(const Staged& entry) {
+    const int64_t layer = layer_of(entry.name).value_or(0);
+    c.adapter.raise(
+        {&cause::numbered_shared_experts, stage::kLoad, "ValueError",
+         fmt::format("Cannot load LoRA weight '{}': layer {} has no matching target for indexed "
+                     "shared-expert weights.",
+                     in_text(entry.name), layer),
+         "shared experts have numbers, and the model's class holds them as one", true},
+        entry.sources());
   }
 
   void place_expert(const Staged& entry, const std::string& name, int64_t expert) {

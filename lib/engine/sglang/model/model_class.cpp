@@ -145,12 +145,18 @@ constexpr std::pair<std::string_view, bool ClassFacts::*> kFlags[] = {
     {"first_k_dense_replace", &ClassFacts::first_k_dense_replace},
     {"weights_input", &ClassFacts::weights_input},
     {"asks_for_moe_runner_config", &ClassFacts::asks_for_moe_runner_config},
+    {"expert_biases", &ClassFacts::expert_biases},
+    {"transformers_fallback", &ClassFacts::transformers_fallback},
 };
 
 void read_fact(std::string_view key, const JsonView& value, ClassFacts& out) {
   if (key == "name" || key == "families" || key == "note") return;
   if (key == "router_type") {
     out.router_type = value.string();
+    return;
+  }
+  if (key == "lora_modules") {
+    out.lora_modules = value.strings();
     return;
   }
   for (const auto& [name, flag] : kFlags)
@@ -189,6 +195,8 @@ struct Builder {
     out.facts = read_facts(spec);
     out.config = read_hf_config(base_config, spec, out.facts.first_k_dense_replace);
     out.family = spec.family;
+    out.architecture = spec.architecture;
+    out.activation = spec.activation;
     out.experts = spec.experts;
     out.expert_in = spec.expert_in;
     out.intermediate = spec.intermediate;

@@ -69,7 +69,10 @@ struct ClassFacts {
   bool first_k_dense_replace = false;
   bool weights_input = false;
   bool asks_for_moe_runner_config = false;
-  std::string router_type;  // "" where LoRA can wrap it
+  bool expert_biases = false;
+  bool transformers_fallback = false;
+  std::string router_type;                // "" where LoRA can wrap it
+  std::vector<std::string> lora_modules;  // below a layer; empty: whatever is a target
 };
 
 // The model class SGLang serves a base with: its modules in the order of named_modules(), fused as
@@ -80,6 +83,8 @@ struct ModelClass {
   std::string family;
   ClassFacts facts;
   std::vector<ClassModule> modules;
+  std::string architecture;
+  std::string activation;  // of experts
   int64_t experts = 0, expert_in = 0, intermediate = 0, top_k = 0;
   bool has_moe = false;  // a FusedMoE is among the modules
   bool gated = true;

@@ -61,6 +61,14 @@ bool is_target(const ClassModule& module, const NameSet& targets) {
   return targets.count(name.substr(above.size())) != 0;
 }
 
+// should_apply_lora() of the class: what it leaves out is not wrapped, and nothing reads its
+// buffers.
+bool may_wrap(const ModelClass& model, const Features& features, const ClassModule& module) {
+  const auto& chosen = model.facts.lora_modules;
+  return !features.class_chooses || chosen.empty() ||
+         std::find(chosen.begin(), chosen.end(), below_layer(module.name)) != chosen.end();
+}
+
 constexpr std::pair<std::string_view, int64_t> kStackedFactors[] = {
     {"qkv_proj", 3},
     {"in_proj_qkvz", 4},
@@ -167,7 +175,7 @@ Wrapping wrap_modules(const ModelClass& model, const Features& features, const N
   const bool both = targets.count("gate_up_proj") != 0 && targets.count("down_proj") != 0;
   for (const ClassModule& module : model.modules) {
     if (module.kind == LayerKind::embedding) out.embed_tokens = targets.count("embed_tokens") != 0;
-    if (module.layer < 0) continue;
+    if (module.layer < 0 || !may_wrap(model, features, module)) continue;
     auto& layer = out.layers[static_cast<size_t>(module.layer)];
     if (module.kind == LayerKind::fused_moe) {
       if (!both) continue;

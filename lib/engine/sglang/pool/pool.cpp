@@ -21,6 +21,18 @@ bool is_replicated(std::string_view name) {
          name == "fc2_latent_proj" || name.starts_with("indexer.");
 }
 
+// Split over the ranks of attention alone: SGLang takes their widths from the config to this day.
+bool is_attention(std::string_view name) {
+  return name == "qkv_proj" || name == "qkvr" || name == "q_b_proj" || name == "kv_b_proj" ||
+         name == "o_proj" || name == "out_proj" || name == "wo_ud" || name == "in_proj" ||
+         name == "in_proj_qkvz";
+}
+
+// A rank's columns and rows of a module.
+struct Share {
+  int64_t in, out;
+};
+
 struct PoolBuilder {
   const ModelClass& model;
   const Features& features;
@@ -85,10 +97,32 @@ struct PoolBuilder {
     buffer.stacked = stacked_multiply(model, name);
     for (int layer = 0; layer < model.layers(); ++layer) {
       const HiddenDim dim = hidden_dim(model, features, name, layer);
-      buffer.a.push_back(a_shape(buffer, dim.in));
-      buffer.b.push_back(b_shape(buffer, dim.out));
+      const auto own = own_share(buffer, layer);
+      buffer.a.push_back(own && is_row_parallel(name) ? Shape{a_rows(buffer), own->in}
+                                                      : a_shape(buffer, dim.in));
+      buffer.b.push_back(own && is_column(name) ? Shape{own->out, out.request.max_rank}
+                                                : b_shape(buffer, dim.out));
     }
   }
+
+  // LoRAMemoryPool._dense_local_dim(): of the layer itself, where it has such a module.
+  std::optional<Share> own_share(const Buffer& buffer, int layer) const {
+    if (!features.dense_width_of_layer || buffer.moe || is_attention(buffer.name))
+      return std::nullopt;
+    for (const ClassModule& module : model.modules) {
+      if (module.layer != layer || module.leaf() != buffer.name) continue;
+      const bool whole = module.kind == LayerKind::replicated || module.kind == LayerKind::row;
+      return Share{module.kind == LayerKind::row ? module.in / out.rank.tp : module.in,
+                   whole ? module.rows() : module.rows() / out.rank.tp};
+    }
+    return std::nullopt;
+  }
+
+  static bool is_column(std::string_view name) {
+    return !is_row_parallel(name) && !is_replicated(name);
+  }
+
+  int64_t a_rows(const Buffer& buffer) const { return buffer.stacked * out.request.max_rank; }
 
   int64_t split_of(const Buffer& buffer) const {
     return buffer.moe ? out.rank.moe_tp : out.rank.tp;
@@ -96,14 +130,13 @@ struct PoolBuilder {
 
   Shape a_shape(const Buffer& buffer, int64_t in) const {
     if (is_row_parallel(buffer.name)) in /= split_of(buffer);
-    const int64_t rows = buffer.stacked * out.request.max_rank;
+    const int64_t rows = a_rows(buffer);
     if (!buffer.moe) return {rows, in};
     return {out.is_outer(buffer, true) ? 1 : out.local_experts, rows, in};
   }
 
   Shape b_shape(const Buffer& buffer, int64_t rows) const {
-    if (!is_row_parallel(buffer.name) && !is_replicated(buffer.name))
-      rows = column_share(buffer, rows);
+    if (is_column(buffer.name)) rows = column_share(buffer, rows);
     if (!buffer.moe) return {rows, out.request.max_rank};
     return {out.is_outer(buffer, false) ? 1 : out.local_experts, rows, out.request.max_rank};
   }

@@ -13,6 +13,7 @@
 #include "lib/base/error.h"
 #include "lib/engine/sglang/copy/load_to_buffer.h"
 #include "lib/engine/sglang/plan.h"
+#include "lib/engine/sglang/start.h"
 
 namespace moelora::sglang {
 namespace {
