@@ -65,8 +65,23 @@ constexpr std::string_view kUnknown[] = {
     "qwen3_moe/stacked_and_per_expert",
 };
 
+// Of kWrong, what is served as meant by 0.33: it applies patterns, and rsLoRA to all experts.
+constexpr std::string_view kMended[] = {
+    "gpt_oss/peft_patterns",        "gpt_oss/stacked_rank_pattern",
+    "gpt_oss_square/peft_patterns", "nemotron_h/pe_rslora_backbone",
+    "qwen3_moe/pe_alpha_pattern",   "qwen3_moe/pe_rank_pattern_attn",
+    "qwen3_moe/pe_rslora",
+};
+// What 0.33 serves otherwise than meant and older ones refuse.
+constexpr std::string_view kWrongIn033[] = {"mixtral/pe_v5_names"};
+
 bool is_in(std::span<const std::string_view> list, const VllmRun& run) {
   return std::find(list.begin(), list.end(), run.family + "/" + run.adapter) != list.end();
+}
+
+bool is_wrong(const VllmRun& run) {
+  if (run.version != "0.33") return is_in(kWrong, run);
+  return is_in(kWrongIn033, run) || (is_in(kWrong, run) && !is_in(kMended, run));
 }
 
 std::vector<Finding> numbers(const RuleResults& results) {
@@ -82,6 +97,7 @@ TEST_CASE("NUM002 measures exactly what vLLM serves wrongly, and says which rule
   std::set<std::string> wrong, unknown;
   for (const VllmRun& run : vllm_oracle().runs) {
     if (run.rank != 0 || run.mode == "as3d" || !run.outcome->served()) continue;
+    if (run.version != "0.22" && run.version != "0.27" && run.version != "0.33") continue;
     CAPTURE(run.text());
     std::set<std::string_view> rules;
     for (const Finding& finding : numbers(check_for_vllm(run))) {
@@ -91,7 +107,7 @@ TEST_CASE("NUM002 measures exactly what vLLM serves wrongly, and says which rule
       CHECK_FALSE((finding.rule->id == "NUM002" && finding.fix.empty()));
       rules.insert(finding.rule->id);
     }
-    CHECK(rules.contains("NUM002") == is_in(kWrong, run));
+    CHECK(rules.contains("NUM002") == is_wrong(run));
     CHECK(rules.contains("NUM003") == is_in(kUnknown, run));
     if (is_in(kWrong, run)) wrong.insert(run.family + "/" + run.adapter);
     if (is_in(kUnknown, run)) unknown.insert(run.family + "/" + run.adapter);

@@ -37,6 +37,7 @@ std::vector<Case> cases() {
   std::map<std::string, Case> by_load;
   for (const VllmRun& run : vllm_oracle().runs) {
     if (run.mode == "as3d") continue;  // no flag of the server
+    if (run.version != "0.22" && run.version != "0.27" && run.version != "0.33") continue;
     by_load[fmt::format("{} {} {} {} {} {}", run.version, run.family, run.adapter, run.mode, run.tp,
                         run.max_rank)]
         .ranks.push_back(&run);
@@ -158,6 +159,8 @@ TEST_CASE("lora-validate says of every adapter what vLLM did with it, in every m
     if (const VllmOutcome* refusal = c.refusal()) {
       ++refused;
       CHECK(quotes(results, *refusal, run));
+    } else if (run.version == "0.33") {  // what became of its tensors was not recorded
+      continue;
     } else if (c.drops()) {
       ++dropped;
       CHECK(speaks(results, ""));
@@ -171,7 +174,7 @@ TEST_CASE("lora-validate says of every adapter what vLLM did with it, in every m
     }
   }
   CHECK(met.size() == kMeantOtherwise.size());
-  CHECK(refused > 500);
+  CHECK(refused > 750);
   CHECK(dropped > 70);
   CHECK(otherwise > 80);
   CHECK(whole > 350);

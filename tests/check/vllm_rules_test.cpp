@@ -39,8 +39,10 @@ TEST_CASE("rank limits hold at the limit and not beyond it") {
   CHECK(ids("qwen3_moe_per_expert", "vllm", limit(8)) == "");
   CHECK(ids("qwen3_moe_per_expert", "vllm", limit(1)) == "VLM007");
   CHECK(ids("qwen3_moe_per_expert", "vllm", limit(128)) == "");
-  CHECK(ids("qwen3_moe_per_expert", "vllm", limit(256)) == "VLM008");
-  CHECK(ids("qwen3_moe_per_expert", "vllm@0.22", limit(256)) == "");
+  CHECK(ids("qwen3_moe_per_expert", "vllm@0.31", limit(256)) == "VLM008");
+  CHECK(ids("qwen3_moe_per_expert", "vllm@0.22", limit(256)) == "VLM008");
+  CHECK(ids("qwen3_moe_per_expert", "vllm@2026-05-28", limit(256)) == "");
+  CHECK(ids("qwen3_moe_per_expert", "vllm@0.32", limit(256)) == "");
 }
 
 TEST_CASE("a rank that tensor parallelism divides can be fully sharded") {
@@ -71,14 +73,41 @@ TEST_CASE("the switches that make another layout servable make the rules quiet")
   CHECK(ids("qwen3_moe_shared_outer", "vllm@0.27", option("enable-moe-shared-loras")) == "");
   CHECK(ids("qwen3_moe_shared_outer", "vllm@0.22", option("enable-moe-shared-loras")) == "VLM022");
   CHECK(ids("qwen3_moe_per_expert", "vllm@0.27", option("enable-moe-shared-loras")) == "VLM001");
+  CHECK(ids("gpt_oss_stacked_params", "vllm@0.31", option("enable-moe-shared-loras")) == "");
+  CHECK(ids("gpt_oss_stacked_params", "vllm@0.32", option("enable-moe-shared-loras")) == "VLM022");
+}
+
+TEST_CASE("experts before the first expert LoRA are no clean bill") {
+  const auto nothing = [](Specimen&) {};
+  for (const char* version : {"vllm@0.9.1", "vllm@0.11.0", "vllm@2025-08-01"})
+    CHECK(ids("qwen3_moe_per_expert", version, nothing).find("VLM034") != std::string::npos);
+  CHECK(ids("qwen3_moe_per_expert", "vllm@0.11.1", nothing) == "");
+}
+
+TEST_CASE("0.32 refuses features of PEFT by its config that earlier releases pass over") {
+  const auto config = [](const char* key, const Json& value) {
+    return [=](Specimen& specimen) { specimen.config().set(key, value); };
+  };
+  for (const char* init : {"pissa_niter_4", "olora", "corda", "loftq"}) {
+    CHECK(ids("qwen3_moe_per_expert", "vllm@0.31", config("init_lora_weights", init)) == "");
+    CHECK(ids("qwen3_moe_per_expert", "vllm@0.32", config("init_lora_weights", init)) == "VLM035");
+  }
+  for (const char* init : {"gaussian", "EVA", "lora_ga", "orthogonal", "mica"})
+    CHECK(ids("qwen3_moe_per_expert", "vllm", config("init_lora_weights", init)) == "");
+  CHECK(ids("qwen3_moe_per_expert", "vllm", config("use_qalora", true)) == "VLM035");
+  CHECK(ids("qwen3_moe_per_expert", "vllm", config("lora_bias", true)) == "VLM015");
+  const Json dead = Json::object({{"zz_proj", int64_t{32}}});
+  CHECK(ids("qwen3_moe_per_expert", "vllm@0.31", config("rank_pattern", dead)) == "");
+  CHECK(ids("qwen3_moe_per_expert", "vllm@0.32", config("rank_pattern", dead)) == "VLM007");
 }
 
 TEST_CASE("what a version has fixed stays quiet there") {
   const auto rslora = [](Specimen& specimen) { specimen.config().set("use_rslora", true); };
   CHECK(ids("qwen3_moe_per_expert", "vllm@0.27", rslora) == "VLM010");
-  CHECK(ids("qwen3_moe_per_expert", "vllm@2026-09-15", rslora) == "VLM010");
-  CHECK(ids("qwen3_moe_per_expert", "vllm@2026-09-16", rslora) == "");
-  CHECK(ids("qwen3_moe_per_expert", "vllm@0.29", rslora) == "");
+  CHECK(ids("qwen3_moe_per_expert", "vllm@0.29", rslora) == "VLM010");
+  CHECK(ids("qwen3_moe_per_expert", "vllm@2026-09-21", rslora) == "VLM010");
+  CHECK(ids("qwen3_moe_per_expert", "vllm@2026-09-22", rslora) == "");
+  CHECK(ids("qwen3_moe_per_expert", "vllm@0.30", rslora) == "");
   CHECK(ids("gpt_oss_stacked_params", "vllm@0.27", rslora) == "");
   const auto nothing = [](Specimen&) {};
   CHECK(ids("gpt_oss_stacked_params", "vllm@2025-12-30", nothing) == "VLM017");
@@ -110,10 +139,11 @@ TEST_CASE(
       specimen.base_config.set("intermediate_size", intermediate);
     };
   };
-  CHECK(ids("gpt_oss_stacked_params", "vllm", served(2, false, 48)).ends_with("VLM021"));
-  CHECK(ids("gpt_oss_stacked_params", "vllm", served(1, false, 48)) == "");
-  CHECK(ids("gpt_oss_stacked_params", "vllm", served(2, true, 48)) == "");
-  CHECK(ids("gpt_oss_attention", "vllm", served(2, false, 48)) == "");
+  CHECK(ids("gpt_oss_stacked_params", "vllm@0.32", served(2, false, 48)).ends_with("VLM021"));
+  CHECK(ids("gpt_oss_stacked_params", "vllm@0.33", served(2, false, 48)) == "");
+  CHECK(ids("gpt_oss_stacked_params", "vllm@0.32", served(1, false, 48)) == "");
+  CHECK(ids("gpt_oss_stacked_params", "vllm@0.32", served(2, true, 48)) == "");
+  CHECK(ids("gpt_oss_attention", "vllm@0.32", served(2, false, 48)) == "");
 }
 
 TEST_CASE("the memory of the slots is compared with the server's to the byte") {
@@ -133,6 +163,7 @@ TEST_CASE("patterns that change no scale are not a fault") {
       specimen.config().set("alpha_pattern", Json::object({{"q_proj", alpha}}));
     };
   };
-  CHECK(ids("qwen3_moe_per_expert", "vllm", patterns(4, 16)) == "VLM009");
-  CHECK(ids("qwen3_moe_per_expert", "vllm", patterns(8, 16)) == "");  // 16 / 8 = 8 / 4
+  CHECK(ids("qwen3_moe_per_expert", "vllm@0.31", patterns(4, 16)) == "VLM009");
+  CHECK(ids("qwen3_moe_per_expert", "vllm@0.31", patterns(8, 16)) == "");
+  CHECK(ids("qwen3_moe_per_expert", "vllm@0.32", patterns(4, 16)) == "");  // 16 / 8 = 8 / 4
 }

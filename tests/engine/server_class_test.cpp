@@ -57,8 +57,10 @@ struct NewMoe {
   ServerPlan plan(std::string_view engine) const { return plan_of(engine, spec, config); }
 };
 
+const EngineVersion kNewest = *EngineVersion::parse(engines::vllm.newest);
+
 std::string fault(const std::string& engines) {
-  return error_text([&] { vllm::find_model_class(NewMoe(engines).spec); });
+  return error_text([&] { vllm::find_model_class(NewMoe(engines).spec, kNewest); });
 }
 
 std::string replaced(std::string text, const std::string& from, const std::string& to) {
@@ -100,8 +102,8 @@ TEST_CASE("one file teaches both servers a family that neither knows") {
 
 TEST_CASE("the class in a family's file comes before the engine's own") {
   const NewMoe known(vllm_alone(replaced(kNewMoe, "NewMoe", "Mixtral")));
-  CHECK(vllm::find_model_class(known.spec)->kinds.row.back() == "wo");
-  CHECK(vllm::find_model_class(vllm_base("mixtral").spec)->kinds.row.back() != "wo");
+  CHECK(vllm::find_model_class(known.spec, kNewest)->kinds.row.back() == "wo");
+  CHECK(vllm::find_model_class(vllm_base("mixtral").spec, kNewest)->kinds.row.back() != "wo");
 }
 
 TEST_CASE("a class of a family's file is found by the base's architecture, else it is the first") {
@@ -130,6 +132,38 @@ TEST_CASE("what a class cannot say is refused where it stands") {
             .find("/engines/vllm/0/experts/path: not among the class's modules") !=
         std::string::npos);
   CHECK(fault_of("\"layers\": {\"row\": [\"wo\"]}",
-                 "\"no_lora\": {\"error\": \"E: e\", \"before\": \"0.28\"}")
-            .find("/engines/vllm/0/no_lora/before: not a release of vLLM") != std::string::npos);
+                 "\"no_lora\": [{\"error\": \"E: e\", \"before\": \"0.28.5\"}]")
+            .find("/engines/vllm/0/no_lora/0/before: not a release of vLLM") != std::string::npos);
+}
+
+TEST_CASE("an architecture that vLLM's table does not have is not taken for one of its family") {
+  const auto planned = [](const char* architecture) {
+    Json config = vllm_base("deepseek_v3").config;
+    config.set("architectures", Json::strings({architecture}));
+    const ModelSpec spec = make_model_spec(config, "config.json");
+    return plan_of("vllm", spec, config);
+  };
+  CHECK(planned("DeepseekV3ForCausalLM").server.empty());
+  CHECK(error_text([&] { planned("DeepseekV3ForSequenceClassification"); }) ==
+        "DeepseekV3ForSequenceClassification: not a model class of vLLM that this tool knows");
+  const ServerPlan kimi = planned("KimiK25ForConditionalGeneration");
+  REQUIRE(kimi.server.size() == 1);
+  CHECK(refusal_text(*kimi.server[0].refusal) ==
+        "ValueError: LoRA is not supported for KimiK25ForConditionalGeneration");
+  for (const TensorFate& fate : kimi.adapters[0].fates) CHECK(fate.fate == Fate::refused);
+}
+
+TEST_CASE("a class has other modules, names and ends in other releases") {
+  const auto as_of = [](const char* family, const char* version) {
+    return *vllm::find_model_class(vllm_base(family).spec, *EngineVersion::parse(version));
+  };
+  CHECK(as_of("glm4_moe", "0.30").modules.size() + 1 == as_of("glm4_moe", "0.31").modules.size());
+  CHECK(as_of("mixtral", "0.28").names.map("a.gate_proj.b") == "a.gate_proj.b");
+  CHECK(as_of("mixtral", "0.29").names.map("a.gate_proj.b") == "a.w1.b");
+  CHECK(as_of("dots1", "0.23").start_error.empty());
+  CHECK(as_of("dots1", "0.24").start_error.find("until v0.23.0") != std::string::npos);
+  CHECK(as_of("exaone_moe", "0.31").start_error.find("sliding_windows") != std::string::npos);
+  CHECK(as_of("exaone_moe", "0.32").start_error.empty());
+  CHECK_FALSE(as_of("qwen3_5_moe_text", "0.28").embeddings);
+  CHECK(as_of("qwen3_5_moe_text", "0.29").embeddings);
 }

@@ -16,11 +16,11 @@ TEST_CASE("versions sort by number, an rc before its release, dates by day") {
 }
 
 TEST_CASE("a version has what came with a release; a date compares with the release's date") {
-  const Release release{"0.27", "2026-08-04"};
+  const Release release{"0.27", "2026-08-10"};
   CHECK(EngineVersion::parse("0.27")->has(release));
   CHECK(EngineVersion::parse("0.27.1")->has(release));
   CHECK_FALSE(EngineVersion::parse("0.26.3")->has(release));
-  CHECK(EngineVersion::parse("2026-08-04")->has(release));
+  CHECK(EngineVersion::parse("2026-08-10")->has(release));
   CHECK_FALSE(EngineVersion::parse("2026-08-03")->has(release));
   for (const char* wrong : {"", "new", "0..1", "1.2.3.4.5", "0.5rc", "2026-8-4", "-1"})
     CHECK_FALSE(EngineVersion::parse(wrong));

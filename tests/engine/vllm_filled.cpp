@@ -1,9 +1,12 @@
 #include "tests/engine/vllm_filled.h"
 
+#include <fmt/format.h>
+
 #include <filesystem>
 #include <map>
 
 #include "lib/io/safetensors.h"
+#include "tests/engine/crc32.h"
 
 namespace moelora::test {
 namespace {
@@ -33,6 +36,22 @@ const TensorMap& vllm_values(const std::string& folder) {
   const auto [at, fresh] = files.try_emplace(path);
   if (fresh && std::filesystem::exists(path)) at->second = open_safetensors(path);
   return at->second.tensors;
+}
+
+// As pack_vllm.py has it: "NAME EXTENT EXTENT ..\n" and the values of every buffer, by name.
+uint32_t buffers_crc(const TensorMap& buffers) {
+  uint32_t crc = 0;
+  for (const auto& [name, buffer] : buffers) {
+    const std::string line = fmt::format("{} {}\n", name, fmt::join(buffer.shape(), " "));
+    crc = crc32(std::as_bytes(std::span<const char>(line)), crc);
+    crc = crc32(buffer.read(), crc);
+  }
+  return crc;
+}
+
+// NaNs of F8 become other NaNs in torch 2.6 than in 2.11.
+bool has_nan_payloads(const VllmRun& run) {
+  return run.version != "0.22" && run.version != "0.27" && run.adapter == "pe_f8_e4m3";
 }
 
 RankBuffers vllm_filled(const VllmRun& run) { return engines::vllm.fill(Asked(run).request); }

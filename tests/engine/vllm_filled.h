@@ -12,4 +12,10 @@ const TensorMap& vllm_values(const std::string& folder);
 RankBuffers vllm_filled(const VllmRun& run);
 std::vector<ServedBlock> vllm_blocks(const VllmRun& run);
 
+// As pack_vllm.py makes it of what a server held.
+uint32_t buffers_crc(const TensorMap& buffers);
+
+// Of releases that torch 2.6 ran: F8's NaNs become other NaNs there.
+bool has_nan_payloads(const VllmRun& run);
+
 }  // namespace moelora::test

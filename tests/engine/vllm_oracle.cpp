@@ -104,6 +104,11 @@ ServerOptions VllmRun::options() const {
   return out;
 }
 
+bool of_the_cpu(const VllmRun& run) {
+  return run.version != "0.22" && run.version != "0.27" &&
+         run.adapter.ends_with("_without_B_scale1");
+}
+
 std::string without_sets(const std::string& text) {
   static const std::regex kSet(R"((modules in )\{[^}]*\})");
   return std::regex_replace(text, kSet, "$1{SET}");

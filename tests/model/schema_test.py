@@ -108,7 +108,7 @@ def class_faults():
         "unknown key": taught(lambda e: e["vllm"][0].update(embedding=True)),
         "no modules": taught(lambda e: e["vllm"][0].pop("modules")),
         "no path": taught(lambda e: e["vllm"][0]["experts"].pop("path")),
-        "error without a type": taught(lambda e: e["vllm"][0].update(no_lora={"error": "fails"})),
+        "error without a type": taught(lambda e: e["vllm"][0].update(no_lora=[{"error": "fails"}])),
         "slices": taught(lambda e: e["vllm"][0].update(slices={"in_proj": ["a - b", "b"]})),
         "module": taught(lambda e: e["vllm"][0]["modules"].append({"name": "mlp.gate"})),
         "unknown key of SGLang's": taught(lambda e: e["sglang"][0].update(stacked=True)),

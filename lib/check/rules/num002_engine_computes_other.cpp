@@ -94,7 +94,7 @@ const Rule num002_engine_computes_other = {
     .mend = Mend::for_engine,
     .source = "the buffers that SGLang and vLLM held (oracles), bit for bit; SGLang forward runs",
     .breaks = {.change = "set use_rslora, and ask with --numeric",
-               .engine = "vllm",
+               .engine = "vllm@0.29",
                .config = {{"use_rslora", "true"}},
                .apply = [](Specimen& specimen) { specimen.numeric = true; }},
     .implies = {"VLM010"},

@@ -2,6 +2,7 @@
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
+
 const Rule vlm001_layout_class_mismatch = {
     .id = "VLM001",
     .name = "layout-class-mismatch",
@@ -13,7 +14,9 @@ const Rule vlm001_layout_class_mismatch = {
     .why =
         "A class wraps its experts either per expert (most) or stacked (gpt-oss, Qwen3-VL, "
         "Qwen3.5 with vision). Stacked tensors on the first kind end in a bare AssertionError "
-        "(isinstance(lora_a, list)) when the adapter is copied; numbered ones on the second fail "
+        "(isinstance(lora_a, list)) when the adapter is copied, since 0.32 in \"contains fused 3D "
+        "MoE weights for '...', but the model uses a 2D MoE LoRA wrapper\"; numbered ones on the "
+        "second fail "
         "at the name gate: \"expected target modules in {... 'experts' ...} but received [...]\". "
         "--enable-mixed-moe-lora-format lets stacked classes take both, if each adapter says what "
         "it is (is_3d_lora_weight).",

@@ -9,7 +9,7 @@ const Rule vlm002_gpt_oss_mixed_mode = {
     .cause = &vllm::cause::gpt_oss_mixed_mode,
     .severity = Severity::warning,
     .engine = &engines::vllm,
-    .since = "0.22",
+    .since = "0.22rc1",
     .what = "Experts of gpt-oss are served in the mixed format.",
     .why =
         "In the mixed format vLLM adds gate's delta to the first half of the columns and up's to "

@@ -11,7 +11,9 @@ const Rule vlm006_unequal_ranks = {
     .what = "The experts of a layer do not all have one rank (or shape).",
     .why =
         "torch.stack joins one factor of all experts: \"stack expects each tensor to be equal "
-        "size, but got [4, 64] at entry 0 and [2, 64] at entry 3\".",
+        "size, but got [4, 64] at entry 0 and [2, 64] at entry 3\"; since 0.32 \"The experts of "
+        "... "
+        "have different LoRA ranks for the same projection, which is not supported.\"",
     .fix =
         "Pad the smaller factors with zero rows (lora_A) and columns (lora_B) and keep alpha / r "
         "as it was.",

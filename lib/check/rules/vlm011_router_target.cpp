@@ -22,7 +22,8 @@ const Rule vlm011_router_target = {
     .engine = &engines::vllm,
     .what = "LoRA on a router that this class does not wrap.",
     .why =
-        "GLM-4-MoE's router is a plain Linear: \"expected target modules in {...} but received "
+        "GLM-4-MoE's router is a plain Linear before 0.31: \"expected target modules in {...} but "
+        "received "
         "['...mlp.gate', ...]\". Nemotron-H passes the name and then skips the module with a "
         "debug line: its delta is dropped. Other classes apply LoRA to their router.",
     .fix =

@@ -11,7 +11,8 @@ const Rule vlm012_embedding_target = {
     .what = "LoRA on embed_tokens or lm_head of a class that takes none there.",
     .why =
         "Only classes with embedding_modules take it (Qwen3-MoE, Mixtral, PhiMoE, Nemotron-H, "
-        "Jamba, LFM2-MoE ...): \"expected target modules in {...} but received ['lm_head', "
+        "Jamba, LFM2-MoE, Qwen3.5 since 0.29 ...): \"expected target modules in {...} but received "
+        "['lm_head', "
         "'lm_head', ...]\".",
     .fix = "Remove these pairs, or merge them into the base model's embeddings before serving.",
     .mend = Mend::for_engine,

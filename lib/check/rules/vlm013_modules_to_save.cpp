@@ -11,7 +11,8 @@ const Rule vlm013_modules_to_save = {
     .engine = &engines::vllm,
     .what = "The adapter replaces whole modules (modules_to_save), or holds their tensors.",
     .why =
-        "\"vLLM only supports modules_to_save being None.\"; a whole tensor in the file "
+        "\"vLLM only supports modules_to_save being None.\" (since 0.31 classifier and score are "
+        "taken, for classification models); a whole tensor in the file "
         "(lm_head.weight) \"is unsupported LoRA weight\".",
     .fix = "Merge the saved modules into the base model and clear modules_to_save.",
     .mend = Mend::for_engine,

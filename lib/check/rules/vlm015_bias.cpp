@@ -12,7 +12,9 @@ const Rule vlm015_bias = {
     .what = "The adapter trains biases.",
     .why =
         "\"Adapter bias is not supported.\" (removed on 2025-10-10); a lora_B.bias tensor \"is "
-        "unsupported LoRA weight\".",
+        "unsupported LoRA weight\". 0.31 alone reads such a tensor and loses it without a word. "
+        "Since "
+        "0.32 lora_bias is refused: \"vLLM does not support LoRA bias (lora_bias).\"",
     .fix = "Merge the adapter into the base model, or train with bias=\"none\".",
     .mend = Mend::for_engine,
     .source = "vLLM PR 25807, lora/peft_helper.py",

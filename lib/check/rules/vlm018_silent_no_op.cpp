@@ -13,7 +13,9 @@ const Rule vlm018_silent_no_op = {
         "After the name gate nothing checks that a module was used: names of another wrapper "
         "(model.language_model., model.layers without it), of layers that are not there or of "
         "dense layers are loaded and dropped. The server answers as the base model does; requests "
-        "to warn were closed unmerged (34803, 39278, 34964).",
+        "to warn were closed unmerged (34803, 39278, 34964). Since 0.33 a multimodal wrapper takes "
+        "its "
+        "text model's own names (model.layers).",
     .fix =
         "Rename the tensors to the modules of this class, or train on the model that is served; a "
         "module in the file twice needs one of the two removed.",

@@ -14,7 +14,8 @@ const Rule vlm022_shared_outer_flag = {
     .why =
         "Without --enable-moe-shared-loras (since 2026-07-19) the names fail at the gate: "
         "\"expected target modules in {...} but received ['...experts.w1', ...]\". With it a "
-        "stacked class needs --enable-mixed-moe-lora-format as well, else a bare AssertionError; "
+        "stacked class needs --enable-mixed-moe-lora-format as well before 0.32, else a bare "
+        "AssertionError; since 0.32 it takes shared outer factors alone under it; "
         "and factors of every expert where one is held keep expert 0 alone, without a word.",
     .fix = "Export every expert's own factors.",
     .mend = Mend::for_engine,

@@ -1,8 +1,25 @@
+#include <algorithm>
+
 #include "lib/check/define_rule.h"
+#include "lib/check/rule_context.h"
 #include "lib/check/specimen.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
+namespace {
+
+// Nothing can be converted where there is no factor.
+void check(RuleContext& context) {
+  const auto& files = context.subject().served.files;
+  const bool empty = std::all_of(files.begin(), files.end(),
+                                 [](const WeightFile& file) { return file.tensors.empty(); });
+  context.explain_plan([&](Finding& finding, const PlanEvent&) {
+    if (empty)
+      finding.fix = "Save the adapter again: its factors belong in adapter_model.safetensors.";
+  });
+}
+
+}  // namespace
 
 const Rule vlm024_tensor_loader = {
     .id = "VLM024",
@@ -25,6 +42,7 @@ const Rule vlm024_tensor_loader = {
                      adapter.own_files = {adapter.main_file};
                      adapter.listing = {"adapter_config.json", adapter.main_file};
                    }},
+    .check = check,
 };
 
 }  // namespace moelora

@@ -31,7 +31,8 @@ const Rule vlm031_config_refused = {
         "r, lora_alpha and target_modules must be there (null counts): \"Missing required "
         "configuration fields: {'target_modules'}\". r = 0 is \"division by zero\", since "
         "2026-07-19 \"LoRA rank `r` must be a positive integer, got 0.\"; before that a negative "
-        "r was served with the delta's sign flipped. No file at all: LoRAAdapterNotFoundError.",
+        "r was served with the delta's sign flipped. Since 0.32 a rank of rank_pattern is looked "
+        "at like r. No file at all: LoRAAdapterNotFoundError.",
     .fix =
         "Write r, lora_alpha and target_modules into adapter_config.json as the trainer used them.",
     .source = "vLLM lora/peft_helper.py, PR 48437",

@@ -196,7 +196,7 @@ void drop_or_refuse(FitContext& context) {
   for (const auto& [kind, part] : parts_of(context))
     if (context.drops(kind))
       drop(context, kind, part);
-    else if (holds != nullptr && !holds(kind, context.spec()))
+    else if (holds != nullptr && !holds(kind, context.target))
       refuse(context, kind, part);
 }
 

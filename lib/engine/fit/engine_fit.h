@@ -76,7 +76,7 @@ struct EngineFit {
   // earlier ones made.
   std::span<const fit::FitStep* const> steps;
   // Whether it has a place for such a part; null: for all of them, and for DoRA.
-  bool (*holds)(DropKind kind, const ModelSpec& spec) = nullptr;
+  bool (*holds)(DropKind kind, const FitTarget& target) = nullptr;
   // Where it multiplies up with gate's lora_A, "on gpt-oss"; "" or null: nowhere.
   std::string_view (*misreads_up)(const FitTarget& target) = nullptr;
   // The rank it can use, `rank` or more; null: any.

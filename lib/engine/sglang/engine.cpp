@@ -273,7 +273,7 @@ LayoutWriteOptions write_options(const FitTarget& target) {
   return out;
 }
 
-bool holds(DropKind kind, const ModelSpec&) { return kind == DropKind::embeddings; }
+bool holds(DropKind kind, const FitTarget&) { return kind == DropKind::embeddings; }
 
 // Before 0.5.11 it is right only for the rank that its pool has.
 int64_t served_rank(const FitTarget& target, int64_t rank) {

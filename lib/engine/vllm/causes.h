@@ -42,5 +42,9 @@ inline constexpr Cause b_order_declared_other{
 inline constexpr Cause half_pair{"one factor of a pair without the other"};
 inline constexpr Cause config_refused{"a config that vLLM does not accept"};
 inline constexpr Cause shape_refused{"a shape that vLLM does not accept"};
+inline constexpr Cause experts_named_twice{
+    "experts of a class that vLLM runs by its Transformers backend"};
+inline constexpr Cause no_expert_lora{"experts on a release that has no LoRA on them"};
+inline constexpr Cause peft_feature{"a feature of PEFT that vLLM refuses"};
 
 }  // namespace moelora::vllm::cause

@@ -46,7 +46,7 @@ ServerPlan plan(const PlanRequest& request) {
 // ---- what it is given ------------------------------------------------------------------------
 
 bool is_stacked_class(const FitTarget& target) {
-  const auto model = vllm::find_model_class(target.spec);
+  const auto model = vllm::find_model_class(target.spec, target.engine.version);
   return model && model->stacked;
 }
 
@@ -65,14 +65,14 @@ constexpr std::array<LayoutChoice, 4> kLayouts = {{
 
 LayoutWriteOptions write_options(const FitTarget& target) {
   LayoutWriteOptions out;
-  const auto model = vllm::find_model_class(target.spec);
+  const auto model = vllm::find_model_class(target.spec, target.engine.version);
   if (!target.engine.has("0.14")) out.b_order = BOrder::expert_major;
   out.short_names = model && model->expert_names.gate == "w1";
   return out;
 }
 
-bool holds(DropKind kind, const ModelSpec& spec) {
-  const auto model = vllm::find_model_class(spec);
+bool holds(DropKind kind, const FitTarget& target) {
+  const auto model = vllm::find_model_class(target.spec, target.engine.version);
   return kind == DropKind::router ||
          (kind == DropKind::embeddings && (!model || model->embeddings));
 }
@@ -117,8 +117,8 @@ const Engine engines::vllm = {
     .id = "vllm",
     .title = "vLLM",
     .releases = vllm::kReleases,
-    .newest = "0.27",
-    .known_to = "2026-10-03",
+    .newest = "0.33",
+    .known_to = "2026-11-02",
     .options = vllm::server_options,
     .plan = plan,
     .fill = vllm::fill,

@@ -7,10 +7,10 @@
 
 namespace moelora::vllm {
 
-// States of vLLM that changed what becomes of an adapter (dates: vLLM's git log to 2026-05-19,
-// then as seen in forks and issues). An entry's version is the first release that is known to have
-// the change; where that is not the release of this day it is named an rc of it.
-inline constexpr std::array<Release, 15> kReleases = {{
+// States of vLLM that changed what becomes of an adapter, and every release since 0.27 (dates:
+// vLLM's git log to 2026-05-19, then PyPI's). An entry's version is the first release that is known
+// to have the change; where that is not the release of this day it is named an rc of it.
+inline constexpr auto kReleases = std::to_array<Release>({
     {"0.11.1", "2025-10-21"},   // #21229 experts take LoRA at all, one pair an expert
     {"0.12rc0", "2025-11-19"},  // #28761 fully sharded experts
     {"0.12", "2025-11-24"},     // #29222 stacked experts have a wrapper of their own
@@ -21,12 +21,18 @@ inline constexpr std::array<Release, 15> kReleases = {{
     {"0.18", "2026-03-17"},     // #34984 --lora-target-modules
     {"0.21", "2026-05-09"},     // #40867 expert parallel
     {"0.22rc0", "2026-05-16"},  // #42757 a router inside the MoE runner keeps its LoRA
-    {"0.22", "2026-05-19"},     // #42242 mixed format; the first oracle
+    {"0.22rc1", "2026-05-19"},  // #42242 mixed format; the first oracle
+    {"0.22", "2026-05-29"},     // the one-shot kernel: --max-lora-rank 128 with experts
+    {"0.24", "2026-06-26"},     // Dots1 is gone (the day is estimated: 0.22 05-29, 0.26 07-25)
     {"0.27rc0", "2026-07-19"},  // #48884 shared outer factors, #48437 r must be positive
-    {"0.27", "2026-08-04"},     // the second oracle (a fork's state of that day)
-    {"0.29", "2026-09-16"},     // #55548 rsLoRA on experts
-    {"0.30", "2026-10-03"},
-}};
+    {"0.27", "2026-08-10"},     // the second oracle is a fork's state of 08-04
+    {"0.28", "2026-08-26"},
+    {"0.29", "2026-09-09"},  // Mixtral's names, Qwen3.5's embeddings, the Transformers backend
+    {"0.30", "2026-09-22"},  // #55548 rsLoRA on experts
+    {"0.31", "2026-10-05"},  // GLM-4's router, saved classification heads
+    {"0.32", "2026-10-18"},  // patterns, refusals by the config, stacked factors on a 2-D wrapper
+    {"0.33", "2026-11-02"},  // text-only names in wrappers, padded partitions
+});
 
 // Null when it is none of these.
 constexpr const Release* find_release(std::string_view version) {

@@ -15,6 +15,9 @@
 namespace moelora::vllm {
 namespace {
 
+// 0.31 alone parses it, as a lora_B that the real one then replaces.
+constexpr std::string_view kBias = "lora_B.bias";
+
 bool is_base_embedding(std::string_view name) {
   return name.ends_with(".embed_tokens.base_layer.weight") ||
          name.ends_with(".lm_head.base_layer.weight");
@@ -35,7 +38,8 @@ std::string vllm_name(const Server& server, std::string name) {
 }
 
 bool passes(const Server& server, const std::string& module) {
-  const size_t experts = module.find(".experts");
+  const size_t experts =
+      server.settings.has("0.11.1") ? module.find(".experts") : std::string::npos;
   return server.accepted.contains(experts != std::string::npos ? module.substr(experts + 1)
                                                                : std::string(leaf_of(module)));
 }
@@ -54,8 +58,10 @@ ParsedName parse_name(const Server& server, const std::string& name) {
   if (is_base_embedding(name) || is_skipped(server.model, name))
     return {ParsedName::Is::skipped, name, false};
   std::string mapped = vllm_name(server, name);
-  for (std::string_view ending :
-       {"lora_A.weight", "lora_B.weight", "lora_embedding_A", "lora_embedding_B"}) {
+  const bool takes_bias = server.settings.has("0.31") && !server.settings.has("0.32");
+  for (std::string_view ending : std::initializer_list<std::string_view>{
+           "lora_A.weight", "lora_B.weight", "lora_embedding_A", "lora_embedding_B", kBias}) {
+    if (ending == kBias && !takes_bias) continue;
     if (!mapped.ends_with(ending)) continue;
     const size_t rest = mapped.size() - ending.size();
     if (rest > 0 && mapped[rest - 1] != '.') continue;
@@ -122,16 +128,23 @@ void number_modules(const Server& server, Adapter& out) {
     const auto at = numbers.find(name);
     return at == numbers.end() ? kNoModule : at->second;
   };
+  // Its own name, or since 0.33 the one it has in the text model alone.
+  const std::string& text = server.model.text_prefix;
+  const auto spelled = [&](const std::string& name) {
+    if (text.empty() || !name.starts_with(text) || numbers.contains(name)) return name;
+    const std::string bare = name.substr(text.size());
+    return numbers.contains(bare) ? bare : name;
+  };
   for (const ParsedName& name : out.names)
     out.module_of.push_back(name.is == ParsedName::Is::factor ? number(name.module) : kNoModule);
   for (const Module& module : server.modules) {
     Wanted& wanted = out.wanted.emplace_back();
-    wanted.own = number(module.name);
-    for (const Child& child : module.children) wanted.children.push_back(find(child.name));
+    wanted.own = number(spelled(module.name));
+    for (const Child& child : module.children) wanted.children.push_back(find(spelled(child.name)));
     if (!module.is_experts()) continue;
-    wanted.inner = find(module.name + ".base_layer");
+    wanted.inner = find(spelled(module.name + ".base_layer"));
     for (const std::string& child : server.expert_names)
-      wanted.children.push_back(find(sibling(module.name, child)));
+      wanted.children.push_back(find(spelled(sibling(module.name, child))));
   }
 }
 

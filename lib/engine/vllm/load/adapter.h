@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/base/path_pattern.h"
 #include "lib/engine/served_adapter.h"
 #include "lib/engine/vllm/load/event.h"
 #include "lib/engine/vllm/server/server.h"
@@ -16,6 +17,20 @@ struct LoraConfig {
   double expert_scaling = 1;      // of numbered and shared-outer experts
   bool readable = false;          // false: the server raised, the scales mean nothing
   std::vector<LoadEvent> events;  // stages load, config, validate
+
+  // rank_pattern and alpha_pattern as far as the version reads them, and what else the scale of a
+  // module is made of.
+  PatternTable<Json> ranks, alphas;
+  Json r, alpha;
+  bool rslora = false;
+
+  // get_rank_and_scaling() of a module as the checkpoint spells it, without PEFT's prefix. Raises.
+  double scale_of(std::string module) const;
+  // Of numbered and shared-outer experts: no release has read patterns and not rsLoRA.
+  double expert_scale_of(const std::string& module) const {
+    return has_patterns() ? scale_of(module) : expert_scaling;
+  }
+  bool has_patterns() const { return !ranks.empty() || !alphas.empty(); }
 };
 LoraConfig read_config(const ServedAdapter& adapter, const Settings& settings);  // config.cpp
 

@@ -1,7 +1,10 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 
+#include "lib/base/error.h"
 #include "lib/engine/python_text.h"
 #include "lib/engine/vllm/causes.h"
 #include "lib/engine/vllm/load/adapter.h"
@@ -39,13 +42,13 @@ void check_is_dict(const Json& config) {
                fmt::format("'{}' object does not support item assignment", py_type(config)));
 }
 
-void check_rank(const Json& r) {
-  if (!is_number(r))
-    throw Raised("TypeError",
-                 fmt::format("'<=' not supported between instances of '{}' and 'int'", py_type(r)));
-  if (number(r) <= 0)
-    throw Raised("ValueError",
-                 fmt::format("LoRA rank `r` must be a positive integer, got {}.", py_str(r)));
+void check_rank(const Json& rank, const std::string& name) {
+  if (!is_number(rank))
+    throw Raised("TypeError", fmt::format("'<=' not supported between instances of '{}' and 'int'",
+                                          py_type(rank)));
+  if (number(rank) <= 0)
+    throw Raised("ValueError", fmt::format("LoRA rank {} must be a positive integer, got {}.", name,
+                                           py_str(rank)));
 }
 
 double square_root(const Json& r) {
@@ -69,13 +72,46 @@ double plain_scaling(const Json& alpha, const Json& r) {
   return divided(alpha, is_number(r) ? number(r) : 1, py_type(r));
 }
 
+double scaling_of(const Json& alpha, const Json& rank, bool rslora) {
+  return rslora ? divided(alpha, square_root(rank), "float") : plain_scaling(alpha, rank);
+}
+
+PatternTable<Json> pattern(const Json& config, std::string_view key) {
+  PatternTable<Json> out;
+  const Json* table = config.find(key);
+  if (table != nullptr && table->is(Json::Kind::object))
+    for (const auto& [name, value] : table->members()) out.add(name, value);
+  return out;
+}
+
+// Of 0.32 and later.
+void read_patterns(const Json& config, LoraConfig& out) {
+  out.ranks = pattern(config, "rank_pattern");
+  out.alphas = pattern(config, "alpha_pattern");
+  for (size_t i = 0; i < out.ranks.size(); ++i)
+    check_rank(out.ranks.value(i),
+               fmt::format("for `{}` in `rank_pattern`", out.ranks.keys().key(i)));
+}
+
 // PEFTHelper.__post_init__.
 void compute_scaling(const Json& config, const Settings& settings, LoraConfig& out) {
   const Json &r = *config.find("r"), &alpha = *config.find("lora_alpha");
-  if (settings.has("0.27rc0")) check_rank(r);
-  out.scaling = flag(config, "use_rslora") ? divided(alpha, square_root(r), "float")
-                                           : plain_scaling(alpha, r);
-  out.expert_scaling = settings.has("0.29") ? out.scaling : plain_scaling(alpha, r);
+  if (settings.has("0.27rc0")) check_rank(r, "`r`");
+  if (settings.has("0.32")) read_patterns(config, out);
+  out.r = r;
+  out.alpha = alpha;
+  out.rslora = flag(config, "use_rslora");
+  out.scaling = scaling_of(alpha, r, out.rslora);
+  out.expert_scaling = settings.has("0.30") ? out.scaling : plain_scaling(alpha, r);
+}
+
+// The first key that matches; null where none does, or Python cannot read one before it.
+const Json* matched(const PatternTable<Json>& patterns, const std::string& module) {
+  try {
+    return patterns.find(module);
+  } catch (const Error&) {
+    throw Raised("error", "a key of rank_pattern or alpha_pattern is not a regular expression");
+  }
 }
 
 struct Complaint {
@@ -83,20 +119,93 @@ struct Complaint {
   std::string text, detail;
 };
 
-std::vector<Complaint> complaints(const Json& config, const Settings& settings) {
+void complain_of_saved_modules(const Json& config, const Settings& settings,
+                               std::vector<Complaint>& out) {
+  if (!flag(config, "modules_to_save")) return;
+  const Json& saved = *config.find("modules_to_save");
+  std::string text = "vLLM only supports modules_to_save being None.";
+  if (settings.has("0.31") && saved.is(Json::Kind::array)) {
+    std::vector<std::string> others;
+    for (const Json& name : saved.items())
+      if (!name.is(Json::Kind::string))
+        others.push_back(name.dump(-1));
+      else if (name.as_string() != "classifier" && name.as_string() != "score")
+        others.push_back(name.as_string());
+    if (others.empty()) return;
+    text =
+        "vLLM only supports modules_to_save being either None or [\"classifier\", \"score\"] for "
+        "classification models. Unsupported modules_to_save: " +
+        py_list(others);
+  }
+  out.push_back({&cause::modules_to_save, std::move(text), "is " + saved.dump(-1)});
+}
+
+// Of init_lora_weights: they set the adapter's first weights and leave the base's alone.
+bool keeps_base(const Json& init) {
+  constexpr std::array<std::string_view, 5> kPlain = {"gaussian", "eva", "orthogonal", "mica",
+                                                      "lora_ga"};
+  if (!init.is(Json::Kind::string)) return true;
+  std::string name = init.as_string();
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return std::find(kPlain.begin(), kPlain.end(), name) != kPlain.end();
+}
+
+// PEFT's features that 0.32 and later refuse by name; before, they were passed over.
+void complain_of_features(const Json& config, std::vector<Complaint>& out) {
+  const auto complain = [&](std::string_view key, std::string text) {
+    out.push_back({key == "lora_bias" ? &cause::bias : &cause::peft_feature, std::move(text),
+                   fmt::format("{} is {}", key, config.find(key)->dump(-1))});
+  };
+  if (flag(config, "lora_bias"))
+    complain("lora_bias", "vLLM does not support LoRA bias (lora_bias).");
+  const Json* init = config.find("init_lora_weights");
+  if (init != nullptr && !keeps_base(*init))
+    complain("init_lora_weights",
+             fmt::format("vLLM does not support init_lora_weights={}. Inits such as PiSSA, OLoRA, "
+                         "CorDA and LoftQ modify the base model weights when PEFT loads the "
+                         "adapter. Convert it to a regular LoRA adapter with PEFT's "
+                         "path_initial_model_for_weight_conversion, or set init_lora_weights to "
+                         "true if the served base model already contains the modified weights.",
+                         py_repr(init->as_string())));
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kOthers = {
+      {{"alora_invocation_tokens", "Activated LoRA (aLoRA)"},
+       {"layer_replication", "layer_replication"},
+       {"use_bdlora", "block-diagonal LoRA (BD-LoRA)"},
+       {"use_qalora", "QALoRA"}}};
+  for (const auto& [key, name] : kOthers)
+    if (flag(config, key)) complain(key, fmt::format("vLLM does not support {}.", name));
+}
+
+// The rank that is compared with --max-lora-rank: of every key of rank_pattern too, used or not.
+Json largest_rank(const Json& config, const LoraConfig& scales) {
+  Json out = *config.find("r");
+  for (size_t i = 0; i < scales.ranks.size(); ++i)
+    if (number(scales.ranks.value(i)) > number(out)) out = scales.ranks.value(i);
+  return out;
+}
+
+void complain_of_rank(const Json& config, const Settings& settings, const LoraConfig& scales,
+                      std::vector<Complaint>& out) {
+  const Json rank = largest_rank(config, scales);
+  if (number(rank) <= static_cast<double>(settings.max_rank)) return;
+  const bool own = number(rank) == number(*config.find("r"));
+  out.push_back({&cause::rank_over_limit,
+                 fmt::format("LoRA rank {} is greater than max_lora_rank {}.", py_str(rank),
+                             settings.max_rank),
+                 fmt::format("{}is {}, the server's --max-lora-rank {}",
+                             own ? "" : "the largest rank of rank_pattern ", py_str(rank),
+                             settings.max_rank)});
+}
+
+std::vector<Complaint> complaints(const Json& config, const Settings& settings,
+                                  const LoraConfig& scales) {
   std::vector<Complaint> out;
-  if (flag(config, "modules_to_save"))
-    out.push_back({&cause::modules_to_save, "vLLM only supports modules_to_save being None.",
-                   "is " + config.find("modules_to_save")->dump(-1)});
+  complain_of_saved_modules(config, settings, out);
   if (flag(config, "use_dora"))
     out.push_back({&cause::dora, "vLLM does not yet support DoRA.", "is true"});
-  const Json& r = *config.find("r");
-  if (number(r) > static_cast<double>(settings.max_rank))
-    out.push_back(
-        {&cause::rank_over_limit,
-         fmt::format("LoRA rank {} is greater than max_lora_rank {}.", py_str(r),
-                     settings.max_rank),
-         fmt::format("is {}, the server's --max-lora-rank {}", py_str(r), settings.max_rank)});
+  if (settings.has("0.32")) complain_of_features(config, out);
+  complain_of_rank(config, settings, scales, out);
   const Json* bias = config.find("bias");
   if (bias != nullptr && !(bias->is(Json::Kind::string) && bias->as_string() == "none"))
     out.push_back({&cause::bias, "Adapter bias is not supported.",
@@ -106,7 +215,7 @@ std::vector<Complaint> complaints(const Json& config, const Settings& settings) 
 
 // PEFTHelper.validate_legal: all complaints in one ValueError.
 void validate(const Json& config, const Settings& settings, LoraConfig& out) {
-  const std::vector<Complaint> all = complaints(config, settings);
+  const std::vector<Complaint> all = complaints(config, settings, out);
   std::string text;
   for (const Complaint& complaint : all) text += (text.empty() ? "" : " ") + complaint.text;
   for (const Complaint& complaint : all)
@@ -143,12 +252,24 @@ std::optional<LoadEvent> read_scales(const ServedAdapter& adapter, const Setting
                                missing.size() == 1 ? "is" : "are"));
   if (const auto raised = raised_by([&] { compute_scaling(config, settings, out); }))
     return refusal("config", *raised,
-                   fmt::format("\"r\" is {} and \"lora_alpha\" is {}", shown(config, "r"),
-                               shown(config, "lora_alpha")));
+                   fmt::format("\"r\" is {}, \"lora_alpha\" is {} and \"rank_pattern\" is {}",
+                               shown(config, "r"), shown(config, "lora_alpha"),
+                               shown(config, "rank_pattern")));
   return std::nullopt;
 }
 
 }  // namespace
+
+double LoraConfig::scale_of(std::string module) const {
+  if (!has_patterns()) return scaling;
+  constexpr std::string_view kInner = ".experts.base_layer", kOuter = ".experts";
+  if (module.ends_with(kInner))
+    module = module.substr(0, module.rfind('.')) + ".gate_up_proj";
+  else if (module.ends_with(kOuter))
+    module += ".down_proj";
+  const Json *rank = matched(ranks, module), *own_alpha = matched(alphas, module);
+  return scaling_of(own_alpha != nullptr ? *own_alpha : alpha, rank != nullptr ? *rank : r, rslora);
+}
 
 LoraConfig read_config(const ServedAdapter& adapter, const Settings& settings) {
   LoraConfig out;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
 #include "lib/engine/vllm/causes.h"
 
@@ -51,12 +52,23 @@ bool accept(Loading& load, uint32_t tensor) {
                                        to_string(header.shape), load.server.spec.vocab));
 }
 
+void set_scales(Loading& load, uint32_t tensor, Lora& lora) {
+  const LoraConfig& config = load.adapter.config;
+  lora.scale = config.scaling;
+  lora.expert_scale = config.expert_scaling;
+  if (!config.has_patterns()) return;
+  const std::string path = parse_tensor_name(load.adapter.file->tensors[tensor].name).module;
+  if (const auto raised = raised_by([&] { lora.scale = config.scale_of(path); }))
+    refuse(load, tensor, &cause::config_refused, *raised, "rank_pattern or alpha_pattern");
+  lora.expert_scale = lora.scale;
+}
+
 void put(Loading& load, uint32_t tensor) {
   const uint32_t module = load.adapter.module_of[tensor];
   Lora* lora = load.model.find(module);
   if (lora == nullptr) {
     lora = &load.model.add(module);
-    lora->scale = load.adapter.config.scaling;
+    set_scales(load, tensor, *lora);
   }
   uint32_t& factor = load.adapter.names[tensor].a ? lora->a : lora->b;
   if (factor != Lora::kNoTensor) load.states[factor].use = Use::overwritten;

@@ -53,8 +53,9 @@ struct Lora {
   bool dropped = false;  // taken into another one, or refused
   // Where not packed; kNoTensor where the file has only one of the two.
   uint32_t a = kNoTensor, b = kNoTensor;
-  double scale = 1;    // what optimize() will multiply lora_b with
-  double b_scale = 1;  // what it has
+  double scale = 1;         // what optimize() will multiply lora_b with
+  double expert_scale = 1;  // what pack_moe will, of a numbered or shared-outer expert
+  double b_scale = 1;       // what it has
   // Where packed; nullopt for a child that is not there.
   std::vector<std::optional<View>> as, bs;
 

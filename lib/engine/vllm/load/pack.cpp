@@ -25,6 +25,27 @@ class PackStep {
   explicit PackStep(Loading& load)
       : load_(load), server_(load.server), adapter_(load.adapter), model_(load.model) {}
 
+  // _validate_moe_lora_format, since 0.32: stacked experts where the wrapper is not the stacked
+  // one.
+  void check_format() {
+    const Settings& settings = server_.settings;
+    if (!settings.has("0.32") || (settings.mixed && settings.stacked_flag)) return;
+    for (size_t m = 0; m < server_.modules.size(); ++m) {
+      const Module& module = server_.modules[m];
+      Lora* outer = model_.find(adapter_.wanted[m].own);
+      if (module.kind != Kind::experts || outer == nullptr) continue;
+      std::vector<Lora*> pairs{outer};
+      if (Lora* inner = model_.find(adapter_.wanted[m].inner)) pairs.push_back(inner);
+      refuse(settings.shared_outer && server_.model.stacked ? &cause::shared_outer_flag
+                                                            : &cause::layout_class_mismatch,
+             "load", fused_on_2d(module),
+             module.name +
+                 " is wrapped by FusedMoEWithLoRA, which takes one pair per expert and "
+                 "projection",
+             pairs);
+    }
+  }
+
   void run() {
     const bool empty = model_.loras().empty();
     const Settings& settings = server_.settings;
@@ -163,6 +184,12 @@ class PackStep {
         missing.push_back(i);
     }
     if (all.empty()) return;
+    if (server_.model.experts_named_twice)
+      return refuse(&cause::experts_named_twice, "pack", assertion_error(),
+                    fmt::format("{}: vLLM's Transformers backend looks for every expert under two "
+                                "spellings and asserts that all are there",
+                                module.name),
+                    all);
     if (!missing.empty())
       return refuse(&cause::incomplete_experts, "pack", assertion_error(),
                     fmt::format("{} has no {}; {} of {} pairs are there", module.name,
@@ -171,6 +198,8 @@ class PackStep {
     // w1 w2 of A, w1 w2 of B, then w3.
     std::vector<std::optional<View>> a(3), b(3);
     const auto raised = raised_by([&] {
+      if (server_.settings.has("0.32"))
+        for (const std::vector<Lora*>& experts : by_word) check_ranks(module, experts);
       for (size_t w = 0; w < 2; ++w) a[w] = stack(by_word[w], true);
       for (size_t w = 0; w < 2; ++w) b[w] = stack(by_word[w], false);
       a[2] = words == 3 ? stack(by_word[2], true) : *a[0];
@@ -178,16 +207,37 @@ class PackStep {
     });
     if (raised) return refuse_stack(module, *raised, by_word);
     Lora& out = put(wanted);
-    for (size_t w = 0; w < 3; ++w) b[w]->scale = adapter_.config.expert_scaling;
+    for (size_t w = 0; w < 3; ++w) set_scales(*b[w], by_word[w < words ? w : 0]);
     out.as = std::move(a);
     out.bs = std::move(b);
     for (Lora* lora : all) model_.drop(*lora);
   }
 
+  // Of one projection, since 0.32.
+  void check_ranks(const Module& module, const std::vector<Lora*>& experts) const {
+    const auto rank = [&](const Lora& lora) {
+      if (!lora.has_a()) throw none_has_no("shape");
+      return model_.a(lora).size(0);
+    };
+    const int64_t first = rank(*experts.front());
+    for (const Lora* lora : experts)
+      if (rank(*lora) != first)
+        throw Raised("ValueError",
+                     fmt::format("The experts of {} have different LoRA ranks for the same "
+                                 "projection, which is not supported.",
+                                 module.name));
+  }
+
+  // Of a stack of these experts' lora_B.
+  static void set_scales(View& stack, const std::vector<Lora*>& experts) {
+    stack.scale = experts.front()->expert_scale;
+    for (const Lora* lora : experts) stack.scales.push_back(lora->expert_scale);
+  }
+
   // An expert without one of its factors, or with factors of another shape than the first expert's.
   void refuse_stack(const Module& module, const Raised& raised,
                     const std::vector<std::vector<Lora*>>& by_word) {
-    const bool half = raised.type == "TypeError";
+    const bool half = raised.type == "TypeError" || raised.type == "AttributeError";
     std::vector<Lora*> all, odd;
     for (const std::vector<Lora*>& experts : by_word)
       for (Lora* lora : experts) {
@@ -220,7 +270,7 @@ class PackStep {
                     fmt::format("{} needs experts.w1, w2 and w3, {} of them are there", module.name,
                                 found.size()),
                     found);
-    for (Lora* lora : found) lora->scale = adapter_.config.expert_scaling;
+    for (Lora* lora : found) lora->scale = lora->expert_scale;
     put_pairs(wanted, found);
   }
 
@@ -301,6 +351,17 @@ class PackStep {
     model_.drop(*gate_up);
   }
 
+  // The adapter's number is that of the first one loaded.
+  static Raised fused_on_2d(const Module& module) {
+    return Raised(
+        "ValueError",
+        fmt::format("LoRA adapter 1 contains fused 3D MoE weights for '{}', but the model "
+                    "uses a 2D MoE LoRA wrapper. Start the engine with "
+                    "enable_mixed_moe_lora_format=True (--enable-mixed-moe-lora-format) "
+                    "and set is_3d_lora_weight=True on the LoRA request.",
+                    module.name));
+  }
+
   const std::string& name_of(const Lora& lora) const { return adapter_.modules[lora.module]; }
 
   Loading& load_;
@@ -311,6 +372,10 @@ class PackStep {
 
 }  // namespace
 
-void pack(Loading& load) { PackStep(load).run(); }
+void pack(Loading& load) {
+  PackStep step(load);
+  step.check_format();
+  step.run();
+}
 
 }  // namespace moelora::vllm

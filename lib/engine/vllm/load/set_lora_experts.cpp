@@ -24,6 +24,7 @@ class ExpertCopy {
         local_(server_.local_experts()),
         in_(server_.spec.expert_in),
         own_(server_.intermediate()),
+        cut_(settings_.has("0.33") ? server_.partition() : own_),
         part_(settings_.fully_sharded ? settings_.moe_tp() : 1) {}
 
   // w1, w2, w3 of every expert.
@@ -38,11 +39,11 @@ class ExpertCopy {
     expect(a[0], in_, b[0], server_.spec.intermediate);
     if (server_.spec.gated) expect(a[2], in_, b[2], server_.spec.intermediate);
     expect(a[1], server_.spec.intermediate, b[1], in_);
-    const View a1 = w13_a(a[0]), b1 = rows(b[0], own_), a2 = w2_a(a[1]), b2 = w2_b(b[1]);
+    const View a1 = w13_a(a[0]), b1 = rows(b[0], cut_), a2 = w2_a(a[1]), b2 = w2_b(b[1]);
     put("w13_lora_a_stacked.0", {a1});
     put("w13_lora_b_stacked.0", {b1});
     if (server_.spec.gated) {
-      const View a3 = w13_a(a[2]), b3 = rows(b[2], own_);
+      const View a3 = w13_a(a[2]), b3 = rows(b[2], cut_);
       put("w13_lora_a_stacked.1", {a3});
       put("w13_lora_b_stacked.1", {b3});
     }
@@ -108,7 +109,7 @@ class ExpertCopy {
   // (E, r, I), along I.
   View w2_a(const View& view) {
     slot_.handle(view);
-    return is_whole() ? view : view.slice(2, rank_ * own_, (rank_ + 1) * own_);
+    return is_whole() ? view : view.slice(2, rank_ * cut_, (rank_ + 1) * cut_);
   }
 
   // (E, H, r), along H where fully sharded.
@@ -117,12 +118,14 @@ class ExpertCopy {
   // This rank's rows of gate and of up, put together again: interleaved for gpt-oss, else halves.
   std::vector<View> stacked_w13_b(const View& view) {
     slot_.handle(view);
-    if (is_whole()) return {view};
+    if (is_whole() && (server_.model.interleaved || cut_ == own_)) return {view};
     if (view.rank() < 3) view.slice(2, 0, 0);  // [:, first:end, :] raises
-    const int64_t first = rank_ * own_, end = first + own_, all = view.dim(1);
+    const int64_t first = is_whole() ? 0 : rank_ * cut_, end = first + cut_, all = view.dim(1);
     if (server_.model.interleaved) return {interleaved(view, first, end)};
-    return {view.slice(1, 0, all / 2).slice(1, first, end),
-            view.slice(1, all / 2, all).slice(1, first, end)};
+    const View gate = view.slice(1, 0, all / 2).slice(1, first, end);
+    const View up = view.slice(1, all / 2, all).slice(1, first, end);
+    if (cut_ == own_) return {gate, up};
+    return {gate, View::zeros({view.dim(0), own_ - gate.dim(1), view.dim(2)}), up};
   }
 
   static View interleaved(const View& view, int64_t first, int64_t end) {
@@ -136,6 +139,7 @@ class ExpertCopy {
   int64_t rank_;
   Slot& slot_;
   int64_t local_, in_, own_;  // experts, H and I of this rank's buffers
+  int64_t cut_;               // units of the base on a rank, in which factors are cut
   int64_t part_;              // into how many the rank (of w13 A) and H (of w2 B) are cut
 };
 

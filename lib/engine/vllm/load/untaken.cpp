@@ -44,6 +44,8 @@ std::string path_of_experts(const std::string& module) {
 }
 
 Unused expert_tensor(const Server& server, const std::string& module, int64_t layer) {
+  if (!server.settings.has("0.11.1") && server.spec.is_moe(static_cast<int>(layer)))
+    return Unused::no_experts;
   const Module* experts = experts_of(server, layer);
   if (experts == nullptr) return Unused::dense;
   if (path_of_experts(module) != experts->name) return Unused::moe_path;
@@ -119,6 +121,8 @@ const Cause* cause_of_unparsable(std::string_view name) {
 
 const Cause* cause_of_module(const Server& server, std::string_view module) {
   const size_t experts = module.find(".experts");
+  if (experts != std::string_view::npos && !server.settings.has("0.11.1"))
+    return &cause::no_expert_lora;
   if (experts != std::string_view::npos)
     return cause_of_expert_name(server, module.substr(experts + 1));
   const std::string_view name = leaf_of(module);
@@ -132,7 +136,9 @@ std::string what_is_accepted(const Server& server) {
   for (const std::string& name : server.accepted)
     if (!name.starts_with("experts")) names.insert(name);
   std::string out = fmt::format("{} takes LoRA on {}", server.model.name, fmt::join(names, " "));
-  if (server.settings.shared_outer)
+  if (!server.settings.has("0.11.1"))
+    out += ", and on no experts in this version";
+  else if (server.settings.shared_outer)
     out += ", experts as experts.w1/w2/w3";
   else if (!server.expert_names.empty())
     out +=
@@ -153,6 +159,7 @@ Unused why_unused(const Server& server, const std::string& module) {
 
 const Cause* cause_of(Unused why) {
   if (why == Unused::router) return &cause::router_target;
+  if (why == Unused::no_experts) return &cause::no_expert_lora;
   if (why == Unused::base_layer) return &cause::base_layer_alone;
   return why == Unused::moe_path ? &cause::wrong_moe_path : &cause::silent_no_op;
 }
@@ -176,6 +183,9 @@ std::string text_of(Unused why, const Server& server, const std::string& module)
     case Unused::moe_path:
       return fmt::format("{} has its experts at {}, not at {}", server.model.name,
                          experts_of(server, place.layer)->name, path_of_experts(module));
+    case Unused::no_experts:
+      return fmt::format("{} is not wrapped: this version has no LoRA on experts",
+                         path_of_experts(module));
     case Unused::module:
       return fmt::format("{} has no such module{}", server.model.name,
                          like_it(server, module, place.layer));

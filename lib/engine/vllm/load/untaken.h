@@ -28,6 +28,7 @@ enum class Unused : uint8_t {
   base_layer,  // the inner pair of stacked experts without the outer one
   form,        // a name below the experts that this wrapper does not look for
   moe_path,    // experts under another path: "mlp.experts" for "block_sparse_moe.experts"
+  no_experts,  // experts, in a version without LoRA on them
   module,      // no module of this name
 };
 Unused why_unused(const Server& server, const std::string& module);

@@ -31,6 +31,13 @@ View View::of(uint32_t tensor, const Shape& shape) {
   return out;
 }
 
+View View::zeros(Shape shape) {
+  View out;
+  out.strides.assign(shape.size(), 0);
+  out.shape = std::move(shape);
+  return out;
+}
+
 View View::stack(std::vector<uint32_t> tensors,
                  const std::function<const Shape&(uint32_t)>& shape_of) {
   const Shape& first = shape_of(tensors.front());
@@ -61,6 +68,7 @@ View View::slice(int64_t d, int64_t first, int64_t end, int64_t step) const {
   out.shape[at] = (end - first + step - 1) / step;
   if (stacked && d == 0) {
     out.sources.assign(sources.begin() + first, sources.begin() + end);  // step 1 alone
+    if (!scales.empty()) out.scales.assign(scales.begin() + first, scales.begin() + end);
   } else {
     out.offset += first * strides[at];
     out.strides[at] *= step;

@@ -20,8 +20,10 @@ struct View {
   std::vector<uint32_t> sources;  // indices of the file's tensors
   bool stacked = false;
   double scale = 1;  // what the server multiplies the values with, after rounding them to bf16
+  std::vector<double> scales;  // of each source instead, where they are stacked; else empty
 
   static View of(uint32_t tensor, const Shape& shape);
+  static View zeros(Shape shape);  // of no source
   // Raises RuntimeError when the shapes differ. REQUIRES at least one.
   static View stack(std::vector<uint32_t> tensors,
                     const std::function<const Shape&(uint32_t)>& shape_of);

@@ -145,15 +145,17 @@ class Filler {
 
  private:
   Tensor tensor_of(const View& view) {
-    if (view.elements() == 0) return Tensor::zeros(kHeld, view.shape);
+    if (view.elements() == 0 || view.sources.empty()) return Tensor::zeros(kHeld, view.shape);
     if (!view.stacked)
       return Tensor::strided(source(view.sources[0], view.scale), view.shape, view.strides,
                              view.offset);
     const Shape shape(view.shape.begin() + 1, view.shape.end());
     const std::vector<int64_t> strides(view.strides.begin() + 1, view.strides.end());
     std::vector<Tensor> parts;
-    for (uint32_t tensor : view.sources)
-      parts.push_back(Tensor::strided(source(tensor, view.scale), shape, strides, view.offset));
+    for (size_t i = 0; i < view.sources.size(); ++i)
+      parts.push_back(Tensor::strided(
+          source(view.sources[i], view.scales.empty() ? view.scale : view.scales[i]), shape,
+          strides, view.offset));
     return Tensor::stack(parts);
   }
 

@@ -79,6 +79,9 @@ class Silent {
         return add(&cause::half_pair, Effect::unused, {i},
                    fmt::format("{} has one factor of a pair only: nothing is added", module(i)));
       case Use::overwritten:
+        if (adapter_.file->tensors[i].name.ends_with("lora_B.bias"))
+          return add(&cause::bias, Effect::unused, {i},
+                     "this version reads it as a lora_B, which the module's lora_B then replaces");
         return add(&cause::silent_no_op, Effect::unused, {i},
                    fmt::format("{} is in the file twice: the later name wins", module(i)));
       case Use::copied:
@@ -117,8 +120,8 @@ class Silent {
   // Slices of LoRA begin at rank x the padded partition, those of the base at rank x the plain one.
   void look_at_partitions() {
     const Settings& settings = server_.settings;
-    if (!settings.mxfp4 || settings.moe_tp() == 1) return;
-    const int64_t plain = server_.spec.intermediate / settings.moe_tp();
+    if (!settings.mxfp4 || settings.moe_tp() == 1 || settings.has("0.33")) return;
+    const int64_t plain = server_.partition();
     if (server_.intermediate() == plain) return;
     add(&cause::padded_partition, Effect::misplaced, {},
         fmt::format("at tp {} rank 1 of the base begins at row {} of the intermediate size, its "
@@ -134,7 +137,8 @@ class Silent {
       const std::optional<ExpertPath> expert = parse_expert_path(path);
       const bool stacked = expert && (expert->rest.empty() || expert->rest == "base_layer");
       const Scaling trained = config.scaling(stacked ? parameter(path) : path);
-      if (!adapter_.names[i].a) look_at_scale(i, trained, plain, expert && !stacked);
+      if (!adapter_.names[i].a && !server_.settings.has("0.32"))
+        look_at_scale(i, trained, plain, expert && !stacked);
       if (stacked) look_at_experts(i, trained, config.b_order.value_or(BOrder::rank_major));
     }
   }
@@ -242,6 +246,15 @@ PlanEvent event_of(const WeightFile* file, LoadEvent event) {
   return out;
 }
 
+// By a server that does not start.
+AdapterPlan nothing_loaded(const ServedAdapter& served) {
+  AdapterPlan out;
+  for (const WeightFile& file : served.files)
+    for (const TensorHeader& tensor : file.tensors)
+      out.fates.push_back({tensor.name, file.name, Fate::refused, ""});
+  return out;
+}
+
 void mark_misplaced(const std::vector<LoadEvent>& events, std::vector<TensorFate>& fates) {
   for (const LoadEvent& event : events)
     if (event.effect == Effect::misplaced)
@@ -251,6 +264,7 @@ void mark_misplaced(const std::vector<LoadEvent>& events, std::vector<TensorFate
 }  // namespace
 
 AdapterPlan plan_adapter(const Server& server, const ServedAdapter& served) {
+  if (!server.model.takes_lora) return nothing_loaded(served);
   const Adapter adapter = open_adapter(server, served);
   AllRanks all;
   if (auto event = start_event(server.settings)) all.events.push_back(std::move(*event));

@@ -34,13 +34,44 @@ ModuleName module_name(const JsonView& json) {
   return {json.at("name").string(), json.at("linear").string()};
 }
 
+// A class as it is in one version: what "releases" says of a key since the newest release that the
+// version has, else what the class itself says.
+class VersionedClass {
+ public:
+  VersionedClass(const JsonView& json, const EngineVersion& version) : views_{json} {
+    const auto releases = json.find("releases");
+    if (!releases) return;
+    for (const JsonView& change : releases->items()) {
+      change.allow_only({"since", "modules", "experts", "embeddings", "names", "text_prefix"});
+      if (version.has(release_of(change.at("since")))) views_.push_back(change);
+    }
+  }
+
+  static const Release& release_of(const JsonView& json) {
+    const Release* out = find_release(json.string());
+    if (out == nullptr) json.fail("not a release of vLLM that this tool knows");
+    return *out;
+  }
+
+  // The object that says it; the class's own where none does.
+  const JsonView& with(std::string_view key) const {
+    for (size_t i = views_.size(); i-- > 0;)
+      if (views_[i].find(key)) return views_[i];
+    return views_.front();
+  }
+
+ private:
+  std::vector<JsonView> views_;  // the class, then changes, oldest first
+};
+
 void read_experts(const JsonView& json, ModelClass& out) {
-  json.allow_only({"path", "gate", "up", "down", "is_3d_moe_weight", "interleaved"});
+  json.allow_only({"path", "gate", "up", "down", "is_3d_moe_weight", "interleaved", "named_twice"});
   out.experts = json.at("path").string();
   out.expert_names = {json.string_or_empty("gate"), json.at("up").string(),
                       json.at("down").string()};
   out.stacked = json.is_true("is_3d_moe_weight");
   out.interleaved = json.is_true("interleaved");
+  out.experts_named_twice = json.is_true("named_twice");
   if (std::none_of(out.modules.begin(), out.modules.end(),
                    [&](const ModuleName& module) { return module.name == out.experts; }))
     json.at("path").fail("not among the class's modules");
@@ -51,35 +82,63 @@ void read_slices(const JsonView& json, ModelClass& out) {
     for (const JsonView& size : rows.items()) out.slices[name].push_back(Dimension::parse(size));
 }
 
-void read_no_lora(const JsonView& json, ModelClass& out) {
-  json.allow_only({"error", "before"});
-  out.start_error = json.at("error").string();
-  if (out.start_error.find(": ") == std::string::npos)
-    json.at("error").fail("expected \"TYPE: TEXT\"");
-  const auto before = json.find("before");
-  if (!before) return;
-  out.starts_since = find_release(before->string());
-  if (out.starts_since == nullptr) before->fail("not a release of vLLM that this tool knows");
+void read_no_lora(const JsonView& json, const EngineVersion& version, ModelClass& out) {
+  json.allow_only({"error", "since", "before"});
+  const std::string& error = json.at("error").string();
+  if (error.find(": ") == std::string::npos) json.at("error").fail("expected \"TYPE: TEXT\"");
+  const auto has = [&](std::string_view key, bool otherwise) {
+    const auto at = json.find(key);
+    return at ? version.has(VersionedClass::release_of(*at)) : otherwise;
+  };
+  if (has("since", true) && !has("before", false)) out.start_error = error;
 }
 
-ModelClass read_class(const JsonView& json) {
-  json.allow_only({"name", "families", "note", "modules", "experts", "embeddings", "unwrapped",
-                   "skipped", "names", "layers", "slices", "packs_gate_up_with", "no_lora"});
+ModelClass read_class(const JsonView& json, const EngineVersion& version) {
+  json.allow_only({"name", "aliases", "families", "note", "modules", "experts", "embeddings",
+                   "unwrapped", "skipped", "names", "layers", "slices", "packs_gate_up_with",
+                   "text_prefix", "no_lora", "releases"});
+  const VersionedClass now(json, version);
   ModelClass out;
   out.name = json.at("name").string();
   out.where = json.where();
-  for (const JsonView& module : json.at("modules").items())
+  for (const JsonView& module : now.with("modules").at("modules").items())
     out.modules.push_back(module_name(module));
-  read_experts(json.at("experts"), out);
-  out.embeddings = json.is_true("embeddings");
+  read_experts(now.with("experts").at("experts"), out);
+  out.embeddings = now.with("embeddings").is_true("embeddings");
+  out.text_prefix = now.with("text_prefix").string_or_empty("text_prefix");
   out.unwrapped = json.strings_or_none("unwrapped");
   out.skipped = json.strings_or_none("skipped");
-  if (const auto names = json.find("names")) read_names(*names, out.names);
+  if (const auto names = now.with("names").find("names")) read_names(*names, out.names);
   add_kinds(engine_facts("vllm").at("layers"), out.kinds);
   if (const auto kinds = json.find("layers")) add_kinds(*kinds, out.kinds);
   if (const auto slices = json.find("slices")) read_slices(*slices, out);
   out.packs_gate_up_with = json.string_or_empty("packs_gate_up_with");
-  if (const auto no_lora = json.find("no_lora")) read_no_lora(*no_lora, out);
+  if (const auto no_lora = json.find("no_lora"))
+    for (const JsonView& range : no_lora->items()) read_no_lora(range, version, out);
+  return out;
+}
+
+// Whether the class is that of the base, and not another one of its family: a class of the family's
+// own file always is.
+bool is_of_base(const JsonView& json, const ModelSpec& spec) {
+  if (spec.architecture.empty() || spec.engines.find("vllm") != nullptr) return true;
+  const std::vector<std::string> aliases = json.strings_or_none("aliases");
+  return json.at("name").string() == spec.architecture ||
+         std::find(aliases.begin(), aliases.end(), spec.architecture) != aliases.end();
+}
+
+// A class that does not implement SupportsLoRA.
+std::optional<ModelClass> class_without_lora(const ModelSpec& spec, const EngineVersion& version) {
+  const JsonView json = engine_facts("vllm").at("classes_without_lora");
+  const std::vector<std::string> names = json.strings();
+  if (std::find(names.begin(), names.end(), spec.architecture) == names.end()) return std::nullopt;
+  ModelClass out;
+  out.name = spec.architecture;
+  out.where = json.where();
+  out.takes_lora = false;
+  out.start_error = version.has(release("0.33"))
+                        ? "ValueError: LoRA is not supported for " + out.name
+                        : "ValueError: " + out.name + " does not support LoRA yet.";
   return out;
 }
 
@@ -101,9 +160,11 @@ std::vector<std::string> ExpertNames::all() const {
   return {gate, up, down};
 }
 
-std::optional<ModelClass> find_model_class(const ModelSpec& spec) {
+std::optional<ModelClass> find_model_class(const ModelSpec& spec, const EngineVersion& version) {
+  if (auto without = class_without_lora(spec, version)) return without;
   const auto found = find_server_class("vllm", spec);
-  return found ? std::optional(read_class(*found)) : std::nullopt;
+  if (!found || !is_of_base(*found, spec)) return std::nullopt;
+  return read_class(*found, version);
 }
 
 }  // namespace moelora::vllm

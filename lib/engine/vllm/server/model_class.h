@@ -55,6 +55,10 @@ struct ModelClass {
   bool embeddings = false;   // has embedding_modules: embed_tokens and lm_head take LoRA
   std::vector<std::string> unwrapped;  // Linears that pass the name gate and take no LoRA
   std::vector<std::string> skipped;    // name prefixes that are passed over without a word
+  // "language_model.": of a wrapper's text model, whose own names it finds too; else "".
+  std::string text_prefix;
+  // Its map of experts names each one twice: no adapter with experts has all of them.
+  bool experts_named_twice = false;
   NameMapper names;
   LayerKinds kinds;
   // Rows of each buffer of B where one pair is split into several, by the module's last component.
@@ -63,14 +67,16 @@ struct ModelClass {
   // always.
   std::string packs_gate_up_with;
 
-  // "TYPE: TEXT" where the server does not start with LoRA before a release, or in any; else "".
+  // "TYPE: TEXT" where the server does not start with LoRA in this version; else "".
   std::string start_error;
-  const Release* starts_since = nullptr;  // null: in none
+  bool takes_lora = true;  // false: not in any version, and nothing else of the class is known
 
   std::string where;  // FILE:LINE:COLUMN, for messages
 };
 
-// The class of the base's config: by architectures[0], else by family. nullopt when none is known.
-std::optional<ModelClass> find_model_class(const ModelSpec& spec);
+// The class of the base's config in a version: by architectures[0], or by family where the config
+// names none or the family's file brings the class. nullopt when none is known: a class of the
+// same family is another class.
+std::optional<ModelClass> find_model_class(const ModelSpec& spec, const EngineVersion& version);
 
 }  // namespace moelora::vllm

@@ -33,6 +33,7 @@ class Builder {
         model_(model),
         kinds_(model.kinds),
         stacked_(wraps_stacked(model, settings)),
+        takes_experts_(settings.has("0.11.1")),
         tp_(settings.tp) {
     for (const LinearSpec& linear : spec.linears) {
       if (linear.role == Role::embedding || linear.role == Role::lm_head) continue;
@@ -80,7 +81,7 @@ class Builder {
   }
 
   void add_experts(const std::string& name, int layer) {
-    if (spec_.is_moe(layer))
+    if (takes_experts_ && spec_.is_moe(layer))
       modules_.push_back(
           {name, stacked_ ? Kind::stacked_experts : Kind::experts, layer, true, {}, {}});
   }
@@ -178,7 +179,7 @@ class Builder {
   const Json& config_;
   const ModelClass& model_;
   const LayerKinds& kinds_;
-  const bool stacked_;
+  const bool stacked_, takes_experts_;
   const int64_t tp_;
   std::string root_;
   std::map<std::string, const LinearSpec*> linears_;  // null: taken by a module
@@ -188,7 +189,8 @@ class Builder {
 }  // namespace
 
 bool wraps_stacked(const ModelClass& model, const Settings& settings) {
-  return settings.force_stacked || (model.stacked && !settings.mixed);
+  const bool shared_outer = settings.shared_outer && settings.has("0.32");
+  return settings.force_stacked || (model.stacked && !settings.mixed && !shared_outer);
 }
 
 std::vector<Module> make_modules(const ModelSpec& spec, const Json& base_config,

@@ -14,13 +14,14 @@ namespace moelora::vllm {
 namespace {
 
 std::vector<std::string> expert_names(const Server& server) {
-  if (server.spec.experts == 0) return {};
+  if (server.spec.experts == 0 || !server.settings.has("0.11.1")) return {};
   if (server.settings.shared_outer) return {"experts.w1", "experts.w2", "experts.w3"};
   if (server.stacked()) return {};
   std::vector<std::string> out;
   const auto& [gate, up, down] = server.model.expert_names;
   std::vector<std::string> words = {gate, down, up};  // w1, w2, w3
   if (gate.empty()) words = {up, down};
+  if (server.model.experts_named_twice) words.insert(words.end(), {"w1", "w2", "w3"});
   for (int64_t e = 0; e < server.spec.experts; ++e)
     for (const std::string& word : words)
       out.push_back("experts." + std::to_string(e) + "." + word);
@@ -38,7 +39,7 @@ void accept_names(Server& server, const Json& base_config) {
     for (const Child& child : module.children) server.accepted.emplace(leaf_of(child.name));
   }
   server.accepted.insert(server.model.unwrapped.begin(), server.model.unwrapped.end());
-  if (server.spec.experts > 0) server.accepted.emplace("experts");
+  if (server.spec.experts > 0 && server.settings.has("0.11.1")) server.accepted.emplace("experts");
   server.accepted.insert(server.expert_names.begin(), server.expert_names.end());
   // Where it is not packed its own name is accepted (and no module is wrapped: no layer class
   // fits).
@@ -60,14 +61,9 @@ void refuse(Server& server, const Cause* cause, std::string_view type, std::stri
                            Refusal{"start", std::string(type), std::move(text)}});
 }
 
-bool starts(const ModelClass& model, const Settings& settings) {
-  return model.start_error.empty() ||
-         (model.starts_since != nullptr && settings.version.has(*model.starts_since));
-}
-
 void check_class(Server& server) {
   const ModelClass& model = server.model;
-  if (!starts(model, server.settings)) {
+  if (!model.start_error.empty()) {
     const size_t colon = model.start_error.find(": ");
     refuse(server, &cause::class_without_lora, model.start_error.substr(0, colon),
            model.start_error.substr(colon + 2),
@@ -106,9 +102,9 @@ void check_expert_parallel(Server& server) {
 void check_start(Server& server) {
   const Settings& settings = server.settings;
   check_class(server);
-  if (server.spec.experts == 0) return;
+  if (server.spec.experts == 0 || !server.model.takes_lora || !settings.has("0.11.1")) return;
   if (settings.expert_parallel) check_expert_parallel(server);
-  if (settings.has("0.27") && settings.max_rank > kMaxExpertRank)
+  if (settings.has("0.22") && !settings.has("0.32") && settings.max_rank > kMaxExpertRank)
     refuse(server, &cause::moe_rank_128, "AssertionError",
            fmt::format("fused_moe_lora_one_shot supports max_lora_rank<=128; got rank={}",
                        settings.max_rank),
@@ -120,7 +116,7 @@ void check_start(Server& server) {
 }  // namespace
 
 int64_t Server::intermediate() const {
-  const int64_t mine = spec.intermediate / settings.moe_tp();
+  const int64_t mine = partition();
   if (!settings.mxfp4) return mine;
   const int64_t step = settings.moe_backend == "marlin" ? 128 : 64;
   return (mine + step - 1) / step * step;
@@ -128,7 +124,7 @@ int64_t Server::intermediate() const {
 
 Server make_server(const PlanRequest& request) {
   const ModelSpec& spec = request.spec;
-  std::optional<ModelClass> model = find_model_class(spec);
+  std::optional<ModelClass> model = find_model_class(spec, request.version);
   if (!model)
     throw Error(spec.architecture.empty() ? spec.model_type : spec.architecture,
                 "not a model class of vLLM that this tool knows");

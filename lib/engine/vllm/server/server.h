@@ -27,7 +27,9 @@ struct Server {
   int64_t first_expert(int64_t rank) const {
     return settings.expert_parallel ? rank * local_experts() : 0;
   }
-  // Rows of gate (and of up) in a rank's buffer. MXFP4 backends round it up.
+  // A rank's part of the intermediate size, and the rows of gate (and of up) in its buffer, which
+  // MXFP4 backends round up.
+  int64_t partition() const { return spec.intermediate / settings.moe_tp(); }
   int64_t intermediate() const;
   bool stacked() const { return wraps_stacked(model, settings); }
 };

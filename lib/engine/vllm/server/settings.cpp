@@ -23,6 +23,7 @@ constexpr auto kRows = std::to_array<ServerOption>({
     {"moe-backend", "", Is::text, "of an MXFP4 base: triton or marlin"},
     {"quantization", "", Is::text, "of the base: mxfp4 ..."},
     {"lora-dtype", "", Is::text, "auto, float16 or bfloat16"},
+    {"max-lora-cls-labels", "", Is::number, "of classification heads"},
 });
 
 constexpr int64_t kMostRanks = 256;  // every one of them is simulated
@@ -41,8 +42,9 @@ void note_limits(Settings& settings) {
                                          fmt::join(kLegalRanks, ", "), settings.max_rank));
   if (!settings.has("0.14"))
     settings.notes.push_back(
-        "before 2025-12-31 vLLM's loader changed every few weeks; only the order of lora_B is "
-        "known to differ");
+        "before 2025-12-31 vLLM's loader changed every few weeks: that it has no expert LoRA "
+        "before "
+        "2025-10-21 and the order of lora_B are followed, the rest is judged as today's");
 }
 
 }  // namespace
@@ -69,7 +71,7 @@ Settings make_settings(const ServerOptions& options, const ModelSpec& spec,
   out.moe_backend = options.text("moe-backend");
   const std::string quantization = options.text("quantization");
   out.mxfp4 = quantization.empty() ? spec.hub_mxfp4 : quantization == "mxfp4";
-  drop_unknown_switch(out.mixed, "enable-mixed-moe-lora-format", "0.22", out);
+  drop_unknown_switch(out.mixed, "enable-mixed-moe-lora-format", "0.22rc1", out);
   drop_unknown_switch(out.shared_outer, "enable-moe-shared-loras", "0.27rc0", out);
   note_limits(out);
   return out;
