@@ -127,8 +127,16 @@ void parse_experts(const JsonView& json, Family& family) {
 }
 
 PeftFacts parse_peft(const JsonView& json) {
-  json.allow_only({"converts", "is_transposed", "numbered"});
-  return {json.is_true("converts"), json.is_true("is_transposed"), json.is_true("numbered")};
+  json.allow_only({"converts", "maps", "is_transposed", "numbered", "batched_since", "router_since",
+                   "refuses"});
+  PeftFacts out{.converts = json.is_true("converts"),
+                .maps = json.is_true("maps") || json.is_true("converts"),
+                .is_transposed = json.is_true("is_transposed"),
+                .numbered = json.is_true("numbered"),
+                .batched_since = json.string_or_empty("batched_since"),
+                .router_since = json.string_or_empty("router_since")};
+  if (const auto refuses = json.find("refuses")) out.refuses = refuses->strings();
+  return out;
 }
 
 Variant parse_variant(const std::string& model_type, const JsonView& json, bool gated) {

@@ -64,8 +64,12 @@ struct ExpertStorage {
 // What PEFT and transformers 5 do with the experts of a model_type (lib/engine/peft/peft.h).
 struct PeftFacts {
   bool converts = false;  // PEFT >= 0.19 turns numbered experts' pairs into batched parameters'
-  bool is_transposed = false;  // the class marks its parameters as [E, in, out]
-  bool numbered = false;       // its own code keeps a Linear for each expert
+  bool maps = false;      // it rewrites the tensors' names: those that it converts, and more
+  bool is_transposed = false;      // the class marks its parameters as [E, in, out]
+  bool numbered = false;           // its own code keeps a Linear for each expert
+  std::string batched_since = {};  // the transformers that holds them as `memory` says; "": 5
+  std::string router_since = {};   // the transformers whose router is no Linear; "": as `memory`
+  std::vector<std::string> refuses = {};  // modules that PEFT does not adapt in this type
 };
 
 // Family data x one config.json: everything a conversion or a check must know of a base model.

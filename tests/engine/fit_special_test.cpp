@@ -129,6 +129,28 @@ TEST_CASE("experts of one PEFT parameter get one scale") {
             .changes->made.empty());
 }
 
+TEST_CASE("shared experts become PEFT's parameters where it would take their names away") {
+  MadeAdapter made(R"({"r": 2, "lora_alpha": 4, "lora_dropout": 0.1})");
+  const ModelSpec spec = catalogue_base("glm4_moe").spec;
+  std::vector<std::string> expected;
+  for (const LinearSpec& linear : spec.linears) {
+    if (linear.role != Role::shared_expert) continue;
+    made.pair(linear.memory, {2, linear.in}, {linear.out, 2});
+    expected.push_back(linear.memory + ".weight");
+  }
+  const auto c = converted(made, "glm4_moe", fit_for("peft"));
+  std::vector<std::string> named;
+  for (const Json& name : c.config.find("target_parameters")->items())
+    named.push_back(name.as_string());
+  std::sort(named.begin(), named.end());
+  std::sort(expected.begin(), expected.end());
+  CHECK(!expected.empty());
+  CHECK(named == expected);
+  CHECK(c.config.find("lora_dropout")->as_double() == 0);
+  const auto old = converted(made, "glm4_moe", fit_for("peft@0.18"));  // transformers 4: modules
+  CHECK(old.config.find("lora_dropout")->as_double() == 0.1);
+}
+
 TEST_CASE("PEFT's parameters get no dropout, and refuse DoRA and biases beside them") {
   const auto c = converted(experts(R"({"r": 2, "lora_alpha": 4, "lora_dropout": 0.1})"),
                            "qwen3_moe", fit_for("peft"));

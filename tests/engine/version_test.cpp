@@ -60,7 +60,7 @@ TEST_CASE("versions are taken as people have them") {
 }
 
 TEST_CASE("an engine is named with or without a version") {
-  CHECK(parse_engine("peft").label() == "peft@0.21");
+  CHECK(parse_engine("peft").label() == "peft@0.21.2");
   CHECK(parse_engine("peft@0.18").label() == "peft@0.18");
   CHECK(parse_engine("vllm@v0.22.1").label() == "vllm@0.22.1");
   CHECK(parse_engine("vllm@2026-05").label() == "vllm@2026-05");

@@ -1,26 +1,12 @@
-#include <fmt/core.h>
-
 #include "lib/check/define_rule.h"
-#include "lib/check/rule_context.h"
-#include "lib/check/subject/params_conflicts.h"
+#include "lib/engine/peft/causes.h"
 
 namespace moelora {
-namespace {
-
-void check(RuleContext& context) {
-  if (!context.subject().parsed_config) return;
-  for (const ParamsConflict& conflict : params_conflicts(*context.subject().parsed_config))
-    context
-        .report_config(conflict.key, conflict.found + ", and PEFT refuses it for target_parameters")
-        .server_text =
-        fmt::format("ValueError: lora.ParamWrapper does not work with {}", conflict.refuses);
-}
-
-}  // namespace
 
 const Rule pft003_params_with_dropout = {
     .id = "PFT003",
     .name = "params-with-dropout",
+    .cause = &peft::cause::wrapper_limits,
     .engine = &engines::peft,
     .what = "target_parameters with dropout, DoRA, lora_bias or fan_in_fan_out.",
     .why =
@@ -32,7 +18,6 @@ const Rule pft003_params_with_dropout = {
                .change = "say \"lora_dropout\": 0.05",
                .config = {{"lora_dropout", "0.05"}}},
     .implies = {"CFG006"},
-    .check = check,
 };
 
 }  // namespace moelora

@@ -1,20 +1,23 @@
-// PEFT itself: what it makes of an adapter when it loads one. There is no loader to simulate; the
-// PFT rules say what its releases do (lib/engine/peft/peft.h).
+// PEFT itself: what PeftModel.from_pretrained() makes of an adapter (plan.h), and how one is made
+// fit for it.
 
 #include "lib/engine/engine.h"
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <array>
 #include <map>
 #include <utility>
 #include <vector>
 
+#include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
 #include "lib/engine/fit/drop.h"
 #include "lib/engine/fit/module_names.h"
 #include "lib/engine/fit/scale_and_rank.h"
 #include "lib/engine/peft/peft.h"
+#include "lib/engine/peft/plan.h"
 
 namespace moelora {
 namespace {
@@ -24,12 +27,18 @@ using fit::most_common;
 using fit::ScaleCounts;
 using fit::ScaleFolder;
 
-constexpr std::array<Release, 6> kReleases = {{{"0.17", "2025-08-01"},
+constexpr std::array<Release, 8> kReleases = {{{"0.17", "2025-08-01"},
                                                {"0.18", "2025-11-13"},
                                                {"0.19.0", "2026-04-14"},
                                                {"0.19.1", "2026-04-16"},
-                                               {"0.20", "2026-07-01"},
-                                               {"0.21", "2026-09-01"}}};
+                                               {"0.20", "2026-07-28"},
+                                               {"0.21", "2026-09-15"},
+                                               {"0.21.1", "2026-09-29"},
+                                               {"0.21.2", "2026-10-01"}}};
+
+constexpr std::array<ServerOption, 1> kOptions = {
+    {{"transformers", "", ServerOption::Kind::text,
+      "the release of transformers beside it: 4.57, 5.5, 5.24 ... (default: of its time)"}}};
 
 // ---- the layout it is given ------------------------------------------------------------------
 
@@ -107,13 +116,43 @@ void even_scales(FitContext& context) {
   throw Error(
       config.where,
       fmt::format("PEFT refuses \"{}\" beside target_parameters, which its experts become", key),
-      {"use ", Option::to, " peft-linear, or train without it"});
+      "train without it; PEFT 0.18 beside transformers 4 takes it");
+}
+
+// Beside transformers 5 it takes the names of the routed experts' projections out of
+// target_modules, whatever else they name; as a parameter, MODULE.weight, a module keeps them.
+bool takes_targets(const FitTarget& target) {
+  return target.engine.has("0.19.0") && target.spec.peft.converts &&
+         is_fused_in_memory(target.spec);
+}
+
+void name_as_parameters(FitContext& context) {
+  if (!takes_targets(context.target)) return;
+  const ExpertStorage& hub = context.spec().hub;
+  std::vector<std::string> named;
+  for (auto& [module, pair] : context.adapter.dense) {
+    const std::string_view leaf = leaf_of(module);
+    if (pair.parameter || (leaf != hub.gate && leaf != hub.up && leaf != hub.down)) continue;
+    pair.parameter = true;
+    named.push_back(module + ".weight");
+  }
+  if (!named.empty())
+    context.note("own-parameters",
+                 fmt::format("target_parameters, since PEFT takes the experts' names out of "
+                             "target_modules: {}",
+                             fit::some_of(named)));
+}
+
+bool has_parameters(const FitContext& context) {
+  if (context.layout.one_parameter && !context.adapter.experts.empty()) return true;
+  return std::any_of(context.adapter.dense.begin(), context.adapter.dense.end(),
+                     [](const auto& entry) { return entry.second.parameter; });
 }
 
 // PEFT's ParamWrapper refuses DoRA, biases and dropout; the last counts in training only.
 void make_plain(FitContext& context) {
   const AdapterConfig& config = context.adapter.config;
-  if (!context.layout.one_parameter || context.adapter.experts.empty()) return;
+  if (!has_parameters(context)) return;
   if (config.use_dora) refuse_beside_parameters(config, "use_dora");
   std::vector<std::pair<std::string_view, Json>> changes;
   if (config.lora_bias) {
@@ -132,12 +171,18 @@ const fit::FitStep even_experts = {
     "goes into lora_B",
     even_scales};
 
+const fit::FitStep own_parameters = {
+    "own-parameters",
+    "shared experts and dense layers whose names PEFT would take for the routed experts': "
+    "target_parameters",
+    name_as_parameters};
+
 const fit::FitStep plain_config = {
     "plain-config", "for PEFT's parameters, lora_dropout, and lora_bias that is dropped",
     make_plain};
 
-constexpr std::array<const fit::FitStep*, 4> kSteps = {&fit::drop_unheld, &fit::module_names,
-                                                       &even_experts, &plain_config};
+constexpr std::array<const fit::FitStep*, 5> kSteps = {
+    &fit::drop_unheld, &fit::module_names, &own_parameters, &even_experts, &plain_config};
 
 constexpr EngineFit kFit = {.layouts = kLayouts, .write = write_options, .steps = kSteps};
 
@@ -167,10 +212,10 @@ const Engine engines::peft = {
     .id = "peft",
     .title = "PEFT",
     .releases = kReleases,
-    .newest = "0.21",
-    .known_to = "2026-11-21",
-    .options = [] { return std::span<const ServerOption>(); },
-    .plan = nullptr,
+    .newest = "0.21.2",
+    .known_to = "2026-11-28",
+    .options = [] { return std::span<const ServerOption>(kOptions); },
+    .plan = peft::plan,
     .fit = &kFit,
 };
 

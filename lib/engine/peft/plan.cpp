@@ -1,0 +1,354 @@
+#include "lib/engine/peft/plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "lib/adapter/tensor_name.h"
+#include "lib/base/utf8.h"
+#include "lib/engine/peft/causes.h"
+#include "lib/engine/peft/tensors.h"
+#include "lib/engine/peft/wrap.h"
+#include "lib/engine/python_text.h"
+
+namespace moelora::peft {
+
+namespace {
+
+constexpr std::string_view kLoad = "peft/utils/save_and_load.py set_peft_model_state_dict";
+
+// The file that PEFT reads: safetensors first.
+const WeightFile* weights_of(const ServedAdapter& adapter) {
+  for (const char* name : {"adapter_model.safetensors", "adapter_model.bin"})
+    for (const WeightFile& file : adapter.files)
+      if (file.name == name) return &file;
+  return nullptr;
+}
+
+std::string model_class(const std::string& task) {
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 6> kClasses = {
+      {{"CAUSAL_LM", "ForCausalLM"},
+       {"SEQ_CLS", "ForSequenceClassification"},
+       {"SEQ_2_SEQ_LM", "ForSeq2SeqLM"},
+       {"TOKEN_CLS", "ForTokenClassification"},
+       {"QUESTION_ANS", "ForQuestionAnswering"},
+       {"FEATURE_EXTRACTION", "ForFeatureExtraction"}}};
+  for (const auto& [name, suffix] : kClasses)
+    if (task == name) return "PeftModel" + std::string(suffix);
+  return "PeftModel";
+}
+
+class AdapterLoad {
+ public:
+  AdapterLoad(const Host& host, const Modules& modules, const ServedAdapter& adapter)
+      : host_(host), modules_(modules), adapter_(adapter) {}
+
+  AdapterPlan run() {
+    const WeightFile* file = weights_of(adapter_);
+    if (!adapter_.has_config)
+      refuse_folder(cause::unreadable_adapter, "peft/config.py _get_peft_type",
+                    "Can't find 'adapter_config.json' at '{}'");
+    else if (file == nullptr)
+      refuse_folder(cause::no_weights, "peft/utils/save_and_load.py load_peft_weights",
+                    "Can't find weights for {}: no adapter_model.safetensors or adapter_model.bin");
+    else
+      load(*file);
+    std::stable_sort(out_.events.begin(), out_.events.end(),
+                     [](const PlanEvent& a, const PlanEvent& b) {
+                       return a.refusal.has_value() > b.refusal.has_value();
+                     });
+    return std::move(out_);
+  }
+
+ private:
+  // ---- events -------------------------------------------------------------------------------
+
+  PlanEvent& event(const Cause& cause, Effect effect, const std::string& detail) {
+    for (PlanEvent& known : out_.events)
+      if (known.cause == &cause && known.effect == effect && known.detail == detail) return known;
+    out_.events.push_back({&cause, effect, {}, detail, std::nullopt});
+    return out_.events.back();
+  }
+
+  void lose(const Cause& cause, const std::vector<std::string>& tensors,
+            const std::string& detail) {
+    PlanEvent& lost = event(cause, Effect::unused, detail);
+    lost.tensors.insert(lost.tensors.end(), tensors.begin(), tensors.end());
+  }
+
+  void refuse(const Cause& cause, Refusal refusal, std::vector<std::string> tensors,
+              const std::string& detail) {
+    PlanEvent& refused = event(cause, Effect::refused, detail);
+    refused.tensors.insert(refused.tensors.end(), tensors.begin(), tensors.end());
+    refused.refusal = std::move(refusal);
+  }
+
+  void refuse_folder(const Cause& cause, std::string place, fmt::format_string<std::string&> text) {
+    std::string folder = adapter_.folder;
+    const std::string words = fmt::format(text, folder);
+    refuse(cause, {std::move(place), "ValueError", words}, {}, words);
+  }
+
+  // ---- the load -----------------------------------------------------------------------------
+
+  void load(const WeightFile& file) {
+    declared_ = config_ = read_config(adapter_.config);
+    if (auto refusal = resolve_targets(config_, host_, modules_)) {
+      const std::string text = refusal->text;
+      refuse(cause::half_of_gate_up, std::move(*refusal), {}, text);
+    } else {
+      wrapped_ = wrap(config_, host_, modules_);
+      if (wrapped_.refusal) refuse_injection(file);
+      if (!wrapped_.refusal) load_tensors(file);
+    }
+    set_fates(file);
+  }
+
+  void load_tensors(const WeightFile& file) {
+    const std::vector<std::string> saved(wrapped_.saved.begin(), wrapped_.saved.end());
+    Renamed renamed = rename_tensors(file.tensors, host_, saved);
+    if (renamed.refusal)
+      refuse(cause::half_of_gate_up, std::move(*renamed.refusal), std::move(renamed.refused),
+             "PEFT joins the experts' gate and up, and one of them is not there for all");
+    for (const Incoming& incoming : renamed.incoming) place(incoming);
+    refuse_mismatches();
+  }
+
+  void refuse_injection(const WeightFile& file) {
+    const Refusal& refusal = *wrapped_.refusal;
+    std::vector<std::string> tensors;
+    for (const TensorHeader& tensor : file.tensors)
+      if (const auto name = parse_tensor_name(tensor.name);
+          !wrapped_.refused.empty() &&
+          (name.module == wrapped_.refused || ends_in(wrapped_.refused, last_name(name.module))))
+        tensors.push_back(tensor.name);
+    const Cause* why = &cause::nothing_targeted;
+    if (refusal.text.starts_with("lora.ParamWrapper"))
+      why = &cause::wrapper_limits;
+    else if (!wrapped_.refused.empty())
+      why = &cause::module_not_supported;
+    refuse(*why, refusal, std::move(tensors), refusal.text);
+  }
+
+  void place(const Incoming& incoming) {
+    if (const Slot* slot = wrapped_.find(incoming.key)) {
+      if (slot->shape != incoming.shape)
+        return mismatches_.push_back({incoming, slot->shape, slot});
+      for (const std::string& tensor : incoming.tensors) check_scale(tensor, incoming, *slot);
+      keep(incoming);
+    } else if (const auto shape = base_shape(incoming.key)) {
+      if (*shape != incoming.shape) return mismatches_.push_back({incoming, *shape, nullptr});
+      keep(incoming);
+    } else {
+      explain_loss(incoming);
+    }
+  }
+
+  void keep(const Incoming& incoming) {
+    for (const std::string& tensor : incoming.tensors) buffers_[tensor] = incoming.key;
+  }
+
+  // The base model's own parameter of this name, where PEFT has left it.
+  std::optional<Shape> base_shape(std::string_view key) const {
+    const size_t dot = key.rfind('.');
+    if (dot == std::string_view::npos) return std::nullopt;
+    std::string_view path = key.substr(0, dot);
+    int layers = 0;
+    while (path.ends_with(".base_layer")) {
+      path.remove_suffix(std::string_view(".base_layer").size());
+      ++layers;
+    }
+    const Module* module = modules_.find(path);
+    const auto around = wrapped_.layers.find(path);
+    const int expected = around == wrapped_.layers.end() ? 0 : around->second;
+    if (module == nullptr || layers != expected) return std::nullopt;
+    for (const auto& [name, shape] : module->parameters)
+      if (name == key.substr(dot + 1)) return shape;
+    return std::nullopt;
+  }
+
+  // Numbered experts that become one parameter: its scale is worked out anew.
+  void check_scale(const std::string& tensor, const Incoming& incoming, const Slot& slot) {
+    if (!incoming.joined) return;
+    const double meant = declared_.scaling(parse_tensor_name(tensor).module);
+    const double given = config_.scaling(slot.target);
+    if (std::abs(given - meant) <= 1e-9 * std::abs(meant)) return;
+    PlanEvent& scaled =
+        event(cause::other_scale, Effect::wrong_scale,
+              fmt::format("scaled by {:.6g} instead of {:.6g}: {:.6g} times what was trained",
+                          given, meant, given / meant));
+    scaled.tensors.push_back(tensor);
+  }
+
+  // ---- why tensors are lost -----------------------------------------------------------------
+
+  bool is_declared(const std::string& module) const {
+    return declared_.target_regex ? true : ends_in_any(module, declared_.target_modules);
+  }
+
+  void explain_loss(const Incoming& incoming) {
+    const std::string& tensor = incoming.tensors.front();
+    const TensorName name = parse_tensor_name(tensor);
+    const auto expert = parse_expert_path(name.module);
+    const bool routed = expert && is_routed(*expert);
+    if (!routed || expert->form == ExpertPath::Form::parameters)
+      return explain_module(incoming, name, routed);
+    const bool numbered = expert->form == ExpertPath::Form::numbered;
+    if (!numbered || expert->projection == Projection::gate_up)
+      return lose(cause::unread_name, incoming.tensors,
+                  "has a name of experts that PEFT does not know");
+    if (!is_declared(name.module) && declared_.target_parameters.empty())
+      return lose(cause::undeclared, incoming.tensors, "is not among the target_modules");
+    if (incoming.joined && host_.spec.peft.converts)
+      return lose(cause::half_of_gate_up, incoming.tensors,
+                  "goes to experts.base_layer, which is there only where gate, up and down are "
+                  "all targeted");
+    if (host_.has_numbered_experts() || (host_.rewrites_targets() && !incoming.joined))
+      return lose(cause::unread_name, incoming.tensors,
+                  fmt::format("is not what the experts of {} are called", host_.spec.model_type));
+    lose(cause::family_not_mapped, incoming.tensors,
+         fmt::format("names one expert; transformers {} holds the experts of {} in one "
+                     "parameter, and PEFT {} does not convert adapters of this type",
+                     host_.transformers, host_.spec.model_type, host_.peft.text()));
+  }
+
+  bool is_routed(const ExpertPath& expert) const {
+    return expert.stem == host_.spec.hub.stem || expert.stem == host_.spec.memory.stem;
+  }
+
+  // Whether the same module in another spelling of the name would be found.
+  bool is_misspelled(const Incoming& incoming, const TensorName& name) const {
+    if (name.part != TensorPart::lora_a && name.part != TensorPart::lora_b) return false;
+    const std::string side = name.part == TensorPart::lora_a ? "A" : "B";
+    const size_t start = name.module.find("model.");
+    const std::string path = start == std::string::npos || modules_.find(name.module) != nullptr
+                                 ? name.module
+                                 : name.module.substr(start);
+    const std::string key = fmt::format("{}.lora_{}.default.weight", path, side);
+    return key != incoming.key && wrapped_.find(key) != nullptr;
+  }
+
+  void explain_module(const Incoming& incoming, const TensorName& name, bool routed) {
+    if (is_misspelled(incoming, name))
+      return lose(cause::unread_name, incoming.tensors,
+                  fmt::format("is read as {}, which is not a name of this model", incoming.key));
+    const bool known = host_.spec.find_linear(name.module) != nullptr;
+    if (name.part == TensorPart::other && known)
+      return lose(cause::unread_name, incoming.tensors,
+                  "names a parameter that PEFT has moved to base_layer");
+    if (config_.takes_targets && known && is_declared(name.module) &&
+        modules_.find(name.module) != nullptr)
+      return lose(cause::targets_taken, incoming.tensors,
+                  "is lost: PEFT takes the names of the routed experts' projections out of "
+                  "target_modules, whatever else they name");
+    if (!known && !routed && name.part != TensorPart::other)
+      return lose(cause::no_such_module, incoming.tensors,
+                  fmt::format("transformers {} has no module of this name", host_.transformers));
+    if (routed && host_.has_numbered_experts())
+      return lose(cause::undeclared, incoming.tensors,
+                  fmt::format("transformers {} holds a Linear for each expert, not a parameter",
+                              host_.transformers));
+    lose(cause::undeclared, incoming.tensors,
+         routed ? "is not among the target_parameters" : "is not among the target_modules");
+  }
+
+  // ---- sizes --------------------------------------------------------------------------------
+
+  struct Mismatch {
+    Incoming incoming;
+    Shape expected;
+    const Slot* slot;  // null: a parameter of the base
+  };
+
+  std::string mismatch_text() const {
+    std::string out =
+        fmt::format("Error(s) in loading state_dict for {}:", model_class(config_.task_type));
+    for (const Mismatch& m : mismatches_)
+      out += fmt::format(
+          "\n\tsize mismatch for base_model.model.{}: copying a param with shape {} from "
+          "checkpoint, the shape in current model is {}.",
+          m.incoming.key, py_size(m.incoming.shape), py_size(m.expected));
+    return out;
+  }
+
+  bool is_swapped(const Mismatch& m) const {
+    if (m.slot == nullptr || !m.slot->batched || m.incoming.joined) return false;
+    const bool a = m.incoming.key.ends_with("lora_A.default.weight");
+    std::string twin = m.incoming.key;
+    twin.replace(twin.rfind("lora_") + 5, 1, a ? "B" : "A");
+    const Slot* other = wrapped_.find(twin);
+    if (other == nullptr || m.incoming.shape.size() != 2) return false;
+    const size_t rank = a ? 0 : 1, side = 1 - rank;
+    return m.incoming.shape[rank] == m.expected[rank] &&
+           m.incoming.shape[side] == other->shape[rank];
+  }
+
+  const Cause& cause_of(const Mismatch& m) const {
+    if (m.incoming.joined && is_short(m.incoming)) return cause::missing_experts;
+    if (is_swapped(m)) return cause::other_roles;
+    const size_t rank = m.incoming.key.ends_with("lora_A.default.weight") ? 0 : 1;
+    const bool doubled = m.slot != nullptr && m.slot->batched && config_.doubles_rank &&
+                         ends_in(m.slot->target, "gate_up_proj") && m.incoming.shape.size() == 2 &&
+                         2 * m.incoming.shape[rank] == m.expected[rank];
+    return doubled ? cause::doubled_rank : cause::size_mismatch;
+  }
+
+  bool is_short(const Incoming& incoming) const {
+    const bool down = incoming.key.find(".base_layer.") == std::string::npos;
+    return static_cast<int64_t>(incoming.tensors.size()) < host_.spec.experts * (down ? 1 : 2);
+  }
+
+  void refuse_mismatches() {
+    if (mismatches_.empty()) return;
+    std::stable_sort(mismatches_.begin(), mismatches_.end(),
+                     [](const Mismatch& a, const Mismatch& b) {
+                       return a.slot != nullptr && b.slot != nullptr && a.slot < b.slot;
+                     });
+    const Refusal refusal{std::string(kLoad), "RuntimeError", mismatch_text()};
+    for (const Mismatch& m : mismatches_)
+      refuse(cause_of(m), refusal, m.incoming.tensors,
+             fmt::format("is {} where PEFT's is {}", to_string(m.incoming.shape),
+                         to_string(m.expected)));
+  }
+
+  // ---- fates --------------------------------------------------------------------------------
+
+  void set_fates(const WeightFile& file) {
+    const bool refused = out_.first_refusal() != nullptr;
+    for (const TensorHeader& tensor : file.tensors) {
+      const auto buffer = buffers_.find(tensor.name);
+      const bool used = buffer != buffers_.end();
+      const Fate fate = refused ? Fate::refused : used ? Fate::used : Fate::unused;
+      out_.fates.push_back({tensor.name, file.name, fate, used ? buffer->second : ""});
+    }
+    for (PlanEvent& event : out_.events) {
+      std::sort(event.tensors.begin(), event.tensors.end());
+      event.tensors.erase(std::unique(event.tensors.begin(), event.tensors.end()),
+                          event.tensors.end());
+    }
+  }
+
+  const Host& host_;
+  const Modules& modules_;
+  const ServedAdapter& adapter_;
+  Config declared_, config_;
+  Wrapped wrapped_;
+  std::vector<Mismatch> mismatches_;
+  std::map<std::string, std::string> buffers_;  // of tensors that are used: the key
+  AdapterPlan out_;
+};
+
+}  // namespace
+
+ServerPlan plan(const PlanRequest& request) {
+  const Host host = host_of(request);
+  const Modules modules = modules_of(host);
+  ServerPlan out;
+  for (const ServedAdapter& adapter : request.adapters)
+    out.adapters.push_back(AdapterLoad(host, modules, adapter).run());
+  return out;
+}
+
+}  // namespace moelora::peft
