@@ -73,7 +73,9 @@ struct Extra {
 struct StackedForm {
   Roles roles;
   BOrder b_order;
-  std::string_view b_order_from;  // "marked", "given", "no matter" (E or r is 1) or "assumed"
+  // "marked", "given", "no matter" (E or r is 1), "stamped" or "fingerprint" (of the writer,
+  // lib/adapter/b_order.h), or "assumed"
+  std::string_view b_order_from;
 };
 
 struct Adapter {

@@ -129,8 +129,47 @@ void read_patterns(const Reader& reader, AdapterConfig& config) {
     config.alpha_pattern.add(key, reader.number(entry("alpha_pattern", key), value));
 }
 
+// Unsloth's markers in one object: the flat one, and the nested one with an entry a parameter. What
+// is said first counts.
+void read_unsloth_markers(const Json& json, AdapterConfig& config) {
+  constexpr std::string_view kFlat = "lora_B_layout";
+  const Reader reader(json, config.where);
+  const auto flat = [&](const Reader& from) {
+    return from.marker<BOrder>(kFlat, kFlat, kUnslothOrders);
+  };
+  if (const auto order = flat(reader); order && !config.b_order) config.b_order = order;
+  const Json* nested = reader.get("unsloth_fused_expert_lora", Json::Kind::object, "an object");
+  if (nested == nullptr) return;
+  const Reader all(*nested, config.where);
+  const Json* word = all.get(kFlat);
+  const bool mixed =
+      word != nullptr && word->is(Json::Kind::string) && word->as_string() == "mixed";
+  config.mixed_b_orders = config.mixed_b_orders || mixed;
+  if (!mixed && !config.b_order) config.b_order = flat(all);
+  const Json* parameters = all.get("parameters", Json::Kind::object, "an object");
+  if (parameters == nullptr) return;
+  for (const auto& [name, entry] : parameters->members())
+    if (entry.is(Json::Kind::object))
+      if (const auto order = flat(Reader(entry, config.where)))
+        config.parameter_b_orders.emplace_back(name, *order);
+}
+
+// Where the parameters agree, their order is that of all.
+void join_parameter_orders(AdapterConfig& config) {
+  const auto& orders = config.parameter_b_orders;
+  if (config.b_order || config.mixed_b_orders || orders.empty()) return;
+  if (std::all_of(orders.begin(), orders.end(),
+                  [&](const auto& entry) { return entry.second == orders.front().second; }))
+    config.b_order = orders.front().second;
+  config.mixed_b_orders = !config.b_order;
+}
+
 void read_markers(const Reader& reader, AdapterConfig& config) {
-  config.b_order = reader.marker<BOrder>("lora_B_layout", "lora_B_layout", kUnslothOrders);
+  read_unsloth_markers(config.json, config);
+  if (const Json* mapping = reader.get("auto_mapping");
+      mapping != nullptr && mapping->is(Json::Kind::object))
+    read_unsloth_markers(*mapping, config);
+  join_parameter_orders(config);
   const Json* ours = reader.get("moelora", Json::Kind::object, "an object");
   if (ours == nullptr) return;
   const Reader mine(*ours, config.where);
@@ -154,6 +193,15 @@ const T* first_match(const AdapterConfig& config, std::string_view name,
     throw Error(value == nullptr ? in_file(config.where) : place_of(*value, config.where),
                 fmt::format("\"{}\": {}", entry(name, key), error.text()), error.advice());
   }
+}
+
+void refuse_mlx(const Reader& reader, const std::string& where) {
+  if (reader.get("r") != nullptr || reader.get("lora_parameters") == nullptr) return;
+  throw Error(in_file(where),
+              "is the config of an MLX adapter (fine_tune_type, lora_parameters), not PEFT's",
+              "MLX keeps the factors transposed, with r = rank and lora_alpha = scale * rank of "
+              "lora_parameters: fuse the adapter with mlx_lm.fuse and serve that model, or train "
+              "with PEFT");
 }
 
 }  // namespace
@@ -185,7 +233,10 @@ AdapterConfig parse_adapter_config(Json json, const std::string& where) {
   const Reader reader(config.json, config.where);
   if (const std::string type = reader.string("peft_type"); !type.empty() && type != "LORA")
     throw Error(place_of(*reader.get("peft_type"), where),
-                fmt::format("\"peft_type\" is \"{}\", expected \"LORA\"", type));
+                fmt::format("\"peft_type\" is \"{}\", expected \"LORA\"", printable(type)),
+                "servers compute plain LoRA alone: merge it with PEFT's merge_and_unload and serve "
+                "that model");
+  refuse_mlx(reader, where);
   config.r = reader.positive_int("r", reader.required("r"));
   config.lora_alpha = reader.number("lora_alpha", reader.required("lora_alpha"));
   config.use_rslora = reader.boolean("use_rslora");

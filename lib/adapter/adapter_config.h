@@ -50,8 +50,12 @@ struct AdapterConfig {
   std::vector<std::string> modules_to_save;
   std::string base_model, peft_version, init_lora_weights;
 
-  // Markers: Unsloth's `lora_B_layout`, and ours, the object `moelora`.
-  std::optional<BOrder> b_order;
+  // Markers: Unsloth's `lora_B_layout` and `unsloth_fused_expert_lora`, at the top level or in
+  // auto_mapping, and ours, the object `moelora`. What else a config tells of the order is
+  // lib/adapter/b_order.h's.
+  std::optional<BOrder> b_order;                                   // of all parameters
+  std::vector<std::pair<std::string, BOrder>> parameter_b_orders;  // where they are marked apart
+  bool mixed_b_orders = false;                                     // the marker of all says "mixed"
   std::optional<Roles> roles;
   std::string layout;         // moelora.layout, "" when absent
   std::string gate_up_order;  // moelora.gate_up_order, "" when absent

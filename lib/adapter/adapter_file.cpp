@@ -2,10 +2,12 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <map>
 
 #include "lib/adapter/adapter_folder.h"
 #include "lib/adapter/expert_collector.h"
+#include "lib/adapter/foreign_names.h"
 #include "lib/base/cast.h"
 
 namespace moelora {
@@ -38,7 +40,8 @@ bool is_parameter(const AdapterConfig& config, const std::string& module) {
 // Everything but routed-expert factors: pairs by module, and extras.
 class DenseReader {
  public:
-  DenseReader(const ModelSpec* spec, Adapter& adapter) : spec_(spec), adapter_(adapter) {}
+  DenseReader(const ModelSpec* spec, Adapter& adapter, std::vector<std::string>& twins)
+      : spec_(spec), adapter_(adapter), twins_(twins) {}
 
   void add(const std::string& name, const TensorName& parsed, const Tensor& tensor) {
     if (parsed.part == TensorPart::lora_a || parsed.part == TensorPart::lora_b) {
@@ -51,8 +54,8 @@ class DenseReader {
           name,
           "belongs to a routed expert but is neither lora_A nor lora_B: no layout can hold it",
           "train without lora_bias, DoRA and saved modules on the experts");
-    const std::string_view prefix = kPeftPrefix;
-    const std::string bare(name.starts_with(prefix) ? name.substr(prefix.size()) : name);
+    std::string bare = without_wrappers(name);
+    if (bare.starts_with(kPeftPrefix)) bare.erase(0, kPeftPrefix.size());
     const Extra extra{extra_kind(parsed.part, bare, adapter_.config), tensor};
     if (!adapter_.extras.emplace(bare, extra).second)
       throw Error(name, "is there with and without \"base_model.model.\"", "keep one of them");
@@ -77,10 +80,14 @@ class DenseReader {
                   const Tensor& tensor) {
     check_factor(name, tensor);
     std::string& seen = names_[module][static_cast<size_t>(side)];
-    if (!seen.empty())
-      throw Error(name, fmt::format("names the same factor as {}", seen), "keep one of them");
+    Tensor& slot = side == Side::A ? adapter_.dense[module].a : adapter_.dense[module].b;
+    if (!seen.empty()) {
+      if (!identical(slot, tensor))
+        throw Error(name, fmt::format("names the same factor as {}", seen), "keep one of them");
+      return twins_.push_back(name);
+    }
     seen = name;
-    (side == Side::A ? adapter_.dense[module].a : adapter_.dense[module].b) = tensor;
+    slot = tensor;
   }
 
   void check(const std::string& module, const std::array<std::string, 2>& names, DensePair& pair) {
@@ -99,10 +106,15 @@ class DenseReader {
 
   const ModelSpec* spec_;
   Adapter& adapter_;
+  std::vector<std::string>& twins_;
   std::map<std::string, std::array<std::string, 2>> names_;  // by module: names of A and B
 };
 
 void note_config(const AdapterConfig& config, std::vector<std::string>& notes) {
+  if (config.lora_alpha == 0)
+    notes.push_back(
+        "lora_alpha is 0: every delta is zero but for alpha_pattern's, and a server "
+        "answers as the base model does");
   const std::string& init = config.init_lora_weights;
   for (const char* mutating : {"pissa", "olora", "corda", "loftq", "lora_ga"})
     if (init.starts_with(mutating))
@@ -110,6 +122,68 @@ void note_config(const AdapterConfig& config, std::vector<std::string>& notes) {
           "init_lora_weights is \"{}\": B·A is not a delta to the hub base, whose weights "
           "that training changed; the conversion keeps the factors as they are",
           init));
+}
+
+// Factors that would be carried along as if they were saved modules, and be lost at the server.
+void refuse_foreign(const TensorMap& tensors) {
+  for (const ForeignFactors& found : foreign_factors(tensors))
+    throw Error(found.names.front(), describe(found, tensors.size()),
+                std::string(found.spelling->advice));
+}
+
+void refuse_without_factor(const Adapter& adapter, size_t tensors) {
+  const bool embedding = std::any_of(adapter.extras.begin(), adapter.extras.end(), [](auto& entry) {
+    return entry.second.kind == ExtraKind::embedding_factor;
+  });
+  if (!adapter.dense.empty() || embedding) return;
+  throw Error("weights", fmt::format("hold {} tensors, none of them a low-rank factor", tensors),
+              "an adapter has tensors whose names end in lora_A.weight and lora_B.weight");
+}
+
+// Integers and FP8 codes mean nothing without their scales, which no adapter's file has.
+void refuse_codes(const TensorMap& tensors, DType to) {
+  for (const auto& [name, tensor] : tensors) {
+    const TensorPart part = parse_tensor_name(name).part;
+    if (is_float(tensor.dtype()) || part > TensorPart::embedding_b) continue;
+    throw Error(
+        name,
+        fmt::format("is {}, which cannot be cast to {}: only F64, F32, F16 and BF16 factors "
+                    "convert into each other",
+                    dtype_name(tensor.dtype()), dtype_name(to)),
+        "save the adapter again without quantizing it");
+  }
+}
+
+void note_twins(Interpretation& meaning) {
+  if (meaning.twins.empty()) return;
+  meaning.notes.push_back(fmt::format(
+      "{} tensors are there in a second spelling with the same bytes and left out: {}{}",
+      meaning.twins.size(), meaning.twins.front(), meaning.twins.size() > 1 ? " ..." : ""));
+}
+
+// The tensors under names without wrappers, so that all that follows knows none.
+void take_wrappers_out(AdapterFiles& files) {
+  std::string_view whose;
+  TensorMap out;
+  size_t count = 0;
+  for (auto& [name, tensor] : files.tensors) {
+    const std::string_view here = wrapper_in(name);
+    if (!here.empty()) {
+      whose = here;
+      ++count;
+    }
+    const auto [at, added] = out.emplace(here.empty() ? name : without_wrappers(name), tensor);
+    if (!added && !identical(at->second, tensor))
+      throw Error(name,
+                  fmt::format("is {} once the wrappers of training are left out, and that is "
+                              "there with other values",
+                              at->first),
+                  "keep the one that was trained");
+  }
+  if (count == 0) return;
+  files.tensors = std::move(out);
+  files.notes.push_back(
+      fmt::format("{} names hold what {} wraps modules in: left out", count, whose));
 }
 
 }  // namespace
@@ -127,6 +201,7 @@ AdapterFiles open_adapter(const std::string& path, const TorchOptions& torch) {
   out.warnings = std::move(found.warnings);
   if (out.tensors.empty())
     throw Error(path, "holds no tensor", "the training saved no LoRA weights");
+  take_wrappers_out(out);
   return out;
 }
 
@@ -142,7 +217,8 @@ Interpretation interpret_tensors(const TensorMap& tensors, std::span<const Exper
   Interpretation out;
   out.adapter.config = config;
   note_config(config, out.notes);
-  DenseReader dense(spec, out.adapter);
+  refuse_foreign(tensors);
+  DenseReader dense(spec, out.adapter, out.twins);
   auto expert = experts.begin();  // in the order of `tensors`
   for (const auto& [name, tensor] : tensors) {
     if (expert != experts.end() && expert->name == name)
@@ -151,7 +227,11 @@ Interpretation interpret_tensors(const TensorMap& tensors, std::span<const Exper
       dense.add(name, parse_tensor_name(name), tensor);
   }
   dense.finish();
-  if (experts.empty()) return out;
+  if (experts.empty()) {
+    note_twins(out);
+    refuse_without_factor(out.adapter, tensors.size());
+    return out;
+  }
 
   out.layout = from.empty() ? detect_layout(experts) : &layout_by_id(from, Option::from);
   for (const ExpertTensor& t : experts)
@@ -159,15 +239,18 @@ Interpretation interpret_tensors(const TensorMap& tensors, std::span<const Exper
       throw Error(t.name + " " + to_string(t.tensor.shape()),
                   fmt::format("is not a tensor of the layout {}", out.layout->id),
                   {"leave ", Option::from, " out to detect it"});
-  out.layout->read(experts, {spec, out.adapter.config, read, out.notes}, out.adapter);
+  out.layout->read(experts, {spec, out.adapter.config, read, out.notes, &out.twins}, out.adapter);
+  note_twins(out);
   return out;
 }
 
 LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> base,
                                 const std::string& from, const ReadOptions& read) {
-  const TensorMap& tensors = files.tensors;
-  Interpretation meaning = interpret_tensors(tensors, expert_tensors(tensors), files.config,
-                                             base ? &base->spec : nullptr, from, read);
+  Interpretation meaning =
+      interpret_tensors(files.tensors, expert_tensors(files.tensors), files.config,
+                        base ? &base->spec : nullptr, from, read);
+  meaning.notes.insert(meaning.notes.begin(), files.notes.begin(), files.notes.end());
+  for (const std::string& twin : meaning.twins) files.tensors.erase(twin);
   return {std::move(meaning), std::move(files), std::move(base)};
 }
 
@@ -176,6 +259,7 @@ LoadedAdapter load_adapter(const std::string& path, const LoadOptions& options,
   AdapterFiles files = open_adapter(path, {options.ignore_zip_crc});
   std::vector<std::string> notes;
   if (dtype) {
+    refuse_codes(files.tensors, *dtype);
     files.tensors = cast_tensors(files.tensors, *dtype);
     notes.push_back(fmt::format("factors are cast to {}", dtype_name(*dtype)));
   }

@@ -18,6 +18,7 @@ struct AdapterFiles {
   std::string folder;
   std::vector<FilePtr> weights;       // the files that hold `tensors`
   std::vector<std::string> warnings;  // about them (lib/io/weights.h)
+  std::vector<std::string> notes;     // what was left out of their names
 };
 
 // What tensors and their config mean.
@@ -25,6 +26,8 @@ struct Interpretation {
   Adapter adapter;
   const Layout* layout = nullptr;  // null: no routed-expert factors
   std::vector<std::string> notes;  // what was assumed, for people
+  // Tensors left out: a second spelling of a factor with the same bytes.
+  std::vector<std::string> twins;
 };
 
 struct LoadedAdapter : Interpretation {

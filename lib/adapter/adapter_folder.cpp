@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "lib/adapter/found_instead.h"
 #include "lib/io/file.h"
 #include "lib/io/safetensors_header.h"
 #include "lib/io/shard_index.h"
 #include "lib/io/sniff.h"
 #include "lib/io/weights.h"
+#include "lib/model/hub_cache.h"
 
 namespace moelora {
 namespace {
@@ -24,18 +26,24 @@ class FolderReader {
   FolderReader(const std::string& path, const TorchOptions& torch) : path_(path), torch_(torch) {
     out_.given = path;
     std::error_code ignored;
-    out_.folder = fs::is_directory(path, ignored) ? path : fs::path(path).parent_path().string();
+    std::string tried;
+    if (!fs::exists(path_, ignored))
+      if (auto cached = find_hub_snapshot(path_, tried)) {
+        path_ = std::move(*cached);
+        out_.notes.push_back("adapter: " + path_);
+      }
+    out_.folder = fs::is_directory(path_, ignored) ? path_ : fs::path(path_).parent_path().string();
     if (out_.folder.empty()) out_.folder = ".";
   }
 
   AdapterFolder read(bool strays) {
     std::error_code ignored;
     if (!fs::exists(path_, ignored)) {
-      add(Kind::no_folder,
-          Error(path_, "does not exist", "name a folder with adapter_config.json"));
+      found(Kind::no_folder, instead_of_path(path_));
       return std::move(out_);
     }
     try_to(Kind::no_folder, "", [&] { out_.listing = files_in(out_.folder); });
+    if (!lists(kConfigName) && holds_something_else()) return std::move(out_);
     read_config();
     read_weights();
     if (strays) {
@@ -46,6 +54,22 @@ class FolderReader {
   }
 
  private:
+  void found(Kind kind, FoundInstead instead) {
+    out_.instead = instead.advice;
+    add(kind, Error(path_, std::move(instead.what), std::move(instead.advice)));
+  }
+
+  // Of a folder without a config. A file that was named is looked at for itself.
+  bool holds_something_else() {
+    std::error_code ignored;
+    if (!fs::is_directory(path_, ignored)) return false;
+    auto instead = instead_in_folder(path_);
+    if (!instead) return false;
+    instead->what = "has no adapter_config.json; it " + instead->what;
+    found(Kind::no_config, std::move(*instead));
+    return true;
+  }
+
   void add(Kind kind, Error error) { out_.problems.push_back({kind, "", std::move(error)}); }
 
   template <class F>
@@ -83,19 +107,38 @@ class FolderReader {
     return weights.empty() ? Kind::no_weights : Kind::bad_weights;
   }
 
-  // Whether what is named .safetensors says of itself that it is something else.
+  // Whether the bytes of the weights say that they are something else. What a pickle is named is
+  // FMT003's.
   bool is_wrong_kind() const {
-    const std::string file =
-        path_.ends_with(kSafetensorsEnding) ? path_ : in_folder("adapter_model.safetensors");
     std::error_code ignored;
-    return fs::is_regular_file(file, ignored) && sniff(*File::open(file)) != FileKind::unknown;
+    const bool named = fs::is_regular_file(path_, ignored);
+    const std::string file = named ? path_ : in_folder("adapter_model.safetensors");
+    if (!fs::is_regular_file(file, ignored) || file.ends_with(".bin") || file.ends_with(".pt") ||
+        file.ends_with(".pth"))
+      return false;
+    return sniff(*File::open(file)) != FileKind::unknown;
+  }
+
+  // A file of another kind says so; a folder without weights may hold them in another form.
+  void explain_failure() {
+    ReadProblem& problem = out_.problems.back();
+    if (is_wrong_kind()) {
+      problem.kind = Kind::wrong_kind;
+      out_.instead = problem.error.hint();
+    }
+    if (problem.kind != Kind::no_weights || path_ != out_.folder) return;
+    const auto instead = instead_in_folder(path_);
+    if (!instead) return;
+    out_.instead = instead->advice;
+    problem.error = Error(problem.error.location(), problem.error.text() + "; it " + instead->what,
+                          instead->advice);
   }
 
   void read_weights() {
     Weights weights;
     if (!try_to(kind_of_failure(), "",
                 [&] { weights = open_weights(path_, {"adapter_model"}, torch_); })) {
-      if (is_wrong_kind()) out_.problems.back().kind = Kind::wrong_kind;
+      explain_failure();
       return;
     }
     out_.sharded = !weights.index_path.empty();
@@ -138,7 +181,7 @@ class FolderReader {
     }
   }
 
-  const std::string& path_;
+  std::string path_;  // as given, or the cache's snapshot of that name
   const TorchOptions& torch_;
   AdapterFolder out_;
 };

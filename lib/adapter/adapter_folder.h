@@ -61,6 +61,9 @@ struct AdapterFolder {
   std::vector<std::string> warnings;  // of the adapter's weights (lib/io/weights.h)
   std::vector<ReadProblem> problems;  // config first, then weights
   std::vector<std::string> notes;     // what was passed over, for people
+  // What to do where the folder holds something else than an adapter (lib/adapter/found_instead.h);
+  // "" where it holds one. No repair of an adapter helps then.
+  std::string instead;
 
   bool owns(const FolderFile& file) const;
 
@@ -69,7 +72,7 @@ struct AdapterFolder {
 };
 
 // `strays`: also every other *.safetensors of the folder, which servers read whatever its name, and
-// added_tokens.json.
+// added_tokens.json. A path that is not there may be a hub name that the local cache has.
 AdapterFolder read_adapter_folder(const std::string& path, bool strays = true,
                                   const TorchOptions& torch = {});
 

@@ -178,7 +178,20 @@ void set_targets(const WrittenConfig& in, Json& config) {
   set_names(config, "target_parameters", parameters);
 }
 
+// What the input's writer said of an order that is no longer the file's.
+void take_other_markers(Json& config) {
+  constexpr std::string_view kNested = "unsloth_fused_expert_lora";
+  config.erase(kNested);
+  const Json* mapping = config.find("auto_mapping");
+  if (mapping == nullptr || !mapping->is(Json::Kind::object)) return;
+  Json kept = *mapping;
+  kept.erase(kNested);
+  kept.erase("lora_B_layout");
+  config.set("auto_mapping", std::move(kept));
+}
+
 void set_markers(const WrittenConfig& in, Json& config) {
+  take_other_markers(config);
   const bool params = in.layout->one_parameter;
   if (params)
     config.set("lora_B_layout",

@@ -91,6 +91,8 @@ void ExpertCollector::add(const ExpertTensor& from, Projection projection, int64
     parts.resize(static_cast<size_t>(expert) + 1);
   }
   Tensor& slot = parts[static_cast<size_t>(expert)];
+  if (slot.rank() != 0 && context_.twins != nullptr && identical(slot, part))
+    return context_.twins->push_back(from.name);
   if (slot.rank() != 0)
     throw Error(
         from.name,

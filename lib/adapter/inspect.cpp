@@ -9,11 +9,13 @@
 #include <tuple>
 
 #include "lib/adapter/adapter_file.h"
+#include "lib/adapter/found_instead.h"
 #include "lib/base/dotted_path.h"
 #include "lib/base/utf8.h"
 #include "lib/io/json_build.h"
 #include "lib/io/weights.h"
 #include "lib/model/family.h"
+#include "lib/model/hub_cache.h"
 
 namespace moelora {
 namespace {
@@ -278,11 +280,31 @@ Inspection inspect_tensors(const std::string& path, const LoadOptions& options) 
   return out;
 }
 
+// A checkpoint; of a folder without weights, what it holds in their place.
+Inspection inspect_other(const std::string& path, const LoadOptions& options) {
+  try {
+    return inspect_tensors(path, options);
+  } catch (const Error&) {
+    std::error_code ignored;
+    if (!fs::is_directory(path, ignored)) throw;
+    const auto found = instead_in_folder(path);
+    if (!found) throw;
+    throw Error(path, found->what, found->advice);
+  }
+}
+
 }  // namespace
 
 Inspection inspect(const std::string& path, const LoadOptions& options) {
   options.job.check();
-  return has_adapter_config(path) ? inspect_adapter(path, options) : inspect_tensors(path, options);
+  std::error_code ignored;
+  std::string tried;
+  if (!fs::exists(path, ignored)) {
+    if (find_hub_snapshot(path, tried)) return inspect_adapter(path, options);
+    const FoundInstead found = instead_of_path(path);
+    throw Error(path, found.what, found.advice);
+  }
+  return has_adapter_config(path) ? inspect_adapter(path, options) : inspect_other(path, options);
 }
 
 std::string inspection_text(const Inspection& inspection) {

@@ -30,6 +30,8 @@ struct ReadContext {
   const AdapterConfig& config;
   ReadOptions options;
   std::vector<std::string>& notes;  // what was assumed, for people
+  // Gains the tensors left out because another spelling has the same bytes; null: none may be.
+  std::vector<std::string>* twins = nullptr;
 };
 
 // How the routed experts are to be written.

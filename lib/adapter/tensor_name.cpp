@@ -24,6 +24,21 @@ std::string_view take_component(std::string_view& text) {
   return head;
 }
 
+struct Wrapper {
+  std::string_view component, whose;
+};
+constexpr std::array<Wrapper, 4> kWrappers = {
+    {{"_orig_mod", "torch.compile"},
+     {"module", "DDP or DeepSpeed"},
+     {"_fsdp_wrapped_module", "FSDP"},
+     {"_checkpoint_wrapped_module", "activation checkpointing"}}};
+
+const Wrapper* find_wrapper(std::string_view component) {
+  const auto* const at = std::find_if(kWrappers.begin(), kWrappers.end(),
+                                      [&](const Wrapper& w) { return w.component == component; });
+  return at == kWrappers.end() ? nullptr : at;
+}
+
 // MODULE.lora_A.weight, MODULE.lora_A, MODULE.lora_A.ADAPTER.weight: leaves MODULE in `name`.
 // `marker` is ".lora_A".
 bool strip_factor(std::string_view& name, std::string_view marker) {
@@ -66,7 +81,26 @@ void find_place(ExpertPath& path) {
 
 }  // namespace
 
-TensorName parse_tensor_name(std::string_view name) {
+std::string_view wrapper_in(std::string_view name) {
+  while (!name.empty())
+    if (const Wrapper* wrapper = find_wrapper(take_component(name))) return wrapper->whose;
+  return {};
+}
+
+std::string without_wrappers(std::string_view name) {
+  std::string out;
+  while (!name.empty()) {
+    const std::string_view component = take_component(name);
+    if (find_wrapper(component) != nullptr) continue;
+    if (!out.empty()) out += '.';
+    out += component;
+  }
+  return out;
+}
+
+TensorName parse_tensor_name(std::string_view given) {
+  const std::string unwrapped = wrapper_in(given).empty() ? std::string() : without_wrappers(given);
+  std::string_view name = unwrapped.empty() ? given : std::string_view(unwrapped);
   while (name.starts_with(kPeftPrefix)) name.remove_prefix(kPeftPrefix.size());
   const std::string_view whole = name;
   struct Row {

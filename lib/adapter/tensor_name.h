@@ -25,9 +25,17 @@ enum class TensorPart : uint8_t {
   other,        // a saved module's own tensor, or anything else
 };
 
-// A tensor name taken apart: "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" is
-// module "model.layers.0.self_attn.q_proj", part lora_a. For `other`, module is the whole name
-// without the PEFT prefix.
+// A name without what training wraps modules in: "_orig_mod" (torch.compile), "module" (DDP,
+// DeepSpeed), "_fsdp_wrapped_module" (FSDP) and "_checkpoint_wrapped_module" (activation
+// checkpointing). None is ever part of a model; they may stand in front or inside.
+std::string without_wrappers(std::string_view name);
+// The first of them in a name, as people know it: "torch.compile"; "" for none.
+std::string_view wrapper_in(std::string_view name);
+
+// A tensor name taken apart, its wrappers left out:
+// "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" is module
+// "model.layers.0.self_attn.q_proj", part lora_a. For `other`, module is the whole name without the
+// PEFT prefix.
 struct TensorName {
   std::string module;
   TensorPart part;

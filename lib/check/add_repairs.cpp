@@ -81,7 +81,7 @@ class Repairs {
 
   void run() {
     for (Finding& finding : findings_)
-      if (finding.mend != Mend::by_hand && finding.adapter && !finding.unchecked) mend(finding);
+      if (finding.remedy != Remedy::by_hand && finding.adapter && !finding.unchecked) repair(finding);
   }
 
  private:
@@ -100,19 +100,19 @@ class Repairs {
     return run != nullptr && run->choice.engine->fit != nullptr && deployment_.base;
   }
 
-  void mend(Finding& finding) {
+  void repair(Finding& finding) {
     job_.check();
     const EngineRun* run = run_of(finding);
     const bool for_engine = can_fit(run);
-    if (!for_engine && finding.mend == Mend::for_engine) return;
+    if (!for_engine && finding.remedy == Remedy::for_engine) return;
     const Rule& rule = *finding.rule;
     const Subject& subject = deployment_.adapters[*finding.adapter];
-    std::string to(finding.mend_to.empty() ? rule.mend_to : finding.mend_to);
-    if (for_engine && finding.mend == Mend::rewrite) to.clear();
+    std::string to(finding.remedy_to.empty() ? rule.remedy_to : finding.remedy_to);
+    if (for_engine && finding.remedy == Remedy::rewrite) to.clear();
     if (!for_engine && to.empty())
       to = (subject.layout != nullptr ? *subject.layout : layouts::peft_linear).id;
     const Trial& trial =
-        try_once(*finding.adapter, for_engine ? run : nullptr, to, rule.mend_dtype);
+        try_once(*finding.adapter, for_engine ? run : nullptr, to, rule.remedy_dtype);
     if (trial.why_not.empty() && is_gone(finding, trial) && nothing_new(trial, run)) {
       finding.repair = trial.repair;
       finding.fix = trial.repair.command() + lost_text(trial.repair.drop) + trial.remark;

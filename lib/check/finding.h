@@ -24,10 +24,10 @@ struct Finding {
   std::string message;             // found and expected, one line, without `where`
   std::string fix;                 // one command or instruction; "" where nothing is known
   std::optional<Repair> repair;    // the command that `fix` begins with, where there is one
-  Mend mend = Mend::by_hand;       // the rule's; a check() that writes `fix` itself says by_hand
-  std::string_view mend_to = {};   // instead of Rule::mend_to
-  std::string server_text;         // what the server says, quoted; "" when it says nothing
-  bool unchecked = false;          // the rule could not be run: `message` says why
+  Remedy remedy = Remedy::by_hand;  // the rule's; a check() that writes `fix` itself says by_hand
+  std::string_view remedy_to = {};  // instead of Rule::remedy_to
+  std::string server_text;          // what the server says, quoted; "" when it says nothing
+  bool unchecked = false;           // the rule could not be run: `message` says why
   // What was asked for could not be judged at all: fails whatever is to fail, but the exit status
   // is 2, not 1.
   bool unjudged = false;

@@ -57,14 +57,14 @@ constexpr const char* kConvert = "lora-convert adapter ADAPTER OUT";
 // The command that a finding would have, and what to do where there is none.
 std::string fix_of(const Rule& rule) {
   const std::string by_hand = fill_holes(rule.fix, {kConvert, "ADAPTER", "LAYOUT", "BASE"});
-  if (rule.mend == Mend::by_hand) return by_hand;
+  if (rule.remedy == Remedy::by_hand) return by_hand;
   std::string line = kConvert;
-  line += rule.mend == Mend::for_engine
+  line += rule.remedy == Remedy::for_engine
               ? fmt::format(" --for {}", rule.engine != nullptr ? rule.engine->id : "ENGINE")
-              : fmt::format(" --to {}", rule.mend_to.empty() ? "LAYOUT" : rule.mend_to);
-  if (rule.mend == Mend::for_engine && !rule.mend_to.empty())
-    line += fmt::format(" --to {}", rule.mend_to);
-  if (!rule.mend_dtype.empty()) line += fmt::format(" --dtype {}", rule.mend_dtype);
+              : fmt::format(" --to {}", rule.remedy_to.empty() ? "LAYOUT" : rule.remedy_to);
+  if (rule.remedy == Remedy::for_engine && !rule.remedy_to.empty())
+    line += fmt::format(" --to {}", rule.remedy_to);
+  if (!rule.remedy_dtype.empty()) line += fmt::format(" --dtype {}", rule.remedy_dtype);
   return fmt::format("{} --base BASE; where that is refused: {}", line, by_hand);
 }
 

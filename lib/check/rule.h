@@ -19,10 +19,10 @@ enum class Severity : uint8_t { information, warning, error };
 std::string_view severity_name(Severity severity);  // "error" | "warning" | "information"
 
 // What repairs a finding.
-enum class Mend : uint8_t {
+enum class Remedy : uint8_t {
   by_hand,     // what Rule::fix says
   for_engine,  // lora-convert --for the finding's server, or the one that was chosen
-  rewrite,     // the same; without a server lora-convert --to the layout it has (or Rule::mend_to)
+  rewrite,  // the same; without a server lora-convert --to the layout it has (or Rule::remedy_to)
 };
 
 // The smallest change of a sound adapter that fires a rule.
@@ -62,13 +62,13 @@ struct Rule {
   std::string_view what;          // one sentence: what fires it
   std::string_view why;           // what goes wrong, with the server's own text
   // What to do, in one instruction, where lora-convert does not repair it; fill_holes() fills it
-  // in. What lora-convert repairs (`mend`) is worked out, tried and printed as a command instead
+  // in. What lora-convert repairs (`remedy`) is worked out, tried and printed as a command instead
   // (lib/check/add_repairs.h).
   std::string_view fix;
-  Mend mend = Mend::by_hand;
-  std::string_view mend_to = {};     // --to; with for_engine too
-  std::string_view mend_dtype = {};  // --dtype: "bf16"
-  std::string_view source;           // issue, PR or code the fact is from
+  Remedy remedy = Remedy::by_hand;
+  std::string_view remedy_to = {};     // --to; with for_engine too
+  std::string_view remedy_dtype = {};  // --dtype: "bf16"
+  std::string_view source;             // issue, PR or code the fact is from
   Breaks breaks = {};
   // Rules that may fire on that example too, above information: consequences, not other faults.
   std::array<std::string_view, 2> implies = {};  // "" for none

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "lib/adapter/foreign_names.h"
 #include "lib/engine/cause.h"
 #include "lib/model/base_model.h"
 
@@ -26,6 +27,14 @@ bool share_a_name(const std::vector<std::string>& a, const std::vector<std::stri
   return false;
 }
 
+// Factors in a foreign spelling are no saved modules, to be merged or left out: they are the
+// training, and FMT022 says what helps.
+void advise_on_foreign(Finding& finding) {
+  const ForeignSpelling* spelling =
+      finding.names.empty() ? nullptr : foreign_spelling(finding.names.front());
+  if (spelling != nullptr) finding.fix = std::string(spelling->advice);
+}
+
 }  // namespace
 
 const AdapterPlan* RuleContext::plan() const {
@@ -43,8 +52,9 @@ Finding& RuleContext::report(std::string message) {
   if (run_ != nullptr) finding.engine = run_->choice.label();
   finding.adapter = adapter_;
   finding.message = std::move(message);
-  finding.fix = fill(rule_.fix);
-  finding.mend = rule_.mend;
+  const bool other = rule_.engine != nullptr && adapter_ && !subject().instead.empty();
+  finding.fix = other ? subject().instead : fill(rule_.fix);
+  if (!other) finding.remedy = rule_.remedy;
   return finding;
 }
 
@@ -52,7 +62,7 @@ Finding& RuleContext::report(const Error& error) {
   Finding& finding = report(error.text());
   if (error.hint().empty()) return finding;
   finding.fix = error.hint();
-  finding.mend = Mend::by_hand;
+  finding.remedy = Remedy::by_hand;
   return finding;
 }
 
@@ -60,6 +70,7 @@ Finding& RuleContext::report(std::vector<std::string> names, std::string message
   Finding& finding = report(std::move(message));
   finding.names = std::move(names);
   std::sort(finding.names.begin(), finding.names.end());
+  if (rule_.engine != nullptr) advise_on_foreign(finding);
   if (!finding.names.empty()) finding.where = finding.names.front();
   if (adapter_) finding.file = subject().main_file;
   return finding;

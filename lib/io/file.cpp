@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include "lib/base/error.h"
+#include "lib/base/utf8.h"
 
 namespace moelora {
 namespace fs = std::filesystem;
@@ -30,6 +31,16 @@ std::string_view kind_of(mode_t mode) {
   return "a device";
 }
 
+[[noreturn]] void refuse_to_open(const std::string& path, int code) {
+  std::error_code none;
+  const fs::path target = fs::read_symlink(path, none);
+  if (code == ENOENT && !target.empty())
+    throw Error(in_file(path),
+                fmt::format("is a link to {}, which is not there", printable(target.string())),
+                "Download or copy the file itself; a hub cache keeps the contents in blobs.");
+  throw Error(in_file(path), "cannot open: " + system_text(code));
+}
+
 }  // namespace
 
 FilePtr File::open(const std::string& path) {
@@ -37,7 +48,7 @@ FilePtr File::open(const std::string& path) {
   file->path_ = path;
   // O_NONBLOCK: the open of a FIFO without a writer would wait for ever.
   file->fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (file->fd_ < 0) throw Error(in_file(path), "cannot open: " + system_text(errno));
+  if (file->fd_ < 0) refuse_to_open(path, errno);
   struct stat s {};
   if (::fstat(file->fd_, &s) != 0) throw Error(in_file(path), "cannot stat: " + system_text(errno));
   if (!S_ISREG(s.st_mode))

@@ -77,6 +77,11 @@ class HeaderReader final : public JsonHandler {
       return;
     }
     const bool is_metadata = name_ == "__metadata__";
+    // mlx writes null in every file, and the reference reader takes it for no metadata.
+    if (is_metadata && token.kind == Kind::null && !header_.has_metadata) {
+      header_.has_metadata = true;
+      return;
+    }
     if (token.kind != Kind::begin_object)
       refuse("is {}, expected an object{}", kind_name(token.kind),
              is_metadata ? " of strings" : " with dtype, shape and data_offsets");

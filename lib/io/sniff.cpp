@@ -29,12 +29,22 @@ constexpr std::array kMagic = {
     Magic{"<html", FileKind::html},
     Magic{"{", FileKind::json},
     Magic{"ustar", FileKind::tar, 257},
+    Magic{"\x1F\x8B", FileKind::gzip},
 };
 
 // With neither a version nor flags it may be the length of a safetensors header.
 bool is_zip(std::string_view begin) {
   return begin.starts_with("PK\3\4") && begin.size() >= 8 &&
          begin.substr(4, 4) != std::string_view("\0\0\0\0", 4);
+}
+
+// Whether the directory at the end of a zip names the files of an adapter's or model's folder.
+bool holds_folder(const File& file) {
+  constexpr uint64_t kMost = 1U << 16;
+  std::string end(std::min(kMost, file.size()), '\0');
+  file.read(file.size() - end.size(), end.size(), reinterpret_cast<std::byte*>(end.data()));
+  return end.find("adapter_config.json") != std::string::npos ||
+         end.find(".safetensors") != std::string::npos;
 }
 
 // A hint may be pasted into a shell, and neither a file's name nor a key is ours.
@@ -64,7 +74,7 @@ FileKind sniff(const File& file) {
   const uint64_t count = std::min<uint64_t>(head.size(), file.size());
   file.read(0, count, reinterpret_cast<std::byte*>(head.data()));
   const std::string_view begin(head.data(), count);
-  if (is_zip(begin)) return FileKind::zip;
+  if (is_zip(begin)) return holds_folder(file) ? FileKind::zip_of_files : FileKind::zip;
   const auto it = std::find_if(kMagic.begin(), kMagic.end(), [&](const Magic& m) {
     return begin.substr(std::min(m.at, begin.size())).starts_with(m.bytes);
   });
@@ -72,13 +82,15 @@ FileKind sniff(const File& file) {
 }
 
 std::string_view describe(FileKind kind) {
-  constexpr std::array<std::string_view, 10> kTexts = {
+  constexpr std::array<std::string_view, 12> kTexts = {
       // in the order of FileKind
       "of an unknown kind",
       "a zip archive (torch.save writes one)",
+      "a zip archive of a folder",
+      "a gzip archive",
       "a bare Python pickle",
       "a Python pickle in the form of torch.save before 1.6",
-      "a tar archive (torch.save of 2016 wrote one)",
+      "a tar archive (a packed folder, NeMo's .nemo, torch.save of 2016)",
       "a Git LFS pointer",
       "a GGUF file",
       "an HDF5 file",
@@ -93,8 +105,19 @@ std::string remedy(FileKind kind, const std::string& path) {
     case FileKind::zip:
     case FileKind::torch_legacy:
       return resave_hint(path);
-    case FileKind::pickle:
+    case FileKind::zip_of_files:
+      return "Unpack it (unzip) and give the folder.";
+    case FileKind::gzip:
+      return "Unpack it (tar xzf, or gunzip) and give the folder.";
     case FileKind::tar:
+      return path.ends_with(".nemo")
+                 ? "A .nemo archive is NeMo's own: export the adapter to Hugging Face names with "
+                   "NeMo's converter and give that folder."
+                 : "Unpack it (tar xf) and give the folder.";
+    case FileKind::gguf:
+      return "llama.cpp made it from a folder with adapter_config.json: servers and this tool want "
+             "that folder.";
+    case FileKind::pickle:
       return "Only if you trust its author: load it with Python and save its tensors as "
              "safetensors.";
     case FileKind::lfs_pointer:

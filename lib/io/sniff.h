@@ -11,10 +11,12 @@ namespace moelora {
 // What the bytes of a file say it is, whatever its name says.
 enum class FileKind : uint8_t {
   unknown,
-  zip,
+  zip,           // torch.save's, or one that cannot be told from it
+  zip_of_files,  // of an adapter's folder
+  gzip,
   pickle,
   torch_legacy,  // torch.save before 1.6: pickles one after the other
-  tar,           // torch.save of 2016
+  tar,           // NeMo's .nemo, a folder, torch.save of 2016
   lfs_pointer,
   gguf,
   hdf5,

@@ -4,14 +4,13 @@
 
 #include <algorithm>
 #include <cctype>
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 
 #include "lib/base/nearest.h"
 #include "lib/model/embedded_builtins.h"
 #include "lib/model/family.h"
+#include "lib/model/hub_cache.h"
 #include "lib/model/json_view.h"
 #include "lib/model/model_builder.h"
 
@@ -19,64 +18,6 @@ namespace moelora {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
-
-fs::path cache_folder() {
-  if (const std::string hub = environment("HF_HUB_CACHE"); !hub.empty()) return hub;
-  if (const std::string home = environment("HF_HOME"); !home.empty()) return fs::path(home) / "hub";
-  if (const std::string xdg = environment("XDG_CACHE_HOME"); !xdg.empty())
-    return fs::path(xdg) / "huggingface" / "hub";
-  return fs::path(environment("HOME")) / ".cache" / "huggingface" / "hub";
-}
-
-// "org/name" or "name" of characters a hub name may have: it becomes part of a path.
-bool is_hub_name(const std::string& name) {
-  const auto allowed = [](unsigned char c) {
-    return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.' || c == '/';
-  };
-  return !name.empty() && std::all_of(name.begin(), name.end(), allowed) && name.front() != '/' &&
-         name.find("..") == std::string::npos && std::count(name.begin(), name.end(), '/') <= 1;
-}
-
-std::string repository_folder(const std::string& name) {
-  std::string out = "models--" + name;
-  const size_t slash = out.find('/');
-  return slash == std::string::npos ? out : out.replace(slash, 1, "--");
-}
-
-std::string first_word(const fs::path& path) {
-  std::ifstream in(path);
-  std::string out;
-  in >> out;
-  return out;
-}
-
-bool is_commit(const std::string& text) {
-  return !text.empty() && std::all_of(text.begin(), text.end(),
-                                      [](unsigned char c) { return std::isalnum(c) != 0; });
-}
-
-// The folder of a hub model's snapshot in the local cache; nullopt when there is none, and `tried`
-// gains what was missing.
-std::optional<std::string> find_hub_snapshot(const std::string& name, std::string& tried) {
-  if (!is_hub_name(name)) {
-    tried += "; it is not a hub name either";
-    return std::nullopt;
-  }
-  const fs::path repository = cache_folder() / repository_folder(name);
-  fs::path missing = repository / "refs" / "main";
-  if (const std::string commit = first_word(missing); is_commit(commit)) {
-    missing = repository / "snapshots" / commit;
-    std::error_code ignored;
-    if (fs::is_directory(missing, ignored)) return missing.string();
-  }
-  tried += fmt::format("; the hub cache has no {}", missing.string());
-  return std::nullopt;
-}
 
 struct BuiltinModel {
   std::vector<std::string> names;

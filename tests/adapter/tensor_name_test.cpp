@@ -47,6 +47,16 @@ TEST_CASE("a tensor name is a module and a part") {
              "model.layers.0.mlp.experts.base_layer", TensorPart::lora_a);
 }
 
+TEST_CASE("wrappers of training are no part of a module") {
+  const std::string q = "model.layers.0.self_attn.q_proj";
+  check_name("base_model.model._orig_mod." + q + ".lora_A.weight", q, TensorPart::lora_a);
+  check_name("module.base_model.model." + q + ".lora_B.weight", q, TensorPart::lora_b);
+  check_name("base_model.model.model.layers.0._fsdp_wrapped_module.self_attn.q_proj.lora_A.weight",
+             q, TensorPart::lora_a);
+  CHECK(wrapper_in("a._orig_mod.b") == "torch.compile");
+  CHECK(wrapper_in("a.modules_to_save.b").empty());
+}
+
 TEST_CASE("what is not part of LoRA keeps its whole name") {
   check_name("base_model.model.lm_head.weight", "lm_head.weight", TensorPart::other);
   check_name("base_model.model.score.bias", "score.bias", TensorPart::other);

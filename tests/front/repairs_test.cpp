@@ -192,7 +192,7 @@ TEST_CASE("every command that an example's findings print repairs them") {
     const Validation before = validate({of->adapter()}, of->options);
     runs += check_commands(*of, before);
     for (const Finding& finding : before.findings)
-      if (finding.rule == rule && rule->mend != Mend::by_hand && !finding.repair)
+      if (finding.rule == rule && rule->remedy != Remedy::by_hand && !finding.repair)
         without.insert(rule->id);
   }
   CHECK(runs > 60);

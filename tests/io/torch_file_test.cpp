@@ -266,7 +266,7 @@ TEST_CASE("what is not a zip archive is named") {
         "f.pt: is a Python pickle in the form of torch.save before 1.6" + expected);
   CHECK(said("\x80\2}q\0."s) == "f.pt: is a bare Python pickle" + expected);
   CHECK(said("sys_info" + std::string(249, '\0') + "ustar  ") ==
-        "f.pt: is a tar archive (torch.save of 2016 wrote one)" + expected);
+        "f.pt: is a tar archive (a packed folder, NeMo's .nemo, torch.save of 2016)" + expected);
   CHECK(said("\x10\0\0\0\0\0\0\0{}"s) ==
         "f.pt: is not a zip archive, expected what torch.save writes");
   CHECK(said("") == "f.pt: is not a zip archive, expected what torch.save writes");

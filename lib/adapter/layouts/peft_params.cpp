@@ -4,6 +4,7 @@
 
 #include <fmt/core.h>
 
+#include "lib/adapter/b_order.h"
 #include "lib/adapter/expert_collector.h"
 #include "lib/adapter/expert_factors.h"
 #include "lib/adapter/stacked_pairs.h"
@@ -20,22 +21,20 @@ Claim claim(const ExpertTensor& t) {
 struct Order {
   BOrder order;
   std::string_view from;
+  std::string evidence;  // for people; "" where nothing need be said
 };
 
-Order input_order(const ReadContext& context, int64_t experts, int64_t rank) {
-  if (context.options.b_order) return {*context.options.b_order, "given"};
-  if (context.config.b_order) return {*context.config.b_order, "marked"};
-  if (experts == 1 || rank == 1) return {BOrder::rank_major, "no matter"};
-  if (context.config.base_model.find("unsloth/") != std::string::npos)
-    throw Error(
-        context.config.where,
-        fmt::format(
-            "the base model is \"{}\" and there is no \"lora_B_layout\": Unsloth wrote the columns "
-            "of a stacked lora_B in either order, and nothing in the file says which",
-            context.config.base_model),
-        {"say ", Option::b_order, " rank-major (PEFT, and Unsloth since 2026-09-17) or ",
-         Option::b_order, " expert-major (Unsloth before that)"});
-  return {BOrder::rank_major, "assumed"};
+Order input_order(const ReadContext& context, const std::string& path, bool swapped,
+                  int64_t experts, int64_t rank) {
+  if (context.options.b_order) return {*context.options.b_order, "given", ""};
+  ToldOrder told = told_b_order(context.config, context.spec, path, swapped);
+  if (told.from == "marked") return {*told.order, told.from, ""};
+  if (experts == 1 || rank == 1) return {BOrder::rank_major, "no matter", ""};
+  if (told.order) return {*told.order, told.from, std::move(told.evidence)};
+  if (told.doubt.empty()) return {BOrder::rank_major, "assumed", ""};
+  throw Error(context.config.where, told.doubt,
+              {"say ", Option::b_order, " rank-major (PEFT, and Unsloth since 2026-09-17) or ",
+               Option::b_order, " expert-major (Unsloth before that)"});
 }
 
 // A as [E, r, a_dim], B as [E, b_dim, r].
@@ -76,13 +75,14 @@ void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Ada
   const StackedReading reading = read_stacked_pairs(pairs, context);
   const bool swapped = reading.roles == Roles::swapped;
   ExpertCollector collector(context);
-  Order order{BOrder::rank_major, "no matter"};
+  Order order{BOrder::rank_major, "no matter", ""};
   for (size_t i = 0; i < pairs.size(); ++i) {
     const StackedPair& pair = pairs[i];
     const std::string path = fmt::format("{}.{}", with_layer(pair.a->path.stem, pair.layer),
                                          parameter_name(context.spec, reading.projection[i]));
     const int64_t experts = expert_count(pair, path, context);
-    const Order here = input_order(context, experts, pair.a->tensor.dim(0) / experts);
+    const Order here =
+        input_order(context, path, swapped, experts, pair.a->tensor.dim(0) / experts);
     if (order.from == "no matter") order = here;
     const Tensor a = split_a(pair.a->tensor, experts),
                  b = split_b(pair.b->tensor, experts, here.order);
@@ -98,6 +98,7 @@ void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Ada
     context.notes.push_back(
         "the order of the columns of lora_B is not marked: read as PEFT writes it, rank-major "
         "(--b-order expert-major reads Unsloth adapters from before 2026-09-17)");
+  if (!order.evidence.empty()) context.notes.push_back(order.evidence + " (--b-order decides)");
   if (swapped)
     context.notes.push_back(
         "lora_A lies on the output side (swapped roles, as PEFT 0.18 and older save it)");

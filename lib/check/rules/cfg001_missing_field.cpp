@@ -59,7 +59,7 @@ void check_null_targets(RuleContext& context) {
     return;
   Finding& finding = context.report_config("target_modules", "is null, and SGLang wants a list");
   set_severity_by_engine(finding, context, {&engines::sglang});
-  finding.mend = Mend::for_engine;
+  finding.remedy = Remedy::for_engine;
 }
 
 void check(RuleContext& context) {

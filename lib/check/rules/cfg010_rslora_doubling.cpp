@@ -43,8 +43,8 @@ const Rule cfg010_rslora_doubling = {
     .fix =
         "Set use_rslora to false and lora_alpha to lora_alpha * sqrt(r): the same scale, spelled "
         "out.",
-    .mend = Mend::rewrite,
-    .mend_to = "peft-params",
+    .remedy = Remedy::rewrite,
+    .remedy_to = "peft-params",
     .source = "peft utils/transformers_weight_conversion.py (checked: 1.41421)",
     .breaks = {.change = "say \"use_rslora\": true",
                .engine = "peft",

@@ -9,7 +9,7 @@ namespace {
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
   for (const ReadProblem* problem : problems_of(subject, ProblemKind::no_weights))
-    context.report(problem->error.text());
+    context.report(problem->error);
   if (!subject.own_files.empty() && subject.tensors.empty())
     context.report("holds no tensor").file = subject.main_file;
 }
@@ -25,7 +25,10 @@ const Rule fmt002_no_weights = {
         "PEFT, SGLang (\"Cannot find any model weights with ...\") and vLLM (\"... doesn't "
         "contain tensors\") stop where there is no file. A file without a tensor stops vLLM "
         "with StopIteration; SGLang serves the base model under the adapter's name.",
-    .fix = "Save the adapter with model.save_pretrained on the rank that holds the weights.",
+    .fix =
+        "Save the adapter with model.save_pretrained on the rank that holds the weights; under "
+        "DeepSpeed ZeRO-3 with stage3_gather_16bit_weights_on_model_save, else they are in "
+        "global_step*/ alone (zero_to_fp32.py gathers them).",
     .source = "SGLang DefaultModelLoader; vLLM lora_model.py",
     .breaks = {.change = "remove every tensor",
                .apply = [](Specimen& specimen) { remove_tensors(specimen, ""); }},

@@ -28,7 +28,7 @@ const Rule fmt003_pickle_weights = {
         "(CVE-2025-32434, CVE-2026-24747). A pickle that goes beyond plain tensors, or whose "
         "archive contradicts itself, is refused here.",
     .fix = "Save the adapter again as safetensors.",
-    .mend = Mend::rewrite,
+    .remedy = Remedy::rewrite,
     .source = "torch/_weights_only_unpickler.py",
     .breaks = {.change = "name the weights adapter_model.bin",
                .apply =

@@ -36,7 +36,7 @@ const Rule fmt004_sharded_adapter = {
         "PEFT finds no weights (it looks for adapter_model.safetensors, then .bin), and vLLM "
         "says \"... doesn't contain tensors\". SGLang reads every file of the folder.",
     .fix = "Save the adapter again in one file.",
-    .mend = Mend::rewrite,
+    .remedy = Remedy::rewrite,
     .source = "peft/utils/save_and_load.py; vLLM lora_model.py; transformers issue 47176",
     .breaks = {.change = "split the weights into two shards with an index",
                .engine = "vllm",

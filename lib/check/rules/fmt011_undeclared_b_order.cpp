@@ -1,7 +1,6 @@
 #include <fmt/core.h>
 
-#include <algorithm>
-
+#include "lib/adapter/b_order.h"
 #include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/subject/stacked_file.h"
@@ -10,25 +9,33 @@
 namespace moelora {
 namespace {
 
-bool is_unsloth(const AdapterConfig& config) {
-  return config.base_model.find("unsloth/") != std::string::npos;
-}
-
 // The user or a marker said it, or both orders are the same.
-bool is_decided(const Subject& subject, int64_t experts, int64_t rows) {
-  if (subject.parsed_config->b_order || experts <= 1 || rows == experts) return true;
+bool is_decided(const Subject& subject, const ToldOrder& told, int64_t experts, int64_t rows) {
+  if (told.from == "marked" || experts <= 1 || rows == experts) return true;
   const auto& loaded = subject.loaded;
   return loaded && loaded->adapter.stacked && loaded->adapter.stacked->b_order_from == "given";
 }
 
-std::string said(const Subject& subject, bool unsloth) {
-  if (!unsloth)
-    return "nothing says in which order the columns of lora_B are; read as PEFT writes them, "
-           "rank-major: column k*E + e";
-  return fmt::format(
-      "the base model is {}, and Unsloth wrote the columns of a stacked lora_B in either order; "
-      "there is no \"lora_B_layout\" that says which",
-      subject.parsed_config->base_model);
+ToldOrder told_by(const Subject& subject, const StackedFile& file) {
+  const bool swapped = file.reading && file.reading->roles == Roles::swapped;
+  ToldOrder out;
+  for (size_t i = 0; i < file.pairs.size(); ++i) {
+    const std::string path = file.reading ? parameter_path(file, i, subject.spec()) : "";
+    out = told_b_order(*subject.parsed_config, subject.spec(), path, swapped);
+    if (out.from != "marked") break;
+  }
+  return out;
+}
+
+std::string said(const ToldOrder& told) {
+  if (told.order)
+    return told.evidence + (*told.order == BOrder::expert_major
+                                ? "; PEFT and servers read such a file rank-major, "
+                                  "so that every expert gets columns of others"
+                                : "");
+  if (!told.doubt.empty()) return told.doubt;
+  return "nothing says in which order the columns of lora_B are; read as PEFT writes them, "
+         "rank-major: column k*E + e";
 }
 
 // Only reported: nothing is decided by it.
@@ -43,13 +50,14 @@ void check(RuleContext& context) {
   const auto file = stacked_file(subject);
   if (!file || file->pairs.empty()) return;
   const int64_t experts = stacked_experts(*file, subject);
-  if (is_decided(subject, experts, file->pairs[0].a->tensor.dim(0))) return;
+  const ToldOrder told = told_by(subject, *file);
+  if (is_decided(subject, told, experts, file->pairs[0].a->tensor.dim(0))) return;
   std::vector<std::string> names;
   for (const StackedPair& pair : file->pairs) names.push_back(pair.b->name);
-  const bool unsloth = is_unsloth(*subject.parsed_config);
   Finding& finding =
-      context.report(std::move(names), said(subject, unsloth) + evidence(subject, *file, experts));
-  if (unsloth) finding.severity = Severity::error;
+      context.report(std::move(names), said(told) + evidence(subject, *file, experts));
+  if (told.order == BOrder::expert_major || !told.doubt.empty()) finding.severity = Severity::error;
+  if (told.order) finding.fix = context.fill("lora-convert adapter {adapter} OUT --to peft-params");
 }
 
 }  // namespace
@@ -59,8 +67,8 @@ const Rule fmt011_undeclared_b_order = {
     .name = "undeclared-b-order",
     .severity = Severity::information,
     .what =
-        "A stacked lora_B whose column order nothing declares; an error where the base model is "
-        "an Unsloth repository.",
+        "A stacked lora_B whose column order nothing declares; an error where its writer's stamp "
+        "says that it is not PEFT's (Unsloth, Megatron-Bridge), or may say so.",
     .why =
         "PEFT, vLLM and others read column k*E + e; Unsloth trained with e*r + k until "
         "2026-09-17, in tensors of the same shape. Read in the wrong order every expert gets "

@@ -43,8 +43,8 @@ const Rule fmt013_reversed_roles = {
         "the size of tensor b (2048) at non-singleton dimension 2\" at tensor parallel size 1, "
         "nonsense without a word above it.",
     .fix = "Save the adapter again with PEFT 0.19.1 or newer.",
-    .mend = Mend::rewrite,
-    .mend_to = "peft-params",
+    .remedy = Remedy::rewrite,
+    .remedy_to = "peft-params",
     .source = "peft PR 3165; vLLM PR 52198, 41384; oracle peft_params_swapped_roles",
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change = "exchange the shapes of lora_A and lora_B, as PEFT 0.18 wrote them",

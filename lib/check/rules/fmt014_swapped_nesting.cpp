@@ -34,8 +34,8 @@ const Rule fmt014_swapped_nesting = {
         "alphabetical. vLLM goes by the name alone and fails at the copy, or cuts silently "
         "under tensor parallelism.",
     .fix = "Save the adapter again with PEFT 0.19.1 or newer.",
-    .mend = Mend::rewrite,
-    .mend_to = "peft-params",
+    .remedy = Remedy::rewrite,
+    .remedy_to = "peft-params",
     .source = "axolotl PR 3439 and 3483; oracle peft_params_alphabetical",
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change = "exchange the names of the two pairs",

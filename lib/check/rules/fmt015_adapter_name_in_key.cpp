@@ -21,6 +21,9 @@ std::string_view adapter_name(std::string_view name) {
                                                                     : std::string_view();
 }
 
+// The name that PEFT gives an adapter which is loaded without one: it finds such keys.
+constexpr std::string_view kPeftsOwn = "default";
+
 void check(RuleContext& context) {
   const auto fault = [](const NamedTensor& tensor) -> std::string {
     const std::string_view adapter = adapter_name(tensor.name);
@@ -29,7 +32,10 @@ void check(RuleContext& context) {
                        printable(adapter));
   };
   report_tensors(context, fault, [](Finding& finding, const RuleContext& c) {
-    set_severity_by_engine(finding, c, {&engines::vllm, &engines::peft});
+    if (adapter_name(finding.where) == kPeftsOwn)
+      set_severity_by_engine(finding, c, {&engines::vllm});
+    else
+      set_severity_by_engine(finding, c, {&engines::vllm, &engines::peft});
   });
 }
 
@@ -41,11 +47,11 @@ const Rule fmt015_adapter_name_in_key = {
     .what = "Tensor names hold the adapter's name: \"lora_A.default.weight\".",
     .why =
         "That is what model.state_dict() has; PEFT's save_pretrained takes the name out and its "
-        "loader puts it in again, so that these match nothing. vLLM: \"... is unsupported LoRA "
-        "weight\". SGLang does not look at what follows lora_A.",
+        "loader puts it in again, so that these match nothing, but for the name \"default\". vLLM: "
+        "\"... is unsupported LoRA weight\". SGLang does not look at what follows lora_A.",
     .fix = "Save the adapter again without the adapter's name: model.save_pretrained does.",
-    .mend = Mend::rewrite,
-    .source = "vLLM parse_fine_tuned_lora_name; peft save_and_load.py; oracle default_infix",
+    .remedy = Remedy::rewrite,
+    .source = "vLLM parse_fine_tuned_lora_name; peft save_and_load.py; PEFT 0.20.0 to 0.21.2, run",
     .breaks = {.change = "write .lora_A.default.weight for .lora_A.weight",
                .engine = "vllm",
                .apply =

@@ -1,7 +1,6 @@
 #include <fmt/core.h>
 
 #include "lib/check/define_rule.h"
-#include "lib/check/engine_findings.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/specimen.h"
@@ -32,9 +31,9 @@ void check(RuleContext& context) {
       other.add(text_of(tensor.dtype), tensor.name);
   }
   wide.report(context, Severity::warning);
-  other.report(context, [](Finding& finding, const RuleContext& c) {
-    finding.mend = Mend::by_hand;  // a cast keeps what was read wrongly
-    downgrade_if_served(finding, c);
+  other.report(context, [](Finding& finding, const RuleContext&) {
+    finding.severity = Severity::error;  // a server that takes them computes nonsense
+    finding.remedy = Remedy::by_hand;    // and a cast keeps what was read wrongly
   });
 }
 
@@ -53,8 +52,8 @@ const Rule fmt016_unsupported_dtype = {
         "SGLang and vLLM cast whatever they find to the model's dtype without looking: integers "
         "and FP8 codes become numbers, their scales are nobody's.",
     .fix = "Save the adapter again without quantizing it.",
-    .mend = Mend::rewrite,
-    .mend_dtype = "bf16",
+    .remedy = Remedy::rewrite,
+    .remedy_dtype = "bf16",
     .source = "oracle vLLM: fp8, int8 and fp64 accepted",
     .breaks = {.change = "make one lora_A I8", .apply = break_it},
     .check = check,

@@ -142,8 +142,8 @@ const Rule fmt018_duplicated_experts = {
     .fix =
         "Store them once (--to shared-outer), where gate and up have one lora_A and down one "
         "lora_B for all experts.",
-    .mend = Mend::rewrite,
-    .mend_to = "shared-outer",
+    .remedy = Remedy::rewrite,
+    .remedy_to = "shared-outer",
     .source = "tinker-cookbook PR 928; Megatron-Bridge share_expert_adapters, PR 5484",
     .breaks = {.change = "give every expert's gate and up the lora_A of the first's",
                .apply = break_it},

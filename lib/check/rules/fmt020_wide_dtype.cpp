@@ -101,8 +101,8 @@ const Rule fmt020_wide_dtype = {
         "dtype when they load them. SGLang multiplies an expert's lora_B by the scale in the "
         "file's dtype first, so that a large F16 value becomes an infinity.",
     .fix = "Cast the factors to the base model's dtype (--dtype bf16).",
-    .mend = Mend::rewrite,
-    .mend_dtype = "bf16",
+    .remedy = Remedy::rewrite,
+    .remedy_dtype = "bf16",
     .source = "peft autocast_adapter_dtype; oracle f16_overflow: inf in the pool",
     .breaks = {.change = "nothing: its factors are F32 and the base model is BF16",
                .config = {{"r", "4"}}},

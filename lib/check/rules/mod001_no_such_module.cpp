@@ -80,7 +80,7 @@ const Rule mod001_no_such_module = {
     .fix =
         "Name the base model that the adapter was trained on (--base); modules that it does not "
         "have must be left out of training.",
-    .mend = Mend::rewrite,
+    .remedy = Remedy::rewrite,
     .source = "vLLM issues 34186, 39278 and 41754; vllm.md 1.5",
     .breaks = {.change = "write .attention. for .self_attn.",
                .apply =

@@ -91,7 +91,7 @@ const Rule num002_engine_computes_other = {
         "scale B A of the adapter: the finding says where, by how much of the delta's norm, and "
         "which rules say why. What rounding to the server's type explains is left out.",
     .fix = "Serve it with another release or server, or merge the adapter into the base model.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "the buffers that SGLang and vLLM held (oracles), bit for bit; SGLang forward runs",
     .breaks = {.change = "set use_rslora, and ask with --numeric",
                .engine = "vllm@0.29",

@@ -14,7 +14,7 @@ const Rule pft001_roles_of_other_peft = {
         "wrong way round in 0.19.0, and right since 0.19.1. It stops with a size mismatch, or, "
         "where the sizes are equal, computes nonsense without a word.",
     .fix = "Load it with the PEFT that wrote it.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "peft lora/layer.py, PR 3165; NeMo AutoModel issue 3592",
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change = "nothing: PEFT 0.18 is asked to load what 0.19.1 and newer write",

@@ -16,7 +16,7 @@ const Rule pft002_keys_peft_ignores = {
         "PEFT has no module of these names: it warns of missing keys, if at all, and the experts "
         "stay those of the base model.",
     .fix = "Load it with a server: PEFT has no such modules.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "peft save_and_load.py; Megatron-Bridge PR 6076",
     .breaks = {.specimen = "qwen3_moe_shared_outer",
                .change = "nothing: it is a layout of servers"},

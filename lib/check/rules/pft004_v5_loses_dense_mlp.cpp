@@ -16,7 +16,7 @@ const Rule pft004_v5_loses_dense_mlp = {
         "experts' and drops it as a module: shared experts and dense layers are not wrapped, "
         "their tensors are unexpected keys, of which PeftModel says nothing.",
     .fix = "Load it with transformers 4, where modules stay modules.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "peft utils/transformers_weight_conversion.py",
     .breaks = {.specimen = "deepseek_v3_per_expert",
                .change = "nothing: PEFT is asked to load it on transformers 5"},

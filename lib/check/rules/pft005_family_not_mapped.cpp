@@ -16,7 +16,7 @@ const Rule pft005_family_not_mapped = {
         "mixtral. Of others (phimoe, lfm2_moe, jamba, qwen3_5_moe_text, nemotron_h, ...) it "
         "leaves the config and rewrites the keys: nothing receives them.",
     .fix = "Load it with transformers 4, where the experts are modules.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "peft utils/transformers_weight_conversion.py; transformers conversion_mapping.py",
     .breaks = {.specimen = "nemotron_h_per_expert",
                .change = "nothing: PEFT is asked to load it on transformers 5"},

@@ -14,7 +14,8 @@ const Rule pft006_half_of_experts = {
         "PEFT target(s) gate_proj without also targeting up_proj because they are fused into "
         "gate_up_proj.\", \"torch.cat(): expected a non-empty list of Tensors\", or, where down is "
         "not targeted, nothing receives gate and up.",
-    .fix = "lora-convert adapter {adapter} OUT --for peft --base BASE",
+    .fix = "Load it with transformers 4, where the experts are modules.",
+    .remedy = Remedy::for_engine,
     .source = "oracles/peft.md",
     .breaks = {.change = "remove down_proj",
                .engine = "peft",

@@ -12,7 +12,8 @@ const Rule pft007_rescaled_experts = {
     .why =
         "PEFT 0.19 and newer gives the joined gate_up_proj twice r and lora_alpha: with rsLoRA "
         "gate and up grow by sqrt(2), and alpha_pattern of the numbered names is not looked at.",
-    .fix = "lora-convert adapter {adapter} OUT --for peft --base BASE",
+    .fix = "Load it with transformers 4, where the experts are modules.",
+    .remedy = Remedy::for_engine,
     .source = "oracles/peft.md",
     .breaks = {.change = "say \"use_rslora\": true",
                .engine = "peft",

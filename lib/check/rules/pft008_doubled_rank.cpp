@@ -12,7 +12,8 @@ const Rule pft008_doubled_rank = {
     .why =
         "For these two names PEFT gives gate_up_proj twice the rank, whatever the file holds, and "
         "stops: \"size mismatch for ... experts.base_layer.lora_A.default.weight\".",
-    .fix = "lora-convert adapter {adapter} OUT --for peft --base BASE",
+    .fix = "Take gate_proj and up_proj out of target_modules.",
+    .remedy = Remedy::for_engine,
     .source = "oracles/peft.md",
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change = "name gate_proj, up_proj and down_proj as modules too",

@@ -14,9 +14,8 @@ const Rule pft009_nothing_targeted = {
         "`target_modules` passed but also no `target_parameters` found.\" Experts have other "
         "names, or are another kind of thing, in this transformers; PEFT 0.19 takes a regular "
         "expression for a list of characters.",
-    .fix =
-        "lora-convert adapter {adapter} OUT --for peft --base BASE, for the transformers that will "
-        "load it.",
+    .fix = "Name the modules of the base model as the transformers that will load it names them.",
+    .remedy = Remedy::for_engine,
     .source = "oracles/peft.md",
     .breaks = {.specimen = "gpt_oss_attention",
                .change = "name modules that are not there",

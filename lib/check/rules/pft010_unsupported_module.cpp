@@ -9,11 +9,13 @@ const Rule pft010_unsupported_module = {
     .cause = &peft::cause::module_not_supported,
     .engine = &engines::peft,
     .what =
-        "A target that is no Linear and no embedding: a router class, a layer, Mamba's out_proj.",
+        "A target that is neither a Linear nor an embedding: a router class, a layer, Mamba's "
+        "out_proj.",
     .why =
         "PEFT stops: \"Target module GptOssTopKRouter() is not supported.\" A router is a "
         "target_parameter, \"mlp.router.weight\".",
-    .fix = "lora-convert adapter {adapter} OUT --for peft --base BASE, or with --drop router.",
+    .fix = "Train without it, or merge the adapter into the base model.",
+    .remedy = Remedy::for_engine,
     .source = "oracles/peft.md",
     .breaks = {.specimen = "gpt_oss_attention",
                .change = "name the router as a module",

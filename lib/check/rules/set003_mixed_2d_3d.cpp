@@ -58,7 +58,7 @@ const Rule set003_mixed_2d_3d = {
     .fix =
         "Start the server with --enable-mixed-moe-lora-format, or serve the two layouts by two "
         "servers.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "vLLM PR 42242; issues 38520 and 40005",
     .breaks = {.specimen = "gpt_oss_stacked_params",
                .change = "serve a per-expert adapter beside it",

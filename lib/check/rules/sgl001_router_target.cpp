@@ -19,7 +19,7 @@ const Rule sgl001_router_target = {
     .fix =
         "Train without the router; or remove its tensors and its name from target_modules, and "
         "check on held-out data what that costs.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "SGLang issue 8903, PR 27813; lora/lora_manager.py, lora/utils.py",
     .breaks = {.change = "target all-linear, and adapt a router",
                .config = {{"target_modules", R"("all-linear")"}},

@@ -17,7 +17,7 @@ const Rule sgl002_lone_q_proj = {
     .fix =
         "Add v_proj with an all-zero lora_B of the same rank (and k_proj, if the layer has one "
         "elsewhere); the delta stays the same.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "SGLang lora/lora.py, normalize_qkv_proj; issue 25913, PR 28199",
     .breaks = {.change = "remove k_proj and v_proj",
                .apply =

@@ -16,7 +16,7 @@ const Rule sgl003_kv_without_q = {
     .fix =
         "Add q_proj (and v_proj) with an all-zero lora_B of the same rank; the delta stays the "
         "same.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "SGLang lora/lora.py, normalize_qkv_proj; lora/mem_pool.py",
     .breaks = {.change = "remove q_proj",
                .apply = [](Specimen& specimen) { remove_module(specimen, "q_proj"); }},

@@ -18,7 +18,7 @@ bool has_gate(const RuleContext& context, const std::string& tensor) {
 void check(RuleContext& context) {
   context.explain_plan([&](Finding& finding, const PlanEvent& event) {
     if (event.tensors.empty() || has_gate(context, event.tensors.front())) return;
-    finding.mend = Mend::by_hand;
+    finding.remedy = Remedy::by_hand;
     finding.fix =
         "This model has no gate_proj, and SGLang has no place for an up_proj alone: train "
         "without it, or merge the adapter into the base model and serve that.";
@@ -38,7 +38,7 @@ const Rule sgl005_up_without_gate = {
         "buffer has: the first request ends the server with \"Cannot find target module name for "
         "...up_proj.lora_A.weight in {...}\". gate_proj alone is served, with an up of zeros.",
     .fix = "Add gate_proj with an all-zero lora_B of the same rank; the delta stays the same.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "SGLang lora/lora.py, normalize_gate_up_proj; lora/mem_pool.py",
     .breaks = {.change = "remove gate_proj",
                .apply = [](Specimen& specimen) { remove_module(specimen, "gate_proj"); }},

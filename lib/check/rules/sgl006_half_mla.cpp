@@ -16,7 +16,7 @@ const Rule sgl006_half_mla = {
         "buffer shape torch.Size([2112, 8]) does not match weight shape torch.Size([3072, 8]).\", "
         "unless both happen to have as many rows.",
     .fix = "Add the missing one with an all-zero lora_B of its own rows and the same rank.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "SGLang lora/lora.py, normalize_fused_qkv_a_proj; PR 22323",
     .breaks = {.specimen = "deepseek_v3_per_expert",
                .change = "remove q_a_proj",

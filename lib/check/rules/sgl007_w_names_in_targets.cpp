@@ -15,7 +15,7 @@ const Rule sgl007_w_names_in_targets = {
         "['w1', 'w2', 'w3'] that are not included in the specified --lora-target-modules\". "
         "Adapters of Mixtral and Phi name their experts so.",
     .fix = "Write gate_proj, up_proj and down_proj into target_modules, and name the tensors so.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "SGLang lora/utils.py, get_normalized_target_modules; PR 21466",
     .breaks = {.specimen = "mixtral_per_expert", .change = "serve it with SGLang"},
 };

@@ -15,7 +15,7 @@ const Rule sgl008_regex_targets = {
         "used as the string for target module\". PEFT keeps the expression it was given, as many "
         "trainers of vision-language models write one.",
     .fix = "Write the list of module names that the adapter holds into target_modules.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "SGLang lora/utils.py, get_normalized_target_modules; PR 14105, verl issue 7413",
     .breaks =
         {.change = "write target_modules as an expression",

@@ -16,7 +16,7 @@ const Rule sgl009_stacked_peft_experts = {
         "experts.gate_up_proj passes for a dense layer: dropped without a word where the model has "
         "none, else refused for its shape.",
     .fix = "Export the experts one by one, as experts.0.gate_proj.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "SGLang PRs 25528 and 27381, closed unmerged; lora/mem_pool.py",
     .breaks = {.specimen = "gpt_oss_stacked_params", .change = "serve it with SGLang"},
 };

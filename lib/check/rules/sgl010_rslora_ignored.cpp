@@ -16,7 +16,7 @@ const Rule sgl010_rslora_ignored = {
     .fix =
         "Set use_rslora to false and lora_alpha to lora_alpha * sqrt(r) in adapter_config.json: "
         "the same scale, spelled out.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "SGLang issue 40835; lora/lora.py",
     .breaks = {.change = "set use_rslora", .config = {{"use_rslora", "true"}}},
 };

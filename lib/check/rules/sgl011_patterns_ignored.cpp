@@ -17,7 +17,7 @@ const Rule sgl011_patterns_ignored = {
     .fix =
         "Give all modules one rank and one alpha: pad the smaller factors with zeros to a common r "
         "and multiply their lora_B by (alpha_m / r_m) / (lora_alpha / r).",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source =
         "SGLang lora/lora_config.py; a later version keeps the patterns for an admission check",
     .breaks = {.change = "give o_proj another alpha",

@@ -18,7 +18,7 @@ const Rule sgl012_extra_becomes_b = {
     .fix =
         "Merge the saved modules and biases into the base model and remove them here; a DoRA "
         "magnitude has no place in a plain LoRA adapter.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "SGLang lora/mem_pool.py, load_lora_weight_to_buffer",
     .breaks = {.change = "save a norm of layer 0",
                .apply =

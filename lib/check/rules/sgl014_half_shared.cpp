@@ -16,7 +16,7 @@ const Rule sgl014_half_shared = {
         "stacking them fails: \"Sizes of tensors must match except in dimension 1. Expected size 1 "
         "but got size 128 for tensor number 1 in the list.\".",
     .fix = "Export the adapter again with every expert's own factors.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "SGLang lora/mem_pool.py; PR 21466",
     .breaks = {.specimen = "qwen3_moe_shared_outer",
                .change = "give every expert its own lora_B of w2",

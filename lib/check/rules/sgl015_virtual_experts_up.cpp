@@ -17,7 +17,7 @@ const Rule sgl015_virtual_experts_up = {
         "lora_A; up's own is never read. Nothing says so: relative errors of 0.6 to 2.1 against "
         "the trained layer, measured.",
     .fix = "Start the server without --lora-use-virtual-experts, or use SGLang 0.5.23 or newer.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source =
         "SGLang kernels/ops/moe/virtual_experts.py; fixed in 0.5.23, lora/lora_moe_runners.py",
     .breaks = {.change = "serve it with virtual experts",

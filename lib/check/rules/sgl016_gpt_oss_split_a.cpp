@@ -32,7 +32,7 @@ const Rule sgl016_gpt_oss_split_a = {
     .fix =
         "Train with one lora_A for gate and up (target_parameters), or merge the adapter into "
         "the base model and serve that.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "SGLang lora/lora_moe_runners.py, _add_lora_gate_up_delta; measured on an H200",
     .breaks = {.specimen = "gpt_oss_stacked",
                .change = "give gate and up a lora_A each",

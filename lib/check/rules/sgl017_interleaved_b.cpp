@@ -37,7 +37,7 @@ const Rule sgl017_interleaved_b = {
         "itself; one that is interleaved as in the hub file is scrambled. 0.5.10 interleaves at tp "
         "2 or more only, and serves every GPT-OSS expert wrong on one GPU. Nothing says so.",
     .fix = "Use SGLang 0.5.11 or newer: 0.5.10 serves every GPT-OSS expert wrong on one GPU.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source =
         "SGLang lora/layers.py, slice_moe_lora_b_weights; PR 21570; lora/mem_pool.py of 0.5.10",
     .breaks = {.specimen = "gpt_oss_stacked",

@@ -15,7 +15,7 @@ const Rule sgl018_one_sided_experts = {
     .fix =
         "Name gate_proj, up_proj and down_proj in target_modules, or start the server with "
         "--lora-target-modules that names them: missing factors are zeros then.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "SGLang PRs 32376 and 32406, open; lora/lora_manager.py, init_lora_modules",
     .breaks = {.change = "remove down_proj",
                .apply = [](Specimen& specimen) { remove_module(specimen, "down_proj"); }},

@@ -18,7 +18,7 @@ const Rule sgl022_split_gdn = {
     .fix =
         "Train without linear attention, or merge the adapter into the base model and serve "
         "that.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "SGLang issue 30168, PRs 30189 and 31522, open",
     .breaks = {.change = "adapt an in_proj_qkv",
                .apply =

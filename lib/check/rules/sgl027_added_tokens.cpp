@@ -25,7 +25,7 @@ const Rule sgl027_added_tokens = {
         "because LoRA serving currently doesn't support adapters that add tokens to the "
         "vocabulary\", whether the adapter has embeddings for them or not.",
     .fix = "Remove added_tokens.json from the adapter's folder; it is the tokenizer's.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "SGLang issue 17905, PR 18046; lora/lora_config.py",
     .breaks = {.change = "add a token beyond the vocabulary",
                .apply =

@@ -14,7 +14,7 @@ const Rule sgl029_undeclared_embeddings = {
         "SGLang drops the factors of embed_tokens and lm_head where target_modules does not name "
         "them; only its debug log says so.",
     .fix = "Write embed_tokens and lm_head into target_modules of adapter_config.json.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "SGLang lora/lora.py, _process_weight",
     .breaks = {.change = "adapt lm_head and do not name it",
                .apply = [](Specimen& specimen) { add_pair(specimen, "lm_head", 64, 160); }},

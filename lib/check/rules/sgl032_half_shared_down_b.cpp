@@ -14,7 +14,7 @@ const Rule sgl032_half_shared_down_b = {
         "(1, H, r) tensor of down goes to expert 0, and all other experts get a zero delta from "
         "down. Nothing says so.",
     .fix = "Export the adapter again with every expert's own factors.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "SGLang lora/mem_pool.py, _iter_local_expert_weights",
     .breaks = {.specimen = "qwen3_moe_shared_outer",
                .change = "give every expert its own lora_A of w1 and w3",

@@ -17,7 +17,7 @@ const Rule sgl033_ignored_tensors = {
     .fix =
         "Remove the tensors if the adapter works without them; else merge the adapter into the "
         "base model.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "SGLang lora/lora.py, _process_weight; lora/mem_pool.py",
     .breaks = {.change = "save lm_head whole",
                .config = {{"modules_to_save", R"(["lm_head"])"}},

@@ -59,8 +59,8 @@ const Rule sgl035_f16_overflow = {
         "casts to the model's: what exceeds 65504 in F16 is infinite in the pool, and every token "
         "of that expert is NaN. Nothing says so.",
     .fix = "Cast the factors to BF16, and serve a BF16 base model.",
-    .mend = Mend::rewrite,
-    .mend_dtype = "bf16",
+    .remedy = Remedy::rewrite,
+    .remedy_dtype = "bf16",
     .source = "SGLang lora/mem_pool.py; measured: 145 of 256 values infinite",
     .breaks = {.change = "store lora_B of down_proj in F16 and scale it by two million",
                .apply = break_it},

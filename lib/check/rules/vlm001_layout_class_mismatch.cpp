@@ -23,7 +23,7 @@ const Rule vlm001_layout_class_mismatch = {
     .fix =
         "Export the experts in the layout that the class takes, or start the server with "
         "--enable-mixed-moe-lora-format.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "vLLM issues 38520, 40005, 47088; vllm-omni 5169",
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change =

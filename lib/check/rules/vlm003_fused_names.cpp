@@ -14,7 +14,7 @@ const Rule vlm003_fused_names = {
         "..., expected target modules in {...} but received ['...self_attn.qkv_proj', ...]. "
         "Please verify that the loaded LoRA module is correct\".",
     .fix = "Train or export with the parts' names: q_proj, k_proj, v_proj, gate_proj, up_proj.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "vLLM lora_model.py, check_unexpected_modules",
     .breaks = {.change = "name q_proj of one layer qkv_proj",
                .apply =

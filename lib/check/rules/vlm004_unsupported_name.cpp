@@ -17,7 +17,7 @@ const Rule vlm004_unsupported_name = {
     .fix =
         "Name the tensors as the modules of the class; modules it does not have must be left out "
         "of training.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "vLLM lora/utils.py, parse_fine_tuned_lora_name; vLLM issues 9280, 41702",
     .breaks = {.change = "write the adapter's name into one key: lora_A.default.weight",
                .apply =

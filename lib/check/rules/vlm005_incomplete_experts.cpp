@@ -17,7 +17,7 @@ const Rule vlm005_incomplete_experts = {
         "case. The server says \"AssertionError\" and nothing else; where only a lora_A or a "
         "lora_B is missing, \"expected Tensor as element 3 in argument 0, but got NoneType\".",
     .fix = "Add the absent pairs with an all-zero lora_B: the delta stays the same.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source =
         "vLLM lora/lora_weights.py, pack_moe; oracles pe_missing_expert, peft_params_down_only",
     .breaks = {.change = "remove one expert's down_proj",

@@ -17,7 +17,7 @@ const Rule vlm006_unequal_ranks = {
     .fix =
         "Pad the smaller factors with zero rows (lora_A) and columns (lora_B) and keep alpha / r "
         "as it was.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "vLLM lora/lora_weights.py, pack_moe; oracle pe_ranks_differ_between_experts",
     .breaks = {.change = "cut one expert's gate_proj to rank 2",
                .apply =

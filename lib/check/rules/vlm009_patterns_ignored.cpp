@@ -18,7 +18,7 @@ const Rule vlm009_patterns_ignored = {
     .fix =
         "Use vLLM 0.32 or later; or multiply each lora_B by (alpha_m / r_m) / (alpha / r) and "
         "empty both patterns.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "vLLM issue 59799, PR 59801; lora/peft_helper.py of 0.32.0",
     .breaks = {.change = "give q_proj an alpha of its own",
                .engine = "vllm@0.31",

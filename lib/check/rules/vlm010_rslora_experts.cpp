@@ -17,7 +17,7 @@ const Rule vlm010_rslora_experts = {
     .fix =
         "Set use_rslora to false and lora_alpha to alpha * sqrt(r) in adapter_config.json: the "
         "same scale, spelled out. Or use vLLM 0.30 or later.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "vLLM issue 55545, PR 55548",
     .breaks = {.change = "set use_rslora",
                .engine = "vllm@0.29",

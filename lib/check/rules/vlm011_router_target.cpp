@@ -29,7 +29,7 @@ const Rule vlm011_router_target = {
     .fix =
         "Remove the router's tensors and its name from target_modules, or train without it "
         "(target_modules=\"all-linear\" includes it).",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source =
         "vLLM lora/model_manager.py (mixer.gate); oracles glm4_moe/all_linear, "
         "nemotron_h/pe_router",

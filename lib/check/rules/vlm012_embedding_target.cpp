@@ -15,7 +15,7 @@ const Rule vlm012_embedding_target = {
         "['lm_head', "
         "'lm_head', ...]\".",
     .fix = "Remove these pairs, or merge them into the base model's embeddings before serving.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "vLLM lora/utils.py, get_supported_lora_modules; oracle gpt_oss/embed_lm_head",
     .breaks = {.specimen = "gpt_oss_attention",
                .change = "add a pair on lm_head",

@@ -15,7 +15,7 @@ const Rule vlm013_modules_to_save = {
         "taken, for classification models); a whole tensor in the file "
         "(lm_head.weight) \"is unsupported LoRA weight\".",
     .fix = "Merge the saved modules into the base model and clear modules_to_save.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "vLLM lora/peft_helper.py; issue 9280",
     .breaks = {.change = "name lm_head in modules_to_save",
                .config = {{"modules_to_save", R"(["lm_head"])"}}},

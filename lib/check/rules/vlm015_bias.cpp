@@ -16,7 +16,7 @@ const Rule vlm015_bias = {
         "Since "
         "0.32 lora_bias is refused: \"vLLM does not support LoRA bias (lora_bias).\"",
     .fix = "Merge the adapter into the base model, or train with bias=\"none\".",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "vLLM PR 25807, lora/peft_helper.py",
     .breaks = {.change = "set bias to lora_only", .config = {{"bias", R"("lora_only")"}}},
 };

@@ -16,7 +16,7 @@ const Rule vlm017_b_order_old_engine = {
         "text-to-SQL adapter agreed with Transformers on 0 of 100 answers before the change, on "
         "98 after. Nothing is said.",
     .fix = "Use a vLLM from 2025-12-31 on.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "vLLM PR 31534",
     .breaks = {.specimen = "gpt_oss_stacked_params",
                .change = "serve it with the vLLM of 2025-12-01",

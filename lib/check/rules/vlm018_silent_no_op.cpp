@@ -19,7 +19,7 @@ const Rule vlm018_silent_no_op = {
     .fix =
         "Rename the tensors to the modules of this class, or train on the model that is served; a "
         "module in the file twice needs one of the two removed.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "vLLM issues 34186, 39278, 55193",
     .breaks = {.change = "move q_proj of one layer to a path that is not there",
                .apply =

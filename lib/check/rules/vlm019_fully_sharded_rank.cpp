@@ -14,7 +14,7 @@ const Rule vlm019_fully_sharded_rank = {
         "AssertionError when the adapter is copied. --max-lora-rank must divide too: \"10 is not "
         "divisible by 4\".",
     .fix = "Start the server without --fully-sharded-loras.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "vLLM PR 28761, lora/layers/fused_moe.py; oracle peft_params_bf16 (fs)",
     .breaks = {.change = "serve rank 4 fully sharded on 8 ranks",
                .options = {"fully-sharded-loras=on", "tp-size=8"}},

@@ -18,7 +18,7 @@ const Rule vlm022_shared_outer_flag = {
         "AssertionError; since 0.32 it takes shared outer factors alone under it; "
         "and factors of every expert where one is held keep expert 0 alone, without a word.",
     .fix = "Export every expert's own factors.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "vLLM PR 48884; Megatron-Bridge PR 5588 (expand_shared_outer)",
     .breaks = {.specimen = "qwen3_moe_shared_outer", .change = "serve it without the switch"},
 };

@@ -32,7 +32,7 @@ const Rule vlm024_tensor_loader = {
         "vLLM looks for adapter_model.safetensors, adapter_model.bin and adapter_model.pt and for "
         "no index: \"... doesn't contain tensors\". A file without a factor ends in StopIteration.",
     .fix = "Save the adapter in one adapter_model.safetensors.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "vLLM lora/lora_model.py, from_local_checkpoint; oracle attention_only_sharded",
     .breaks = {.change = "name the weights lora.safetensors",
                .apply =

@@ -18,7 +18,7 @@ const Rule vlm025_tp_hides_shape = {
     .fix =
         "Serve it with the base model that it was trained on; with --tp 1 the server says what "
         "does not fit.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "oracles/vllm.md section 4, 1; vLLM PR 52198",
     .breaks = {.change = "give q_proj's lora_B 80 rows and serve on two ranks",
                .options = {"tp-size=2"},

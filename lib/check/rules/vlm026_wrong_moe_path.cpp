@@ -16,7 +16,7 @@ const Rule vlm026_wrong_moe_path = {
     .fix =
         "Name the experts' tensors as this class does, or merge the adapter into the base model "
         "and serve that.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "oracles/vllm.md section 4, 3 (mixtral/peft_params)",
     .breaks = {.specimen = "mixtral_per_expert",
                .change = "write mlp for block_sparse_moe, as transformers 5 does",

@@ -15,7 +15,7 @@ const Rule vlm027_base_layer_alone = {
     .fix =
         "Add an outer pair (down_proj) whose lora_B is zero, or name the pair experts.lora_* and "
         "train both parameters.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "oracles/vllm.md section 4, 2 (stacked_base_layer_only)",
     .breaks = {.specimen = "gpt_oss_stacked_params",
                .change = "remove the outer pairs",

@@ -18,7 +18,7 @@ const Rule vlm029_b_order_declared_other = {
         "grouped by expert (Unsloth until 2026-09-17) is served with its rank columns dealt to "
         "other experts, without a word.",
     .fix = "Export it with PEFT's order of columns.",
-    .mend = Mend::for_engine,
+    .remedy = Remedy::for_engine,
     .source = "unsloth-zoo PR 1269; oracle peft_params_grouped_b",
     .breaks = {.specimen = "gpt_oss_stacked_params",
                .change = "say grouped_by_expert in the config",

@@ -13,7 +13,8 @@ void check(RuleContext& context) {
     finding.server_text = refusal_text(*event.refusal);
     if (context.subject().has_config) continue;
     finding.file.clear();
-    finding.fix = "Put the trainer's adapter_config.json beside the weights.";
+    if (context.subject().instead.empty())
+      finding.fix = "Put the trainer's adapter_config.json beside the weights.";
   }
 }
 

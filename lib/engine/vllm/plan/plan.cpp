@@ -9,6 +9,7 @@
 #include <set>
 
 #include "lib/adapter/adapter_config.h"
+#include "lib/adapter/b_order.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/error.h"
 #include "lib/engine/vllm/load/load.h"
@@ -139,7 +140,7 @@ class Silent {
       const Scaling trained = config.scaling(stacked ? parameter(path) : path);
       if (!adapter_.names[i].a && !server_.settings.has("0.32"))
         look_at_scale(i, trained, plain, expert && !stacked);
-      if (stacked) look_at_experts(i, trained, config.b_order.value_or(BOrder::rank_major));
+      if (stacked) look_at_experts(i, trained, order_of(config, path));
     }
   }
 
@@ -150,6 +151,11 @@ class Silent {
     if (!module.ends_with(kInner)) return module + "." + memory.down;
     return module.substr(0, module.size() - kInner.size() + 1) +
            (memory.gate_up.empty() ? memory.up : memory.gate_up);
+  }
+
+  BOrder order_of(const AdapterConfig& config, const std::string& path) const {
+    return told_b_order(config, &server_.spec, parameter(path), false)
+        .order.value_or(BOrder::rank_major);
   }
 
   void look_at_scale(uint32_t i, const Scaling& trained, const Scaling& plain, bool numbered) {

@@ -1,0 +1,90 @@
+#include "lib/model/hub_cache.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+namespace moelora {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+fs::path cache_folder() {
+  if (const std::string hub = environment("HF_HUB_CACHE"); !hub.empty()) return hub;
+  if (const std::string home = environment("HF_HOME"); !home.empty()) return fs::path(home) / "hub";
+  if (const std::string xdg = environment("XDG_CACHE_HOME"); !xdg.empty())
+    return fs::path(xdg) / "huggingface" / "hub";
+  return fs::path(environment("HOME")) / ".cache" / "huggingface" / "hub";
+}
+
+std::string repository_folder(const std::string& name) {
+  std::string out = "models--" + name;
+  const size_t slash = out.find('/');
+  return slash == std::string::npos ? out : out.replace(slash, 1, "--");
+}
+
+std::string first_word(const fs::path& path) {
+  std::ifstream in(path);
+  std::string out;
+  in >> out;
+  return out;
+}
+
+bool is_commit(const std::string& text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(),
+                                      [](unsigned char c) { return std::isalnum(c) != 0; });
+}
+
+}  // namespace
+
+// "org/name" or "name" of characters a hub name may have: it becomes part of a path.
+bool is_hub_name(const std::string& name) {
+  const auto allowed = [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.' || c == '/';
+  };
+  return !name.empty() && std::all_of(name.begin(), name.end(), allowed) && name.front() != '/' &&
+         name.find("..") == std::string::npos && std::count(name.begin(), name.end(), '/') <= 1;
+}
+
+std::optional<std::string> find_hub_snapshot(const std::string& name, std::string& tried) {
+  if (!is_hub_name(name)) {
+    tried += "; it is not a hub name either";
+    return std::nullopt;
+  }
+  const fs::path repository = cache_folder() / repository_folder(name);
+  fs::path missing = repository / "refs" / "main";
+  if (const std::string commit = first_word(missing); is_commit(commit)) {
+    missing = repository / "snapshots" / commit;
+    std::error_code ignored;
+    if (fs::is_directory(missing, ignored)) return missing.string();
+  }
+  tried += fmt::format("; the hub cache has no {}", missing.string());
+  return std::nullopt;
+}
+
+std::string snapshot_in(const std::string& folder) {
+  std::error_code ignored;
+  const fs::path snapshots = fs::path(folder) / "snapshots";
+  if (!fs::is_directory(snapshots, ignored)) return "";
+  if (const std::string commit = first_word(fs::path(folder) / "refs" / "main");
+      is_commit(commit) && fs::is_directory(snapshots / commit, ignored))
+    return (snapshots / commit).string();
+  std::string only;
+  for (const fs::directory_entry& entry : fs::directory_iterator(snapshots, ignored)) {
+    if (!entry.is_directory(ignored)) continue;
+    if (!only.empty()) return "";
+    only = entry.path().string();
+  }
+  return only;
+}
+
+}  // namespace moelora

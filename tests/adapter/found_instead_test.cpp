@@ -1,0 +1,111 @@
+// What lies where an adapter was looked for is named, with what to do about it.
+
+#include "lib/adapter/found_instead.h"
+
+#include <doctest/doctest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "tests/adapter/made_adapter.h"
+#include "tests/io/error_text.h"
+#include "tests/io/temp_folder.h"
+
+using namespace moelora;
+using namespace moelora::test;
+
+namespace {
+
+namespace fs = std::filesystem;
+
+void touch(const std::string& path) {
+  fs::create_directories(fs::path(path).parent_path());
+  std::ofstream(path) << "x";
+}
+
+std::string found(const TempFolder& temp) {
+  const auto out = instead_in_folder(temp.path());
+  return out ? out->what : "";
+}
+
+MadeAdapter made() {
+  MadeAdapter out;
+  return out.pair("model.layers.0.self_attn.q_proj", {2, 64}, {64, 2});
+}
+
+}  // namespace
+
+TEST_CASE("a folder's contents are named") {
+  const TempFolder temp;
+  CHECK(found(temp).empty());
+  SUBCASE("checkpoints one level down") {
+    touch(temp.path("checkpoint-57/adapter_config.json"));
+    touch(temp.path("checkpoint-114/adapter_config.json"));
+    CHECK(found(temp) == "holds adapters one level down: checkpoint-114, checkpoint-57");
+  }
+  SUBCASE("shards of FSDP, in a folder below") {
+    touch(temp.path("pytorch_model_fsdp_0/__0_0.distcp"));
+    CHECK(found(temp) ==
+          "holds the shards of a training (torch.distributed.checkpoint, FSDP): "
+          "pytorch_model_fsdp_0/__0_0.distcp");
+  }
+  SUBCASE("shards of DeepSpeed") {
+    touch(temp.path("global_step10/zero_pp_rank_0_mp_rank_00_model_states.pt"));
+    CHECK(found(temp).starts_with("holds the shards of a DeepSpeed training"));
+  }
+  SUBCASE("NeMo, llama.cpp, packed") {
+    for (const auto& [name, what] : {std::pair{"a.nemo", "holds a .nemo archive: a.nemo"},
+                                     {"lora.gguf", "holds a GGUF file (llama.cpp): lora.gguf"},
+                                     {"adapter.tar.gz", "holds a packed file: adapter.tar.gz"}}) {
+      touch(temp.path(name));
+      CHECK(found(temp) == what);
+      fs::remove(temp.path(name));
+    }
+  }
+  SUBCASE("a whole model") {
+    touch(temp.path("config.json"));
+    CHECK(found(temp).empty());
+    touch(temp.path("model-00001-of-00002.safetensors"));
+    CHECK(found(temp).starts_with("holds a whole model"));
+  }
+  SUBCASE("a repository of the hub's cache") {
+    touch(temp.path("snapshots/abc123/adapter_config.json"));
+    CHECK(found(temp) == "is a repository of the hub's cache");
+    CHECK(instead_in_folder(temp.path())->advice.find("snapshots/abc123") != std::string::npos);
+  }
+}
+
+TEST_CASE("a path that is not there says what it looks like") {
+  CHECK(instead_of_path("https://huggingface.co/someone/lora/tree/main").advice ==
+        "Download it first: hf download someone/lora --local-dir FOLDER, and give the folder.");
+  CHECK(instead_of_path("s3://bucket/lora").what == "is an address, and nothing is downloaded");
+  CHECK(instead_of_path("someone/no-such-lora").advice.find("hf download someone/no-such-lora") !=
+        std::string::npos);
+  const TempFolder temp;
+  fs::create_symlink("gone", temp.path("link"));
+  CHECK(instead_of_path(temp.path("link")).what == "is a link to gone, which is not there");
+  CHECK(instead_of_path(temp.path("nothing")).what == "does not exist");
+}
+
+TEST_CASE("a hub name of the local cache is an adapter") {
+  const TempFolder temp;
+  const std::string repository = temp.path("models--someone--lora");
+  made().write(repository + "/snapshots/abc123");
+  fs::create_directories(repository + "/refs");
+  std::ofstream(repository + "/refs/main") << "abc123";
+  setenv("HF_HUB_CACHE", temp.path().c_str(), 1);
+  CHECK(error_text([] { load_adapter("someone/lora", {}); }).empty());
+  CHECK(error_hint([] { load_adapter("someone/other", {}); }).find("hf download someone/other") !=
+        std::string::npos);
+  unsetenv("HF_HUB_CACHE");
+  CHECK(error_hint([&] { load_adapter(repository, {}); }).find("abc123") != std::string::npos);
+}
+
+TEST_CASE("a link to nothing in an adapter's folder is named") {
+  const TempFolder temp;
+  made().write(temp.path("a"));
+  fs::remove(temp.path("a/adapter_model.safetensors"));
+  fs::create_symlink("../blobs/b1", temp.path("a/adapter_model.safetensors"));
+  CHECK(error_text([&] { load_adapter(temp.path("a"), {}); }, temp.path())
+            .find("is a link to ../blobs/b1, which is not there") != std::string::npos);
+}
