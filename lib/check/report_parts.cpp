@@ -102,26 +102,26 @@ std::string waived_line(const Report& report, const Waived& waived) {
                      one_line(waived.from));
 }
 
-std::string adapter_title(const Report& report, const Place& place) {
-  const Deployment& deployment = report.deployments[place.deployment];
-  if (place.adapter) return one_line(deployment.adapters[*place.adapter].given);
+std::string adapter_title(const Report& report, const Section& section) {
+  const Deployment& deployment = report.deployments[section.deployment];
+  if (section.adapter) return one_line(deployment.adapters[*section.adapter].given);
   return deployment.name.empty() ? "the deployment"
                                  : "the deployment of " + one_line(deployment.name);
 }
 
 std::string adapter_title(const Report& report, const Finding& finding) {
-  return adapter_title(report, place_of(finding));
+  return adapter_title(report, section_of(finding));
 }
 
-std::vector<const Finding*> findings_of(const RuleResults& results, const Place& place) {
+std::vector<const Finding*> findings_of(const RuleResults& results, const Section& section) {
   std::vector<const Finding*> out;
   for (const Finding& finding : results.findings)
-    if (place_of(finding) == place) out.push_back(&finding);
+    if (section_of(finding) == section) out.push_back(&finding);
   return out;
 }
 
-std::vector<Place> places(const Report& report) {
-  std::vector<Place> out;
+std::vector<Section> sections(const Report& report) {
+  std::vector<Section> out;
   for (size_t d = 0; d < report.deployments.size(); ++d) {
     for (size_t i = 0; i < report.deployments[d].adapters.size(); ++i) out.push_back({d, i});
     if (!findings_of(report.results, {d, std::nullopt}).empty()) out.push_back({d, std::nullopt});
@@ -136,19 +136,19 @@ std::vector<const Subject*> adapters_of(const Report& report) {
   return out;
 }
 
-std::vector<std::string> served_texts(const Report& report, const Place& place) {
+std::vector<std::string> served_texts(const Report& report, const Section& section) {
   std::vector<std::string> out;
   for (const Served& served : report.results.served)
-    if (place == Place{served.deployment, served.adapter}) out.push_back(one_line(served.text));
+    if (section == Section{served.deployment, served.adapter}) out.push_back(one_line(served.text));
   return out;
 }
 
 std::vector<FindingGroup> grouped(std::span<const Finding> findings) {
   std::vector<FindingGroup> groups;
-  std::map<std::tuple<const Rule*, std::string, Place>, size_t> index;
+  std::map<std::tuple<const Rule*, std::string, Section>, size_t> index;
   for (const Finding& finding : findings) {
     const auto [at, is_new] =
-        index.try_emplace({finding.rule, finding.engine, place_of(finding)}, groups.size());
+        index.try_emplace({finding.rule, finding.engine, section_of(finding)}, groups.size());
     if (is_new) groups.push_back({{}, {}, finding.severity});
     FindingGroup& group = groups[at->second];
     group.findings.push_back(&finding);
@@ -196,9 +196,9 @@ std::vector<Remark> remarks(const Report& report) {
 
 std::vector<Remark> remarks_and_served(const Report& report) {
   std::vector<Remark> out;
-  for (const Place& place : places(report))
-    for (const std::string& text : served_texts(report, place))
-      out.push_back({"served", adapter_title(report, place) + ": " + text});
+  for (const Section& section : sections(report))
+    for (const std::string& text : served_texts(report, section))
+      out.push_back({"served", adapter_title(report, section) + ": " + text});
   for (Remark& remark : remarks(report)) out.push_back(std::move(remark));
   return out;
 }

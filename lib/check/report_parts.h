@@ -24,25 +24,25 @@ std::string counts_text(const Counts& counts);  // "2 errors, 1 warning"; "no fi
 std::string waived_line(const Report& report, const Waived& waived);
 
 // What is reported of: an adapter, or a deployment as a whole (no adapter).
-struct Place {
+struct Section {
   size_t deployment = 0;
   std::optional<size_t> adapter;
-  friend auto operator<=>(const Place&, const Place&) = default;
+  friend auto operator<=>(const Section&, const Section&) = default;
 };
-inline Place place_of(const Finding& finding) { return {finding.deployment, finding.adapter}; }
+inline Section section_of(const Finding& finding) { return {finding.deployment, finding.adapter}; }
 
 // "adapters/a", "the deployment", "the deployment of BASE" where there are several.
-std::string adapter_title(const Report& report, const Place& place);
+std::string adapter_title(const Report& report, const Section& section);
 std::string adapter_title(const Report& report, const Finding& finding);
 
-// The findings of one place, in the order of the results.
-std::vector<const Finding*> findings_of(const RuleResults& results, const Place& place);
+// The findings of one section, in the order of the results.
+std::vector<const Finding*> findings_of(const RuleResults& results, const Section& section);
 // The adapters in order, and each deployment behind its own when something was found in it.
-std::vector<Place> places(const Report& report);
+std::vector<Section> sections(const Report& report);
 // Every adapter, in that order.
 std::vector<const Subject*> adapters_of(const Report& report);
 // "sglang 0.5.23 serves it whole: ..." of an adapter.
-std::vector<std::string> served_texts(const Report& report, const Place& place);
+std::vector<std::string> served_texts(const Report& report, const Section& section);
 
 // All that one rule says of one adapter for one engine: what a code scanner takes as one result.
 struct FindingGroup {

@@ -365,5 +365,5 @@ TEST_CASE("a conversion for another base writes that base's name") {
   };
   CHECK(named("").as_string() == "openai/gpt-oss-20b");
   CHECK(named("lmsys/gpt-oss-20b-bf16").as_string() == "lmsys/gpt-oss-20b-bf16");
-  CHECK(find_base_by_name("lmsys/gpt-oss-20b-bf16"));  // what MOD008 recommends
+  CHECK(find_named_base("lmsys/gpt-oss-20b-bf16", {}, false));  // what MOD008 recommends
 }

@@ -48,7 +48,7 @@ struct Suite {
   }
 };
 
-Suite adapter_suite(const Report& report, const Place& at) {
+Suite adapter_suite(const Report& report, const Section& at) {
   const std::string adapter = adapter_title(report, at);
   Suite out;
   for (const Finding* f : findings_of(report.results, at)) {
@@ -92,8 +92,8 @@ std::string write(const Report& report) {
     tests += suite.tests;
     failures += suite.failures;
   };
-  for (const Place& place : places(report))
-    add(adapter_suite(report, place), adapter_title(report, place));
+  for (const Section& section : sections(report))
+    add(adapter_suite(report, section), adapter_title(report, section));
   if (const Suite skipped = skipped_suite(report); skipped.tests > 0) add(skipped, "not checked");
   return fmt::format(
       "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"

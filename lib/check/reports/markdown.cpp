@@ -13,7 +13,7 @@ std::string finding_cell(const Finding& f) {
   return cell;
 }
 
-std::string adapter_section(const Report& report, const Place& at) {
+std::string adapter_section(const Report& report, const Section& at) {
   const auto findings = findings_of(report.results, at);
   std::string out = fmt::format("\n### {}\n\n", md_text(adapter_title(report, at)));
   for (const std::string& text : served_texts(report, at)) out += md_text(text) + "\n\n";
@@ -55,7 +55,7 @@ std::string remarks_section(const Report& report) {
 std::string write(const Report& report) {
   std::string out = fmt::format("## lora-validate: {}\n\n{}\n", fails(report) ? "failed" : "passed",
                                 md_text(summary_line(report)));
-  for (const Place& place : places(report)) out += adapter_section(report, place);
+  for (const Section& section : sections(report)) out += adapter_section(report, section);
   out += waived_section(report);
   if (report.options.verbose)
     for (const EngineRun* run : with_memory(report)) out += memory_section(*run);

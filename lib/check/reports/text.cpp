@@ -21,7 +21,7 @@ class Text {
   explicit Text(const Report& report) : report_(report) {}
 
   std::string write() {
-    for (const Place& place : places(report_)) adapter(place);
+    for (const Section& section : sections(report_)) adapter(section);
     for (const Waived& w : report_.waived) out_ += waived_line(report_, w) + "\n";
     if (!report_.waived.empty()) out_ += "\n";
     if (report_.options.verbose)
@@ -42,7 +42,7 @@ class Text {
     return wrapped(text, report_.options.width, indent);
   }
 
-  void adapter(const Place& at) {
+  void adapter(const Section& at) {
     const auto findings = findings_of(report_.results, at);
     out_ += paint(Style::bold, adapter_title(report_, at)) + ": " +
             counts_text(count_findings(findings)) + "\n";
