@@ -104,7 +104,6 @@ void fill(const ValidateRequest& request, Deployment& out, std::vector<std::stri
   out.options = request.options;
   out.load = request.subject.load;
   if (out.base) {
-    if (request.subject.load.base.empty()) notes.push_back(named_base_note(*out.base));
     if (out.load.base.empty()) {
       notes.push_back(named_base_note(*out.base));
       out.load.base = named_base(out.adapters.front());

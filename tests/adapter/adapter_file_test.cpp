@@ -117,14 +117,16 @@ TEST_CASE("an adapter is a folder, or a weights file beside its config") {
   CHECK(fault("hollow") == "hollow: holds no tensor");
 }
 
-TEST_CASE("the base model is what --base says, else a hub name that is known, never a path") {
+TEST_CASE(
+    "the base model is what --base says, else a known hub name or a folder that the config names") {
   std::vector<std::string> notes;
-  const auto base = [&](const std::string& hint, const std::string& flag) {
+  const auto base = [&](const std::string& hint, const std::string& flag, bool follow = true) {
     const AdapterConfig config = parse_adapter_config(
         parse_json(R"({"r": 2, "lora_alpha": 4, "base_model_name_or_path": ")" + hint + "\"}", "c"),
         "c");
     LoadOptions options;
     options.base = flag;
+    options.follow_base = follow;
     notes.clear();
     const std::optional<BaseModel> found = base_for(config, options, notes);
     return found ? found->spec.family : "none";
@@ -135,7 +137,11 @@ TEST_CASE("the base model is what --base says, else a hub name that is known, ne
   CHECK(notes[0].starts_with("base model: "));
   CHECK(base("openai/gpt-oss-20b", qwen) == "qwen3_moe");
   CHECK(notes.empty());
-  CHECK(base(qwen, "") == "none");
+  CHECK(base(qwen, "") == "qwen3_moe");
+  REQUIRE(notes.size() == 1);
+  CHECK(notes[0] == "base model: " + qwen + "/config.json (from base_model_name_or_path)");
+  CHECK(base(qwen, "", false) == "none");
+  CHECK(base(qwen + "/nowhere", "") == "none");
   CHECK(base("", "") == "none");
   CHECK(base("nobody/nothing", "") == "none");
 }
