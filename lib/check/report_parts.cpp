@@ -65,7 +65,7 @@ std::string engines_text(const Report& report) {
     return "; no engine named: only rules of no engine were run";
   std::string out;
   if (!judged.empty()) out += fmt::format("; checked for {}", fmt::join(judged, ", "));
-  if (!unjudged.empty()) out += fmt::format("; not judged for {}", fmt::join(unjudged, ", "));
+  if (!unjudged.empty()) out += fmt::format("; not checked for {}", fmt::join(unjudged, ", "));
   return out;
 }
 

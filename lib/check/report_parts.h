@@ -78,7 +78,7 @@ std::vector<Remark> remarks_and_served(const Report& report);
 std::vector<const EngineRun*> with_memory(const Report& report);
 std::string slots_text(const MemoryPlan& memory);  // "slot 1.5 kB, 8 slots 12 kB"
 
-// "2 errors, 1 warning in 3 adapters; checked for sglang@0.5.18; not judged for vllm@0.27".
+// "2 errors, 1 warning in 3 adapters; checked for sglang@0.5.18; not checked for vllm@0.27".
 std::string summary_line(const Report& report);
 
 }  // namespace moelora

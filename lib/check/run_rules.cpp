@@ -166,7 +166,7 @@ class Runner {
     for (const EngineRun& run : deployment_.engines)
       if (run.choice.version.is_development())
         out_.notes.push_back(fmt::format(
-            "{} is a build between releases: judged as the release before it; name the day it is "
+            "{} is a build between releases: taken as the release before it; name the day it is "
             "of ({}@2026-05-19) to have what came since",
             run.choice.label(), run.choice.engine->id));
     for (const EngineRun& run : deployment_.engines)

@@ -89,7 +89,7 @@ void add_validate_options(CLI::App& app, ValidateFlags& o) {
       ->type_name("OUT");
   add_choice(app, "--format", o.format, "Form of the report", format_ids());
   app.add_flag("-v,--verbose", o.verbose, "Every name, and the server's memory");
-  add_choice(app, "--fail-on", o.fail_on, "What makes the exit status 1 (2: not judged)",
+  add_choice(app, "--fail-on", o.fail_on, "What makes the exit status 1 (2: not checked)",
              {"error", "warning", "never"});
   add_list(app, "--ignore", o.ignore, "A rule not to fail for; a project file gives reasons",
            "ID|NAME")

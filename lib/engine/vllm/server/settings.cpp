@@ -44,7 +44,7 @@ void note_limits(Settings& settings) {
     settings.notes.push_back(
         "before 2025-12-31 vLLM's loader changed every few weeks: that it has no expert LoRA "
         "before "
-        "2025-10-21 and the order of lora_B are followed, the rest is judged as today's");
+        "2025-10-21 and the order of lora_B are followed, the rest is taken as today's");
 }
 
 }  // namespace

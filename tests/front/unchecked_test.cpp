@@ -89,7 +89,7 @@ TEST_CASE(
       CHECK(found.outcome(std::nullopt) == Outcome::not_judged);
       REQUIRE(not_checked(found).size() == 1);
       CHECK(not_checked(found)[0].severity == Severity::error);
-      CHECK(has(summary(found), std::string("not judged for ") + engine));
+      CHECK(has(summary(found), std::string("not checked for ") + engine));
       CHECK_FALSE(has(report(found, "text"), "whole"));
     }
     const Validation alone = run({folder.adapter("qwen3_moe/per_expert", base)}, {});
