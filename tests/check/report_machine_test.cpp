@@ -110,7 +110,7 @@ TEST_CASE("JSON reports all of a finding, every name included") {
   CHECK(text_at(json, {"memory", "0", "buffers", "0", "shape"}) == "[3, 8, 64]");
   CHECK(text_at(json, {"summary"}) ==
         R"({"errors": 2, "warnings": 1, "information": 1, "ignored": 1, "rules_run": 42, )"
-        R"("fail_on": "error", "failed": true})");
+        R"("fail_on": "error", "failed": true, "unjudged": false})");
 }
 
 TEST_CASE("SARIF has one result for a rule, an adapter and an engine, at the config's line") {

@@ -85,12 +85,14 @@ TEST_CASE("vLLM and PEFT keep a router that their classes have") {
 TEST_CASE("vLLM's plan names the router that its class refuses, and the flag that drops it") {
   MadeAdapter made = attention();
   made.pair("model.layers.1.mlp.gate", {2, 64}, {8, 2});
-  const auto convert = [&] { converted(made, "glm4_moe", fit_for("vllm")); };
+  const auto convert = [&] { converted(made, "glm4_moe", fit_for("vllm@0.30")); };
   CHECK(
-      error_text(convert).find("vllm@0.27: would refuse the output: ValueError: While loading out, "
+      error_text(convert).find("vllm@0.30: would refuse the output: ValueError: While loading out, "
                                "expected target modules in") == 0);
   CHECK(error_hint(convert) == "--drop router leaves it out and says what is lost");
-  CHECK(converted(made, "glm4_moe", fit_for("vllm", {}, {"router"})).adapter.dense.size() == 2);
+  CHECK(converted(made, "glm4_moe", fit_for("vllm@0.30", {}, {"router"})).adapter.dense.size() ==
+        2);
+  CHECK(converted(made, "glm4_moe", fit_for("vllm@0.31")).adapter.dense.size() == 3);
 }
 
 TEST_CASE("biases are refused by servers, or dropped and cleared from the config") {

@@ -99,12 +99,10 @@ TEST_CASE("what is written for vLLM means the fp64 answers when read as vLLM rea
              {"gpt_oss/lm_head_saved", "lm_head.weight: vLLM has no place", "saved-modules"},
              {"gpt_oss/lora_bias", "k_proj.lora_B.bias: vLLM has no place", "bias"},
              {"gpt_oss/tinker", "lm_head: vLLM has no place for it", "embeddings"},
-             {"gpt_oss/tinker.build_lora_adapter", "lm_head: vLLM has no place", "embeddings"},
-             {"glm4_moe/all_linear", "expected target modules in", "router"}});
+             {"gpt_oss/tinker.build_lora_adapter", "lm_head: vLLM has no place", "embeddings"}});
 }
 
 TEST_CASE("what is written for SGLang means the fp64 answers when read as SGLang reads it") {
-  const std::string qwen2 = "LoRA B output dim 192 does not match base partition prefix dim 80";
   check_all("sglang",
             {{"gpt_oss/lm_head_saved", "lm_head.weight: SGLang has no place", "saved-modules"},
              {"gpt_oss/lora_bias", "k_proj.lora_B.bias: SGLang has no place", "bias"},
@@ -113,6 +111,5 @@ TEST_CASE("what is written for SGLang means the fp64 answers when read as SGLang
              {"mixtral/all_linear", "mlp.gate: SGLang has no place for it", "router"},
              {"deepseek_v3/all_linear", "mlp.gate: SGLang has no place for it", "router"},
              {"glm4_moe/all_linear", "mlp.gate: SGLang has no place for it", "router"},
-             {"qwen2_moe/all_linear", "shared_expert_gate: SGLang has no place", ""},
-             {"qwen2_moe/peft_params", qwen2, ""}});
+             {"qwen2_moe/all_linear", "shared_expert_gate: SGLang has no place", "router"}});
 }

@@ -208,7 +208,7 @@ TEST_CASE("a layout that the engine does not serve is refused in the server's wo
               fit_for("vllm", {}, {}, "stacked"));
   };
   CHECK(
-      error_text(convert).find("vllm@0.27: would refuse the output: ValueError: While loading out, "
+      error_text(convert).find("vllm@0.33: would refuse the output: ValueError: While loading out, "
                                "expected target modules in") == 0);
   CHECK(error_hint(convert) == "leave --to out: the engine's own layout is then chosen");
 }

@@ -29,10 +29,8 @@ const Rule fmt023_wrapped_names = {
     .why =
         "The state of a wrapped model was saved, not that of the model: PEFT reports missing and "
         "unexpected keys and starts these modules anew, vLLM drops or refuses them.",
-    .fix =
-        "lora-convert adapter {adapter} OUT --to {layout} writes the names without it; in "
-        "training, "
-        "unwrap the model before it is saved (accelerator.unwrap_model).",
+    .fix = "In training, unwrap the model before it is saved (accelerator.unwrap_model).",
+    .remedy = Remedy::rewrite,
     .source = "torch.compile, DDP, FSDP; PEFT 0.21.2, run",
     .breaks = {.change = "write _orig_mod. in front of the model's modules",
                .engine = "peft",
@@ -40,6 +38,7 @@ const Rule fmt023_wrapped_names = {
                    [](Specimen& specimen) {
                      rename_tensors(specimen, "base_model.model.", "base_model.model._orig_mod.");
                    }},
+    .implies = {"PFT002"},
     .check = check,
 };
 

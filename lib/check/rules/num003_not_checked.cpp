@@ -51,9 +51,7 @@ class NotChecked {
 
   void run() {
     for (const EngineRun& run : deployment_.engines) look_at(run);
-    if (deployment_.base_error && deployment_.engines.empty())
-      add(nullptr, fmt::format("the adapter was held against no base model: {}", base_error_text()),
-          deployment_.base_error->hint());
+    if (deployment_.base_error && deployment_.engines.empty()) look_at_base();
     if (deployment_.numeric) look_at_numbers();
   }
 
@@ -70,6 +68,14 @@ class NotChecked {
     std::string out = deployment_.base_error->what();
     if (!deployment_.base_class.empty()) out += "; its class is " + deployment_.base_class;
     return out;
+  }
+
+  // An unknown base, and no server to name beside it: an error where the user gave that base.
+  void look_at_base() {
+    Finding& finding = add(
+        nullptr, fmt::format("the adapter was compared with no base model: {}", base_error_text()),
+        deployment_.base_error->hint());
+    if (!deployment_.load.base.empty()) finding.severity = Severity::error;
   }
 
   // A plan that was not made. Without a base nothing was judged; of one that is not known that is
