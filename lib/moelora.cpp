@@ -305,7 +305,8 @@ Validation validate(const std::vector<std::string>& adapters, const ValidateOpti
 
 const Repair* find_repair(const Validation& validation) {
   for (const Finding& finding : validation.findings)
-    if (finding.repair && finding.repair->drop.empty()) return &*finding.repair;
+    if (finding.severity != Severity::information && finding.repair && finding.repair->drop.empty())
+      return &*finding.repair;
   return nullptr;
 }
 

@@ -144,8 +144,8 @@ std::string report(const Validation& validation, std::string_view format,
                    const ReportOptions& options = {});
 std::string summary(const Validation& validation, const ReportOptions& options = {});  // one line
 
-// The repair of the most severe finding that lora-convert repairs without leaving anything out;
-// null for none. REQUIRES one adapter.
+// The repair of the most severe error or warning that lora-convert repairs without leaving anything
+// out; null for none. REQUIRES one adapter.
 const Repair* find_repair(const Validation& validation);
 
 // Carries it out: what `repair.command(out)` would write.

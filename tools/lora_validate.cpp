@@ -36,10 +36,11 @@ int run_explain(const ValidateFlags& flags) {
 Validation fixed(const ValidateFlags& flags, Validation found) {
   const Repair* repair = find_repair(found);
   if (repair == nullptr) {
-    print_note(flags.common, kTool,
-               fmt::format("{} is not written: no finding is one that lora-convert repairs without "
-                           "leaving something out",
-                           flags.fix));
+    print_note(
+        flags.common, kTool,
+        fmt::format("{} is not written: no error or warning is one that lora-convert repairs "
+                    "without leaving something out",
+                    flags.fix));
     return found;
   }
   const ConvertResult made = repair_adapter(*repair, flags.fix, shown_job(flags.common.quiet));

@@ -57,7 +57,7 @@ const Rule fmt022_unread_factors = {
                      rename_tensors(specimen, ".lora_A.", ".lora_down.");
                      rename_tensors(specimen, ".lora_B.", ".lora_up.");
                    }},
-    .implies = {"PFT012"},
+    .implies = {"PFT002", "PFT012"},
     .check = check,
 };
 
