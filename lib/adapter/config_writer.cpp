@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "lib/base/dotted_path.h"
+#include "lib/base/python_regex.h"
 #include "lib/base/version.h"
 
 namespace moelora {
@@ -118,8 +119,54 @@ Names kept_modules(const WrittenConfig& in) {
   return out;
 }
 
-// Modules of the base that the new list names, though they hold no factor, and the old one did not.
-Names overmatched(const WrittenConfig& in, const Names& targets) {
+// exclude_modules of a config: names, or a regular expression of whole paths.
+class Exclusion {
+ public:
+  explicit Exclusion(const Json& config) {
+    const Json* said = config.find("exclude_modules");
+    if (said == nullptr) return;
+    if (said->is(Json::Kind::string)) regex_ = said->as_string();
+    for (const Json& item : said->items())
+      if (item.is(Json::Kind::string)) names_.push_back(item.as_string());
+  }
+
+  bool has(const std::string& path) const {
+    return ends_in_any(path, names_) || (!regex_.empty() && PythonRegex(regex_).fullmatch(path));
+  }
+
+  // Takes out what keeps one of these modules from its factors.
+  void admit(const Names& modules) {
+    std::erase_if(names_, [&](const std::string& name) {
+      return std::any_of(modules.begin(), modules.end(),
+                         [&](const std::string& module) { return ends_in(module, name); });
+    });
+    if (std::any_of(modules.begin(), modules.end(),
+                    [&](const std::string& module) { return has(module); }))
+      regex_.clear();
+  }
+
+  void add(const Names& paths) {
+    if (regex_.empty())
+      names_.insert(names_.end(), paths.begin(), paths.end());
+    else if (!paths.empty()) {
+      regex_ = "(" + regex_ + ")";
+      for (const std::string& path : paths) regex_ += "|" + path;
+    }
+  }
+
+  Json json() const {
+    if (!regex_.empty()) return regex_;
+    return names_.empty() ? Json() : Json::strings(names_);
+  }
+
+ private:
+  Names names_;
+  std::string regex_;
+};
+
+// Modules of the base that the new list names, though they hold no factor, and the old config did
+// not.
+Names overmatched(const WrittenConfig& in, const Names& targets, const Exclusion& old) {
   Names out;
   if (in.spec == nullptr) return out;
   const Names modules = dense_modules(in);
@@ -128,24 +175,10 @@ Names overmatched(const WrittenConfig& in, const Names& targets) {
   for (const LinearSpec& linear : in.spec->linears) {
     const std::string& path = form == Form::hub ? linear.hub : linear.memory;
     if (adapted.count(path) == 0 && ends_in_any(path, targets) &&
-        !ends_in_any(path, in.original.target_modules))
+        (!ends_in_any(path, in.original.target_modules) || old.has(path)))
       out.push_back(path);
   }
   return out;
-}
-
-void exclude(Json& config, const Names& paths) {
-  if (paths.empty()) return;
-  const Json* old = config.find("exclude_modules");
-  if (old != nullptr && old->is(Json::Kind::string)) {
-    std::string regex = "(" + old->as_string() + ")";
-    for (const std::string& path : paths) regex += "|" + path;
-    config.set("exclude_modules", regex);
-    return;
-  }
-  std::vector<Json> items = old != nullptr ? old->items() : std::vector<Json>{};
-  for (const std::string& path : paths) items.emplace_back(path);
-  config.set("exclude_modules", Json::array(std::move(items)));
 }
 
 void empty(Json& config, std::string_view key) {
@@ -154,6 +187,21 @@ void empty(Json& config, std::string_view key) {
 
 void set_names(Json& config, std::string_view key, const Names& names) {
   names.empty() ? empty(config, key) : config.set(key, Json::strings(names));
+}
+
+void exclude(const WrittenConfig& in, const Names& targets, Json& config) {
+  const Exclusion old(config);
+  Exclusion now = old;
+  now.admit(dense_modules(in));
+  Names more = overmatched(in, targets, old);
+  std::erase_if(more, [&](const std::string& path) { return now.has(path); });
+  now.add(more);
+  Json said = now.json();
+  if (said == old.json()) return;
+  if (said.is(Json::Kind::null))
+    empty(config, "exclude_modules");
+  else
+    config.set("exclude_modules", std::move(said));
 }
 
 void set_targets(const WrittenConfig& in, Json& config) {
@@ -166,7 +214,7 @@ void set_targets(const WrittenConfig& in, Json& config) {
   }
   for (const std::string& name : expert_names(in, false)) add_unique(modules, name);
   set_names(config, "target_modules", modules);
-  exclude(config, overmatched(in, modules));
+  exclude(in, modules, config);
 
   Names parameters;
   for (const std::string& entry : in.original.target_parameters)

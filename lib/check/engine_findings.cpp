@@ -8,7 +8,6 @@
 
 #include "lib/adapter/adapter.h"
 #include "lib/base/utf8.h"
-#include "lib/engine/peft/peft.h"
 
 namespace moelora {
 namespace {
@@ -86,11 +85,11 @@ void downgrade_if_served(Finding& finding, const RuleContext& context) {
   if (served) finding.severity = std::min(finding.severity, Severity::warning);
 }
 
-std::vector<const EngineRun*> peft_runs_since(const RuleContext& context,
-                                              std::string_view release) {
-  std::vector<const EngineRun*> out = chosen(context, engines::peft);
-  std::erase_if(out, [&](const EngineRun* run) { return !run->choice.has(release); });
-  return out;
+bool is_whole_for_peft(const RuleContext& context) {
+  return all_chosen(context, [&](const EngineRun& run) {
+    const AdapterPlan* plan = run.plan_of(context.adapter());
+    return run.choice.engine == &engines::peft && plan != nullptr && serves(*plan, {});
+  });
 }
 
 void report_slot_memory(RuleContext& context) {

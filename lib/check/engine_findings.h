@@ -35,8 +35,10 @@ void set_severity_by_engine(Finding& finding, const RuleContext& context,
 // error, though another one, or PEFT, may stumble over it.
 void downgrade_if_served(Finding& finding, const RuleContext& context);
 
-// The chosen runs of PEFT that are `release` or newer.
-std::vector<const EngineRun*> peft_runs_since(const RuleContext& context, std::string_view release);
+// Whether PEFT alone was chosen, and puts every tensor where it belongs: what it loads whole is no
+// more than information, whatever its config says beside and whatever servers or lora-convert make
+// of it.
+bool is_whole_for_peft(const RuleContext& context);
 
 // For the rules about a server's memory: a finding where its LoRA slots are larger than the GPU
 // that --gpu-memory names.

@@ -205,23 +205,24 @@ TEST_CASE("variants that PEFT knows are not errors for PEFT") {
   CHECK(training[0].severity == Severity::information);
 }
 
-TEST_CASE("half of gate and up is PEFT's error from 0.19 on") {
-  const auto severity = [](std::string_view engine) {
-    const auto found = found_by(check_config("qwen3_moe_per_expert", "target_modules",
-                                             Json::strings({"q_proj", "k_proj", "v_proj", "o_proj",
-                                                            "up_proj", "down_proj"}),
-                                             engine),
-                                "CFG008");
-    REQUIRE(found.size() == 1);
-    return std::make_pair(found[0].severity, found[0].server_text);
+TEST_CASE("half of gate and up is PEFT's error from 0.19 on, by the rule of its plan alone") {
+  const auto found = [](std::string_view rule, std::string_view engine) {
+    return found_by(check_config("qwen3_moe_per_expert", "target_modules",
+                                 Json::strings({"q_proj", "k_proj", "v_proj", "o_proj", "up_proj",
+                                                "down_proj"}),
+                                 engine),
+                    rule);
   };
-  CHECK(severity("").first == Severity::warning);
-  CHECK(severity("peft@0.18").first == Severity::information);
-  CHECK(severity("sglang").first == Severity::information);
-  const auto [error, text] = severity("peft@0.19.1");
-  CHECK(error == Severity::error);
+  REQUIRE(found("CFG008", "").size() == 1);
+  CHECK(found("CFG008", "")[0].severity == Severity::warning);
+  REQUIRE(found("CFG008", "sglang").size() == 1);
+  CHECK(found("CFG008", "sglang")[0].severity == Severity::information);
+  for (const char* engine : {"peft@0.18", "peft@0.19.1"}) CHECK(found("CFG008", engine).empty());
+  const auto refused = found("PFT006", "peft@0.19.1");
+  REQUIRE(refused.size() == 1);
+  CHECK(refused[0].severity == Severity::error);
   CHECK(
-      text ==
+      refused[0].server_text ==
       "ValueError: Cannot convert PEFT target(s) up_proj without also targeting gate_proj because "
       "they are fused into gate_up_proj.");
 }

@@ -13,6 +13,7 @@
 #include "lib/base/python_regex.h"
 #include "lib/base/utf8.h"
 #include "lib/check/define_rule.h"
+#include "lib/check/engine_findings.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/subject/module_paths.h"
@@ -231,10 +232,13 @@ void report_unused(RuleContext& context, std::string_view key,
     (base_has(context.spec(), target) ? missing : foreign).push_back(target);
   const bool no_experts =
       subject.experts.empty() && std::any_of(missing.begin(), missing.end(), is_expert_word);
-  if (!missing.empty())
-    context.report_config(
+  if (!missing.empty()) {
+    Finding& finding = context.report_config(
         key, fmt::format("names {}, for which there is no tensor{}", list(missing),
                          no_experts ? ": no routed expert was trained, or none was saved" : ""));
+    // PEFT makes a layer for each, which adds nothing, and says which keys it misses.
+    if (is_whole_for_peft(context)) finding.severity = Severity::information;
+  }
   if (!foreign.empty())
     context
         .report_config(key,

@@ -20,6 +20,7 @@ std::string target_of(const AdapterConfig& config, std::string_view word, std::s
 
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
+  if (!chosen(context, engines::peft).empty()) return;  // PFT006
   if (!subject.parsed_config || !is_fused_in_memory(*context.spec()) ||
       !context.spec()->peft.converts || !context.spec()->gated)
     return;
@@ -32,13 +33,7 @@ void check(RuleContext& context) {
       "target_modules",
       fmt::format("names {} and not {}; transformers 5 holds both as one gate_up_proj",
                   gate.empty() ? up : gate, missing));
-  const auto refusing = peft_runs_since(context, "0.19.0");
-  set_severity_by_engine(finding, context, refusing);
-  if (!refusing.empty())
-    finding.server_text = fmt::format(
-        "ValueError: Cannot convert PEFT target(s) {} without also targeting {} "
-        "because they are fused into gate_up_proj.",
-        gate.empty() ? up : gate, missing);
+  set_severity_by_engine(finding, context, {&engines::peft});
 }
 
 }  // namespace
@@ -60,7 +55,6 @@ const Rule cfg008_half_of_gate_up = {
     .source = "peft utils/transformers_weight_conversion.py; trl issues 5428 and 5429",
     .breaks =
         {.change = "remove every up_proj, from target_modules too",
-         .engine = "peft",
          .config = {{"target_modules",
                      R"(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj"])"}},
          .apply = [](Specimen& specimen) { remove_tensors(specimen, "up_proj"); }},

@@ -18,6 +18,7 @@ bool has_gate_and_up(const Subject& subject) {
 
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
+  if (!chosen(context, engines::peft).empty()) return;  // PFT007
   if (!subject.parsed_config || !subject.parsed_config->use_rslora ||
       !is_fused_in_memory(*context.spec()) || !context.spec()->peft.converts ||
       !has_gate_and_up(subject))
@@ -26,7 +27,7 @@ void check(RuleContext& context) {
       "use_rslora",
       "is true, and PEFT joins gate and up of the experts to one pair of twice the rank and alpha "
       "for transformers 5: alpha / sqrt(r) grows by sqrt(2)");
-  set_severity_by_engine(finding, context, peft_runs_since(context, "0.19.0"));
+  set_severity_by_engine(finding, context, {&engines::peft});
 }
 
 }  // namespace
@@ -46,9 +47,7 @@ const Rule cfg010_rslora_doubling = {
     .remedy = Remedy::rewrite,
     .remedy_to = "peft-params",
     .source = "peft utils/transformers_weight_conversion.py (checked: 1.41421)",
-    .breaks = {.change = "say \"use_rslora\": true",
-               .engine = "peft",
-               .config = {{"use_rslora", "true"}}},
+    .breaks = {.change = "say \"use_rslora\": true", .config = {{"use_rslora", "true"}}},
     .check = check,
 };
 

@@ -34,6 +34,7 @@ void check_interpretation(RuleContext& context) {
   finding.where = error.where();
   if (subject.tensors.count(error.where()) != 0) finding.names = {error.where()};
   downgrade_if_served(finding, context);
+  if (is_whole_for_peft(context)) finding.severity = Severity::information;
 }
 
 void check(RuleContext& context) {

@@ -18,7 +18,6 @@ const Rule pft007_rescaled_experts = {
     .breaks = {.change = "say \"use_rslora\": true",
                .engine = "peft",
                .config = {{"use_rslora", "true"}}},
-    .implies = {"CFG010"},
 };
 
 }  // namespace moelora

@@ -70,12 +70,19 @@ Hint hint_for(const PlanEvent& event, const FitOptions& options) {
   return {};
 }
 
+// torch's list of mismatches has a line each.
+std::string on_one_line(std::string text) {
+  for (size_t at = 0; (at = text.find_first_of("\n\t", at)) != std::string::npos;)
+    text.replace(at, text.find_first_not_of("\n\t ", at) - at, " ");
+  return text;
+}
+
 [[noreturn]] void refuse(const PlanEvent& event, const Conversion& c, const FitOptions& options) {
   std::string text;
   if (event.refusal)
     text = fmt::format("would refuse the output{}: {}",
                        event.refusal->first_use ? ", at the first request" : "",
-                       refusal_text(*event.refusal));
+                       on_one_line(refusal_text(*event.refusal)));
   else
     text = "would not compute what the output means: " + event.detail;
   if (!event.refusal && !event.tensors.empty())

@@ -130,14 +130,18 @@ bool Host::rewrites_names() const {
   return has("0.19.0") && has_transformers("5") && spec.peft.maps;
 }
 
-Host host_of(const PlanRequest& request) {
-  std::string transformers = request.options.text("transformers");
-  if (transformers.empty()) transformers = paired_with(request.version);
+bool Host::reads_in_out() const {
+  return !has("0.19.0") || has("0.19.1") == spec.peft.is_transposed;
+}
+
+Host host_of(const ModelSpec& spec, const EngineVersion& peft, const ServerOptions& options) {
+  std::string transformers = options.text("transformers");
+  if (transformers.empty()) transformers = paired_with(peft);
   const auto parsed = EngineVersion::parse(transformers);
   if (!parsed || parsed->is_date())
     throw Error(at_option(Option::server_option, "transformers=" + transformers),
                 "is not a release of transformers", "for example transformers=5.24");
-  return {request.spec, request.version, transformers};
+  return {spec, peft, transformers};
 }
 
 const Module* Modules::find(std::string_view path) const {

@@ -27,11 +27,15 @@ struct Host {
   // PEFT 0.19 and newer beside transformers 5: it rewrites the targets, or the names of tensors.
   bool rewrites_targets() const;
   bool rewrites_names() const;
+  // Whether a parameter of three axes counts as [experts, in, out], or as [experts, out, in]. Up to
+  // 0.18 all do; 0.19.0 took those for the other whose class is marked as transposed, since 0.19.1
+  // all but those.
+  bool reads_in_out() const;
 };
 
 // transformers=VERSION, or what this PEFT was paired with in the oracle. Throws Error for what is
 // not a version.
-Host host_of(const PlanRequest& request);
+Host host_of(const ModelSpec& spec, const EngineVersion& peft, const ServerOptions& options);
 
 // A module as named_modules() has it.
 struct Module {

@@ -16,12 +16,6 @@ namespace moelora {
 // transformers 5 holds these experts as batched parameters although the hub has numbered ones.
 bool is_fused_in_memory(const ModelSpec& spec);
 
-// The side that this release of PEFT puts lora_A on when it wraps the experts of `spec`, as
-// transformers 5 holds them. Up to 0.18 the first axis after the experts counts as the input;
-// 0.19.0 turned those alone whose class is marked as transposed; since 0.19.1 the last axis is the
-// input but for those.
-Roles peft_roles(const ModelSpec& spec, const EngineChoice& peft);
-
 // "0.20.1" of "0.20.1.dev0@5d602fd", as adapter_config.json says it; "" of what is not a version.
 std::string release_of(const std::string& peft_version);
 

@@ -9,6 +9,7 @@
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/utf8.h"
 #include "lib/engine/peft/causes.h"
+#include "lib/engine/peft/loss.h"
 #include "lib/engine/peft/tensors.h"
 #include "lib/engine/peft/wrap.h"
 #include "lib/engine/python_text.h"
@@ -142,7 +143,8 @@ class AdapterLoad {
       if (*shape != incoming.shape) return mismatches_.push_back({incoming, *shape, nullptr});
       keep(incoming);
     } else {
-      explain_loss(incoming);
+      const Loss loss = why_lost(incoming, {host_, modules_, wrapped_, declared_, config_});
+      lose(*loss.cause, incoming.tensors, loss.detail);
     }
   }
 
@@ -180,78 +182,6 @@ class AdapterLoad {
               fmt::format("scaled by {:.6g} instead of {:.6g}: {:.6g} times what was trained",
                           given, meant, given / meant));
     scaled.tensors.push_back(tensor);
-  }
-
-  // ---- why tensors are lost -----------------------------------------------------------------
-
-  bool is_declared(const std::string& module) const {
-    return declared_.target_regex ? true : ends_in_any(module, declared_.target_modules);
-  }
-
-  void explain_loss(const Incoming& incoming) {
-    const std::string& tensor = incoming.tensors.front();
-    const TensorName name = parse_tensor_name(tensor);
-    const auto expert = parse_expert_path(name.module);
-    const bool routed = expert && is_routed(*expert);
-    if (!routed || expert->form == ExpertPath::Form::parameters)
-      return explain_module(incoming, name, routed);
-    const bool numbered = expert->form == ExpertPath::Form::numbered;
-    if (!numbered || expert->projection == Projection::gate_up)
-      return lose(cause::unread_name, incoming.tensors,
-                  "has a name of experts that PEFT does not know");
-    if (!is_declared(name.module) && declared_.target_parameters.empty())
-      return lose(cause::undeclared, incoming.tensors, "is not among the target_modules");
-    if (incoming.joined && host_.spec.peft.converts)
-      return lose(cause::half_of_gate_up, incoming.tensors,
-                  "goes to experts.base_layer, which is there only where gate, up and down are "
-                  "all targeted");
-    if (host_.has_numbered_experts() || (host_.rewrites_targets() && !incoming.joined))
-      return lose(cause::unread_name, incoming.tensors,
-                  fmt::format("is not what the experts of {} are called", host_.spec.model_type));
-    lose(cause::family_not_mapped, incoming.tensors,
-         fmt::format("names one expert; transformers {} holds the experts of {} in one "
-                     "parameter, and PEFT {} does not convert adapters of this type",
-                     host_.transformers, host_.spec.model_type, host_.peft.text()));
-  }
-
-  bool is_routed(const ExpertPath& expert) const {
-    return expert.stem == host_.spec.hub.stem || expert.stem == host_.spec.memory.stem;
-  }
-
-  // Whether the same module in another spelling of the name would be found.
-  bool is_misspelled(const Incoming& incoming, const TensorName& name) const {
-    if (name.part != TensorPart::lora_a && name.part != TensorPart::lora_b) return false;
-    const std::string side = name.part == TensorPart::lora_a ? "A" : "B";
-    const size_t start = name.module.find("model.");
-    const std::string path = start == std::string::npos || modules_.find(name.module) != nullptr
-                                 ? name.module
-                                 : name.module.substr(start);
-    const std::string key = fmt::format("{}.lora_{}.default.weight", path, side);
-    return key != incoming.key && wrapped_.find(key) != nullptr;
-  }
-
-  void explain_module(const Incoming& incoming, const TensorName& name, bool routed) {
-    if (is_misspelled(incoming, name))
-      return lose(cause::unread_name, incoming.tensors,
-                  fmt::format("is read as {}, which is not a name of this model", incoming.key));
-    const bool known = host_.spec.find_linear(name.module) != nullptr;
-    if (name.part == TensorPart::other && known)
-      return lose(cause::unread_name, incoming.tensors,
-                  "names a parameter that PEFT has moved to base_layer");
-    if (config_.takes_targets && known && is_declared(name.module) &&
-        modules_.find(name.module) != nullptr)
-      return lose(cause::targets_taken, incoming.tensors,
-                  "is lost: PEFT takes the names of the routed experts' projections out of "
-                  "target_modules, whatever else they name");
-    if (!known && !routed && name.part != TensorPart::other)
-      return lose(cause::no_such_module, incoming.tensors,
-                  fmt::format("transformers {} has no module of this name", host_.transformers));
-    if (routed && host_.has_numbered_experts())
-      return lose(cause::undeclared, incoming.tensors,
-                  fmt::format("transformers {} holds a Linear for each expert, not a parameter",
-                              host_.transformers));
-    lose(cause::undeclared, incoming.tensors,
-         routed ? "is not among the target_parameters" : "is not among the target_modules");
   }
 
   // ---- sizes --------------------------------------------------------------------------------
@@ -307,10 +237,19 @@ class AdapterLoad {
                        return a.slot != nullptr && b.slot != nullptr && a.slot < b.slot;
                      });
     const Refusal refusal{std::string(kLoad), "RuntimeError", mismatch_text()};
-    for (const Mismatch& m : mismatches_)
-      refuse(cause_of(m), refusal, m.incoming.tensors,
-             fmt::format("is {} where PEFT's is {}", to_string(m.incoming.shape),
-                         to_string(m.expected)));
+    std::map<const Cause*, std::string> said;  // of the first of each kind
+    for (const Mismatch& m : mismatches_) {
+      const Cause& why = cause_of(m);
+      refuse(why, refusal, m.incoming.tensors,
+             said.try_emplace(&why, text_of(why, m)).first->second);
+    }
+  }
+
+  std::string text_of(const Cause& why, const Mismatch& m) const {
+    const std::string sizes =
+        fmt::format("is {} where PEFT's is {}", to_string(m.incoming.shape), to_string(m.expected));
+    if (&why != &cause::other_roles) return sizes;
+    return fmt::format("has lora_A on the other side than PEFT {}'s: {}", host_.peft.text(), sizes);
   }
 
   // ---- fates --------------------------------------------------------------------------------
@@ -343,7 +282,7 @@ class AdapterLoad {
 }  // namespace
 
 ServerPlan plan(const PlanRequest& request) {
-  const Host host = host_of(request);
+  const Host host = host_of(request.spec, request.version, request.options);
   const Modules modules = modules_of(host);
   ServerPlan out;
   for (const ServedAdapter& adapter : request.adapters)

@@ -167,15 +167,9 @@ class Injection {
     return false;
   }
 
-  // [experts, in, out], or [experts, out, in], as this PEFT takes a parameter of three axes.
-  bool is_in_out() const {
-    if (!host_.has("0.19.0")) return true;
-    return host_.has("0.19.1") == host_.spec.peft.is_transposed;
-  }
-
   void wrap_parameter(const std::string& path, const std::string& target, const Shape& shape) {
     if (shape.size() == 2) return add_pair(path, target, shape[1], shape[0], 1);
-    const size_t in = is_in_out() ? 1 : 2;
+    const size_t in = host_.reads_in_out() ? 1 : 2;
     add_pair(path, target, shape[in], shape[3 - in], shape[0]);
     for (size_t i = out_.slots.size() - 2; i < out_.slots.size(); ++i) out_.slots[i].batched = true;
   }
