@@ -12,9 +12,9 @@ const Rule pft005_family_not_mapped = {
         "A per-expert adapter of a family whose experts are one parameter, which PEFT does not "
         "convert.",
     .why =
-        "PEFT 0.19 and newer converts per-expert adapters for families like qwen2_moe and "
-        "mixtral. Of others (phimoe, lfm2_moe, jamba, qwen3_5_moe_text, nemotron_h, ...) it "
-        "leaves the config and rewrites the keys: nothing receives them.",
+        "PEFT 0.19 and newer converts per-expert adapters for families like qwen3_moe and "
+        "mixtral, older ones for none. Of others (qwen2_moe, phimoe, lfm2_moe, jamba, qwen3_5_moe, "
+        "nemotron_h ...) it leaves the config as it is: nothing receives the tensors.",
     .fix = "Load it with transformers 4, where the experts are modules.",
     .remedy = Remedy::for_engine,
     .source = "peft utils/transformers_weight_conversion.py; transformers conversion_mapping.py",

@@ -8,6 +8,7 @@
 #include "lib/engine/peft/fit.h"
 #include "lib/engine/peft/peft.h"
 #include "lib/engine/peft/plan.h"
+#include "lib/engine/peft/values.h"
 
 namespace moelora {
 namespace {
@@ -45,6 +46,8 @@ const Engine engines::peft = {
     .known_to = "2026-11-28",
     .options = [] { return std::span<const ServerOption>(kOptions); },
     .plan = peft::plan,
+    .fill = peft::fill,
+    .blocks = peft::blocks,
     .fit = &peft::kFit,
 };
 

@@ -112,6 +112,10 @@ class Namer {
  public:
   explicit Namer(const FitTarget& target) : host_(host_for(target)), modules_(modules_of(host_)) {}
 
+  std::string assumed(const ServerOptions& options) const {
+    return assumed_transformers(host_, options);
+  }
+
   Naming naming_of(const std::string& module) const {
     const ExpertStorage& hub = host_.spec.hub;
     const std::string_view leaf = leaf_of(module);
@@ -135,6 +139,9 @@ class Namer {
 // parameter a module keeps its pair.
 void name_modules(FitContext& context) {
   const Namer namer(context.target);
+  if (std::string note = namer.assumed(context.target.server);
+      !note.empty() && !context.adapter.experts.empty())
+    context.changes.notes.push_back(std::move(note));
   std::vector<std::string> parameters, modules;
   for (auto& [module, pair] : context.adapter.dense) {
     const Naming naming = namer.naming_of(module);

@@ -144,6 +144,17 @@ Host host_of(const ModelSpec& spec, const EngineVersion& peft, const ServerOptio
   return {spec, peft, transformers};
 }
 
+std::string assumed_transformers(const Host& host, const ServerOptions& options) {
+  const ModelSpec& spec = host.spec;
+  if (!options.text("transformers").empty() || !host.has_numbered_experts()) return "";
+  if (host.has_transformers("5") || spec.memory.numbered || spec.peft.numbered) return "";
+  return fmt::format(
+      "PEFT {} is taken to stand beside transformers {}, which holds a Linear for each expert; "
+      "transformers 5 does not, and loses what names one without a word (--server-option "
+      "transformers=5.5 is for that)",
+      host.peft.text(), host.transformers);
+}
+
 const Module* Modules::find(std::string_view path) const {
   const auto at = by_path.find(path);
   return at == by_path.end() ? nullptr : &all[at->second];

@@ -37,6 +37,10 @@ struct Host {
 // not a version.
 Host host_of(const ModelSpec& spec, const EngineVersion& peft, const ServerOptions& options);
 
+// Where no transformers was named, and this PEFT does with one of another major version otherwise
+// than beside this: what is assumed. "" for nothing.
+std::string assumed_transformers(const Host& host, const ServerOptions& options);
+
 // A module as named_modules() has it.
 struct Module {
   enum class Kind : uint8_t { linear, embedding, unsupported };

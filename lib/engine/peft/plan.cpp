@@ -279,6 +279,12 @@ class AdapterLoad {
   AdapterPlan out_;
 };
 
+bool adapts_experts(const AdapterPlan& plan) {
+  return std::any_of(plan.fates.begin(), plan.fates.end(), [](const TensorFate& fate) {
+    return parse_expert_path(parse_tensor_name(fate.tensor).module).has_value();
+  });
+}
+
 }  // namespace
 
 ServerPlan plan(const PlanRequest& request) {
@@ -287,6 +293,9 @@ ServerPlan plan(const PlanRequest& request) {
   ServerPlan out;
   for (const ServedAdapter& adapter : request.adapters)
     out.adapters.push_back(AdapterLoad(host, modules, adapter).run());
+  std::string note = assumed_transformers(host, request.options);
+  if (!note.empty() && std::any_of(out.adapters.begin(), out.adapters.end(), adapts_experts))
+    out.notes.push_back(std::move(note));
   return out;
 }
 
