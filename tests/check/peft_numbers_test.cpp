@@ -21,10 +21,11 @@ namespace {
 const std::set<std::string> kFamilies = {"glm4_moe",  "gpt_oss",   "nemotron_h",  "mixtral",
                                          "qwen2_moe", "qwen3_moe", "qwen3_moe_sq"};
 
-// What no product of factors shows: nothing is meant, DoRA's magnitudes, biases, and a tensor that
-// is not a factor. And sizes that are equal either way, where the reader does not know the sides.
-const std::set<std::string> kOthers = {"attn_alpha_zero", "attn_dora", "attn_bias_lora_only",
-                                       "params_gate_up_only"};
+// What no product of factors shows: nothing is meant, DoRA's magnitudes, biases; what cannot be
+// read, so that NUM003 says it was not compared; sizes that are equal with lora_A on either side.
+const std::set<std::string> kOthers = {
+    "attn_alpha_zero",     "attn_dora",           "attn_bias_lora_only", "numbered_dora",
+    "numbered_wrong_rank", "params_gate_up_only", "params_swapped_dg"};
 
 Tensor random(const Shape& shape, std::mt19937& source) {
   std::vector<float> values(static_cast<size_t>(Tensor::zeros(DType::F32, shape).elements()));
