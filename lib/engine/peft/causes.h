@@ -18,6 +18,7 @@ inline constexpr Cause doubled_rank{"a rank of gate_up_proj that PEFT doubles"};
 inline constexpr Cause nothing_targeted{"targets that name nothing in the model"};
 inline constexpr Cause module_not_supported{"a target that PEFT has no LoRA layer for"};
 inline constexpr Cause size_mismatch{"a tensor of another size than PEFT's"};
+inline constexpr Cause other_b_order{"a stacked lora_B whose columns PEFT reads in another order"};
 inline constexpr Cause undeclared{"tensors of modules that the config does not target"};
 
 }  // namespace moelora::peft::cause

@@ -1,14 +1,12 @@
 // PEFT itself: what PeftModel.from_pretrained() makes of an adapter (plan.h), and how one is made
-// fit for it (fit.h).
+// fit for it.
 
 #include "lib/engine/engine.h"
 
 #include <array>
 
-#include "lib/engine/peft/fit.h"
 #include "lib/engine/peft/peft.h"
 #include "lib/engine/peft/plan.h"
-#include "lib/engine/peft/values.h"
 
 namespace moelora {
 namespace {

@@ -1,5 +1,3 @@
-#include "lib/engine/peft/fit.h"
-
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -14,6 +12,7 @@
 #include "lib/engine/fit/module_names.h"
 #include "lib/engine/fit/scale_and_rank.h"
 #include "lib/engine/peft/model.h"
+#include "lib/engine/peft/plan.h"
 
 namespace moelora::peft {
 namespace {

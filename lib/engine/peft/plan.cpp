@@ -6,11 +6,11 @@
 #include <array>
 #include <cmath>
 
+#include "lib/adapter/b_order.h"
 #include "lib/adapter/tensor_name.h"
+#include "lib/base/error.h"
 #include "lib/base/utf8.h"
 #include "lib/engine/peft/causes.h"
-#include "lib/engine/peft/loss.h"
-#include "lib/engine/peft/tensors.h"
 #include "lib/engine/peft/wrap.h"
 #include "lib/engine/python_text.h"
 
@@ -39,6 +39,13 @@ std::string model_class(const std::string& task) {
   for (const auto& [name, suffix] : kClasses)
     if (task == name) return "PeftModel" + std::string(suffix);
   return "PeftModel";
+}
+
+std::optional<BOrder> told_order(const Json& config, const ModelSpec& spec,
+                                 const std::string& parameter) try {
+  return told_b_order(parse_adapter_config(config, ""), &spec, parameter, false).order;
+} catch (const Error&) {
+  return std::nullopt;  // PEFT itself reads it
 }
 
 class AdapterLoad {
@@ -138,6 +145,7 @@ class AdapterLoad {
       if (slot->shape != incoming.shape)
         return mismatches_.push_back({incoming, slot->shape, slot});
       for (const std::string& tensor : incoming.tensors) check_scale(tensor, incoming, *slot);
+      check_order(incoming, *slot);
       keep(incoming);
     } else if (const auto shape = base_shape(incoming.key)) {
       if (*shape != incoming.shape) return mismatches_.push_back({incoming, *shape, nullptr});
@@ -169,6 +177,17 @@ class AdapterLoad {
     for (const auto& [name, shape] : module->parameters)
       if (name == key.substr(dot + 1)) return shape;
     return std::nullopt;
+  }
+
+  // Column k * experts + e of a stacked lora_B is rank k of expert e, whatever the config says.
+  void check_order(const Incoming& incoming, const Slot& slot) {
+    const bool b = incoming.key.ends_with("lora_B.default.weight");
+    if (!b || !slot.batched || incoming.joined || config_.rank(slot.target) == 1) return;
+    if (told_order(adapter_.config, host_.spec, slot.target) != BOrder::expert_major) return;
+    PlanEvent& wrong =
+        event(cause::other_b_order, Effect::wrong_values,
+              "has each expert's columns together, says the config; PEFT reads column k*E + e");
+    wrong.tensors.insert(wrong.tensors.end(), incoming.tensors.begin(), incoming.tensors.end());
   }
 
   // Numbered experts that become one parameter: its scale is worked out anew.

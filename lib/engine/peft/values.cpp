@@ -1,5 +1,3 @@
-#include "lib/engine/peft/values.h"
-
 #include <algorithm>
 #include <map>
 #include <utility>

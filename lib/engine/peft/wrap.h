@@ -6,7 +6,9 @@
 #include <string_view>
 #include <vector>
 
+#include "lib/engine/cause.h"
 #include "lib/engine/peft/targets.h"
+#include "lib/engine/peft/tensors.h"
 
 namespace moelora::peft {
 
@@ -30,5 +32,21 @@ struct Wrapped {
   const Slot* find(std::string_view key) const;
 };
 Wrapped wrap(const Config& config, const Host& host, const Modules& modules);
+
+// What PEFT has made when it looks for the places of tensors.
+struct Injected {
+  const Host& host;
+  const Modules& modules;
+  const Wrapped& wrapped;
+  const Config& declared;  // as the file has it
+  const Config& config;    // as PEFT has changed it
+};
+
+// Why nothing receives a tensor.
+struct Loss {
+  const Cause* cause;
+  std::string detail;
+};
+Loss why_lost(const Incoming& incoming, const Injected& into);
 
 }  // namespace moelora::peft
