@@ -105,6 +105,7 @@ def check(build, family, targets):
     largest = wanted.abs().max()
     missing = [str(w.message) for w in said if "missing" in str(w.message)]
     config.pop("base_model_name_or_path")
+    config["moelora"].pop("version")
     digests = {name: tensor["xxh3_128"] for name, tensor in report["tensors"].items()}
     return ((wanted - plain).abs().max() / largest).item(), ((found - wanted).abs().max() / largest).item(), missing, {
         "targets": targets, "config": config, "tensors": digests}
@@ -116,6 +117,7 @@ def main(build, update=False):
     outputs, failed = {}, False
     for family, targets in FAMILIES.items():
         effect, off, missing, outputs[family] = check(build, family, targets)
+        outputs[family] |= {"effect": effect, "off": off}
         bad = not off < TOLERANCE or not effect > 1e-2 or bool(missing)
         failed = failed or bad
         print(f"| {family} | {targets} | {effect:.2g} | {off:.1g} |{' FAILED ' + ' '.join(missing) if bad else ''}", flush=True)

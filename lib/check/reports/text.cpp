@@ -1,5 +1,6 @@
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <array>
 
 #include "lib/base/utf8.h"
@@ -56,9 +57,23 @@ class Text {
     out_ += fmt::format("  {} {}{}{}\n", paint(style_of(f.severity), severity_name(f.severity)),
                         paint(Style::bold, rule_title(f)), engine, place_in_file(f));
     out_ += "    " + prose(finding_line(f), 4) + "\n";
-    labelled("server: ", f.server_text);
+    labelled("server: ", server_lines(f.server_text));
     if (report_.options.verbose || f.severity != Severity::information) labelled("fix: ", f.fix);
     if (report_.options.verbose && f.names.size() > 1) labelled("all: ", lines_of(f.names));
+  }
+
+  // torch names every tensor of another size, in a line each behind a tab.
+  std::string server_lines(const std::string& text) const {
+    constexpr int64_t kMost = 3;
+    const int64_t more = std::count(text.begin(), text.end(), '\n') - kMost;
+    std::string out;
+    int64_t line = 0;
+    for (const char c : text) {
+      line += c == '\n';
+      if (c != '\t' && (line <= kMost || report_.options.verbose)) out += c;
+    }
+    return more > 0 && !report_.options.verbose ? out + fmt::format("\n... and {} more", more)
+                                                : out;
   }
 
   static std::string lines_of(const std::vector<std::string>& names) {
