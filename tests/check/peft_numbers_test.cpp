@@ -9,6 +9,7 @@
 #include <set>
 
 #include "lib/check/run_rules.h"
+#include "lib/check/specimen.h"
 #include "tests/engine/peft_oracle.h"
 
 using namespace moelora;
@@ -89,4 +90,17 @@ TEST_CASE("what PEFT adds is what is meant where it loads an adapter whole, and 
   });
   CHECK(whole > 1000);
   CHECK(wrong > 300);
+}
+
+TEST_CASE("columns of lora_B that PEFT deals to other experts are another delta") {
+  const auto wrong = [](const char* layout) {
+    Specimen s = make_specimen("gpt_oss_stacked_params");
+    s.numeric = true;
+    s.config().erase("moelora");
+    s.config().set("lora_B_layout", layout);
+    return wrong_numbers(run_rules(deployment_of(std::move(s), "peft")));
+  };
+  CHECK(wrong("rank_major").empty());
+  REQUIRE(wrong("grouped_by_expert").size() == 1);
+  CHECK(wrong("grouped_by_expert")[0].find("PFT013") != std::string::npos);
 }

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """What `lora-convert --for peft` writes for tiny models of several families, loaded by real PEFT: its
-logits against those of the base with every delta of the input added to its weights, all in fp64.
+logits against those of the base with every delta of the input added to its weights, all in fp64 (but
+transformers' norms, which round to fp32: differences below 1e-7 do not show). Beside it, what PEFT makes
+of the input as it is.
 
     peft_logits.py BUILD [--update]        (run.sh says more)
 
@@ -13,7 +15,7 @@ import peft, torch, transformers
 from safetensors.torch import load_file
 
 RANK, ALPHA, SEED = 4, 8, 7
-TOLERANCE = 1e-9  # of the largest logit; fp64
+TOLERANCE = 1e-6  # of the largest logit
 # family of tests/data/catalogue: targets. Together: halves, interleaved rows with biases, w1/w3/w2, shared
 # experts and dense layers whose names PEFT takes, a family that it does not convert, MLA, mixers.
 FAMILIES = {
@@ -85,8 +87,19 @@ def logits(model):
         return model(input_ids=ids).logits
 
 
+def loaded(base, folder):
+    """PEFT's logits, and what it says of keys that are missing; the exception's class where it raises."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            adapted = peft.PeftModel.from_pretrained(make_model(base), folder)
+        except (ValueError, RuntimeError, KeyError) as error:
+            return None, type(error).__name__
+    return logits(adapted), " ".join(str(w.message) for w in said if "missing" in str(w.message))
+
+
 def check(build, family, targets):
-    """(effect of the adapter, largest difference), relative to the largest logit; and what was loaded."""
+    """What was measured, relative to the largest logit, and what was loaded."""
     base = f"{build}/test_data/catalogue/{family}"
     with tempfile.TemporaryDirectory() as folder:
         run(build, "init", f"{folder}/in", "--base", base, "--rank", str(RANK), "--alpha", str(ALPHA), "--targets", targets,
@@ -96,19 +109,20 @@ def check(build, family, targets):
         reference = make_model(base)
         merge(reference, f"{folder}/in", family)
         wanted = logits(reference)
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            adapted = peft.PeftModel.from_pretrained(make_model(base), f"{folder}/out")
-        found = logits(adapted)
+        found, missing = loaded(base, f"{folder}/out")
+        unchanged, raised = loaded(base, f"{folder}/in")
         config = json.load(open(f"{folder}/out/adapter_config.json"))
         report = json.load(open(f"{folder}/out/conversion.json"))
-    largest = wanted.abs().max()
-    missing = [str(w.message) for w in said if "missing" in str(w.message)]
+
+    def apart(other):
+        return ((other - wanted).abs().max() / wanted.abs().max()).item()
+
     config.pop("base_model_name_or_path")
     config["moelora"].pop("version")
-    digests = {name: tensor["xxh3_128"] for name, tensor in report["tensors"].items()}
-    return ((wanted - plain).abs().max() / largest).item(), ((found - wanted).abs().max() / largest).item(), missing, {
-        "targets": targets, "config": config, "tensors": digests}
+    return (missing if found is None else ""), {
+        "targets": targets, "effect": apart(plain), "off": None if found is None else apart(found), "missing": missing,
+        "unchanged": raised if unchanged is None else f"{apart(unchanged):.2g}", "config": config,
+        "tensors": {name: tensor["xxh3_128"] for name, tensor in report["tensors"].items()}}
 
 
 def main(build, update=False):
@@ -116,11 +130,12 @@ def main(build, update=False):
     print(versions)
     outputs, failed = {}, False
     for family, targets in FAMILIES.items():
-        effect, off, missing, outputs[family] = check(build, family, targets)
-        outputs[family] |= {"effect": effect, "off": off}
-        bad = not off < TOLERANCE or not effect > 1e-2 or bool(missing)
-        failed = failed or bad
-        print(f"| {family} | {targets} | {effect:.2g} | {off:.1g} |{' FAILED ' + ' '.join(missing) if bad else ''}", flush=True)
+        raised, seen = check(build, family, targets)
+        outputs[family] = seen
+        bad = raised or seen.pop("missing") or not seen["off"] < TOLERANCE or not seen["effect"] > 0.01
+        failed = failed or bool(bad)
+        print(f"| {family} | {targets} | {seen['effect']:.2g} | {seen['off']} | {seen['unchanged']} |"
+              + (f" FAILED {bad}" if bad else ""), flush=True)
     if update and not failed:
         with open(os.path.dirname(os.path.abspath(__file__)) + "/peft_outputs.json", "w") as file:
             json.dump({"versions": versions, "rank": RANK, "alpha": ALPHA, "seed": SEED, "families": outputs}, file, indent=1)

@@ -12,6 +12,6 @@ shift
 python=${PEERS_PYTHON:-$build/peers/bin/python}
 if ! [ -x "$python" ]; then
   python3 -m venv "$build/peers"
-  "$build/peers/bin/pip" install -q torch==2.13.0 transformers==5.24.0 peft==0.21.2 safetensors
+  "$build/peers/bin/pip" install -q torch==2.15.0 transformers==5.24.0 peft==0.21.2 safetensors
 fi
 exec "$python" "$here/peft_logits.py" "$build" "$@"

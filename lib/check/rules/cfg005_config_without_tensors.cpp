@@ -40,7 +40,9 @@ constexpr size_t kMostTries = 4096;  // of a regex in all
 
 // Names that an expert factor goes by in the configs of trainers and servers.
 std::vector<std::string_view> expert_words(const ExpertPath& place) {
-  if (!place.projection) return {"gate_up_proj", "gate_proj", "up_proj", "down_proj", "experts"};
+  if (!place.projection)  // one parameter or another
+    return {"gate_up_proj", "gate_proj",         "up_proj",       "down_proj",
+            "experts",      "gate_up_proj_bias", "down_proj_bias"};
   switch (*place.projection) {
     case Projection::gate:
       return {"gate_proj", "w1", "gate_up_proj", "experts"};
