@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "lib/adapter/conversion_report.h"
+#include "lib/adapter/expert_biases.h"
 #include "lib/adapter/gate_up.h"
 #include "lib/base/error.h"
 #include "lib/io/json_build.h"
@@ -53,6 +54,7 @@ ExpertTarget dense_target(const std::string& module, const DensePair& pair, cons
 
 void write_extras(const Adapter& adapter, TensorMap& tensors, std::vector<ExpertTarget>& targets) {
   for (const auto& [name, extra] : adapter.extras) {
+    if (is_expert_bias(name)) continue;  // the layout's
     tensors[std::string(kPeftPrefix) + name] = extra.tensor;
     if (extra.kind != ExtraKind::embedding_factor || !name.ends_with("_A")) continue;
     const std::string module = name.substr(0, name.rfind(".lora_embedding_"));
@@ -108,6 +110,14 @@ void check_expert_count(Conversion& c, const ModelSpec* spec) {
                   c.adapter.expert_count));
 }
 
+void check_expert_biases(const Conversion& c) {
+  if (c.to->one_parameter) return;
+  for (const auto& [name, extra] : c.adapter.extras)
+    if (is_expert_bias(name))
+      throw Error(name, fmt::format("adapts the experts' biases, which {} cannot hold", c.to->id),
+                  {"use ", Option::to, " peft-params"});
+}
+
 void note_ranks(Conversion& c) {
   for (const auto& [key, pair] : c.adapter.experts) {
     if (key.projection != Projection::gate_up) continue;
@@ -139,6 +149,7 @@ Conversion planned(Conversion c, const PlanOptions& options, bool named) {
       split_gate_up(c.adapter);
     if (!c.changes) note_ranks(c);
     check_expert_count(c, spec);
+    check_expert_biases(c);
     experts = c.to->write({c.adapter, spec, form});
   } else if (!c.changes) {
     c.notes.push_back("no routed-expert factors: every layout writes the same");

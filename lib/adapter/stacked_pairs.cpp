@@ -173,7 +173,6 @@ std::vector<StackedPair> pair_up(std::span<const ExpertTensor> tensors) {
                   "keep one of them");
     slot = &t;
   }
-  std::map<int, int> count;
   std::vector<StackedPair> out;
   for (const auto& entry : pairs) {
     const StackedPair& pair = entry.second;
@@ -185,10 +184,6 @@ std::vector<StackedPair> pair_up(std::span<const ExpertTensor> tensors) {
       throw Error(shown(pair),
                   fmt::format("{} rows of lora_A and {} columns of lora_B, expected E*r of both",
                               pair.a->tensor.dim(0), pair.b->tensor.dim(1)));
-    if (++count[pair.layer] > 2)
-      throw Error(
-          pair.a->name, "more than two expert parameters are targeted (expert biases?)",
-          "only gate_up_proj and down_proj can be converted; train without the bias targets");
     out.push_back(pair);
   }
   return out;
@@ -206,6 +201,11 @@ std::string_view parameter_name(const ModelSpec* spec, Projection projection) {
 StackedReading read_stacked_pairs(std::span<const StackedPair> pairs, const ReadContext& context) {
   const Parameters p = parameters(context.spec);
   const auto layers = by_layer(pairs);
+  for (const auto& layer : layers)
+    if (layer.size() > 2)
+      throw Error(layer[2].a->name, "more than two expert parameters are targeted (expert biases?)",
+                  {"name in target_parameters what each pair is of, and the base model with ",
+                   Option::base});
   std::vector<Hypothesis> left;
   for (Roles roles : {Roles::natural, Roles::swapped})
     for (bool second_inside : {false, true})

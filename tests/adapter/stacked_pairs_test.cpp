@@ -324,6 +324,6 @@ TEST_CASE("a stacked pair that is not whole is refused") {
     CHECK(fault(made, "gpt_oss") ==
           a_name(inner) + ": more than two expert parameters are targeted (expert biases?)");
     CHECK(hint(made, "gpt_oss") ==
-          "only gate_up_proj and down_proj can be converted; train without the bias targets");
+          "name in target_parameters what each pair is of, and the base model with --base");
   }
 }

@@ -5,6 +5,7 @@
 #include <fmt/core.h>
 
 #include "lib/adapter/b_order.h"
+#include "lib/adapter/expert_biases.h"
 #include "lib/adapter/expert_collector.h"
 #include "lib/adapter/expert_factors.h"
 #include "lib/adapter/stacked_pairs.h"
@@ -71,7 +72,11 @@ int64_t expert_count(const StackedPair& pair, const std::string& path, const Rea
 }
 
 void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Adapter& adapter) {
-  const std::vector<StackedPair> pairs = pair_up(tensors);
+  std::vector<StackedPair> pairs = pair_up(tensors);
+  for (const auto& [name, tensor] : take_expert_biases(pairs, context))
+    adapter.extras[name] = {ExtraKind::other, tensor->tensor};
+  if (pairs.empty())
+    throw Error(tensors.front().name, "adapts the experts' biases alone, and no weight of theirs");
   const StackedReading reading = read_stacked_pairs(pairs, context);
   const bool swapped = reading.roles == Roles::swapped;
   ExpertCollector collector(context);
@@ -113,9 +118,33 @@ std::pair<Tensor, Tensor> stack_pair(const ExpertPair& pair, int64_t experts,
   return {join_a(b.transpose(1, 2)), join_b(a.transpose(1, 2), options.b_order)};
 }
 
+// PEFT wraps a module once for each parameter, the first of its class innermost: how often what is
+// at `key`, or its bias, is wrapped again.
+class Nesting {
+ public:
+  Nesting(const Adapter& adapter, const std::map<ExpertKey, ExpertBias>& biases)
+      : adapter_(adapter), biases_(biases) {}
+
+  std::string module(const std::string& stem, const ExpertKey& key, bool bias) const {
+    const ExpertKey down{key.layer, Projection::down};
+    size_t depth = bias ? 0 : biases_.count(key);
+    if (key.projection != Projection::down)
+      depth += adapter_.experts.count(down) + biases_.count(down);
+    std::string out = stem;
+    for (size_t i = 0; i < depth; ++i) out += ".base_layer";
+    return out;
+  }
+
+ private:
+  const Adapter& adapter_;
+  const std::map<ExpertKey, ExpertBias>& biases_;
+};
+
 WrittenExperts write(const WriteContext& context) {
   WrittenExperts out;
   const Adapter& adapter = context.adapter;
+  const auto biases = expert_biases(adapter, context.spec);
+  const Nesting nesting(adapter, biases);
   for (const auto& [key, pair] : adapter.experts) {
     if (key.projection == Projection::up && (context.spec == nullptr || context.spec->gated))
       throw Error(
@@ -124,14 +153,19 @@ WrittenExperts write(const WriteContext& context) {
           "no gate",
           {"name it with ", Option::base});
     const std::string stem = written_stem(context, Form::memory, key.layer);
-    const bool wrapped_again = key.projection != Projection::down &&
-                               adapter.experts.count({key.layer, Projection::down}) != 0;
-    const std::string module = wrapped_again ? stem + ".base_layer" : stem;
+    const std::string module = nesting.module(stem, key, false);
     std::tie(out.tensors[lora_name(module, Side::A)], out.tensors[lora_name(module, Side::B)]) =
         stack_pair(pair, adapter.expert_count, context.options);
     out.targets.push_back({fmt::format("{}.{}", stem, parameter_name(context.spec, key.projection)),
                            true,
                            uniform_scaling(key, pair, adapter.expert_count, "one parameter")});
+  }
+  for (const auto& [key, bias] : biases) {
+    const std::string stem = written_stem(context, Form::memory, key.layer);
+    const std::string module = nesting.module(stem, key, true);
+    out.tensors[lora_name(module, Side::A)] = adapter.extras.at(bias.a).tensor;
+    out.tensors[lora_name(module, Side::B)] = adapter.extras.at(bias.b).tensor;
+    out.targets.push_back({bias.path, true, adapter.config.scaling(bias.path)});
   }
   return out;
 }

@@ -10,6 +10,7 @@ namespace {
 void check(RuleContext& context) {
   const auto file = stacked_file(context.subject());
   if (!file || !file->reading) return;
+  if (2 * file->pairs.size() != context.subject().experts.size()) return;  // biases among them
   std::vector<std::string> names;
   for (size_t i = 0; i < file->pairs.size(); ++i) {
     if (file->pairs[i].nesting == 0 || file->reading->projection[i] != Projection::down) continue;

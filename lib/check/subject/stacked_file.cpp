@@ -1,5 +1,7 @@
 #include "lib/check/subject/stacked_file.h"
 
+#include "lib/adapter/expert_biases.h"
+
 namespace moelora {
 namespace {
 
@@ -28,10 +30,13 @@ std::optional<StackedFile> stacked_file(const Subject& subject) {
   StackedFile out;
   try {
     out.pairs = pair_up(subject.experts);
+    std::vector<std::string> notes;
+    take_expert_biases(out.pairs, {subject.spec(), *subject.parsed_config, {}, notes});
   } catch (const Error& error) {
     out.problem = error;
     return out;
   }
+  if (out.pairs.empty()) return std::nullopt;
   std::optional<Roles> known;  // --roles
   if (subject.loaded && subject.loaded->adapter.stacked)
     known = subject.loaded->adapter.stacked->roles;

@@ -128,7 +128,51 @@ class Resolver {
   bool names_first_ = false, names_second_ = false;
 };
 
+// The parameters of a module that the config names, in the class's order: weight, bias, weight,
+// bias.
+std::vector<std::string> named_parameters(std::string_view stem, const Json& config,
+                                          const ModelSpec& spec) {
+  std::vector<std::string> out;
+  const Json* targets = config.find("target_parameters");
+  for (const std::string& weight : {spec.memory.gate_up, spec.memory.down})
+    for (const std::string& parameter : {weight, weight + "_bias"}) {
+      const std::string path = fmt::format(".{}.{}", stem, parameter);
+      if (targets != nullptr &&
+          std::any_of(targets->items().begin(), targets->items().end(), [&](const Json& target) {
+            return target.is(Json::Kind::string) && path.ends_with("." + target.as_string());
+          }))
+        out.push_back(parameter);
+    }
+  return out;
+}
+
 }  // namespace
+
+std::vector<std::pair<std::string, size_t>> take_biases(std::vector<StackedPair>& pairs,
+                                                        const Json& config, const ModelSpec* spec) {
+  std::vector<std::pair<std::string, size_t>> out;
+  if (spec == nullptr || !spec->expert_bias) return out;
+  std::vector<StackedPair> weights;
+  for (auto first = pairs.begin(); first != pairs.end();) {
+    const auto last = std::find_if(
+        first, pairs.end(), [&](const StackedPair& pair) { return pair.layer != first->layer; });
+    const auto names = named_parameters(first->stem, config, *spec);
+    for (auto pair = first; pair != last; ++pair) {
+      const auto index = static_cast<size_t>(pair - first);
+      const bool known = names.size() == static_cast<size_t>(last - first);
+      if (!known || !names[index].ends_with("_bias")) {
+        weights.push_back(*pair);
+        continue;
+      }
+      const std::string name = fmt::format("{}.{}.lora_", pair->stem, names[index]);
+      out.emplace_back(name + "A.weight", pair->a);
+      out.emplace_back(name + "B.weight", pair->b);
+    }
+    first = last;
+  }
+  pairs = std::move(weights);
+  return out;
+}
 
 StackedForm resolve_stacked(std::span<const StackedPair> pairs, const Json& config,
                             const ModelSpec* spec, const Reading& given, const std::string& where) {

@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "lib/io/json.h"
@@ -38,6 +39,12 @@ struct StackedForm {
 // sides do and nothing decides.
 StackedForm resolve_stacked(std::span<const StackedPair> pairs, const Json& config,
                             const ModelSpec* spec, const Reading& given, const std::string& where);
+
+// Takes out of the pairs those of the experts' biases, [E, out] parameters that gpt-oss' class has
+// behind each weight, where target_parameters names as many parameters of a module as it has pairs.
+// Returns their tensors under names of their own: "STEM.down_proj_bias.lora_A".
+std::vector<std::pair<std::string, size_t>> take_biases(std::vector<StackedPair>& pairs,
+                                                        const Json& config, const ModelSpec* spec);
 
 // Whether columns of a stacked lora_B are e*r + k (true) rather than PEFT's k*E + e.
 bool expert_major(const Json& config, const Reading& given, const std::string& where);

@@ -319,7 +319,7 @@ class Builder {
     slot = &e;
   }
 
-  std::vector<StackedPair> stacked_pairs() const {
+  std::vector<StackedPair> stacked_pairs() {
     std::vector<StackedPair> out;
     for (const auto& [at, both] : stacked_tensors_) {
       if (both[0] == nullptr || both[1] == nullptr)
@@ -331,9 +331,12 @@ class Builder {
                fmt::format("has {} rows, its lora_B {} columns", a[0], b[1]));
       out.push_back({at.first, -at.second, both[0]->tensor, both[1]->tensor, a[1], b[0], a[0],
                      both[0]->name.stem});
-      if (out.size() > 2 && out[out.size() - 3].layer == at.first)
-        refuse(out_.tensors[both[0]->tensor], "is a third stacked parameter of its layer");
     }
+    for (auto& [name, index] : take_biases(out, config_, options_.spec))
+      out_.extras.emplace(std::move(name), index);
+    for (size_t i = 2; i < out.size(); ++i)
+      if (out[i - 2].layer == out[i].layer)
+        refuse(out_.tensors[out[i].a], "is a third stacked parameter of its layer");
     return out;
   }
 
@@ -347,8 +350,8 @@ class Builder {
   }
 
   void add_stacked() {
-    if (stacked_tensors_.empty()) return;
     const std::vector<StackedPair> pairs = stacked_pairs();
+    if (pairs.empty()) return;
     const StackedForm form =
         resolve_stacked(pairs, config_, options_.spec, options_.reading, where_);
     const bool grouped = expert_major(config_, options_.reading, where_);

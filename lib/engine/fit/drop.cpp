@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 
+#include "lib/adapter/expert_biases.h"
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
 #include "lib/engine/fit/deltas.h"
@@ -21,7 +22,8 @@ struct Part {
 
 DropKind kind_of(const std::string& name, const Extra& extra) {
   if (extra.kind == ExtraKind::embedding_factor) return DropKind::embeddings;
-  const bool bias = extra.kind == ExtraKind::other && name.ends_with(".bias");
+  const bool bias =
+      extra.kind == ExtraKind::other && (name.ends_with(".bias") || is_expert_bias(name));
   return bias || extra.kind == ExtraKind::lora_bias ? DropKind::bias : DropKind::saved_modules;
 }
 
@@ -94,6 +96,14 @@ std::vector<Delta> embedding_deltas(const Adapter& adapter) {
   return out;
 }
 
+std::vector<Delta> expert_bias_deltas(const Adapter& adapter, const ModelSpec& spec) {
+  std::vector<Delta> out;
+  for (const auto& [key, bias] : expert_biases(adapter, &spec))
+    out.push_back({adapter.extras.at(bias.a).tensor, adapter.extras.at(bias.b).tensor,
+                   adapter.config.scaling(bias.path).value()});
+  return out;
+}
+
 // nullopt: some of it is a full weight whose original is not known.
 std::optional<double> norm_of(const FitContext& context, DropKind kind, const Part& part) {
   std::vector<Delta> deltas;
@@ -103,9 +113,13 @@ std::optional<double> norm_of(const FitContext& context, DropKind kind, const Pa
   }
   if (kind == DropKind::embeddings)
     for (Delta& delta : embedding_deltas(context.adapter)) deltas.push_back(std::move(delta));
+  if (kind == DropKind::bias)
+    for (Delta& delta : expert_bias_deltas(context.adapter, context.spec()))
+      deltas.push_back(std::move(delta));
   double norm = delta_norm(deltas, context.options.threads);
   if (kind == DropKind::embeddings) return norm;
   for (const std::string& name : part.extras) {
+    if (is_expert_bias(name)) continue;
     const Tensor& tensor = context.adapter.extras.at(name).tensor;
     const std::optional<double> change = kind == DropKind::bias
                                              ? bias_norm(context, name, tensor)
