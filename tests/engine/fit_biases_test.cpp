@@ -31,10 +31,12 @@ MadeAdapter made_of(unsigned parameters) {
   std::vector<std::string> named;
   for (size_t i = 0; i < kParameters.size(); ++i)
     if ((parameters >> i & 1U) != 0) named.push_back("mlp.experts." + kParameters[i]);
-  MadeAdapter made(
-      R"({"r": 2, "lora_alpha": 4, "lora_B_layout": "rank_major", "target_parameters": )" +
-      Json::strings(named).dump(-1) + "}");
+  MadeAdapter made(R"({"r": 2, "lora_alpha": 4, "lora_B_layout": "rank_major", "target_modules": )"
+                   R"(["q_proj", "k_proj", "v_proj", "o_proj"], "target_parameters": )" +
+                   Json::strings(named).dump(-1) + "}");
   for (int layer = 0; layer < spec.layers; ++layer) {
+    for (const char* name : {"q_proj", "k_proj", "v_proj", "o_proj"})
+      add_attention(made, layer, name);
     size_t inside = named.size();
     for (size_t i = 0; i < kParameters.size(); ++i) {
       if ((parameters >> i & 1U) == 0) continue;
