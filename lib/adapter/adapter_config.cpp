@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "lib/adapter/config_kinds.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
 
@@ -129,55 +130,89 @@ void read_patterns(const Reader& reader, AdapterConfig& config) {
     config.alpha_pattern.add(key, reader.number(entry("alpha_pattern", key), value));
 }
 
-// Unsloth's markers in one object: the flat one, and the nested one with an entry a parameter. What
-// is said first counts.
-void read_unsloth_markers(const Json& json, AdapterConfig& config) {
-  constexpr std::string_view kFlat = "lora_B_layout";
-  const Reader reader(json, config.where);
-  const auto flat = [&](const Reader& from) {
-    return from.marker<BOrder>(kFlat, kFlat, kUnslothOrders);
-  };
-  if (const auto order = flat(reader); order && !config.b_order) config.b_order = order;
-  const Json* nested = reader.get("unsloth_fused_expert_lora", Json::Kind::object, "an object");
-  if (nested == nullptr) return;
-  const Reader all(*nested, config.where);
-  const Json* word = all.get(kFlat);
-  const bool mixed =
-      word != nullptr && word->is(Json::Kind::string) && word->as_string() == "mixed";
-  config.mixed_b_orders = config.mixed_b_orders || mixed;
-  if (!mixed && !config.b_order) config.b_order = flat(all);
-  const Json* parameters = all.get("parameters", Json::Kind::object, "an object");
-  if (parameters == nullptr) return;
-  for (const auto& [name, entry] : parameters->members())
-    if (entry.is(Json::Kind::object))
-      if (const auto order = flat(Reader(entry, config.where)))
-        config.parameter_b_orders.emplace_back(name, *order);
-}
+// The markers of the order in one object of the config: Unsloth's flat one, its nested one with an
+// entry a parameter, and ours.
+class OrderMarkers {
+ public:
+  explicit OrderMarkers(AdapterConfig& config) : config_(config) {}
 
-// Where the parameters agree, their order is that of all.
-void join_parameter_orders(AdapterConfig& config) {
-  const auto& orders = config.parameter_b_orders;
-  if (config.b_order || config.mixed_b_orders || orders.empty()) return;
-  if (std::all_of(orders.begin(), orders.end(),
-                  [&](const auto& entry) { return entry.second == orders.front().second; }))
-    config.b_order = orders.front().second;
-  config.mixed_b_orders = !config.b_order;
-}
+  void read(const Json& json) {
+    const Reader reader(json, config_.where);
+    add(flat(reader));
+    if (const Json* nested =
+            reader.get("unsloth_fused_expert_lora", Json::Kind::object, "an object"))
+      read_nested(*nested);
+  }
 
-void read_markers(const Reader& reader, AdapterConfig& config) {
-  read_unsloth_markers(config.json, config);
-  if (const Json* mapping = reader.get("auto_mapping");
-      mapping != nullptr && mapping->is(Json::Kind::object))
-    read_unsloth_markers(*mapping, config);
-  join_parameter_orders(config);
-  const Json* ours = reader.get("moelora", Json::Kind::object, "an object");
-  if (ours == nullptr) return;
-  const Reader mine(*ours, config.where);
+  void add(std::optional<BOrder> order) {
+    if (order) all_.push_back(*order);
+  }
+
+  // A parameter's own entry counts before what is said of all: Unsloth reads them so, and a marker
+  // of ours that another writer carried along is the older one.
+  void finish() {
+    const auto& apart = config_.parameter_b_orders;
+    std::vector<BOrder> said = all_;
+    for (const auto& entry : apart) said.push_back(entry.second);
+    const bool same =
+        std::all_of(said.begin(), said.end(), [&](BOrder order) { return order == said.front(); });
+    config_.mixed_b_orders = mixed_ || !same;
+    if (!said.empty() && !config_.mixed_b_orders) config_.b_order = said.front();
+  }
+
+ private:
+  static std::optional<BOrder> flat(const Reader& reader) {
+    return reader.marker<BOrder>("lora_B_layout", "lora_B_layout", kUnslothOrders);
+  }
+
+  // "mixed": it differs below.
+  std::optional<BOrder> flat_or_mixed(const Json& json) {
+    const Reader reader(json, config_.where);
+    const Json* word = reader.get("lora_B_layout");
+    const bool mixed =
+        word != nullptr && word->is(Json::Kind::string) && word->as_string() == "mixed";
+    mixed_ = mixed_ || mixed;
+    return mixed ? std::nullopt : flat(reader);
+  }
+
+  void read_nested(const Json& nested) {
+    add(flat_or_mixed(nested));
+    const Json* parameters =
+        Reader(nested, config_.where).get("parameters", Json::Kind::object, "an object");
+    if (parameters == nullptr) return;
+    for (const auto& [name, entry] : parameters->members())
+      if (entry.is(Json::Kind::object))
+        if (const auto order = flat_or_mixed(entry))
+          config_.parameter_b_orders.emplace_back(name, *order);
+  }
+
+  AdapterConfig& config_;
+  std::vector<BOrder> all_;
+  bool mixed_ = false;
+};
+
+void read_ours(const Json& ours, AdapterConfig& config, OrderMarkers& orders) {
+  const Reader mine(ours, config.where);
   config.layout = mine.string("layout");
   config.gate_up_order = mine.string("gate_up_order");
-  if (const auto order = mine.marker<BOrder>("b_order", "moelora.b_order", kOrders))
-    config.b_order = order;
+  orders.add(mine.marker<BOrder>("b_order", "moelora.b_order", kOrders));
   config.roles = mine.marker<Roles>("roles", "moelora.roles", kRoles);
+}
+
+// At the top level, where we wrote ours until 2026-11 and PEFT warns of unexpected keys, and in
+// auto_mapping, which PEFT carries along.
+void read_markers(const Reader& reader, AdapterConfig& config) {
+  OrderMarkers orders(config);
+  orders.read(config.json);
+  const Json* ours = reader.get("moelora", Json::Kind::object, "an object");
+  if (const Json* mapping = reader.get("auto_mapping");
+      mapping != nullptr && mapping->is(Json::Kind::object)) {
+    orders.read(*mapping);
+    if (ours == nullptr)
+      ours = Reader(*mapping, config.where).get("moelora", Json::Kind::object, "an object");
+  }
+  if (ours != nullptr) read_ours(*ours, config, orders);
+  orders.finish();
 }
 
 // Throws Error for a key that cannot be evaluated, with its place in the file.
@@ -195,8 +230,8 @@ const T* first_match(const AdapterConfig& config, std::string_view name,
   }
 }
 
-void refuse_mlx(const Reader& reader, const std::string& where) {
-  if (reader.get("r") != nullptr || reader.get("lora_parameters") == nullptr) return;
+void refuse_mlx(const Json& config, const std::string& where) {
+  if (!is_mlx_config(config)) return;
   throw Error(in_file(where),
               "is the config of an MLX adapter (fine_tune_type, lora_parameters), not PEFT's",
               "MLX keeps the factors transposed, with r = rank and lora_alpha = scale * rank of "
@@ -236,7 +271,7 @@ AdapterConfig parse_adapter_config(Json json, const std::string& where) {
                 fmt::format("\"peft_type\" is \"{}\", expected \"LORA\"", printable(type)),
                 "servers compute plain LoRA alone: merge it with PEFT's merge_and_unload and serve "
                 "that model");
-  refuse_mlx(reader, where);
+  refuse_mlx(config.json, where);
   config.r = reader.positive_int("r", reader.required("r"));
   config.lora_alpha = reader.number("lora_alpha", reader.required("lora_alpha"));
   config.use_rslora = reader.boolean("use_rslora");

@@ -3,11 +3,14 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
+#include <set>
 
 #include "lib/adapter/adapter_folder.h"
 #include "lib/adapter/expert_collector.h"
 #include "lib/adapter/foreign_names.h"
+#include "lib/adapter/text_names.h"
 #include "lib/base/cast.h"
 
 namespace moelora {
@@ -218,12 +221,20 @@ Interpretation interpret_tensors(const TensorMap& tensors, std::span<const Exper
   out.adapter.config = config;
   note_config(config, out.notes);
   refuse_foreign(tensors);
+  const std::set<std::string> twins = text_twins(tensors, spec);
+  out.twins.assign(twins.begin(), twins.end());
+  std::vector<ExpertTensor> kept;
+  if (!twins.empty()) {
+    std::copy_if(experts.begin(), experts.end(), std::back_inserter(kept),
+                 [&](const ExpertTensor& t) { return twins.count(t.name) == 0; });
+    experts = kept;
+  }
   DenseReader dense(spec, out.adapter, out.twins);
   auto expert = experts.begin();  // in the order of `tensors`
   for (const auto& [name, tensor] : tensors) {
     if (expert != experts.end() && expert->name == name)
       ++expert;
-    else
+    else if (twins.count(name) == 0)
       dense.add(name, parse_tensor_name(name), tensor);
   }
   dense.finish();

@@ -1,5 +1,7 @@
 #include "lib/adapter/adapter_folder.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <filesystem>
 
@@ -97,8 +99,15 @@ class FolderReader {
           Kind::no_config,
           Error(out_.folder, "has no adapter_config.json",
                 "an adapter is a folder with adapter_config.json and adapter_model.safetensors"));
+    const std::string path = in_folder(kConfigName);
     out_.has_config = try_to(Kind::bad_config, std::string(kConfigName),
-                             [&] { out_.config = read_json_file(in_folder(kConfigName)); });
+                             [&] { out_.config = read_json_file(path); });
+    std::error_code ignored;
+    if (out_.has_config || !fs::is_regular_file(path, ignored)) return;
+    const FileKind kind = sniff(*File::open(path));  // a pointer, a page, the text of a link
+    if (kind != FileKind::unknown && kind != FileKind::json)
+      out_.problems.back().error =
+          Error(in_file(path), fmt::format("is {}, not JSON", describe(kind)), remedy(kind, path));
   }
 
   Kind kind_of_failure() const {
@@ -125,6 +134,9 @@ class FolderReader {
     if (is_wrong_kind()) {
       problem.kind = Kind::wrong_kind;
       out_.instead = problem.error.hint();
+      // That no config lies beside it follows.
+      std::erase_if(out_.problems, [](const ReadProblem& p) { return p.kind == Kind::no_config; });
+      return;
     }
     if (problem.kind != Kind::no_weights || path_ != out_.folder) return;
     const auto instead = instead_in_folder(path_);

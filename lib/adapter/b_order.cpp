@@ -48,9 +48,26 @@ std::string library_of(const AdapterConfig& config) {
   return "";
 }
 
+bool grouped_before(Text family) {
+  return std::find(kGroupedBefore.begin(), kGroupedBefore.end(), family) != kGroupedBefore.end();
+}
+
+// Models of transformers that hold another family's text model (AutoModel of text_config).
+constexpr std::array<Text, 9> kWrappers = {"aya_vision", "internvl",        "kimi_k25",
+                                           "lfm2_vl",    "llava",           "llava_next",
+                                           "mistral3",   "llava_onevision", "ovis2"};
+
+// Unsloth goes by the class of the experts: that of the library, or in a wrapper that of the text
+// model inside, which the base says. "" where nothing does.
+std::string experts_family(const AdapterConfig& config, const ModelSpec* spec) {
+  std::string library = library_of(config);
+  const bool wraps = std::find(kWrappers.begin(), kWrappers.end(), library) != kWrappers.end();
+  if (!library.empty() && !wraps) return library;
+  return spec != nullptr ? spec->family : "";
+}
+
 ToldOrder by_stamp(const AdapterConfig& config, const ModelSpec* spec) {
-  const std::string library = library_of(config);
-  const std::string family = library.empty() && spec != nullptr ? spec->family : library;
+  const std::string family = experts_family(config, spec);
   constexpr Text kStamp = "auto_mapping.unsloth_fixed is there and no \"lora_B_layout\"";
   if (family.empty())
     return {{},
@@ -59,9 +76,7 @@ ToldOrder by_stamp(const AdapterConfig& config, const ModelSpec* spec) {
             fmt::format("{}: Unsloth wrote it before it marked the order, which depends on the "
                         "model family, and no base model is known",
                         kStamp)};
-  const bool grouped =
-      std::find(kGroupedBefore.begin(), kGroupedBefore.end(), family) != kGroupedBefore.end();
-  const BOrder order = grouped ? BOrder::expert_major : BOrder::rank_major;
+  const BOrder order = grouped_before(family) ? BOrder::expert_major : BOrder::rank_major;
   return {order, "stamped",
           fmt::format("{}: read as Unsloth itself reads such an adapter of {}, {}", kStamp, family,
                       b_order_name(order)),
@@ -87,12 +102,11 @@ bool has_bridge_config(const AdapterConfig& config) {
 }
 
 std::optional<BOrder> marked(const AdapterConfig& config, Text parameter) {
-  if (config.b_order) return config.b_order;
   for (const auto& [name, order] : config.parameter_b_orders)
     if (ends_in(parameter, name) || ends_in(name, parameter) ||
         ends_in(name, below_layer(parameter)))
       return order;
-  return std::nullopt;
+  return config.b_order;
 }
 
 }  // namespace
@@ -104,8 +118,8 @@ ToldOrder told_b_order(const AdapterConfig& config, const ModelSpec* spec,
     return {{},
             "",
             "",
-            fmt::format("unsloth_fused_expert_lora says that the order differs by parameter, and "
-                        "has no entry for {}",
+            fmt::format("the markers of the order of lora_B's columns differ, by parameter or from "
+                        "each other, and none is of {} alone",
                         parameter)};
   if (is_stamped(config)) return by_stamp(config, spec);
   if (swapped && has_bridge_config(config))

@@ -226,36 +226,33 @@ void set_targets(const WrittenConfig& in, Json& config) {
   set_names(config, "target_parameters", parameters);
 }
 
-// What the input's writer said of an order that is no longer the file's.
-void take_other_markers(Json& config) {
-  constexpr std::string_view kNested = "unsloth_fused_expert_lora";
-  config.erase(kNested);
-  const Json* mapping = config.find("auto_mapping");
-  if (mapping == nullptr || !mapping->is(Json::Kind::object)) return;
-  Json kept = *mapping;
-  kept.erase(kNested);
-  kept.erase("lora_B_layout");
-  config.set("auto_mapping", std::move(kept));
-}
-
-void set_markers(const WrittenConfig& in, Json& config) {
-  take_other_markers(config);
-  const bool params = in.layout->one_parameter;
-  if (params)
-    config.set("lora_B_layout",
-               in.options.b_order == BOrder::rank_major ? "rank_major" : "grouped_by_expert");
-  else
-    config.erase("lora_B_layout");
-  Json::Members marker{{"layout", Json(std::string(in.layout->id))}};
-  if (params) {
-    marker.emplace_back("roles", Json(std::string(roles_name(in.options.roles))));
-    marker.emplace_back("b_order", Json(std::string(b_order_name(in.options.b_order))));
+Json marker_of(const WrittenConfig& in) {
+  Json::Members out{{"layout", Json(std::string(in.layout->id))}};
+  if (in.layout->one_parameter) {
+    out.emplace_back("roles", Json(std::string(roles_name(in.options.roles))));
+    out.emplace_back("b_order", Json(std::string(b_order_name(in.options.b_order))));
   }
   if (in.layout->fused && in.gate_up_order)
-    marker.emplace_back("gate_up_order",
-                        *in.gate_up_order == GateUpOrder::halves ? "halves" : "interleaved");
-  marker.emplace_back("version", Json(std::string(version())));
-  config.set("moelora", Json::object(std::move(marker)));
+    out.emplace_back("gate_up_order",
+                     *in.gate_up_order == GateUpOrder::halves ? "halves" : "interleaved");
+  out.emplace_back("version", Json(std::string(version())));
+  return Json::object(std::move(out));
+}
+
+// In auto_mapping, where Unsloth keeps and reads its own: PEFT warns of keys that it does not know
+// at the top level, and carries this one along. What the input's writer said of the order goes.
+void set_markers(const WrittenConfig& in, Json& config) {
+  const Json* old = config.find("auto_mapping");
+  Json mapping = old != nullptr && old->is(Json::Kind::object) ? *old : Json::object({});
+  for (const char* key : {"moelora", "lora_B_layout", "unsloth_fused_expert_lora"}) {
+    config.erase(key);
+    mapping.erase(key);
+  }
+  if (in.layout->one_parameter)
+    mapping.set("lora_B_layout",
+                in.options.b_order == BOrder::rank_major ? "rank_major" : "grouped_by_expert");
+  mapping.set("moelora", marker_of(in));
+  config.set("auto_mapping", std::move(mapping));
 }
 
 // A plain list of suffixes; what else PEFT would choose modules by is emptied.

@@ -50,8 +50,9 @@ struct Changes {
 // The adapter_config.json of a written adapter: what PEFT needs to create exactly the written
 // modules with exactly their scales. target_modules, exclude_modules, target_parameters, r,
 // lora_alpha, rank_pattern and alpha_pattern are rewritten where they must be; every other key
-// stays in place. The marker keys that make the layout unambiguous are added (`moelora`, and
-// `lora_B_layout` for peft-params). `dense` and `experts` are all targets of the written tensors.
+// stays in place. The marker keys that make the layout unambiguous are added to auto_mapping
+// (`moelora`, and `lora_B_layout` for peft-params). `dense` and `experts` are all targets of the
+// written tensors.
 struct WrittenConfig {
   const AdapterConfig& original;
   const ModelSpec* spec;

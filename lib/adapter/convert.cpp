@@ -10,6 +10,7 @@
 #include "lib/adapter/expert_biases.h"
 #include "lib/adapter/gate_up.h"
 #include "lib/base/error.h"
+#include "lib/base/utf8.h"
 #include "lib/io/json_build.h"
 #include "lib/io/weights.h"
 
@@ -50,6 +51,18 @@ ExpertTarget dense_target(const std::string& module, const DensePair& pair, cons
   const bool hub = in_hub_names(*spec, to->form);
   return {hub ? linear->hub : linear->memory,
           pair.parameter || !(hub ? linear->hub_linear : linear->memory_linear), pair.scaling};
+}
+
+// What is neither a factor nor named by the config is written as it is: nothing here knows its use.
+void note_others(Conversion& c) {
+  std::vector<std::string> names;
+  for (const auto& [name, extra] : c.adapter.extras)
+    if (extra.kind == ExtraKind::other) names.push_back(name);
+  if (!names.empty())
+    c.notes.push_back(
+        fmt::format("{} tensors are no low-rank factors, and the config names them "
+                    "nowhere: written as they are ({})",
+                    names.size(), list_some(names, 2)));
 }
 
 void write_extras(const Adapter& adapter, TensorMap& tensors, std::vector<ExpertTarget>& targets) {
@@ -131,9 +144,25 @@ void note_ranks(Conversion& c) {
   }
 }
 
+// The output would be the base model, and the value that was lost cannot be guessed.
+void refuse_no_scale(const LoadedAdapter& input) {
+  const auto is_zero = [](const Scaling& scaling) { return scaling.value() == 0; };
+  const Adapter& adapter = input.adapter;
+  const bool dense = std::all_of(adapter.dense.begin(), adapter.dense.end(),
+                                 [&](const auto& entry) { return is_zero(entry.second.scaling); });
+  const bool experts =
+      std::all_of(adapter.experts.begin(), adapter.experts.end(), [&](const auto& entry) {
+        return std::all_of(entry.second.scaling.begin(), entry.second.scaling.end(), is_zero);
+      });
+  if (!dense || !experts || (adapter.dense.empty() && adapter.experts.empty())) return;
+  throw Error(input.files.config.where, "lora_alpha makes the scale of every low-rank pair zero",
+              "set it to the value of the training (verl: actor_rollout_ref.model.lora_alpha)");
+}
+
 // Everything that follows from what is read (c.input) and what is to be written (c.adapter).
 // Without experts dense modules keep their names, unless `named`: then they take the layout's.
 Conversion planned(Conversion c, const PlanOptions& options, bool named) {
+  refuse_no_scale(c.input);
   c.notes = c.input.notes;
   const ModelSpec* spec = c.input.base ? &c.input.base->spec : nullptr;
   const Layout& layout = layout_by_id(options.to);
@@ -155,6 +184,7 @@ Conversion planned(Conversion c, const PlanOptions& options, bool named) {
     c.notes.push_back("no routed-expert factors: every layout writes the same");
   }
   for (auto& [name, tensor] : experts.tensors) c.tensors[name] = std::move(tensor);
+  note_others(c);
   if (c.changes) {
     for (const Change& change : c.changes->made) c.notes.push_back(change.note);
     c.notes.insert(c.notes.end(), c.changes->notes.begin(), c.changes->notes.end());

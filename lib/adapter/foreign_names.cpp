@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
+#include <string>
 
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
@@ -49,9 +51,21 @@ bool is_megatron_module(Text name) {
          has(name, {".linear_proj.", ".linear_fc1.", ".linear_fc2.", ".linear_q"});
 }
 
+// Hugging Face's LFM2 has feed_forward.w1 too, below "model.".
 bool is_original(Text name) {
-  return has(name, {"lora_"}) &&
-         has(name, {".attention.wq.", ".attention.wk.", ".attention.wv.", ".attention.wo."});
+  if (!has(name, {"lora"})) return false;
+  if (has(name, {".attention.wq.", ".attention.wk.", ".attention.wv.", ".attention.wo.",
+                 ".attention.wqkv."}))
+    return true;
+  while (name.starts_with(kPeftPrefix)) name.remove_prefix(kPeftPrefix.size());
+  return name.starts_with("layers.") && has(name, {".feed_forward."});
+}
+
+bool says_lora(Text name) {
+  std::string lower(name);
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return lower.find("lora") != std::string::npos;
 }
 
 struct Known {
@@ -101,6 +115,12 @@ const std::array kKnown = {
            "Rename the modules to those of Hugging Face (q_proj, k_proj, v_proj, o_proj): q and k "
            "rows are in another order there, so use the converter of the model's publisher."},
           is_original},
+    Known{{"LitGPT", "transformer.h.N.attn.qkv.lora_A, q, k and v in one",
+           "Merge it with litgpt merge_lora and convert that model, or train with PEFT."},
+          [](Text n) {
+            return n.find("transformer.h.") != Text::npos &&
+                   has(n, {".attn.qkv.lora_", ".attn.attn.lora_"});
+          }},
     Known{{"AdaLoRA", "MODULE.lora_E, MODULE.ranknum",
            "AdaLoRA's delta is B diag(E) A, which no server computes: merge it with PEFT's "
            "merge_and_unload and serve that model."},
@@ -111,7 +131,7 @@ const std::array kKnown = {
            "Servers compute plain LoRA alone: merge it with the trainer and serve that model."},
           [](Text n) {
             return has(n, {".hada_", ".lokr_", ".oft_", ".boft_", ".ia3_", ".vera_", ".fourierft_",
-                           ".randlora_", ".vblora_"});
+                           ".randlora_", ".vblora_", ".road_", ".shira_", ".hra_", ".delora_"});
           }},
 };
 
@@ -129,7 +149,7 @@ const ForeignSpelling* foreign_spelling(std::string_view name) {
   for (const Known& known : kKnown)
     if (known.matches(name)) return &known.spelling;
   if (factor || name.find(".modules_to_save.") != std::string_view::npos) return nullptr;
-  return has(name, {"lora_", ".lora", "_lora"}) ? &kUnknown : nullptr;
+  return says_lora(name) ? &kUnknown : nullptr;
 }
 
 std::vector<ForeignFactors> foreign_factors(const TensorMap& tensors) {

@@ -45,20 +45,89 @@ Folder list(const std::string& path, bool deeper) {
   return out;
 }
 
+// "checkpoint-57" before "checkpoint-114": runs of digits count as numbers.
+bool comes_before(std::string_view a, std::string_view b) {
+  const auto digits = [](std::string_view text) {
+    return text.substr(0, std::min(text.find_first_not_of("0123456789"), text.size()));
+  };
+  while (!a.empty() && !b.empty()) {
+    const std::string_view x = digits(a), y = digits(b);
+    if (x.empty() || y.empty()) {
+      if (a.front() != b.front()) return a.front() < b.front();
+      a.remove_prefix(1);
+      b.remove_prefix(1);
+      continue;
+    }
+    if (x.size() != y.size()) return x.size() < y.size();
+    if (x != y) return x < y;
+    a.remove_prefix(x.size());
+    b.remove_prefix(y.size());
+  }
+  return a.size() < b.size();
+}
+
+// Folders with an adapter_config.json, at most `levels` down; few enough folders are looked at that
+// a home folder does not matter.
+void find_adapters(const std::string& path, const std::string& name, int levels, int& left,
+                   Names& out) {
+  if (levels == 0) return;
+  for (const std::string& below : list(path, false).folders) {
+    if (left-- <= 0) return;
+    const std::string here = join_path(path, below), shown = name + below;
+    std::error_code ignored;
+    if (fs::exists(join_path(here, "adapter_config.json"), ignored)) out.push_back(shown);
+    find_adapters(here, shown + "/", levels - 1, left, out);
+  }
+}
+
 std::optional<FoundInstead> adapters_below(const Folder& folder) {
+  constexpr int kLevels = 3, kMostFolders = 2000;
   Names found;
-  for (const std::string& name : folder.folders)
-    if (std::binary_search(folder.files.begin(), folder.files.end(), name + "/adapter_config.json"))
-      found.push_back(name);
+  int left = kMostFolders;
+  find_adapters(folder.path, "", kLevels, left, found);
   if (found.empty()) return std::nullopt;
-  return FoundInstead{"holds adapters one level down: " + list_some(found),
+  std::sort(found.begin(), found.end(), comes_before);
+  const bool deep = std::any_of(found.begin(), found.end(), [](const std::string& name) {
+    return name.find('/') != std::string::npos;
+  });
+  return FoundInstead{fmt::format("holds adapters {}: {}", deep ? "further down" : "one level down",
+                                  list_some(found)),
                       "Name one of them: " + join_path(folder.path, found.back()) + "."};
 }
 
 std::optional<FoundInstead> cached_repository(const Folder& folder) {
   const std::string snapshot = snapshot_in(folder.path);
-  if (snapshot.empty()) return std::nullopt;
-  return FoundInstead{"is a repository of the hub's cache", "Name its snapshot: " + snapshot + "."};
+  if (!snapshot.empty())
+    return FoundInstead{"is a repository of the hub's cache",
+                        "Name its snapshot: " + snapshot + "."};
+  const std::string snapshots = join_path(folder.path, "snapshots");
+  const Names several = list(snapshots, false).folders;
+  if (several.empty() ||
+      !std::binary_search(folder.folders.begin(), folder.folders.end(), std::string("refs")))
+    return std::nullopt;
+  return FoundInstead{"is a repository of the hub's cache with snapshots " + list_some(several),
+                      "Name one of them: " + join_path(snapshots, several.back()) + "."};
+}
+
+// "someone/lora" of models--someone--lora, the folder of a repository in a cache.
+std::string hub_name_of_folder(const std::string& folder) {
+  constexpr std::string_view kModels = "models--";
+  if (!folder.starts_with(kModels)) return "";
+  std::string out = folder.substr(kModels.size());
+  if (const size_t at = out.find("--"); at != std::string::npos) out.replace(at, 2, "/");
+  return out;
+}
+
+// The cache itself, or the folder around it.
+std::optional<FoundInstead> whole_cache(const Folder& folder) {
+  Names names;
+  for (const std::string& path : {folder.path, join_path(folder.path, "hub")})
+    for (const std::string& below : list(path, false).folders)
+      if (std::string name = hub_name_of_folder(below); !name.empty())
+        names.push_back(std::move(name));
+  if (names.empty()) return std::nullopt;
+  return FoundInstead{"is the hub's cache, with " + list_some(names),
+                      "Name one of them as on the hub: " + names.front() + "."};
 }
 
 // What the name of one file says of the folder.
@@ -66,6 +135,13 @@ struct Sign {
   bool (*matches)(std::string_view name);
   std::string_view what, advice;
 };
+
+// Whether a name ends in one of these; a part that ends in a dot may stand anywhere.
+bool has(std::string_view name, std::initializer_list<std::string_view> parts) {
+  return std::any_of(parts.begin(), parts.end(), [&](std::string_view part) {
+    return name.ends_with(part) || (part.ends_with('.') && name.find(part) != name.npos);
+  });
+}
 
 const Sign kSigns[] = {
     {[](std::string_view n) { return n.ends_with(".distcp"); },
@@ -81,13 +157,36 @@ const Sign kSigns[] = {
      "holds the shards of a DeepSpeed training",
      "Gather them: python zero_to_fp32.py CHECKPOINT OUT, then save the adapter; in training, "
      "stage3_gather_16bit_weights_on_model_save lets save_pretrained do it."},
+    {[](std::string_view n) {
+       return has(n, {"model_optim_rng.pt", "latest_checkpointed_iteration.txt"});
+     },
+     "holds a checkpoint of Megatron",
+     "Export it to Hugging Face names with the trainer's own converter (Megatron-Bridge: "
+     "export_adapter_ckpt; ms-swift: swift export --to_hf true) and give that folder."},
+    {[](std::string_view n) {
+       return has(n, {"manifest.ocdbt", "_CHECKPOINT_METADATA", ".zarray"});
+     },
+     "holds a checkpoint of Orbax or Zarr (JAX, Megatron)",
+     "Export it to PEFT's names with the trainer's own converter and give that folder."},
     {[](std::string_view n) { return n.ends_with(".nemo"); }, "holds a .nemo archive",
      "Export it to Hugging Face names with NeMo's own converter and give that folder."},
     {[](std::string_view n) { return n.ends_with(".gguf"); }, "holds a GGUF file (llama.cpp)",
      "Servers and this tool want the folder with adapter_config.json that it was made from."},
     {[](std::string_view n) {
-       return n.ends_with(".zip") || n.ends_with(".tar.gz") || n.ends_with(".tgz") ||
-              n.ends_with(".tar");
+       return has(n, {"adapters.npz", "adapters.safetensors"});
+     },
+     "holds an adapter of MLX",
+     "MLX keeps the factors transposed: fuse it with mlx_lm.fuse and serve that model, or train "
+     "with PEFT."},
+    {[](std::string_view n) { return has(n, {"pytorch_lora_weights."}); },
+     "holds a LoRA of diffusers", "Servers of language models want one that PEFT saved."},
+    {[](std::string_view n) { return n.ends_with(".ckpt"); }, "holds a checkpoint of Lightning",
+     "Save the adapter from it with model.save_pretrained and give that folder."},
+    {[](std::string_view n) { return n.ends_with(".tensors"); }, "holds a file of Tensorizer",
+     "Give the folder that it was made from; vLLM reads such adapters until 0.31 alone."},
+    {[](std::string_view n) {
+       return has(n, {".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".zst", ".gz", ".bz2",
+                      ".xz"});
      },
      "holds a packed file", "Unpack it and give the folder."},
 };
@@ -102,27 +201,34 @@ std::optional<FoundInstead> by_sign(const Folder& folder) {
 }
 
 bool is_model_file(const std::string& name) {
-  return (name.starts_with("model") || name.starts_with("pytorch_model")) &&
-         name.find('/') == std::string::npos &&
+  const bool named = name.starts_with("model") || name.starts_with("pytorch_model") ||
+                     name.starts_with("consolidated");
+  return named && name.find('/') == std::string::npos &&
          (name.ends_with(kSafetensorsEnding) || name.ends_with(kIndexEnding) ||
-          name.ends_with(".bin"));
+          name.ends_with(".bin") || name.ends_with(".pth"));
 }
 
 std::optional<FoundInstead> whole_model(const Folder& folder) {
   const auto weights = std::find_if(folder.files.begin(), folder.files.end(), is_model_file);
-  if (weights == folder.files.end() ||
-      !std::binary_search(folder.files.begin(), folder.files.end(), std::string("config.json")))
-    return std::nullopt;
-  return FoundInstead{fmt::format("holds a whole model (config.json, {}), no adapter", *weights),
-                      "Serve it as the model; an adapter has adapter_config.json."};
+  if (weights == folder.files.end()) return std::nullopt;
+  for (const char* config : {"config.json", "params.json"})
+    if (std::binary_search(folder.files.begin(), folder.files.end(), std::string(config)))
+      return FoundInstead{
+          fmt::format("holds a whole model ({}, {}), no adapter", config, printable(*weights)),
+          "Serve it as the model; an adapter has adapter_config.json."};
+  return std::nullopt;
 }
 
 // "org/name" of "https://huggingface.co/org/name/..."; "" for another address.
 std::string hub_name_of(const std::string& address) {
-  constexpr std::string_view kHub = "huggingface.co/";
-  const size_t at = address.find(kHub);
+  size_t at = std::string::npos;
+  for (const std::string_view hub : {"huggingface.co/", "hf.co/", "hf://"})
+    if (at = address.find(hub); at != std::string::npos) {
+      at += hub.size();
+      break;
+    }
   if (at == std::string::npos) return "";
-  const std::string rest = address.substr(at + kHub.size());
+  const std::string rest = address.substr(at);
   const size_t slash = rest.find('/');
   if (slash == std::string::npos) return "";
   const std::string name = rest.substr(0, rest.find('/', slash + 1));
@@ -133,8 +239,8 @@ std::string hub_name_of(const std::string& address) {
 
 FoundInstead instead_of_path(const std::string& path) {
   std::error_code none;
-  if (const size_t at = path.find("://"); at != std::string::npos) {
-    const std::string name = hub_name_of(path);
+  const std::string name = hub_name_of(path);
+  if (path.find("://") != std::string::npos || !name.empty()) {
     return {"is an address, and nothing is downloaded",
             name.empty() ? "Download it first and give the folder."
                          : fmt::format("Download it first: hf download {} --local-dir FOLDER, and "
@@ -154,7 +260,7 @@ FoundInstead instead_of_path(const std::string& path) {
 
 std::optional<FoundInstead> instead_in_folder(const std::string& path) {
   const Folder folder = list(path, true);
-  for (const auto look : {adapters_below, cached_repository, by_sign, whole_model})
+  for (const auto look : {cached_repository, whole_cache, adapters_below, by_sign, whole_model})
     if (auto found = look(folder)) return found;
   return std::nullopt;
 }

@@ -27,10 +27,12 @@ std::string_view take_component(std::string_view& text) {
 struct Wrapper {
   std::string_view component, whose;
 };
-constexpr std::array<Wrapper, 4> kWrappers = {
+constexpr std::array<Wrapper, 6> kWrappers = {
     {{"_orig_mod", "torch.compile"},
      {"module", "DDP or DeepSpeed"},
      {"_fsdp_wrapped_module", "FSDP"},
+     {"_fpw_module", "FSDP"},
+     {"_forward_module", "Lightning"},
      {"_checkpoint_wrapped_module", "activation checkpointing"}}};
 
 const Wrapper* find_wrapper(std::string_view component) {

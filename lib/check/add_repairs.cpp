@@ -6,6 +6,7 @@
 #include <map>
 #include <tuple>
 
+#include "lib/adapter/foreign_names.h"
 #include "lib/check/run_rules.h"
 #include "lib/engine/fit/fit.h"
 
@@ -81,7 +82,8 @@ class Repairs {
 
   void run() {
     for (Finding& finding : findings_)
-      if (finding.remedy != Remedy::by_hand && finding.adapter && !finding.unchecked) repair(finding);
+      if (finding.remedy != Remedy::by_hand && finding.adapter && !finding.unchecked)
+        repair(finding);
   }
 
  private:
@@ -116,12 +118,19 @@ class Repairs {
     if (trial.why_not.empty() && is_gone(finding, trial) && nothing_new(trial, run)) {
       finding.repair = trial.repair;
       finding.fix = trial.repair.command() + lost_text(trial.repair.drop) + trial.remark;
-    } else if (for_engine && !trial.why_not.empty()) {
+    } else if (for_engine && !trial.why_not.empty() && !is_said(finding, subject)) {
       if (!finding.fix.empty() && finding.fix.back() != '.') finding.fix += '.';
       finding.fix +=
           fmt::format("{}lora-convert has no repair for {}: {}", finding.fix.empty() ? "" : " ",
                       run->choice.label(), trial.why_not);
     }
+  }
+
+  // Whether the fix says already why no conversion helps: what lies there is no adapter of PEFT's,
+  // or its factors are spelled as nothing reads them.
+  static bool is_said(const Finding& finding, const Subject& subject) {
+    return subject.config_error || !subject.instead.empty() ||
+           (!finding.names.empty() && foreign_spelling(finding.names.front()) != nullptr);
   }
 
   // ---- what it would make ----

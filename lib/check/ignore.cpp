@@ -71,7 +71,9 @@ std::vector<Waived> take_waived(RuleResults& results, const Deployment& deployme
     const auto waiver = std::find_if(waivers.begin(), waivers.end(), [&](const Waiver& w) {
       return covers(w, finding, deployment);
     });
-    if (waiver == waivers.end())
+    if (waiver != waivers.end() && finding.unjudged)
+      finding.message += " (what was not checked cannot be ignored)";
+    if (waiver == waivers.end() || finding.unjudged)
       kept.push_back(std::move(finding));
     else
       waived.push_back({std::move(finding), waiver->reason, waiver->from});

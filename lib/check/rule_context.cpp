@@ -9,9 +9,13 @@
 namespace moelora {
 namespace {
 
-// Line and column of a member of a config that was read from a file.
+// Line and column of a member of a config that was read from a file; markers may lie in
+// auto_mapping.
 void place(Finding& finding, const Json& config, std::string_view key) {
   const Json* value = config.find(key);
+  if (const Json* mapping = config.find("auto_mapping");
+      value == nullptr && mapping != nullptr && mapping->is(Json::Kind::object))
+    value = mapping->find(key);
   const Json& at = value != nullptr ? *value : config;
   finding.line = at.line();
   finding.column = at.column();
@@ -70,7 +74,7 @@ Finding& RuleContext::report(std::vector<std::string> names, std::string message
   Finding& finding = report(std::move(message));
   finding.names = std::move(names);
   std::sort(finding.names.begin(), finding.names.end());
-  if (rule_.engine != nullptr) advise_on_foreign(finding);
+  advise_on_foreign(finding);
   if (!finding.names.empty()) finding.where = finding.names.front();
   if (adapter_) finding.file = subject().main_file;
   return finding;

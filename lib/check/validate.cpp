@@ -172,6 +172,8 @@ ValidationReport validate(const ValidateRequest& request) {
     adapters.push_back(open_subject(adapter_path(given)));
   }
   std::vector<Deployment> all = deployments_of(std::move(adapters), request.subject.load);
+  for (Deployment& deployment : all)
+    if (deployment.name.empty()) deployment.name = "no known base model";
   if (all.size() == 1) all.front().name.clear();
   ValidationReport out;
   out.deployments.reserve(all.size());

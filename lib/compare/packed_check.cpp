@@ -10,6 +10,7 @@
 #include "lib/base/utf8.h"
 #include "lib/compare/bits/bit_pass.h"
 #include "lib/compare/bits/pairing.h"
+#include "lib/compare/bits/plain_names.h"
 #include "lib/compare/bits/products.h"
 #include "lib/compare/bits/rounding.h"
 #include "lib/compare/bits/table.h"
@@ -18,7 +19,7 @@ namespace moelora::packed {
 namespace {
 
 Table table_of(const AdapterInput& in, const CheckOptions& options) {
-  return make_table(in.tensors, in.config, in.where, {options.spec, in.reading});
+  return make_table(with_plain_names(in.tensors), in.config, in.where, {options.spec, in.reading});
 }
 
 bool has_pair(const ProjectionFactors* unit, int64_t expert) {

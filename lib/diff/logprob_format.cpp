@@ -250,7 +250,7 @@ ScoreInput read_input(const std::string& path) {
     add_safetensors(path, out);
   } else if (begins_with(*file, "\x93NUMPY")) {
     add_npy(*file, out);
-  } else if (sniff(*file) == FileKind::zip) {
+  } else if (const FileKind kind = sniff(*file); kind == FileKind::zip || kind == FileKind::npz) {
     path.ends_with(".npz") ? add_npz(*file, out) : add_torch(std::move(file), out);
   } else {
     const std::string text = text_of(*file);

@@ -30,6 +30,15 @@ constexpr std::array kMagic = {
     Magic{"{", FileKind::json},
     Magic{"ustar", FileKind::tar, 257},
     Magic{"\x1F\x8B", FileKind::gzip},
+    Magic{"\xFD"
+          "7zXZ",
+          FileKind::packed},
+    Magic{"BZh", FileKind::packed},
+    Magic{"\x28\xB5\x2F\xFD", FileKind::packed},
+    Magic{"7z\xBC\xAF\x27\x1C", FileKind::packed},
+    Magic{"Rar!\x1A\x07", FileKind::packed},
+    Magic{"\x04\x22\x4D\x18", FileKind::packed},
+    Magic{"../", FileKind::link_text},
 };
 
 // With neither a version nor flags it may be the length of a safetensors header.
@@ -38,13 +47,15 @@ bool is_zip(std::string_view begin) {
          begin.substr(4, 4) != std::string_view("\0\0\0\0", 4);
 }
 
-// Whether the directory at the end of a zip names the files of an adapter's or model's folder.
-bool holds_folder(const File& file) {
+// By the directory at the end of a zip: the files of an adapter's or model's folder, the arrays of
+// NumPy, or else what torch.save writes.
+FileKind kind_of_zip(const File& file) {
   constexpr uint64_t kMost = 1U << 16;
   std::string end(std::min(kMost, file.size()), '\0');
   file.read(file.size() - end.size(), end.size(), reinterpret_cast<std::byte*>(end.data()));
-  return end.find("adapter_config.json") != std::string::npos ||
-         end.find(".safetensors") != std::string::npos;
+  const auto names = [&](std::string_view part) { return end.find(part) != std::string::npos; };
+  if (names("adapter_config.json") || names(".safetensors")) return FileKind::zip_of_files;
+  return names(".npy") ? FileKind::npz : FileKind::zip;
 }
 
 // A hint may be pasted into a shell, and neither a file's name nor a key is ours.
@@ -74,7 +85,7 @@ FileKind sniff(const File& file) {
   const uint64_t count = std::min<uint64_t>(head.size(), file.size());
   file.read(0, count, reinterpret_cast<std::byte*>(head.data()));
   const std::string_view begin(head.data(), count);
-  if (is_zip(begin)) return holds_folder(file) ? FileKind::zip_of_files : FileKind::zip;
+  if (is_zip(begin)) return kind_of_zip(file);
   const auto it = std::find_if(kMagic.begin(), kMagic.end(), [&](const Magic& m) {
     return begin.substr(std::min(m.at, begin.size())).starts_with(m.bytes);
   });
@@ -82,12 +93,14 @@ FileKind sniff(const File& file) {
 }
 
 std::string_view describe(FileKind kind) {
-  constexpr std::array<std::string_view, 12> kTexts = {
+  constexpr std::array<std::string_view, 15> kTexts = {
       // in the order of FileKind
       "of an unknown kind",
       "a zip archive (torch.save writes one)",
       "a zip archive of a folder",
+      "a NumPy archive (.npz)",
       "a gzip archive",
+      "a packed file (xz, bzip2, zstd, lz4, 7z or rar)",
       "a bare Python pickle",
       "a Python pickle in the form of torch.save before 1.6",
       "a tar archive (a packed folder, NeMo's .nemo, torch.save of 2016)",
@@ -96,6 +109,7 @@ std::string_view describe(FileKind kind) {
       "an HDF5 file",
       "an HTML page",
       "JSON text",
+      "the text of a link (a folder of links, copied without them)",
   };
   return kTexts[static_cast<size_t>(kind)];
 }
@@ -107,6 +121,14 @@ std::string remedy(FileKind kind, const std::string& path) {
       return resave_hint(path);
     case FileKind::zip_of_files:
       return "Unpack it (unzip) and give the folder.";
+    case FileKind::npz:
+      return "mlx-lm once saved its adapters so (adapters.npz), with the factors transposed: fuse "
+             "it "
+             "with mlx_lm.fuse and serve that model, or train with PEFT.";
+    case FileKind::packed:
+      return "Unpack it and give the folder.";
+    case FileKind::link_text:
+      return "Copy the folder with its links (cp -a, tar), or download it again.";
     case FileKind::gzip:
       return "Unpack it (tar xzf, or gunzip) and give the folder.";
     case FileKind::tar:

@@ -13,7 +13,9 @@ enum class FileKind : uint8_t {
   unknown,
   zip,           // torch.save's, or one that cannot be told from it
   zip_of_files,  // of an adapter's folder
+  npz,
   gzip,
+  packed,  // xz, bzip2, zstd, lz4, 7z, rar
   pickle,
   torch_legacy,  // torch.save before 1.6: pickles one after the other
   tar,           // NeMo's .nemo, a folder, torch.save of 2016
@@ -22,6 +24,7 @@ enum class FileKind : uint8_t {
   hdf5,
   html,
   json,
+  link_text,  // "../../blobs/1f2e..": where a link of the hub's cache stood
 };
 
 FileKind sniff(const File& file);

@@ -128,6 +128,12 @@ class Converter {
     report_.from = fmt::format("{}", fmt::join(forms, ", "));
     report_.to = form_name(options_.to);
     report_.expert_layers = static_cast<int64_t>(split.experts.size());
+    if (options_.to == ExpertForm::per_expert && !base_.spec.hub.numbered)
+      report_.notes.push_back(fmt::format(
+          "transformers does not load this form: its {} has batched experts alone, takes weights "
+          "of other names for unexpected ones and starts the experts anew, with no more than a "
+          "warning",
+          base_.spec.model_type));
     decodes_ = forms.count("MXFP4") != 0;
   }
 

@@ -90,6 +90,7 @@ struct BaseConversionReport {
   std::vector<std::string> files;     // written, in order
   std::vector<std::string> warnings;  // about the input's weights (lib/io/weights.h)
   std::vector<std::string> left_out;  // of the input folder: other weights, large files, folders
+  std::vector<std::string> notes;     // who cannot load the output, for people
 };
 
 // Throws Error when the input is not a base model that is understood, has nothing to convert, or

@@ -103,6 +103,12 @@ TEST_CASE("markers say the order of lora_B, the roles and the layout") {
   CHECK(c.roles == Roles::swapped);
   CHECK(c.gate_up_order == "interleaved");
   CHECK(with(R"(, "moelora": {"b_order": "expert-major"})").b_order == BOrder::expert_major);
+  const AdapterConfig carried = with(
+      R"(, "auto_mapping": {"lora_B_layout": "grouped_by_expert", "moelora": {"layout": "stacked",
+      "roles": "swapped", "b_order": "expert-major"}})");
+  CHECK(carried.layout == "stacked");
+  CHECK(carried.roles == Roles::swapped);
+  CHECK(carried.b_order == BOrder::expert_major);
 }
 
 TEST_CASE("the words of markers and flags are the same both ways") {

@@ -4,6 +4,7 @@
 #include "lib/adapter/b_order.h"
 
 #include <doctest/doctest.h>
+#include <fmt/core.h>
 
 #include "tests/adapter/made_adapter.h"
 #include "tests/io/error_text.h"
@@ -89,8 +90,18 @@ TEST_CASE("Unsloth's nested markers decide, each parameter for itself") {
   CHECK(orders(nested("{" + apart + "}")) == "rank expert ");
   CHECK(orders(stacked(R"(, "auto_mapping": {"unsloth_fused_expert_lora": {)" + apart + "}}")) ==
         "rank expert ");
-  CHECK(orders(nested(R"({"lora_B_layout": "mixed"})")).find("differs by parameter") !=
+  CHECK(orders(nested(R"({"lora_B_layout": "mixed"})")).find("differ, by parameter") !=
         std::string::npos);
+  // One parameter whose layers differ: nothing says how.
+  CHECK(orders(nested(R"({"parameters": {"gate_up_proj": {"lora_B_layout": "mixed"},
+                                         "down_proj": {"lora_B_layout": "rank_major"}}})"))
+            .find("differ, by parameter") != std::string::npos);
+  // Unsloth itself reads a parameter's entry before the flat key.
+  const std::string grouped = R"("parameters": {
+      "gate_up_proj": {"lora_B_layout": "grouped_by_expert", "num_experts": 8},
+      "down_proj": {"lora_B_layout": "grouped_by_expert", "num_experts": 8}})";
+  CHECK(orders(stacked(R"(, "lora_B_layout": "rank_major", "unsloth_fused_expert_lora": {)" +
+                       grouped + "}")) == "expert expert ");
   CHECK(orders(nested(R"({"lora_B_layout": "sideways"})")).find("\"sideways\"") !=
         std::string::npos);
 }
@@ -104,12 +115,42 @@ TEST_CASE("what Megatron-Bridge packs is expert-major, known by its config and r
                        true)) == "rank rank ");
 }
 
+TEST_CASE("Unsloth's stamp means expert-major in the thirteen families that it read so") {
+  for (const char* family : {"deepseek_v3", "ernie4_5_moe", "ernie4_5_vl_moe", "gemma4", "glm4_moe",
+                             "glm4_moe_lite", "gpt_oss", "lfm2_moe", "mixtral", "qwen3_5_moe",
+                             "qwen3_moe", "qwen3_next", "qwen3_vl_moe"}) {
+    CAPTURE(family);
+    const std::string library = fmt::format("transformers.models.{0}.modeling_{0}", family);
+    const LoadedAdapter read = stacked(stamp(library)).read();
+    CHECK(read.adapter.stacked->b_order == BOrder::expert_major);
+    CHECK(read.adapter.stacked->b_order_from == "stamped");
+  }
+  SUBCASE("a wrapper's experts are those of the text model inside") {
+    const std::string wrapper = "transformers.models.internvl.modeling_internvl";
+    CHECK(stacked(stamp(wrapper)).read("qwen3_moe").adapter.stacked->b_order ==
+          BOrder::expert_major);
+    CHECK(error_text([&] { stacked(stamp(wrapper)).read(); }).find("no base model is known") !=
+          std::string::npos);
+  }
+}
+
+TEST_CASE("markers that contradict each other decide nothing") {
+  const std::string both = R"(, "lora_B_layout": "rank_major", "auto_mapping":
+      {"lora_B_layout": "grouped_by_expert"})";
+  CHECK(orders(stacked(both)).find("differ, by parameter or from each other") != std::string::npos);
+  CHECK(orders(stacked(R"(, "lora_B_layout": "rank_major", "moelora": {"b_order":
+      "expert-major"})"))
+            .find("from each other") != std::string::npos);
+}
+
 TEST_CASE("what is written again holds no marker of the input's order") {
   const MadeAdapter made = stacked(R"(, "unsloth_fused_expert_lora": {"lora_B_layout":
       "grouped_by_expert"}, "auto_mapping": {"lora_B_layout": "grouped_by_expert", "kept": 1})");
   const Json config = made.convert("peft-params", "qwen3_moe").config;
   CHECK(config.find("unsloth_fused_expert_lora") == nullptr);
-  CHECK(config.find("auto_mapping")->find("lora_B_layout") == nullptr);
-  CHECK(config.find("auto_mapping")->find("kept") != nullptr);
-  CHECK(config.find("lora_B_layout")->as_string() == "rank_major");
+  CHECK(config.find("lora_B_layout") == nullptr);
+  const Json& mapping = *config.find("auto_mapping");
+  CHECK(mapping.find("kept") != nullptr);
+  CHECK(mapping.find("lora_B_layout")->as_string() == "rank_major");
+  CHECK(mapping.find("unsloth_fused_expert_lora") == nullptr);
 }

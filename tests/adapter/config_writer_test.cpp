@@ -262,24 +262,33 @@ TEST_CASE("keys we do not know keep their place and their value") {
       "target_modules": ["w1"], "lora_dropout": 0.05, "eva_config": null, "alpha": 1e-05})");
   const Json out = add_experts(made, "mixtral").convert("peft-linear", "mixtral").config;
   CHECK(keys(out) == Names{"zeta", "r", "my_key", "lora_alpha", "peft_type", "target_modules",
-                           "lora_dropout", "eva_config", "alpha", "moelora"});
+                           "lora_dropout", "eva_config", "alpha", "auto_mapping"});
   CHECK(out.find("zeta")->dump(-1) == R"({"b": 1, "a": [1, 2.50, null]})");
   CHECK(out.find("alpha")->dump(-1) == "1e-05");
   CHECK(out.find("lora_dropout")->dump(-1) == "0.05");
+}
+
+// PEFT warns of keys at the top level that it does not know, and carries auto_mapping along.
+Json mapping_of(const Json& config) {
+  CHECK(config.find("moelora") == nullptr);
+  CHECK(config.find("lora_B_layout") == nullptr);
+  REQUIRE(config.find("auto_mapping") != nullptr);
+  return *config.find("auto_mapping");
 }
 
 TEST_CASE("the written config says the layout, and for stacked pairs the order and the roles") {
   MadeAdapter made;
   add_experts(made, "gpt_oss");
   const auto marker = [&](const std::string& to, const LayoutWriteOptions& options) {
-    Json out = *made.convert(to, "gpt_oss", options).config.find("moelora");
+    Json out = *mapping_of(made.convert(to, "gpt_oss", options).config).find("moelora");
     CHECK(!out.find("version")->as_string().empty());
     out.erase("version");
     return out.dump(-1);
   };
   const auto order = [&](const std::string& to, const LayoutWriteOptions& options) {
-    const Json config = made.convert(to, "gpt_oss", options).config;
-    return config.find("lora_B_layout") == nullptr ? "" : config.find("lora_B_layout")->as_string();
+    const Json mapping = mapping_of(made.convert(to, "gpt_oss", options).config);
+    const Json* marker = mapping.find("lora_B_layout");
+    return marker == nullptr ? "" : marker->as_string();
   };
   const LayoutWriteOptions plain, other{BOrder::expert_major, Roles::swapped};
   CHECK(marker("peft-linear", plain) == R"({"layout": "peft-linear"})");
@@ -301,7 +310,7 @@ TEST_CASE("a marker of the input's layout does not outlive it") {
       R"(, "lora_B_layout": "grouped_by_expert", "moelora": {"layout": "peft-params", "roles": "natural"})"));
   made.pair("model.layers.0.mlp.experts.base_layer", {8, 64}, {96, 8})
       .pair("model.layers.0.mlp.experts", {8, 48}, {64, 8});
-  const Json out = made.convert("stacked", "mixtral").config;
+  const Json out = mapping_of(made.convert("stacked", "mixtral").config);
   CHECK(out.find("lora_B_layout") == nullptr);
   CHECK(out.find("moelora")->find("roles") == nullptr);
   CHECK(out.find("moelora")->find("layout")->as_string() == "stacked");

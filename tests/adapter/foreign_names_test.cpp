@@ -55,7 +55,16 @@ TEST_CASE("each trainer's spelling is known by its names") {
   CHECK(whose("base_model.model.model.layers.0.self_attn.q_proj.lora_E") == "AdaLoRA");
   CHECK(whose("base_model.model.model.layers.0.self_attn.q_proj.hada_w1_a") ==
         "another method than LoRA");
-  CHECK(whose("model.layers.0.self_attn.q_proj.lora_A.kernel") == "no trainer known here");
+  CHECK(whose("layers.0.feed_forward.experts.0.w1.lora_A.weight") == "the model's original code");
+  CHECK(whose("transformer.h.0.attn.qkv.lora_A") == "LitGPT");
+  for (const char* name :
+       {"model.layers.0.self_attn.q_proj.lora_A.kernel", "layers.0.moe.experts.w1_lora_a",
+        "model.layers.0.self_attn.q_proj.lora_right_weight",
+        "base_model.model.model.layers.0.self_attn.q_proj.LoRA_A.weight",
+        "base_model.model.model.layers.0.self_attn.q_proj.loraB.weight"}) {
+    CAPTURE(name);
+    CHECK(whose(name) == "no trainer known here");
+  }
 }
 
 TEST_CASE("what PEFT writes is in no foreign spelling") {

@@ -41,7 +41,8 @@ TEST_CASE("a folder's contents are named") {
   SUBCASE("checkpoints one level down") {
     touch(temp.path("checkpoint-57/adapter_config.json"));
     touch(temp.path("checkpoint-114/adapter_config.json"));
-    CHECK(found(temp) == "holds adapters one level down: checkpoint-114, checkpoint-57");
+    CHECK(found(temp) == "holds adapters one level down: checkpoint-57, checkpoint-114");
+    CHECK(instead_in_folder(temp.path())->advice.find("checkpoint-114") != std::string::npos);
   }
   SUBCASE("shards of FSDP, in a folder below") {
     touch(temp.path("pytorch_model_fsdp_0/__0_0.distcp"));
@@ -61,6 +62,41 @@ TEST_CASE("a folder's contents are named") {
       CHECK(found(temp) == what);
       fs::remove(temp.path(name));
     }
+  }
+  SUBCASE("adapters further down, the newest named") {
+    touch(temp.path("run/global_step_9/actor/adapter_config.json"));
+    touch(temp.path("run/global_step_10/actor/adapter_config.json"));
+    CHECK(found(temp) ==
+          "holds adapters further down: run/global_step_9/actor, run/global_step_10/actor");
+    CHECK(instead_in_folder(temp.path())->advice.find("global_step_10") != std::string::npos);
+  }
+  SUBCASE("what other trainers save") {
+    for (const auto& [name, what] :
+         {std::pair{"iter_0000010/model_optim_rng.pt", "holds a checkpoint of Megatron"},
+          {"ocdbt/manifest.ocdbt", "holds a checkpoint of Orbax"},
+          {"adapters.npz", "holds an adapter of MLX"},
+          {"pytorch_lora_weights.safetensors", "holds a LoRA of diffusers"},
+          {"last.ckpt", "holds a checkpoint of Lightning"},
+          {"adapter_model.tensors", "holds a file of Tensorizer"},
+          {"adapter.tar.xz", "holds a packed file"},
+          {"adapter.7z", "holds a packed file"}}) {
+      touch(temp.path(name));
+      CHECK(found(temp).starts_with(what));
+      fs::remove(temp.path(name));
+    }
+  }
+  SUBCASE("a whole model in its publisher's form") {
+    touch(temp.path("params.json"));
+    touch(temp.path("consolidated.00.pth"));
+    CHECK(found(temp) == "holds a whole model (params.json, consolidated.00.pth), no adapter");
+  }
+  SUBCASE("the hub's cache, or one repository with several snapshots") {
+    fs::create_directories(temp.path("hub/models--someone--lora/refs"));
+    CHECK(found(temp) == "is the hub's cache, with someone/lora");
+    fs::create_directories(temp.path("refs"));
+    fs::create_directories(temp.path("snapshots/a"));
+    fs::create_directories(temp.path("snapshots/b"));
+    CHECK(found(temp) == "is a repository of the hub's cache with snapshots a, b");
   }
   SUBCASE("a whole model") {
     touch(temp.path("config.json"));
@@ -99,6 +135,47 @@ TEST_CASE("a hub name of the local cache is an adapter") {
         std::string::npos);
   unsetenv("HF_HUB_CACHE");
   CHECK(error_hint([&] { load_adapter(repository, {}); }).find("abc123") != std::string::npos);
+}
+
+TEST_CASE(
+    "a file of another kind is named by its bytes, whatever its name and whatever is missing") {
+  const TempFolder temp;
+  const std::string path = temp.path("a/adapter_model.safetensors");
+  const auto said = [&](const std::string& bytes, bool config) {
+    fs::remove_all(temp.path("a"));
+    made().write(temp.path("a"));
+    std::ofstream(path, std::ios::binary) << bytes;
+    if (!config) fs::remove(temp.path("a/adapter_config.json"));
+    return error_text([&] { load_adapter(path, {}); }, temp.path());
+  };
+  const std::string packed = "is a packed file (xz, bzip2, zstd, lz4, 7z or rar)";
+  for (const auto& [bytes, what] :
+       {std::pair{std::string("\xFD"
+                              "7zXZ\0\0",
+                              8),
+                  packed},
+        {std::string("BZh91AY&SY......"), packed},
+        {std::string("\x28\xB5\x2F\xFD........"), packed},
+        {std::string("7z\xBC\xAF\x27\x1C......"), packed},
+        {std::string("Rar!\x1A\x07......"), packed},
+        {std::string("\x1F\x8B\x08......"), std::string("is a gzip archive")},
+        {std::string("../../blobs/1f2e3d4c"), std::string("is the text of a link")}}) {
+    for (const bool config : {true, false})
+      CHECK(said(bytes, config).find(what) != std::string::npos);
+  }
+}
+
+TEST_CASE("a config that is something else is named too") {
+  const TempFolder temp;
+  const auto said = [&](const char* text) {
+    made().write(temp.path("a"));
+    std::ofstream(temp.path("a/adapter_config.json")) << text;
+    return error_text([&] { load_adapter(temp.path("a"), {}); }, temp.path());
+  };
+  CHECK(said("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 1\n")
+            .find("is a Git LFS pointer, not JSON") != std::string::npos);
+  CHECK(said("<!DOCTYPE html><html>").find("is an HTML page, not JSON") != std::string::npos);
+  CHECK(said("{\"r\": 2,").find("not JSON") == std::string::npos);
 }
 
 TEST_CASE("a link to nothing in an adapter's folder is named") {

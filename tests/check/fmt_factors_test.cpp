@@ -67,8 +67,7 @@ TEST_CASE("an order of lora_B that cannot matter, or is marked, is not asked for
       found_by(check_golden("qwen3_moe", "peft_params_grouped_b", true).results, "FMT011").empty());
   CHECK(found_by(check_specimen("qwen3_moe_stacked_params", [](Specimen&) {}), "FMT011").empty());
   const auto unsloth_rank_1 = [](Specimen& s) {
-    s.config().erase("moelora");
-    s.config().erase("lora_B_layout");
+    s.config().erase("auto_mapping");
     s.config().set("base_model_name_or_path", "unsloth/Qwen3-30B-A3B");
     s.config().set("r", 1);
     for (auto& [name, tensor] : s.tensors())

@@ -96,7 +96,7 @@ TEST_CASE("columns of lora_B that PEFT deals to other experts are another delta"
   const auto wrong = [](const char* layout) {
     Specimen s = make_specimen("gpt_oss_stacked_params");
     s.numeric = true;
-    s.config().erase("moelora");
+    s.config().erase("auto_mapping");
     s.config().set("lora_B_layout", layout);
     return wrong_numbers(run_rules(deployment_of(std::move(s), "peft")));
   };

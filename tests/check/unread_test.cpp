@@ -49,6 +49,77 @@ TEST_CASE("factors that nothing reads are an error in every mode, and the spelli
   }
 }
 
+TEST_CASE("tensors that neither are factors nor are named by the config are an error") {
+  const auto with = [](void (*change)(Specimen&), std::string_view mode) {
+    return found_by(check_specimen(kSound, change, mode), "FMT022");
+  };
+  const auto gating = [](Specimen& s) {
+    set_tensor(s, "base_model.model.model.layers.0.self_attn.q_proj.gating", {4});
+  };
+  for (const std::string_view mode : kModes) {
+    CAPTURE(mode);
+    const auto found = with(gating, mode);
+    REQUIRE(found.size() == 1);
+    CHECK(found[0].severity == Severity::error);
+    CHECK(found[0].message.starts_with("1 of "));
+    CHECK(found[0].message.find("modules_to_save") != std::string::npos);
+  }
+  // Named, or a part that adapters carry without naming it.
+  CHECK(with(
+            [](Specimen& s) {
+              set_tensor(s, "base_model.model.model.layers.0.self_attn.q_proj.gating", {4});
+              s.config().set("modules_to_save", Json::strings({"q_proj"}));
+            },
+            "")
+            .empty());
+  CHECK(with(
+            [](Specimen& s) {
+              set_tensor(s, "base_model.model.lm_head.weight", {160, 64});
+            },
+            "")
+            .empty());
+}
+
+TEST_CASE("another method than LoRA is an error in every mode, and no key is missing") {
+  const auto adalora = [](Specimen& s) { s.config().set("peft_type", "ADALORA"); };
+  for (const std::string_view mode : kModes) {
+    CAPTURE(mode);
+    const Finding found = only(check_specimen(kSound, adalora, mode), "CFG001");
+    CHECK(found.severity == Severity::error);
+    CHECK(found.fix.find("merge it") != std::string::npos);
+  }
+  // vLLM does not look at the key.
+  CHECK(only(check_specimen(
+                 kSound, [](Specimen& s) { s.config().erase("peft_type"); }, "vllm"),
+             "CFG001")
+            .severity == Severity::warning);
+}
+
+TEST_CASE("the config of MLX is called that, not one that lacks PEFT's keys") {
+  const auto mlx = [](Specimen& s) {
+    s.config() = parse_json(R"({"fine_tune_type": "lora", "lora_parameters": {"rank": 4}})", "c");
+    to_mlx(s);
+  };
+  const RuleResults results = check_specimen(kSound, mlx, "vllm");
+  INFO(findings_text(results));
+  CHECK(only(results, "CFG001").message.find("config of an MLX adapter") != std::string::npos);
+  for (const Finding& finding : results.findings)
+    CHECK(finding.fix.find("as the trainer used") == std::string::npos);
+}
+
+TEST_CASE("stacked factors of every expert are not called shared") {
+  const auto unshared = [](Specimen& s) {
+    replace_tensors(s, "experts.w1.lora_A", {8, 4, 64});
+    replace_tensors(s, "experts.w3.lora_A", {8, 4, 64});
+    replace_tensors(s, "experts.w2.lora_B", {8, 64, 4});
+  };
+  const auto message = [](void (*change)(Specimen&)) {
+    return only(check_specimen("qwen3_moe_shared_outer", change, "vllm"), "VLM022").message;
+  };
+  CHECK(message(unshared).starts_with("nothing is shared here"));
+  CHECK(message([](Specimen&) {}).find("nothing is shared") == std::string::npos);
+}
+
 TEST_CASE("no server's rule advises to merge or drop the training") {
   for (const std::string_view mode : {"vllm", "sglang"}) {
     const RuleResults results = check_specimen(kSound, some_to_diffusers, mode);
@@ -102,8 +173,7 @@ TEST_CASE("PEFT finds keys with the name default, and no other") {
 
 TEST_CASE("an order that the writer's stamp tells to be another than PEFT's is an error") {
   const auto stamped = [](Specimen& s) {
-    s.config().erase("moelora");
-    s.config().erase("lora_B_layout");
+    s.config().erase("auto_mapping");
     s.config().set(
         "auto_mapping",
         Json::object({{"unsloth_fixed", Json(true)},

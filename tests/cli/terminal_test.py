@@ -62,7 +62,7 @@ class TerminalTest(unittest.TestCase):
             self.assertNotIn(ESCAPE, file.read().decode())
 
     def test_prose_is_wrapped_at_the_width_and_commands_are_not(self):
-        missing = ["no_such_adapter", "--no-color"]
+        missing = ["https://hub/no-adapter", "--engine", "sglang", "--no-color"]
         wide, narrow = on_terminal(*missing), on_terminal(*missing, columns=40)
         self.assertGreater(max(map(len, wide.splitlines())), 80)
         prose = [line for line in narrow.splitlines() if not line.startswith("    fix: ")]

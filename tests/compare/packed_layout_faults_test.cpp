@@ -110,7 +110,7 @@ TEST_CASE(
     check_named(c, "b-order-expert-major");
   }
   SUBCASE("the marker") {
-    c.packed.config.erase("moelora");
+    c.packed.config.erase("auto_mapping");
     set(c.packed, "lora_B_layout", Json("grouped_by_expert"));
     check_named(c, "b-order-rank-major");
   }

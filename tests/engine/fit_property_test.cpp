@@ -87,8 +87,8 @@ double worst_error(const std::string& folder, const ModelSpec& spec, const Conve
                    const std::map<std::string, Matrix>& expected, bool server) {
   DecodeOptions decode = decode_options(spec, std::string(c.to->id), false);
   decode.server_scale = server;
-  decode.swapped = c.config.find("moelora")->find("roles") != nullptr &&
-                   c.config.find("moelora")->find("roles")->as_string() == "swapped";
+  const Json* roles = c.config.find("auto_mapping")->find("moelora")->find("roles");
+  decode.swapped = roles != nullptr && roles->as_string() == "swapped";
   double worst = 0;
   size_t compared = 0;
   for (const auto& entry : decode_deltas(folder, decode)) {
@@ -116,9 +116,9 @@ const std::map<std::string, std::string_view> kRefused = {
     {"sglang ernie4_5_moe", kNoDenseBuffer},
     {"sglang exaone_moe", kNoDenseBuffer},
     {"sglang hunyuan_v1_moe", kNoDenseBuffer},
-    {"sglang jamba", "has no class JambaForCausalLM"},
+    {"sglang jamba", "SGLang has no class JambaForCausalLM"},
     {"sglang dots1", "has no class Dots1ForCausalLM"},
-    {"sglang phimoe", "has no class PhimoeForCausalLM"},  // PhiMoEForCausalLM
+    {"sglang phimoe", "PhimoeForCausalLM is no class of SGLang that is known here"},
     {"sglang flex_olmo", "has no class FlexOlmoForCausalLM"},
     {"sglang llama4_text", kNoDenseBuffer}};
 

@@ -130,8 +130,13 @@ TEST_CASE("a class that SGLang does not have is not judged by its relatives") {
     return Start{.base = Json::object({{"architectures", Json::strings({name})}})};
   };
   CHECK(said(of("Qwen3MoeForCausalLM")) == "served");
-  CHECK_THROWS_WITH_AS(said(of("Qwen3MoeForSequenceClassification")),
-                       doctest::Contains("has no class Qwen3MoeForSequenceClassification"), Error);
+  const ServerPlan unknown = plan(of("Qwen3MoeForSequenceClassification"));
+  CHECK(unknown.adapters.empty());
+  CHECK(unknown.not_known ==
+        "Qwen3MoeForSequenceClassification is no class of SGLang that is known here (that of the "
+        "family qwen3_moe is Qwen3MoeForCausalLM)");
+  CHECK(plan(of("JambaForCausalLM"))
+            .not_known.starts_with("SGLang has no class JambaForCausalLM: it falls back"));
 }
 
 TEST_CASE("Qwen2-MoE's shared expert has a buffer of its own width since 0.5.21") {

@@ -166,6 +166,54 @@ TEST_CASE("a base of a family or class that nobody knows: an error, and the othe
                     [](const Finding& finding) { return finding.rule->id == "CFG002"; }));
 }
 
+TEST_CASE("another class of a known family is not judged by its relative, nor converted for") {
+  Folder folder;
+  const std::string base = folder.base("qwen3_moe");
+  Json config = read_json_file(base + "/config.json");
+  config.set("architectures", Json::strings({"Qwen3MoeForSequenceClassification"}));
+  std::ofstream(base + "/config.json") << config.dump();
+  const std::string adapter = folder.adapter("qwen3_moe/per_expert", Json(base));
+  for (const char* engine : {"vllm", "sglang"}) {
+    CAPTURE(engine);
+    const Validation found = run({adapter}, {engine});
+    CHECK(found.outcome() == Outcome::findings);
+    REQUIRE(not_checked(found).size() == 1);
+    CHECK(not_checked(found)[0].severity == Severity::error);
+    CHECK(has(not_checked(found)[0].message, "Qwen3MoeForSequenceClassification is no class of"));
+    CHECK(has(not_checked(found)[0].message, std::string("what ") + engine));
+    CHECK(has(report(found, "json"), "\"simulated\": false"));
+    CHECK_FALSE(has(report(found, "text"), "whole"));
+    ConvertOptions options;
+    options.engine = engine;
+    CHECK_THROWS_WITH_AS(convert(adapter, folder.path("out"), options),
+                         doctest::Contains("no class of"), Error);
+  }
+}
+
+TEST_CASE("an adapter that names no base, beside one that does, is a deployment with a name") {
+  Folder folder;
+  const std::string known = folder.adapter("qwen3_moe/per_expert", Json(folder.base("qwen3_moe")));
+  const std::string none = folder.adapter("qwen3_moe/per_expert", Json());
+  const Validation found = run({none, known}, {"vllm"});
+  CHECK(found.outcome() == Outcome::not_judged);
+  CHECK(has(report(found, "text"), "the deployment of no known base model"));
+}
+
+TEST_CASE("an adapter whose scale is zero is not converted: what it was is not known") {
+  Folder folder;
+  const std::string adapter =
+      folder.adapter("qwen3_moe/per_expert", Json(folder.base("qwen3_moe")));
+  Json config = read_json_file(adapter + "/adapter_config.json");
+  config.set("lora_alpha", int64_t{0});
+  std::ofstream(adapter + "/adapter_config.json") << config.dump();
+  ConvertOptions options;
+  options.to = "stacked";
+  CHECK_THROWS_WITH_AS(convert(adapter, folder.path("out"), options),
+                       doctest::Contains("lora_alpha makes the scale of every low-rank pair zero"),
+                       Error);
+  CHECK(inspect(adapter, {}).problem.empty());
+}
+
 TEST_CASE("adapters of several bases are a deployment each, as if they had been given alone") {
   Folder folder;
   const std::string gpt = folder.adapter("gpt_oss/per_expert", Json(folder.base("gpt_oss")));

@@ -40,6 +40,7 @@ int run(BaseFlags& flags) {
   options.threads = flags.common.threads;
   const BaseConversionReport report = convert_base(options);
   for (const std::string& change : report.changes) print_note(flags.common, kConvertTool, change);
+  for (const std::string& note : report.notes) print_note(flags.common, kConvertTool, note);
   for (const std::string& name : report.left_out)
     print_note(flags.common, kConvertTool, "left out: " + name);
   print_data(flags.common, report_text(report, options));

@@ -106,11 +106,16 @@ Json base_json(const Deployment& deployment) {
   return deployment.base ? text(deployment.base->origin) : Json();
 }
 
+std::string why_not_simulated(const EngineRun& run) {
+  return run.plan ? run.plan->not_known : run.not_planned;
+}
+
 Json engine_json(const RunOf& of) {
+  const std::string why_not = why_not_simulated(*of.run);
   return Json::object({{"engine", of.run->choice.label()},
                        {"base", base_json(*of.deployment)},
-                       {"simulated", of.run->plan.has_value()},
-                       {"why_not", text_or_null(of.run->not_planned)}});
+                       {"simulated", of.run->plan && why_not.empty()},
+                       {"why_not", text_or_null(why_not)}});
 }
 
 Json served_json(const Served& served, const Report& report) {

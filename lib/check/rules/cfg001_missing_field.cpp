@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "lib/adapter/config_kinds.h"
 #include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
 #include "lib/check/json_schema_subset.h"
@@ -45,10 +46,16 @@ void report_fault(RuleContext& context, const SchemaFault& fault) {
   finding.line = fault.at->line();
   finding.column = fault.at->column();
   // vLLM does not look at peft_type, PEFT has a default for target_modules.
-  const bool unread = (fault.key == "peft_type" && none_but(context, engines::vllm)) ||
+  const bool missing = context.subject().config.find(fault.key) == nullptr;
+  const bool unread = (fault.key == "peft_type" && missing && none_but(context, engines::vllm)) ||
                       (fault.key == "target_modules" && none_but(context, engines::peft));
   if (!has_meaning(fault) || unread) finding.severity = Severity::warning;
-  downgrade_if_served(finding, context);
+  const bool other_method =
+      fault.key == "peft_type" && !missing && context.subject().config_error.has_value();
+  if (other_method)
+    finding.fix = context.subject().config_error->hint();
+  else
+    downgrade_if_served(finding, context);
 }
 
 // null is what PEFT writes for an adapter of target_parameters alone.
@@ -65,6 +72,10 @@ void check_null_targets(RuleContext& context) {
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
   if (!subject.has_config) return;
+  if (is_mlx_config(subject.config)) {
+    context.report(*subject.config_error).file = kConfigName;
+    return;
+  }
   const std::vector<SchemaFault> faults = check_schema(subject.config, adapter_config_schema());
   for (const SchemaFault& fault : faults) report_fault(context, fault);
   check_null_targets(context);
@@ -79,8 +90,8 @@ const Rule cfg001_missing_field = {
     .name = "missing-field",
     .cause = &cause::missing_field,
     .what =
-        "r, lora_alpha, target_modules or peft_type is missing from adapter_config.json, or a "
-        "key is of another type than PEFT writes.",
+        "r, lora_alpha, target_modules or peft_type is missing from adapter_config.json, a key is "
+        "of another type than PEFT writes, or the adapter is of another method than LoRA.",
     .why =
         "SGLang stops with KeyError: 'target_modules' (or 'r', 'lora_alpha', 'peft_type'), vLLM "
         "with \"Missing required configuration fields: {'target_modules'}\". Tinker's raw "

@@ -1,4 +1,5 @@
 #include "lib/check/define_rule.h"
+#include "lib/check/engine_findings.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/subject/read_problems.h"
 #include "lib/engine/cause.h"
@@ -12,6 +13,13 @@ void check(RuleContext& context) {
     context.report(problem->error);
   if (!subject.own_files.empty() && subject.tensors.empty())
     context.report("holds no tensor").file = subject.main_file;
+  if (subject.sharded && !chosen(context, engines::peft).empty()) {
+    // Joined with what PEFT says of it.
+    Finding& finding = context.report("the weights are shards, and PEFT looks for one file");
+    finding.file = subject.main_file;
+    finding.remedy = Remedy::rewrite;
+    finding.fix = "Save the adapter again in one file.";
+  }
 }
 
 }  // namespace

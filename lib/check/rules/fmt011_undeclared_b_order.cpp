@@ -80,8 +80,7 @@ const Rule fmt011_undeclared_b_order = {
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change = "name an Unsloth base model",
                .config = {{"base_model_name_or_path", R"("unsloth/Qwen3-30B-A3B-Instruct")"},
-                          {"moelora", ""},
-                          {"lora_B_layout", ""}}},
+                          {"auto_mapping", ""}}},
     .check = check,
 };
 

@@ -49,7 +49,7 @@ const Rule fmt013_reversed_roles = {
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change = "exchange the shapes of lora_A and lora_B, as PEFT 0.18 wrote them",
                .engine = "vllm",
-               .config = {{"moelora", ""}},
+               .config = {{"auto_mapping", ""}},
                .apply = break_it},
     .implies = {"VLM001"},
     .check = check,

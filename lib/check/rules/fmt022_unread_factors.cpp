@@ -1,7 +1,12 @@
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <array>
+
 #include "lib/adapter/foreign_names.h"
+#include "lib/base/dotted_path.h"
 #include "lib/check/define_rule.h"
+#include "lib/check/engine_findings.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 
@@ -31,9 +36,67 @@ void report_none(RuleContext& context) {
                              pluralized(parts.tensors.size(), "tensor")));
 }
 
+// Parts of a model that adapters carry whole without naming them: PEFT saves embeddings beside the
+// factors (save_embedding_layers), and long-context recipes train the norms.
+bool is_usual_part(std::string_view name) {
+  constexpr std::array<std::string_view, 7> kParts = {"norm", "embed", "lm_head",   "wte",
+                                                      "wpe",  "score", "classifier"};
+  return std::any_of(kParts.begin(), kParts.end(), [&](std::string_view part) {
+    return name.find(part) != std::string_view::npos;
+  });
+}
+
+// A weight or bias that the base has too; biases that config.bias says were trained.
+bool is_of_base(const RuleContext& context, const std::string& name) {
+  const bool bias = name.ends_with(".bias");
+  if (!bias && !name.ends_with(".weight")) return false;
+  const Json* trained = context.subject().config.find("bias");
+  if (bias && trained != nullptr && trained->is(Json::Kind::string) &&
+      trained->as_string() != "none")
+    return true;
+  const BaseHeaders* headers = context.deployment().base_headers.get();
+  std::string bare = without_wrappers(name);
+  while (bare.starts_with(kPeftPrefix)) bare.erase(0, kPeftPrefix.size());
+  const ModelSpec* spec = context.subject().spec();
+  const bool linear = spec != nullptr && spec->find_linear(parent_of(bare)) != nullptr;
+  return linear || (headers != nullptr && headers->weights.count(bare) != 0);
+}
+
+bool is_saved(const AdapterConfig& config, const std::string& name) {
+  return std::any_of(
+      config.modules_to_save.begin(), config.modules_to_save.end(),
+      [&](const std::string& saved) { return name.find(saved + ".") != std::string::npos; });
+}
+
+// Beside factors that are read, tensors that are none and that the config does not name.
+void report_unnamed(RuleContext& context) {
+  const Subject& subject = context.subject();
+  if (!subject.parsed_config) return;
+  std::vector<std::string> names;
+  bool factors = false;
+  for (const NamedTensor& tensor : subject.parts.tensors) {
+    factors = factors || tensor.is_factor();
+    if (tensor.part == TensorPart::other && foreign_spelling(tensor.name) == nullptr &&
+        !is_saved(*subject.parsed_config, tensor.name) && !is_usual_part(tensor.name) &&
+        !is_of_base(context, tensor.name))
+      names.push_back(tensor.name);
+  }
+  if (names.empty() || !factors) return;
+  const std::string message = fmt::format(
+      "{} of {} tensors are no low-rank factors, and adapter_config.json names them "
+      "nowhere (modules_to_save): nothing reads them",
+      names.size(), subject.parts.tensors.size());
+  Finding& finding = context.report(std::move(names), message);
+  finding.fix =
+      "Name their modules in modules_to_save if they were trained, or save the adapter without "
+      "them.";
+  downgrade_if_served(finding, context);
+}
+
 void check(RuleContext& context) {
   report_foreign(context);
   report_none(context);
+  report_unnamed(context);
 }
 
 }  // namespace
@@ -43,7 +106,8 @@ const Rule fmt022_unread_factors = {
     .name = "unread-factors",
     .what =
         "Low-rank factors in a spelling that nothing reads (MLX, torchtune, kohya, diffusers, "
-        "Megatron, AutoModel, AdaLoRA ...), or a file without any factor.",
+        "Megatron, AutoModel, AdaLoRA ...), a file without any factor, or tensors that neither are "
+        "factors nor are named by the config.",
     .why =
         "PEFT drops such tensors, at most with a warning of unexpected keys, and computes the base "
         "model; vLLM: \"... is unsupported LoRA weight\". They are the training: to drop or merge "

@@ -20,7 +20,7 @@ const Rule pft013_b_order_declared_other = {
     .source = "unsloth-zoo PR 1269; peft lora/layer.py ParamWrapper",
     .breaks = {.specimen = "gpt_oss_stacked_params",
                .change = "say grouped_by_expert in the config",
-               .config = {{"moelora", ""}, {"lora_B_layout", R"("grouped_by_expert")"}}},
+               .config = {{"auto_mapping", R"({"lora_B_layout": "grouped_by_expert"})"}}},
 };
 
 }  // namespace moelora

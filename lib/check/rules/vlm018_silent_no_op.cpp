@@ -1,7 +1,25 @@
+#include <algorithm>
+
+#include "lib/adapter/text_names.h"
 #include "lib/check/define_rule.h"
+#include "lib/check/rule_context.h"
 #include "lib/engine/vllm/causes.h"
 
 namespace moelora {
+namespace {
+
+void check(RuleContext& context) {
+  context.explain_plan([](Finding& finding, const PlanEvent& event) {
+    if (!std::any_of(event.tensors.begin(), event.tensors.end(), is_in_tower)) return;
+    finding.message = "is of the vision or audio tower: " + finding.message;
+    finding.fix =
+        "Train with target_modules that name the language model alone, or merge the adapter into "
+        "the base model.";
+    finding.remedy = Remedy::by_hand;
+  });
+}
+
+}  // namespace
 
 const Rule vlm018_silent_no_op = {
     .id = "VLM018",
@@ -27,6 +45,7 @@ const Rule vlm018_silent_no_op = {
                      rename_tensors(specimen, "layers.1.self_attn.q_proj", "layers.1.mlp.q_proj");
                    }},
     .implies = {"MOD001"},
+    .check = check,
 };
 
 }  // namespace moelora

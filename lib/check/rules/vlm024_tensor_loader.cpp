@@ -14,7 +14,9 @@ void check(RuleContext& context) {
   const bool empty = std::all_of(files.begin(), files.end(),
                                  [](const WeightFile& file) { return file.tensors.empty(); });
   context.explain_plan([&](Finding& finding, const PlanEvent&) {
-    if (empty)
+    if (!context.subject().instead.empty())
+      finding.fix = context.subject().instead;
+    else if (empty)
       finding.fix = "Save the adapter again: its factors belong in adapter_model.safetensors.";
   });
 }

@@ -22,7 +22,7 @@ const Rule vlm029_b_order_declared_other = {
     .source = "unsloth-zoo PR 1269; oracle peft_params_grouped_b",
     .breaks = {.specimen = "gpt_oss_stacked_params",
                .change = "say grouped_by_expert in the config",
-               .config = {{"moelora", ""}, {"lora_B_layout", R"("grouped_by_expert")"}}},
+               .config = {{"auto_mapping", R"({"lora_B_layout": "grouped_by_expert"})"}}},
 };
 
 }  // namespace moelora

@@ -1,3 +1,4 @@
+#include "lib/adapter/config_kinds.h"
 #include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/engine/vllm/causes.h"
@@ -11,6 +12,8 @@ void check(RuleContext& context) {
     if (event.cause != context.rule().cause) continue;
     Finding& finding = context.report_config("", event.detail);
     finding.server_text = refusal_text(*event.refusal);
+    if (is_mlx_config(context.subject().config))
+      finding.fix = context.subject().config_error->hint();
     if (context.subject().has_config) continue;
     finding.file.clear();
     if (context.subject().instead.empty())

@@ -1,10 +1,10 @@
 #include "lib/check/subject/base_modules.h"
 
 #include <algorithm>
-#include <array>
 #include <set>
 
 #include "lib/adapter/tensor_name.h"
+#include "lib/adapter/text_names.h"
 #include "lib/base/dotted_path.h"
 #include "lib/base/nearest.h"
 #include "lib/check/subject/module_paths.h"
@@ -15,21 +15,6 @@ namespace {
 
 constexpr size_t kMostQuestions = 48;
 constexpr std::string_view kLayer = "layers.{n}.";
-
-constexpr std::array<std::string_view, 12> kTowers = {
-    "visual",        "vision_model", "vision_tower",          "vision_encoder",
-    "vision",        "image_tower",  "audio_tower",           "audio_model",
-    "audio_encoder", "mtp",          "multi_modal_projector", "mm_projector"};
-
-bool is_in_tower(std::string_view module) {
-  while (true) {
-    const size_t dot = module.find('.');
-    if (std::find(kTowers.begin(), kTowers.end(), module.substr(0, dot)) != kTowers.end())
-      return true;
-    if (dot == std::string_view::npos) return false;
-    module.remove_prefix(dot + 1);
-  }
-}
 
 std::string_view below_number(std::string_view pattern) {
   const size_t at = pattern.find(kLayer);

@@ -21,9 +21,17 @@ std::string_view text_at(const Json& config, std::string_view key) {
                                                            : std::string_view();
 }
 
+// A marker of the config: at the top level, or in auto_mapping.
+const Json* find_marker(const Json& config, std::string_view key) {
+  if (const Json* value = config.find(key)) return value;
+  const Json* mapping = config.find("auto_mapping");
+  return mapping != nullptr && mapping->is(Json::Kind::object) ? mapping->find(key) : nullptr;
+}
+
 std::string_view own_marker(const Json& config, std::string_view key) {
-  const Json* ours = config.find("moelora");
-  return ours == nullptr ? std::string_view() : text_at(*ours, key);
+  const Json* ours = find_marker(config, "moelora");
+  const bool there = ours != nullptr && ours->is(Json::Kind::object);
+  return there ? text_at(*ours, key) : std::string_view();
 }
 
 class Resolver {
@@ -184,7 +192,9 @@ bool expert_major(const Json& config, const Reading& given, const std::string& w
   const std::string_view ours = own_marker(config, "b_order");
   if (ours == "expert-major") return true;
   if (ours == "rank-major") return false;
-  const std::string_view unsloth = text_at(config, "lora_B_layout");
+  const Json* marker = find_marker(config, "lora_B_layout");
+  const bool said = marker != nullptr && marker->is(Json::Kind::string);
+  const std::string_view unsloth = said ? std::string_view(marker->as_string()) : "";
   if (unsloth.empty() || unsloth == "rank_major") return false;
   if (unsloth == "grouped_by_expert") return true;
   throw Error(where, fmt::format("\"lora_B_layout\" is \"{}\"", unsloth));

@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "lib/adapter/tensor_name.h"
+#include "lib/adapter/text_names.h"
 #include "lib/base/nearest.h"
 #include "lib/base/utf8.h"
 #include "lib/engine/fit/drop.h"
@@ -67,7 +68,12 @@ Hint hint_for(const PlanEvent& event, const FitOptions& options) {
     if (Hint hint = fit.advice(event); !hint.text().empty()) return hint;
   if (!options.to.empty())
     return {"leave ", Option::to, " out: the engine's own layout is then chosen"};
-  return {};
+  if (std::any_of(event.tensors.begin(), event.tensors.end(), is_in_tower))
+    return "these factors are of the vision or audio tower, which nothing leaves out here: train "
+           "with target_modules that name the language model alone, or merge the adapter into the "
+           "base model";
+  return fmt::format("lora-validate --engine {} says what the server does, and what helps",
+                     options.engine.label());
 }
 
 // torch's list of mismatches has a line each.
@@ -190,6 +196,9 @@ void check_served(const Conversion& c, const std::string& out, const FitOptions&
   const ServerOptions server = server_for(c, options);
   const ServerPlan plan = options.engine.engine->plan(
       {{&served, 1}, base.spec, base.config, server, options.engine.version});
+  if (!plan.not_known.empty())
+    throw Error(options.engine.label(), plan.not_known + ": what it serves is not known",
+                {"choose a layout with ", Option::to, " alone"});
   for (const PlanEvent& event : plan.server) refuse(event, c, options);
   for (const AdapterPlan& adapter : plan.adapters) {
     if (const PlanEvent* refusal = adapter.first_refusal()) refuse(*refusal, c, options);

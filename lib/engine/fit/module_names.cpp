@@ -2,41 +2,26 @@
 
 #include <fmt/core.h>
 
-#include <array>
-
 #include "lib/adapter/tensor_name.h"
+#include "lib/adapter/text_names.h"
 #include "lib/base/error.h"
 
 namespace moelora::fit {
 namespace {
-
-constexpr std::array<std::string_view, 6> kPrefixes = {
-    "model.language_model.", "language_model.model.", "language_model.", "model.", "backbone.", ""};
-
-// "layers.3.self_attn.q_proj", "embed_tokens", "lm_head": what is left of a text model's prefix;
-// "" for a module that is under none.
-std::string tail(std::string_view module) {
-  for (std::string_view prefix : kPrefixes) {
-    if (!module.starts_with(prefix)) continue;
-    const std::string_view rest = module.substr(prefix.size());
-    if (rest.starts_with("layers.") || rest.find('.') == std::string_view::npos)
-      return std::string(rest);
-  }
-  return "";
-}
 
 class Places {
  public:
   explicit Places(const ModelSpec& spec) : spec_(spec) {
     for (const LinearSpec& linear : spec.linears)
       for (const std::string* name : {&linear.memory, &linear.hub})
-        if (std::string key = tail(*name); !key.empty()) by_tail_.emplace(std::move(key), &linear);
+        if (std::string key = text_tail(*name); !key.empty())
+          by_tail_.emplace(std::move(key), &linear);
   }
 
   // The base's own name of a module that has another one; null where it is right or unknown.
   const LinearSpec* other_name(const std::string& module) const {
     if (spec_.find_linear(module) != nullptr) return nullptr;
-    const auto found = by_tail_.find(tail(module));
+    const auto found = by_tail_.find(text_tail(module));
     return found == by_tail_.end() ? nullptr : found->second;
   }
 

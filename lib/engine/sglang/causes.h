@@ -55,6 +55,7 @@ inline constexpr Cause moe_runner_config{"wrapped experts without moe_runner_con
 inline constexpr Cause lora_runner{"a runner of expert LoRA that does not suit the server or base"};
 inline constexpr Cause dp_attention{"LoRA under DP attention"};
 inline constexpr Cause numbered_shared_experts{"numbered names of shared experts"};
+inline constexpr Cause attention_width{"an attention buffer of another width than the layer"};
 inline constexpr Cause replicated_q{"LoRA on queries that every rank decodes whole"};
 
 }  // namespace moelora::sglang::cause

@@ -267,7 +267,10 @@ void add_missing(const std::vector<PlanEvent>& from, std::vector<PlanEvent>& to)
 // An expression in target_modules ends the load before anything else is looked at. What would come
 // up next, once it is a list of the adapter's modules, is said at once.
 ServerPlan plan(const PlanRequest& request) {
-  ServerPlan out = plan_once(request);
+  ServerPlan out;
+  out.not_known = class_not_known(request);
+  if (!out.not_known.empty()) return out;
+  out = plan_once(request);
   if (std::none_of(out.adapters.begin(), out.adapters.end(), has_regex)) return out;
   std::vector<ServedAdapter> listed(request.adapters.begin(), request.adapters.end());
   for (size_t i = 0; i < listed.size(); ++i)

@@ -13,28 +13,30 @@ bool brings_class(const ModelSpec& spec) {
   return spec.engines.is(Json::Kind::object) && spec.engines.find("sglang") != nullptr;
 }
 
+}  // namespace
+
 // A class is the base's own, by name; a family's first stands in where the config names none.
-void check_class(const ModelSpec& spec, const ModelClass& model) {
+std::string class_not_known(const PlanRequest& request) {
+  const ModelSpec& spec = request.spec;
   const std::string& name = spec.architecture;
   const auto found = find_server_class("sglang", spec);
   if (!found)
-    throw Error("SGLang",
-                fmt::format("no class of it is known here for {}, and so not what it does with an "
-                            "adapter",
-                            name.empty() ? "the family " + spec.family : name));
-  const bool other = !name.empty() && !brings_class(spec) && found->at("name").string() != name;
-  if (other || model.facts.transformers_fallback)
-    throw Error("SGLang",
-                fmt::format("has no class {}: it falls back to a class of Transformers, whose "
-                            "modules are others, and what becomes of an adapter there is not known",
-                            name.empty() ? found->at("name").string() : name));
+    return fmt::format("no class of SGLang is known here for {}",
+                       name.empty() ? "the family " + spec.family : name);
+  const std::string& known = found->at("name").string();
+  if (!name.empty() && !brings_class(spec) && known != name)
+    return fmt::format("{} is no class of SGLang that is known here (that of the family {} is {})",
+                       name, spec.family, known);
+  if (!make_model_class(spec, request.base_config).facts.transformers_fallback) return "";
+  return fmt::format(
+      "SGLang has no class {}: it falls back to a class of Transformers, whose modules are others",
+      known);
 }
 
-}  // namespace
-
 Server start_server(const PlanRequest& request) {
+  if (std::string why = class_not_known(request); !why.empty())
+    throw Error(why, "what becomes of an adapter is not known");
   const ModelClass model = make_model_class(request.spec, request.base_config);
-  check_class(request.spec, model);
   Server server(model, features_of(request.version), launch_of(request.options));
   const bool empty = starts_empty(request.options);
   server.start(empty ? std::span<const ServedAdapter>() : request.adapters);

@@ -32,8 +32,10 @@ std::string launch_text(const vllm::Settings& settings, const ServerOptions& giv
 }
 
 ServerPlan plan(const PlanRequest& request) {
-  const vllm::Server server = vllm::make_server(request);
   ServerPlan out;
+  out.not_known = vllm::class_not_known(request);
+  if (!out.not_known.empty()) return out;
+  const vllm::Server server = vllm::make_server(request);
   out.launch = launch_text(server.settings, request.options);
   out.server = server.events;
   out.notes = server.settings.notes;
@@ -84,6 +86,8 @@ int64_t served_rank(const FitTarget& target, int64_t rank) {
 }
 
 Hint advice(const PlanEvent& event) {
+  if (event.cause == &vllm::cause::class_without_lora)
+    return "merge the adapter into the base model and serve that";
   if (event.cause != &vllm::cause::tensor_loader) return {};
   return {"leave ", Option::max_shard_size, " out: it reads one file"};
 }

@@ -55,13 +55,18 @@ struct Copier {
   }
 
   // Whether a tensor, cut, has exactly the buffer's shape, `view` (load_lora_weight_tensor()); else
-  // it is refused.
-  bool fits(const Shape& view, const Sliced& sliced) const {
+  // it is refused. `layer_fits`: it is as wide as the layer, so that the buffer is not.
+  bool fits(const Shape& view, const Sliced& sliced, bool layer_fits = false) const {
     if (!sliced.error_type.empty()) return refuse_slice(sliced);
     if (view == sliced.shape) return true;
-    const Diagnosis why = cause_of_shape(c.adapter, *sliced.tensor, pool.request.max_rank,
-                                         fmt::format("the server makes {} of it, and expects {}",
-                                                     to_string(sliced.shape), to_string(view)));
+    Diagnosis why = cause_of_shape(c.adapter, *sliced.tensor, pool.request.max_rank,
+                                   fmt::format("the server makes {} of it, and expects {}",
+                                               to_string(sliced.shape), to_string(view)));
+    if (layer_fits && why.cause == &cause::shape_mismatch)
+      why = {&cause::attention_width,
+             fmt::format("the layer's own shape, {}, where SGLang's buffer is {}: it takes the "
+                         "width from the config",
+                         to_string(sliced.shape), to_string(view))};
     if (c.adapter.raised_before(why.cause, sliced.tensor->sources())) return false;
     c.adapter.raise({why.cause, stage::kLoad, "AssertionError",
                      fmt::format("LoRA buffer shape {} does not match weight shape {}.",
@@ -281,7 +286,7 @@ class LayerCopier : Copier {
     const Shape& shape = shape_of(buffer, true);
     const int64_t r = c.adapter.r, rows = std::min(r * buffer.stacked, shape[0]);
     const Sliced sliced = slices() ? slice_dense_a(*active.module, a, pool.rank) : whole(a);
-    if (!fits({rows, shape[1]}, sliced)) return;
+    if (!fits({rows, shape[1]}, sliced, a.rank() == 2 && a.shape[1] == active.module->in)) return;
     const std::vector<int64_t> each(static_cast<size_t>(buffer.stacked), r);
     std::vector<Part> parts;
     for (int i = 0; i < buffer.stacked; ++i) parts.push_back({i, r, 0});
@@ -293,7 +298,8 @@ class LayerCopier : Copier {
     const bool cut = active.has_a && slices();
     const Sliced sliced =
         cut ? slice_dense_b(*active.module, c.model.config, b, pool.rank) : whole(b);
-    if (!fits({shape[0], std::min(c.adapter.r, shape[1])}, sliced)) return;
+    const bool layer_fits = b.rank() == 2 && b.shape[0] == active.module->rows();
+    if (!fits({shape[0], std::min(c.adapter.r, shape[1])}, sliced, layer_fits)) return;
     std::vector<Part> parts;
     for (const Span& share : shares_of(*active.module, c.model.config, pool.rank))
       parts.push_back({static_cast<int>(parts.size()), share.count, share.first});

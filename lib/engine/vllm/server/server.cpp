@@ -122,12 +122,17 @@ int64_t Server::intermediate() const {
   return (mine + step - 1) / step * step;
 }
 
+std::string class_not_known(const PlanRequest& request) {
+  const ModelSpec& spec = request.spec;
+  if (find_model_class(spec, request.version)) return "";
+  return fmt::format("{} is no class of vLLM that is known here",
+                     spec.architecture.empty() ? spec.model_type : spec.architecture);
+}
+
 Server make_server(const PlanRequest& request) {
   const ModelSpec& spec = request.spec;
   std::optional<ModelClass> model = find_model_class(spec, request.version);
-  if (!model)
-    throw Error(spec.architecture.empty() ? spec.model_type : spec.architecture,
-                "not a model class of vLLM that this tool knows");
+  if (!model) throw Error(class_not_known(request), "what becomes of an adapter is not known");
   Server out{
       spec, std::move(*model), make_settings(request.options, spec, request.version), {}, {}, {},
       {}};

@@ -34,7 +34,10 @@ struct Server {
   bool stacked() const { return wraps_stacked(model, settings); }
 };
 
-// Throws Error for a base whose class this tool does not know. The request's spec must outlive the
+// Why nothing is known of what becomes of an adapter of this base; "" where its class is known.
+std::string class_not_known(const PlanRequest& request);
+
+// Throws Error for a base whose class is not known. The request's spec must outlive the
 // result; its adapters are not looked at.
 Server make_server(const PlanRequest& request);
 

@@ -1,0 +1,84 @@
+#include "lib/adapter/text_names.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+
+#include "lib/adapter/tensor_name.h"
+
+namespace moelora {
+namespace {
+
+constexpr std::array<std::string_view, 6> kPrefixes = {
+    "model.language_model.", "language_model.model.", "language_model.", "model.", "backbone.", ""};
+
+constexpr std::array<std::string_view, 12> kTowers = {
+    "visual",        "vision_model", "vision_tower",          "vision_encoder",
+    "vision",        "image_tower",  "audio_tower",           "audio_model",
+    "audio_encoder", "mtp",          "multi_modal_projector", "mm_projector"};
+
+bool knows(const ModelSpec& spec, const std::string& module) {
+  if (spec.find_linear(module) != nullptr) return true;
+  const auto expert = parse_expert_path(module);
+  return expert && (expert->stem == spec.hub.stem || expert->stem == spec.memory.stem);
+}
+
+// The factors of one module by their part, in one spelling of its path.
+using Factors = std::map<TensorPart, const TensorMap::value_type*>;
+using Spellings = std::map<std::string, Factors>;  // by module
+
+const Factors& kept_of(const Spellings& all, const ModelSpec* spec) {
+  if (spec != nullptr)
+    for (const auto& [module, factors] : all)
+      if (knows(*spec, module)) return factors;
+  return all.begin()->second;
+}
+
+bool are_twins(const Factors& a, const Factors& b) {
+  return a.size() == b.size() && std::all_of(a.begin(), a.end(), [&](const auto& entry) {
+           const auto other = b.find(entry.first);
+           return other != b.end() && identical(entry.second->second, other->second->second);
+         });
+}
+
+}  // namespace
+
+std::string text_tail(std::string_view module) {
+  for (std::string_view prefix : kPrefixes) {
+    if (!module.starts_with(prefix)) continue;
+    const std::string_view rest = module.substr(prefix.size());
+    if (rest.starts_with("layers.") || rest.find('.') == std::string_view::npos)
+      return std::string(rest);
+  }
+  return "";
+}
+
+bool is_in_tower(std::string_view module) {
+  while (true) {
+    const size_t dot = module.find('.');
+    if (std::find(kTowers.begin(), kTowers.end(), module.substr(0, dot)) != kTowers.end())
+      return true;
+    if (dot == std::string_view::npos) return false;
+    module.remove_prefix(dot + 1);
+  }
+}
+
+std::set<std::string> text_twins(const TensorMap& tensors, const ModelSpec* spec) {
+  std::map<std::string, Spellings> by_tail;
+  for (const auto& entry : tensors) {
+    const TensorName name = parse_tensor_name(entry.first);
+    if (name.part > TensorPart::embedding_b) continue;
+    if (const std::string tail = text_tail(name.module); !tail.empty())
+      by_tail[tail][name.module].emplace(name.part, &entry);
+  }
+  std::set<std::string> out;
+  for (const auto& [tail, all] : by_tail) {
+    const Factors& kept = kept_of(all, spec);
+    for (const auto& [module, factors] : all)
+      if (&factors != &kept && are_twins(factors, kept))
+        for (const auto& [part, entry] : factors) out.insert(entry->first);
+  }
+  return out;
+}
+
+}  // namespace moelora
