@@ -276,7 +276,7 @@ void check(RuleContext& context) {
                                                         targets.problem->text()));
   report_unused(context, "target_modules", targets.unused_modules);
   report_unused(context, "target_parameters", targets.unused_parameters);
-  report_unnamed(context, targets);
+  if (chosen(context, engines::peft).empty()) report_unnamed(context, targets);  // else PFT012
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 #include "lib/check/define_rule.h"
+#include "lib/check/engine_findings.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/subject/params_conflicts.h"
 
@@ -7,6 +8,7 @@ namespace {
 
 void check(RuleContext& context) {
   if (!context.subject().parsed_config) return;
+  if (!chosen(context, engines::peft).empty()) return;  // PFT003
   for (const ParamsConflict& conflict : params_conflicts(*context.subject().parsed_config))
     context.report_config(conflict.key, conflict.found +
                                             " beside target_parameters, which PEFT refuses: this "

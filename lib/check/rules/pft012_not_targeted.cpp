@@ -13,6 +13,7 @@ const Rule pft012_not_targeted = {
         "PEFT makes no layer for them; the tensors are unexpected keys, of which PeftModel says "
         "nothing.",
     .fix = "Add the modules to target_modules, or take the tensors out.",
+    .remedy = Remedy::for_engine,
     .source = "oracles/peft.md",
     .breaks = {.specimen = "gpt_oss_attention",
                .change = "take q_proj out of target_modules",
@@ -21,7 +22,6 @@ const Rule pft012_not_targeted = {
                    [](Specimen& specimen) {
                      set_targets(specimen, {"k_proj", "v_proj", "o_proj"});
                    }},
-    .implies = {"CFG005"},
 };
 
 }  // namespace moelora
