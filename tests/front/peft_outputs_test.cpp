@@ -51,9 +51,14 @@ void write_input(const std::string& family, const std::string& targets, const st
 Json config_of(const std::string& folder) {
   Json out = read_json_file(folder + "/adapter_config.json");
   out.erase("base_model_name_or_path");
-  Json marker = *out.find("moelora");
-  marker.erase("version");
-  out.set("moelora", std::move(marker));
+  const Json* mapping = out.find("auto_mapping");
+  REQUIRE(mapping != nullptr);
+  Json markers = *mapping;
+  REQUIRE(markers.find("moelora") != nullptr);
+  Json own = *markers.find("moelora");
+  own.erase("version");
+  markers.set("moelora", std::move(own));
+  out.set("auto_mapping", std::move(markers));
   return out;
 }
 

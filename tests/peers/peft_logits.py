@@ -118,7 +118,7 @@ def check(build, family, targets):
         return ((other - wanted).abs().max() / wanted.abs().max()).item()
 
     config.pop("base_model_name_or_path")
-    config["moelora"].pop("version")
+    config["auto_mapping"]["moelora"].pop("version")
     return (missing if found is None else ""), {
         "targets": targets, "effect": apart(plain), "off": None if found is None else apart(found), "missing": missing,
         "unchanged": raised if unchanged is None else f"{apart(unchanged):.2g}", "config": config,
