@@ -297,8 +297,7 @@ Validation validate(const std::vector<std::string>& adapters, const ValidateOpti
     out.skipped.emplace_back(skipped.what, skipped.why);
   out.notes = result.results.notes;
   for (const Waiver* waiver : unused(request.waivers, result.waived))
-    out.unused_ignores.push_back(
-        fmt::format("{}: nothing to ignore: {} found nothing", waiver->from, waiver->rule->id));
+    out.unused_ignores.push_back(unused_text(*waiver, result.results));
   out.rules_run = result.results.rules_run;
   return out;
 }

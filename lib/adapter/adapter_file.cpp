@@ -143,20 +143,6 @@ void refuse_without_factor(const Adapter& adapter, size_t tensors) {
               "an adapter has tensors whose names end in lora_A.weight and lora_B.weight");
 }
 
-// Integers and FP8 codes mean nothing without their scales, which no adapter's file has.
-void refuse_codes(const TensorMap& tensors, DType to) {
-  for (const auto& [name, tensor] : tensors) {
-    const TensorPart part = parse_tensor_name(name).part;
-    if (is_float(tensor.dtype()) || part > TensorPart::embedding_b) continue;
-    throw Error(
-        name,
-        fmt::format("is {}, which cannot be cast to {}: only F64, F32, F16 and BF16 factors "
-                    "convert into each other",
-                    dtype_name(tensor.dtype()), dtype_name(to)),
-        "save the adapter again without quantizing it");
-  }
-}
-
 void note_twins(Interpretation& meaning) {
   if (meaning.twins.empty()) return;
   meaning.notes.push_back(fmt::format(
@@ -263,6 +249,19 @@ LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> bas
   meaning.notes.insert(meaning.notes.begin(), files.notes.begin(), files.notes.end());
   for (const std::string& twin : meaning.twins) files.tensors.erase(twin);
   return {std::move(meaning), std::move(files), std::move(base)};
+}
+
+void refuse_codes(const TensorMap& tensors, DType to) {
+  for (const auto& [name, tensor] : tensors) {
+    const TensorPart part = parse_tensor_name(name).part;
+    if (is_float(tensor.dtype()) || part > TensorPart::embedding_b) continue;
+    throw Error(
+        name,
+        fmt::format("is {}, which cannot be cast to {}: only F64, F32, F16 and BF16 factors "
+                    "convert into each other",
+                    dtype_name(tensor.dtype()), dtype_name(to)),
+        "save the adapter again without quantizing it");
+  }
 }
 
 LoadedAdapter load_adapter(const std::string& path, const LoadOptions& options,

@@ -55,6 +55,10 @@ Interpretation interpret_tensors(const TensorMap& tensors, std::span<const Exper
 LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> base,
                                 const std::string& from, const ReadOptions& read);
 
+// Throws Error where a factor is no float: integers and FP8 codes mean nothing without their
+// scales, which no adapter's file has.
+void refuse_codes(const TensorMap& tensors, DType to);
+
 // All of it, from a path. `dtype`: every factor cast to it; unset keeps.
 LoadedAdapter load_adapter(const std::string& path, const LoadOptions& options,
                            std::optional<DType> dtype = std::nullopt);

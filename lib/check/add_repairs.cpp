@@ -21,12 +21,15 @@ struct Trial {
   std::string remark;  // what else the user must know
 };
 
-LoadedAdapter loaded_of(const Subject& subject, const std::optional<BaseModel>& base) {
+// As convert() would read it.
+LoadedAdapter loaded_of(const Subject& subject, const std::optional<BaseModel>& base,
+                        std::optional<DType> dtype) {
   if (subject.config_error) throw *subject.config_error;
   if (!subject.loaded) {
     if (subject.adapter_error) throw *subject.adapter_error;
     throw Error(subject.given, "could not be read");
   }
+  if (dtype) refuse_codes(subject.tensors, *dtype);
   LoadedAdapter out;
   out.files.config = *subject.parsed_config;
   out.files.folder = subject.folder;
@@ -118,7 +121,8 @@ class Repairs {
     if (trial.why_not.empty() && is_gone(finding, trial) && nothing_new(trial, run)) {
       finding.repair = trial.repair;
       finding.fix = trial.repair.command() + lost_text(trial.repair.drop) + trial.remark;
-    } else if (for_engine && !trial.why_not.empty() && !is_said(finding, subject)) {
+    } else if (for_engine && !trial.why_not.empty() && !is_said(finding, subject) &&
+               (rule.engine != nullptr || finding.severity == Severity::error)) {
       if (!finding.fix.empty() && finding.fix.back() != '.') finding.fix += '.';
       finding.fix +=
           fmt::format("{}lora-convert has no repair for {}: {}", finding.fix.empty() ? "" : " ",
@@ -173,7 +177,7 @@ class Repairs {
     plan.load = deployment_.load;
     plan.threads = deployment_.threads;
     plan.dtype = trial.repair.dtype;
-    return plan_conversion(loaded_of(subject, deployment_.base), plan);
+    return plan_conversion(loaded_of(subject, deployment_.base, plan.dtype), plan);
   }
 
   // With every --drop that the engine asks for.
@@ -188,7 +192,8 @@ class Repairs {
     plan.dtype = trial.repair.dtype;
     for (;;) {
       try {
-        FittedConversion made = plan_fitted(loaded_of(subject, deployment_.base), options, plan);
+        FittedConversion made =
+            plan_fitted(loaded_of(subject, deployment_.base, plan.dtype), options, plan);
         check_served(made.conversion, "OUT", options, 0);
         for (DropKind kind : options.drop) trial.repair.drop.emplace_back(drop_name(kind));
         return std::move(made.conversion);

@@ -1,5 +1,7 @@
 #include "lib/check/ignore.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <filesystem>
 
@@ -22,12 +24,28 @@ std::string relative_to(const std::string& folder, const std::string& path) {
   return out;
 }
 
+bool names(const Waiver& waiver, const Subject& adapter) {
+  return !waiver.adapter.empty() &&
+         glob_matches(waiver.adapter, relative_to(waiver.folder, adapter.given));
+}
+
+// That a server which was asked for was not judged: no rule of it was run.
+bool is_not_judged(const Finding& finding, const Deployment& deployment) {
+  if (finding.unjudged) return true;
+  if (finding.adapter || finding.severity != Severity::error) return false;
+  return std::any_of(
+      deployment.engines.begin(), deployment.engines.end(), [&](const EngineRun& run) {
+        return run.choice.label() == finding.engine && (!run.plan || !run.plan->not_known.empty());
+      });
+}
+
 bool covers(const Waiver& waiver, const Finding& finding, const Deployment& deployment) {
   if (waiver.rule != finding.rule) return false;
+  const auto named = [&](const Subject& adapter) { return names(waiver, adapter); };
+  if (is_not_judged(finding, deployment))
+    return std::all_of(deployment.adapters.begin(), deployment.adapters.end(), named);
   if (waiver.adapter.empty()) return true;
-  if (!finding.adapter) return false;
-  const std::string& path = deployment.adapters[*finding.adapter].given;
-  return glob_matches(waiver.adapter, relative_to(waiver.folder, path));
+  return finding.adapter && named(deployment.adapters[*finding.adapter]);
 }
 
 std::string text(const JsonView& json) {
@@ -71,9 +89,7 @@ std::vector<Waived> take_waived(RuleResults& results, const Deployment& deployme
     const auto waiver = std::find_if(waivers.begin(), waivers.end(), [&](const Waiver& w) {
       return covers(w, finding, deployment);
     });
-    if (waiver != waivers.end() && finding.unjudged)
-      finding.message += " (what was not checked cannot be ignored)";
-    if (waiver == waivers.end() || finding.unjudged)
+    if (waiver == waivers.end())
       kept.push_back(std::move(finding));
     else
       waived.push_back({std::move(finding), waiver->reason, waiver->from});
@@ -90,6 +106,20 @@ std::vector<const Waiver*> unused(std::span<const Waiver> waivers, std::span<con
         }))
       out.push_back(&waiver);
   return out;
+}
+
+std::string unused_text(const Waiver& waiver, const RuleResults& results) {
+  const bool found = std::any_of(results.findings.begin(), results.findings.end(),
+                                 [&](const Finding& f) { return f.rule == waiver.rule; });
+  if (!found)
+    return fmt::format("{}: nothing to ignore: {} found nothing", waiver.from, waiver.rule->id);
+  if (!waiver.adapter.empty())
+    return fmt::format("{}: nothing to ignore: {} found nothing in {}", waiver.from,
+                       waiver.rule->id, waiver.adapter);
+  return fmt::format(
+      "{}: not ignored: that a server was not checked is ignored for adapters that an entry of {} "
+      "names",
+      waiver.from, kProjectFile);
 }
 
 const Rule& rule_named(std::string_view id_or_name, Location location) {

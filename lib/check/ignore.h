@@ -25,12 +25,17 @@ struct Waived {
 };
 
 // Takes the findings that a waiver covers out of the results, in their order; the first waiver
-// that covers one counts.
+// that covers one counts. That a server was not judged at all (NUM003: no base model, an unknown
+// class) is covered where the waiver names every adapter that it is said of, and not by the way.
 std::vector<Waived> take_waived(RuleResults& results, const Deployment& deployment,
                                 std::span<const Waiver> waivers);
 
 // The waivers that took nothing: stale, or meant for another run.
 std::vector<const Waiver*> unused(std::span<const Waiver> waivers, std::span<const Waived> waived);
+
+// Why it took nothing, for people: "--ignore FMT004: nothing to ignore: FMT004 found nothing".
+// `results`: what no waiver took.
+std::string unused_text(const Waiver& waiver, const RuleResults& results);
 
 // "SGL021" or "pool-memory". Throws Error at `where` for a rule that does not exist.
 const Rule& rule_named(std::string_view id_or_name, Location location);

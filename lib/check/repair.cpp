@@ -11,6 +11,12 @@ bool is_plain(char c) {
          std::string_view("_-./=@:,+%").find(c) != std::string_view::npos;
 }
 
+std::string_view dtype_word(DType dtype) {
+  return dtype == DType::F32 ? "f32" : dtype == DType::F16 ? "f16" : "bf16";
+}
+
+}  // namespace
+
 std::string shell_word(std::string_view word) {
   if (!word.empty() && word.front() != '=' && std::all_of(word.begin(), word.end(), is_plain))
     return std::string(word);
@@ -18,12 +24,6 @@ std::string shell_word(std::string_view word) {
   for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return out + "'";
 }
-
-std::string_view dtype_word(DType dtype) {
-  return dtype == DType::F32 ? "f32" : dtype == DType::F16 ? "f16" : "bf16";
-}
-
-}  // namespace
 
 std::string Repair::command(std::string_view out) const {
   std::string line = "lora-convert adapter";

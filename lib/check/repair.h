@@ -23,4 +23,7 @@ struct Repair {
   std::string command(std::string_view out = "OUT") const;
 };
 
+// As a POSIX shell takes it: in quotes where it must be.
+std::string shell_word(std::string_view word);
+
 }  // namespace moelora

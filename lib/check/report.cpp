@@ -56,7 +56,7 @@ constexpr const char* kConvert = "lora-convert adapter ADAPTER OUT";
 
 // The command that a finding would have, and what to do where there is none.
 std::string fix_of(const Rule& rule) {
-  const std::string by_hand = fill_holes(rule.fix, {kConvert, "ADAPTER", "LAYOUT", "BASE"});
+  const std::string by_hand = fill_holes(rule.fix, {kConvert, "ADAPTER", "BASE"});
   if (rule.remedy == Remedy::by_hand) return by_hand;
   std::string line = kConvert;
   line += rule.remedy == Remedy::for_engine

@@ -136,22 +136,17 @@ void RuleContext::explain_runs(size_t first) {
 }
 
 std::string RuleContext::fill(std::string_view fix) const {
-  const std::string& base = deployment_.load.base;
-  if (!adapter_)
-    return fill_holes(fix, {"lora-convert adapter ADAPTER OUT", "ADAPTER",
-                            std::string(layouts::peft_linear.id), base.empty() ? "BASE" : base});
-  const Repair repair = repair_of(deployment_, subject());
-  const bool experts = subject().layout != nullptr;
-  return fill_holes(fix, {repair.command(), subject().given,
-                          std::string((experts ? *subject().layout : layouts::peft_linear).id),
-                          base.empty() ? "BASE" : base});
+  const std::string& given = deployment_.load.base;
+  const std::string base = given.empty() ? "BASE" : shell_word(given);
+  if (!adapter_) return fill_holes(fix, {"lora-convert adapter ADAPTER OUT", "ADAPTER", base});
+  return fill_holes(
+      fix, {repair_of(deployment_, subject()).command(), shell_word(subject().given), base});
 }
 
 std::string fill_holes(std::string_view fix, const Holes& holes) {
   std::string out(fix);
   for (const auto& [hole, text] : {std::pair{std::string_view("{convert}"), &holes.convert},
                                    {std::string_view("{adapter}"), &holes.adapter},
-                                   {std::string_view("{layout}"), &holes.layout},
                                    {std::string_view("{base}"), &holes.base}})
     for (size_t at = out.find(hole); at != std::string::npos;
          at = out.find(hole, at + text->size()))

@@ -12,10 +12,9 @@
 namespace moelora {
 
 // A fix with {convert}, a lora-convert line up to what is to be made of the adapter, {adapter}, its
-// path, {layout}, the layout of its experts (peft-linear for one without), and {base}, what --base
-// is told, filled in.
+// path, and {base}, what --base is told, filled in, as a shell takes them.
 struct Holes {
-  std::string convert, adapter, layout, base;
+  std::string convert, adapter, base;
 };
 std::string fill_holes(std::string_view fix, const Holes& holes);
 

@@ -7,6 +7,7 @@
 #include "lib/compare/verify_conversion.h"
 #include "lib/engine/fit/fit.h"
 #include "tests/adapter/goldens.h"
+#include "tests/engine/fitted.h"
 
 using namespace moelora;
 using namespace moelora::test;
@@ -91,4 +92,41 @@ TEST_CASE("a fit that changes what an adapter means is not published") {
     CHECK_THROWS_WITH_AS(write_verified(*conversion, golden.folder()),
                          doctest::Contains("verification failed"), Error);
   }
+}
+
+TEST_CASE("rows of in_proj_qkv in the wrong slice for SGLang are found") {
+  const std::string gdn = "model.layers.0.linear_attn.";
+  const ModelSpec spec = catalogue_base("qwen3_5_moe_text").spec;
+  MadeAdapter made;
+  for (const char* name : {"in_proj_qkv", "in_proj_z"}) {
+    const LinearSpec* linear = spec.find_linear(gdn + name);
+    REQUIRE(linear != nullptr);
+    made.pair(gdn + name, {2, linear->in}, {linear->out, 2});
+  }
+  TempFolder source;
+  made.write(source.path + "/adapter");
+  PlanOptions plan;
+  plan.load.base = std::string(MOELORA_TEST_DATA) + "/catalogue/qwen3_5_moe_text";
+  Conversion fit =
+      plan_fitted(load_adapter(source.path + "/adapter", plan.load), fit_for("sglang"), plan)
+          .conversion;
+  CHECK_NOTHROW(write_verified(fit, source.path + "/adapter"));
+  const auto b = [&](const char* name) -> Tensor& { return fit.tensors.at(b_name(gdn + name)); };
+  const auto exchange = [&](const char* one, const char* other) {
+    Tensor &x = b(one), &y = b(other);
+    const int64_t rows = std::min(x.dim(0), y.dim(0));
+    const auto with = [&](const Tensor& own, const Tensor& first) {
+      if (own.dim(0) == rows) return first.slice(0, 0, rows);
+      return Tensor::concat(
+          0, std::vector{first.slice(0, 0, rows), own.slice(0, rows, own.dim(0) - rows)});
+    };
+    const Tensor new_x = with(x, y), new_y = with(y, x);
+    x = new_x;
+    y = new_y;
+  };
+  SUBCASE("k and v") { exchange("in_proj_k", "in_proj_v"); }
+  SUBCASE("q and k") { exchange("in_proj_q", "in_proj_k"); }
+  SUBCASE("v and z") { exchange("in_proj_v", "in_proj_z"); }
+  CHECK_THROWS_WITH_AS(write_verified(fit, source.path + "/adapter"),
+                       doctest::Contains("verification failed"), Error);
 }

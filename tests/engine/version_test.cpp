@@ -70,13 +70,15 @@ TEST_CASE("an engine is named with or without a version") {
   CHECK_THROWS_AS(parse_engine(""), Error);
 }
 
-TEST_CASE("releases are listed oldest first and the newest with an oracle is one of them") {
+TEST_CASE("releases are listed oldest first, and the last is the default") {
   for (const Engine* engine : all_engines()) {
     CAPTURE(engine->id);
     for (size_t i = 1; i < engine->releases.size(); ++i) {
       CHECK(engine->releases[i - 1].date <= engine->releases[i].date);
       CHECK(compare_versions(engine->releases[i - 1].version, engine->releases[i].version) < 0);
     }
-    CHECK_NOTHROW(engine->release(engine->newest));
+    // A release that changes nothing is one line there.
+    CHECK(engine->newest == engine->releases.back().version);
+    CHECK(engine->known_to >= engine->releases.back().date);
   }
 }

@@ -3,12 +3,10 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
-#include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <map>
 #include <string>
 
+#include "tests/adapter/readme_section.h"
 #include "tests/engine/vllm_filled.h"
 
 using namespace moelora;
@@ -51,9 +49,5 @@ std::string table() {
 }  // namespace
 
 TEST_CASE("each release of vLLM and its simulation agree as the table of results says") {
-  const std::string made = table();
-  std::ifstream file(std::string(MOELORA_SOURCE_DIR) + "/tests/bench/RESULTS.md");
-  const std::string results{std::istreambuf_iterator<char>(file), {}};
-  INFO(made);
-  CHECK(results.find(made) != std::string::npos);
+  check_results_section("vLLM's loader", table());
 }

@@ -178,6 +178,33 @@ TEST_CASE("the config is looked at before the file, the file before the names") 
   CHECK(first() == "names: ValueError: x is unsupported LoRA weight");
 }
 
+TEST_CASE("options that LoRA excludes keep a server of 0.33 from starting") {
+  const auto refusal = [](const std::string& family, const std::string& version,
+                          const std::string& option, const std::string& value, int64_t tp) {
+    ServerOptions options;
+    options.tp = tp;
+    options.values[option] = value;
+    const VllmBase& base = vllm_base(family);
+    const ServerPlan plan = find_engine("vllm")->plan(
+        {{}, base.spec, base.config, options, *EngineVersion::parse(version)});
+    return plan.server.empty() ? "" : refusal_text(*plan.server.front().refusal);
+  };
+  const std::string no_lora = "ValueError: LoRA is not supported with moe_backend='";
+  for (const char* mega : {"deep_gemm_mega_moe", "aiter_mega_moe", "flashinfer_moe_ep_cutedsl"}) {
+    CHECK(refusal("qwen3_moe", "0.33", "moe-backend", mega, 1).starts_with(no_lora + mega));
+    CHECK(refusal("qwen3_moe", "0.32", "moe-backend", mega, 1) == "");
+  }
+  CHECK(refusal("qwen3_moe", "0.33", "moe-backend", "DeepGEMM-mega", 1) == "");
+  CHECK(refusal("qwen3_moe", "0.33", "moe-backend", "Deep-GEMM-Mega-MoE", 1).starts_with(no_lora));
+  const std::string sharded = "enable-batch-sharded-sampling";
+  CHECK(
+      refusal("qwen3_5_moe_text", "0.33", sharded, "on", 2) ==
+      "NotImplementedError: Skipping the logits TP gather is not supported with an lm_head LoRA.");
+  CHECK(refusal("qwen3_5_moe_text", "0.33", sharded, "on", 1) == "");
+  CHECK(refusal("qwen3_moe", "0.33", sharded, "on", 2) == "");  // has no local logits
+  CHECK(refusal("gpt_oss", "0.33", sharded, "on", 2) == "");    // takes no LoRA on lm_head
+}
+
 TEST_CASE("one LoRA slot takes the memory that vLLM's buffers take") {
   CHECK(gibibytes("openai/gpt-oss-20b", 16, true) == doctest::Approx(0.33).epsilon(0.02));
   CHECK(gibibytes("openai/gpt-oss-120b", 64, true) == doctest::Approx(7.91).epsilon(0.01));

@@ -133,5 +133,13 @@ lacks "without the option it is not said" max_cpu_loras \
 shows "a value of the wrong kind is refused" "expected a number of 1 or more" \
   lora-validate ling_adapter --base ling --engine vllm --server-option max-cpu-loras=many
 
+# Releases that change nothing: a line each makes them the newest, known and the default
+for release in sglang@0.5.24 vllm@0.34 peft@0.22; do
+  engine=${release%@*}
+  shows "$release is the default" "checked for $release" lora-validate gpt_oss_adapter --base gpt_oss_base --engine $engine
+  lacks "$release is known" NUM003 lora-validate gpt_oss_adapter --base gpt_oss_base --engine $release
+  shows "a release after $release is not" "NUM003" lora-validate gpt_oss_adapter --base gpt_oss_base --engine $release.1
+done
+
 printf '%d passed, %d failed\n' "$passed" "$failed"
 [ "$failed" -eq 0 ]

@@ -114,6 +114,43 @@ TEST_CASE("every form of report shows what was not judged as a failure") {
   }
 }
 
+TEST_CASE("--ignore NUM003 turns no server that was not judged green") {
+  Folder folder;
+  const std::string adapter = folder.adapter("qwen3_moe/per_expert", Json());
+  const auto ignoring = [&](const std::string& base, const std::string& project) {
+    ValidateOptions options;
+    options.engines = {"vllm"};
+    options.base = base;
+    options.project = project;
+    if (project.empty()) options.ignore = {"NUM003"};
+    options.threads = 1;
+    return validate({adapter}, options);
+  };
+  const std::string unknown = folder.base("qwen3_moe", "new_moe");
+  CHECK(ignoring("", "").outcome() == Outcome::not_judged);
+  CHECK(ignoring(unknown, "").outcome() == Outcome::findings);
+  REQUIRE(ignoring("", "").unused_ignores.size() == 1);
+  CHECK(has(ignoring("", "").unused_ignores[0], "--ignore NUM003: not ignored"));
+
+  const std::string project = folder.path(".moelora.json");
+  const auto write = [&](const std::string& more) {
+    std::ofstream(project) << R"({"ignore": [{"rule": "NUM003", "reason": "served elsewhere")"
+                           << more << "}]}";
+  };
+  write("");
+  CHECK(ignoring("", project).outcome() == Outcome::not_judged);
+  write(R"(, "adapter": "other*")");
+  CHECK(ignoring("", project).outcome() == Outcome::not_judged);
+  write(R"(, "adapter": "adapter*")");
+  for (const std::string& base : {std::string(), unknown}) {
+    const Validation named = ignoring(base, project);
+    CHECK(named.outcome() == Outcome::clean);
+    REQUIRE(named.ignored.size() == 1);
+    CHECK(has(report(named, "text"), "served elsewhere"));
+    CHECK(has(summary(named), "not checked for vllm"));
+  }
+}
+
 TEST_CASE("findings come before what was not judged; a file that cannot be read is one") {
   Folder folder;
   const std::string adapter = folder.adapter("qwen3_moe/per_expert", Json());

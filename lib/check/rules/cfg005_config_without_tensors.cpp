@@ -238,6 +238,7 @@ void report_unused(RuleContext& context, std::string_view key,
     Finding& finding = context.report_config(
         key, fmt::format("names {}, for which there is no tensor{}", list(missing),
                          no_experts ? ": no routed expert was trained, or none was saved" : ""));
+    finding.remedy = Remedy::by_hand;  // tensors may be lost, which a shorter list would hide
     // PEFT makes a layer for each, which adds nothing, and says which keys it misses.
     if (is_whole_for_peft(context)) finding.severity = Severity::information;
   }
@@ -294,6 +295,7 @@ const Rule cfg005_config_without_tensors = {
         "experts and saved attention alone), or its tensors are lost. SGLang chooses its buffers "
         "by target_modules: experts named by one of gate_up and down only are not applied at all.",
     .fix = "Check the targets of the training against what was saved; name what the file holds.",
+    .remedy = Remedy::rewrite,
     .source = "unsloth issues 3405 and 4193, PR 6936; SGLang issue 32376",
     .breaks = {.change = "remove every expert tensor, with gate_proj, up_proj, down_proj named",
                .apply = [](Specimen& specimen) { remove_tensors(specimen, ".experts."); }},

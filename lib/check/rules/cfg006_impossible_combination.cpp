@@ -27,6 +27,7 @@ const Rule cfg006_impossible_combination = {
         "(axolotl patches dropout away, which changes nothing when serving); what its tensors "
         "mean is its own.",
     .fix = "Set lora_dropout to 0 where that is all; else ask the trainer's documentation.",
+    .remedy = Remedy::for_engine,
     .source = "peft lora/layer.py ParamWrapper; axolotl lora_target_parameters",
     .breaks = {.specimen = "qwen3_moe_stacked_params",
                .change = "say \"lora_dropout\": 0.05",

@@ -57,7 +57,10 @@ void check(RuleContext& context) {
   Finding& finding =
       context.report(std::move(names), said(told) + evidence(subject, *file, experts));
   if (told.order == BOrder::expert_major || !told.doubt.empty()) finding.severity = Severity::error;
-  if (told.order) finding.fix = context.fill("lora-convert adapter {adapter} OUT --to peft-params");
+  if (context.spec() != nullptr && !file->reading) finding.fix.clear();  // fits no parameter
+  if (!told.order) return;
+  finding.remedy = Remedy::rewrite;
+  finding.remedy_to = layouts::peft_params.id;
 }
 
 }  // namespace

@@ -25,6 +25,14 @@ packed::Report compared(const RuleContext& context) {
                               options);
 }
 
+// The packing done again, and verified.
+std::string packed_again(const RuleContext& context) {
+  Repair repair = repair_of(context.deployment(), *context.deployment().source);
+  const Layout* layout = context.subject().layout;
+  repair.to = (layout != nullptr ? *layout : layouts::peft_linear).id;
+  return repair.command() + " --verify";
+}
+
 void report_same_products(RuleContext& context, const packed::Report& report) {
   Finding& finding = context.report(
       fmt::format("{} of {} pairs have other values than the source's, and the same product to "
@@ -39,12 +47,13 @@ void check(RuleContext& context) try {
   const packed::Report report = compared(context);
   for (const packed::Fault& fault : report.faults) {
     Finding& finding = context.report(fault.tensors, fault.text());
+    finding.fix = packed_again(context);
     if (fault.mistake == Mistake::rounding) finding.severity = Severity::warning;
   }
   if (report.same_product > 0) report_same_products(context, report);
   const std::optional<StageReport>& forward = context.subject().forward;
   if (report.sound() && forward && !forward->differences.empty())
-    context.report(differences_text(*forward));
+    context.report(differences_text(*forward)).fix = packed_again(context);
 } catch (const Error& error) {
   Finding& finding =
       context.report(fmt::format("cannot be compared with its source: {}", error.what()));

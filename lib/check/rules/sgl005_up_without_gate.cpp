@@ -18,7 +18,9 @@ bool has_gate(const RuleContext& context, const std::string& tensor) {
 void check(RuleContext& context) {
   context.explain_plan([&](Finding& finding, const PlanEvent& event) {
     if (event.tensors.empty() || has_gate(context, event.tensors.front())) return;
-    finding.remedy = Remedy::by_hand;
+    const bool expert =
+        parse_expert_path(parse_tensor_name(event.tensors.front()).module).has_value();
+    if (!expert) finding.remedy = Remedy::by_hand;  // stacked experts have a place without gates
     finding.fix =
         "This model has no gate_proj, and SGLang has no place for an up_proj alone: train "
         "without it, or merge the adapter into the base model and serve that.";

@@ -39,6 +39,7 @@ const Rule vlm031_config_refused = {
         "at like r. No file at all: LoRAAdapterNotFoundError.",
     .fix =
         "Write r, lora_alpha and target_modules into adapter_config.json as the trainer used them.",
+    .remedy = Remedy::for_engine,
     .source = "vLLM lora/peft_helper.py, PR 48437",
     .breaks = {.change = "remove target_modules", .config = {{"target_modules", ""}}},
     .implies = {"CFG001"},

@@ -11,14 +11,16 @@
 namespace moelora {
 namespace {
 
-constexpr std::array<Release, 8> kReleases = {{{"0.17", "2025-08-01"},
-                                               {"0.18", "2025-11-13"},
-                                               {"0.19.0", "2026-04-14"},
-                                               {"0.19.1", "2026-04-16"},
-                                               {"0.20", "2026-07-28"},
-                                               {"0.21", "2026-09-15"},
-                                               {"0.21.1", "2026-09-29"},
-                                               {"0.21.2", "2026-10-01"}}};
+constexpr auto kReleases = std::to_array<Release>({
+    {"0.17", "2025-08-01"},
+    {"0.18", "2025-11-13"},
+    {"0.19.0", "2026-04-14"},
+    {"0.19.1", "2026-04-16"},
+    {"0.20", "2026-07-28"},
+    {"0.21", "2026-09-15"},
+    {"0.21.1", "2026-09-29"},
+    {"0.21.2", "2026-10-01"},
+});
 
 constexpr std::array<ServerOption, 1> kOptions = {
     {{"transformers", "", ServerOption::Kind::text,
@@ -40,7 +42,7 @@ const Engine engines::peft = {
     .id = "peft",
     .title = "PEFT",
     .releases = kReleases,
-    .newest = "0.21.2",
+    .newest = kReleases.back().version,
     .known_to = "2026-11-28",
     .options = [] { return std::span<const ServerOption>(kOptions); },
     .plan = peft::plan,

@@ -11,19 +11,21 @@ namespace moelora::sglang {
 // Releases, oldest first: those that changed what happens to an adapter, and every one since
 // 0.5.16. A release that changes nothing is one line. The last is the newest that an oracle was
 // made of.
-inline constexpr auto kReleases = std::to_array<Release>({{"0.5.10rc0", "2026-03-27"},
-                                                          {"0.5.10", "2026-04-05"},
-                                                          {"0.5.11", "2026-05-05"},
-                                                          {"0.5.12", "2026-05-16"},
-                                                          {"0.5.13", "2026-06-11"},
-                                                          {"0.5.16", "2026-07-25"},
-                                                          {"0.5.17", "2026-08-08"},
-                                                          {"0.5.18", "2026-08-21"},
-                                                          {"0.5.19", "2026-09-04"},
-                                                          {"0.5.20", "2026-09-18"},
-                                                          {"0.5.21", "2026-10-01"},
-                                                          {"0.5.22", "2026-10-16"},
-                                                          {"0.5.23", "2026-10-30"}});
+inline constexpr auto kReleases = std::to_array<Release>({
+    {"0.5.10rc0", "2026-03-27"},
+    {"0.5.10", "2026-04-05"},
+    {"0.5.11", "2026-05-05"},
+    {"0.5.12", "2026-05-16"},
+    {"0.5.13", "2026-06-11"},
+    {"0.5.16", "2026-07-25"},
+    {"0.5.17", "2026-08-08"},
+    {"0.5.18", "2026-08-21"},
+    {"0.5.19", "2026-09-04"},
+    {"0.5.20", "2026-09-18"},
+    {"0.5.21", "2026-10-01"},
+    {"0.5.22", "2026-10-16"},
+    {"0.5.23", "2026-10-30"},
+});
 
 // What a version of SGLang has. Named after the change, true when it is in; as made, the newest.
 struct Features {

@@ -46,5 +46,6 @@ inline constexpr Cause experts_named_twice{
     "experts of a class that vLLM runs by its Transformers backend"};
 inline constexpr Cause no_expert_lora{"experts on a release that has no LoRA on them"};
 inline constexpr Cause peft_feature{"a feature of PEFT that vLLM refuses"};
+inline constexpr Cause option_without_lora{"an option of the server that LoRA excludes"};
 
 }  // namespace moelora::vllm::cause

@@ -23,7 +23,7 @@ inline constexpr auto kReleases = std::to_array<Release>({
     {"0.22rc0", "2026-05-16"},  // #42757 a router inside the MoE runner keeps its LoRA
     {"0.22rc1", "2026-05-19"},  // #42242 mixed format; the first oracle
     {"0.22", "2026-05-29"},     // the one-shot kernel: --max-lora-rank 128 with experts
-    {"0.24", "2026-06-26"},     // Dots1 is gone (the day is estimated: 0.22 05-29, 0.26 07-25)
+    {"0.24", "2026-06-30"},     // Dots1 is gone; the day that its sources are stamped with
     {"0.27rc0", "2026-07-19"},  // #48884 shared outer factors, #48437 r must be positive
     {"0.27", "2026-08-10"},     // the second oracle is a fork's state of 08-04
     {"0.28", "2026-08-26"},

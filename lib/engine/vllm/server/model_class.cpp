@@ -95,8 +95,8 @@ void read_no_lora(const JsonView& json, const EngineVersion& version, ModelClass
 
 ModelClass read_class(const JsonView& json, const EngineVersion& version) {
   json.allow_only({"name", "aliases", "families", "note", "modules", "experts", "embeddings",
-                   "unwrapped", "skipped", "names", "layers", "slices", "packs_gate_up_with",
-                   "text_prefix", "no_lora", "releases"});
+                   "local_logits", "unwrapped", "skipped", "names", "layers", "slices",
+                   "packs_gate_up_with", "text_prefix", "no_lora", "releases"});
   const VersionedClass now(json, version);
   ModelClass out;
   out.name = json.at("name").string();
@@ -105,6 +105,7 @@ ModelClass read_class(const JsonView& json, const EngineVersion& version) {
     out.modules.push_back(module_name(module));
   read_experts(now.with("experts").at("experts"), out);
   out.embeddings = now.with("embeddings").is_true("embeddings");
+  out.local_logits = json.is_true("local_logits");
   out.text_prefix = now.with("text_prefix").string_or_empty("text_prefix");
   out.unwrapped = json.strings_or_none("unwrapped");
   out.skipped = json.strings_or_none("skipped");

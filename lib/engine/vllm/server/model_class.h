@@ -50,9 +50,10 @@ struct ModelClass {
   std::vector<ModuleName> modules;
   std::string experts;  // which of the modules are the routed experts: "mlp.experts"
   ExpertNames expert_names;
-  bool stacked = false;      // is_3d_moe_weight: wants gate_up of all experts in one tensor
-  bool interleaved = false;  // whose rows are gate's and up's in turn, else halves
-  bool embeddings = false;   // has embedding_modules: embed_tokens and lm_head take LoRA
+  bool stacked = false;       // is_3d_moe_weight: wants gate_up of all experts in one tensor
+  bool interleaved = false;   // whose rows are gate's and up's in turn, else halves
+  bool embeddings = false;    // has embedding_modules: embed_tokens and lm_head take LoRA
+  bool local_logits = false;  // has compute_logits_local(): each rank samples a part of the batch
   std::vector<std::string> unwrapped;  // Linears that pass the name gate and take no LoRA
   std::vector<std::string> skipped;    // name prefixes that are passed over without a word
   // "language_model.": of a wrapper's text model, whose own names it finds too; else "".

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "lib/base/dotted_path.h"
@@ -79,6 +80,29 @@ void check_class(Server& server) {
            fmt::format("the base has a vocabulary of {}", server.spec.vocab));
 }
 
+// Megakernels dispatch, multiply and combine in one, and logits that stay apart miss the delta that
+// lm_head's LoRA adds to all of them. Whatever the adapter holds.
+void check_options(Server& server) {
+  constexpr std::array<std::string_view, 4> kMegaKernels = {
+      "deep_gemm_mega_moe", "flashinfer_moe_ep_cutedsl", "flashinfer_moe_ep_mega_deep_gemm",
+      "aiter_mega_moe"};
+  const Settings& settings = server.settings;
+  if (!settings.has("0.33")) return;
+  const std::string& backend = settings.moe_backend;
+  if (std::find(kMegaKernels.begin(), kMegaKernels.end(), backend) != kMegaKernels.end())
+    refuse(server, &cause::option_without_lora, "ValueError",
+           fmt::format("LoRA is not supported with moe_backend={}. Disable LoRA or select a MoE "
+                       "backend that supports LoRA.",
+                       py_repr(backend)),
+           fmt::format("--moe-backend is {}", backend));
+  const ModelClass& model = server.model;
+  if (settings.sharded_sampling && settings.tp > 1 && model.embeddings && model.local_logits)
+    refuse(
+        server, &cause::option_without_lora, "NotImplementedError",
+        "Skipping the logits TP gather is not supported with an lm_head LoRA.",
+        fmt::format("--enable-batch-sharded-sampling, and {} takes LoRA on lm_head", model.name));
+}
+
 void check_expert_parallel(Server& server) {
   const Settings& settings = server.settings;
   constexpr std::string_view kOnly = "allgather_reducescatter";
@@ -101,6 +125,7 @@ void check_expert_parallel(Server& server) {
 
 void check_start(Server& server) {
   const Settings& settings = server.settings;
+  check_options(server);
   check_class(server);
   if (server.spec.experts == 0 || !server.model.takes_lora || !settings.has("0.11.1")) return;
   if (settings.expert_parallel) check_expert_parallel(server);

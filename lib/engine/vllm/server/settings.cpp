@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 
 namespace moelora::vllm {
 namespace {
@@ -20,10 +21,11 @@ constexpr auto kRows = std::to_array<ServerOption>({
     {"enable-moe-shared-loras", "moe-shared-loras", Is::on_off,
      "experts.w1/w2/w3 with shared outer factors, and nothing else"},
     {"all2all-backend", "", Is::text, "under expert parallel: allgather_reducescatter"},
-    {"moe-backend", "", Is::text, "of an MXFP4 base: triton or marlin"},
+    {"moe-backend", "", Is::text, "kernels of the experts: triton, marlin ..."},
     {"quantization", "", Is::text, "of the base: mxfp4 ..."},
     {"lora-dtype", "", Is::text, "auto, float16 or bfloat16"},
     {"max-lora-cls-labels", "", Is::number, "of classification heads"},
+    {"enable-batch-sharded-sampling", "", Is::on_off, "every rank samples a part of the batch"},
 });
 
 constexpr int64_t kMostRanks = 256;  // every one of them is simulated
@@ -34,6 +36,13 @@ void drop_unknown_switch(bool& on, std::string_view name, std::string_view since
   on = false;
   settings.notes.push_back(fmt::format("vLLM {} has no --{} (since {}); taken as off",
                                        settings.version.text(), name, release(since).date));
+}
+
+// As vLLM takes it: "DeepGEMM-Mega" is "deepgemm_mega".
+std::string backend_name(std::string given) {
+  for (char& c : given)
+    c = c == '-' ? '_' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return given;
 }
 
 void note_limits(Settings& settings) {
@@ -68,7 +77,8 @@ Settings make_settings(const ServerOptions& options, const ModelSpec& spec,
   out.max_rank = options.max_lora_rank.value_or(kDefaultRank);
   out.slots = options.max_loras.value_or(1);
   out.all2all = options.text("all2all-backend");
-  out.moe_backend = options.text("moe-backend");
+  out.moe_backend = backend_name(options.text("moe-backend"));
+  out.sharded_sampling = options.on("enable-batch-sharded-sampling");
   const std::string quantization = options.text("quantization");
   out.mxfp4 = quantization.empty() ? spec.hub_mxfp4 : quantization == "mxfp4";
   drop_unknown_switch(out.mixed, "enable-mixed-moe-lora-format", "0.22rc1", out);

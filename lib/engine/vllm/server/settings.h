@@ -32,6 +32,7 @@ struct Settings {
   // --server-option takes: it stands for classes whose tests we have no base model of.
   bool force_stacked = false;
   int64_t max_rank = kDefaultRank, slots = 1;
+  bool sharded_sampling = false;  // --enable-batch-sharded-sampling
   std::string all2all, moe_backend;
   bool mxfp4 = false;  // the experts are served in MXFP4
   std::vector<std::string> notes;
