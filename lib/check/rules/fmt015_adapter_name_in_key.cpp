@@ -36,6 +36,7 @@ void check(RuleContext& context) {
       set_severity_by_engine(finding, c, {&engines::vllm});
     else
       set_severity_by_engine(finding, c, {&engines::vllm, &engines::peft});
+    if (is_whole_for_peft(c)) finding.severity = Severity::information;  // names of joined experts
   });
 }
 

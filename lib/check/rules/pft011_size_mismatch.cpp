@@ -15,7 +15,6 @@ const Rule pft011_size_mismatch = {
     .fix =
         "Make r and rank_pattern agree with the tensors; resize the base's embeddings before "
         "loading saved ones.",
-    .remedy = Remedy::for_engine,
     .source = "oracles/peft.md",
     .breaks = {.specimen = "gpt_oss_attention",
                .change = "save lm_head with more rows",

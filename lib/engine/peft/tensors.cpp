@@ -94,14 +94,15 @@ class Renaming {
     out_.incoming.push_back({below ? key_of(*below) : tensor.name, tensor.shape, {tensor.name}});
   }
 
+  // transformers searches for "lora_A.*", a regular expression: whatever follows is read too (PEFT
+  // 0.21.2, run: "lora_A", "lora_A.name.weight", "lora_A_name.weight").
   // Whether this is one of the numbered experts' tensors that are joined.
   bool join(const TensorHeader& tensor) {
     const ExpertStorage& hub = host_.spec.hub;
     const auto below = below_prefix(tensor.name);
     const auto parts = below ? parts_of(*below) : std::nullopt;
     if (!hub.numbered || !parts) return false;
-    const bool a = parts->tail == "lora_A.weight" || parts->tail == "lora_A.default.weight";
-    const bool b = parts->tail == "lora_B.weight" || parts->tail == "lora_B.default.weight";
+    const bool a = parts->tail.starts_with("lora_A"), b = parts->tail.starts_with("lora_B");
     auto [layer, rest] = split_stem(parts->module, hub.stem);
     if (layer < 0) std::tie(layer, rest) = split_stem(parts->module, host_.spec.memory.stem);
     const size_t dot = rest.find('.');
