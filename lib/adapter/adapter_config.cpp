@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <array>
 
-#include "lib/adapter/config_kinds.h"
+#include "lib/adapter/names/config_kinds.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
 

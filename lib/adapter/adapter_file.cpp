@@ -9,8 +9,8 @@
 
 #include "lib/adapter/adapter_folder.h"
 #include "lib/adapter/expert_collector.h"
-#include "lib/adapter/foreign_names.h"
-#include "lib/adapter/text_names.h"
+#include "lib/adapter/names/foreign_names.h"
+#include "lib/adapter/names/text_names.h"
 #include "lib/base/cast.h"
 
 namespace moelora {

@@ -6,7 +6,7 @@
 #include <map>
 #include <tuple>
 
-#include "lib/adapter/foreign_names.h"
+#include "lib/adapter/names/foreign_names.h"
 #include "lib/check/run_rules.h"
 #include "lib/engine/fit/fit.h"
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "lib/adapter/foreign_names.h"
+#include "lib/adapter/names/foreign_names.h"
 #include "lib/engine/cause.h"
 #include "lib/model/base_model.h"
 

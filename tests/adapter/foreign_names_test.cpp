@@ -1,6 +1,6 @@
 // Factors as other trainers than PEFT spell them are refused by name.
 
-#include "lib/adapter/foreign_names.h"
+#include "lib/adapter/names/foreign_names.h"
 
 #include <doctest/doctest.h>
 

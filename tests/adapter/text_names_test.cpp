@@ -1,6 +1,6 @@
 // A module under a text model's prefix and under a wrapper's, and parts that are no text model.
 
-#include "lib/adapter/text_names.h"
+#include "lib/adapter/names/text_names.h"
 
 #include <doctest/doctest.h>
 

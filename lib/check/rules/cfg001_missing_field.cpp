@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include "lib/adapter/config_kinds.h"
+#include "lib/adapter/names/config_kinds.h"
 #include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
 #include "lib/check/json_schema_subset.h"

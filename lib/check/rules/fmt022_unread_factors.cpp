@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include "lib/adapter/foreign_names.h"
+#include "lib/adapter/names/foreign_names.h"
 #include "lib/base/dotted_path.h"
 #include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"

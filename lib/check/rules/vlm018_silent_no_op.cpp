@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "lib/adapter/text_names.h"
+#include "lib/adapter/names/text_names.h"
 #include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/engine/vllm/causes.h"

@@ -1,4 +1,4 @@
-#include "lib/adapter/config_kinds.h"
+#include "lib/adapter/names/config_kinds.h"
 #include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/engine/vllm/causes.h"

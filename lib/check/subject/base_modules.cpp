@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <set>
 
+#include "lib/adapter/names/text_names.h"
 #include "lib/adapter/tensor_name.h"
-#include "lib/adapter/text_names.h"
 #include "lib/base/dotted_path.h"
 #include "lib/base/nearest.h"
 #include "lib/check/subject/module_paths.h"

@@ -6,8 +6,8 @@
 #include <array>
 #include <filesystem>
 
+#include "lib/adapter/names/text_names.h"
 #include "lib/adapter/tensor_name.h"
-#include "lib/adapter/text_names.h"
 #include "lib/base/nearest.h"
 #include "lib/base/utf8.h"
 #include "lib/engine/fit/drop.h"

@@ -2,8 +2,8 @@
 
 #include <fmt/core.h>
 
+#include "lib/adapter/names/text_names.h"
 #include "lib/adapter/tensor_name.h"
-#include "lib/adapter/text_names.h"
 #include "lib/base/error.h"
 
 namespace moelora::fit {

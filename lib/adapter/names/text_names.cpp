@@ -1,4 +1,4 @@
-#include "lib/adapter/text_names.h"
+#include "lib/adapter/names/text_names.h"
 
 #include <algorithm>
 #include <array>

@@ -1,4 +1,4 @@
-#include "lib/adapter/foreign_names.h"
+#include "lib/adapter/names/foreign_names.h"
 
 #include <fmt/core.h>
 
