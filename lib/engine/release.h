@@ -13,9 +13,9 @@ struct Release {
 };
 
 // The version a check runs for, as people have it: a release number ("0.5.18", "v0.22.1",
-// "0.23.1rc1.dev1403+g0123abc"), a date or a month ("2025-11-30", "2026-11"), or the branch ("main",
-// "nightly"), which is later than all that is known. Numbers compare as PEP 440 says; a date
-// compares with the dates of releases.
+// "0.23.1rc1.dev1403+g0123abc"), a date or a month ("2025-11-30", "2026-11"), or the branch
+// ("main", "nightly"), which is later than all that is known. Numbers compare as PEP 440 says; a
+// date compares with the dates of releases.
 class EngineVersion {
  public:
   // nullopt for a text that is neither a version nor a date.
