@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdint>
 
 #include "lib/adapter/tensor_name.h"
@@ -80,10 +81,29 @@ bool has_form(std::string_view text, std::string_view form) {
 
 bool looks_like_date(std::string_view text) { return has_form(text, kDay); }
 
+int number_at(std::string_view text, size_t at, size_t digits) {  // with leading zeros
+  int out = 0;
+  for (const char digit : text.substr(at, digits)) out = 10 * out + (digit - '0');
+  return out;
+}
+
+// Whether a calendar has the day, or the month, that a text of this form names.
+bool is_in_calendar(std::string_view text) {
+  using namespace std::chrono;
+  const int on = text.size() == kDay.size() ? number_at(text, 8, 2) : 1;
+  return year_month_day{year(number_at(text, 0, 4)),
+                        month(static_cast<unsigned>(number_at(text, 5, 2))),
+                        day(static_cast<unsigned>(on))}
+      .ok();
+}
+
 // The day that a text stands for: of a month its last, of a branch one after all; "" for none.
 std::string day_of(std::string_view text) {
-  if (has_form(text, kDay)) return std::string(text);
-  if (has_form(text, kMonth)) return std::string(text) + "-31";
+  const bool is_day = has_form(text, kDay);
+  if (is_day || has_form(text, kMonth)) {
+    if (!is_in_calendar(text)) return "";
+    return std::string(text) + (is_day ? "" : "-31");
+  }
   for (std::string_view branch : {"main", "master", "nightly", "head", "HEAD"})
     if (text == branch) return "9999-12-31";
   return "";

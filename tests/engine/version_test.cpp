@@ -52,6 +52,11 @@ TEST_CASE("versions are taken as people have them") {
   CHECK(compare_versions("0.23.1b1", "0.23.1rc0") < 0);
   CHECK(compare_versions("0.23.1", "0.23.1.post1") < 0);
   CHECK(EngineVersion::parse("main")->is_after("2026-11-21"));
+  for (const char* text : {"2026-13", "2026-00", "2026-02-30", "2026-11-00"}) {
+    CAPTURE(text);
+    CHECK_FALSE(EngineVersion::parse(text));
+  }
+  CHECK(EngineVersion::parse("2028-02-29"));
   CHECK(EngineVersion::parse("2026-12")->is_after("2026-11-21"));
   CHECK_FALSE(EngineVersion::parse("2026-11")->is_after("2026-11-21"));
   CHECK(EngineVersion::parse("2026-11-22")->is_after("2026-11-21"));
