@@ -287,8 +287,8 @@ TEST_CASE("the written config says the layout, and for stacked pairs the order a
   };
   const auto order = [&](const std::string& to, const LayoutWriteOptions& options) {
     const Json mapping = mapping_of(made.convert(to, "gpt_oss", options).config);
-    const Json* marker = mapping.find("lora_B_layout");
-    return marker == nullptr ? "" : marker->as_string();
+    const Json* layout = mapping.find("lora_B_layout");
+    return layout == nullptr ? "" : layout->as_string();
   };
   const LayoutWriteOptions plain, other{BOrder::expert_major, Roles::swapped};
   CHECK(marker("peft-linear", plain) == R"({"layout": "peft-linear"})");
