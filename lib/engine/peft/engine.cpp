@@ -5,8 +5,10 @@
 
 #include <array>
 
+#include "lib/engine/peft/fit.h"
 #include "lib/engine/peft/peft.h"
 #include "lib/engine/peft/plan.h"
+#include "lib/engine/peft/values.h"
 
 namespace moelora {
 namespace {

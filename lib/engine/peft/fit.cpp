@@ -1,3 +1,5 @@
+#include "lib/engine/peft/fit.h"
+
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -12,7 +14,6 @@
 #include "lib/engine/fit/module_names.h"
 #include "lib/engine/fit/scale_and_rank.h"
 #include "lib/engine/peft/model.h"
-#include "lib/engine/peft/plan.h"
 
 namespace moelora::peft {
 namespace {

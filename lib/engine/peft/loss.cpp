@@ -1,8 +1,9 @@
+#include "lib/engine/peft/loss.h"
+
 #include <fmt/format.h>
 
 #include "lib/adapter/tensor_name.h"
 #include "lib/engine/peft/causes.h"
-#include "lib/engine/peft/wrap.h"
 
 namespace moelora::peft {
 namespace {

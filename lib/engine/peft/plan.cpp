@@ -11,6 +11,7 @@
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
 #include "lib/engine/peft/causes.h"
+#include "lib/engine/peft/loss.h"
 #include "lib/engine/peft/wrap.h"
 #include "lib/engine/python_text.h"
 

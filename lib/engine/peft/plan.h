@@ -1,25 +1,10 @@
 #pragma once
 
-#include <vector>
-
-#include "lib/engine/buffers.h"
 #include "lib/engine/engine.h"
-#include "lib/engine/fit/engine_fit.h"
 
 namespace moelora::peft {
 
 // What PeftModel.from_pretrained() makes of each adapter, given alone.
 ServerPlan plan(const PlanRequest& request);
-
-// The tensors of the file that PEFT has put somewhere, by their own names and with their own
-// values: it computes with those (F16 and BF16 as F32).
-RankBuffers fill(const BufferRequest& request);
-
-// What its layers add. Numbered experts that PEFT joins are given one by one: [gate; up] on A and
-// block-diagonal B are the same products.
-std::vector<ServedBlock> blocks(const BufferRequest& request, const RankBuffers& held);
-
-// How adapters are made what this PEFT loads whole beside its transformers.
-extern const EngineFit kFit;
 
 }  // namespace moelora::peft

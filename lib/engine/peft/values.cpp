@@ -1,3 +1,5 @@
+#include "lib/engine/peft/values.h"
+
 #include <algorithm>
 #include <map>
 #include <utility>

@@ -6,7 +6,6 @@
 #include <string_view>
 #include <vector>
 
-#include "lib/engine/cause.h"
 #include "lib/engine/peft/targets.h"
 #include "lib/engine/peft/tensors.h"
 
@@ -41,12 +40,5 @@ struct Injected {
   const Config& declared;  // as the file has it
   const Config& config;    // as PEFT has changed it
 };
-
-// Why nothing receives a tensor.
-struct Loss {
-  const Cause* cause;
-  std::string detail;
-};
-Loss why_lost(const Incoming& incoming, const Injected& into);
 
 }  // namespace moelora::peft
