@@ -80,10 +80,15 @@ bool is_zero(const std::vector<double>& values) {
   return std::all_of(values.begin(), values.end(), [](double v) { return v == 0; });
 }
 
+// Whether both of its factors are there: where one is missing nothing can be compared.
+bool has_pair(const ProjectionFactors* unit, int64_t expert) {
+  return rank_of(unit, expert) > 0 && block_of(unit, Side::A, expert) != nullptr &&
+         block_of(unit, Side::B, expert) != nullptr;
+}
+
 int64_t common_expert(const Pairing& gate, const Pairing& up) {
   for (int64_t e = 0; e < up.packed->experts; ++e)
-    if (rank_of(up.source, e) > 0 && rank_of(gate.source, e) > 0 && rank_of(up.packed, e) > 0)
-      return e;
+    if (has_pair(up.source, e) && has_pair(gate.source, e) && has_pair(up.packed, e)) return e;
   return -1;
 }
 
