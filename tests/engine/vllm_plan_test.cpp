@@ -13,7 +13,6 @@
 
 using namespace moelora;
 using namespace moelora::test;
-using vllm::Raised;
 using vllm::View;
 
 namespace {
