@@ -102,6 +102,13 @@ void report_slot_memory(RuleContext& context) {
                              size_text(limit)));
 }
 
+bool is_later(const EngineChoice& choice) {
+  const std::string& version = choice.version.text();
+  return choice.version.is_date()
+             ? choice.version.is_after(choice.engine->known_to)
+             : compare_versions(version, choice.engine->releases.back().version) > 0;
+}
+
 void report_differing_a(RuleContext& context) {
   if (context.plan() == nullptr) return;
   for (const PlanEvent& event : context.plan()->events)

@@ -13,6 +13,10 @@ namespace moelora {
 // How the servers that the user chose bear on findings: on the severity of the rules of no engine
 // (FMT, CFG, MOD), and what several rules of engines report of a plan.
 
+// Whether what was chosen is newer than all that is known of the engine: NUM003 says so, and errors
+// about it become warnings.
+bool is_later(const EngineChoice& choice);
+
 // Whether there are chosen engines, and `is_so` of all.
 bool all_chosen(const RuleContext& context, const std::function<bool(const EngineRun&)>& is_so);
 

@@ -7,6 +7,7 @@
 #include <set>
 #include <tuple>
 
+#include "lib/check/engine_findings.h"
 #include "lib/check/rule_context.h"
 
 namespace moelora {
@@ -17,13 +18,6 @@ bool in_versions(const Rule& rule, const EngineChoice& choice) {
     return choice.version.has(choice.engine->release(version));
   };
   return (rule.since.empty() || has(rule.since)) && (rule.until.empty() || !has(rule.until));
-}
-
-bool is_later(const EngineChoice& choice) {
-  const std::string& version = choice.version.text();
-  return compare_versions(version, choice.version.is_date()
-                                       ? choice.engine->known_to
-                                       : choice.engine->releases.back().version) > 0;
 }
 
 class Runner {

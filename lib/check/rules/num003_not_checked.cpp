@@ -4,6 +4,7 @@
 #include <map>
 
 #include "lib/check/define_rule.h"
+#include "lib/check/engine_findings.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/served_deltas.h"
@@ -11,13 +12,6 @@
 
 namespace moelora {
 namespace {
-
-bool is_later(const EngineChoice& choice) {
-  const std::string& version = choice.version.text();
-  return choice.version.is_date()
-             ? choice.version.is_after(choice.engine->known_to)
-             : compare_versions(version, choice.engine->releases.back().version) > 0;
-}
 
 std::string later_text(const EngineChoice& choice) {
   const Release& last = choice.engine->releases.back();
