@@ -3,14 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <set>
+#include <vector>
 
+#include "lib/base/parallel.h"
 #include "lib/base/version.h"
+#include "lib/io/json_value.h"
 
 namespace moelora {
 namespace {
-
-std::string quoted(const std::string& text) { return Json(text).dump(-1); }
 
 // The input tensors of a recipe and what changes their elements on the way.
 struct Origin {
@@ -32,7 +34,7 @@ Origin origin(const Tensor& tensor) {
 std::string joined(const std::set<std::string>& items, std::string_view separator) {
   std::string out;
   for (const std::string& item : items)
-    out += (out.empty() ? "" : std::string(separator)) + quoted(item);
+    out += (out.empty() ? "" : std::string(separator)) + json_string(item);
   return out;
 }
 
@@ -51,33 +53,42 @@ bool exact(const std::set<std::string>& changes) {
                      [](const std::string& change) { return exact(change); });
 }
 
-std::string tensor_line(const std::string& name, const Tensor& tensor,
-                        const WrittenWeights& written) {
+void add_line(const std::string& name, const Tensor& tensor, const std::string& digest,
+              std::string& out) {
   const Origin from = origin(tensor);
-  std::string line = fmt::format("    {}: {{\"sources\": [{}], \"exact\": {}", quoted(name),
-                                 joined(from.inputs, ", "), exact(from.changes));
-  if (!from.changes.empty()) line += fmt::format(", \"changes\": [{}]", joined(from.changes, ", "));
-  const auto found = written.tensors.find(name);
-  if (found != written.tensors.end() && !found->second.digest.empty())
-    line += fmt::format(", \"xxh3_128\": \"{}\"", found->second.digest);
-  return line + "}";
+  const auto at = std::back_inserter(out);
+  fmt::format_to(at, "    {}: {{\"sources\": [{}], \"exact\": {}", json_string(name),
+                 joined(from.inputs, ", "), exact(from.changes));
+  if (!from.changes.empty()) fmt::format_to(at, ", \"changes\": [{}]", joined(from.changes, ", "));
+  if (!digest.empty()) fmt::format_to(at, ", \"xxh3_128\": \"{}\"", digest);
+  out += '}';
 }
 
 }  // namespace
 
 std::string report_text(const Json::Members& head, const TensorMap& tensors,
-                        const WrittenWeights& written) {
+                        const WrittenWeights& written, int threads) {
   std::string out = fmt::format("{{\n  \"schema\": \"moelora.conversion/1\",\n  \"version\": {},\n",
-                                quoted(std::string(version())));
+                                json_string(version()));
   for (const auto& [key, value] : head)
-    out += fmt::format("  {}: {},\n", quoted(key), value.dump(-1));
-  out += "  \"tensors\": {";
-  bool first = true;
-  for (const auto& [name, tensor] : tensors) {
-    out += first ? "\n" : ",\n";
-    first = false;
-    out += tensor_line(name, tensor, written);
+    out += fmt::format("  {}: {},\n", json_string(key), value.dump(-1));
+  std::vector<const TensorMap::value_type*> items;
+  std::vector<const std::string*> digests;  // both maps are in the order of the names
+  static const std::string kNone;
+  for (auto at = written.tensors.begin(); const auto& item : tensors) {
+    while (at != written.tensors.end() && at->first < item.first) ++at;
+    const bool found = at != written.tensors.end() && at->first == item.first;
+    items.push_back(&item);
+    digests.push_back(found ? &at->second.digest : &kNone);
   }
+  out += "  \"tensors\": {";
+  out += parallel_text(
+      std::ssize(items), threads, [&](int64_t first, int64_t last, std::string& text) {
+        for (auto i = static_cast<size_t>(first); i < static_cast<size_t>(last); ++i) {
+          text += i == 0 ? "\n" : ",\n";
+          add_line(items[i]->first, items[i]->second, *digests[i], text);
+        }
+      });
   return out + "\n  }\n}\n";
 }
 

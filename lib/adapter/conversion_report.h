@@ -12,6 +12,6 @@ namespace moelora {
 // digest. Built as text: at 36,864 tensors a document tree would cost more memory than the
 // conversion.
 std::string report_text(const Json::Members& head, const TensorMap& tensors,
-                        const WrittenWeights& written);
+                        const WrittenWeights& written, int threads = 0);
 
 }  // namespace moelora

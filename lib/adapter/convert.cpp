@@ -265,11 +265,11 @@ void add_changes(const Changes& changes, Json::Members& head) {
 
 Json layout_id(const Layout* layout) { return layout != nullptr ? Json(layout->id) : Json(); }
 
-std::string conversion_report(const Conversion& c, const WrittenWeights& written) {
+std::string conversion_report(const Conversion& c, const WrittenWeights& written, int threads) {
   Json::Members head{{"from", layout_id(c.input.layout)}, {"to", layout_id(c.to)}};
   if (c.changes) add_changes(*c.changes, head);
   head.emplace_back("notes", Json::strings(c.notes));
-  return report_text(head, c.tensors, written);
+  return report_text(head, c.tensors, written, threads);
 }
 
 }  // namespace
@@ -286,7 +286,8 @@ WrittenConversion write_conversion(const Conversion& c, const std::string& out,
     if (is_carried(name) && !left && std::filesystem::is_regular_file(path))
       folder.copy_file(name, path);
   }
-  folder.write_text("conversion.json", conversion_report(c, written.weights));
+  folder.write_text("conversion.json",
+                    conversion_report(c, written.weights, options.weights.threads));
   if (options.verify) {
     const Verified verified = options.verify(c, staged_files(c, folder));
     written.verified = verified.factors;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 
 namespace moelora {
 
@@ -14,5 +15,11 @@ int available_threads();
 // the lowest item is rethrown, after all running calls have returned.
 void parallel_for(int64_t count, int threads,
                   const std::function<void(int64_t item, int worker)>& work);
+
+// A text of `count` parts, written on `threads` threads (0: all): append(first, last, out) adds
+// parts [first, last) to `out`, which is empty; the texts follow one another in order.
+std::string parallel_text(
+    int64_t count, int threads,
+    const std::function<void(int64_t first, int64_t last, std::string& out)>& append);
 
 }  // namespace moelora

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <numeric>
 
 #include "lib/base/arena.h"
@@ -71,7 +70,7 @@ class Evaluation {
         budget_(split_memory(options)),
         arenas_(options.memory),
         digests_(tensors.size()),
-        jobs_(plan_jobs(tensors, budget_.limits)) {}
+        jobs_(plan_jobs(tensors, budget_.limits, budget_.threads)) {}
 
   std::vector<std::string> run() {
     parallel_for(static_cast<int64_t>(jobs_.size()), budget_.threads, [&](int64_t j, int) {
@@ -110,11 +109,8 @@ class Evaluation {
     }
   }
 
-  // Blocks that are neighbours in their file, and are so in `result` too, go out as one run. One
-  // job at a time: writers of one file wait for each other in the kernel anyway, at the price of
-  // cores.
+  // Blocks that are neighbours in their file, and are so in `result` too, go out as one run.
   void hand_out(const Job& job, std::span<const std::byte> result) {
-    const std::lock_guard lock(taking_);
     Place run{};
     uint64_t bytes = 0;
     for (const Block& block : job.blocks) {
@@ -144,7 +140,6 @@ class Evaluation {
   ArenaPool arenas_;
   OrderedDigests digests_;
   std::vector<Job> jobs_;
-  std::mutex taking_;
 };
 
 }  // namespace

@@ -25,8 +25,8 @@ struct Place {
   uint64_t offset = 0;
 };
 
-// Called from several threads, one at a time. Runs never overlap; together they are all bytes of
-// all tensors. Neighbours come as one run where they were evaluated together.
+// Called from several threads at once. Runs never overlap; together they are all bytes of all
+// tensors. Neighbours come as one run where they were evaluated together.
 using TakeBytes =
     std::function<void(size_t file, uint64_t offset, std::span<const std::byte> bytes)>;
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "lib/base/parallel.h"
 #include "lib/io/source_range.h"
 
 namespace moelora {
@@ -24,16 +25,28 @@ void add_touches(const Tensor& tensor, const Block& block, std::vector<Touch>& o
       out.push_back({range_of(*part.source, run), block.item});
 }
 
+// What all of the tensors touch, in their order.
+std::vector<Touch> touches_of(TensorList tensors, int threads) {
+  constexpr size_t kPart = 512;
+  std::vector<std::vector<Touch>> parts((tensors.size() + kPart - 1) / kPart);
+  parallel_for(std::ssize(parts), threads, [&](int64_t p, int) {
+    const size_t first = static_cast<size_t>(p) * kPart;
+    for (size_t i = first; i < std::min(tensors.size(), first + kPart); ++i)
+      add_touches(*tensors[i], {i, 0, tensors[i]->elements()}, parts[static_cast<size_t>(p)]);
+  });
+  std::vector<Touch> out;
+  for (const auto& part : parts) out.insert(out.end(), part.begin(), part.end());
+  return out;
+}
+
 struct Group {
   std::vector<size_t> items;
   uint64_t result = 0, source = 0;  // bytes
   uint64_t cost() const { return result + source; }
 };
 
-std::vector<Group> group_by_source(TensorList tensors) {
-  std::vector<Touch> touches;
-  for (size_t i = 0; i < tensors.size(); ++i)
-    add_touches(*tensors[i], {i, 0, tensors[i]->elements()}, touches);
+std::vector<Group> group_by_source(TensorList tensors, int threads) {
+  std::vector<Touch> touches = touches_of(tensors, threads);
   std::vector<size_t> parent(tensors.size());
   std::iota(parent.begin(), parent.end(), size_t{0});
   const auto root = [&](size_t i) {
@@ -87,10 +100,11 @@ std::vector<Job> windows_of(TensorList tensors, const Group& group, uint64_t cos
 
 class Planner {
  public:
-  Planner(TensorList tensors, const JobLimits& limits) : tensors_(tensors), limits_(limits) {}
+  Planner(TensorList tensors, const JobLimits& limits, int threads)
+      : tensors_(tensors), limits_(limits), threads_(threads) {}
 
   std::vector<Job> plan() {
-    const std::vector<Group> groups = group_by_source(tensors_);
+    const std::vector<Group> groups = group_by_source(tensors_, threads_);
     for (size_t first = 0; first < groups.size();) {
       const size_t last = interleaved_end(groups, first);
       if (last - first == 1 || !pack({groups.data() + first, last - first}, limits_.most))
@@ -180,14 +194,15 @@ class Planner {
 
   TensorList tensors_;
   JobLimits limits_;
+  int threads_;
   Job packed_;
   std::vector<Job> jobs_;
 };
 
 }  // namespace
 
-std::vector<Job> plan_jobs(TensorList tensors, const JobLimits& limits) {
-  return Planner(tensors, limits).plan();
+std::vector<Job> plan_jobs(TensorList tensors, const JobLimits& limits, int threads) {
+  return Planner(tensors, limits, threads).plan();
 }
 
 }  // namespace moelora

@@ -37,6 +37,6 @@ struct JobLimits {
 // file in one run; small ones that lie one after another are packed. The blocks of a tensor are in
 // order: earlier jobs hold earlier rows. REQUIRES: dtypes of whole bytes; tensors in the order in
 // which they lie in their files.
-std::vector<Job> plan_jobs(TensorList tensors, const JobLimits& limits);
+std::vector<Job> plan_jobs(TensorList tensors, const JobLimits& limits, int threads = 0);
 
 }  // namespace moelora

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "lib/base/error.h"
+#include "lib/base/parallel.h"
 #include "lib/base/progress.h"
 #include "lib/io/evaluate.h"
 #include "lib/io/json_value.h"
@@ -100,23 +101,29 @@ std::string with_length(std::string json, size_t tensors) {
 }  // namespace
 
 HeaderPlan plan_header(std::vector<const TensorMap::value_type*> tensors,
-                       const std::map<std::string, std::string>& metadata) {
+                       const std::map<std::string, std::string>& metadata, int threads) {
   std::sort(tensors.begin(), tensors.end(), canonically_before);
   HeaderPlan plan;
-  std::string json = metadata.empty() ? "{" : "{" + metadata_text(metadata);
-  uint64_t at = 0;
+  std::vector<uint64_t>& begin = plan.begin;
+  uint64_t size = 0;
   for (const TensorMap::value_type* item : tensors) {
-    const auto& [name, tensor] = *item;
-    refuse_unwritable(name, tensor);
-    if (json.size() > 1) json += ',';
-    add_entry(json, name, tensor, at);
-    plan.begin.push_back(at);
-    at += tensor.bytes();
+    refuse_unwritable(item->first, item->second);
+    begin.push_back(size);
+    size += item->second.bytes();
   }
+  std::string json = metadata.empty() ? "{" : "{" + metadata_text(metadata);
+  const bool comma = json.size() > 1;
+  json += parallel_text(
+      std::ssize(tensors), threads, [&](int64_t first, int64_t last, std::string& text) {
+        for (auto i = static_cast<size_t>(first); i < static_cast<size_t>(last); ++i) {
+          if (i > 0 || comma) text += ',';
+          add_entry(text, tensors[i]->first, tensors[i]->second, begin[i]);
+        }
+      });
   plan.header = with_length(json + "}", tensors.size());
   plan.tensors = std::move(tensors);
-  for (uint64_t& begin : plan.begin) begin += plan.header.size();
-  plan.file_size = plan.header.size() + at;
+  for (uint64_t& at : begin) at += plan.header.size();
+  plan.file_size = plan.header.size() + size;
   return plan;
 }
 
@@ -130,7 +137,7 @@ class WeightsWriter {
   WeightsWriter(OutputFolder& out, const WriteOptions& options) : out_(out), options_(options) {}
 
   void create(const Shard& shard) {
-    const HeaderPlan plan = plan_header(shard.tensors, options_.metadata);
+    const HeaderPlan plan = plan_header(shard.tensors, options_.metadata, options_.threads);
     files_.push_back(out_.create(shard.file, plan.file_size));
     files_.back()->write(0, std::as_bytes(std::span(plan.header)));
     written_.files.push_back(shard.file);

@@ -61,6 +61,6 @@ struct HeaderPlan {
   uint64_t file_size = 0;
 };
 HeaderPlan plan_header(std::vector<const TensorMap::value_type*> tensors,
-                       const std::map<std::string, std::string>& metadata);
+                       const std::map<std::string, std::string>& metadata, int threads = 0);
 
 }  // namespace moelora
