@@ -84,7 +84,7 @@ void read_slices(const JsonView& json, ModelClass& out) {
 
 void read_no_lora(const JsonView& json, const EngineVersion& version, ModelClass& out) {
   json.allow_only({"error", "since", "before"});
-  const std::string& error = json.at("error").string();
+  const std::string error = json.at("error").string();
   if (error.find(": ") == std::string::npos) json.at("error").fail("expected \"TYPE: TEXT\"");
   const auto has = [&](std::string_view key, bool otherwise) {
     const auto at = json.find(key);
