@@ -3,11 +3,12 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "lib/io/file.h"
-#include "lib/io/output_file.h"
 
 namespace moelora {
 
@@ -15,6 +16,34 @@ struct OutputOptions {
   bool force = false;   // replace an existing output
   bool durable = true;  // fsync files and folder before the final name appears
 };
+
+// A file of an output folder while it is being written: preallocated, written by pwrite from any
+// thread. Every short or failed write throws Error.
+class OutputFile {
+ public:
+  // Creates `at` (which must not exist) and reserves `size` bytes. Errors name `path`, the final
+  // one.
+  OutputFile(const std::string& at, std::string path, uint64_t size, bool durable);
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  // REQUIRES: offset + bytes.size() <= size. Bytes never written read as zero.
+  void write(uint64_t offset, std::span<const std::byte> bytes);
+
+  // Syncs when durable, and closes; a failure of either is an Error and never retried.
+  void finish();
+
+ private:
+  [[noreturn]] void fail(const std::string& what, int error) const;
+
+  std::string path_;
+  uint64_t size_;
+  bool durable_;
+  int fd_ = -1;
+  std::mutex writing_;  // writers of one file wait for each other in the kernel, but spinning
+};
+using OutputFilePtr = std::shared_ptr<OutputFile>;
 
 // An output folder that appears complete or not at all. Files are written into a temporary folder
 // beside the target; commit() flushes them, syncs and renames it into place (RENAME_NOREPLACE, or
