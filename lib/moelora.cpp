@@ -223,6 +223,7 @@ ValidateRequest request_of(const std::vector<std::string>& adapters, const Valid
   out.numeric = o.numeric;
   out.source = o.source;
   out.device = device_of(o.device);
+  out.forward = o.forward;
   out.job = o.job;
   for (const std::string& rule : o.ignore)
     out.waivers.push_back(

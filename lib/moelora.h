@@ -103,6 +103,7 @@ struct ValidateOptions : LoadOptions {
   bool numeric = false;                      // compute too: what servers make of it
   std::string source;                        // the adapter that these were made from; with numeric
   std::string device = "auto";               // auto, cpu or cuda: where to compute
+  bool forward = true;                       // with a source: run both through their layers too
   std::vector<std::string> ignore;           // rules not to fail for, by id or name
   std::string project;                       // a project file; "" none
   int threads = 0;                           // 0: all

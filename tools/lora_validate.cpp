@@ -26,8 +26,8 @@ int run_list(const ValidateFlags& flags) {
 }
 
 int run_explain(const ValidateFlags& flags) {
-  const Rule& rule = rule_named(flags.explain, at_option(Option::explain));
-  print_data(flags.common, explain(rule, report_options(flags).width));
+  const Rule* const rule = &rule_named(flags.explain, at_option(Option::explain));
+  print_data(flags.common, explain(*rule, report_options(flags).width));
   return kClean;
 }
 

@@ -92,6 +92,11 @@ Subject source_of(const ValidateRequest& request, const std::optional<BaseModel>
 }
 
 void run_forwards(const ValidateRequest& request, Deployment& deployment) {
+  if (!request.forward) {
+    for (Subject& adapter : deployment.adapters)
+      adapter.forward_not_run = "left out, as was asked for";
+    return;
+  }
   ForwardCheckOptions options;
   options.where = open_device(request.device);
   options.threads = request.subject.threads;

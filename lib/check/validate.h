@@ -18,6 +18,7 @@ struct ValidateRequest {
   bool numeric = false;  // run the rules that compute too
   std::string source;    // what the adapters were made from; "" unknown. REQUIRES numeric
   DeviceChoice device = DeviceChoice::automatic;  // where forwards run
+  bool forward = true;  // run source and adapter through their layers, beside comparing them
   JobControl job;
 };
 

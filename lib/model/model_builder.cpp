@@ -246,7 +246,7 @@ std::string architecture_of(const JsonView& config) {
 
 // The family of a config's model_type: the last of `more` that has it, else an embedded one.
 const Family& family_of(const JsonView& config, const std::vector<Family>& more) {
-  const std::string& model_type = config.at("model_type").string();
+  const std::string model_type = config.at("model_type").string();
   for (auto it = more.rbegin(); it != more.rend(); ++it)
     if (find_variant(*it, model_type) != nullptr) return *it;
   std::vector<std::string_view> known;

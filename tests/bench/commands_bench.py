@@ -140,6 +140,8 @@ class Bench:
                 [linear, *validate, "--engine", "sglang", "--numeric", "--device", "cpu"], exits=(0, 1)),
             Job("validate --source --numeric", "lora-validate",
                 [linear, *validate, "--source", stacked, "--numeric", "--device", "cpu"], exits=(0, 1)),
+            Job("validate --source --numeric --no-forward", "lora-validate",
+                [linear, *validate, "--source", stacked, "--numeric", "--no-forward"], exits=(0, 1)),
             Job("diff weights, identical", "lora-diff", ["weights", linear, linear, *validate]),
             Job("diff weights, all different", "lora-diff", ["weights", linear, other, *validate], exits=(0, 1)),
         ]

@@ -84,6 +84,8 @@ void add_validate_options(CLI::App& app, ValidateFlags& o) {
   add_choice(app, "--device", o.device, "Where to compute; auto: on a GPU where there is one",
              {"auto", "cpu", "cuda"})
       ->needs("--numeric");
+  app.add_flag("--no-forward", o.no_forward, "Compare bits and products, run no layer")
+      ->needs("--source");
   app.add_option("--fix", o.fix,
                  "Run the lora-convert that the findings name, and report on its output")
       ->type_name("OUT");
@@ -139,6 +141,7 @@ ValidateOptions validate_options(const ValidateFlags& flags) {
   out.numeric = flags.numeric;
   out.source = flags.source;
   out.device = flags.device;
+  out.forward = !flags.no_forward;
   out.ignore = flags.ignore;
   out.project = project_file(flags);
   out.threads = flags.common.threads;

@@ -19,7 +19,7 @@ struct ValidateFlags {
   std::string fix, gpu_memory, format = "text", fail_on = "error", project, explain, source,
                                device = "auto";
   std::optional<double> compute_capability;
-  bool verbose = false, no_values = false, list_rules = false, numeric = false;
+  bool verbose = false, no_values = false, list_rules = false, numeric = false, no_forward = false;
 };
 
 void add_validate_options(CLI::App& app, ValidateFlags& flags);

@@ -23,7 +23,7 @@ std::string class_not_known(const PlanRequest& request) {
   if (!found)
     return fmt::format("no class of SGLang is known here for {}",
                        name.empty() ? "the family " + spec.family : name);
-  const std::string& known = found->at("name").string();
+  const std::string known = found->at("name").string();
   if (!name.empty() && !brings_class(spec) && known != name)
     return fmt::format("{} is no class of SGLang that is known here (that of the family {} is {})",
                        name, spec.family, known);
