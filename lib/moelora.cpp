@@ -132,9 +132,13 @@ ConvertResult convert_adapter(const std::string& in, const std::string& out,
       o.job.check();
       return verified;
     };
-  const WrittenConversion written = write_conversion(c, out, folder);
-  result.verified = written.verified;
-  result.same_product = written.same_product;
+  folder.ready = [&](const WrittenConversion& written) {
+    result.verified = written.verified;
+    result.same_product = written.same_product;
+    result.notes.insert(result.notes.end(), written.notes.begin(), written.notes.end());
+    if (o.ready) o.ready(result);
+  };
+  result.left_behind = write_conversion(c, out, folder).left_behind;
   return result;
 }
 
@@ -158,8 +162,8 @@ void check_buffer_options(const ConvertOptions& o) {
 ConvertResult convert_to_buffers(const std::string& in, const std::string& out,
                                  const ConvertOptions& o) {
   check_buffer_options(o);
-  const BufferConversion c = plan_buffers(
-      in, {o.to, o.engine, o.server_options, o.base, o.model_specs, rule_name, o.follow_base});
+  const BufferConversion c = plan_buffers(in, {o.to, o.engine, o.server_options, o.base,
+                                               o.model_specs, rule_name, o.follow_base, o.links});
   ConvertResult result;
   result.layout = o.to;
   result.server = c.engine.label();
@@ -169,7 +173,12 @@ ConvertResult convert_to_buffers(const std::string& in, const std::string& out,
   o.job.check();
   if (o.dry_run) return result;
   const WriteFolderOptions folder = folder_of(o);
-  result.verified = write_buffers(c, out, {folder.output, folder.weights, o.verify}).verified;
+  const auto ready = [&](const WrittenConversion& written) {
+    result.verified = written.verified;
+    if (o.ready) o.ready(result);
+  };
+  result.left_behind =
+      write_buffers(c, out, {folder.output, folder.weights, o.verify, ready}).left_behind;
   return result;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -56,6 +57,21 @@ void write(const Adapter& adapter, const std::string& out, const WriteAdapterOpt
 
 // Converting.
 
+struct ConvertResult {
+  std::string layout;  // "dense" without routed experts
+  std::vector<ModuleRow> modules;
+  std::vector<TensorInfo> tensors;  // of the output, by name
+  uint64_t bytes = 0;               // of these tensors
+  std::string config;               // adapter_config.json; "" for a server's buffers
+  std::vector<std::string> notes;   // assumptions, changes and losses, for people
+  int64_t verified = 0;             // factors or buffers that were compared
+  int64_t same_product = 0;         // pairs of other values, the same product to 1e-7 of its norm
+  bool repaired = false;    // changed for an engine: deltas match the input to within one rounding
+  std::string server;       // whose buffers these are: "sglang@0.5.18"
+  int64_t tp_rank = 0;      // of which rank
+  std::string left_behind;  // what to say of a replaced folder (force) that could not be removed
+};
+
 struct ConvertOptions : LoadOptions {
   // A layout's id; or what a server holds in its memory: "sglang-pool", "vllm-stacked". May be ""
   // with `engine`: then its own choice.
@@ -73,20 +89,9 @@ struct ConvertOptions : LoadOptions {
   bool force = false;           // replace an existing output folder
   bool sync = true;             // wait for the disk
   int threads = 0;              // 0: all
-};
-
-struct ConvertResult {
-  std::string layout;  // "dense" without routed experts
-  std::vector<ModuleRow> modules;
-  std::vector<TensorInfo> tensors;  // of the output, by name
-  uint64_t bytes = 0;               // of these tensors
-  std::string config;               // adapter_config.json; "" for a server's buffers
-  std::vector<std::string> notes;   // assumptions, changes and losses, for people
-  int64_t verified = 0;             // factors or buffers that were compared
-  int64_t same_product = 0;         // pairs of other values, the same product to 1e-7 of its norm
-  bool repaired = false;  // changed for an engine: deltas match the input to within one rounding
-  std::string server;     // whose buffers these are: "sglang@0.5.18"
-  int64_t tp_rank = 0;    // of which rank
+  // Called when all is written and verified and before the output appears, with all but
+  // `left_behind`: to say so where that can fail. What it throws leaves nothing.
+  std::function<void(const ConvertResult& result)> ready = {};
 };
 
 ConvertResult convert(const std::string& in, const std::string& out, const ConvertOptions& options);

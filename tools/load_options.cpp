@@ -28,7 +28,21 @@ std::optional<Roles> StackedFlags::role(const std::string& flag) const {
 }
 
 LoadOptions LoadFlags::options() const {
-  return {from, base, model_specs, !no_follow, {in.order(), in.role()}, ignore_zip_crc, {}};
+  return {from,
+          base,
+          model_specs,
+          !no_follow,
+          {in.order(), in.role()},
+          ignore_zip_crc,
+          links_of(follow_links),
+          {}};
+}
+
+std::vector<std::string> LoadFlags::inputs() const {
+  std::vector<std::string> out = model_specs;
+  for (const std::string& named : {path, base})
+    if (!named.empty()) out.push_back(named);
+  return out;
 }
 
 void add_load_options(CLI::App& app, LoadFlags& flags) {
@@ -38,6 +52,7 @@ void add_load_options(CLI::App& app, LoadFlags& flags) {
       ->type_name("BASE");
   app.add_flag("--no-follow-base", flags.no_follow,
                "Look into no folder that base_model_name_or_path names");
+  add_links_flag(app, flags.follow_links);
   app.add_option("--model-spec", flags.model_specs,
                  "A model family to add (schemas/model_spec.schema.json)")
       ->type_name("FILE")
@@ -48,6 +63,11 @@ void add_load_options(CLI::App& app, LoadFlags& flags) {
   app.add_option("--roles", flags.in.roles,
                  "Side of a stacked lora_A: natural (input) or swapped (output)")
       ->type_name("ROLES");
+}
+
+void add_links_flag(CLI::App& app, bool& follow) {
+  app.add_flag("--follow-links", follow,
+               "Read weights and configs that are links out of the folder they are in");
 }
 
 void add_zip_flag(CLI::App& app, LoadFlags& flags) {

@@ -18,18 +18,24 @@ struct StackedFlags {
   std::optional<Roles> role(const std::string& flag = "--roles") const;
 };
 
-// How an adapter is to be read: --from, --base, --no-follow-base, --model-spec, --b-order, --roles,
+// How an adapter is to be read: --from, --base, --no-follow-base, --follow-links, --model-spec,
+// --b-order, --roles,
 // --ignore-zip-crc.
 struct LoadFlags {
   std::string path, from, base;
   std::vector<std::string> model_specs;
   StackedFlags in;
-  bool ignore_zip_crc = false, no_follow = false;
+  bool ignore_zip_crc = false, no_follow = false, follow_links = false;
+
+  std::vector<std::string> inputs() const;  // all that it names, for open_output
 
   LoadOptions options() const;
 };
 
 void add_load_options(CLI::App& app, LoadFlags& flags);
 void add_zip_flag(CLI::App& app, LoadFlags& flags);  // --ignore-zip-crc
+void add_links_flag(CLI::App& app, bool& follow);    // --follow-links
+
+inline Links links_of(bool follow) { return follow ? Links::all : Links::within; }
 
 }  // namespace moelora

@@ -35,6 +35,9 @@ struct WeightsCommand {
   }
 
   int run() {
+    std::vector<std::string> inputs = load.inputs();
+    inputs.insert(inputs.end(), {a, b});
+    open_output(common, inputs);
     static_cast<LoadOptions&>(options) = load.options();
     options.threads = common.threads;
     options.job = shown_job(common.quiet);
@@ -88,6 +91,9 @@ struct LogprobsCommand {
   }
 
   int run() {
+    std::vector<std::string> inputs = options.candidates;
+    inputs.insert(inputs.end(), {a, b, options.base_a, options.base_b, options.floor});
+    open_output(common, inputs);
     options.job = shown_job(common.quiet);
     const Comparison c = compare_logprobs(a, b, options);
     for (const std::string& note : c.notes) print_note(common, kTool, note);

@@ -15,7 +15,8 @@ namespace {
 
 constexpr const char* kTool = "lora-validate";
 
-int run_list(const ValidateFlags& flags) {
+int run_list(ValidateFlags& flags) {
+  open_output(flags.common, {});
   for (const char* format : {"text", "markdown", "json"})
     if (flags.format == format) {
       print_data(flags.common, list_rules(format));
@@ -25,7 +26,8 @@ int run_list(const ValidateFlags& flags) {
               "use --format text, markdown or json");
 }
 
-int run_explain(const ValidateFlags& flags) {
+int run_explain(ValidateFlags& flags) {
+  open_output(flags.common, {});
   const Rule* const rule = &rule_named(flags.explain, at_option(Option::explain));
   print_data(flags.common, explain(*rule, report_options(flags).width));
   return kClean;
@@ -54,7 +56,16 @@ Validation fixed(const ValidateFlags& flags, Validation found) {
   return validate({flags.fix}, options);
 }
 
-int run_validate(const ValidateFlags& flags) {
+// A report into a file is opened before any work.
+void open_report(ValidateFlags& flags) {
+  std::vector<std::string> inputs = flags.load.inputs();
+  inputs.insert(inputs.end(), flags.adapters.begin(), flags.adapters.end());
+  inputs.insert(inputs.end(), {flags.source, project_file(flags)});
+  open_output(flags.common, inputs);
+}
+
+int run_validate(ValidateFlags& flags) {
+  open_report(flags);
   if (!flags.fix.empty() && flags.adapters.size() > 1)
     throw Error("--fix", fmt::format("repairs one adapter, {} are named", flags.adapters.size()),
                 "run it once for each");

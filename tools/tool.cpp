@@ -7,13 +7,18 @@
 #include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <new>
+#include <sstream>
+#include <system_error>
 
 #include "lib/base/error.h"
 #include "lib/base/nearest.h"
 #include "lib/base/utf8.h"
 #include "lib/base/version.h"
-#include "lib/io/output.h"
+#include "lib/io/file.h"
+#include "lib/io/report_file.h"
+#include "lib/io/staging.h"
 #include "lib/numeric/device.h"
 
 namespace moelora {
@@ -22,9 +27,12 @@ namespace {
 // Messages hold names of files and tensors: nothing in them may control a terminal.
 constexpr size_t kLongestLine = 1 << 14;
 
+// A stderr that is closed or full changes nothing: the exit status says it all.
+void say(const std::string& line) { std::fputs(line.c_str(), stderr); }
+
 int report(const std::string& tool, const std::string& what, const std::string& hint) {
-  fmt::print(stderr, "{}: error: {}\n", tool, printable(what, kLongestLine));
-  if (!hint.empty()) fmt::print(stderr, "hint: {}\n", printable(hint, kLongestLine));
+  say(fmt::format("{}: error: {}\n", tool, printable(what, kLongestLine)));
+  if (!hint.empty()) say(fmt::format("hint: {}\n", printable(hint, kLongestLine)));
   return kFailed;
 }
 
@@ -102,15 +110,30 @@ std::string examples(std::initializer_list<std::string_view> lines) {
   return fmt::format("Examples:\n  {}", fmt::join(lines, "\n  "));
 }
 
-int run_tool(CLI::App& app, int argc, char** argv, const std::function<int()>& run) {
-  install_signal_handlers();
-  const std::string tool = app.get_name();
+namespace {
+
+// What --help and --version print is data.
+int parse_and_run(CLI::App& app, int argc, char** argv, const std::function<int()>& run) {
   try {
     check_command(app, argc, argv);
     app.parse(argc, argv);
-    return run();
   } catch (const CLI::Success& e) {
-    return app.exit(e) == 0 ? kClean : kFailed;
+    std::ostringstream text;
+    app.exit(e, text, text);
+    write_stdout(text.str());
+    return kClean;
+  }
+  return run();
+}
+
+}  // namespace
+
+int run_tool(CLI::App& app, int argc, char** argv, const std::function<int()>& run) {
+  hold_standard_streams();
+  install_signal_handlers();
+  const std::string tool = app.get_name();
+  try {
+    return parse_and_run(app, argc, argv, run);
   } catch (const CLI::ExtrasError&) {
     const Error error = unexpected(command_of(app));
     return report(tool, error.what(), error.hint());
@@ -121,25 +144,39 @@ int run_tool(CLI::App& app, int argc, char** argv, const std::function<int()>& r
     return report(tool, e.message(spell), e.advice().text(spell));
   } catch (const std::bad_alloc&) {
     return report(tool, "out of memory", "");
+  } catch (const std::filesystem::filesystem_error& e) {
+    return report(tool, fmt::format("{}: {}", e.path1().string(), e.code().message()), "");
+  } catch (const std::system_error& e) {  // of the machine: no thread, for one
+    return report(tool, e.what(), "");
   } catch (const std::exception& e) {
     return report(tool, fmt::format("internal error: {}", e.what()),
                   "please report this with the command line");
   }
 }
 
+void open_output(CommonOptions& options, const std::vector<std::string>& inputs) {
+  if (options.output.empty()) return;
+  options.report = std::make_shared<ReportFile>(options.output);
+  for (const std::string& input : inputs) {
+    options.report->refuse(input);
+    std::error_code none;
+    if (!std::filesystem::is_directory(input, none)) continue;
+    for (const std::string& name :
+         ending_in(files_in(input),
+                   {"config.json", ".safetensors", ".bin", ".index.json", ".pt", ".pth"}))
+      options.report->refuse(join_path(input, name));
+  }
+}
+
 void print_data(const CommonOptions& options, const std::string& text) {
-  const bool to_file = !options.output.empty();
-  const std::string where = to_file ? options.output : "stdout";
-  std::FILE* out = to_file ? std::fopen(where.c_str(), "wbe") : stdout;
-  if (out == nullptr) throw Error(where, "cannot be written", "choose another --output");
-  const bool written =
-      std::fwrite(text.data(), 1, text.size(), out) == text.size() && std::fflush(out) == 0;
-  const bool closed = !to_file || std::fclose(out) == 0;
-  if (!written || !closed) throw Error(where, "could not be written completely");
+  if (options.report)
+    options.report->write(text);
+  else
+    write_stdout(text);
 }
 
 void print_note(const CommonOptions& options, const std::string& tool, const std::string& text) {
-  if (!options.quiet) fmt::print(stderr, "{}: note: {}\n", tool, text);
+  if (!options.quiet) say(fmt::format("{}: note: {}\n", tool, text));
 }
 
 std::string version_line(const std::string& tool) {

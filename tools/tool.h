@@ -1,10 +1,12 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "lib/io/report_file.h"
 #include "tools/progress_bar.h"
 
 namespace CLI {
@@ -16,7 +18,8 @@ namespace moelora {
 
 // Options every tool and subcommand has.
 struct CommonOptions {
-  std::string output;  // --output FILE: where data goes instead of stdout
+  std::string output;                  // --output FILE: where data goes instead of stdout
+  std::shared_ptr<ReportFile> report;  // that, once it is open
   bool quiet = false, no_color = false;
   int threads = 0;  // 0: all
 };
@@ -39,8 +42,12 @@ inline constexpr int kClean = 0, kFindings = 1, kFailed = 2;
 // names of options. The only place that catches Error.
 int run_tool(CLI::App& app, int argc, char** argv, const std::function<int()>& run);
 
+// Opens --output before any work is done, where it was given. Throws Error when it cannot be
+// written, or is one of `inputs`: a file, or one of the files that are read of a folder.
+void open_output(CommonOptions& options, const std::vector<std::string>& inputs);
+
 // Data for the user: to --output FILE (whole or not at all) or to stdout. A closed or full stdout
-// is an Error, not a crash.
+// is an Error, not a crash. REQUIRES open_output.
 void print_data(const CommonOptions& options, const std::string& text);
 
 // A line for people, on stderr; nothing with --quiet.

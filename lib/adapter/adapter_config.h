@@ -8,6 +8,7 @@
 #include "lib/adapter/scaling.h"
 #include "lib/base/path_pattern.h"
 #include "lib/base/progress.h"
+#include "lib/io/file.h"
 #include "lib/io/json.h"
 
 namespace moelora {
@@ -87,7 +88,11 @@ struct LoadOptions {
   bool follow_base = true;  // base_model_name_or_path may be a folder of this machine
   ReadOptions read = {};
   bool ignore_zip_crc = false;  // read a torch file though the checksum of a record differs
+  // Of weights and configs: whether they may be links out of the folder that was named.
+  Links links = Links::within;
   JobControl job = {};
+
+  InputOptions input() const { return {ignore_zip_crc, links}; }
 };
 
 }  // namespace moelora

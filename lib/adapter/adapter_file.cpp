@@ -177,11 +177,12 @@ void take_wrappers_out(AdapterFiles& files) {
 
 }  // namespace
 
-AdapterFiles open_adapter(const std::string& path, const TorchOptions& torch) {
-  AdapterFolder found = read_adapter_folder(path, false, torch);
+AdapterFiles open_adapter(const std::string& path, const InputOptions& options) {
+  AdapterFolder found = read_adapter_folder(path, false, options);
   if (!found.has_config) throw Error(found.problems.front().error);
   AdapterFiles out;
   out.folder = found.folder;
+  out.how = options;
   out.config = parse_adapter_config(std::move(found.config),
                                     join_path(found.folder, std::string(kConfigName)));
   if (!found.problems.empty()) throw Error(found.problems.front().error);
@@ -197,7 +198,7 @@ AdapterFiles open_adapter(const std::string& path, const TorchOptions& torch) {
 std::optional<BaseModel> base_for(const AdapterConfig& config, const LoadOptions& options,
                                   std::vector<std::string>& notes) {
   return base_or_hint(options.base, config.base_model, options.model_specs, options.follow_base,
-                      notes);
+                      notes, options.links);
 }
 
 Interpretation interpret_tensors(const TensorMap& tensors, std::span<const ExpertTensor> experts,
@@ -266,7 +267,7 @@ void refuse_codes(const TensorMap& tensors, DType to) {
 
 LoadedAdapter load_adapter(const std::string& path, const LoadOptions& options,
                            std::optional<DType> dtype) {
-  AdapterFiles files = open_adapter(path, {options.ignore_zip_crc});
+  AdapterFiles files = open_adapter(path, options.input());
   std::vector<std::string> notes;
   if (dtype) {
     refuse_codes(files.tensors, *dtype);

@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "lib/adapter/adapter_folder.h"
 #include "lib/adapter/layout.h"
 #include "lib/io/file.h"
-#include "lib/io/torch/torch_file.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
@@ -16,9 +16,12 @@ struct AdapterFiles {
   AdapterConfig config;
   TensorMap tensors;
   std::string folder;
+  InputOptions how;                   // its files were opened
   std::vector<FilePtr> weights;       // the files that hold `tensors`
   std::vector<std::string> warnings;  // about them (lib/io/weights.h)
   std::vector<std::string> notes;     // what was left out of their names
+
+  InputPath config_path() const { return {folder, std::string(kConfigName), how.links}; }
 };
 
 // What tensors and their config mean.
@@ -37,7 +40,7 @@ struct LoadedAdapter : Interpretation {
 
 // `path`: a folder with adapter_config.json, or a weights file beside one. Throws Error: the first
 // problem of read_adapter_folder.
-AdapterFiles open_adapter(const std::string& path, const TorchOptions& torch = {});
+AdapterFiles open_adapter(const std::string& path, const InputOptions& options = {});
 
 // The base model to read an adapter with: options.base, else base_model_name_or_path where that is
 // a model folder here or a known hub name, else none.

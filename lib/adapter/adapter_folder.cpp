@@ -25,11 +25,12 @@ std::string name_of(const std::string& path) { return fs::path(path).filename().
 
 class FolderReader {
  public:
-  FolderReader(const std::string& path, const TorchOptions& torch) : path_(path), torch_(torch) {
+  FolderReader(const std::string& path, const InputOptions& options)
+      : path_(path), options_(options) {
     out_.given = path;
     std::error_code ignored;
     std::string tried;
-    if (!fs::exists(path_, ignored))
+    if (is_absent(path_))
       if (auto cached = find_hub_snapshot(path_, tried)) {
         path_ = std::move(*cached);
         out_.notes.push_back("adapter: " + path_);
@@ -39,8 +40,7 @@ class FolderReader {
   }
 
   AdapterFolder read(bool strays) {
-    std::error_code ignored;
-    if (!fs::exists(path_, ignored)) {
+    if (is_absent(path_)) {
       found(Kind::no_folder, instead_of_path(path_));
       return std::move(out_);
     }
@@ -79,6 +79,8 @@ class FolderReader {
     try {
       step();
       return true;
+    } catch (const MachineError&) {
+      throw;
     } catch (const Error& error) {
       out_.problems.push_back({kind, file, error});
       return false;
@@ -89,8 +91,18 @@ class FolderReader {
     return std::binary_search(out_.listing.begin(), out_.listing.end(), name);
   }
 
-  std::string in_folder(std::string_view name) const {
-    return join_path(out_.folder, std::string(name));
+  InputPath in_folder(std::string_view name) const {
+    return {out_.folder, std::string(name), options_.links};
+  }
+
+  // What the bytes of a file are; unknown, too, where it cannot be opened.
+  static FileKind kind_of_file(const InputPath& path) try {
+    std::error_code ignored;
+    return fs::is_regular_file(path.path, ignored) ? sniff(*File::open(path)) : FileKind::unknown;
+  } catch (const MachineError&) {
+    throw;
+  } catch (const Error&) {
+    return FileKind::unknown;
   }
 
   void read_config() {
@@ -99,15 +111,15 @@ class FolderReader {
           Kind::no_config,
           Error(out_.folder, "has no adapter_config.json",
                 "an adapter is a folder with adapter_config.json and adapter_model.safetensors"));
-    const std::string path = in_folder(kConfigName);
+    const InputPath path = in_folder(kConfigName);
     out_.has_config = try_to(Kind::bad_config, std::string(kConfigName),
                              [&] { out_.config = read_json_file(path); });
-    std::error_code ignored;
-    if (out_.has_config || !fs::is_regular_file(path, ignored)) return;
-    const FileKind kind = sniff(*File::open(path));  // a pointer, a page, the text of a link
+    if (out_.has_config) return;
+    const FileKind kind = kind_of_file(path);  // a pointer, a page, the text of a link
     if (kind != FileKind::unknown && kind != FileKind::json)
       out_.problems.back().error =
-          Error(in_file(path), fmt::format("is {}, not JSON", describe(kind)), remedy(kind, path));
+          Error(in_file(path.path), fmt::format("is {}, not JSON", describe(kind)),
+                remedy(kind, path.path));
   }
 
   Kind kind_of_failure() const {
@@ -120,12 +132,12 @@ class FolderReader {
   // FMT003's.
   bool is_wrong_kind() const {
     std::error_code ignored;
-    const bool named = fs::is_regular_file(path_, ignored);
-    const std::string file = named ? path_ : in_folder("adapter_model.safetensors");
-    if (!fs::is_regular_file(file, ignored) || file.ends_with(".bin") || file.ends_with(".pt") ||
-        file.ends_with(".pth"))
-      return false;
-    return sniff(*File::open(file)) != FileKind::unknown;
+    const InputPath file = fs::is_regular_file(path_, ignored)
+                               ? InputPath(path_)
+                               : in_folder("adapter_model.safetensors");
+    for (const char* ending : {".bin", ".pt", ".pth"})
+      if (file.path.ends_with(ending)) return false;
+    return kind_of_file(file) != FileKind::unknown;
   }
 
   // A file of another kind says so; a folder without weights may hold them in another form.
@@ -149,7 +161,7 @@ class FolderReader {
   void read_weights() {
     Weights weights;
     if (!try_to(kind_of_failure(), "",
-                [&] { weights = open_weights(path_, {"adapter_model"}, torch_); })) {
+                [&] { weights = open_weights(path_, {"adapter_model"}, options_); })) {
       explain_failure();
       return;
     }
@@ -188,13 +200,15 @@ class FolderReader {
     if (!lists(kAddedTokens)) return;
     try {  // SGLang only warns where this file is not JSON
       out_.added_tokens = read_json_file(in_folder(kAddedTokens));
+    } catch (const MachineError&) {
+      throw;
     } catch (const Error& error) {
       out_.notes.push_back(error.what());
     }
   }
 
   std::string path_;  // as given, or the cache's snapshot of that name
-  const TorchOptions& torch_;
+  const InputOptions& options_;
   AdapterFolder out_;
 };
 
@@ -218,8 +232,9 @@ TensorMap AdapterFolder::take_tensors() {
   return out;
 }
 
-AdapterFolder read_adapter_folder(const std::string& path, bool strays, const TorchOptions& torch) {
-  return FolderReader(path, torch).read(strays);
+AdapterFolder read_adapter_folder(const std::string& path, bool strays,
+                                  const InputOptions& options) {
+  return FolderReader(path, options).read(strays);
 }
 
 }  // namespace moelora

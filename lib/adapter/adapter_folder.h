@@ -8,7 +8,6 @@
 #include "lib/base/tensor.h"
 #include "lib/io/file.h"
 #include "lib/io/json.h"
-#include "lib/io/torch/torch_file.h"
 
 namespace moelora {
 
@@ -74,7 +73,7 @@ struct AdapterFolder {
 // `strays`: also every other *.safetensors of the folder, which servers read whatever its name, and
 // added_tokens.json. A path that is not there may be a hub name that the local cache has.
 AdapterFolder read_adapter_folder(const std::string& path, bool strays = true,
-                                  const TorchOptions& torch = {});
+                                  const InputOptions& options = {});
 
 inline constexpr std::string_view kConfigName = "adapter_config.json";
 

@@ -1,11 +1,14 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "lib/io/json.h"
 #include "lib/io/tensor_writer.h"
 
 namespace moelora {
+
+inline constexpr std::string_view kConversionName = "conversion.json";
 
 // conversion.json (schemas/conversion.schema.json): the version, the lines of `head`, and per
 // output tensor its input tensors, whether every element is an exact copy (or a zero), and its

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <filesystem>
 
 #include "lib/adapter/conversion_report.h"
 #include "lib/adapter/expert_biases.h"
@@ -265,11 +264,23 @@ void add_changes(const Changes& changes, Json::Members& head) {
 
 Json layout_id(const Layout* layout) { return layout != nullptr ? Json(layout->id) : Json(); }
 
-std::string conversion_report(const Conversion& c, const WrittenWeights& written, int threads) {
+void write_report(const Conversion& c, const WrittenConversion& written, int threads,
+                  OutputFolder& folder) {
   Json::Members head{{"from", layout_id(c.input.layout)}, {"to", layout_id(c.to)}};
   if (c.changes) add_changes(*c.changes, head);
-  head.emplace_back("notes", Json::strings(c.notes));
-  return report_text(head, c.tensors, written, threads);
+  std::vector<std::string> notes = c.notes;
+  notes.insert(notes.end(), written.notes.begin(), written.notes.end());
+  head.emplace_back("notes", Json::strings(notes));
+  head.emplace_back("files", Json::strings(folder.names_with({kConversionName, kConfigName})));
+  folder.write_text(kConversionName, report_text(head, c.tensors, written.weights, threads));
+}
+
+void commit(const Conversion& c, OutputFolder& folder, const WriteFolderOptions& options,
+            WrittenConversion& written) {
+  const auto ready = [&] {
+    if (options.ready) options.ready(written);
+  };
+  written.left_behind = folder.commit(std::string(kConfigName), c.config.dump() + "\n", ready);
 }
 
 }  // namespace
@@ -277,23 +288,32 @@ std::string conversion_report(const Conversion& c, const WrittenWeights& written
 WrittenConversion write_conversion(const Conversion& c, const std::string& out,
                                    const WriteFolderOptions& options) {
   std::vector<FilePtr> inputs = c.input.files.weights;
-  inputs.push_back(File::open(c.input.files.config.where));
+  inputs.push_back(File::open(c.input.files.config_path()));
   OutputFolder folder(out, std::move(inputs), options.output);
-  WrittenConversion written{write_weights(folder, "adapter_model", c.tensors, options.weights)};
-  for (const std::string& name : files_in(c.input.files.folder)) {
-    const std::string path = join_path(c.input.files.folder, name);
-    const bool left = c.changes && c.changes->left_files.count(name) != 0;
-    if (is_carried(name) && !left && std::filesystem::is_regular_file(path))
-      folder.copy_file(name, path);
+  WrittenConversion written;
+  written.weights = write_weights(folder, "adapter_model", c.tensors, options.weights);
+  for (const std::string& name : names_in(c.input.files.folder)) {
+    if (!is_carried(name) || (c.changes && c.changes->left_files.count(name) != 0)) continue;
+    if (const FilePtr file = open_side_file(c.input.files.folder, name, written.notes))
+      folder.copy_file(name, *file);
   }
-  folder.write_text("conversion.json",
-                    conversion_report(c, written.weights, options.weights.threads));
+  write_report(c, written, options.weights.threads, folder);
   if (options.verify) {
     const Verified verified = options.verify(c, staged_files(c, folder));
     written.verified = verified.factors;
     written.same_product = verified.same_product;
   }
-  folder.commit("adapter_config.json", c.config.dump() + "\n");
+  commit(c, folder, options, written);
+  return written;
+}
+
+WrittenConversion write_adapter(const Conversion& c, const std::string& out,
+                                const WriteFolderOptions& options) {
+  OutputFolder folder(out, {}, options.output);
+  WrittenConversion written;
+  written.weights = write_weights(folder, "adapter_model", c.tensors, options.weights);
+  write_report(c, written, folder);
+  commit(c, folder, options, written);
   return written;
 }
 

@@ -57,16 +57,21 @@ struct Verified {
 };
 using Verifier = std::function<Verified(const Conversion& conversion, const AdapterFiles& written)>;
 
+struct WrittenConversion {
+  WrittenWeights weights;
+  int64_t verified = 0;            // factors compared; 0 without verify
+  int64_t same_product = 0;        // Verified::same_product
+  std::vector<std::string> notes;  // which files were not copied
+  std::string left_behind;         // what OutputFolder::commit says
+};
+
 struct WriteFolderOptions {
   OutputOptions output;
   WriteOptions weights;
-  Verifier verify;  // null: none
-};
-
-struct WrittenConversion {
-  WrittenWeights weights;
-  int64_t verified = 0;      // factors compared; 0 without verify
-  int64_t same_product = 0;  // Verified::same_product
+  Verifier verify = {};  // null: none
+  // Called when all is written and before the output appears, with all but `left_behind`. What it
+  // throws leaves nothing.
+  std::function<void(const WrittenConversion& written)> ready = {};
 };
 
 // Writes the output folder: weights, carried files (README, tokenizer, chat template),
@@ -74,5 +79,9 @@ struct WrittenConversion {
 // adapter_config.json last.
 WrittenConversion write_conversion(const Conversion& conversion, const std::string& out,
                                    const WriteFolderOptions& options);
+
+// The same for an adapter made in memory, which has no files to carry along.
+WrittenConversion write_adapter(const Conversion& conversion, const std::string& out,
+                                const WriteFolderOptions& options);
 
 }  // namespace moelora

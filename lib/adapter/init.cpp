@@ -134,7 +134,7 @@ AdapterConfig new_config(const std::string& base, int64_t r, double lora_alpha, 
 Conversion make_adapter(const InitOptions& options) {
   check_targets(options);
   layout_by_id(options.to);
-  return make_adapter(options, open_base(options.base, options.model_specs).spec);
+  return make_adapter(options, open_base(options.base, options.model_specs, options.links).spec);
 }
 
 Conversion make_adapter(const InitOptions& given, const ModelSpec& spec) {
@@ -158,15 +158,6 @@ Conversion make_adapter(const InitOptions& given, const ModelSpec& spec) {
   PlanOptions convert;
   convert.to = o.to;
   return plan_conversion(std::move(made), spec, convert);
-}
-
-WrittenWeights write_adapter(const Conversion& fresh, const std::string& out,
-                             const WriteFolderOptions& options) {
-  OutputFolder folder(out, {}, options.output);
-  const WrittenWeights written =
-      write_weights(folder, "adapter_model", fresh.tensors, options.weights);
-  folder.commit("adapter_config.json", fresh.config.dump() + "\n");
-  return written;
 }
 
 }  // namespace moelora

@@ -10,6 +10,7 @@ namespace moelora {
 struct InitOptions {
   std::string base;
   std::vector<std::string> model_specs;
+  Links links = Links::within;  // of the base's files
   int64_t rank = 0;
   double alpha = 0;                  // 0: as the rank, scale 1
   std::vector<std::string> targets;  // attention, mixer, mlp, shared, experts, lm_head
@@ -31,8 +32,5 @@ Conversion make_adapter(const InitOptions& options);
 
 // The same for a base model that is at hand; options.base is only its name.
 Conversion make_adapter(const InitOptions& options, const ModelSpec& spec);
-
-WrittenWeights write_adapter(const Conversion& fresh, const std::string& out,
-                             const WriteFolderOptions& options);
 
 }  // namespace moelora

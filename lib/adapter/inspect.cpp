@@ -170,7 +170,7 @@ std::optional<BaseModel> base_to_inspect(const AdapterConfig& config, const Load
 }
 
 Inspection inspect_adapter(const std::string& path, const LoadOptions& options) {
-  AdapterFiles files = open_adapter(path, {options.ignore_zip_crc});
+  AdapterFiles files = open_adapter(path, options.input());
   Inspection out;
   out.path = path;
   out.is_adapter = true;
@@ -195,6 +195,8 @@ Inspection inspect_adapter(const std::string& path, const LoadOptions& options) 
     for (const auto& [name, extra] : loaded.adapter.extras)
       out.extras.emplace_back(name, extra_kind_name(extra.kind));
     out.notes.insert(out.notes.end(), loaded.notes.begin(), loaded.notes.end());
+  } catch (const MachineError&) {
+    throw;
   } catch (const Error& error) {
     out.layout = layout_alone(files, options);
     out.problem = error.what();
@@ -267,7 +269,7 @@ Json adapter_json(const Inspection& d) {
 }
 
 Inspection inspect_tensors(const std::string& path, const LoadOptions& options) {
-  const Weights weights = open_weights(path, {"model", "adapter_model"}, {options.ignore_zip_crc});
+  const Weights weights = open_weights(path, {"model", "adapter_model"}, options.input());
   Inspection out;
   out.path = path;
   out.files = weights.files.size();
@@ -284,6 +286,8 @@ Inspection inspect_tensors(const std::string& path, const LoadOptions& options) 
 Inspection inspect_other(const std::string& path, const LoadOptions& options) {
   try {
     return inspect_tensors(path, options);
+  } catch (const MachineError&) {
+    throw;
   } catch (const Error&) {
     std::error_code ignored;
     if (!fs::is_directory(path, ignored)) throw;
@@ -297,9 +301,8 @@ Inspection inspect_other(const std::string& path, const LoadOptions& options) {
 
 Inspection inspect(const std::string& path, const LoadOptions& options) {
   options.job.check();
-  std::error_code ignored;
   std::string tried;
-  if (!fs::exists(path, ignored)) {
+  if (is_absent(path)) {
     if (find_hub_snapshot(path, tried)) return inspect_adapter(path, options);
     const FoundInstead found = instead_of_path(path);
     throw Error(path, found.what, found.advice);

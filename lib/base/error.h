@@ -23,6 +23,7 @@ enum class Option : uint8_t {
   dtype,
   engine,
   explain,
+  follow_links,
   force,
   format,
   from,

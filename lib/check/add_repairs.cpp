@@ -162,6 +162,8 @@ class Repairs {
       judge(trial, made, run);
     } catch (const Cancelled&) {
       throw;
+    } catch (const MachineError&) {
+      throw;
     } catch (const Error& error) {
       const bool by_server = run != nullptr && error.where() == run->choice.label();
       trial.why_not = by_server ? error.text() : error.what();

@@ -23,10 +23,12 @@ class BaseAtHand {
  public:
   // `layer`: one whose experts are tried.
   BaseAtHand(const BaseModel& base, int layer) : spec_(base.spec), where_(base.values_folder()) {
-    if (where_.empty() || !open(where_)) return;
+    if (where_.empty() || !open(base.links)) return;
     try {
       read_base_weights(weights_.tensors, spec_, layer, where_);
       usable_ = true;
+    } catch (const MachineError&) {
+      throw;
     } catch (const Error& error) {
       why_not_ = error.what();
     }
@@ -39,9 +41,11 @@ class BaseAtHand {
   const std::string& why_not() const { return why_not_; }  // "" also where there are none
 
  private:
-  bool open(const std::string& folder) try {
-    weights_ = open_weights(folder, {"model"});
+  bool open(Links links) try {
+    weights_ = open_weights(where_, {"model"}, {false, links});
     return true;
+  } catch (const MachineError&) {
+    throw;
   } catch (const Error&) {
     return false;  // read_base_headers() has said so
   }
@@ -99,6 +103,8 @@ void run_forward(Subject& adapter, const Subject& source, const ForwardCheckOpti
   try {
     adapter.forward = over_base(adapter, source, options);
   } catch (const Cancelled&) {
+    throw;
+  } catch (const MachineError&) {
     throw;
   } catch (const std::exception& error) {
     adapter.forward_not_run = error.what();

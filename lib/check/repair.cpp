@@ -38,6 +38,7 @@ std::string Repair::command(std::string_view out) const {
   add("--from", load.from);
   add("--base", load.base);
   for (const std::string& path : load.model_specs) add("--model-spec", path);
+  if (load.links == Links::all) line += " --follow-links";
   if (load.read.b_order) add("--b-order", b_order_name(*load.read.b_order));
   if (load.read.roles) add("--roles", roles_name(*load.read.roles));
   for (const std::string& pair : server_options) add("--server-option", pair);

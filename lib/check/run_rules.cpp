@@ -9,6 +9,7 @@
 
 #include "lib/check/engine_findings.h"
 #include "lib/check/rule_context.h"
+#include "lib/io/file.h"
 
 namespace moelora {
 namespace {
@@ -71,6 +72,8 @@ class Runner {
     RuleContext context(rule, deployment_, adapter, run, out_.findings);
     try {
       context.run_rule();
+    } catch (const MachineError&) {
+      throw;
     } catch (const std::exception& error) {
       out_.findings.resize(before);
       Finding& finding =

@@ -136,6 +136,8 @@ std::optional<Meaning> meaning_of(const Subject& subject, const ModelSpec& spec,
     if (!adapter) return std::nullopt;
     Deltas deltas = meant_deltas(*adapter, spec);
     return Meaning{std::move(*adapter), std::move(deltas)};
+  } catch (const MachineError&) {
+    throw;
   } catch (const Error& error) {
     if (why.empty()) why = error.what();  // the error of the base's names comes first
     return std::nullopt;

@@ -30,10 +30,12 @@ std::string named_base(const Subject& subject) {
 
 void find_named(const std::string& name, const LoadOptions& load, Deployment& out) {
   try {
-    out.base = find_named_base(name, load.model_specs, load.follow_base);
+    out.base = find_named_base(name, load.model_specs, load.follow_base, load.links);
   } catch (const UnknownFamily& error) {
     out.base_error = error;
     out.base_class = error.architecture;
+  } catch (const MachineError&) {
+    throw;
   } catch (const Error& error) {
     out.base_error = error;
   }
@@ -41,7 +43,7 @@ void find_named(const std::string& name, const LoadOptions& load, Deployment& ou
 }
 
 void open_given(const LoadOptions& load, Deployment& out) try {
-  out.base = open_base(load.base, load.model_specs);
+  out.base = open_base(load.base, load.model_specs, load.links);
 } catch (const UnknownFamily& error) {
   out.base_error = error;
   out.base_class = error.architecture;
@@ -82,7 +84,7 @@ void check_named(const LoadOptions& load) {
 
 // No rule looks at the source, but it must be readable.
 Subject source_of(const ValidateRequest& request, const std::optional<BaseModel>& base) {
-  Subject out = open_subject(adapter_path(request.source));
+  Subject out = open_subject(adapter_path(request.source), request.subject.load.input());
   if (!out.problems.empty()) throw out.problems.front().error;
   SubjectOptions options = request.subject;
   options.values = false;
@@ -174,7 +176,7 @@ ValidationReport validate(const ValidateRequest& request) {
   std::vector<Subject> adapters;
   for (const std::string& given : request.adapters) {
     request.job.check();
-    adapters.push_back(open_subject(adapter_path(given)));
+    adapters.push_back(open_subject(adapter_path(given), request.subject.load.input()));
   }
   std::vector<Deployment> all = deployments_of(std::move(adapters), request.subject.load);
   for (Deployment& deployment : all)

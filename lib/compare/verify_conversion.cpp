@@ -53,9 +53,9 @@ packed::Reading reading_of(const Adapter& adapter) {
 
 Verifier packed_verifier(std::string in, int threads) {
   return [in = std::move(in), threads](const Conversion& c, const AdapterFiles& written) {
-    const Weights source = open_weights(in, {"adapter_model"});
+    const Weights source = open_weights(in, {"adapter_model"}, c.input.files.how);
     const std::string config_path = c.input.files.config.where;
-    const Json source_config = read_json_file(config_path);
+    const Json source_config = read_json_file(c.input.files.config_path());
     packed::CheckOptions options;
     options.spec = c.input.base ? &c.input.base->spec : nullptr;
     options.threads = threads;

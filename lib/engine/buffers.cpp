@@ -65,7 +65,7 @@ BaseModel base_of(const BufferOptions& options, const Json& config,
   const Json* name = config.find("base_model_name_or_path");
   const bool named = name != nullptr && name->is(Json::Kind::string);
   if (auto found = base_or_hint(options.base, named ? name->as_string() : "", options.model_specs,
-                                options.follow_base, notes))
+                                options.follow_base, notes, options.links))
     return std::move(*found);
   throw Error(at_option(Option::to, options.to),
               "what a server holds depends on the base model, and none is known",
@@ -75,11 +75,12 @@ BaseModel base_of(const BufferOptions& options, const Json& config,
 // The folder as a server finds it: every *.safetensors of it, stray ones too; where there is none,
 // what torch.save wrote. A folder without adapter_config.json is one a server refuses, and not an
 // Error here; files that cannot be read are.
-AdapterFolder server_folder(const std::string& path) {
+AdapterFolder server_folder(const std::string& path, Links links) {
   const fs::path given(path);
   std::error_code ignored;
   const bool file = fs::is_regular_file(given, ignored) && given.has_parent_path();
-  AdapterFolder out = read_adapter_folder(file ? given.parent_path().string() : path);
+  AdapterFolder out =
+      read_adapter_folder(file ? given.parent_path().string() : path, true, {false, links});
   const bool safetensors = !ending_in(out.listing, {kSafetensorsEnding}).empty();
   for (const ReadProblem& problem : out.problems) {
     const bool index_only = problem.file.empty() && safetensors;
@@ -97,11 +98,11 @@ struct Input {
   std::vector<FilePtr> files;
 };
 
-Input read_input(const std::string& path) {
-  AdapterFolder folder = server_folder(path);
+Input read_input(const std::string& path, Links links) {
+  AdapterFolder folder = server_folder(path, links);
   Input out{served_adapter(folder), {}, {}};
   if (folder.has_config)
-    out.files.push_back(File::open(join_path(folder.folder, std::string(kConfigName))));
+    out.files.push_back(File::open({folder.folder, std::string(kConfigName), links}));
   for (FolderFile& file : folder.files) {
     out.values.push_back(std::move(file.tensors));
     out.files.push_back(file.file);
@@ -130,14 +131,16 @@ void add_losses(const std::vector<PlanEvent>& events, const BufferOptions& optio
   }
 }
 
-std::string report(const BufferConversion& c, const WrittenWeights& written) {
+std::string report(const BufferConversion& c, const WrittenWeights& written,
+                   const OutputFolder& folder) {
   return report_text({{"from", Json()},
                       {"to", c.engine.engine->buffers->id},
                       {"for", c.engine.label()},
                       {"server_options", Json::strings(c.server_pairs)},
                       {"tp_rank", c.tp_rank},
                       {"losses", Json::array(c.losses)},
-                      {"notes", Json::strings(c.notes)}},
+                      {"notes", Json::strings(c.notes)},
+                      {"files", Json::strings(folder.names_with({kConversionName}))}},
                      c.buffers, written);
 }
 
@@ -171,7 +174,7 @@ BufferConversion plan_buffers(const std::string& in, const BufferOptions& option
   out.server_pairs = options.server_pairs;
   const auto [server, tp_rank] = deployment_of(options, out.engine);
   out.tp_rank = tp_rank;
-  Input input = read_input(in);
+  Input input = read_input(in, options.links);
   out.inputs = std::move(input.files);
   const BaseModel base = base_of(options, input.served.config, out.notes);
   const Engine& engine = *out.engine.engine;
@@ -194,10 +197,15 @@ BufferConversion plan_buffers(const std::string& in, const BufferOptions& option
 WrittenConversion write_buffers(const BufferConversion& c, const std::string& out,
                                 const WriteBuffersOptions& options) {
   OutputFolder folder(out, c.inputs, options.output);
-  WrittenConversion written{write_weights(folder, kStem, c.buffers, options.weights)};
+  WrittenConversion written;
+  written.weights = write_weights(folder, kStem, c.buffers, options.weights);
   if (options.verify)
     written.verified = verify(written.weights, folder.staged(), out, options.weights.threads);
-  folder.commit("conversion.json", report(c, written.weights));
+  const auto ready = [&] {
+    if (options.ready) options.ready(written);
+  };
+  written.left_behind =
+      folder.commit(std::string(kConversionName), report(c, written.weights, folder), ready);
   return written;
 }
 

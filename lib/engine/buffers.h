@@ -74,7 +74,8 @@ struct BufferOptions {
   // What a cause is called in the report and the notes; its words where null. The tools give the
   // name of the rule that explains it, which this floor does not know.
   std::string_view (*name_of)(const Cause& cause) = nullptr;
-  bool follow_base = true;  // base_model_name_or_path may be a folder of this machine
+  bool follow_base = true;      // base_model_name_or_path may be a folder of this machine
+  Links links = Links::within;  // of weights and configs
 };
 
 // What will be written, nothing written yet.
@@ -96,6 +97,7 @@ struct WriteBuffersOptions {
   OutputOptions output;
   WriteOptions weights;
   bool verify = false;  // read the files back and compare every buffer's digest
+  std::function<void(const WrittenConversion& written)> ready = {};  // of WriteFolderOptions
 };
 
 // Writes the output folder: buffers.safetensors (or shards) and conversion.json, but no

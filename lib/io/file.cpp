@@ -8,10 +8,13 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
+#include <mutex>
+#include <set>
 #include <system_error>
 
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
+#include "lib/io/beneath.h"
 
 namespace moelora {
 namespace fs = std::filesystem;
@@ -31,28 +34,86 @@ std::string_view kind_of(mode_t mode) {
   return "a device";
 }
 
-[[noreturn]] void refuse_to_open(const std::string& path, int code) {
+// Throws MachineError for what is no fault of the file.
+[[noreturn]] void fail(const std::string& path, const std::string& what, int code) {
+  if (is_machines(code)) throw MachineError(in_file(path), what + ": " + system_text(code));
+  throw Error(in_file(path), what + ": " + system_text(code));
+}
+
+// "is a link to ../x", of the name itself or of a folder before it.
+std::string what_link(const std::string& path) {
   std::error_code none;
   const fs::path target = fs::read_symlink(path, none);
-  if (code == ENOENT && !target.empty())
-    throw Error(in_file(path),
-                fmt::format("is a link to {}, which is not there", printable(target.string())),
+  return target.empty() ? "is reached by a link"
+                        : fmt::format("is a link to {}", printable(target.string()));
+}
+
+std::string unopened(const std::string& path, int code) {
+  std::error_code none;
+  if (code == EXDEV) return what_link(path) + ", which leaves its folder";
+  if (code == ENOENT && fs::is_symlink(path, none)) return what_link(path) + ", which is not there";
+  return "cannot be opened: " + system_text(code);
+}
+
+[[noreturn]] void refuse_to_open(const std::string& path, int code) {
+  std::error_code none;
+  if (code == EXDEV)
+    throw Error(
+        in_file(path), unopened(path, code),
+        {"pass ", Option::follow_links, " where you trust it, or copy the file itself there"});
+  if (code == ENOENT && fs::is_symlink(path, none))
+    throw Error(in_file(path), unopened(path, code),
                 "Download or copy the file itself; a hub cache keeps the contents in blobs.");
-  throw Error(in_file(path), "cannot open: " + system_text(code));
+  fail(path, "cannot open", code);
+}
+
+// -1 with errno; EXDEV only where there is something that the link leads to.
+int open_to_read(const InputPath& path) {
+  // O_NONBLOCK: the open of a FIFO without a writer would wait for ever.
+  const int fd = path.folder.empty()
+                     ? ::open(path.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+                     : open_beneath(path.folder, path.name);
+  if (fd < 0 && errno == EXDEV) errno = is_absent(path.path) ? ENOENT : EXDEV;
+  return fd;
+}
+
+// ---- the files that this process has opened ----
+
+struct Opened {
+  std::mutex mutex;
+  std::set<std::pair<uint64_t, uint64_t>> files;  // device, inode
+};
+
+Opened& opened() {
+  static auto* all = new Opened;
+  return *all;
 }
 
 }  // namespace
 
-FilePtr File::open(const std::string& path) {
+InputPath::InputPath(const std::string& in_folder, const std::string& its_name, Links links)
+    : path(join_path(in_folder, its_name)),
+      folder(links == Links::within ? in_folder : ""),
+      name(its_name) {}
+
+bool is_machines(int code) {
+  for (const int each : {EACCES, EPERM, EMFILE, ENFILE, ENOMEM, EIO, EINTR})
+    if (code == each) return true;
+  return false;
+}
+
+FilePtr File::open(const InputPath& input) {
   const std::shared_ptr<File> file(new File);
+  const std::string& path = input.path;
   file->path_ = path;
-  // O_NONBLOCK: the open of a FIFO without a writer would wait for ever.
-  file->fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  file->fd_ = open_to_read(input);
   if (file->fd_ < 0) refuse_to_open(path, errno);
   struct stat s {};
-  if (::fstat(file->fd_, &s) != 0) throw Error(in_file(path), "cannot stat: " + system_text(errno));
+  if (::fstat(file->fd_, &s) != 0) fail(path, "cannot stat", errno);
   if (!S_ISREG(s.st_mode))
     throw Error(in_file(path), fmt::format("is {}, expected a regular file", kind_of(s.st_mode)));
+  const std::lock_guard lock(opened().mutex);
+  opened().files.emplace(s.st_dev, s.st_ino);
   file->size_ = static_cast<uint64_t>(s.st_size);
   file->device_ = s.st_dev;
   file->inode_ = s.st_ino;
@@ -73,8 +134,7 @@ void File::read(uint64_t offset, uint64_t count, std::byte* out) const {
     const ssize_t got = ::pread(fd_, out, std::min(count, kWindow), static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0)
-      throw Error(in_file(path_), fmt::format("cannot read {} bytes at offset {}: {}", count,
-                                              offset, system_text(errno)));
+      fail(path_, fmt::format("cannot read {} bytes at offset {}", count, offset), errno);
     if (got == 0)
       throw Error(in_file(path_),
                   fmt::format("ends at offset {}, had {} bytes when it was opened", offset, size_),
@@ -101,10 +161,42 @@ bool File::is_same_file(const std::string& path) const {
   return ::stat(path.c_str(), &s) == 0 && s.st_dev == device_ && s.st_ino == inode_;
 }
 
-std::string read_text(const std::string& path, uint64_t most) {
+bool File::was_opened(const std::string& path) {
+  struct stat s {};
+  if (::stat(path.c_str(), &s) != 0) return false;
+  const std::lock_guard lock(opened().mutex);
+  return opened().files.count({s.st_dev, s.st_ino}) != 0;
+}
+
+FilePtr open_side_file(const std::string& folder, const std::string& name,
+                       std::vector<std::string>& notes) {
+  const InputPath input(folder, name, Links::within);
+  const int fd = open_to_read(input);
+  const int code = fd < 0 ? errno : 0;
+  struct stat s {};
+  const bool regular = fd >= 0 && ::fstat(fd, &s) == 0 && S_ISREG(s.st_mode);
+  if (fd >= 0) ::close(fd);
+  for (const int to_nowhere : {EXDEV, ENOENT, ELOOP, ENOTDIR})
+    if (code == to_nowhere) {
+      notes.push_back(
+          fmt::format("{} is not copied: it {}", input.path, unopened(input.path, code)));
+      return nullptr;
+    }
+  if (code != 0 || regular) return File::open(input);
+  if (!S_ISDIR(s.st_mode))
+    notes.push_back(fmt::format("{} is not copied: it is {}", input.path, kind_of(s.st_mode)));
+  return nullptr;
+}
+
+bool is_absent(const std::string& path) {
+  std::error_code fault;
+  return !fs::exists(path, fault) && !fault;
+}
+
+std::string read_text(const InputPath& path, uint64_t most) {
   const FilePtr file = File::open(path);
   if (file->size() > most)
-    throw Error(in_file(path),
+    throw Error(in_file(path.path),
                 fmt::format("has {} bytes, more than the {} that are read", file->size(), most));
   std::string out(file->size(), '\0');
   file->read(0, out.size(), reinterpret_cast<std::byte*>(out.data()));
@@ -117,14 +209,23 @@ std::string join_path(const std::string& folder, const std::string& name) {
   return (fs::path(folder) / name).string();
 }
 
-std::vector<std::string> files_in(const std::string& folder) {
-  std::error_code fault, ignored;
+std::vector<std::string> names_in(const std::string& folder) {
+  std::error_code fault;
   std::vector<std::string> out;
   for (auto it = fs::directory_iterator(folder, fault); !fault && it != fs::directory_iterator();
        it.increment(fault))
-    if (!it->is_directory(ignored)) out.push_back(it->path().filename().string());
-  if (fault) throw Error(in_file(folder), "cannot list the folder: " + fault.message());
+    out.push_back(it->path().filename().string());
+  if (fault) fail(folder, "cannot list the folder", fault.value());
   std::sort(out.begin(), out.end());
+  return out;
+}
+
+std::vector<std::string> files_in(const std::string& folder) {
+  std::vector<std::string> out = names_in(folder);
+  std::error_code ignored;
+  std::erase_if(out, [&](const std::string& name) {
+    return fs::is_directory(join_path(folder, name), ignored);
+  });
   return out;
 }
 

@@ -206,8 +206,8 @@ Json parse_json(std::string_view text, const std::string& where, const JsonLimit
   return JsonBuilder(text, where, std::min(limits.depth, kDeepest)).read();
 }
 
-Json read_json_file(const std::string& path, const JsonLimits& limits) {
-  return parse_json(read_text(path, limits.bytes), path, limits);
+Json read_json_file(const InputPath& path, const JsonLimits& limits) {
+  return parse_json(read_text(path, limits.bytes), path.path, limits);
 }
 
 }  // namespace moelora

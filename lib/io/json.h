@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "lib/io/file.h"
 #include "lib/io/json_value.h"
 
 namespace moelora {
@@ -18,6 +19,6 @@ struct JsonLimits {
 // or too large input are each an Error of their own at "WHERE:LINE:COLUMN". Integers outside int64
 // are read as real.
 Json parse_json(std::string_view text, const std::string& where, const JsonLimits& limits = {});
-Json read_json_file(const std::string& path, const JsonLimits& limits = {});
+Json read_json_file(const InputPath& path, const JsonLimits& limits = {});
 
 }  // namespace moelora

@@ -2,188 +2,24 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
-#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
-#include <csignal>
-#include <cstdio>
 #include <filesystem>
-#include <mutex>
-#include <random>
-#include <set>
+#include <optional>
 #include <system_error>
-#include <thread>
 
 #include "lib/base/error.h"
+#include "lib/io/own_output.h"
+#include "lib/io/staging.h"
 
 namespace moelora {
 namespace fs = std::filesystem;
 namespace {
 
-// ---- temporary folders and signals ----
-
-// The temporary folders of this process, so that a signal can remove them. One mutex orders three
-// things: making an entry in a temporary folder, publishing it, and removing it. Hence a signal
-// sees an output either unpublished, and leaves nothing, or published, and leaves it whole.
-struct Staging {
-  std::mutex mutex;
-  std::set<std::string> folders;
-};
-
-Staging& staging() {
-  static auto* folders = new Staging;  // never destroyed: the signal thread may outlive main
-  return *folders;
-}
-
-std::string temporary_name(const fs::path& target) {
-  std::random_device random;
-  const std::string name =
-      fmt::format(".{}.tmp.{}.{:08x}", target.filename().string(), getpid(), random());
-  return (target.parent_path() / name).string();
-}
-
-// Makes the folder ".NAME.tmp.PID.RANDOM" beside `target` and returns its path.
-std::string make_temporary(const fs::path& target) {
-  const std::lock_guard lock(staging().mutex);
-  for (int attempt = 0;; ++attempt) {
-    const std::string path = temporary_name(target);
-    if (mkdir(path.c_str(), 0777) == 0) {
-      staging().folders.insert(path);
-      return path;
-    }
-    if (errno != EEXIST || attempt == 100)
-      throw Error(in_file(target.parent_path().string()),
-                  "cannot make a folder in it: " + system_text(errno),
-                  "name an output in a folder you may write to");
-  }
-}
-
-std::error_code remove_temporary(const std::string& path) {
-  const std::lock_guard lock(staging().mutex);
-  std::error_code failed;
-  fs::remove_all(path, failed);
-  staging().folders.erase(path);
-  return failed;
-}
-
-// The three signals that end a run, less those the parent had us ignore (nohup).
-sigset_t ending_signals() {
-  sigset_t set;
-  sigemptyset(&set);
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
-    struct sigaction now {};
-    sigaction(number, nullptr, &now);
-    if (now.sa_handler != SIG_IGN) sigaddset(&set, number);
-  }
-  return set;
-}
-
-void wait_and_clean(sigset_t set) {
-  int number = 0;
-  while (sigwait(&set, &number) != 0) {
-  }
-  staging().mutex.lock();  // for good: nobody makes or publishes anything any more
-  std::error_code ignored;
-  for (const std::string& folder : staging().folders) fs::remove_all(folder, ignored);
-  std::signal(number, SIG_DFL);
-  sigset_t one;
-  sigemptyset(&one);
-  sigaddset(&one, number);
-  pthread_sigmask(SIG_UNBLOCK, &one, nullptr);
-  raise(number);
-}
-
-// ---- publishing ----
-
-bool exists(const std::string& path) {
-  struct stat ignored {};
-  return lstat(path.c_str(), &ignored) == 0;
-}
-
-bool unsupported(int error) { return error == EINVAL || error == ENOSYS || error == ENOTSUP; }
-
-// Where the file system knows no flags: a folder never replaces a non-empty folder, so the window
-// between the test and the rename can cost no data.
-int rename_new(const std::string& from, const std::string& to) {
-  if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return 0;
-  if (!unsupported(errno)) return errno;
-  if (exists(to)) return EEXIST;
-  return rename(from.c_str(), to.c_str()) == 0 ? 0 : errno;
-}
-
-int exchange(const std::string& a, const std::string& b) {
-  if (renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0) return 0;
-  if (!unsupported(errno)) return errno;
-  const std::string aside = a + ".old";
-  if (rename(b.c_str(), aside.c_str()) != 0) return errno;
-  if (rename(a.c_str(), b.c_str()) != 0) {
-    const int error = errno;
-    rename(aside.c_str(), b.c_str());
-    return error;
-  }
-  return rename(aside.c_str(), a.c_str()) == 0 ? 0 : errno;
-}
-
-// fsync of a folder. Errors name `where`.
-void sync_folder(const std::string& path, const std::string& where) {
-  const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  const int opened = fd < 0 ? errno : 0;
-  const int synced = fd >= 0 && fsync(fd) != 0 ? errno : 0;
-  const int closed = fd >= 0 && close(fd) != 0 ? errno : 0;
-  for (const int error : {opened, synced, closed})
-    if (error != 0) throw Error(in_file(where), "cannot be made durable: " + system_text(error));
-}
-
-// Puts `temporary` at `target`, and takes that back where it cannot be made durable.
-void put_in_place(const std::string& temporary, const std::string& target, const std::string& where,
-                  bool replaces, bool durable) {
-  const auto move = replaces ? exchange : rename_new;
-  const int error = move(temporary, target);
-  if (error == EEXIST)
-    throw Error(in_file(where), "appeared while the output was being made, and was left alone",
-                {"pass ", Option::force, " to replace it, or name another output"});
-  if (error != 0)
-    throw Error(in_file(where),
-                fmt::format("cannot be {}: {}", replaces ? "replaced" : "renamed into place",
-                            system_text(error)));
-  try {
-    if (durable) sync_folder(fs::path(target).parent_path().string(), where);
-  } catch (const Error&) {
-    move(target, temporary);
-    throw;
-  }
-}
-
-// Gives the finished folder `temporary` its final name `target` in one step that nobody can see
-// half done, and syncs the parent when durable. With force an existing folder at `target` is
-// exchanged and then removed. On an Error `target` is as it was. Errors name `where`.
-void publish(const std::string& temporary, const std::string& target, const std::string& where,
-             const OutputOptions& options) {
-  {
-    const std::lock_guard lock(staging().mutex);
-    const bool replaces = options.force && exists(target);
-    put_in_place(temporary, target, where, replaces, options.durable);
-    if (!replaces) {
-      staging().folders.erase(temporary);
-      return;
-    }
-  }
-  if (const std::error_code failed = remove_temporary(temporary))
-    throw Error(
-        in_file(where),
-        "is complete, but the folder it replaced is left as " + temporary + ": " + failed.message(),
-        "remove that folder");
-}
-
 // ---- where a folder may go ----
-
-// Of adapters, models, and buffers of a server.
-constexpr std::array<const char*, 3> kMarks = {"adapter_config.json", "config.json",
-                                               "conversion.json"};
 
 // The parent's real path and the name in it; "out/" and "a/../out" are understood.
 fs::path resolve(const std::string& path) {
@@ -225,26 +61,23 @@ void refuse_inputs(const fs::path& target, const std::string& path,
   }
 }
 
-// With --force only what looks like an earlier output is replaced.
-void refuse_existing(const fs::path& target, const std::string& path, bool force) {
-  std::error_code failed;
-  const fs::file_status status = fs::symlink_status(target, failed);
-  if (!fs::exists(status)) return;
+// The files of a folder that is there and may be replaced; nullopt where nothing is there.
+std::optional<std::vector<std::string>> replaced_files(const std::string& target,
+                                                       const std::string& path, bool force) {
+  struct stat s {};
+  if (lstat(target.c_str(), &s) != 0) {
+    if (errno == ENOENT) return std::nullopt;
+    throw Error(in_file(path), "cannot be an output: " + system_text(errno), "name another output");
+  }
   if (!force)
     throw Error(in_file(path), "exists already",
                 {"pass ", Option::force, " to replace it, or name another output"});
-  if (fs::is_symlink(status))
+  if (S_ISLNK(s.st_mode))
     throw Error(in_file(path), "is a symbolic link, which --force does not replace",
                 "name the folder it points to, or remove the link");
-  if (!fs::is_directory(status))
+  if (!S_ISDIR(s.st_mode))
     throw Error(in_file(path), "is a file, and the output is a folder", "name another output");
-  const bool marked = std::any_of(kMarks.begin(), kMarks.end(),
-                                  [&](const char* mark) { return fs::exists(target / mark); });
-  if (!marked && !fs::is_empty(target, failed))
-    throw Error(in_file(path),
-                "is a folder without adapter_config.json, config.json or conversion.json, hence "
-                "no output that --force may replace",
-                "remove it yourself if that is what you want");
+  return replaceable_files(target, path);
 }
 
 // Linux gives a large write large pages of cache. Where a hypervisor takes free memory back, those
@@ -266,13 +99,8 @@ int reserve(int fd, uint64_t size) {
 
 // ---- one file ----
 
-OutputFile::OutputFile(const std::string& at, std::string path, uint64_t size, bool durable)
-    : path_(std::move(path)), size_(size), durable_(durable) {
-  constexpr int kFlags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
-  {
-    const std::lock_guard lock(staging().mutex);
-    fd_ = open(at.c_str(), kFlags, 0666);
-  }
+OutputFile::OutputFile(int fd, std::string path, uint64_t size, bool durable)
+    : path_(std::move(path)), size_(size), durable_(durable), fd_(fd) {
   if (fd_ < 0) fail("cannot be created", errno);
   if (const int error = reserve(fd_, size)) {
     close(fd_);
@@ -321,49 +149,61 @@ OutputFolder::OutputFolder(std::string path, std::vector<FilePtr> inputs, Output
     : path_(std::move(path)), inputs_(std::move(inputs)), options_(options) {
   const fs::path target = resolve(path_);
   refuse_inputs(target, path_, inputs_);
-  refuse_existing(target, path_, options.force);
   target_ = target.string();
-  temporary_ = make_temporary(target);
+  replaced_files(target_, path_, options.force);
+  temporary_ = stage_folder(target_);
 }
 
 OutputFolder::~OutputFolder() {
   files_.clear();
-  if (!temporary_.empty()) remove_temporary(temporary_);
+  if (!temporary_.empty()) remove_staged(temporary_);
 }
 
 OutputFilePtr OutputFolder::create(const std::string& name, uint64_t size) {
   if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos)
     throw Error(in_file(path_), "'" + name + "' is not a plain file name");
-  auto file = std::make_shared<OutputFile>(temporary_ + "/" + name, path_ + "/" + name, size,
-                                           options_.durable);
+  auto file = std::make_shared<OutputFile>(open_staged(temporary_, name), join_path(path_, name),
+                                           size, options_.durable);
   files_[name] = file;
+  names_.push_back(name);
   return file;
 }
 
-void OutputFolder::write_text(const std::string& name, std::string_view text) {
-  create(name, text.size())->write(0, std::as_bytes(std::span(text)));
+void OutputFolder::write_text(std::string_view name, std::string_view text) {
+  create(std::string(name), text.size())->write(0, std::as_bytes(std::span(text)));
 }
 
-void OutputFolder::copy_file(const std::string& name, const std::string& from) {
-  const FilePtr input = File::open(from);
-  const auto output = create(name, input->size());
-  std::vector<std::byte> held(std::min<uint64_t>(input->size(), 1 << 20));
-  for (uint64_t at = 0; at < input->size(); at += held.size()) {
-    const uint64_t n = std::min<uint64_t>(held.size(), input->size() - at);
-    input->read(at, n, held.data());
+void OutputFolder::copy_file(const std::string& name, const File& from) {
+  const auto output = create(name, from.size());
+  std::vector<std::byte> held(std::min<uint64_t>(from.size(), 1 << 20));
+  for (uint64_t at = 0; at < from.size(); at += held.size()) {
+    const uint64_t n = std::min<uint64_t>(held.size(), from.size() - at);
+    from.read(at, n, held.data());
     output->write(at, std::span(held).first(n));
   }
-  input->check_unchanged();
+  from.check_unchanged();
 }
 
-void OutputFolder::commit(const std::string& last_name, std::string_view last_text) {
+std::vector<std::string> OutputFolder::names_with(
+    std::initializer_list<std::string_view> rest) const {
+  std::vector<std::string> out = names_;
+  out.insert(out.end(), rest.begin(), rest.end());
+  return out;
+}
+
+std::string OutputFolder::commit(const std::string& last_name, std::string_view last_text,
+                                 const std::function<void()>& ready) {
   for (const FilePtr& input : inputs_) input->check_unchanged();
   finish_files();
   write_text(last_name, last_text);
   finish_files();
   if (options_.durable) sync_folder(temporary_, path_);
-  publish(temporary_, target_, path_, options_);
+  if (ready) ready();
+  std::optional<std::vector<std::string>> replaced;
+  if (options_.force) replaced = replaced_files(target_, path_, true);
+  const std::string left = publish_folder(temporary_, target_, path_, replaced, options_.durable);
   temporary_.clear();
+  return left;
 }
 
 const std::string& OutputFolder::staged() {
@@ -374,18 +214,6 @@ const std::string& OutputFolder::staged() {
 void OutputFolder::finish_files() {
   for (const auto& [name, file] : files_) file->finish();
   files_.clear();
-}
-
-void install_signal_handlers() {
-  std::signal(SIGPIPE, SIG_IGN);
-  std::signal(SIGXFSZ, SIG_IGN);
-  const sigset_t set = ending_signals();
-  pthread_sigmask(SIG_BLOCK, &set, nullptr);
-  try {
-    std::thread(wait_and_clean, set).detach();
-  } catch (const std::system_error&) {  // no thread to be had: signals end the process at once
-    pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
-  }
 }
 
 }  // namespace moelora

@@ -1,11 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lib/io/file.h"
@@ -13,7 +16,7 @@
 namespace moelora {
 
 struct OutputOptions {
-  bool force = false;   // replace an existing output
+  bool force = false;   // replace an existing output (own_output.h)
   bool durable = true;  // fsync files and folder before the final name appears
 };
 
@@ -21,9 +24,9 @@ struct OutputOptions {
 // thread. Every short or failed write throws Error.
 class OutputFile {
  public:
-  // Creates `at` (which must not exist) and reserves `size` bytes. Errors name `path`, the final
-  // one.
-  OutputFile(const std::string& at, std::string path, uint64_t size, bool durable);
+  // Takes a new file's descriptor (below 0: it could not be created, errno says why) and reserves
+  // `size` bytes. Errors name `path`, the final one.
+  OutputFile(int fd, std::string path, uint64_t size, bool durable);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
@@ -47,8 +50,8 @@ using OutputFilePtr = std::shared_ptr<OutputFile>;
 
 // An output folder that appears complete or not at all. Files are written into a temporary folder
 // beside the target; commit() flushes them, syncs and renames it into place (RENAME_NOREPLACE, or
-// an exchange with --force). The destructor, SIGINT, SIGTERM and SIGHUP remove the temporary
-// folder; a signal is re-raised afterwards. Files get mode 0666 & ~umask.
+// an exchange with --force). The destructor and the signals of install_signal_handlers() remove the
+// temporary folder. Files get mode 0666 & ~umask.
 class OutputFolder {
  public:
   // Throws Error when `path` exists and force is off, when it is, holds, or lies on one of
@@ -60,16 +63,22 @@ class OutputFolder {
 
   // A file of `size` bytes, space reserved at once (no space is an Error before any work).
   OutputFilePtr create(const std::string& name, uint64_t size);
-  void write_text(const std::string& name, std::string_view text);
-  void copy_file(const std::string& name, const std::string& from);  // tokenizer files and such
+  void write_text(std::string_view name, std::string_view text);
+  void copy_file(const std::string& name, const File& from);  // tokenizer files and such
+
+  // The names of all files so far, and `rest`: what the output lists, for --force to go by.
+  std::vector<std::string> names_with(std::initializer_list<std::string_view> rest) const;
 
   // Flushes what was written so far and returns the temporary folder it lies in, for reading it
   // back before it is published.
   const std::string& staged();
 
   // Re-checks the inputs (File::check_unchanged), writes `last_name` (the config by which servers
-  // discover an adapter) last, and publishes.
-  void commit(const std::string& last_name, std::string_view last_text);
+  // discover an adapter) last, calls `ready`, and publishes. What `ready` throws leaves nothing:
+  // the report of the work goes there, so that nothing but a rename is still to come when it is
+  // out. Returns what to say where a folder that was replaced could not be removed, else "".
+  std::string commit(const std::string& last_name, std::string_view last_text,
+                     const std::function<void()>& ready = {});
 
   const std::string& path() const { return path_; }
 
@@ -82,10 +91,7 @@ class OutputFolder {
   OutputOptions options_;
   std::string temporary_;
   std::map<std::string, OutputFilePtr> files_;  // those that are not finished
+  std::vector<std::string> names_;              // all
 };
-
-// Call once at the start of main: SIGINT, SIGTERM and SIGHUP remove the temporary folders and
-// re-raise; SIGPIPE and SIGXFSZ become errors of write.
-void install_signal_handlers();
 
 }  // namespace moelora

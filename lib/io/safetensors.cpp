@@ -98,10 +98,10 @@ Tensor lazy_tensor(const FilePtr& file, uint64_t data_begin, const TensorEntry& 
 
 }  // namespace
 
-SafetensorsFile open_safetensors(const std::string& path) {
+SafetensorsFile open_safetensors(const InputPath& path) {
   SafetensorsFile out;
   out.file = File::open(path);
-  out.header = parse_safetensors_header(read_header(*out.file), out.file->size(), path);
+  out.header = parse_safetensors_header(read_header(*out.file), out.file->size(), path.path);
   // A writer that sorts by name makes the hint right for nearly every tensor.
   for (const TensorEntry& entry : out.header.tensors)
     out.tensors.emplace_hint(out.tensors.end(), entry.name,

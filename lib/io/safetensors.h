@@ -16,7 +16,7 @@ struct SafetensorsFile {
   TensorMap tensors;
 };
 
-SafetensorsFile open_safetensors(const std::string& path);
+SafetensorsFile open_safetensors(const InputPath& path);
 
 // The bytes [begin, end) of a file as elements of one type; `name` is the tensor's, for messages.
 SourcePtr file_source(FilePtr file, uint64_t begin, DType dtype, int64_t elements,

@@ -31,21 +31,22 @@ std::string file_name(const std::string& path) { return fs::path(path).filename(
 
 // A sharded checkpoint against its index. Refuses an index that is malformed or lies about its
 // shards; what is only odd (total_size, names of files and tensors it leaves out) becomes a
-// warning. Shards may be symbolic links to anywhere, as in the hub's cache.
+// warning.
 class Shards {
  public:
-  explicit Shards(const std::string& index_path)
-      : folder_(folder_of(index_path)),
-        index_(parse_shard_index(read_text(index_path, kMaxHeaderBytes), index_path)),
+  Shards(const InputPath& index, Links links)
+      : folder_(folder_of(index.path)),
+        links_(links),
+        index_(parse_shard_index(read_text(index, kMaxHeaderBytes), index.path)),
         names_(index_.files()) {
-    out_.index_path = index_path;
+    out_.index_path = index.path;
     out_.warnings = index_.warnings;
   }
 
   Weights open() {
     check_present();
     for (const std::string& name : names_)
-      out_.files.push_back(open_safetensors(join_path(folder_, name)));
+      out_.files.push_back(open_safetensors({folder_, name, links_}));
     check_index_is_true();
     for (SafetensorsFile& file : out_.files) merge(file);
     warn_of_total_size();
@@ -57,9 +58,8 @@ class Shards {
  private:
   void check_present() const {
     Names missing;
-    std::error_code ignored;
     for (const std::string& name : names_)
-      if (!fs::exists(join_path(folder_, name), ignored)) missing.push_back(name);
+      if (is_absent(join_path(folder_, name))) missing.push_back(name);
     if (!missing.empty())
       throw Error(in_file(out_.index_path),
                   fmt::format("{} of {} shards are missing: {}", missing.size(), names_.size(),
@@ -116,26 +116,27 @@ class Shards {
   }
 
   std::string folder_;
+  Links links_;
   ShardIndex index_;
   Names names_;    // sorted, as out_.files
   Names unnamed_;  // tensors the index does not know
   Weights out_;
 };
 
-Weights open_shards(const std::string& index_path) { return Shards(index_path).open(); }
+Weights open_shards(const InputPath& index, Links links) { return Shards(index, links).open(); }
 
 // ---- one file, or a folder ----
 
 constexpr std::array<std::string_view, 2> kTorchEndings = {".bin", ".pt"};
 
-Weights open_safetensors_alone(const std::string& path) {
+Weights open_safetensors_alone(const InputPath& path) {
   Weights out;
   out.files.push_back(open_safetensors(path));
   out.tensors.swap(out.files.back().tensors);
   return out;
 }
 
-Weights open_torch(const std::string& path, const TorchOptions& options) {
+Weights open_torch(const InputPath& path, const TorchOptions& options) {
   TorchFile file = open_torch_file(path, options);
   Weights out;
   out.files.push_back({std::move(file.file), {}, {}});
@@ -148,22 +149,24 @@ Weights open_torch(const std::string& path, const TorchOptions& options) {
 // What a folder holds, and which of it is the weights.
 class Folder {
  public:
-  explicit Folder(const std::string& path) : path_(path), names_(files_in(path)) {}
+  Folder(const std::string& path, const InputOptions& options)
+      : path_(path), names_(files_in(path)), options_(options) {}
 
-  Weights open(const Names& stems, const TorchOptions& torch) const {
+  Weights open(const Names& stems) const {
     for (const std::string& stem : stems) {
       const bool single = has(stem, kSafetensorsEnding), sharded = has(stem, kIndexEnding);
       if (!single && !sharded) continue;
       Weights out = single ? open_safetensors_alone(file(stem, kSafetensorsEnding))
-                           : open_shards(file(stem, kIndexEnding));
+                           : open_shards(file(stem, kIndexEnding), options_.links);
       if (single && sharded)
         out.warnings.push_back(fmt::format("{}: not read, {}{} beside it is the weights",
-                                           file(stem, kIndexEnding), stem, kSafetensorsEnding));
+                                           file(stem, kIndexEnding).path, stem,
+                                           kSafetensorsEnding));
       return out;
     }
     for (const std::string& stem : stems)
       for (const std::string_view ending : kTorchEndings)
-        if (has(stem, ending)) return open_torch(file(stem, ending), torch);
+        if (has(stem, ending)) return open_torch(file(stem, ending), {options_.ignore_zip_crc});
     return open_other(stems);
   }
 
@@ -172,17 +175,17 @@ class Folder {
     return std::binary_search(names_.begin(), names_.end(), stem + std::string(ending));
   }
 
-  std::string file(const std::string& stem, std::string_view ending) const {
-    return join_path(path_, stem + std::string(ending));
+  InputPath file(const std::string& stem, std::string_view ending = {}) const {
+    return {path_, stem + std::string(ending), options_.links};
   }
 
   Weights open_other(const Names& stems) const {
     const auto indexes = ending_in(names_, {kIndexEnding});
     const auto singles = ending_in(names_, {kSafetensorsEnding});
-    if (indexes.size() == 1) return open_shards(join_path(path_, indexes[0]));
+    if (indexes.size() == 1) return open_shards(file(indexes[0]), options_.links);
     if (indexes.empty() && singles.empty()) refuse_without_weights(stems);
     if (indexes.empty() && singles.size() == 1 && missing_numbers(singles).empty())
-      return open_safetensors_alone(join_path(path_, singles[0]));
+      return open_safetensors_alone(file(singles[0]));
     if (indexes.empty() && is_shard(singles[0])) refuse_without_index(singles, stems);
     throw Error(in_file(path_),
                 fmt::format("holds several weights, none of them named {}{}: {}", stems.front(),
@@ -215,16 +218,17 @@ class Folder {
 
   std::string path_;
   Names names_;  // sorted
+  const InputOptions& options_;
 };
 
 }  // namespace
 
 Weights open_weights(const std::string& path, const std::vector<std::string>& stems,
-                     const TorchOptions& torch) {
+                     const InputOptions& options) {
   std::error_code ignored;
-  if (fs::is_directory(path, ignored)) return Folder(path).open(stems, torch);
-  if (path.ends_with(".index.json")) return open_shards(path);
-  if (sniff(*File::open(path)) == FileKind::zip) return open_torch(path, torch);
+  if (fs::is_directory(path, ignored)) return Folder(path, options).open(stems);
+  if (path.ends_with(".index.json")) return open_shards(path, options.links);
+  if (sniff(*File::open(path)) == FileKind::zip) return open_torch(path, {options.ignore_zip_crc});
   return open_safetensors_alone(path);
 }
 

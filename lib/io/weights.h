@@ -23,9 +23,9 @@ struct Weights {
 // exactly one index or one .safetensors file of another stem is accepted too. A file's bytes say
 // what it is, not its name. Checks the full rule set for indexes (facts: weight_map is string to
 // string; no path that leaves the folder, Windows spellings included; same extension; every shard
-// present, regular and sound; every tensor where the index says; no tensor in two shards). Throws
-// Error.
+// present, regular and sound, none a link that leaves the folder; every tensor where the index
+// says; no tensor in two shards). Throws Error.
 Weights open_weights(const std::string& path, const std::vector<std::string>& stems,
-                     const TorchOptions& torch = {});
+                     const InputOptions& options = {});
 
 }  // namespace moelora

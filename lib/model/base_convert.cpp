@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <filesystem>
 #include <iterator>
 #include <set>
 #include <string_view>
@@ -20,8 +19,6 @@
 namespace moelora {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr uint64_t kMaxCarriedBytes = 256u << 20;
 
 bool is_weights(std::string_view name) {
@@ -34,28 +31,24 @@ bool is_weights(std::string_view name) {
                      [&](std::string_view end) { return name.ends_with(end); });
 }
 
-bool is_carried(const fs::directory_entry& entry, const std::string& name) {
-  std::error_code error;
-  return name[0] != '.' && entry.is_regular_file(error) &&
-         entry.file_size(error) <= kMaxCarriedBytes && !is_weights(name);
-}
-
 // The files of `folder` that go along unchanged (tokenizer, chat template, license), in order of
 // name. What else is neither config.json nor converted (other weights, folders, files above
-// kMaxCarriedBytes, hidden files) is added to `left_out`.
-std::vector<std::string> other_files(const std::string& folder,
-                                     std::vector<std::string>& left_out) {
+// kMaxCarriedBytes, hidden files) is added to the report's `left_out`; links that leave the folder
+// are noted in it.
+std::vector<std::string> other_files(const std::string& folder, BaseConversionReport& report) {
   std::vector<std::string> out;
-  std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
-    const std::string name = entry.path().filename().string();
+  for (const std::string& name : names_in(folder)) {
     const bool converted = name == "config.json" || name.ends_with(".safetensors") ||
                            name.ends_with(".safetensors.index.json");
     if (converted) continue;
-    (is_carried(entry, name) ? out : left_out).push_back(name);
+    const size_t notes = report.notes.size();
+    const bool may_go = name[0] != '.' && !is_weights(name);
+    const FilePtr file = may_go ? open_side_file(folder, name, report.notes) : nullptr;
+    if (file != nullptr && file->size() <= kMaxCarriedBytes)
+      out.push_back(name);
+    else if (report.notes.size() == notes)
+      report.left_out.push_back(name);
   }
-  std::sort(out.begin(), out.end());
-  std::sort(left_out.begin(), left_out.end());
   return out;
 }
 
@@ -78,7 +71,9 @@ std::string found_form(const ExpertLayer& experts) {
 class Converter {
  public:
   explicit Converter(const BaseConversion& options)
-      : options_(options), base_(open_base(options.in, options.model_specs)), weights_(open()) {}
+      : options_(options),
+        base_(open_base(options.in, options.model_specs, options.links)),
+        weights_(open()) {}
 
   BaseConversionReport run() {
     SplitExperts split = split_experts(weights_.tensors, base_.spec, base_.folder);
@@ -87,7 +82,7 @@ class Converter {
     describe(split);
     const TensorMap tensors = output(split);
     refuse_no_change(tensors);
-    const std::vector<std::string> files = other_files(base_.folder, report_.left_out);
+    const std::vector<std::string> files = other_files(base_.folder, report_);
     if (!options_.dry_run) write(tensors, files);
     return std::move(report_);
   }
@@ -99,7 +94,7 @@ class Converter {
                   fmt::format("found {} only, expected a folder with weights", base_.origin),
                   "name the folder that holds config.json and the .safetensors files");
     }
-    return open_weights(base_.folder, {"model"});
+    return open_weights(base_.folder, {"model"}, {false, options_.links});
   }
 
   bool keeps(int layer) const {
@@ -173,7 +168,7 @@ class Converter {
                 fmt::format("the experts are {} already: there is nothing to convert", report_.to));
   }
 
-  Json config() const {
+  Json config(const std::vector<std::string>& files) const {
     Json out = base_.config;
     if (decodes_) out.erase("quantization_config");
     if (decodes_ || options_.to_bf16) {
@@ -183,6 +178,7 @@ class Converter {
     Json about = Json::object({{"experts", std::string(form_name(options_.to))}});
     if (options_.layers)
       about.set("layers", Json::array({options_.layers->first, options_.layers->second}));
+    about.set("files", Json::strings(files));
     out.set("moelora", std::move(about));
     return out;
   }
@@ -195,13 +191,19 @@ class Converter {
     write_options.max_shard_size = options_.max_shard_size;
     write_options.threads = options_.threads;
     report_.files = write_weights(folder, "model", tensors, write_options).files;
-    for (const std::string& file : files) {
-      folder.copy_file(file, (fs::path(base_.folder) / file).string());
-      report_.files.push_back(file);
+    for (const std::string& name : files) {
+      const FilePtr file = open_side_file(base_.folder, name, report_.notes);
+      if (file == nullptr) continue;  // it was there a moment ago
+      folder.copy_file(name, *file);
+      report_.files.push_back(name);
     }
     if (options_.verify) verify(folder.staged());
-    folder.commit("config.json", config().dump() + "\n");
     report_.files.push_back("config.json");
+    const auto ready = [&] {
+      if (options_.ready) options_.ready(report_);
+    };
+    report_.left_behind = folder.commit(
+        "config.json", config(folder.names_with({"config.json"})).dump() + "\n", ready);
   }
 
   void verify(const std::string& staged) {

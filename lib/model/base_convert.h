@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "lib/base/tensor.h"
+#include "lib/io/file.h"
 #include "lib/model/model_spec.h"
 
 // The routed experts of a base checkpoint: taken out, converted, and verified.
@@ -55,9 +57,24 @@ enum class ExpertForm : uint8_t {
   fused,       // batched parameters, as the family's hub files (or transformers 5) have them
 };
 
+struct BaseConversionReport {
+  std::string family, from, to;       // "MXFP4", "batched", "per expert" (several joined by ", ")
+  int64_t expert_layers = 0;          // layers whose experts were rewritten
+  int64_t tensors = 0;                // of the output
+  uint64_t bytes = 0;                 // of its tensors
+  int64_t verified = 0;               // tensors and expert matrices found equal; 0 without verify
+  std::vector<std::string> changes;   // what changed bits: "decode MXFP4 to BF16 (exact)", ...
+  std::vector<std::string> files;     // written, in order
+  std::vector<std::string> warnings;  // about the input's weights (lib/io/weights.h)
+  std::vector<std::string> left_out;  // of the input folder: other weights, large files, folders
+  std::vector<std::string> notes;     // who cannot load the output, what was not copied; for people
+  std::string left_behind;            // what OutputFolder::commit says
+};
+
 // `lora-convert base IN OUT`: rewrites how a base checkpoint stores its routed experts. Everything
 // else passes through bit by bit; tokenizer and other small files are carried along; config.json
-// loses its quantization_config when MXFP4 was decoded and gains {"moelora": {"experts": FORM}}.
+// loses its quantization_config when MXFP4 was decoded and gains {"moelora": {"experts": FORM,
+// "files": [...]}}.
 struct BaseConversion {
   std::string in;   // a model folder, or a hub name found in the local cache
   std::string out;  // a folder that appears complete or not at all
@@ -77,20 +94,11 @@ struct BaseConversion {
   bool dry_run = false;         // all checks of the headers, nothing written
   bool force = false;           // replace an existing output
   bool durable = true;          // fsync
+  Links links = Links::within;  // of weights and config
   std::vector<std::string> model_specs;
-};
 
-struct BaseConversionReport {
-  std::string family, from, to;       // "MXFP4", "batched", "per expert" (several joined by ", ")
-  int64_t expert_layers = 0;          // layers whose experts were rewritten
-  int64_t tensors = 0;                // of the output
-  uint64_t bytes = 0;                 // of its tensors
-  int64_t verified = 0;               // tensors and expert matrices found equal; 0 without verify
-  std::vector<std::string> changes;   // what changed bits: "decode MXFP4 to BF16 (exact)", ...
-  std::vector<std::string> files;     // written, in order
-  std::vector<std::string> warnings;  // about the input's weights (lib/io/weights.h)
-  std::vector<std::string> left_out;  // of the input folder: other weights, large files, folders
-  std::vector<std::string> notes;     // who cannot load the output, for people
+  // Called when all is written and before the output appears; what it throws leaves nothing.
+  std::function<void(const BaseConversionReport& report)> ready = {};
 };
 
 // Throws Error when the input is not a base model that is understood, has nothing to convert, or

@@ -68,13 +68,17 @@ BaseModel base_of(Json config, const std::string& where, std::string origin, std
   return out;
 }
 
-BaseModel base_of_path(const std::string& path, const std::vector<Family>& families) {
-  if (!fs::is_directory(path)) return base_of(read_json_file(path), path, path, "", families);
-  const std::string config = (fs::path(path) / "config.json").string();
-  if (!fs::exists(config))
+BaseModel base_of_path(const std::string& path, const std::vector<Family>& families, Links links) {
+  std::error_code ignored;
+  if (!fs::is_directory(path, ignored))
+    return base_of(read_json_file(path), path, path, "", families);
+  const InputPath config(path, "config.json", links);
+  if (is_absent(config.path))
     throw Error(path, "this folder has no config.json",
                 "name the model's folder, or its config.json");
-  return base_of(read_json_file(config), config, config, path, families);
+  BaseModel out = base_of(read_json_file(config), config.path, config.path, path, families);
+  out.links = links;
+  return out;
 }
 
 // Whether an adapter may mean this folder by base_model_name_or_path.
@@ -85,23 +89,23 @@ bool is_model_folder(const std::string& name) {
 
 // `tried` collects what was looked at, for the message.
 std::optional<BaseModel> base_of_name(const std::string& name, const std::vector<Family>& families,
-                                      std::string& tried) {
+                                      Links links, std::string& tried) {
   if (const BuiltinModel* builtin = find_builtin_model(name))
     return base_of(builtin->config, builtin->where, "built-in config of " + builtin->names.front(),
                    "", families);
   tried += "no built-in model has this name";
   const auto snapshot = find_hub_snapshot(name, tried);
-  return snapshot ? std::optional(base_of_path(*snapshot, families)) : std::nullopt;
+  return snapshot ? std::optional(base_of_path(*snapshot, families, links)) : std::nullopt;
 }
 
 }  // namespace
 
-BaseModel open_base(const std::string& base, const std::vector<std::string>& model_specs) {
+BaseModel open_base(const std::string& base, const std::vector<std::string>& model_specs,
+                    Links links) {
   const std::vector<Family> families = read_families(model_specs);
-  std::error_code ignored;
-  if (fs::exists(base, ignored)) return base_of_path(base, families);
+  if (!is_absent(base)) return base_of_path(base, families, links);
   std::string tried = "no such file or folder; ";
-  if (auto found = base_of_name(base, families, tried)) return std::move(*found);
+  if (auto found = base_of_name(base, families, links, tried)) return std::move(*found);
   const std::vector<std::string> names = builtin_models();
   const std::vector<std::string_view> known(names.begin(), names.end());
   const auto meant = nearest(base, known);
@@ -117,15 +121,16 @@ const std::string& BaseModel::values_folder() const {
 }
 
 std::optional<BaseModel> find_named_base(const std::string& name,
-                                         const std::vector<std::string>& model_specs, bool follow) {
+                                         const std::vector<std::string>& model_specs, bool follow,
+                                         Links links) {
   const std::vector<Family> families = read_families(model_specs);
   if (follow && is_model_folder(name)) {
-    BaseModel out = base_of_path(name, families);
+    BaseModel out = base_of_path(name, families, links);
     out.followed = true;
     return out;
   }
   std::string tried;
-  return base_of_name(name, families, tried);
+  return base_of_name(name, families, links, tried);
 }
 
 std::string named_base_note(const BaseModel& base) {
@@ -134,11 +139,11 @@ std::string named_base_note(const BaseModel& base) {
 
 std::optional<BaseModel> base_or_hint(const std::string& base, const std::string& hint,
                                       const std::vector<std::string>& model_specs, bool follow,
-                                      std::vector<std::string>& notes) {
-  if (!base.empty()) return open_base(base, model_specs);
+                                      std::vector<std::string>& notes, Links links) {
+  if (!base.empty()) return open_base(base, model_specs, links);
   if (hint.empty()) return std::nullopt;
   try {
-    auto found = find_named_base(hint, model_specs, follow);
+    auto found = find_named_base(hint, model_specs, follow, links);
     if (found) notes.push_back(named_base_note(*found));
     return found;
   } catch (const UnknownFamily& error) {

@@ -18,6 +18,7 @@ struct BaseModel {
   // Found in a folder that an adapter names: its config.json and the headers of its safetensors are
   // looked at, nothing else.
   bool followed = false;
+  Links links = Links::within;  // of its files, as it was opened
 
   // Where values may be read; "" nowhere.
   const std::string& values_folder() const;
@@ -28,14 +29,15 @@ struct BaseModel {
 // huggingface/hub; below it models--org--name/snapshots/COMMIT, with the commit of refs/main.
 // Nothing is downloaded. `model_specs` are --model-spec paths. Throws Error that lists what was
 // tried.
-BaseModel open_base(const std::string& base, const std::vector<std::string>& model_specs = {});
+BaseModel open_base(const std::string& base, const std::vector<std::string>& model_specs = {},
+                    Links links = Links::within);
 
 // As open_base for what an adapter names (base_model_name_or_path): a folder with a config.json,
 // relative to the working folder as PEFT takes it, where `follow` (--no-follow-base) allows that;
 // else a built-in or cached hub name; nullopt for none of these.
 std::optional<BaseModel> find_named_base(const std::string& name,
                                          const std::vector<std::string>& model_specs = {},
-                                         bool follow = true);
+                                         bool follow = true, Links links = Links::within);
 
 // "base model: base/config.json (from base_model_name_or_path)".
 std::string named_base_note(const BaseModel& base);
@@ -45,7 +47,7 @@ std::string named_base_note(const BaseModel& base);
 // not known.
 std::optional<BaseModel> base_or_hint(const std::string& base, const std::string& hint,
                                       const std::vector<std::string>& model_specs, bool follow,
-                                      std::vector<std::string>& notes);
+                                      std::vector<std::string>& notes, Links links = Links::within);
 
 // Names that --base takes without a file, in order: those of schemas/builtin_models/*.json, each
 // {"names": [hub names of this shape], "config": {...}}. Upper and lower case are alike, as on the

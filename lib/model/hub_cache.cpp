@@ -6,7 +6,9 @@
 #include <cctype>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
+
+#include "lib/base/error.h"
+#include "lib/io/file.h"
 
 namespace moelora {
 namespace {
@@ -32,11 +34,16 @@ std::string repository_folder(const std::string& name) {
   return slash == std::string::npos ? out : out.replace(slash, 1, "--");
 }
 
-std::string first_word(const fs::path& path) {
-  std::ifstream in(path);
-  std::string out;
-  in >> out;
-  return out;
+// The commit that refs/main of a repository's folder names; "" for none.
+std::string main_commit(const fs::path& repository) try {
+  constexpr uint64_t kMost = 1 << 10;
+  std::string text = read_text({repository.string(), "refs/main", Links::within}, kMost);
+  text.resize(text.find_last_not_of(" \t\r\n") + 1);
+  return text;
+} catch (const MachineError&) {
+  throw;
+} catch (const Error&) {
+  return "";
 }
 
 bool is_commit(const std::string& text) {
@@ -62,7 +69,7 @@ std::optional<std::string> find_hub_snapshot(const std::string& name, std::strin
   }
   const fs::path repository = cache_folder() / repository_folder(name);
   fs::path missing = repository / "refs" / "main";
-  if (const std::string commit = first_word(missing); is_commit(commit)) {
+  if (const std::string commit = main_commit(repository); is_commit(commit)) {
     missing = repository / "snapshots" / commit;
     std::error_code ignored;
     if (fs::is_directory(missing, ignored)) return missing.string();
@@ -75,14 +82,16 @@ std::string snapshot_in(const std::string& folder) {
   std::error_code ignored;
   const fs::path snapshots = fs::path(folder) / "snapshots";
   if (!fs::is_directory(snapshots, ignored)) return "";
-  if (const std::string commit = first_word(fs::path(folder) / "refs" / "main");
+  if (const std::string commit = main_commit(folder);
       is_commit(commit) && fs::is_directory(snapshots / commit, ignored))
     return (snapshots / commit).string();
   std::string only;
-  for (const fs::directory_entry& entry : fs::directory_iterator(snapshots, ignored)) {
-    if (!entry.is_directory(ignored)) continue;
+  for (auto it = fs::directory_iterator(snapshots, ignored);
+       !ignored && it != fs::directory_iterator(); it.increment(ignored)) {
+    std::error_code none;
+    if (!it->is_directory(none)) continue;
     if (!only.empty()) return "";
-    only = entry.path().string();
+    only = it->path().string();
   }
   return only;
 }

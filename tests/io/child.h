@@ -17,11 +17,11 @@ template <class F>
 int run_child(F&& work, int number = 0, unsigned after_us = 0) {
   sigset_t ending, before;
   sigemptyset(&ending);
-  for (const int each : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&ending, each);
+  for (const int each : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGXCPU}) sigaddset(&ending, each);
   sigprocmask(SIG_BLOCK, &ending, &before);
   const pid_t child = fork();
   if (child == 0) {
-    for (const int each : {SIGINT, SIGTERM, SIGHUP}) std::signal(each, SIG_DFL);
+    for (const int each : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGXCPU}) std::signal(each, SIG_DFL);
     sigprocmask(SIG_SETMASK, &before, nullptr);
     int code = 250;
     try {

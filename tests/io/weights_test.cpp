@@ -129,11 +129,13 @@ TEST_CASE("which weights of a folder count") {
     fs::rename(w.path(kIndexName), w.path("other.safetensors.index.json"));
     CHECK(w.open().files.size() == 2);
   }
-  SUBCASE("links as the hub cache makes them") {
+  SUBCASE("links out of the folder, where they may be followed") {
     const Weighed blobs;
     blobs.put("0123abcd", one_tensor_bytes("a", "blob"));
     fs::create_symlink(blobs.path("0123abcd"), w.path("model.safetensors"));
-    CHECK(content(w.open(), "a") == "blob");
+    CHECK(content(open_weights(w.path(), {"model"}, {false, Links::all}), "a") == "blob");
+    CHECK(w.fault() == "model.safetensors: is a link to " + blobs.path("0123abcd") +
+                           ", which leaves its folder");
   }
 }
 
@@ -230,6 +232,16 @@ TEST_CASE("each lie of an index is refused") {
     w.remove(kSecond);
     fs::create_symlink("gone", w.path(kSecond));
     CHECK(w.fault() == kIndexName + ": 1 of 2 shards are missing: " + kSecond);
+  }
+  SUBCASE("a shard is a link out of the folder") {
+    const Weighed other;
+    other.put(kSecond, one_tensor_bytes("b", "bbbb"));
+    w.remove(kSecond);
+    fs::create_symlink(other.path(kSecond), w.path(kSecond));
+    for (const std::string& named : {std::string(), kIndexName})
+      CHECK(w.fault(named) ==
+            kSecond + ": is a link to " + other.path(kSecond) + ", which leaves its folder");
+    CHECK(open_weights(w.path(), {"model"}, {false, Links::all}).files.size() == 2);
   }
   SUBCASE("a shard is a folder") {
     w.remove(kSecond);

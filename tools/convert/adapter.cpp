@@ -108,12 +108,20 @@ std::string written_text(const ConvertResult& c, const AdapterFlags& flags) {
   return text;
 }
 
-int run(const AdapterFlags& flags) {
-  const ConvertResult c = convert(flags.load.path, flags.out, flags.options());
+void print(const ConvertResult& c, const AdapterFlags& flags) {
   for (const std::string& note : c.notes) print_note(flags.common, kConvertTool, note);
   print_data(flags.common, !c.server.empty() ? buffers_text(c, flags)
                            : flags.dry_run   ? plan_text(c, flags.out)
                                              : written_text(c, flags));
+}
+
+int run(AdapterFlags& flags) {
+  open_output(flags.common, flags.load.inputs());
+  ConvertOptions options = flags.options();
+  options.ready = [&](const ConvertResult& c) { print(c, flags); };
+  const ConvertResult c = convert(flags.load.path, flags.out, options);
+  if (flags.dry_run) print(c, flags);
+  if (!c.left_behind.empty()) print_note(flags.common, kConvertTool, c.left_behind);
   return kClean;
 }
 

@@ -8,6 +8,7 @@
 #include "lib/base/utf8.h"
 #include "lib/model/base_convert.h"
 #include "tools/convert/commands.h"
+#include "tools/load_options.h"
 #include "tools/sizes.h"
 
 namespace moelora {
@@ -18,6 +19,7 @@ struct BaseFlags {
   WriteFlags write;
   BaseConversion options;
   std::string to, dtype = "keep", layers;
+  bool follow_links = false;
 };
 
 std::string report_text(const BaseConversionReport& report, const BaseConversion& options) {
@@ -29,6 +31,14 @@ std::string report_text(const BaseConversionReport& report, const BaseConversion
                             options.out, report.tensors, size_text(report.bytes));
 }
 
+void print(const BaseConversionReport& report, const BaseFlags& flags) {
+  for (const std::string& change : report.changes) print_note(flags.common, kConvertTool, change);
+  for (const std::string& note : report.notes) print_note(flags.common, kConvertTool, note);
+  for (const std::string& name : report.left_out)
+    print_note(flags.common, kConvertTool, "left out: " + name);
+  print_data(flags.common, report_text(report, flags.options));
+}
+
 int run(BaseFlags& flags) {
   BaseConversion& options = flags.options;
   options.to = flags.to == "fused" ? ExpertForm::fused : ExpertForm::per_expert;
@@ -38,12 +48,14 @@ int run(BaseFlags& flags) {
   options.force = flags.write.force;
   options.durable = !flags.write.no_sync;
   options.threads = flags.common.threads;
+  options.links = links_of(flags.follow_links);
+  std::vector<std::string> inputs = options.model_specs;
+  inputs.push_back(options.in);
+  open_output(flags.common, inputs);
+  options.ready = [&](const BaseConversionReport& report) { print(report, flags); };
   const BaseConversionReport report = convert_base(options);
-  for (const std::string& change : report.changes) print_note(flags.common, kConvertTool, change);
-  for (const std::string& note : report.notes) print_note(flags.common, kConvertTool, note);
-  for (const std::string& name : report.left_out)
-    print_note(flags.common, kConvertTool, "left out: " + name);
-  print_data(flags.common, report_text(report, options));
+  if (options.dry_run) print(report, flags);
+  if (!report.left_behind.empty()) print_note(flags.common, kConvertTool, report.left_behind);
   return kClean;
 }
 
@@ -64,6 +76,7 @@ Command add_base(CLI::App& app) {
   sub->add_option("--layers", flags->layers, "Only layers A to B, from 0: a cut for tests")
       ->type_name("A-B");
   sub->add_option("--model-spec", options.model_specs, "A model family to add")->type_name("FILE");
+  add_links_flag(*sub, flags->follow_links);
   sub->add_flag("--verify", options.verify,
                 "Read the output back and compare it with a second evaluation");
   sub->add_flag("--dry-run", options.dry_run, "Check everything, write nothing");

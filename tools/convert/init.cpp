@@ -10,6 +10,7 @@
 #include "lib/adapter/inspect.h"
 #include "lib/base/utf8.h"
 #include "tools/convert/commands.h"
+#include "tools/load_options.h"
 
 namespace moelora {
 namespace {
@@ -19,22 +20,30 @@ struct InitFlags {
   WriteFlags write;
   InitOptions options;
   std::string out, dtype = "f32";
-  bool zero_b = false;
+  bool zero_b = false, follow_links = false;
 };
 
 int run(InitFlags& flags) {
+  std::vector<std::string> inputs = flags.options.model_specs;
+  inputs.push_back(flags.options.base);
+  open_output(flags.common, inputs);
   flags.options.dtype = *dtype_of(flags.dtype);
+  flags.options.links = links_of(flags.follow_links);
   const Conversion fresh = make_adapter(flags.options);
   WriteFolderOptions folder;
   folder.output = {flags.write.force, !flags.write.no_sync};
   folder.weights.threads = flags.common.threads;
   folder.weights.max_shard_size = flags.write.shard_size();
   folder.weights.job = shown_job(flags.common.quiet);
-  const WrittenWeights written = write_adapter(fresh, flags.out, folder);
-  print_data(flags.common, module_table(module_rows(fresh.adapter),
-                                        fresh.to != nullptr ? fresh.to->id : "dense") +
-                               fmt::format("wrote {}: {} tensors, {}\n", flags.out,
-                                           written.tensors.size(), size_text(written.bytes)));
+  folder.ready = [&](const WrittenConversion& written) {
+    print_data(
+        flags.common,
+        module_table(module_rows(fresh.adapter), fresh.to != nullptr ? fresh.to->id : "dense") +
+            fmt::format("wrote {}: {} tensors, {}\n", flags.out, written.weights.tensors.size(),
+                        size_text(written.weights.bytes)));
+  };
+  const WrittenConversion written = write_adapter(fresh, flags.out, folder);
+  if (!written.left_behind.empty()) print_note(flags.common, kConvertTool, written.left_behind);
   return kClean;
 }
 
@@ -76,6 +85,7 @@ Command add_init(CLI::App& app) {
   CLI::App* sub = app.add_subcommand("init", "Write a fresh adapter for a base model");
   sub->add_option("OUT", flags->out, "Output folder; appears complete or not at all")->required();
   add_shape_options(*sub, flags->options);
+  add_links_flag(*sub, flags->follow_links);
   add_value_options(*sub, *flags);
   add_write_options(*sub, flags->write, "Split the weights: 5GB, 500MB");
   add_common_options(*sub, flags->common);

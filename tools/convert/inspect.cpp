@@ -16,7 +16,8 @@ struct InspectFlags {
   std::string format = "text";
 };
 
-int run(const InspectFlags& flags) {
+int run(InspectFlags& flags) {
+  open_output(flags.common, flags.load.inputs());
   const Inspection found = inspect(flags.load.path, flags.load.options());
   print_data(flags.common,
              flags.format == "json" ? inspection_json(found) : inspection_text(found));

@@ -54,6 +54,8 @@ void check(RuleContext& context) try {
   const std::optional<StageReport>& forward = context.subject().forward;
   if (report.sound() && forward && !forward->differences.empty())
     context.report(differences_text(*forward)).fix = packed_again(context);
+} catch (const MachineError&) {
+  throw;
 } catch (const Error& error) {
   Finding& finding =
       context.report(fmt::format("cannot be compared with its source: {}", error.what()));

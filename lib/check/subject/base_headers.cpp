@@ -2,8 +2,6 @@
 
 #include <fmt/core.h>
 
-#include <filesystem>
-
 #include "lib/base/error.h"
 #include "lib/io/weights.h"
 #include "lib/model/base_model.h"
@@ -13,10 +11,7 @@ namespace moelora {
 namespace {
 
 bool holds_safetensors(const std::string& folder) {
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored))
-    if (entry.path().extension() == ".safetensors") return true;
-  return false;
+  return !ending_in(files_in(folder), {kSafetensorsEnding}).empty();
 }
 
 }  // namespace
@@ -44,10 +39,13 @@ std::shared_ptr<const BaseHeaders> read_base_headers(const BaseModel& base, std:
   }
   try {
     auto out = std::make_shared<BaseHeaders>();
-    for (const auto& [name, tensor] : open_weights(base.folder, {"model"}).tensors)
+    for (const auto& [name, tensor] :
+         open_weights(base.folder, {"model"}, {false, base.links}).tensors)
       out->weights.emplace_hint(out->weights.end(), name,
                                 BaseHeaders::Weight{tensor.dtype(), tensor.shape()});
     return out;
+  } catch (const MachineError&) {
+    throw;
   } catch (const Error& error) {
     note = fmt::format("the base model's weights were not looked at, its config alone was: {}",
                        error.what());

@@ -20,6 +20,8 @@ std::optional<Error> error_of(F&& step) {
   try {
     step();
     return std::nullopt;
+  } catch (const MachineError&) {
+    throw;
   } catch (const Error& error) {
     return error;
   }
@@ -38,9 +40,9 @@ const LinearSpec* Subject::linear_of(const NamedTensor& tensor) const {
   return tensor.linear < 0 ? nullptr : &spec()->linears[static_cast<size_t>(tensor.linear)];
 }
 
-Subject open_subject(const std::string& path) {
+Subject open_subject(const std::string& path, const InputOptions& options) {
   Subject out;
-  static_cast<AdapterFolder&>(out) = read_adapter_folder(path);
+  static_cast<AdapterFolder&>(out) = read_adapter_folder(path, true, options);
   return out;
 }
 

@@ -59,7 +59,7 @@ struct SubjectOptions {
 };
 
 // Reads what lies at `path` (a folder, or a weights file in one).
-Subject open_subject(const std::string& path);
+Subject open_subject(const std::string& path, const InputOptions& options = {});
 
 // Fills everything below "What it means".
 void interpret(Subject& subject, std::optional<BaseModel> base, const SubjectOptions& options);

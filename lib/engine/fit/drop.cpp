@@ -49,7 +49,9 @@ double distance(const Tensor& a, const Tensor& b) {
 std::optional<Weights> base_weights(const BaseModel& base) {
   if (base.values_folder().empty()) return std::nullopt;
   try {
-    return open_weights(base.values_folder(), {"model"});
+    return open_weights(base.values_folder(), {"model"}, {false, base.links});
+  } catch (const MachineError&) {
+    throw;
   } catch (const Error&) {  // a config.json alone
     return std::nullopt;
   }

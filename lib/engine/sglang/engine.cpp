@@ -8,7 +8,6 @@
 #include <array>
 #include <atomic>
 #include <cmath>
-#include <filesystem>
 #include <map>
 #include <optional>
 
@@ -200,11 +199,9 @@ const FitStep wide_range = {
 constexpr const char* kFile = "added_tokens.json";
 
 // Whether SGLang would refuse the file; it passes over one that is not JSON.
-bool beyond_vocabulary(const std::string& path, int64_t vocab) {
-  std::error_code ignored;
-  if (!std::filesystem::is_regular_file(path, ignored)) return false;
+bool beyond_vocabulary(const std::string& folder, int64_t vocab) {
   try {
-    const Json tokens = read_json_file(path);
+    const Json tokens = read_json_file({folder, kFile, Links::within});
     if (!tokens.is(Json::Kind::object)) return false;
     for (const auto& [token, id] : tokens.members())
       if (id.is(Json::Kind::integer) && id.as_int() >= vocab) return true;
@@ -214,8 +211,7 @@ bool beyond_vocabulary(const std::string& path, int64_t vocab) {
 }
 
 void leave_added_tokens(FitContext& context) {
-  const std::string path = (std::filesystem::path(context.folder) / kFile).string();
-  if (!beyond_vocabulary(path, context.spec().vocab)) return;
+  if (!beyond_vocabulary(context.folder, context.spec().vocab)) return;
   context.changes.left_files.insert(kFile);
   context.note(
       "no-added-tokens",

@@ -308,8 +308,9 @@ class StateDict {
   uint64_t total_ = 0;
 };
 
-FilePtr open_zip(const std::string& path) {
-  FilePtr file = File::open(path);
+FilePtr open_zip(const InputPath& input) {
+  FilePtr file = File::open(input);
+  const std::string& path = input.path;
   const FileKind kind = sniff(*file);
   if (kind == FileKind::unknown)
     throw Error(in_file(path), "is not a zip archive, expected what torch.save writes",
@@ -323,7 +324,7 @@ FilePtr open_zip(const std::string& path) {
 
 }  // namespace
 
-TorchFile open_torch_file(const std::string& path, const TorchOptions& options) {
+TorchFile open_torch_file(const InputPath& path, const TorchOptions& options) {
   TorchArchive archive = open_torch_archive(open_zip(path), options);
   TorchFile out;
   out.tensors = StateDict(archive).read();

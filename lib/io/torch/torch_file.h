@@ -47,6 +47,6 @@ struct TorchFile {
 // executed (pickle.h). Tensors may share storages and be strided; together they may be as large as
 // twice the file, or 256 MB where that is more. Refuses other content (a checkpoint with the dict
 // inside, a whole module) with how to save the tensors alone. Throws Error.
-TorchFile open_torch_file(const std::string& path, const TorchOptions& options = {});
+TorchFile open_torch_file(const InputPath& path, const TorchOptions& options = {});
 
 }  // namespace moelora
