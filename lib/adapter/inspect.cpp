@@ -12,6 +12,7 @@
 #include "lib/adapter/found_instead.h"
 #include "lib/base/dotted_path.h"
 #include "lib/base/utf8.h"
+#include "lib/io/input_watch.h"
 #include "lib/io/json_build.h"
 #include "lib/io/weights.h"
 #include "lib/model/family.h"
@@ -76,7 +77,7 @@ std::string module_table(const std::vector<ModuleRow>& rows, std::string_view la
                      to_string(row.a) + (row.shared_a ? " shared" : ""),
                      to_string(row.b) + (row.shared_b ? " shared" : "")});
   }
-  return text_table(cells);
+  return text_table(std::move(cells));
 }
 
 namespace {
@@ -115,12 +116,13 @@ std::string plain_text(const Inspection& d) {
   for (const TensorInfo& t : d.tensors)
     cells.push_back({shown(t.name), std::string(dtype_name(t.dtype)), to_string(t.shape),
                      std::to_string(t.bytes)});
-  std::string out = fmt::format("{}: {} tensors, {} in {} file{}\n", d.path, d.tensors.size(),
-                                size_text(d.bytes), d.files, d.files == 1 ? "" : "s");
+  std::string out =
+      fmt::format("{}: {} tensors, {} in {} file{}\n", printable(d.path), d.tensors.size(),
+                  size_text(d.bytes), d.files, d.files == 1 ? "" : "s");
   for (const auto& [key, value] : d.metadata)
     out += fmt::format("metadata {}: {}\n", shown(key), shown(value));
   for (const std::string& warning : d.notes) out += "warning: " + shown(warning) + "\n";
-  return out + (cells.size() > 1 ? text_table(cells) : "");
+  return out + (cells.size() > 1 ? text_table(std::move(cells)) : "");
 }
 
 Json shape_json(const Shape& shape) {
@@ -183,8 +185,10 @@ Inspection inspect_adapter(const std::string& path, const LoadOptions& options) 
   out.peft_version = files.config.peft_version;
   out.notes = files.warnings;
   options.job.check();
+  std::optional<BaseModel> base;  // one that was given must be readable, one that is named need not
+  if (!options.base.empty()) base = base_to_inspect(files.config, options, out.notes);
   try {
-    std::optional<BaseModel> base = base_to_inspect(files.config, options, out.notes);
+    if (options.base.empty()) base = base_to_inspect(files.config, options, out.notes);
     if (base) out.base = base->origin;
     const LoadedAdapter loaded =
         interpret_adapter(files, std::move(base), options.from, options.read);
@@ -207,8 +211,8 @@ Inspection inspect_adapter(const std::string& path, const LoadOptions& options) 
 
 std::string adapter_text(const Inspection& d) {
   std::string out =
-      fmt::format("{}: LoRA adapter, layout {}, {} tensors, {} in {} file{}\n", d.path, d.layout,
-                  d.tensors.size(), size_text(d.bytes), d.files, d.files == 1 ? "" : "s");
+      fmt::format("{}: LoRA adapter, layout {}, {} tensors, {} in {} file{}\n", printable(d.path),
+                  d.layout, d.tensors.size(), size_text(d.bytes), d.files, d.files == 1 ? "" : "s");
   out += fmt::format("r {}, lora_alpha {}{}", d.r, d.lora_alpha, d.use_rslora ? ", rsLoRA" : "");
   if (!d.peft_version.empty()) out += fmt::format(", PEFT {}", shown(d.peft_version));
   if (d.experts > 0) out += fmt::format(", {} experts", d.experts);
@@ -297,10 +301,7 @@ Inspection inspect_other(const std::string& path, const LoadOptions& options) {
   }
 }
 
-}  // namespace
-
-Inspection inspect(const std::string& path, const LoadOptions& options) {
-  options.job.check();
+Inspection inspect_any(const std::string& path, const LoadOptions& options) {
   std::string tried;
   if (is_absent(path)) {
     if (find_hub_snapshot(path, tried)) return inspect_adapter(path, options);
@@ -308,6 +309,16 @@ Inspection inspect(const std::string& path, const LoadOptions& options) {
     throw Error(path, found.what, found.advice);
   }
   return has_adapter_config(path) ? inspect_adapter(path, options) : inspect_other(path, options);
+}
+
+}  // namespace
+
+Inspection inspect(const std::string& path, const LoadOptions& options) {
+  options.job.check();
+  const InputWatch watch;
+  Inspection out = inspect_any(path, options);
+  watch.check();
+  return out;
 }
 
 std::string inspection_text(const Inspection& inspection) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <new>
 #include <set>
 #include <tuple>
 
@@ -74,6 +75,8 @@ class Runner {
       context.run_rule();
     } catch (const MachineError&) {
       throw;
+    } catch (const std::bad_alloc&) {
+      throw;  // nothing is known, of this rule or any other
     } catch (const std::exception& error) {
       out_.findings.resize(before);
       Finding& finding =

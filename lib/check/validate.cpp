@@ -7,6 +7,7 @@
 
 #include "lib/check/add_repairs.h"
 #include "lib/check/forward.h"
+#include "lib/io/input_watch.h"
 #include "lib/model/base_model.h"
 #include "lib/model/family.h"
 
@@ -172,6 +173,7 @@ void judge(const ValidateRequest& request, Deployment deployment, ValidationRepo
 }  // namespace
 
 ValidationReport validate(const ValidateRequest& request) {
+  const InputWatch watch;
   check_named(request.subject.load);
   std::vector<Subject> adapters;
   for (const std::string& given : request.adapters) {
@@ -185,6 +187,7 @@ ValidationReport validate(const ValidateRequest& request) {
   ValidationReport out;
   out.deployments.reserve(all.size());
   for (Deployment& deployment : all) judge(request, std::move(deployment), out);
+  watch.check();
   return out;
 }
 

@@ -12,6 +12,7 @@
 
 #include "lib/base/nearest.h"
 #include "lib/base/utf8.h"
+#include "lib/io/input_watch.h"
 
 namespace moelora {
 namespace {
@@ -266,6 +267,7 @@ std::string_view verdict_name(Verdict verdict) {
 
 Comparison compare_logprobs(const std::string& a, const std::string& b,
                             const CompareLogprobsOptions& options) {
+  const InputWatch watch;
   const CompareLogprobsOptions decided = with_thresholds(options);
   ScoreFile first = read_next(a, options.job);
   if (b.empty() && !first.second)
@@ -273,7 +275,9 @@ Comparison compare_logprobs(const std::string& a, const std::string& b,
                 "name the other side's file too");
   std::optional<ScoreFile> second;
   if (!b.empty()) second = read_next(b, options.job);
-  return Comparer(std::move(first), std::move(second), decided).run();
+  Comparison out = Comparer(std::move(first), std::move(second), decided).run();
+  watch.check();
+  return out;
 }
 
 std::string comparison_report(const Comparison& c, std::string_view format, bool with_scores) {

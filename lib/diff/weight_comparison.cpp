@@ -6,6 +6,7 @@
 
 #include "lib/adapter/adapter_file.h"
 #include "lib/base/utf8.h"
+#include "lib/io/input_watch.h"
 
 namespace moelora {
 namespace {
@@ -64,6 +65,7 @@ const Distance* WeightComparison::worst() const {
 
 WeightComparison compare_weights(const std::string& a, const std::string& b,
                                  const CompareWeightsOptions& options) {
+  const InputWatch watch;
   const LoadedAdapter first = load_adapter(a, options), second = load_adapter(b, options);
   check_fused(first, a);
   check_fused(second, b);
@@ -84,6 +86,7 @@ WeightComparison compare_weights(const std::string& a, const std::string& b,
   if (!out.same())
     out.same_up_to =
         same_up_to(first.adapter, second.adapter, out.diff, options.tolerance, options.threads);
+  watch.check();
   return out;
 }
 

@@ -23,10 +23,6 @@ namespace {
 // Linux moves at most 2 GiB - 4 KiB a call; a smaller window bounds what a signal can undo.
 constexpr uint64_t kWindow = uint64_t{1} << 28;
 
-int64_t mtime_ns(const struct stat& s) {
-  return static_cast<int64_t>(s.st_mtim.tv_sec) * 1'000'000'000 + s.st_mtim.tv_nsec;
-}
-
 std::string_view kind_of(mode_t mode) {
   if (S_ISDIR(mode)) return "a folder";
   if (S_ISFIFO(mode)) return "a FIFO";
@@ -34,10 +30,12 @@ std::string_view kind_of(mode_t mode) {
   return "a device";
 }
 
-// Throws MachineError for what is no fault of the file.
+// Throws MachineError for what is no fault of the file; the watch, if any, learns of it too.
 [[noreturn]] void fail(const std::string& path, const std::string& what, int code) {
-  if (is_machines(code)) throw MachineError(in_file(path), what + ": " + system_text(code));
-  throw Error(in_file(path), what + ": " + system_text(code));
+  const MachineError error(in_file(path), what + ": " + system_text(code));
+  if (!is_machines(code)) throw Error(error);
+  if (const auto watched = InputWatch::opened(FileStamp(path))) watched->fail(error);
+  throw MachineError(error);
 }
 
 // "is a link to ../x", of the name itself or of a folder before it.
@@ -105,19 +103,16 @@ bool is_machines(int code) {
 FilePtr File::open(const InputPath& input) {
   const std::shared_ptr<File> file(new File);
   const std::string& path = input.path;
-  file->path_ = path;
   file->fd_ = open_to_read(input);
   if (file->fd_ < 0) refuse_to_open(path, errno);
   struct stat s {};
   if (::fstat(file->fd_, &s) != 0) fail(path, "cannot stat", errno);
   if (!S_ISREG(s.st_mode))
     throw Error(in_file(path), fmt::format("is {}, expected a regular file", kind_of(s.st_mode)));
+  file->stamp_ = FileStamp(path, s);
+  file->watched_ = InputWatch::opened(file->stamp_);
   const std::lock_guard lock(opened().mutex);
   opened().files.emplace(s.st_dev, s.st_ino);
-  file->size_ = static_cast<uint64_t>(s.st_size);
-  file->device_ = s.st_dev;
-  file->inode_ = s.st_ino;
-  file->mtime_ns_ = mtime_ns(s);
   return file;
 }
 
@@ -125,40 +120,38 @@ File::~File() {
   if (fd_ >= 0) ::close(fd_);
 }
 
+void File::fail_to_read(std::string what, int code, const char* hint) const {
+  const MachineError error(in_file(path()), std::move(what), hint);
+  if (watched_) watched_->fail(error);
+  if (is_machines(code)) throw MachineError(error);
+  throw Error(error);
+}
+
 void File::read(uint64_t offset, uint64_t count, std::byte* out) const {
-  if (offset > size_ || count > size_ - offset)
-    throw Error(in_file(path_),
+  if (offset > size() || count > size() - offset)
+    throw Error(in_file(path()),
                 fmt::format("cannot read {} bytes at offset {}: the file has {} bytes", count,
-                            offset, size_));
+                            offset, size()));
   while (count > 0) {
     const ssize_t got = ::pread(fd_, out, std::min(count, kWindow), static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0)
-      fail(path_, fmt::format("cannot read {} bytes at offset {}", count, offset), errno);
+      fail_to_read(
+          fmt::format("cannot read {} bytes at offset {}: {}", count, offset, system_text(errno)),
+          errno);
     if (got == 0)
-      throw Error(in_file(path_),
-                  fmt::format("ends at offset {}, had {} bytes when it was opened", offset, size_),
-                  "Something shortened the file while it was read; run again when it is still.");
+      fail_to_read(
+          fmt::format("ends at offset {}, had {} bytes when it was opened", offset, size()),
+          0, "Something shortened the file while it was read; run again when it is still.");
     offset += static_cast<uint64_t>(got);
     count -= static_cast<uint64_t>(got);
     out += got;
   }
 }
 
-void File::check_unchanged() const {
-  struct stat s {};
-  if (::stat(path_.c_str(), &s) != 0)
-    throw Error(in_file(path_), "was removed while it was read: " + system_text(errno));
-  const bool same = s.st_dev == device_ && s.st_ino == inode_ &&
-                    static_cast<uint64_t>(s.st_size) == size_ && mtime_ns(s) == mtime_ns_;
-  if (!same)
-    throw Error(in_file(path_), "was changed or replaced while it was read",
-                "Run again when nothing writes to it.");
-}
-
 bool File::is_same_file(const std::string& path) const {
   struct stat s {};
-  return ::stat(path.c_str(), &s) == 0 && s.st_dev == device_ && s.st_ino == inode_;
+  return ::stat(path.c_str(), &s) == 0 && s.st_dev == stamp_.device && s.st_ino == stamp_.inode;
 }
 
 bool File::was_opened(const std::string& path) {

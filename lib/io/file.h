@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "lib/base/error.h"
+#include "lib/io/input_watch.h"
 
 namespace moelora {
 
@@ -38,8 +39,8 @@ struct InputOptions {
 };
 
 // The fault is the machine's or its user's, not the file's: no permission, too many open files, no
-// memory, a disk that does not answer. What is said of an input may not rest on it: whoever turns Errors into
-// findings or notes lets this one pass.
+// memory, a disk that does not answer. What is said of an input may not rest on it: whoever turns
+// Errors into findings or notes lets this one pass.
 class MachineError : public Error {
  public:
   using Error::Error;
@@ -57,15 +58,13 @@ class File {
   File(const File&) = delete;
   File& operator=(const File&) = delete;
 
-  const std::string& path() const { return path_; }
-  uint64_t size() const { return size_; }
+  const std::string& path() const { return stamp_.path; }
+  uint64_t size() const { return stamp_.size; }
 
   // Fills `out` with bytes [offset, offset + count). Throws Error when the file is shorter by now.
   void read(uint64_t offset, uint64_t count, std::byte* out) const;
 
-  // Throws Error when size, mtime, device or inode differ from those at open(): what the output
-  // was made from is no longer what is on disk.
-  void check_unchanged() const;
+  void check_unchanged() const { stamp_.check_unchanged(); }
 
   // Same device and inode, hence also through symbolic and hard links.
   bool is_same_file(const std::string& path) const;
@@ -76,10 +75,11 @@ class File {
 
  private:
   File() = default;
-  std::string path_;
+  [[noreturn]] void fail_to_read(std::string what, int code, const char* hint = "") const;
+
+  FileStamp stamp_;
   int fd_ = -1;
-  uint64_t size_ = 0, device_ = 0, inode_ = 0;
-  int64_t mtime_ns_ = 0;
+  std::shared_ptr<WatchedInput> watched_;  // null where nobody watches
 };
 
 using FilePtr = std::shared_ptr<const File>;

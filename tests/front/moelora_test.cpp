@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include <chrono>
 #include <filesystem>
 #include <set>
 
@@ -130,6 +131,73 @@ TEST_CASE("the other verbs can be cancelled too") {
           inspect(kAdapter, options);
           load(kAdapter, options);
         }) >= 2);
+}
+
+TEST_CASE("what changes while it is judged is not judged") {
+  const TempFolder temp;
+  for (const char* name : {"a", "b"}) std::filesystem::copy(kAdapter, temp.path(name));
+  std::filesystem::copy(kData + "/logprobs/trainer.safetensors", temp.path("scores.safetensors"));
+  const auto touch = [&](const std::string& name) {
+    const auto now = std::filesystem::last_write_time(temp.path(name));
+    std::filesystem::last_write_time(temp.path(name), now + std::chrono::seconds(1));
+  };
+  // `file` changes the `at`th time that the job asks whether it is cancelled.
+  const auto changing = [&](const std::string& file, int at) {
+    return JobControl{{}, [=, asked = 0]() mutable {
+                        if (++asked == at) touch(file);
+                        return false;
+                      }};
+  };
+  const std::string weights = "a/adapter_model.safetensors";
+  const auto refused = [&](const std::string& file, int when, auto&& job) {
+    const auto fault = [&](int at) {
+      return error_text([&] { job(changing(file, at)); }, temp.path());
+    };
+    CHECK(fault(0) == "");
+    CHECK(fault(when) == file + ": was changed or replaced while it was read");
+  };
+  for (const std::string& file : {weights, std::string("a/adapter_config.json")})
+    refused(file, 2, [&](const JobControl& control) {
+      ValidateOptions options;
+      options.base = kBase;
+      options.engines = {"sglang"};
+      options.job = control;
+      validate({temp.path("a"), temp.path("b")}, options);
+    });
+  refused(weights, 1, [&](const JobControl& control) {  // asked first when both are open
+    CompareWeightsOptions options;
+    options.base = kBase;
+    options.job = control;
+    compare_weights(temp.path("a"), temp.path("b"), options);
+  });
+  refused("scores.safetensors", 2, [&](const JobControl& control) {
+    CompareLogprobsOptions options;
+    options.job = control;
+    compare_logprobs(temp.path("scores.safetensors"), kData + "/logprobs/trainer.safetensors",
+                     options);
+  });
+  refused(weights, 2, [&](const JobControl& control) {
+    LoadOptions options;
+    options.job = control;
+    inspect(temp.path("a"), options);
+  });
+}
+
+TEST_CASE("a base that is given must be readable, even to inspect; one that is named need not") {
+  const TempFolder temp;
+  std::filesystem::create_directories(temp.path("base/config.json"));
+  LoadOptions options;
+  options.base = temp.path("base");
+  CHECK(error_text([&] { inspect(kAdapter, options); }, temp.path()) ==
+        "base/config.json: is a folder, expected a regular file");
+  // Weights that are there and cannot be opened: a loop of links.
+  std::filesystem::remove(temp.path("base/config.json"));
+  std::filesystem::copy(kBase + "/config.json", temp.path("base/config.json"));
+  std::filesystem::create_symlink("model.safetensors", temp.path("base/model.safetensors"));
+  ValidateOptions judged;
+  judged.base = temp.path("base");
+  CHECK(error_text([&] { validate({kAdapter}, judged); }, temp.path()) ==
+        "base/model.safetensors: cannot open: Too many levels of symbolic links");
 }
 
 TEST_CASE("an adapter made in memory is written in any layout, and read back as it was") {

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include "lib/base/error.h"
+#include "lib/io/file.h"
 #include "lib/io/weights.h"
 #include "lib/model/base_model.h"
 

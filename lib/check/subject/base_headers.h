@@ -23,7 +23,7 @@ struct BaseHeaders {
 };
 
 // Of the folder the model lies in; null where that holds no weights, or weights that cannot be
-// read: `note` then says so.
+// read: `note` then says so. Throws MachineError.
 std::shared_ptr<const BaseHeaders> read_base_headers(const BaseModel& base, std::string& note);
 
 }  // namespace moelora

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lib/base/error.h"
+
+struct stat;
+
+namespace moelora {
+
+// What a file was when it was opened.
+struct FileStamp {
+  std::string path;
+  uint64_t size = 0, device = 0, inode = 0;
+  int64_t mtime_ns = 0;
+
+  FileStamp() = default;
+  explicit FileStamp(std::string where);
+  FileStamp(std::string where, const struct stat& s);
+
+  bool operator==(const FileStamp&) const = default;
+  // Throws Error when size, mtime, device or inode of what `path` names by now differ: what was
+  // made of it is no longer what is on disk.
+  void check_unchanged() const;
+};
+
+// A file in an InputWatch. Safe to share between threads.
+class WatchedInput {
+ public:
+  explicit WatchedInput(FileStamp stamp) : stamp_(std::move(stamp)) {}
+  void fail(const Error& error);  // it could not be read, or opened; the first counts
+  void check() const;             // throws that Error, or that of check_unchanged
+
+ private:
+  FileStamp stamp_;
+  mutable std::mutex mutex_;
+  std::optional<Error> fault_;
+};
+
+// What is judged is what was read, all of it and no other bytes. Every file that is opened on this
+// thread while a watch lives is in it (in the innermost), closed again or not, whoever swallowed
+// the Error of a read that failed.
+class InputWatch {
+ public:
+  InputWatch();
+  ~InputWatch();
+  InputWatch(const InputWatch&) = delete;
+  InputWatch& operator=(const InputWatch&) = delete;
+
+  // Throws Error: the one of a read that failed, or of an open that failed through no fault of the
+  // path (an I/O error, no descriptor left); or that of FileStamp::check_unchanged.
+  void check() const;
+
+  // For File: a file of the watch of this thread, null without one.
+  static std::shared_ptr<WatchedInput> opened(const FileStamp& stamp);
+
+ private:
+  InputWatch* outer_;
+  std::vector<std::shared_ptr<WatchedInput>> inputs_;
+};
+
+}  // namespace moelora
