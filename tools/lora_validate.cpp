@@ -73,7 +73,10 @@ int run_validate(ValidateFlags& flags) {
   if (!flags.fix.empty()) found = fixed(flags, std::move(found));
   const ReportOptions how = report_options(flags);
   for (const std::string& note : found.unused_ignores) print_note(flags.common, kTool, note);
-  print_data(flags.common, report(found, flags.format, how));
+  const DataKind kind = flags.format == "github" ? DataKind::commands
+                        : how.color              ? DataKind::colored
+                                                 : DataKind::plain;
+  print_data(flags.common, report(found, flags.format, how), kind);
   if (flags.format == "github") append_step_summary(report(found, "markdown", how));
   if (!flags.common.output.empty()) print_note(flags.common, kTool, summary(found, how));
   switch (found.outcome(how.fail_on)) {

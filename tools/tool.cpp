@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <filesystem>
 #include <new>
@@ -24,15 +25,26 @@
 namespace moelora {
 namespace {
 
-// Messages hold names of files and tensors: nothing in them may control a terminal.
-constexpr size_t kLongestLine = 1 << 14;
+bool in_ci() {
+  for (const char* variable : {"CI", "GITHUB_ACTIONS", "TF_BUILD", "TEAMCITY_VERSION"})
+    if (const char* value = std::getenv(variable); value != nullptr && *value != '\0') return true;
+  return false;
+}
 
-// A stderr that is closed or full changes nothing: the exit status says it all.
-void say(const std::string& line) { std::fputs(line.c_str(), stderr); }
+std::string harmless(std::string text, DataKind kind) {
+  text = printable_lines(std::move(text), kind == DataKind::colored);
+  return kind != DataKind::commands && in_ci() ? without_commands(std::move(text)) : text;
+}
+
+// A line on stderr. One that is closed or full changes nothing: the exit status says it all.
+void print_line(const std::string& before, const std::string& text) {
+  const std::string line = before + printable(text, kLongestLine) + "\n";
+  std::fputs(harmless(line, DataKind::plain).c_str(), stderr);
+}
 
 int report(const std::string& tool, const std::string& what, const std::string& hint) {
-  say(fmt::format("{}: error: {}\n", tool, printable(what, kLongestLine)));
-  if (!hint.empty()) say(fmt::format("hint: {}\n", printable(hint, kLongestLine)));
+  print_line(tool + ": error: ", what);
+  if (!hint.empty()) print_line("hint: ", hint);
   return kFailed;
 }
 
@@ -168,15 +180,16 @@ void open_output(CommonOptions& options, const std::vector<std::string>& inputs)
   }
 }
 
-void print_data(const CommonOptions& options, const std::string& text) {
+void print_data(const CommonOptions& options, const std::string& text, DataKind kind) {
+  const std::string data = harmless(text, kind);
   if (options.report)
-    options.report->write(text);
+    options.report->write(data);
   else
-    write_stdout(text);
+    write_stdout(data);
 }
 
 void print_note(const CommonOptions& options, const std::string& tool, const std::string& text) {
-  if (!options.quiet) say(fmt::format("{}: note: {}\n", tool, text));
+  if (!options.quiet) print_line(tool + ": note: ", text);
 }
 
 std::string version_line(const std::string& tool) {

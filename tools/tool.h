@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -46,9 +47,16 @@ int run_tool(CLI::App& app, int argc, char** argv, const std::function<int()>& r
 // written, or is one of `inputs`: a file, or one of the files that are read of a folder.
 void open_output(CommonOptions& options, const std::vector<std::string>& inputs);
 
+// What in a text is ours and not out of a file. `commands`: its writer has made all but its own
+// commands for GitHub's runner harmless.
+enum class DataKind : uint8_t { plain, colored, commands };
+
 // Data for the user: to --output FILE (whole or not at all) or to stdout. A closed or full stdout
-// is an Error, not a crash. REQUIRES open_output.
-void print_data(const CommonOptions& options, const std::string& text);
+// is an Error, not a crash. Whatever the text holds, no control character reaches a terminal, and
+// where a CI runs the tool (CI, GITHUB_ACTIONS, TF_BUILD or TEAMCITY_VERSION is set) its runner
+// finds no command in it; so it is with every line on stderr. REQUIRES open_output.
+void print_data(const CommonOptions& options, const std::string& text,
+                DataKind kind = DataKind::plain);
 
 // A line for people, on stderr; nothing with --quiet.
 void print_note(const CommonOptions& options, const std::string& tool, const std::string& text);

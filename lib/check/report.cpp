@@ -83,7 +83,7 @@ std::string table_text() {
     cells.push_back({std::string(rule->id), std::string(rule->name),
                      std::string(severity_name(rule->severity)), rule_scope(*rule),
                      std::string(rule->what)});
-  return text_table(cells);
+  return text_table(std::move(cells));
 }
 
 std::string table_markdown() {

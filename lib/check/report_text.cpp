@@ -9,12 +9,10 @@
 namespace moelora {
 namespace {
 
-constexpr size_t kLongestLine = 1 << 14;
-
 std::string on_one_line(std::string_view text) {
   std::string out(text);
   std::replace(out.begin(), out.end(), '\n', ' ');
-  return out;
+  return printable_lines(std::move(out));
 }
 
 bool is_word(char c) {
@@ -37,8 +35,10 @@ std::string one_line(std::string_view text) {
   return text.empty() ? std::string() : printable(text, kLongestLine);
 }
 
-std::string as_utf8(std::string_view text) {
-  return find_invalid_utf8(text) ? printable(text, text.size() * 4) : std::string(text);
+std::string printed_lines(std::string_view text) {
+  std::string out(text);
+  std::erase(out, '\t');
+  return printable_lines(std::move(out));
 }
 
 std::string rule_title(const Finding& finding) {
@@ -84,7 +84,7 @@ std::string md_text(std::string_view text) {
     const char c = line[i];
     const bool after = i > 0 && is_word(line[i - 1]);
     const bool inside = after && i + 1 < line.size() && is_word(line[i + 1]);
-    const bool special = std::string_view("\\`*_{}[]<>|#~").find(c) != std::string_view::npos;
+    const bool special = std::string_view("\\`*_{}[]<>|#~&").find(c) != std::string_view::npos;
     if (special && !(c == '_' && inside)) out += '\\';
     out += c;
     // "@name" would call somebody, "http://" and "www." would be links.

@@ -12,8 +12,8 @@ namespace moelora {
 
 // What is printed is one line, without anything that could steer a terminal.
 std::string one_line(std::string_view text);  // "" stays ""
-// The text as it is where it is UTF-8, else escaped: what JSON and XML may hold.
-std::string as_utf8(std::string_view text);
+// The same of a text that may have several, tabs out of it: what a server prints.
+std::string printed_lines(std::string_view text);
 
 std::string rule_title(const Finding& finding);  // "SGL002 lone-q-proj"
 

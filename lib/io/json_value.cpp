@@ -6,6 +6,8 @@
 #include <array>
 #include <cmath>
 
+#include "lib/base/utf8.h"
+
 namespace moelora {
 namespace {
 
@@ -17,21 +19,48 @@ std::string python_repr(double value) {
   return text;
 }
 
-void add_string(std::string_view text, std::string& out) {
+void add_unit(uint32_t unit, std::string& out) { out += fmt::format("\\u{:04x}", unit); }
+
+// One character, or byte, that is not shown as it is: escaped as JSON does; a byte that belongs to
+// no character, for which JSON has nothing, as the text "\xNN". Returns how many bytes it has.
+size_t add_escape(std::string_view text, std::string& out) {
   static constexpr std::string_view kPlain = "\"\\\b\f\n\r\t", kShort = "\"\\bfnrt";
+  if (const size_t i = kPlain.find(text[0]); i != std::string_view::npos) {
+    (out += '\\') += kShort[i];
+    return 1;
+  }
+  const CodePoint c = first_code_point(text);
+  if (c.length == 0) {
+    out += fmt::format("\\\\x{:02x}", static_cast<unsigned char>(text[0]));
+    return 1;
+  }
+  if (is_seen(c.value)) {
+    out += text.substr(0, c.length);
+  } else if (c.value < 0x10000) {
+    add_unit(c.value, out);
+  } else {
+    add_unit(0xD800 + ((c.value - 0x10000) >> 10U), out);
+    add_unit(0xDC00 + ((c.value - 0x10000) & 0x3FFU), out);
+  }
+  return c.length;
+}
+
+bool is_plain(char c) { return c >= 0x20 && c < 0x7F && c != '"' && c != '\\'; }
+
+void add_string(std::string_view text, std::string& out) {
   out += '"';
-  for (const char c : text) {
-    if (const size_t i = kPlain.find(c); i != std::string_view::npos)
-      (out += '\\') += kShort[i];
-    else if (static_cast<unsigned char>(c) < 0x20)
-      out += fmt::format("\\u{:04x}", c);
-    else
-      out += c;
+  while (!text.empty()) {
+    const auto* const end = std::find_if_not(text.begin(), text.end(), is_plain);
+    const auto plain = static_cast<size_t>(end - text.begin());
+    out += text.substr(0, plain);
+    text.remove_prefix(plain);
+    if (!text.empty()) text.remove_prefix(add_escape(text, out));
   }
   out += '"';
 }
 
-// Writes what json.dumps writes; `indent` < 0 is its indent=None.
+// Writes what json.dumps writes, but for characters that nobody sees, which are escaped; `indent` <
+// 0 is its indent=None.
 class Dumper {
  public:
   Dumper(int indent, std::string& out) : indent_(indent), out_(out) {}

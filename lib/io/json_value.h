@@ -59,7 +59,8 @@ class Json {
   int line() const { return line_; }  // 1-based; 0 when not read from a file
   int column() const { return column_; }
 
-  // As Python's json.dumps(value, indent=2) writes it (no trailing newline), non-ASCII raw.
+  // As Python's json.dumps(value, indent=2) writes it (no trailing newline), non-ASCII raw where it
+  // is seen (is_seen); bytes of no UTF-8 are the text \xNN. The result is UTF-8 in any case.
   // indent < 0: on one line with ", " and ": ".
   std::string dump(int indent = 2) const;
 

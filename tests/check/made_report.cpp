@@ -109,12 +109,12 @@ MadeReport broken_report() {
 MadeReport hostile_report() {
   MadeReport out = sound_report();
   out.deployment.adapters[0] = made_adapter("a|b <c>&\"d\"`e\n::error::f\xff");
-  Finding& f =
-      out.add(kLoneQ, 0, "\x1b[31m ##[error] @user [x](http://y) 50% <img> a|b\n::warning::z");
-  f.names = {"n\xff\x1b]0;t\a", "::stop-commands::x", "a_b*c*"};
+  Finding& f = out.add(kLoneQ, 0,
+                       "\x1b[31m ##[error] @user [x](http://y) 50% <img> a|b &rlm;\n::warning::z");
+  f.names = {"n\xff\x1b]0;t\a", "::stop-commands::x", "a_b*c*", "\u202e\u200b\U000e0041&rlm;"};
   f.where = f.names.front();
-  f.server_text = "line 1\n::error::line 2 `tick` ``two``";
-  f.fix = "--%0A::error::";
+  f.server_text = "line 1\n::error::line 2 `tick` ``two`` \x1b[31m\u009b\u2028##vso[x]";
+  f.fix = "--%0A::error:: \x1b]0;t\a\u202e";
   return out;
 }
 

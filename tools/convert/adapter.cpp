@@ -71,31 +71,32 @@ std::string buffer_table(const std::vector<TensorInfo>& buffers) {
     std::sort(of.begin(), of.end());
     rows.push_back({printable(key.first), of.empty() ? "-" : ranges(of), key.second});
   }
-  return text_table(rows);
+  return text_table(std::move(rows));
 }
 
 std::string buffers_text(const ConvertResult& c, const AdapterFlags& flags) {
   std::string text = buffer_table(c.tensors);
   text +=
       fmt::format("{} {}: rank {} of {}, {} buffers, {}\n", flags.dry_run ? "would write" : "wrote",
-                  flags.out, c.tp_rank, c.server, c.tensors.size(), size_text(c.bytes));
+                  printable(flags.out), c.tp_rank, c.server, c.tensors.size(), size_text(c.bytes));
   if (flags.verify && !flags.dry_run)
     text += fmt::format("verified: {} buffers as computed\n", c.verified);
   return text;
 }
 
 std::string plan_text(const ConvertResult& c, const std::string& out) {
-  std::string text =
-      fmt::format("would write {}: {} tensors, {}\n", out, c.tensors.size(), size_text(c.bytes));
+  std::string text = fmt::format("would write {}: {} tensors, {}\n", printable(out),
+                                 c.tensors.size(), size_text(c.bytes));
   for (const TensorInfo& t : c.tensors)
-    text += fmt::format("  {} {} {}\n", t.name, dtype_name(t.dtype), to_string(t.shape));
+    text += fmt::format("  {} {} {}\n", printable(t.name, 4096), dtype_name(t.dtype),
+                        to_string(t.shape));
   return text + "\n" + module_table(c.modules, c.layout) + "\nadapter_config.json:\n" + c.config;
 }
 
 std::string written_text(const ConvertResult& c, const AdapterFlags& flags) {
   std::string text = module_table(c.modules, c.layout);
-  text +=
-      fmt::format("wrote {}: {} tensors, {}\n", flags.out, c.tensors.size(), size_text(c.bytes));
+  text += fmt::format("wrote {}: {} tensors, {}\n", printable(flags.out), c.tensors.size(),
+                      size_text(c.bytes));
   if (!flags.verify) return text;
   text += fmt::format(
       "verified: {} factors {}\n", c.verified,

@@ -23,12 +23,13 @@ struct BaseFlags {
 };
 
 std::string report_text(const BaseConversionReport& report, const BaseConversion& options) {
-  std::string text = fmt::format("{}: experts of {} layers from {} to {}\n", report.family,
-                                 report.expert_layers, report.from, report.to);
+  std::string text =
+      fmt::format("{}: experts of {} layers from {} to {}\n", printable(report.family),
+                  report.expert_layers, report.from, report.to);
   if (options.verify && !options.dry_run)
     text += fmt::format("verified: {} tensors identical\n", report.verified);
   return text + fmt::format("{} {}: {} tensors, {}\n", options.dry_run ? "would write" : "wrote",
-                            options.out, report.tensors, size_text(report.bytes));
+                            printable(options.out), report.tensors, size_text(report.bytes));
 }
 
 void print(const BaseConversionReport& report, const BaseFlags& flags) {

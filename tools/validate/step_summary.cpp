@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "lib/base/error.h"
+#include "lib/base/utf8.h"
 
 namespace moelora {
 namespace {
@@ -29,7 +30,7 @@ void append_step_summary(const std::string& markdown) {
   std::fseek(out, 0, SEEK_END);
   const long there = std::ftell(out);
   const size_t used = there < 0 ? 0 : static_cast<size_t>(there);
-  const std::string text = cut_to(markdown, used < kMost ? kMost - used : 0);
+  const std::string text = cut_to(printable_lines(markdown), used < kMost ? kMost - used : 0);
   const bool written = std::fwrite(text.data(), 1, text.size(), out) == text.size();
   if (std::fclose(out) != 0 || !written) throw Error(path, "could not be written completely");
 }

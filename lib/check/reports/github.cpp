@@ -5,6 +5,7 @@
 
 #include <array>
 
+#include "lib/base/utf8.h"
 #include "lib/check/report_parts.h"
 
 namespace moelora {
@@ -21,14 +22,7 @@ std::string escaped(std::string_view text, bool property) {
   return out;
 }
 
-// A line of the log, which never starts with a name. The runner takes "##[" anywhere in it for a
-// command.
-std::string log_line(const std::string& text) {
-  std::string out = text;
-  for (size_t at = out.find("##["); at != std::string::npos; at = out.find("##[", at))
-    out.replace(at, 3, "##\\x5b");
-  return out + "\n";
-}
+std::string log_line(const std::string& text) { return without_commands(text) + "\n"; }
 
 const char* kind(Severity severity) {
   return severity == Severity::error     ? "error"
@@ -44,9 +38,9 @@ std::string title(const FindingGroup& group) {
 std::string body(const FindingGroup& group) {
   const Finding& f = group.first();
   std::string out = finding_line(group);
-  if (!f.server_text.empty()) out += "\nserver: " + f.server_text;
-  if (!f.fix.empty()) out += "\nfix: " + f.fix;
-  return out;
+  if (!f.server_text.empty()) out += "\nserver: " + printed_lines(f.server_text);
+  if (!f.fix.empty()) out += "\nfix: " + one_line(f.fix);
+  return without_commands(out);
 }
 
 std::string annotation(const Report& report, const FindingGroup& group) {

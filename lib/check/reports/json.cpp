@@ -10,7 +10,7 @@
 namespace moelora {
 namespace {
 
-Json text(std::string_view value) { return as_utf8(value); }
+Json text(std::string_view value) { return value; }
 
 Json text_or_null(std::string_view value) { return value.empty() ? Json() : text(value); }
 

@@ -11,7 +11,7 @@ namespace {
 
 constexpr size_t kNamesShown = 20;
 
-std::string xml(std::string_view text) { return xml_escaped(as_utf8(text)); }
+std::string xml(std::string_view text) { return xml_escaped(text); }
 
 std::string case_begin(std::string_view name, std::string_view adapter) {
   return fmt::format("    <testcase name=\"{}\" classname=\"{}\"", xml(name), xml(adapter));

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "lib/base/digest.h"
+#include "lib/base/utf8.h"
 #include "lib/base/version.h"
 #include "lib/check/report_parts.h"
 #include "lib/io/json.h"
@@ -19,7 +20,10 @@ constexpr size_t kNamesShown = 20;
 
 using RuleIndex = std::map<std::string_view, std::pair<const Rule*, int64_t>>;
 
-Json message(std::string_view value) { return Json::object({{"text", as_utf8(value)}}); }
+// A scanner's page shows these as they are.
+std::string shown(std::string_view value) { return printable_lines(std::string(value)); }
+
+Json message(std::string_view value) { return Json::object({{"text", shown(value)}}); }
 
 const char* level(Severity severity) {
   return severity == Severity::error ? "error" : severity == Severity::warning ? "warning" : "note";
@@ -53,7 +57,7 @@ std::vector<std::string> first_names(const FindingGroup& group) {
 Json logical_locations(const FindingGroup& group) {
   std::vector<Json> out;
   const auto add = [&](std::string_view name, const char* kind) {
-    out.push_back(Json::object({{"fullyQualifiedName", as_utf8(name)}, {"kind", kind}}));
+    out.push_back(Json::object({{"fullyQualifiedName", shown(name)}, {"kind", kind}}));
   };
   for (const std::string& name : first_names(group)) add(name, "resource");
   if (out.empty() && !group.first().where.empty()) add(group.first().where, "property");
@@ -81,7 +85,7 @@ std::string message_text(const FindingGroup& group) {
   std::string out = finding_line(group);
   if (!out.ends_with('.')) out += '.';
   if (!f.engine.empty()) out += fmt::format("\n{}", f.engine);
-  if (!f.server_text.empty()) out += " says: " + f.server_text;
+  if (!f.server_text.empty()) out += " says: " + printed_lines(f.server_text);
   if (!f.fix.empty()) out += "\nFix: " + f.fix;
   // "[8](x)" would be a link.
   for (size_t at = out.find("]("); at != std::string::npos; at = out.find("](", at))
@@ -92,7 +96,7 @@ std::string message_text(const FindingGroup& group) {
 Json result(const Report& report, const FindingGroup& group, const RuleIndex& rules) {
   const Finding& f = group.first();
   std::vector<std::string> names;
-  for (const std::string& name : first_names(group)) names.push_back(as_utf8(name));
+  for (const std::string& name : first_names(group)) names.push_back(shown(name));
   return Json::object(
       {{"ruleId", f.rule->id},
        {"ruleIndex", rules.at(f.rule->id).second},
@@ -101,7 +105,7 @@ Json result(const Report& report, const FindingGroup& group, const RuleIndex& ru
        {"locations", Json::array({location(report, group)})},
        {"partialFingerprints",
         Json::object({{"primaryLocationLineHash", fingerprint(report, group)}})},
-       {"properties", Json::object({{"adapter", as_utf8(adapter_title(report, f))},
+       {"properties", Json::object({{"adapter", shown(adapter_title(report, f))},
                                     {"engine", f.engine},
                                     {"count", static_cast<int64_t>(group.names.size())},
                                     {"names", Json::strings(names)}})}});
@@ -113,8 +117,8 @@ Json rule_json(const Rule& rule) {
        {"name", rule.name},
        {"shortDescription", message(rule.what)},
        {"fullDescription", message(rule.why)},
-       {"help", Json::object({{"text", as_utf8(rule_page(rule))},
-                              {"markdown", as_utf8(rule_page_markdown(rule))}})},
+       {"help", Json::object({{"text", shown(rule_page(rule))},
+                              {"markdown", shown(rule_page_markdown(rule))}})},
        {"defaultConfiguration", Json::object({{"level", level(rule.severity)}})},
        {"properties",
         Json::object({{"precision", "very-high"},

@@ -58,7 +58,8 @@ class Text {
                         paint(Style::bold, rule_title(f)), engine, place_in_file(f));
     out_ += "    " + prose(finding_line(f), 4) + "\n";
     labelled("server: ", server_lines(f.server_text));
-    if (report_.options.verbose || f.severity != Severity::information) labelled("fix: ", f.fix);
+    if (report_.options.verbose || f.severity != Severity::information)
+      labelled("fix: ", one_line(f.fix));
     if (report_.options.verbose && f.names.size() > 1) labelled("all: ", lines_of(f.names));
   }
 
@@ -106,7 +107,7 @@ class Text {
     for (const MemoryRow& row : plan.rows)
       cells.push_back({row.buffer, to_string(row.shape), std::to_string(row.layers),
                        std::to_string(row.bytes)});
-    out_ += text_table(cells);
+    out_ += text_table(std::move(cells));
     out_ += "one " + slots_text(plan) + "\n\n";
   }
 

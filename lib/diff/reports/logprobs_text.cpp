@@ -18,8 +18,8 @@ std::string side_line(char letter, const Scores& side) {
   size_t positions = 0;
   for (const Sequence& sequence : side.sequences) positions += sequence.size();
   return fmt::format("{}  {}{} ({}, {} sequence{}, {} positions)\n", letter, printable(side.path),
-                     side.side.empty() ? "" : ": " + side.side, side.format, side.sequences.size(),
-                     side.sequences.size() == 1 ? "" : "s", positions);
+                     side.side.empty() ? "" : ": " + printable(side.side), side.format,
+                     side.sequences.size(), side.sequences.size() == 1 ? "" : "s", positions);
 }
 
 std::string metrics_table(const Comparison& c) {
@@ -36,7 +36,7 @@ std::string metrics_table(const Comparison& c) {
   for (const auto& [name, value] : c.metrics.named()) rows.push_back({name, number(value)});
   add_column("prompt", c.prompt);
   add_column("response", c.response);
-  return text_table(rows);
+  return text_table(std::move(rows));
 }
 
 std::string sequences_text(const Comparison& c) {
@@ -47,7 +47,7 @@ std::string sequences_text(const Comparison& c) {
     rows.push_back({std::to_string(sequence), std::to_string(m.n), number(m.mean_abs),
                     number(m.max_abs), number(m.k2)});
   }
-  std::string out = "\n" + text_table(rows);
+  std::string out = "\n" + text_table(std::move(rows));
   if (c.by_sequence.size() > kSequences)
     out += fmt::format("and {} sequences more\n", c.by_sequence.size() - kSequences);
   return out;
@@ -59,7 +59,7 @@ std::string worst_text(const Comparison& c) {
     rows.push_back({number(std::fabs(p.d())), std::to_string(p.sequence),
                     std::to_string(p.position), p.token < 0 ? "?" : std::to_string(p.token),
                     number(p.a), number(p.b)});
-  return "\n" + text_table(rows);
+  return "\n" + text_table(std::move(rows));
 }
 
 std::string top_text(const TopMetrics& top) {
@@ -81,7 +81,8 @@ std::string delta_text(const DeltaMetrics& d) {
 std::string verdict_text(const Comparison& c) {
   std::string out = "\n";
   for (const Statement& s : c.statements)
-    out += fmt::format("{}  {}: {}\n", s.holds ? "yes" : "NO ", s.id, s.text);
+    out +=
+        fmt::format("{}  {}: {}\n", s.holds ? "yes" : "NO ", s.id, printable(s.text, kLongestLine));
   out += fmt::format("verdict: {}", verdict_name(c.verdict));
   if (c.verdict == Verdict::not_judged)
     out += " (give --max METRIC=VALUE, --preset or --floor; or --report)";
@@ -95,7 +96,8 @@ std::string comparison_text(const Comparison& c) {
   const Alignment& al = c.alignment;
   out += fmt::format("{} positions compared; {} without a value, {} masked, {} not finite\n",
                      al.pairs.size(), al.unscored, al.masked, al.not_finite);
-  for (const std::string& text : c.suspicions) out += "suspicious: " + text + "\n";
+  for (const std::string& text : c.suspicions)
+    out += "suspicious: " + printable(text, kLongestLine) + "\n";
   out += "\n" + metrics_table(c);
   if (c.top) out += top_text(*c.top);
   if (c.delta) out += delta_text(*c.delta);

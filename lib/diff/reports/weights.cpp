@@ -68,7 +68,7 @@ std::string module_rows_text(const WeightComparison& c) {
                      number(row.worst->relative()), fmt::format("{:.6f}", row.least_cosine),
                      number(row.norm_a), number(row.norm_b), fmt::format("{:.1f}", row.rank_a),
                      fmt::format("{:.1f}", row.rank_b)});
-  return text_table(table);
+  return text_table(std::move(table));
 }
 
 std::vector<const Distance*> worst_first(const WeightComparison& c) {
@@ -127,7 +127,7 @@ std::string verdict(const WeightComparison& c) {
                : fmt::format("same: {} pairs within {:g}, {} of them identical bit for bit\n",
                              total, c.tolerance, identical);
   std::string out = "different: " + differences(c);
-  if (c.same_up_to) out += fmt::format("\nsame up to: {}", c.same_up_to->text);
+  if (c.same_up_to) out += "\nsame up to: " + printable(c.same_up_to->text, kLongestLine);
   return out + "\n";
 }
 
@@ -165,15 +165,15 @@ Json pair_json(const Distance* d) {
 }  // namespace
 
 std::string weight_text(const WeightComparison& c) {
-  std::string out =
-      fmt::format("A  {} ({})\nB  {} ({})\n\n", c.a.path, c.a.layout, c.b.path, c.b.layout);
+  std::string out = fmt::format("A  {} ({})\nB  {} ({})\n\n", printable(c.a.path), c.a.layout,
+                                printable(c.b.path), c.b.layout);
   out += module_rows_text(c);
   const std::string rest =
       worst_text(c) + only_text("A", c.diff.only_a) + only_text("B", c.diff.only_b);
   if (!rest.empty()) out += "\n" + rest;
   for (const std::string& text : c.diff.shapes_differ)
     out += "shapes differ: " + printable(text) + "\n";
-  for (const std::string& text : c.extras) out += text + "\n";
+  for (const std::string& text : c.extras) out += printable(text, kLongestLine) + "\n";
   return out + "\n" + verdict(c);
 }
 
