@@ -131,7 +131,10 @@ class Exclusion {
   }
 
   bool has(const std::string& path) const {
-    return ends_in_any(path, names_) || (!regex_.empty() && PythonRegex(regex_).fullmatch(path));
+    if (ends_in_any(path, names_)) return true;
+    if (regex_.empty()) return false;
+    if (!compiled_ || compiled_->text() != regex_) compiled_.emplace(regex_);
+    return compiled_->fullmatch(path);
   }
 
   // Takes out what keeps one of these modules from its factors.
@@ -162,6 +165,7 @@ class Exclusion {
  private:
   Names names_;
   std::string regex_;
+  mutable std::optional<PythonRegex> compiled_;  // regex_, once it is asked
 };
 
 // Modules of the base that the new list names, though they hold no factor, and the old config did

@@ -2,7 +2,10 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
+#include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -15,12 +18,15 @@ namespace moelora {
 
 // Keys of rank_pattern and alpha_pattern in the file's order, with PEFT's rule (utils/other.py,
 // get_pattern_key): a key names a module when re.match(r"(.*\.)?(KEY)$", path) succeeds, and the
-// first that does decides. Keys without regex syntax are looked up, so that tens of thousands of
-// them cost nothing per path; '.' is any character in them too.
+// first that does decides. No key is held against each path: those without regex syntax are looked
+// up ('.' is any character in them too), the regular ones are one automaton. What is left (with
+// look-around, references ...) is tried one after the other. All of them share one number of steps,
+// as do copies, so that no table and no names can keep a machine busy.
 class PathPatterns {
  public:
   // Compiled once in the source file rather than in every file that uses it.
   PathPatterns();
+  explicit PathPatterns(RegexSteps steps);
   PathPatterns(const PathPatterns&);
   PathPatterns(PathPatterns&&) noexcept;
   PathPatterns& operator=(const PathPatterns&);
@@ -33,25 +39,44 @@ class PathPatterns {
   size_t size() const { return keys_.size(); }
   const std::string& key(size_t index) const { return keys_[index]; }
 
-  // Throws Error at the key for one that Python refuses or that cannot be evaluated.
-  bool matches(size_t index, std::string_view path) const;
-
   // The first key that names `path`. Throws Error at the key, as PEFT raises, where one that
-  // stands before it cannot be evaluated.
+  // stands before it cannot be evaluated; and where the table is out of steps.
   std::optional<size_t> first_match(std::string_view path) const;
 
+  // What each key comes to on all of `paths`: whether it names one, else why it cannot be
+  // evaluated; "" for one that can be and names none.
+  struct Use {
+    bool names = false;
+    std::string fault;
+  };
+  std::vector<Use> uses(std::span<const std::string> paths) const;
+
  private:
+  enum class Kind : uint8_t { plain, regular, other };
   // Positions of the dots in plain keys of one length: a key is found by putting dots there.
   using Dots = std::vector<size_t>;
+  struct Work;
 
-  PythonRegex expression(size_t index) const;
-  std::optional<size_t> plain_match(std::string_view path) const;
+  void add_expression(size_t index);
+  const PythonRegex& compiled(size_t index) const;
+  bool matches(size_t index, std::string_view path) const;
+  template <class F>
+  void each_plain(std::string_view path, F&& found) const;
+  std::optional<size_t> first_plain(std::string_view path) const;
+  size_t first_regular_key() const;
+  std::optional<size_t> first_regular(std::string_view path) const;
+  std::optional<size_t> first_of_all(std::string_view path) const;
+  void use(size_t index, std::string_view path, Use& out) const;
+  void take(int64_t steps, size_t index) const;
+  [[noreturn]] void refuse_steps(size_t index) const;
 
   std::vector<std::string> keys_;
-  // Those with regex syntax, by index; nullopt where one cannot be used.
-  std::map<size_t, std::optional<PythonRegex>> expressions_;
-  std::unordered_map<std::string, size_t> plain_;       // the others, the first of equal ones
-  std::map<size_t, std::vector<Dots>> dots_by_length_;  // of plain keys
+  std::vector<Kind> kinds_;
+  std::vector<size_t> others_;                     // of that kind
+  std::unordered_map<std::string, size_t> plain_;  // the first of equal ones
+  std::map<size_t, std::set<Dots>> dots_;          // of plain keys, by length
+  RegexSteps steps_;                               // of a new Work
+  std::shared_ptr<Work> work_;                     // of copies too
 };
 
 // rank_pattern or alpha_pattern: the number that the first matching key gives.

@@ -12,8 +12,10 @@ namespace {
 bool names(const std::string& key, const std::string& path) {
   PathPatterns patterns;
   patterns.add(key);
-  const bool out = patterns.matches(0, path);
-  CHECK(patterns.first_match(path).has_value() == out);
+  const bool out = patterns.first_match(path).has_value();
+  const std::vector<PathPatterns::Use> uses = patterns.uses(std::vector{path});
+  CHECK(uses.at(0).names == out);
+  CHECK(uses.at(0).fault.empty());
   return out;
 }
 
@@ -72,14 +74,20 @@ TEST_CASE("the first key of the file decides, plain or not") {
 TEST_CASE(
     "a key that cannot be evaluated is an error where PEFT would come to it, and only there") {
   PatternTable<int> table;
-  for (const char* key : {"q_proj", "(a*)*[bc]", "k_proj"}) table.add(key, 0);
+  for (const char* key : {"q_proj", "(?=(a*)*[bc])a", "k_proj"}) table.add(key, 0);
   CHECK(table.find("x.q_proj") != nullptr);
   CHECK(table.find("x.k_proj") != nullptr);  // soon known not to match
   const std::string path(60, 'a');
-  CHECK(error_text([&] { table.find(path); }).starts_with("(a*)*[bc]: could not be evaluated"));
+  CHECK(
+      error_text([&] { table.find(path); }).starts_with("(?=(a*)*[bc])a: could not be evaluated"));
+  const auto uses = table.keys().uses(std::vector<std::string>{"x.k_proj", path});
+  CHECK(uses[1].fault.starts_with("could not be evaluated"));
+  CHECK((uses[2].names && uses[2].fault.empty()));
+  CHECK((!uses[0].names && uses[0].fault.empty()));
 }
 
-TEST_CASE("thousands of plain keys are looked up; more than a thousand expressions are refused") {
+TEST_CASE(
+    "thousands of plain keys are looked up; more than a thousand that backtrack are refused") {
   PathPatterns patterns;
   for (int i = 0; i < 20000; ++i)
     patterns.add("model.layers." + std::to_string(i) + ".mlp.experts.down_proj");
@@ -87,7 +95,45 @@ TEST_CASE("thousands of plain keys are looked up; more than a thousand expressio
   CHECK(patterns.first_match("model.layers.19999.mlp_experts.down_proj") == 19999);
   CHECK(patterns.first_match("model.layers.20000.mlp.experts.down_proj") == std::nullopt);
   for (int i = 0; i < 1001; ++i) patterns.add("a|" + std::to_string(i));
+  CHECK(patterns.first_match("1000") == 21000);
+  for (int i = 0; i < 1001; ++i) patterns.add("(?=x)x" + std::to_string(i));
   CHECK(patterns.first_match("1") == 20001);
   CHECK(error_text([&] { patterns.first_match("b"); }) ==
-        "a|1000: stands behind 1000 other expressions, more than are evaluated");
+        "(?=x)x1000: stands behind 1000 other expressions with look-around, references or faults, "
+        "more than are evaluated");
+}
+
+TEST_CASE("copies of a table answer as it does, and one that grows leaves the other alone") {
+  PathPatterns patterns;
+  patterns.add(".*\\.up");
+  PathPatterns grown = patterns;
+  grown.add("(q|k)_proj");
+  CHECK(patterns.first_match("x.q_proj") == std::nullopt);
+  CHECK(grown.first_match("x.q_proj") == 1);
+  CHECK((patterns.first_match("x.up") == 0 && grown.first_match("x.up") == 0));
+}
+
+TEST_CASE("what the steps of a table do not answer is refused, and told of each key") {
+  const auto busy = [](const std::vector<std::string>& keys, const std::string& path) {
+    PathPatterns patterns(RegexSteps{1'000'000});
+    for (const std::string& key : keys) patterns.add(key);
+    std::vector<std::string> paths(2'000, path);
+    for (size_t i = 0; i < paths.size(); ++i) paths[i] += std::to_string(i);
+    const auto uses = patterns.uses(paths);
+    CHECK(!uses.front().names);
+    return uses.front().fault;
+  };
+  const std::string steps = "1000000 steps";
+  SUBCASE("look-around") {
+    const std::vector<std::string> keys(200, "(?=(a*)*)[bc]");
+    CHECK(busy(keys, "aaaa").find(steps) != std::string::npos);
+  }
+  SUBCASE("plain keys of one length with dots everywhere") {
+    std::vector<std::string> keys;
+    for (int bits = 0; bits < 1 << 12; ++bits) {
+      keys.emplace_back();
+      for (int i = 0; i < 12; ++i) keys.back() += (bits >> i & 1) != 0 ? '.' : 'a';
+    }
+    CHECK(busy(keys, "bbbbbbbb").find(steps) != std::string::npos);  // 12 letters with 1000 to 1999
+  }
 }

@@ -94,5 +94,12 @@ TEST_CASE("an expression that would backtrack for years is said to be one, and s
   CHECK(fault_on("(a*)*[bc]", path) ==
         "(a*)*[bc]: could not be evaluated on '" + path + "': match limit exceeded");
   CHECK(!fault_on("(?:a|a)*(?:a*)*(?:a+)+[bc]", std::string(10000, 'a')).empty());
+  CHECK_FALSE(PythonRegex("(?:a|a)*(?:a*)*(?:a+)+[bc]").fullmatch(std::string(10000, 'a')));
+  const PythonRegex regex("(?=(a*)*)[bc]", RegexSteps{100'000});
+  const auto often = [&] {
+    while (!regex.fullmatch("aaaa")) continue;
+  };
+  CHECK(error_text(often) ==
+        "(?=(a*)*)[bc]: takes more than 100000 steps on all modules together, which are not taken");
   CHECK(PythonRegex(".*").fullmatch(std::string(10000, 'a')));
 }

@@ -143,6 +143,21 @@ TEST_CASE("a pattern of expert parameters is alive by the parameter's path only"
   CHECK(dead("q_proj") == 0);
 }
 
+TEST_CASE("dead patterns of one kind are one finding, at the first of them") {
+  Json::Members keys;
+  for (int i = 0; i < 40; ++i) keys.emplace_back("layers." + std::to_string(i) + ".query_proj", 16);
+  keys.emplace_back("q_proj", 16);
+  keys.emplace_back("(", 16);
+  const auto found =
+      found_by(check_config("qwen3_moe_per_expert", "alpha_pattern", Json::object(keys)), "CFG003");
+  REQUIRE(found.size() == 2);
+  CHECK(found[0].message ==
+        "40 keys, each of which matches no module of this adapter: \"layers.0.query_proj\", "
+        "\"layers.1.query_proj\", \"layers.2.query_proj\", \"layers.3.query_proj\", "
+        "\"layers.4.query_proj\", \"layers.5.query_proj\" and 34 more");
+  CHECK(found[1].message.find("is not a valid regular expression") != std::string::npos);
+}
+
 TEST_CASE("only inits that change the base weights are refused") {
   for (const char* init : {"pissa", "pissa_niter_4", "olora", "corda", "lora_ga", "loftq"})
     CHECK(found_by(check_config("qwen3_moe_per_expert", "init_lora_weights", init), "CFG004")

@@ -1,5 +1,8 @@
 #include <fmt/core.h>
 
+#include <map>
+#include <span>
+
 #include "lib/base/path_pattern.h"
 #include "lib/base/utf8.h"
 #include "lib/check/define_rule.h"
@@ -9,24 +12,10 @@
 namespace moelora {
 namespace {
 
-// What is wrong with each key: "" where some module of the adapter matches it.
-std::vector<std::string> faults(const PathPatterns& keys, const Subject& subject) {
-  std::vector<std::string> out(keys.size(), "matches no module of this adapter");
-  std::vector<bool> done(keys.size());
-  const auto settle = [&](size_t i, std::string fault) {
-    out[i] = std::move(fault);
-    done[i] = true;
-  };
+std::vector<std::string> paths_of(const Subject& subject) {
+  std::vector<std::string> out;
   for (const FactorPair& pair : subject.parts.pairs)
-    for (const std::string& path : paths_of(subject, pair))
-      for (size_t i = 0; i < out.size(); ++i) {
-        if (done[i]) continue;
-        try {
-          if (keys.matches(i, path)) settle(i, "");
-        } catch (const Error& error) {
-          settle(i, error.text());
-        }
-      }
+    for (std::string& path : paths_of(subject, pair)) out.push_back(std::move(path));
   return out;
 }
 
@@ -35,18 +24,37 @@ bool names_module(const std::string& key) {
   return key.ends_with("experts") || key.ends_with("base_layer");
 }
 
-void check_pattern(RuleContext& context, std::string_view name, const PathPatterns& keys) {
-  const std::vector<std::string> found = faults(keys, context.subject());
+std::string fault_of(const std::string& key, const PathPatterns::Use& use) {
+  if (!use.fault.empty()) return use.fault;
+  return std::string("matches no module of this adapter") +
+         (names_module(key) ? ": PEFT matches expert parameters by path, ...experts.gate_up_proj, "
+                              "not by the names of their tensors"
+                            : "");
+}
+
+// One finding for each kind of fault, at its first key.
+void check_pattern(RuleContext& context, std::string_view name, const PathPatterns& keys,
+                   std::span<const std::string> paths) {
+  const std::vector<PathPatterns::Use> uses = keys.uses(paths);
+  std::map<std::string, std::vector<std::string>> by_fault;
+  std::vector<std::string> order;
+  for (size_t i = 0; i < uses.size(); ++i) {
+    if (uses[i].names) continue;
+    const std::string fault = fault_of(keys.key(i), uses[i]);
+    auto& alike = by_fault[fault];
+    if (alike.empty()) order.push_back(fault);
+    alike.push_back(keys.key(i));
+  }
   const Json* json = context.subject().config.find(name);
-  for (size_t i = 0; i < found.size(); ++i) {
-    if (found[i].empty()) continue;
+  for (const std::string& fault : order) {
+    const std::vector<std::string>& alike = by_fault[fault];
+    const std::string listed =
+        list_some(alike, 6, [](const std::string& key) { return quoted(key); });
     Finding& finding = context.report_config(
-        name, fmt::format("{} {}{}", quoted(keys.key(i)), found[i],
-                          names_module(keys.key(i))
-                              ? ": PEFT matches expert parameters by path, "
-                                "...experts.gate_up_proj, not by the names of their tensors"
-                              : ""));
-    if (const Json* at = json == nullptr ? nullptr : json->find(keys.key(i))) {
+        name, alike.size() == 1
+                  ? fmt::format("{} {}", listed, fault)
+                  : fmt::format("{} keys, each of which {}: {}", alike.size(), fault, listed));
+    if (const Json* at = json == nullptr ? nullptr : json->find(alike.front())) {
       finding.line = at->line();
       finding.column = at->column();
     }
@@ -56,8 +64,12 @@ void check_pattern(RuleContext& context, std::string_view name, const PathPatter
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
   if (!subject.parsed_config || subject.parts.pairs.empty()) return;
-  check_pattern(context, "rank_pattern", subject.parsed_config->rank_pattern.keys());
-  check_pattern(context, "alpha_pattern", subject.parsed_config->alpha_pattern.keys());
+  const PathPatterns &ranks = subject.parsed_config->rank_pattern.keys(),
+                     &alphas = subject.parsed_config->alpha_pattern.keys();
+  if (ranks.size() + alphas.size() == 0) return;
+  const std::vector<std::string> paths = paths_of(subject);
+  check_pattern(context, "rank_pattern", ranks, paths);
+  check_pattern(context, "alpha_pattern", alphas, paths);
 }
 
 }  // namespace
