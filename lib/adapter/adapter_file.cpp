@@ -152,6 +152,9 @@ void note_twins(Interpretation& meaning) {
 
 // The tensors under names without wrappers, so that all that follows knows none.
 void take_wrappers_out(AdapterFiles& files) {
+  if (std::none_of(files.tensors.begin(), files.tensors.end(),
+                   [](const auto& entry) { return !wrapper_in(entry.first).empty(); }))
+    return;
   std::string_view whose;
   TensorMap out;
   size_t count = 0;
@@ -169,7 +172,6 @@ void take_wrappers_out(AdapterFiles& files) {
                               at->first),
                   "keep the one that was trained");
   }
-  if (count == 0) return;
   files.tensors = std::move(out);
   files.notes.push_back(
       fmt::format("{} names hold what {} wraps modules in: left out", count, whose));
@@ -233,7 +235,7 @@ Interpretation interpret_tensors(const TensorMap& tensors, std::span<const Exper
 
   out.layout = from.empty() ? detect_layout(experts) : &layout_by_id(from, Option::from);
   for (const ExpertTensor& t : experts)
-    if (out.layout->claim(t) == Claim::no)
+    if (!from.empty() && out.layout->claim(t) == Claim::no)
       throw Error(t.name + " " + to_string(t.tensor.shape()),
                   fmt::format("is not a tensor of the layout {}", out.layout->id),
                   {"leave ", Option::from, " out to detect it"});

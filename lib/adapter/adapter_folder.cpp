@@ -176,7 +176,8 @@ class FolderReader {
     FolderFile own{name_of(file.file->path()), {}, file.file};
     if (out_.sharded) {
       for (const TensorEntry& entry : file.header.tensors)
-        if (auto node = tensors.extract(entry.name)) own.tensors.insert(std::move(node));
+        if (auto node = tensors.extract(std::string(entry.name)))
+          own.tensors.insert(std::move(node));
     } else {
       own.tensors.swap(tensors);
     }
@@ -228,7 +229,10 @@ bool AdapterFolder::owns(const FolderFile& file) const {
 TensorMap AdapterFolder::take_tensors() {
   TensorMap out;
   for (FolderFile& file : files)
-    if (owns(file)) out.merge(file.tensors);
+    if (owns(file) && out.empty())
+      out.swap(file.tensors);
+    else if (owns(file))
+      out.merge(file.tensors);
   return out;
 }
 

@@ -179,7 +179,9 @@ ExpertPair ExpertCollector::finished(Pair& pair, int64_t experts) const {
   for (const auto& [e, path] : pair.path) {
     const Scaling scaling = context_.config.scaling(path);
     const int64_t expert = uniform ? 0 : e, rank = factor_rank(out.a.at(expert), Side::A);
-    check_config_rank(pair.side[0].name, fmt::format("rank {} for {}", rank, path), rank, scaling);
+    if (rank != scaling.rank)
+      check_config_rank(pair.side[0].name, fmt::format("rank {} for {}", rank, path), rank,
+                        scaling);
     out.scaling[static_cast<size_t>(expert)] = scaling;
   }
   out.merge_scaling();

@@ -30,8 +30,8 @@ struct GatheredRow {
 using Rows = std::map<RowKey, GatheredRow>;
 
 // `experts`: the pair that these are one expert's parts of; null for a dense pair.
-void add_pair(const std::string& path, const Tensor& a, const Tensor& b, const Scaling& scaling,
-              const ExpertPair* experts, Rows& rows) {
+ModuleRow& add_pair(const std::string& path, const Tensor& a, const Tensor& b,
+                    const Scaling& scaling, const ExpertPair* experts, Rows& rows) {
   const bool shared_a = experts != nullptr && experts->a.shared,
              shared_b = experts != nullptr && experts->b.shared;
   const auto place = find_layer(path);
@@ -41,6 +41,24 @@ void add_pair(const std::string& path, const Tensor& a, const Tensor& b, const S
   row = {module,    {},        row.pairs + 1, scaling.rank, scaling.alpha, scaling.value(),
          a.dtype(), a.shape(), b.shape(),     shared_a,     shared_b};
   if (place) layers.insert(place->layer);
+  return row;
+}
+
+// All experts of a layer; most are as the one before.
+void add_experts(const std::string& path, const ExpertPair& pair, int64_t count, Rows& rows) {
+  ModuleRow* last = nullptr;
+  int64_t at = 0;  // of `last`
+  for (int64_t e = 0; e < count; ++e) {
+    if (!pair.a.has(e)) continue;
+    const Tensor &a = pair.a.at(e), &b = pair.b.at(e);
+    if (last != nullptr && a.dtype() == last->dtype && a.shape() == last->a &&
+        b.shape() == last->b && pair.scaling_of(e) == pair.scaling_of(at)) {
+      ++last->pairs;
+      continue;
+    }
+    last = &add_pair(path, a, b, pair.scaling_of(e), &pair, rows);
+    at = e;
+  }
 }
 
 }  // namespace
@@ -52,9 +70,7 @@ std::vector<ModuleRow> module_rows(const Adapter& adapter) {
   for (const auto& [key, pair] : adapter.experts) {
     const std::string path =
         fmt::format("{}.{}", adapter.stem(key.layer), projection_name(key.projection));
-    for (int64_t e = 0; e < adapter.expert_count; ++e)
-      if (pair.a.has(e))
-        add_pair(path, pair.a.at(e), pair.b.at(e), pair.scaling_of(e), &pair, rows);
+    add_experts(path, pair, adapter.expert_count, rows);
   }
   std::vector<ModuleRow> out;
   for (auto& [key, gathered] : rows) {
@@ -190,14 +206,16 @@ Inspection inspect_adapter(const std::string& path, const LoadOptions& options) 
   try {
     if (options.base.empty()) base = base_to_inspect(files.config, options, out.notes);
     if (base) out.base = base->origin;
-    const LoadedAdapter loaded =
-        interpret_adapter(files, std::move(base), options.from, options.read);
+    const Interpretation loaded =
+        interpret_tensors(files.tensors, expert_tensors(files.tensors), files.config,
+                          base ? &base->spec : nullptr, options.from, options.read);
     out.layout = loaded.layout == nullptr ? "none" : std::string(loaded.layout->id);
     out.experts = loaded.adapter.expert_count;
     out.stacked = loaded.adapter.stacked;
     out.modules = module_rows(loaded.adapter);
     for (const auto& [name, extra] : loaded.adapter.extras)
       out.extras.emplace_back(name, extra_kind_name(extra.kind));
+    out.notes.insert(out.notes.end(), files.notes.begin(), files.notes.end());
     out.notes.insert(out.notes.end(), loaded.notes.begin(), loaded.notes.end());
   } catch (const MachineError&) {
     throw;

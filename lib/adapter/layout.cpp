@@ -83,8 +83,10 @@ std::string shown(const ExpertTensor& t) { return t.name + " " + to_string(t.ten
 
 }  // namespace
 
-std::optional<ExpertTensor> expert_tensor(const std::string& name, const TensorName& parsed,
-                                          const Tensor& tensor) {
+namespace {
+
+std::optional<ExpertTensor> expert_of(const std::string& name, TensorNameView parsed,
+                                      const Tensor& tensor) {
   if (parsed.part != TensorPart::lora_a && parsed.part != TensorPart::lora_b) return std::nullopt;
   auto path = parse_expert_path(parsed.module);
   if (!path) return std::nullopt;
@@ -92,10 +94,20 @@ std::optional<ExpertTensor> expert_tensor(const std::string& name, const TensorN
                       tensor};
 }
 
+}  // namespace
+
+std::optional<ExpertTensor> expert_tensor(const std::string& name, const TensorName& parsed,
+                                          const Tensor& tensor) {
+  return expert_of(name, {parsed.module, parsed.part}, tensor);
+}
+
 std::vector<ExpertTensor> expert_tensors(const TensorMap& tensors) {
   std::vector<ExpertTensor> out;
+  out.reserve(tensors.size());
   for (const auto& [name, tensor] : tensors)
-    if (auto expert = expert_tensor(name, parse_tensor_name(name), tensor))
+    if (auto expert = wrapper_in(name).empty()
+                          ? expert_of(name, view_tensor_name(name), tensor)
+                          : expert_tensor(name, parse_tensor_name(name), tensor))
       out.push_back(std::move(*expert));
   return out;
 }

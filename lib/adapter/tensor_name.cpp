@@ -84,8 +84,11 @@ void find_place(ExpertPath& path) {
 }  // namespace
 
 std::string_view wrapper_in(std::string_view name) {
-  while (!name.empty())
-    if (const Wrapper* wrapper = find_wrapper(take_component(name))) return wrapper->whose;
+  while (!name.empty()) {
+    const std::string_view component = take_component(name);
+    if (component.empty() || (component[0] != '_' && component[0] != 'm')) continue;
+    if (const Wrapper* wrapper = find_wrapper(component)) return wrapper->whose;
+  }
   return {};
 }
 
@@ -100,9 +103,13 @@ std::string without_wrappers(std::string_view name) {
   return out;
 }
 
-TensorName parse_tensor_name(std::string_view given) {
-  const std::string unwrapped = wrapper_in(given).empty() ? std::string() : without_wrappers(given);
-  std::string_view name = unwrapped.empty() ? given : std::string_view(unwrapped);
+TensorName parse_tensor_name(std::string_view name) {
+  const std::string unwrapped = wrapper_in(name).empty() ? std::string() : without_wrappers(name);
+  const TensorNameView out = view_tensor_name(unwrapped.empty() ? name : unwrapped);
+  return {std::string(out.module), out.part};
+}
+
+TensorNameView view_tensor_name(std::string_view name) {
   while (name.starts_with(kPeftPrefix)) name.remove_prefix(kPeftPrefix.size());
   const std::string_view whole = name;
   struct Row {
@@ -113,13 +120,13 @@ TensorName parse_tensor_name(std::string_view given) {
                                             {".lora_B", TensorPart::lora_b},
                                             {".lora_embedding_A", TensorPart::embedding_a},
                                             {".lora_embedding_B", TensorPart::embedding_b}}};
-  if (strip_suffix(name, ".lora_B.bias")) return {std::string(name), TensorPart::lora_bias};
+  if (strip_suffix(name, ".lora_B.bias")) return {name, TensorPart::lora_bias};
   if (strip_suffix(name, ".lora_magnitude_vector") || strip_factor(name, ".lora_magnitude_vector"))
-    return {std::string(name), TensorPart::magnitude};
-  if (strip_suffix(name, ".base_layer.weight")) return {std::string(name), TensorPart::base_weight};
+    return {name, TensorPart::magnitude};
+  if (strip_suffix(name, ".base_layer.weight")) return {name, TensorPart::base_weight};
   for (const Row& row : kFactors)
-    if (strip_factor(name, row.marker)) return {std::string(name), row.part};
-  return {std::string(whole), TensorPart::other};
+    if (strip_factor(name, row.marker)) return {name, row.part};
+  return {whole, TensorPart::other};
 }
 
 std::string lora_name(std::string_view module, Side side) {
@@ -133,9 +140,11 @@ std::optional<ExpertPath> parse_expert_path(std::string_view module) {
     const std::string_view here = module.substr(at + 1);
     if (here != "experts" && !(here.starts_with("experts.") && here.size() > 8)) continue;
     const size_t end = at + 1 + 7;
-    ExpertPath out{fmt::format("{}{{layer}}{}", module.substr(0, layer->begin),
-                               module.substr(layer->end, end - layer->end)),
-                   layer->layer,
+    std::string stem;
+    stem.reserve(module.size());
+    stem.append(module.substr(0, layer->begin)).append("{layer}");
+    stem.append(module.substr(layer->end, end - layer->end));
+    ExpertPath out{std::move(stem), layer->layer,
                    std::string(end < module.size() ? module.substr(end + 1) : std::string_view{})};
     find_place(out);
     return out;

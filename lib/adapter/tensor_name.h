@@ -42,6 +42,13 @@ struct TensorName {
 };
 TensorName parse_tensor_name(std::string_view name);
 
+// The same as a part of the name. REQUIRES: no wrapper in it.
+struct TensorNameView {
+  std::string_view module;
+  TensorPart part;
+};
+TensorNameView view_tensor_name(std::string_view name);
+
 // "base_model.model.MODULE.lora_A.weight".
 std::string lora_name(std::string_view module, Side side);
 

@@ -2,7 +2,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,36 +19,32 @@ using Shape = std::vector<int64_t>;
 std::string to_string(const Shape& shape);
 
 struct PlacedTensor;
+struct TensorDraft;
+struct TensorForm;
 
-// A lazy tensor: dtype, shape and a recipe. Slicing, transposing, reshaping, stacking and
-// broadcasting only rewrite the recipe; no byte is read before read() or the writer asks.
-// Boxes never overlap; what no box covers is zero. Data movement never changes a bit: whatever
-// does (cast, decode) is a Source, which says so in change().
-// Sub-byte dtypes (F4, F6) can be passed through whole and reshaped, nothing else.
+// A lazy tensor: dtype, shape and a recipe. Copies share them, so that a copy costs nothing; what
+// is one source in its order, as every tensor of a file, gets its recipe when it is asked for.
+// Slicing, transposing, reshaping, stacking and broadcasting only rewrite the recipe; no byte is
+// read before read() or the writer asks. Boxes never overlap; what no box covers is zero. Data
+// movement never changes a bit: whatever does (cast, decode) is a Source, which says so in
+// change(). Sub-byte dtypes (F4, F6) can be passed through whole and reshaped, nothing else.
 // Operations throw Error when shapes do not allow them.
 class Tensor {
  public:
-  Tensor() = default;
-  Tensor(SourcePtr source, const Shape& shape);  // REQUIRES: source->elements() == product(shape)
-
-  // Compiled once in the source file rather than in every file that uses it.
-  Tensor(const Tensor&);
-  Tensor(Tensor&&) noexcept;
-  Tensor& operator=(const Tensor&);
-  Tensor& operator=(Tensor&&) noexcept;
-  ~Tensor();
+  Tensor() = default;                     // of rank 0, F32
+  Tensor(SourcePtr source, Shape shape);  // REQUIRES: source->elements() == product(shape)
 
   // Element (i0, i1, ..) is element offset + sum(i_d * stride_d) of the source. REQUIRES: one
   // stride per dim, none negative, and the last element lies within the source.
   static Tensor strided(SourcePtr source, Shape shape, std::vector<int64_t> stride,
                         int64_t offset = 0);
-  static Tensor zeros(DType dtype, const Shape& shape);
+  static Tensor zeros(DType dtype, Shape shape);
   static Tensor of_f32(const Shape& shape, std::span<const float> values);
 
-  DType dtype() const { return dtype_; }
-  const Shape& shape() const { return shape_; }
-  int rank() const { return static_cast<int>(shape_.size()); }
-  int64_t dim(int d) const { return shape_[static_cast<size_t>(d)]; }
+  DType dtype() const;
+  const Shape& shape() const;
+  int rank() const { return static_cast<int>(shape().size()); }
+  int64_t dim(int d) const { return shape()[static_cast<size_t>(d)]; }
   int64_t elements() const;
   uint64_t bytes() const;
 
@@ -65,13 +63,7 @@ class Tensor {
 
   // The same tensor with every source replaced; `f` is called once for each distinct source and
   // must keep the element count. This is how a cast is put under a tensor.
-  template <class F>
-  Tensor map_sources(DType dtype, F&& f) const {
-    Tensor out = *this;
-    out.dtype_ = dtype;
-    for (Piece& p : out.recipe_.pieces) p.source = f(p.source);
-    return out;
-  }
+  Tensor map_sources(DType dtype, const std::function<SourcePtr(const SourcePtr&)>& f) const;
 
   // True when both have the same shape and the same recipe, hence the same bytes. False decides
   // nothing: use identical() of lib/adapter/adapter.h to look at the bytes.
@@ -84,17 +76,15 @@ class Tensor {
 
   // The recipe, for the writer and the report. `axes()` are the axis extents, outermost first;
   // their product is elements(). Dim d is the axes [axis_begin(d), axis_begin(d+1)).
-  const std::vector<int64_t>& axes() const { return recipe_.axes; }
-  const std::vector<Piece>& pieces() const { return recipe_.pieces; }
+  const std::vector<int64_t>& axes() const;
+  const std::vector<Piece>& pieces() const;
 
  private:
-  size_t axis_begin(int d) const;
-  Tensor with_single_axis(int d) const;
+  Tensor(TensorDraft&& draft);
+  const TensorForm& form() const;
+  TensorDraft draft() const;
 
-  DType dtype_ = DType::F32;
-  Shape shape_;
-  TensorRecipe recipe_;
-  std::vector<int> axes_of_dim_;  // how many axes each dim has; at least one
+  std::shared_ptr<const TensorForm> form_;  // null: as Tensor()
 };
 
 // A tensor in a larger one of as many dims: its first element is element `at` of that.

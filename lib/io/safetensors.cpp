@@ -14,11 +14,14 @@ namespace {
 
 class FileSource final : public Source {
  public:
-  FileSource(FilePtr file, uint64_t begin, DType dtype, int64_t elements, std::string name)
+  // `names`: what `name` is part of.
+  FileSource(FilePtr file, uint64_t begin, DType dtype, int64_t elements, std::string_view name,
+             std::shared_ptr<const void> names)
       : Source(dtype, elements),
         file_(std::move(file)),
         range_{file_.get(), begin},
-        name_(std::move(name)) {}
+        name_(name),
+        names_(std::move(names)) {}
 
   void read(int64_t first, int64_t count, std::byte* out) const override {
     file_->read(range_.begin + bytes(first), bytes(first + count) - bytes(first), out);
@@ -26,7 +29,7 @@ class FileSource final : public Source {
 
   int64_t granule() const override { return 8 / std::gcd(8, dtype_bits(dtype())); }
   std::string where() const override { return file_->path() + ": " + printable(name_); }
-  std::vector<std::string> inputs() const override { return {name_}; }
+  std::vector<std::string> inputs() const override { return {std::string(name_)}; }
   const FileRange& range() const { return range_; }
 
  private:
@@ -38,7 +41,8 @@ class FileSource final : public Source {
 
   FilePtr file_;
   FileRange range_;
-  std::string name_;
+  std::string_view name_;
+  std::shared_ptr<const void> names_;
 };
 
 uint64_t header_length(const File& file) {
@@ -77,6 +81,7 @@ std::string read_header(const File& file) {
 Shape to_shape(const TensorEntry& entry, const std::string& path) {
   int64_t product = 1;
   Shape out;
+  out.reserve(entry.shape.size());
   for (const uint64_t dim : entry.shape) {
     out.push_back(static_cast<int64_t>(dim));
     if (__builtin_mul_overflow(product, out.back(), &product))
@@ -87,13 +92,15 @@ Shape to_shape(const TensorEntry& entry, const std::string& path) {
   return out;
 }
 
-Tensor lazy_tensor(const FilePtr& file, uint64_t data_begin, const TensorEntry& entry) {
+Tensor lazy_tensor(const FilePtr& file, const SafetensorsHeader& header, const TensorEntry& entry) {
+  if (entry.begin == entry.end) return Tensor::zeros(entry.dtype, to_shape(entry, file->path()));
   const auto bits = static_cast<uint64_t>(dtype_bits(entry.dtype));
   const uint64_t bytes = entry.end - entry.begin;
   const uint64_t elements = bytes / bits * 8 + bytes % bits * 8 / bits;
-  return Tensor(file_source(file, data_begin + entry.begin, entry.dtype,
-                            static_cast<int64_t>(elements), entry.name),
-                to_shape(entry, file->path()));
+  return Tensor(
+      std::make_shared<FileSource>(file, header.data_begin + entry.begin, entry.dtype,
+                                   static_cast<int64_t>(elements), entry.name, header.names),
+      to_shape(entry, file->path()));
 }
 
 }  // namespace
@@ -105,13 +112,14 @@ SafetensorsFile open_safetensors(const InputPath& path) {
   // A writer that sorts by name makes the hint right for nearly every tensor.
   for (const TensorEntry& entry : out.header.tensors)
     out.tensors.emplace_hint(out.tensors.end(), entry.name,
-                             lazy_tensor(out.file, out.header.data_begin, entry));
+                             lazy_tensor(out.file, out.header, entry));
   return out;
 }
 
 SourcePtr file_source(FilePtr file, uint64_t begin, DType dtype, int64_t elements,
                       std::string name) {
-  return std::make_shared<FileSource>(std::move(file), begin, dtype, elements, std::move(name));
+  const auto names = std::make_shared<const std::string>(std::move(name));
+  return std::make_shared<FileSource>(std::move(file), begin, dtype, elements, *names, names);
 }
 
 const FileRange* file_range(const Source& source) {

@@ -92,5 +92,5 @@ TEST_CASE("every planned header is one the reader takes") {
   const SafetensorsHeader header = parse_safetensors_header(json_of(plan), plan.file_size, "test");
   CHECK(header.tensors.size() == 3);
   for (const TensorEntry& entry : header.tensors)
-    CHECK(plan.begin.at(entry.name) == plan.header.size() + entry.begin);
+    CHECK(plan.begin.at(std::string(entry.name)) == plan.header.size() + entry.begin);
 }

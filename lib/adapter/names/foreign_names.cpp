@@ -6,6 +6,7 @@
 #include <array>
 #include <cctype>
 #include <string>
+#include <unordered_map>
 
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
@@ -140,6 +141,20 @@ constexpr ForeignSpelling kUnknown = {
     "PEFT's names end in lora_A.weight and lora_B.weight: save the adapter with "
     "model.save_pretrained."};
 
+// The name with 0 for every number: no spelling is told by one.
+std::string shape_of(std::string_view name) {
+  std::string out;
+  out.reserve(name.size());
+  for (size_t at = 0; at < name.size(); ++at) {
+    const size_t digits = std::min(name.find_first_not_of("0123456789", at), name.size());
+    const bool is_number = digits > at && (at == 0 || name[at - 1] == '.') &&
+                           (digits == name.size() || name[digits] == '.');
+    out += is_number ? '0' : name[at];
+    if (is_number) at = digits - 1;
+  }
+  return out;
+}
+
 }  // namespace
 
 const ForeignSpelling* foreign_spelling(std::string_view name) {
@@ -154,8 +169,11 @@ const ForeignSpelling* foreign_spelling(std::string_view name) {
 
 std::vector<ForeignFactors> foreign_factors(const TensorMap& tensors) {
   std::vector<ForeignFactors> out;
+  std::unordered_map<std::string, const ForeignSpelling*> known;
   for (const auto& [name, tensor] : tensors) {
-    const ForeignSpelling* spelling = foreign_spelling(name);
+    const auto [of_shape, is_new] = known.try_emplace(shape_of(name));
+    if (is_new) of_shape->second = foreign_spelling(name);
+    const ForeignSpelling* const spelling = of_shape->second;
     if (spelling == nullptr) continue;
     const auto at = std::find_if(out.begin(), out.end(),
                                  [&](const auto& found) { return found.spelling == spelling; });

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <optional>
 
 #include "lib/adapter/tensor_name.h"
 
@@ -41,17 +42,33 @@ bool are_twins(const Factors& a, const Factors& b) {
          });
 }
 
-}  // namespace
-
-std::string text_tail(std::string_view module) {
+std::string_view tail_of(std::string_view module) {
   for (std::string_view prefix : kPrefixes) {
     if (!module.starts_with(prefix)) continue;
     const std::string_view rest = module.substr(prefix.size());
-    if (rest.starts_with("layers.") || rest.find('.') == std::string_view::npos)
-      return std::string(rest);
+    if (rest.starts_with("layers.") || rest.find('.') == std::string_view::npos) return rest;
   }
-  return "";
+  return {};
 }
+
+// Whether paths begin in one way alone: then no module has two.
+bool have_one_prefix(const TensorMap& tensors) {
+  std::optional<std::string_view> seen;
+  for (const auto& [name, tensor] : tensors) {
+    if (!wrapper_in(name).empty()) return false;
+    const auto [module, part] = view_tensor_name(name);
+    const std::string_view tail = tail_of(module);
+    if (part > TensorPart::embedding_b || tail.empty()) continue;
+    const std::string_view prefix = module.substr(0, module.size() - tail.size());
+    if (seen.value_or(prefix) != prefix) return false;
+    seen = prefix;
+  }
+  return true;
+}
+
+}  // namespace
+
+std::string text_tail(std::string_view module) { return std::string(tail_of(module)); }
 
 bool is_in_tower(std::string_view module) {
   while (true) {
@@ -64,6 +81,7 @@ bool is_in_tower(std::string_view module) {
 }
 
 std::set<std::string> text_twins(const TensorMap& tensors, const ModelSpec* spec) {
+  if (have_one_prefix(tensors)) return {};
   std::map<std::string, Spellings> by_tail;
   for (const auto& entry : tensors) {
     const TensorName name = parse_tensor_name(entry.first);
