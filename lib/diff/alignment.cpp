@@ -137,6 +137,9 @@ double slope_of(const std::vector<ScorePair>& pairs) {
 Alignment align(const Scores& a, const Scores& b) {
   check_counts(a, b);
   Alignment out;
+  size_t positions = 0;
+  for (const Sequence& sequence : a.sequences) positions += sequence.size();
+  out.pairs.reserve(positions);
   bool all_ids = true;
   for (size_t s = 0; s < a.sequences.size(); ++s) {
     const bool ids = !a.sequences[s].tokens.empty() && !b.sequences[s].tokens.empty();

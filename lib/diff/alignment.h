@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,7 +21,7 @@ struct ScorePair {
 
 // The mean of what `value` gives for each pair. REQUIRES: at least one pair.
 template <class F>
-double mean(const std::vector<ScorePair>& pairs, F&& value) {
+double mean(std::span<const ScorePair> pairs, F&& value) {
   double sum = 0;
   for (const ScorePair& pair : pairs) sum += value(pair);
   return sum / static_cast<double>(pairs.size());

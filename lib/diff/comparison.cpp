@@ -59,10 +59,12 @@ std::optional<Metrics> measure_part(const std::vector<ScorePair>& pairs,
 }
 
 std::vector<std::pair<size_t, Metrics>> measure_sequences(const std::vector<ScorePair>& pairs) {
-  std::map<size_t, std::vector<ScorePair>> parts;
-  for (const ScorePair& pair : pairs) parts[pair.sequence].push_back(pair);
   std::vector<std::pair<size_t, Metrics>> out;
-  for (const auto& [sequence, part] : parts) out.emplace_back(sequence, measure(part));
+  const std::span<const ScorePair> all = pairs;  // sequence after sequence
+  for (size_t begin = 0, end = 0; begin < all.size(); begin = end) {
+    while (end < all.size() && all[end].sequence == all[begin].sequence) ++end;
+    out.emplace_back(all[begin].sequence, measure(all.subspan(begin, end - begin)));
+  }
   std::stable_sort(out.begin(), out.end(), [](const auto& x, const auto& y) {
     return x.second.mean_abs > y.second.mean_abs;
   });

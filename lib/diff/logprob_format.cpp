@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <iterator>
 #include <limits>
 
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
+#include "lib/diff/number_list.h"
 #include "lib/io/file.h"
 #include "lib/io/npy.h"
 #include "lib/io/safetensors.h"
@@ -144,18 +146,6 @@ std::string text_of(const File& file) {
   return out;
 }
 
-std::vector<std::string_view> lines_of(std::string_view text) {
-  std::vector<std::string_view> out;
-  while (!text.empty()) {
-    const size_t end = text.find('\n');
-    std::string_view line = text.substr(0, end);
-    if (line.ends_with('\r')) line.remove_suffix(1);
-    if (!line.empty()) out.push_back(line);
-    text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
-  }
-  return out;
-}
-
 // JSON has no word for what is not finite; Python writes -Infinity, Infinity and NaN. Each outside
 // a string is put between quotes, where is_score() knows it.
 std::string quote_not_finite(std::string_view text) {
@@ -184,41 +174,20 @@ std::string quote_not_finite(std::string_view text) {
 
 // One document over several lines, or one a line: a line that is an object by itself and is not the
 // last one decides.
+bool is_json_lines(std::string_view text) {
+  const auto first = take_line(text), second = take_line(text);
+  return second && first->starts_with('{') && first->ends_with('}') && second->starts_with('{');
+}
+
 void add_json(std::string_view text, ScoreInput& out) {
-  const auto lines = lines_of(text);
-  if (lines.size() > 1 && lines[0].starts_with('{') && lines[0].ends_with('}') &&
-      lines[1].starts_with('{')) {
-    std::vector<Json> documents;
-    for (size_t i = 0; i < lines.size(); ++i)
-      documents.push_back(
-          parse_json(lines[i], fmt::format("{}, line {}", out.path, i + 1), kLimits));
-    out.json = Json::array(std::move(documents));
-    return;
-  }
-  out.json = parse_json(text, out.path, kLimits);
+  out.numbers = read_number_list(text);
+  if (out.numbers.empty()) out.json = parse_json(quote_not_finite(text), out.path, kLimits);
 }
 
-// Fields with quotes may hold commas; a doubled quote is one.
-std::vector<std::string> fields_of(std::string_view line) {
-  std::vector<std::string> out(1);
-  bool in_quotes = false;
-  for (size_t i = 0; i < line.size(); ++i) {
-    if (line[i] == '"' && in_quotes && i + 1 < line.size() && line[i + 1] == '"')
-      out.back() += line[i++];
-    else if (line[i] == '"')
-      in_quotes = !in_quotes;
-    else if (line[i] == ',' && !in_quotes)
-      out.emplace_back();
-    else
-      out.back() += line[i];
-  }
-  return out;
-}
-
-void add_table(std::string_view text, ScoreInput& out) {
+void add_table(std::string text, ScoreInput& out) {
   if (const auto bad = find_invalid_utf8(text))
     throw Error(out.path, fmt::format("is not text: byte {} is not UTF-8", *bad));
-  for (std::string_view line : lines_of(text)) out.table.push_back(fields_of(line));
+  out.table = std::move(text);
 }
 
 void add_safetensors(const std::string& path, ScoreInput& out) {
@@ -241,8 +210,8 @@ bool begins_with(const File& file, std::string_view magic) {
   return head == magic;
 }
 
-// Reads and takes apart a file of any kind.
-ScoreInput read_input(const std::string& path) {
+// Reads and takes apart a file of any kind but JSON lines, whose text `lines` gets.
+ScoreInput read_input(const std::string& path, std::string& lines) {
   ScoreInput out;
   out.path = path;
   FilePtr file = File::open(path);
@@ -253,16 +222,31 @@ ScoreInput read_input(const std::string& path) {
   } else if (const FileKind kind = sniff(*file); kind == FileKind::zip || kind == FileKind::npz) {
     path.ends_with(".npz") ? add_npz(*file, out) : add_torch(std::move(file), out);
   } else {
-    const std::string text = text_of(*file);
+    std::string text = text_of(*file);
     const size_t first = text.find_first_not_of(" \t\r\n");
     if (first == std::string::npos) throw Error(path, "is empty");
-    const bool json = text[first] == '{' || text[first] == '[';
-    json ? add_json(quote_not_finite(text), out) : add_table(text, out);
+    if (text[first] != '{' && text[first] != '[')
+      add_table(std::move(text), out);
+    else if (is_json_lines(text))
+      lines = std::move(text);
+    else
+      add_json(text, out);
   }
   return out;
 }
 
 }  // namespace
+
+std::optional<std::string_view> take_line(std::string_view& text) {
+  while (!text.empty()) {
+    const size_t end = text.find('\n');
+    std::string_view line = text.substr(0, end);
+    text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    if (!line.empty()) return line;
+  }
+  return std::nullopt;
+}
 
 std::vector<const Json*> documents(const ScoreInput& input) {
   std::vector<const Json*> out;
@@ -279,21 +263,21 @@ constexpr std::array<std::pair<std::string_view, double>, 3> kNotFinite = {
      {"Infinity", std::numeric_limits<double>::infinity()},
      {"NaN", std::numeric_limits<double>::quiet_NaN()}}};
 
-const std::pair<std::string_view, double>* not_finite(std::string_view text) {
-  for (const auto& entry : kNotFinite)
-    if (text == entry.first) return &entry;
-  return nullptr;
-}
-
 }  // namespace
+
+std::optional<double> not_finite(std::string_view text) {
+  for (const auto& [word, value] : kNotFinite)
+    if (text == word) return value;
+  return std::nullopt;
+}
 
 bool is_score(const Json& value) {
   return value.is_number() ||
-         (value.is(Json::Kind::string) && not_finite(value.as_string()) != nullptr);
+         (value.is(Json::Kind::string) && not_finite(value.as_string()).has_value());
 }
 
 double score_of(const Json& value) {
-  return value.is_number() ? value.as_double() : not_finite(value.as_string())->second;
+  return value.is_number() ? value.as_double() : *not_finite(value.as_string());
 }
 
 std::optional<double> number_or_null(const Json& value, const std::string& where) {
@@ -353,20 +337,61 @@ void finish(const std::string& path, std::string_view format, Scores& scores) {
               "ask the server for them: examples/capture_logprobs.sh shows how");
 }
 
+const LogprobFormat& format_of(const ScoreInput& input) {
+  for (const LogprobFormat* format : kAll)
+    if (format->claims(input)) return *format;
+  throw Error(input.path, "is in no format of log-probabilities that is known", formats_hint());
+}
+
+void append(Scores part, Scores& out) {
+  std::move(part.sequences.begin(), part.sequences.end(), std::back_inserter(out.sequences));
+  for (std::string& note : part.notes)
+    if (std::find(out.notes.begin(), out.notes.end(), note) == out.notes.end())
+      out.notes.push_back(std::move(note));
+}
+
+// JSON lines: the first decides the format, each is read by itself.
+ScoreFile read_lines(std::string_view text, const std::string& path, const LogprobFormat*& format) {
+  ScoreFile out;
+  int number = 0;
+  while (const auto line = take_line(text)) {
+    const std::string where = fmt::format("{}, line {}", path, ++number);
+    ScoreInput input;
+    input.path = path;
+    input.json = Json::array({parse_json(quote_not_finite(*line), where, kLimits)});
+    if (format == nullptr) format = &format_of(input);
+    ScoreFile part = format->read(input);
+    if (number == 1) {
+      out = std::move(part);
+      continue;
+    }
+    if (part.first.side != out.first.side || part.second.has_value() != out.second.has_value())
+      throw Error(where, "holds the log-probabilities of other sides than the first line");
+    append(std::move(part.first), out.first);
+    if (out.second) append(std::move(*part.second), *out.second);
+  }
+  return out;
+}
+
 }  // namespace
 
 std::span<const LogprobFormat* const> all_logprob_formats() { return kAll; }
 
 ScoreFile read_scores(const std::string& path) {
-  const ScoreInput input = read_input(path);
-  for (const LogprobFormat* format : kAll) {
-    if (!format->claims(input)) continue;
-    ScoreFile out = format->read(input);
-    finish(path, format->id, out.first);
-    if (out.second) finish(path, format->id, *out.second);
-    return out;
+  std::string lines;
+  ScoreFile out;
+  const LogprobFormat* format = nullptr;
+  {
+    const ScoreInput input = read_input(path, lines);
+    if (lines.empty()) {
+      format = &format_of(input);
+      out = format->read(input);
+    }
   }
-  throw Error(path, "is in no format of log-probabilities that is known", formats_hint());
+  if (!lines.empty()) out = read_lines(lines, path, format);
+  finish(path, format->id, out.first);
+  if (out.second) finish(path, format->id, *out.second);
+  return out;
 }
 
 }  // namespace moelora

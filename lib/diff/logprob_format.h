@@ -19,14 +19,22 @@ struct ScoreArray {
   std::vector<double> values;
 };
 
-// A file as its bytes say it is, before any format looks at it. One of the parts is filled.
+// A file as its bytes say it is, before any format looks at it. One of the parts is filled. Files
+// are large and hold little but numbers: what takes several times their size is never whole in
+// memory.
 struct ScoreInput {
   std::string path;
-  std::optional<Json> json;  // a JSON document; of JSON lines the array of them
+  // A JSON document; of JSON lines the array of one: formats read line after line, and the first
+  // line decides which does.
+  std::optional<Json> json;
+  std::vector<Sequence> numbers;  // of a JSON list of numbers, or of lists of them
   // Of safetensors, .npz, .npy (named "") and torch files.
   std::map<std::string, ScoreArray> arrays;
-  std::vector<std::vector<std::string>> table;  // of CSV, the heading first
+  std::string table;  // the text of CSV
 };
+
+// The next line of a text that is not empty, without its end; nullopt at the end of the text.
+std::optional<std::string_view> take_line(std::string_view& text);
 
 // A way to write log-probabilities down. Each is one file formats/NAME.cpp that defines `const
 // LogprobFormat NAME_format`; the folder is the registry.
@@ -51,6 +59,9 @@ std::vector<const Json*> documents(const ScoreInput& input);
 // "Infinity", "NaN" (Python writes them bare, read_scores puts them between quotes).
 bool is_score(const Json& value);
 double score_of(const Json& value);  // REQUIRES is_score()
+
+// What one of those words stands for; nullopt for any other.
+std::optional<double> not_finite(std::string_view text);
 
 // A value that must be a score or null (then nullopt); Error at `where` otherwise.
 std::optional<double> number_or_null(const Json& value, const std::string& where);

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
 #include <map>
+#include <numeric>
 #include <string_view>
 
 namespace moelora {
@@ -19,7 +21,7 @@ double percentile(const std::vector<double>& sorted, double share) {
   return sorted[std::max<size_t>(rank, 1) - 1];
 }
 
-void measure_differences(const std::vector<ScorePair>& pairs, Metrics& out) {
+void measure_differences(std::span<const ScorePair> pairs, Metrics& out) {
   std::vector<double> sizes;
   sizes.reserve(pairs.size());
   for (const ScorePair& pair : pairs) sizes.push_back(std::fabs(pair.d()));
@@ -32,7 +34,7 @@ void measure_differences(const std::vector<ScorePair>& pairs, Metrics& out) {
   out.max_abs = sizes.back();
 }
 
-void measure_divergences(const std::vector<ScorePair>& pairs, Metrics& out) {
+void measure_divergences(std::span<const ScorePair> pairs, Metrics& out) {
   out.k1 = mean(pairs, [](const ScorePair& p) { return -p.d(); });
   out.k2 = mean(pairs, [](const ScorePair& p) { return p.d() * p.d() / 2; });
   out.k3 = mean(pairs, [](const ScorePair& p) {
@@ -41,7 +43,7 @@ void measure_divergences(const std::vector<ScorePair>& pairs, Metrics& out) {
   });
 }
 
-void measure_probabilities(const std::vector<ScorePair>& pairs, Metrics& out) {
+void measure_probabilities(std::span<const ScorePair> pairs, Metrics& out) {
   const auto apart = [](const ScorePair& p) { return std::fabs(std::exp(p.b) - std::exp(p.a)); };
   out.prob_mean_abs = mean(pairs, apart);
   for (const ScorePair& pair : pairs) out.prob_max_abs = std::max(out.prob_max_abs, apart(pair));
@@ -59,7 +61,7 @@ void measure_probabilities(const std::vector<ScorePair>& pairs, Metrics& out) {
   if (aa > 0 && bb > 0) out.pearson = ab / std::sqrt(aa * bb);
 }
 
-double chi2_of_sequences(const std::vector<ScorePair>& pairs) {
+double chi2_of_sequences(std::span<const ScorePair> pairs) {
   std::map<size_t, std::pair<double, int64_t>> sums;  // of d, and how many
   for (const ScorePair& pair : pairs) {
     auto& [sum, count] = sums[pair.sequence];
@@ -72,7 +74,7 @@ double chi2_of_sequences(const std::vector<ScorePair>& pairs) {
   return total / static_cast<double>(sums.size()) - 1;
 }
 
-void measure_ratios(const std::vector<ScorePair>& pairs, Metrics& out) {
+void measure_ratios(std::span<const ScorePair> pairs, Metrics& out) {
   const auto ratio = [](const ScorePair& p) { return std::exp(clamped(p.d())); };
   out.ratio_mean = mean(pairs, ratio);
   out.ratio_min = out.ratio_max = ratio(pairs.front());
@@ -168,7 +170,7 @@ std::vector<std::string_view> Metrics::names() {
   return out;
 }
 
-Metrics measure(const std::vector<ScorePair>& pairs) {
+Metrics measure(std::span<const ScorePair> pairs) {
   Metrics out;
   out.n = static_cast<int64_t>(pairs.size());
   measure_differences(pairs, out);
@@ -193,12 +195,18 @@ std::optional<TopMetrics> measure_top(const Scores& a, const Scores& b,
   return out;
 }
 
-std::vector<ScorePair> worst_pairs(const std::vector<ScorePair>& pairs, size_t k) {
-  std::vector<ScorePair> out = pairs;
-  std::stable_sort(out.begin(), out.end(), [](const ScorePair& x, const ScorePair& y) {
-    return std::fabs(x.d()) > std::fabs(y.d());
-  });
-  out.resize(std::min(k, out.size()));
+std::vector<ScorePair> worst_pairs(std::span<const ScorePair> pairs, size_t k) {
+  std::vector<uint32_t> order(pairs.size());
+  std::iota(order.begin(), order.end(), 0U);
+  const auto is_worse = [&](uint32_t x, uint32_t y) {
+    const double dx = std::fabs(pairs[x].d()), dy = std::fabs(pairs[y].d());
+    return dx != dy ? dx > dy : x < y;
+  };
+  const auto last = order.begin() + static_cast<std::ptrdiff_t>(std::min(k, order.size()));
+  std::partial_sort(order.begin(), last, order.end(), is_worse);
+  std::vector<ScorePair> out;
+  std::transform(order.begin(), last, std::back_inserter(out),
+                 [&](uint32_t index) { return pairs[index]; });
   return out;
 }
 

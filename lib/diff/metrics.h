@@ -38,7 +38,7 @@ struct Metrics {
 };
 
 // REQUIRES: at least one pair.
-Metrics measure(const std::vector<ScorePair>& pairs);
+Metrics measure(std::span<const ScorePair> pairs);
 
 // Of the top log-probabilities, over positions where both sides have them: `agreement` is the share
 // of equal best tokens, `overlap` the mean share of A's tokens that B has too, kl_ab and kl_ba the
@@ -50,6 +50,6 @@ struct TopMetrics {
 std::optional<TopMetrics> measure_top(const Scores& a, const Scores& b, const Alignment& alignment);
 
 // The k pairs with the largest |d|, largest first; ties in order of position.
-std::vector<ScorePair> worst_pairs(const std::vector<ScorePair>& pairs, size_t k);
+std::vector<ScorePair> worst_pairs(std::span<const ScorePair> pairs, size_t k);
 
 }  // namespace moelora

@@ -35,9 +35,36 @@ Columns columns_of(const Row& heading) {
           column(heading, {"logprob_b", "sampling_logprob", "inference_logprob"})};
 }
 
+// Fields with quotes may hold commas; a doubled quote is one. Into the strings that `out` has.
+void split(std::string_view line, Row& out) {
+  out.resize(std::max<size_t>(out.size(), 1));
+  size_t count = 1;
+  out[0].clear();
+  bool in_quotes = false;
+  for (size_t i = 0; i < line.size(); ++i) {
+    if (line[i] == '"' && in_quotes && i + 1 < line.size() && line[i + 1] == '"') {
+      out[count - 1] += line[i++];
+    } else if (line[i] == '"') {
+      in_quotes = !in_quotes;
+    } else if (line[i] == ',' && !in_quotes) {
+      if (count++ == out.size()) out.emplace_back();
+      out[count - 1].clear();
+    } else {
+      out[count - 1] += line[i];
+    }
+  }
+  out.resize(count);
+}
+
+Row heading_of(std::string_view& text) {
+  Row out;
+  if (const auto line = take_line(text)) split(*line, out);
+  return out;
+}
+
 bool claims(const ScoreInput& input) {
-  if (input.table.empty()) return false;
-  const Columns c = columns_of(input.table.front());
+  std::string_view text = input.table;
+  const Columns c = columns_of(heading_of(text));
   return c.one || (c.first && c.second);
 }
 
@@ -52,39 +79,48 @@ void add_value(const std::string& text, const Location& where, Sequence& out) {
 
 // Ids where every token of a sequence is one, else texts.
 void add_token(const std::string& text, Sequence& out) {
+  const auto id = out.texts.empty() ? parse_index(text) : std::nullopt;
+  if (id) return out.tokens.push_back(*id);
+  for (const int64_t known : out.tokens) out.texts.push_back(std::to_string(known));
+  out.tokens.clear();
   out.texts.push_back(text);
-  const auto id = parse_index(text);
-  if (id && out.tokens.size() + 1 == out.texts.size())
-    out.tokens.push_back(*id);
-  else
-    out.tokens.clear();
+}
+
+void add_row(const ScoreInput& input, const Columns& columns, size_t value_column, size_t number,
+             const Row& row, std::string& last, Scores& out) {
+  const std::string& id = columns.sequence ? row[*columns.sequence] : "";
+  if (out.sequences.empty() || id != last) out.sequences.emplace_back();
+  last = id;
+  const Location where{input.path, static_cast<int>(number), 0, {}, {}};
+  add_value(row[value_column], where, out.sequences.back());
+  if (columns.token) add_token(row[*columns.token], out.sequences.back());
 }
 
 Scores read_side(const ScoreInput& input, const Columns& columns, size_t value_column) {
   Scores out;
+  std::string_view text = input.table;
+  const size_t fields = heading_of(text).size();
+  Row row;
   std::string last;
-  for (size_t r = 1; r < input.table.size(); ++r) {
-    const Row& row = input.table[r];
-    const Location where{input.path, static_cast<int>(r + 1), 0, {}, {}};
-    if (row.size() != input.table.front().size())
-      throw Error(where, fmt::format("has {} fields, the heading {}", row.size(),
-                                     input.table.front().size()));
-    const std::string id = columns.sequence ? row[*columns.sequence] : "";
-    if (out.sequences.empty() || id != last) out.sequences.emplace_back();
-    last = id;
-    add_value(row[value_column], where, out.sequences.back());
-    if (columns.token) add_token(row[*columns.token], out.sequences.back());
+  for (size_t number = 2;; ++number) {
+    const auto line = take_line(text);
+    if (!line) break;
+    split(*line, row);
+    if (row.size() != fields)
+      throw Error(Location{input.path, static_cast<int>(number), 0, {}, {}},
+                  fmt::format("has {} fields, the heading {}", row.size(), fields));
+    add_row(input, columns, value_column, number, row, last, out);
   }
-  for (Sequence& sequence : out.sequences)  // texts that are ids, or ids beside texts
-    if (sequence.tokens.size() == sequence.texts.size())
-      sequence.texts.clear();
-    else
-      sequence.tokens.clear();
+  for (Sequence& sequence : out.sequences) {
+    sequence.tokens.shrink_to_fit();
+    sequence.logprobs.shrink_to_fit();
+  }
   return out;
 }
 
 ScoreFile read(const ScoreInput& input) {
-  const Columns c = columns_of(input.table.front());
+  std::string_view text = input.table;
+  const Columns c = columns_of(heading_of(text));
   if (c.first && c.second) return {read_side(input, c, *c.first), read_side(input, c, *c.second)};
   return {read_side(input, c, *c.one), std::nullopt};
 }

@@ -128,17 +128,17 @@ class Line {
 
 ScoreFile read(const ScoreInput& input) {
   const Keys* keys = keys_of(*documents(input).front());
-  if (keys == nullptr)
+  if (keys == nullptr && is_rollout_dump(*documents(input).front()))
     throw Error(input.path, "is verl's rollout dump: it holds texts and scores, no log-probability",
                 "set actor_rollout_ref.rollout.calculate_log_probs and save rollout_log_probs and "
                 "old_log_probs of the batch");
   ScoreFile out;
   out.second.emplace();
-  out.first.side = keys->trainer;
-  out.second->side = keys->server;
   for (const Json* line : documents(input)) {
-    if (keys_of(*line) != keys)
+    if (keys == nullptr || keys_of(*line) != keys)
       throw Error(place_of(*line, input.path), "lacks the log-probabilities of a side");
+    out.first.side = keys->trainer;
+    out.second->side = keys->server;
     auto [trainer, server] = Line(*line, *keys, input.path).read();
     out.first.sequences.push_back(std::move(trainer));
     out.second->sequences.push_back(std::move(server));

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <cmath>
 
 #include "lib/diff/comparison.h"
@@ -57,32 +59,53 @@ Json delta_json(const DeltaMetrics& d) {
                        {"pearson", or_null(d.pearson)}});
 }
 
+// A list as Json::dump() writes it at this depth, without a value for each item.
+template <class F>
+void add_list(std::string_view name, size_t count, std::string& out, F&& value) {
+  out += fmt::format("      \"{}\": [", name);
+  for (size_t i = 0; i < count; ++i) {
+    out += i == 0 ? "\n        " : ",\n        ";
+    out += Json(value(i)).dump();
+  }
+  out += count == 0 ? "]" : "\n      ]";
+}
+
 // Both sides of every compared position, so that a report can be read as a file of scores again.
-Json scores_json(const Comparison& c) {
-  std::vector<Json> out(c.a.sequences.size());
-  std::vector<std::vector<Json>> tokens(out.size()), a(out.size()), b(out.size());
-  for (size_t s = 0; s < out.size(); ++s) {
-    const size_t length = c.a.sequences[s].size();
-    a[s].resize(length);
-    b[s].resize(length);
-    const auto& ids =
-        c.a.sequences[s].tokens.empty() ? c.b.sequences[s].tokens : c.a.sequences[s].tokens;
-    if (ids.size() == length)
-      for (const int64_t id : ids) tokens[s].emplace_back(id);
+// `pair` is the first of the sequence and becomes the first of the next.
+void add_sequence(const Comparison& c, size_t s, size_t& pair, std::string& out) {
+  const Sequence &x = c.a.sequences[s], &y = c.b.sequences[s];
+  const auto& ids = x.tokens.empty() ? y.tokens : x.tokens;
+  const auto& pairs = c.alignment.pairs;
+  const auto side = [&](double ScorePair::*of) {
+    return [&pairs, s, of, at = pair](size_t position) mutable {
+      const bool is_here =
+          at < pairs.size() && pairs[at].sequence == s && pairs[at].position == position;
+      return is_here ? Json(pairs[at++].*of) : Json();
+    };
+  };
+  out += "    {\n";
+  add_list("tokens", ids.size() == x.size() ? ids.size() : 0, out,
+           [&](size_t i) { return ids[i]; });
+  out += ",\n";
+  add_list("a", x.size(), out, side(&ScorePair::a));
+  out += ",\n";
+  add_list("b", x.size(), out, side(&ScorePair::b));
+  if (const auto& prompt = x.prompt ? x.prompt : y.prompt)
+    out += fmt::format(",\n      \"prompt\": {}", *prompt);
+  out += "\n    }";
+  while (pair < pairs.size() && pairs[pair].sequence == s) ++pair;
+}
+
+// The member "scores" of a report, behind its others.
+void add_scores(const Comparison& c, std::string& report) {
+  report.resize(report.rfind("\n}"));
+  report += ",\n  \"scores\": [";
+  size_t pair = 0;
+  for (size_t s = 0; s < c.a.sequences.size(); ++s) {
+    report += s == 0 ? "\n" : ",\n";
+    add_sequence(c, s, pair, report);
   }
-  for (const ScorePair& p : c.alignment.pairs) {
-    a[p.sequence][p.position] = Json(p.a);
-    b[p.sequence][p.position] = Json(p.b);
-  }
-  for (size_t s = 0; s < out.size(); ++s) {
-    out[s] = Json::object({{"tokens", Json::array(std::move(tokens[s]))},
-                           {"a", Json::array(std::move(a[s]))},
-                           {"b", Json::array(std::move(b[s]))}});
-    const auto& prompt =
-        c.a.sequences[s].prompt ? c.a.sequences[s].prompt : c.b.sequences[s].prompt;
-    if (prompt) out[s].set("prompt", json_count(*prompt));
-  }
-  return Json::array(std::move(out));
+  report += c.a.sequences.empty() ? "]\n}" : "\n  ]\n}";
 }
 
 }  // namespace
@@ -108,8 +131,9 @@ std::string comparison_json(const Comparison& c, bool with_scores) {
   out.set("worst", json_list(c.worst, pair_json));
   out.set("suspicions", Json::strings(c.suspicions));
   out.set("notes", Json::strings(c.notes));
-  if (with_scores) out.set("scores", scores_json(c));
-  return out.dump() + "\n";
+  std::string report = out.dump();
+  if (with_scores) add_scores(c, report);
+  return report + "\n";
 }
 
 }  // namespace moelora
