@@ -53,6 +53,17 @@ bool strip_factor(std::string_view& name, std::string_view marker) {
   return true;
 }
 
+// MODULE.lora_A.weight or MODULE.lora_B.weight, as nearly every name ends, where the general rules
+// below would not find another marker before it.
+std::optional<TensorNameView> plain_factor(std::string_view name) {
+  constexpr std::string_view kA = ".lora_A.weight", kB = ".lora_B.weight";
+  const bool is_a = name.ends_with(kA);
+  if (!is_a && !name.ends_with(kB)) return std::nullopt;
+  name.remove_suffix(kA.size());
+  if (name.ends_with(".lora_magnitude_vector") || name.ends_with(".lora_A")) return std::nullopt;
+  return TensorNameView{name, is_a ? TensorPart::lora_a : TensorPart::lora_b};
+}
+
 struct FormNames {
   ExpertPath::Form form;
   NamePattern names;
@@ -86,7 +97,7 @@ void find_place(ExpertPath& path) {
 std::string_view wrapper_in(std::string_view name) {
   while (!name.empty()) {
     const std::string_view component = take_component(name);
-    if (component.empty() || (component[0] != '_' && component[0] != 'm')) continue;
+    if (!component.starts_with('_') && component != "module") continue;  // what all of them are
     if (const Wrapper* wrapper = find_wrapper(component)) return wrapper->whose;
   }
   return {};
@@ -111,6 +122,7 @@ TensorName parse_tensor_name(std::string_view name) {
 
 TensorNameView view_tensor_name(std::string_view name) {
   while (name.starts_with(kPeftPrefix)) name.remove_prefix(kPeftPrefix.size());
+  if (const auto factor = plain_factor(name)) return *factor;
   const std::string_view whole = name;
   struct Row {
     std::string_view marker;
@@ -161,12 +173,12 @@ std::optional<int> nesting(std::string_view rest) {
 }
 
 std::optional<NamePattern::At> NamePattern::match(std::string_view rest) const {
-  if (std::count(rest.begin(), rest.end(), '.') !=
-      std::count(pattern_.begin(), pattern_.end(), '.'))
-    return std::nullopt;
   At at{std::nullopt, Projection::down};
   std::string_view pattern = pattern_;
   while (!pattern.empty()) {
+    const size_t dot = rest.find('.');
+    if ((dot == std::string_view::npos) != (pattern.find('.') == std::string_view::npos))
+      return std::nullopt;
     const std::string_view hole = take_component(pattern), text = take_component(rest);
     if (hole == kExpertHole) {
       at.expert = parse_index(text);

@@ -92,14 +92,10 @@ class PlainReader {
   bool dtype(DType& out) {
     std::string_view text;
     if (!string(text)) return false;
-    if (text != last_text_) {
-      const auto known = dtype_from_name(text);
-      if (!known) return false;
-      last_ = *known;
-      last_text_ = text;
-    }
-    out = last_;
-    return true;
+    if (!last_ || text != last_text_) last_ = dtype_from_name(text);
+    last_text_ = text;
+    out = last_.value_or(out);
+    return last_.has_value();
   }
 
   bool offsets(TensorEntry& out) {
@@ -149,7 +145,7 @@ class PlainReader {
   const char* const end_;
   SafetensorsHeader& header_;
   std::string_view last_text_;
-  DType last_ = DType::F32;
+  std::optional<DType> last_;  // of last_text_
 };
 
 // Turns the tokens of a header into entries: the grammar of one, nothing about sizes.

@@ -141,18 +141,18 @@ constexpr ForeignSpelling kUnknown = {
     "PEFT's names end in lora_A.weight and lora_B.weight: save the adapter with "
     "model.save_pretrained."};
 
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
 // The name with 0 for every number: no spelling is told by one.
-std::string shape_of(std::string_view name) {
-  std::string out;
-  out.reserve(name.size());
-  for (size_t at = 0; at < name.size(); ++at) {
-    const size_t digits = std::min(name.find_first_not_of("0123456789", at), name.size());
-    const bool is_number = digits > at && (at == 0 || name[at - 1] == '.') &&
-                           (digits == name.size() || name[digits] == '.');
-    out += is_number ? '0' : name[at];
-    if (is_number) at = digits - 1;
+void put_shape(std::string_view name, std::string& out) {
+  out.clear();
+  for (size_t end = 0; end != Text::npos; name = name.substr(std::min(end + 1, name.size()))) {
+    end = name.find('.');
+    const Text component = name.substr(0, end);
+    const bool is_number =
+        !component.empty() && std::all_of(component.begin(), component.end(), is_digit);
+    out.append(is_number ? Text("0") : component).append(end == Text::npos ? "" : ".");
   }
-  return out;
 }
 
 }  // namespace
@@ -170,8 +170,10 @@ const ForeignSpelling* foreign_spelling(std::string_view name) {
 std::vector<ForeignFactors> foreign_factors(const TensorMap& tensors) {
   std::vector<ForeignFactors> out;
   std::unordered_map<std::string, const ForeignSpelling*> known;
+  std::string shape;
   for (const auto& [name, tensor] : tensors) {
-    const auto [of_shape, is_new] = known.try_emplace(shape_of(name));
+    put_shape(name, shape);
+    const auto [of_shape, is_new] = known.try_emplace(shape);
     if (is_new) of_shape->second = foreign_spelling(name);
     const ForeignSpelling* const spelling = of_shape->second;
     if (spelling == nullptr) continue;
