@@ -76,8 +76,8 @@ void name_base(LoadedAdapter& input, const ConvertOptions& o) {
     if (config->base_model == o.base) continue;
     if (config == &input.files.config && !config->base_model.empty())
       input.notes.push_back(fmt::format("base_model_name_or_path: {} becomes {}, as --base says",
-                                        moelora::quoted(config->base_model),
-                                        moelora::quoted(o.base)));
+                                        moelora::in_quotes(config->base_model),
+                                        moelora::in_quotes(o.base)));
     config->base_model = o.base;
     if (config->json.is(Json::Kind::object))
       config->json.set("base_model_name_or_path", Json(std::string_view(o.base)));

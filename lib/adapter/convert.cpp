@@ -312,7 +312,7 @@ WrittenConversion write_adapter(const Conversion& c, const std::string& out,
   OutputFolder folder(out, {}, options.output);
   WrittenConversion written;
   written.weights = write_weights(folder, "adapter_model", c.tensors, options.weights);
-  write_report(c, written, folder);
+  write_report(c, written, options.weights.threads, folder);
   commit(c, folder, options, written);
   return written;
 }

@@ -190,7 +190,9 @@ std::string printable(std::string_view name, size_t limit) {
   return name.empty() ? "\"\"" : escaped(name, limit);
 }
 
-std::string quoted(std::string_view name, size_t limit) { return '"' + escaped(name, limit) + '"'; }
+std::string in_quotes(std::string_view name, size_t limit) {
+  return '"' + escaped(name, limit) + '"';
+}
 
 std::string printable_lines(std::string text, bool colors) {
   size_t at = length_as_it_is(text, colors);

@@ -35,8 +35,8 @@ bool is_seen(char32_t c);
 // UTF-8 become \xNN or \u{NNNN}; what is longer than `limit` bytes is cut and ends in "..."; an
 // empty one is "".
 std::string printable(std::string_view name, size_t limit = 160);
-inline constexpr size_t kLongestLine = 1 << 14;  // the limit of a whole message
-std::string quoted(std::string_view name, size_t limit = 160);  // the same, always in quotes
+inline constexpr size_t kLongestLine = 1 << 14;                    // the limit of a whole message
+std::string in_quotes(std::string_view name, size_t limit = 160);  // the same, always in quotes
 
 // The same of a whole text, uncut, with its line breaks. `colors`: "\x1b[1;31m" stays too; the
 // names in it have been through printable().

@@ -53,7 +53,7 @@ void check_texts(const Scores& a, const Scores& b, size_t s) {
   const auto &x = a.sequences[s].texts, &y = b.sequences[s].texts;
   for (size_t i = 0; i < std::min(x.size(), y.size()); ++i)
     if (x[i] != y[i])
-      throw other_token(a, b, s, i, quoted(x[i]), quoted(y[i]),
+      throw other_token(a, b, s, i, in_quotes(x[i]), in_quotes(y[i]),
                         "score the same token ids on both sides");
 }
 

@@ -32,7 +32,7 @@ constexpr std::array kAll = {
   for (const Release& release : engine.releases) known.push_back(release.version);
   throw Error(
       at_option(Option::engine, printable(text)),
-      fmt::format("{} is neither a version nor a date (2026-05-19), nor main", quoted(version)),
+      fmt::format("{} is neither a version nor a date (2026-05-19), nor main", in_quotes(version)),
       fmt::format("versions of {}: {}", engine.id, fmt::join(known, ", ")));
 }
 
@@ -43,7 +43,7 @@ constexpr std::array kAll = {
 int64_t count_of(std::string_view pair, std::string_view value) {
   const auto number = parse_index(value);
   if (!number || *number < 1)
-    refuse_option(pair, fmt::format("expected a number of 1 or more, found {}", quoted(value)));
+    refuse_option(pair, fmt::format("expected a number of 1 or more, found {}", in_quotes(value)));
   return *number;
 }
 
@@ -65,7 +65,7 @@ bool set_common(ServerOptions& options, std::string_view key, std::string_view p
 
 void check_value(const ServerOption& option, std::string_view pair, std::string_view value) {
   if (option.kind == ServerOption::Kind::on_off && value != "on" && value != "off")
-    refuse_option(pair, fmt::format("{} is neither on nor off", quoted(value)));
+    refuse_option(pair, fmt::format("{} is neither on nor off", in_quotes(value)));
   if (option.kind == ServerOption::Kind::number) count_of(pair, value);
 }
 

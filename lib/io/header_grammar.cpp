@@ -228,7 +228,7 @@ class HeaderReader final : public JsonHandler {
     const auto field = std::find(kFields.begin(), kFields.end(), token.text);
     if (field == kFields.end())
       refuse("has the unknown field {}, expected dtype, shape and data_offsets",
-             quoted(token.text));
+             in_quotes(token.text));
     const auto at = static_cast<size_t>(field - kFields.begin());
     if (seen_[at]) refuse("has the field {} twice", *field);
     seen_[at] = true;
@@ -246,7 +246,7 @@ class HeaderReader final : public JsonHandler {
     if (token.kind != Kind::string)
       refuse("has {} as dtype, expected a string", kind_name(token.kind));
     const auto dtype = dtype_from_name(token.text);
-    if (!dtype) refuse("has the unknown dtype {}", quoted(token.text));
+    if (!dtype) refuse("has the unknown dtype {}", in_quotes(token.text));
     header_.tensors.back().dtype = *dtype;
     state_ = State::entry;
   }
@@ -293,11 +293,12 @@ class HeaderReader final : public JsonHandler {
     } else if (token.kind == Kind::key) {
       key_ = std::move(token.text);
     } else if (token.kind != Kind::string) {
-      refuse("has {} as the value of {}, expected a string", kind_name(token.kind), quoted(key_));
+      refuse("has {} as the value of {}, expected a string", kind_name(token.kind),
+             in_quotes(key_));
     } else if (header_.metadata.size() == kMaxMetadata) {
       refuse("has more than {} keys", kMaxMetadata);
     } else if (!header_.metadata.try_emplace(key_, std::move(token.text)).second) {
-      refuse("has the key {} twice", quoted(key_));
+      refuse("has the key {} twice", in_quotes(key_));
     }
   }
 

@@ -185,7 +185,7 @@ class JsonBuilder final : JsonHandler {
   [[noreturn]] void refuse_duplicate(const Open& object, size_t i) const {
     throw error_at(object.key_offsets[i],
                    fmt::format("the key {} stands twice in this object",
-                               moelora::quoted(object.value.members_[i].first)),
+                               moelora::in_quotes(object.value.members_[i].first)),
                    "Readers disagree on which one counts; delete one of them.");
   }
 

@@ -47,7 +47,7 @@ class Scanner {
     if (at_ == text_.size()) return;
     const uint64_t rest = at_;
     name_next();
-    fail(rest, "unexpected text after the JSON value: {}", quoted(text_.substr(rest), 20));
+    fail(rest, "unexpected text after the JSON value: {}", in_quotes(text_.substr(rest), 20));
   }
 
  private:

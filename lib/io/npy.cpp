@@ -60,7 +60,7 @@ class HeaderReader {
   void read_member() {
     const std::string_view key = quoted_text();
     expect(':');
-    if (!seen_.insert(key).second) refuse("the key {} was not expected", quoted(key));
+    if (!seen_.insert(key).second) refuse("the key {} was not expected", in_quotes(key));
     if (key == "descr")
       read_descr();
     else if (key == "fortran_order")
@@ -68,7 +68,7 @@ class HeaderReader {
     else if (key == "shape")
       read_shape();
     else
-      refuse("the key {} was not expected", quoted(key));
+      refuse("the key {} was not expected", in_quotes(key));
   }
 
   void read_descr() {
@@ -83,7 +83,7 @@ class HeaderReader {
     if (text.find('O') != std::string_view::npos)
       refuse("an array of objects is a pickle, which is never loaded");
     if (text.starts_with('>')) refuse("big-endian numbers are not read: save with astype('<f4')");
-    refuse("the dtype {} is not read", quoted(text));
+    refuse("the dtype {} is not read", in_quotes(text));
   }
 
   void read_order() {

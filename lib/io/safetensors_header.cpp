@@ -56,7 +56,7 @@ class LayoutCheck {
     if (entry.begin == expected) return;
     const std::string neighbour = previous == nullptr
                                       ? "the data section begins"
-                                      : fmt::format("tensor {} ends", quoted(previous->name));
+                                      : fmt::format("tensor {} ends", in_quotes(previous->name));
     refuse(entry, "begins at offset {}, {} at {}: {}", entry.begin, neighbour, expected,
            entry.begin > expected ? "the bytes between belong to no tensor" : "the two overlap");
   }

@@ -79,10 +79,10 @@ class IndexReader final : public JsonHandler {
     if (token.kind == Kind::key) {
       section_ = token.text;
       if (!sections_.insert(section_).second)
-        refuse(token, "the key {} stands twice in this object", quoted(section_));
+        refuse(token, "the key {} stands twice in this object", in_quotes(section_));
       if (sections_.size() > kMaxSections) refuse(token, "has more than {} keys", kMaxSections);
       if (section_ != "weight_map" && section_ != "metadata")
-        index_.warnings.push_back(fmt::format("{}: unknown key {}", where_, quoted(section_)));
+        index_.warnings.push_back(fmt::format("{}: unknown key {}", where_, in_quotes(section_)));
     } else if (section_ == "weight_map" && token.kind != Kind::begin_object &&
                token.kind != Kind::end_object) {
       refuse(token, "weight_map is {}, expected an object of strings", kind_name(token.kind));
@@ -92,12 +92,12 @@ class IndexReader final : public JsonHandler {
   void on_weight(JsonToken& token) {
     if (token.kind == Kind::key) return read_tensor_name(token);
     if (token.kind != Kind::string)
-      refuse(token, "the file of tensor {} is {}, expected a string", quoted(tensor_->first),
+      refuse(token, "the file of tensor {} is {}, expected a string", in_quotes(tensor_->first),
              kind_name(token.kind));
     if (const auto fault = fault_of_name(token.text); !fault.empty())
       throw error_at(token.offset,
-                     fmt::format("the file {} of tensor {} {}", quoted(token.text),
-                                 quoted(tensor_->first), fault),
+                     fmt::format("the file {} of tensor {} {}", in_quotes(token.text),
+                                 in_quotes(tensor_->first), fault),
                      "A shard lies beside its index and has a bare *.safetensors name.");
     tensor_->second = std::move(token.text);
   }
@@ -107,7 +107,8 @@ class IndexReader final : public JsonHandler {
       refuse(token, "names more than {} tensors", kMaxTensors);
     bool is_new = false;
     std::tie(tensor_, is_new) = index_.weight_map.try_emplace(std::move(token.text));
-    if (!is_new) refuse(token, "the tensor {} stands twice in weight_map", quoted(tensor_->first));
+    if (!is_new)
+      refuse(token, "the tensor {} stands twice in weight_map", in_quotes(tensor_->first));
   }
 
   void on_metadata(const JsonToken& token) {

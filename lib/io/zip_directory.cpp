@@ -238,7 +238,7 @@ class DirectoryReader {
                   end_.begin);
     if (!entries_.empty() && entry.header <= entries_.back().header)
       zip_.refuse(entry.name, "lies at {}, not after {} at {}", entry.header,
-                  quoted(entries_.back().name), entries_.back().header);
+                  in_quotes(entries_.back().name), entries_.back().header);
   }
 
   [[noreturn]] void refuse_cut() const {

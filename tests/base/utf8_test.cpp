@@ -37,8 +37,8 @@ TEST_CASE("a name is printed so that no terminal obeys it") {
   CHECK(printable("12345", 5) == "12345");
   CHECK(printable("123456", 5) == "12345...");
   CHECK(printable("") == "\"\"");
-  CHECK(quoted("") == "\"\"");
-  CHECK(quoted("a\tb") == "\"a\\x09b\"");
+  CHECK(in_quotes("") == "\"\"");
+  CHECK(in_quotes("a\tb") == "\"a\\x09b\"");
 }
 
 TEST_CASE("what nobody sees is shown as an escape, what is seen stays") {

@@ -49,7 +49,7 @@ void check_pattern(RuleContext& context, std::string_view name, const PathPatter
   for (const std::string& fault : order) {
     const std::vector<std::string>& alike = by_fault[fault];
     const std::string listed =
-        list_some(alike, 6, [](const std::string& key) { return quoted(key); });
+        list_some(alike, 6, [](const std::string& key) { return in_quotes(key); });
     Finding& finding = context.report_config(
         name, alike.size() == 1
                   ? fmt::format("{} {}", listed, fault)

@@ -223,7 +223,7 @@ bool without_gates(const ModelSpec* spec) {
 }
 
 std::string list(const std::vector<std::string>& names) {
-  return list_some(names, 6, [](const std::string& name) { return quoted(name); });
+  return list_some(names, 6, [](const std::string& name) { return in_quotes(name); });
 }
 
 void report_unused(RuleContext& context, std::string_view key,
@@ -273,7 +273,7 @@ void check(RuleContext& context) {
     return;  // CFG001
   const TargetReading targets = TargetReader(subject).run();
   if (targets.problem)
-    context.report_config("target_modules", fmt::format("{} {}", quoted(config.target_regex),
+    context.report_config("target_modules", fmt::format("{} {}", in_quotes(config.target_regex),
                                                         targets.problem->text()));
   report_unused(context, "target_modules", targets.unused_modules);
   report_unused(context, "target_parameters", targets.unused_parameters);

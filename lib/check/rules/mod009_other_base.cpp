@@ -42,14 +42,14 @@ void check(RuleContext& context) {
   if (const auto named = known_base(name))
     if (const std::string what = difference(named->spec, *context.spec()); !what.empty())
       context.report_config("base_model_name_or_path",
-                            fmt::format("is {}, another model than {}: {}", quoted(name),
+                            fmt::format("is {}, another model than {}: {}", in_quotes(name),
                                         context.deployment().base->origin, what));
   if (is_bitsandbytes(name))
     context.report_config(
         "base_model_name_or_path",
         fmt::format("is {}, a bitsandbytes copy: the adapter was trained against its rounding, and "
                     "vLLM has no LoRA for MoE models of that kind",
-                    quoted(name)));
+                    in_quotes(name)));
 }
 
 }  // namespace

@@ -73,7 +73,7 @@ void add_value(const std::string& text, const Location& where, Sequence& out) {
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size())
-    throw Error(where, fmt::format("{} is not a log-probability", quoted(text)));
+    throw Error(where, fmt::format("{} is not a log-probability", in_quotes(text)));
   out.add(value);
 }
 

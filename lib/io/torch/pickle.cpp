@@ -110,7 +110,7 @@ std::string describe(const Pickle& pickle, const PickleValue& value) {
     case PickleValue::Kind::real:
       return fmt::format("the number {}", value.real());
     case PickleValue::Kind::text:
-      return fmt::format("the string {}", quoted(pickle.texts[value.index()], 40));
+      return fmt::format("the string {}", in_quotes(pickle.texts[value.index()], 40));
     case PickleValue::Kind::global: {
       const PickleGlobal& g = pickle_global(value.index());
       return fmt::format("the name {}.{}", g.module, g.name);

@@ -73,7 +73,8 @@ PickleContainer& PickleBuilder::open_container(const PickleValue& value) {
 PickleValue PickleBuilder::text(std::string_view text) {
   if (text.size() > kMaxPickleText)
     refuse("holds a string of {} bytes, at most {} are read", text.size(), kMaxPickleText);
-  if (find_invalid_utf8(text)) refuse("holds the string {}, which is not UTF-8", quoted(text, 40));
+  if (find_invalid_utf8(text))
+    refuse("holds the string {}, which is not UTF-8", in_quotes(text, 40));
   count_node();
   out_.texts.push_back(text);
   return {Kind::text, static_cast<int64_t>(out_.texts.size()) - 1};
@@ -202,7 +203,7 @@ PickleValue PickleBuilder::persistent(PickleValue id) {
   const PickledStorage& known = out_.storages[it->second];
   if (known.dtype != storage.dtype || known.untyped != storage.untyped ||
       known.elements != storage.elements)
-    refuse("says different things of the storage {}", quoted(storage.key, 40));
+    refuse("says different things of the storage {}", in_quotes(storage.key, 40));
   return {Kind::storage, static_cast<int64_t>(it->second)};
 }
 

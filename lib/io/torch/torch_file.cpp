@@ -123,8 +123,8 @@ class Opener {
 
   void check_root(const ZipEntry& entry) const {
     if (!entry.name.starts_with(root_ + "/"))
-      refuse("holds {} outside its folder {}: torch.save did not write it", quoted(entry.name),
-             quoted(root_));
+      refuse("holds {} outside its folder {}: torch.save did not write it", in_quotes(entry.name),
+             in_quotes(root_));
   }
 
   void add(const ZipEntry& entry) {
@@ -139,7 +139,7 @@ class Opener {
       check_byteorder(entry);
     } else if (name != ".format_version" && name != ".storage_alignment" &&
                name != ".data/serialization_id") {
-      refuse("holds the record {}, which torch.save does not write", quoted(name));
+      refuse("holds the record {}, which torch.save does not write", in_quotes(name));
     }
   }
 
@@ -151,7 +151,7 @@ class Opener {
 
   std::string small_text(const ZipEntry& entry) const {
     if (entry.size > kSmallRecord)
-      refuse("has a record {} of {} bytes", quoted(entry.name), entry.size);
+      refuse("has a record {} of {} bytes", in_quotes(entry.name), entry.size);
     std::string out(entry.size, '\0');
     out_.file->read(entry.begin, out.size(), reinterpret_cast<std::byte*>(out.data()));
     return out;
@@ -162,7 +162,7 @@ class Opener {
     if (text.ends_with('\n')) text.pop_back();
     const auto version = parse_number<int>(text);
     if (!version || *version < 1 || *version > kLastVersion)
-      refuse("has the format version {}, 1 to {} are read", quoted(text), kLastVersion);
+      refuse("has the format version {}, 1 to {} are read", in_quotes(text), kLastVersion);
     has_version_ = true;
   }
 
@@ -170,7 +170,7 @@ class Opener {
     const std::string order = small_text(entry);
     if (order == "little") return;
     if (order == "big") refuse("holds big-endian numbers, only little-endian ones are read");
-    refuse("has the byte order {}", quoted(order));
+    refuse("has the byte order {}", in_quotes(order));
   }
 
   void read_pickle() {
@@ -190,7 +190,7 @@ class Opener {
   void place(const PickledStorage& storage) {
     const auto record = storages_.find(storage.key);
     if (record == storages_.end())
-      refuse("has no record for the storage {}", quoted(storage.key, 40));
+      refuse("has no record for the storage {}", in_quotes(storage.key, 40));
     const auto width = storage.untyped ? 1 : static_cast<uint64_t>(dtype_bytes(storage.dtype));
     const auto bytes = checked_mul(static_cast<uint64_t>(storage.elements), width);
     if (bytes != record->second->size)
