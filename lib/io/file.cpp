@@ -68,9 +68,8 @@ std::string unopened(const std::string& path, int code) {
 // -1 with errno; EXDEV only where there is something that the link leads to.
 int open_to_read(const InputPath& path) {
   // O_NONBLOCK: the open of a FIFO without a writer would wait for ever.
-  const int fd = path.folder.empty()
-                     ? ::open(path.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-                     : open_beneath(path.folder, path.name);
+  const int fd = path.folder.empty() ? ::open(path.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+                                     : open_beneath(path.folder, path.name);
   if (fd < 0 && errno == EXDEV) errno = is_absent(path.path) ? ENOENT : EXDEV;
   return fd;
 }
@@ -141,8 +140,8 @@ void File::read(uint64_t offset, uint64_t count, std::byte* out) const {
           errno);
     if (got == 0)
       fail_to_read(
-          fmt::format("ends at offset {}, had {} bytes when it was opened", offset, size()),
-          0, "Something shortened the file while it was read; run again when it is still.");
+          fmt::format("ends at offset {}, had {} bytes when it was opened", offset, size()), 0,
+          "Something shortened the file while it was read; run again when it is still.");
     offset += static_cast<uint64_t>(got);
     count -= static_cast<uint64_t>(got);
     out += got;

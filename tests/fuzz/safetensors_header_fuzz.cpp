@@ -22,7 +22,8 @@ void fuzz(std::string_view input) {
   const auto byte = [&](size_t i) { return static_cast<uint64_t>(static_cast<uint8_t>(input[i])); };
   const uint64_t data_bytes = byte(0) | byte(1) << 8U;
   input.remove_prefix(2);
-  const auto header = parse_safetensors_header(std::string(input), 8 + input.size() + data_bytes, "f");
+  const auto header =
+      parse_safetensors_header(std::string(input), 8 + input.size() + data_bytes, "f");
 
   uint64_t at = 0;
   std::set<std::string_view> names;

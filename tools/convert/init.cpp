@@ -39,8 +39,8 @@ int run(InitFlags& flags) {
     print_data(
         flags.common,
         module_table(module_rows(fresh.adapter), fresh.to != nullptr ? fresh.to->id : "dense") +
-            fmt::format("wrote {}: {} tensors, {}\n", printable(flags.out), written.weights.tensors.size(),
-                        size_text(written.weights.bytes)));
+            fmt::format("wrote {}: {} tensors, {}\n", printable(flags.out),
+                        written.weights.tensors.size(), size_text(written.weights.bytes)));
   };
   const WrittenConversion written = write_adapter(fresh, flags.out, folder);
   if (!written.left_behind.empty()) print_note(flags.common, kConvertTool, written.left_behind);
