@@ -19,7 +19,7 @@
 #include "lib/base/version.h"
 #include "lib/io/file.h"
 #include "lib/io/report_file.h"
-#include "lib/io/staging.h"
+#include "lib/io/disk/staging.h"
 #include "lib/numeric/device.h"
 
 namespace moelora {

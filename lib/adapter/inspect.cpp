@@ -201,10 +201,11 @@ Inspection inspect_adapter(const std::string& path, const LoadOptions& options) 
   out.peft_version = files.config.peft_version;
   out.notes = files.warnings;
   options.job.check();
-  std::optional<BaseModel> base;  // one that was given must be readable, one that is named need not
-  if (!options.base.empty()) base = base_to_inspect(files.config, options, out.notes);
+  std::optional<BaseModel> base;
+  const bool is_named = !options.base.empty();  // then it must be readable
+  if (is_named) base = base_to_inspect(files.config, options, out.notes);
   try {
-    if (options.base.empty()) base = base_to_inspect(files.config, options, out.notes);
+    if (!is_named) base = base_to_inspect(files.config, options, out.notes);
     if (base) out.base = base->origin;
     const Interpretation loaded =
         interpret_tensors(files.tensors, expert_tensors(files.tensors), files.config,

@@ -14,7 +14,7 @@
 
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
-#include "lib/io/beneath.h"
+#include "lib/io/disk/beneath.h"
 
 namespace moelora {
 namespace fs = std::filesystem;

@@ -12,8 +12,8 @@
 #include <system_error>
 
 #include "lib/base/error.h"
-#include "lib/io/own_output.h"
-#include "lib/io/staging.h"
+#include "lib/io/disk/own_output.h"
+#include "lib/io/disk/staging.h"
 
 namespace moelora {
 namespace fs = std::filesystem;

@@ -12,8 +12,8 @@
 #include <system_error>
 
 #include "lib/base/error.h"
+#include "lib/io/disk/staging.h"
 #include "lib/io/file.h"
-#include "lib/io/staging.h"
 
 namespace moelora {
 namespace {

@@ -1,4 +1,4 @@
-#include "lib/io/staging.h"
+#include "lib/io/disk/staging.h"
 
 #include <fcntl.h>
 #include <fmt/core.h>

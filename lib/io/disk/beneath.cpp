@@ -1,4 +1,4 @@
-#include "lib/io/beneath.h"
+#include "lib/io/disk/beneath.h"
 
 #include <fcntl.h>
 #include <linux/openat2.h>

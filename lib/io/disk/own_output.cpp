@@ -1,4 +1,4 @@
-#include "lib/io/own_output.h"
+#include "lib/io/disk/own_output.h"
 
 #include <fmt/core.h>
 #include <sys/stat.h>
