@@ -7,8 +7,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <compare>
 #include <filesystem>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <system_error>
 
@@ -76,9 +78,25 @@ int open_to_read(const InputPath& path) {
 
 // ---- the files that this process has opened ----
 
+// Device, inode, and when it was made: the number of an inode is given again.
+struct Identity {
+  uint64_t device, inode;
+  int64_t birth_ns;
+
+  auto operator<=>(const Identity&) const = default;
+};
+
+std::optional<Identity> identity(int at, const char* path, int flags) {
+  struct statx s {};
+  if (::statx(at, path, flags, STATX_INO | STATX_BTIME, &s) != 0) return std::nullopt;
+  const bool born = (s.stx_mask & STATX_BTIME) != 0;
+  return Identity{uint64_t{s.stx_dev_major} << 32 | s.stx_dev_minor, s.stx_ino,
+                  born ? s.stx_btime.tv_sec * 1'000'000'000 + s.stx_btime.tv_nsec : 0};
+}
+
 struct Opened {
   std::mutex mutex;
-  std::set<std::pair<uint64_t, uint64_t>> files;  // device, inode
+  std::set<Identity> files;
 };
 
 Opened& opened() {
@@ -110,8 +128,10 @@ FilePtr File::open(const InputPath& input) {
     throw Error(in_file(path), fmt::format("is {}, expected a regular file", kind_of(s.st_mode)));
   file->stamp_ = FileStamp(path, s);
   file->watched_ = InputWatch::opened(file->stamp_);
-  const std::lock_guard lock(opened().mutex);
-  opened().files.emplace(s.st_dev, s.st_ino);
+  if (const auto known = identity(file->fd_, "", AT_EMPTY_PATH)) {
+    const std::lock_guard lock(opened().mutex);
+    opened().files.insert(*known);
+  }
   return file;
 }
 
@@ -154,10 +174,10 @@ bool File::is_same_file(const std::string& path) const {
 }
 
 bool File::was_opened(const std::string& path) {
-  struct stat s {};
-  if (::stat(path.c_str(), &s) != 0) return false;
+  const auto known = identity(AT_FDCWD, path.c_str(), 0);
+  if (!known) return false;
   const std::lock_guard lock(opened().mutex);
-  return opened().files.count({s.st_dev, s.st_ino}) != 0;
+  return opened().files.count(*known) != 0;
 }
 
 FilePtr open_side_file(const std::string& folder, const std::string& name,
