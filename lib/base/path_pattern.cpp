@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <numeric>
 
 #include "lib/base/error.h"
 #include "lib/base/python_syntax.h"
@@ -13,7 +14,7 @@ namespace {
 
 constexpr size_t kMostOthers = 1000;           // each is tried on every path
 constexpr int64_t kStepsOfCompilation = 1000;  // about its time
-constexpr int64_t kStepsOfProbe = 8;
+constexpr int64_t kStepsOfProbe = 32, kStepsOfDots = 4;
 
 bool is_plain(std::string_view key) {
   return key.find_first_of("\\*+?()[]{}|^$") == std::string_view::npos;
@@ -137,7 +138,7 @@ void PathPatterns::each_plain(std::string_view path, F&& found) const {
       const auto is_dot = [&](size_t at) { return end[at] == '.'; };
       const auto count = std::count(end.begin(), end.end(), '.');
       for (const Dots& dots : known->second) {
-        take(1, 0);
+        take(kStepsOfDots, 0);
         if (std::count_if(dots.begin(), dots.end(), is_dot) != count) continue;
         take(kStepsOfProbe + static_cast<int64_t>(end.size() / 8), 0);
         key = end;
@@ -199,7 +200,6 @@ std::optional<size_t> PathPatterns::first_match(std::string_view path) const {
 
 // What one key comes to on one path more.
 void PathPatterns::use(size_t index, std::string_view path, Use& out) const {
-  if (out.names || !out.fault.empty()) return;
   try {
     out.names = matches(index, path);
   } catch (const Error& error) {
@@ -214,6 +214,10 @@ std::vector<PathPatterns::Use> PathPatterns::uses(std::span<const std::string> p
   RegexAutomaton& regular = work_->regular;
   regular.forget();
   std::vector<bool> named(size());
+  // Of which nothing is known yet: what is asked on every path, and on those that are not plain.
+  std::vector<size_t> others = others_, all(size());
+  std::iota(all.begin(), all.end(), size_t{0});
+  const auto is_known = [&](size_t i) { return out[i].names || !out[i].fault.empty(); };
   try {
     for (const std::string& path : paths) {
       const bool is_plain_one = is_plain_path(path);
@@ -224,8 +228,9 @@ std::vector<PathPatterns::Use> PathPatterns::uses(std::span<const std::string> p
             }))
           refuse_steps(first_regular_key());
       }
-      for (size_t i = 0; i < (is_plain_one ? others_.size() : size()); ++i)
-        use(is_plain_one ? others_[i] : i, path, out[is_plain_one ? others_[i] : i]);
+      std::vector<size_t>& open = is_plain_one ? others : all;
+      std::erase_if(open, is_known);
+      for (const size_t i : open) use(i, path, out[i]);
     }
   } catch (const Error& error) {  // out of steps
     for (Use& each : out)

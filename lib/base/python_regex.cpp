@@ -20,7 +20,8 @@ namespace {
 constexpr uint32_t kMostHeapKib = 16384;
 // Steps that one match may take. PCRE2 does not say how many it took, only that they were too many:
 // they are tried one after the other, and what was allowed counts as taken.
-constexpr uint32_t kLimits[] = {64, 512, 4096, 50000};
+constexpr uint32_t kLimits[] = {64, 256, 1024, 4096, 16384, 50000};
+constexpr int64_t kCost = 2;  // of one of its steps
 
 template <auto Free>
 struct Freed {
@@ -122,7 +123,7 @@ bool PythonRegex::run(std::string_view path, uint32_t options, RegexSteps& steps
   int found = PCRE2_ERROR_MATCHLIMIT;
   for (const uint32_t limit : kLimits) {
     if (found != PCRE2_ERROR_MATCHLIMIT && found != PCRE2_ERROR_DEPTHLIMIT) break;
-    if (!steps.take(limit)) refuse_steps(text_, steps);
+    if (!steps.take(kCost * limit)) refuse_steps(text_, steps);
     pcre2_set_match_limit(context.get(), limit);
     pcre2_set_depth_limit(context.get(), limit);
     found = pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(path.data()), path.size(), 0,

@@ -11,6 +11,7 @@ constexpr size_t kMostNodes = 1'000'000;    // of all expressions together
 constexpr size_t kMostNodesOfOne = 20'000;  // and steps of its compilation
 constexpr size_t kMostStates = 10'000;      // that are kept, half a kB each
 constexpr size_t kMostHeld = 2'000'000;     // nodes in them
+constexpr int64_t kStepsOfNode = 8;         // that a new state has: it is reached, sorted, hashed
 
 bool is_word(char c) {
   return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_';
@@ -232,7 +233,7 @@ std::optional<uint32_t> RegexAutomaton::step(uint32_t from, char c, RegexSteps& 
   const auto at = static_cast<size_t>(c);
   if (const uint32_t known = states_[from].next[at]; known != kNone) return known;
   const Set& nodes = *states_[from].nodes;
-  steps.take(static_cast<int64_t>(nodes.size()));
+  if (!steps.take(static_cast<int64_t>(nodes.size()))) return std::nullopt;
   Set targets;
   for (const uint32_t node : nodes)
     if (const Node& here = nodes_[node];
@@ -247,14 +248,17 @@ std::optional<uint32_t> RegexAutomaton::step(uint32_t from, char c, RegexSteps& 
 // The state of what is reached from `nodes` without a character; nullopt once out of steps.
 std::optional<uint32_t> RegexAutomaton::reach(std::span<const uint32_t> nodes, bool begin, bool end,
                                               RegexSteps& steps) {
+  if (steps.left < 0) return std::nullopt;
   Set set = close(nodes, begin, end);
-  if (!steps.take(closed_)) return std::nullopt;
+  if (!steps.take(kStepsOfNode * closed_)) return std::nullopt;
   if (const auto found = known_.find(set); found != known_.end()) return found->second;
   if (states_.size() >= kMostStates || held_ + set.size() > kMostHeld) forget();
   State state{nullptr, {kNone, kNone}};
   state.next.fill(kNone);
   state.first[0] = lowest(set);
-  state.first[1] = lowest(close(set, true, false));
+  const auto is_begin = [&](uint32_t node) { return nodes_[node].kind == Node::Kind::begin; };
+  state.first[1] = std::none_of(set.begin(), set.end(), is_begin) ? state.first[0]
+                                                                  : lowest(close(set, true, false));
   held_ += set.size();
   const auto id = static_cast<uint32_t>(states_.size());
   state.nodes = &known_.emplace(std::move(set), id).first->first;

@@ -72,7 +72,7 @@ class PlainReader {
   }
 
   bool entry(std::string_view name) {
-    if (header_.tensors.size() == kMaxTensors || !take('{')) return false;
+    if (header_.tensors.size() == kMaxHeaderTensors || !take('{')) return false;
     TensorEntry& out = header_.tensors.emplace_back();
     out.name = name;
     bool has_dtype = false, has_shape = false, has_offsets = false;
@@ -216,8 +216,9 @@ class HeaderReader final : public JsonHandler {
   }
 
   void begin_entry() {
-    if (header_.tensors.size() == kMaxTensors)
-      refuse("is tensor number {}, no more than {} are read", kMaxTensors + 1, kMaxTensors);
+    if (header_.tensors.size() == kMaxHeaderTensors)
+      refuse("is tensor number {}, no more than {} are read", kMaxHeaderTensors + 1,
+             kMaxHeaderTensors);
     header_.tensors.push_back({names_.emplace_back(name_), {}, {}, 0, 0});
     seen_ = {};
     state_ = State::entry;

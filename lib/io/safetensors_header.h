@@ -50,12 +50,12 @@ inline constexpr uint64_t kHubHeaderBytes = 25'000'000;   // what hub tools stil
 inline constexpr int kMaxTensorRank = 16;
 // Of one file. The largest adapters have 140,000; a hostile header of 100 MB could name a million
 // that hold nothing, and what reads them would take many times its size.
-inline constexpr size_t kMaxTensors = 1 << 18;
+inline constexpr size_t kMaxHeaderTensors = 1 << 18;
 
 // Parses and checks a header: all rules of the reference reader 0.8.0 and the stricter ones of
 // this project (duplicate keys, unknown fields, entry as array, dtype as object, null metadata,
-// rank above 16, more than kMaxTensors). `header` is the JSON text, `file_size` the size of the
-// whole file. Throws Error at `where` (or "WHERE: TENSOR"), one text per kind of fault, with
+// rank above 16, more than kMaxHeaderTensors). `header` is the JSON text, `file_size` the size of
+// the whole file. Throws Error at `where` (or "WHERE: TENSOR"), one text per kind of fault, with
 // offsets, found and expected.
 SafetensorsHeader parse_safetensors_header(std::string header, uint64_t file_size,
                                            const std::string& where);

@@ -322,7 +322,7 @@ TEST_CASE("metadata may have a hundred thousand keys and no more") {
 TEST_CASE("a header may name a quarter of a million tensors and no more" *
           doctest::skip(kSlowHere)) {
   std::string header = "{";
-  for (size_t i = 0; i < kMaxTensors; ++i)
+  for (size_t i = 0; i < kMaxHeaderTensors; ++i)
     header += fmt::format("\"{}\":{{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}},", i);
   header.back() = '}';
   CHECK(fault(header, 0) == "");

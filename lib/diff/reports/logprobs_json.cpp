@@ -98,7 +98,9 @@ void add_sequence(const Comparison& c, size_t s, size_t& pair, std::string& out)
 
 // The member "scores" of a report, behind its others.
 void add_scores(const Comparison& c, std::string& report) {
+  constexpr size_t kBytesOfPosition = 80;  // a token and two values, each on its line
   report.resize(report.rfind("\n}"));
+  report.reserve(report.size() + c.alignment.pairs.size() * kBytesOfPosition);
   report += ",\n  \"scores\": [";
   size_t pair = 0;
   for (size_t s = 0; s < c.a.sequences.size(); ++s) {
@@ -133,7 +135,8 @@ std::string comparison_json(const Comparison& c, bool with_scores) {
   out.set("notes", Json::strings(c.notes));
   std::string report = out.dump();
   if (with_scores) add_scores(c, report);
-  return report + "\n";
+  report += '\n';
+  return report;
 }
 
 }  // namespace moelora
