@@ -37,6 +37,8 @@ TEST_CASE("a pattern key is a regular expression over whole trailing components"
   SUBCASE("not in the middle of a component") {
     CHECK(!names("proj", path));
     CHECK(!names("own_proj", path));
+    CHECK(!names("[o]wn_proj", path));
+    CHECK(!names("(x|perts).down_proj", path));
     CHECK(!names("xperts.down_proj", path));
     CHECK(!names("gate_proj", "model.layers.0.mlp.up_gate_proj"));
   }
