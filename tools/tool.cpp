@@ -17,9 +17,9 @@
 #include "lib/base/nearest.h"
 #include "lib/base/utf8.h"
 #include "lib/base/version.h"
+#include "lib/io/disk/staging.h"
 #include "lib/io/file.h"
 #include "lib/io/report_file.h"
-#include "lib/io/disk/staging.h"
 #include "lib/numeric/device.h"
 
 namespace moelora {
