@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <new>
 #include <tuple>
 
 #include "lib/adapter/names/foreign_names.h"
@@ -168,6 +169,8 @@ class Repairs {
       const bool by_server = run != nullptr && error.where() == run->choice.label();
       trial.why_not = by_server ? error.text() : error.what();
       if (!error.hint().empty()) trial.why_not += " (" + error.hint() + ")";
+    } catch (const std::bad_alloc&) {
+      throw;
     } catch (const std::exception& error) {
       trial.why_not = error.what();
     }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <new>
 
 namespace moelora {
 namespace {
@@ -31,6 +32,8 @@ void plan_engine(const Deployment& deployment, std::span<const ServedAdapter> ad
     run.plan = run.choice.engine->plan({adapters, deployment.base->spec, deployment.base->config,
                                         run.options, run.choice.version});
   } catch (const MachineError&) {
+    throw;
+  } catch (const std::bad_alloc&) {
     throw;
   } catch (const std::exception& error) {
     run.not_planned = fmt::format("this tool could not follow the server: {}", error.what());

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <new>
 
 #include "lib/base/utf8.h"
 #include "lib/compare/forward_check.h"
@@ -105,6 +106,8 @@ void run_forward(Subject& adapter, const Subject& source, const ForwardCheckOpti
   } catch (const Cancelled&) {
     throw;
   } catch (const MachineError&) {
+    throw;
+  } catch (const std::bad_alloc&) {
     throw;
   } catch (const std::exception& error) {
     adapter.forward_not_run = error.what();

@@ -32,10 +32,12 @@ std::string_view kind_of(mode_t mode) {
   return "a device";
 }
 
-// Throws MachineError for what is no fault of the file; the watch, if any, learns of it too.
+// Throws MachineError for what is no fault of the file, of which the watch, if any, learns too;
+// else CannotOpen, or Error where nothing is there.
 [[noreturn]] void fail(const std::string& path, const std::string& what, int code) {
   const MachineError error(in_file(path), what + ": " + system_text(code));
-  if (!is_machines(code)) throw Error(error);
+  if (code == ENOENT || code == ENOTDIR) throw Error(error);
+  if (!is_machines(code)) throw CannotOpen(in_file(path), what + ": " + system_text(code));
   if (const auto watched = InputWatch::opened(FileStamp(path))) watched->fail(error);
   throw MachineError(error);
 }

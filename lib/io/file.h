@@ -47,6 +47,13 @@ class MachineError : public Error {
 };
 bool is_machines(int code);  // whether an errno is of that kind
 
+// A file or folder that is there and cannot be opened, for another reason: a loop of links, a
+// device.
+class CannotOpen : public Error {
+ public:
+  using Error::Error;
+};
+
 // A regular file opened read-only. Reads are pread: a file that shrinks underneath gives an Error,
 // never a SIGBUS. Safe to share between threads.
 class File {

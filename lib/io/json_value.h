@@ -87,7 +87,7 @@ inline Location place_of(const Json& value, std::string file) {
   return {std::move(file), value.line(), value.column(), {}, {}};
 }
 
-// A text as a JSON string, in quotes: only what JSON demands is escaped, anything else is raw.
+// A text as a JSON string, in quotes, as dump() writes it.
 std::string json_string(std::string_view text);
 
 }  // namespace moelora

@@ -10,7 +10,6 @@
 #include "lib/base/parallel.h"
 #include "lib/base/progress.h"
 #include "lib/io/evaluate.h"
-#include "lib/io/json_value.h"
 #include "lib/io/safetensors_header.h"
 #include "lib/io/shard_index.h"
 
@@ -20,9 +19,24 @@ namespace moelora {
 
 namespace {
 
+// As the reference writer has it: only what JSON demands is escaped, what nobody sees stays raw.
+std::string header_string(std::string_view text) {
+  constexpr std::string_view kEscaped = "\"\\\b\f\n\r\t", kShort = "\"\\bfnrt";
+  std::string out = "\"";
+  for (const char c : text) {
+    if (const size_t i = kEscaped.find(c); i != std::string_view::npos)
+      (out += '\\') += kShort[i];
+    else if (static_cast<unsigned char>(c) < 0x20)
+      out += fmt::format("\\u{:04x}", c);
+    else
+      out += c;
+  }
+  return out += '"';
+}
+
 // An upper bound of a header entry: offsets have at most 20 digits.
 uint64_t header_bytes(const std::string& name, const Tensor& tensor) {
-  return json_string(name).size() + 100 + 21 * static_cast<uint64_t>(tensor.rank());
+  return header_string(name).size() + 100 + 21 * static_cast<uint64_t>(tensor.rank());
 }
 
 }  // namespace
@@ -57,7 +71,7 @@ namespace {
 std::string metadata_text(const std::map<std::string, std::string>& metadata) {
   std::string out;
   for (const auto& [key, value] : metadata)
-    out += (out.empty() ? "" : ",") + json_string(key) + ":" + json_string(value);
+    out += (out.empty() ? "" : ",") + header_string(key) + ":" + header_string(value);
   return "\"__metadata__\":{" + out + "}";
 }
 
@@ -66,7 +80,7 @@ void add_entry(std::string& json, const std::string& name, const Tensor& tensor,
   const std::vector<uint64_t> shape(tensor.shape().begin(), tensor.shape().end());
   fmt::format_to(std::back_inserter(json),
                  "{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
-                 json_string(name), dtype_name(tensor.dtype()), fmt::join(shape, ","), begin,
+                 header_string(name), dtype_name(tensor.dtype()), fmt::join(shape, ","), begin,
                  begin + tensor.bytes());
 }
 

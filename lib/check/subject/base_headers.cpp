@@ -24,6 +24,15 @@ const BaseHeaders::Weight* BaseHeaders::find_linear(std::string_view module) con
   return &at->second;
 }
 
+namespace {
+
+std::string not_looked_at(const Error& error) {
+  return fmt::format("the base model's weights were not looked at, its config alone was: {}",
+                     error.what());
+}
+
+}  // namespace
+
 std::shared_ptr<const BaseHeaders> read_base_headers(const BaseModel& base, std::string& note) {
   if (base.folder.empty()) {
     note = fmt::format(
@@ -47,9 +56,12 @@ std::shared_ptr<const BaseHeaders> read_base_headers(const BaseModel& base, std:
     return out;
   } catch (const MachineError&) {
     throw;
+  } catch (const CannotOpen& error) {
+    if (!base.followed) throw;
+    note = not_looked_at(error);
+    return nullptr;
   } catch (const Error& error) {
-    note = fmt::format("the base model's weights were not looked at, its config alone was: {}",
-                       error.what());
+    note = not_looked_at(error);
     return nullptr;
   }
 }

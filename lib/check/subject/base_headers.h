@@ -23,7 +23,8 @@ struct BaseHeaders {
 };
 
 // Of the folder the model lies in; null where that holds no weights, or weights that cannot be
-// read: `note` then says so. Throws MachineError.
+// read: `note` then says so. Throws MachineError, and CannotOpen where it
+// is not merely one that an adapter names.
 std::shared_ptr<const BaseHeaders> read_base_headers(const BaseModel& base, std::string& note);
 
 }  // namespace moelora
