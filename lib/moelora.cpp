@@ -3,7 +3,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <filesystem>
 
 #include "lib/adapter/convert.h"
 #include "lib/adapter/init.h"
@@ -18,6 +17,7 @@
 #include "lib/engine/buffers.h"
 #include "lib/engine/fit/deltas.h"
 #include "lib/engine/fit/fit.h"
+#include "lib/io/file.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
@@ -70,8 +70,7 @@ void check_alone(const ConvertOptions& o) {
 // The base that --base names is the one that the output is for, whatever the input was trained on:
 // written where it is a hub name, since a folder is one of this machine.
 void name_base(LoadedAdapter& input, const ConvertOptions& o) {
-  std::error_code ignored;
-  if (o.base.empty() || !input.base || std::filesystem::exists(o.base, ignored)) return;
+  if (o.base.empty() || !input.base || !is_absent(o.base)) return;
   for (AdapterConfig* config : {&input.files.config, &input.adapter.config}) {
     if (config->base_model == o.base) continue;
     if (config == &input.files.config && !config->base_model.empty())

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "lib/adapter/found_instead.h"
+#include "lib/io/disk/look.h"
 #include "lib/io/file.h"
 #include "lib/io/safetensors_header.h"
 #include "lib/io/shard_index.h"
@@ -35,7 +36,7 @@ class FolderReader {
         path_ = std::move(*cached);
         out_.notes.push_back("adapter: " + path_);
       }
-    out_.folder = fs::is_directory(path_, ignored) ? path_ : fs::path(path_).parent_path().string();
+    out_.folder = is_folder(path_) ? path_ : fs::path(path_).parent_path().string();
     if (out_.folder.empty()) out_.folder = ".";
   }
 
@@ -63,8 +64,7 @@ class FolderReader {
 
   // Of a folder without a config. A file that was named is looked at for itself.
   bool holds_something_else() {
-    std::error_code ignored;
-    if (!fs::is_directory(path_, ignored)) return false;
+    if (!is_folder(path_)) return false;
     auto instead = instead_in_folder(path_);
     if (!instead) return false;
     instead->what = "has no adapter_config.json; it " + instead->what;
@@ -97,8 +97,7 @@ class FolderReader {
 
   // What the bytes of a file are; unknown, too, where it cannot be opened.
   static FileKind kind_of_file(const InputPath& path) try {
-    std::error_code ignored;
-    return fs::is_regular_file(path.path, ignored) ? sniff(*File::open(path)) : FileKind::unknown;
+    return is_regular_file(path.path) ? sniff(*File::open(path)) : FileKind::unknown;
   } catch (const MachineError&) {
     throw;
   } catch (const Error&) {
@@ -131,10 +130,8 @@ class FolderReader {
   // Whether the bytes of the weights say that they are something else. What a pickle is named is
   // FMT003's.
   bool is_wrong_kind() const {
-    std::error_code ignored;
-    const InputPath file = fs::is_regular_file(path_, ignored)
-                               ? InputPath(path_)
-                               : in_folder("adapter_model.safetensors");
+    const InputPath file =
+        is_regular_file(path_) ? InputPath(path_) : in_folder("adapter_model.safetensors");
     for (const char* ending : {".bin", ".pt", ".pth"})
       if (file.path.ends_with(ending)) return false;
     return kind_of_file(file) != FileKind::unknown;

@@ -12,6 +12,7 @@
 #include "lib/adapter/found_instead.h"
 #include "lib/base/dotted_path.h"
 #include "lib/base/utf8.h"
+#include "lib/io/disk/look.h"
 #include "lib/io/input_watch.h"
 #include "lib/io/json_build.h"
 #include "lib/io/weights.h"
@@ -114,10 +115,8 @@ std::vector<TensorInfo> infos(const TensorMap& tensors) {
 }
 
 bool has_adapter_config(const std::string& path) {
-  std::error_code ignored;
-  const fs::path folder =
-      fs::is_directory(path, ignored) ? fs::path(path) : fs::path(path).parent_path();
-  return fs::exists(folder / "adapter_config.json", ignored);
+  const fs::path folder = is_folder(path) ? fs::path(path) : fs::path(path).parent_path();
+  return !is_absent(folder / "adapter_config.json");
 }
 
 // Names come from the file and may hold anything; control characters must not reach a terminal.
@@ -312,8 +311,7 @@ Inspection inspect_other(const std::string& path, const LoadOptions& options) {
   } catch (const MachineError&) {
     throw;
   } catch (const Error&) {
-    std::error_code ignored;
-    if (!fs::is_directory(path, ignored)) throw;
+    if (!is_folder(path)) throw;
     const auto found = instead_in_folder(path);
     if (!found) throw;
     throw Error(path, found->what, found->advice);

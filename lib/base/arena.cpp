@@ -1,11 +1,9 @@
 #include "lib/base/arena.h"
 
-#include <fmt/core.h>
 #include <sys/mman.h>
 
 #include <algorithm>
-
-#include "lib/base/error.h"
+#include <new>
 
 namespace moelora {
 namespace {
@@ -24,7 +22,7 @@ std::span<std::byte> Arena::take(size_t bytes) {
     const size_t size = whole_pages(bytes);
     void* const data =
         mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data == MAP_FAILED) throw Error("", fmt::format("out of memory for {} bytes", size));
+    if (data == MAP_FAILED) throw std::bad_alloc();
     madvise(data, size, MADV_HUGEPAGE);
     data_ = static_cast<std::byte*>(data);
     size_ = size;

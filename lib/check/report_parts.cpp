@@ -7,8 +7,10 @@
 #include <map>
 #include <tuple>
 
+#include "lib/base/error.h"
 #include "lib/base/utf8.h"
 #include "lib/check/name_groups.h"
+#include "lib/io/file.h"
 
 namespace moelora {
 namespace {
@@ -33,11 +35,20 @@ std::string file_to_show(const Finding& finding, const Subject& adapter) {
   return config || finding.file.empty() ? kConfig : finding.file;
 }
 
+// Without links. Throws MachineError: another name is another alert to a code scanner.
+fs::path real_path(const fs::path& path) {
+  std::error_code fault;
+  fs::path out = fs::weakly_canonical(path, fault);
+  if (!fault) return out;
+  if (is_machines(fault.value()))
+    throw MachineError(in_file(path.string()), "cannot be looked at: " + fault.message());
+  return path.lexically_normal();
+}
+
 // Code scanners want real paths: through no link.
 std::string from_root(const ReportOptions& options, const fs::path& path) {
-  std::error_code ignored;
-  const fs::path whole = fs::weakly_canonical(options.working_folder / path, ignored);
-  const fs::path relative = whole.lexically_relative(fs::weakly_canonical(options.root, ignored));
+  const fs::path whole = real_path(options.working_folder / path);
+  const fs::path relative = whole.lexically_relative(real_path(options.root));
   const bool outside = relative.empty() || *relative.begin() == "..";
   return (outside ? whole : relative).generic_string();
 }

@@ -188,7 +188,7 @@ FilePtr open_side_file(const std::string& folder, const std::string& name,
   const int fd = open_to_read(input);
   const int code = fd < 0 ? errno : 0;
   struct stat s {};
-  const bool regular = fd >= 0 && ::fstat(fd, &s) == 0 && S_ISREG(s.st_mode);
+  const bool looked = fd >= 0 && ::fstat(fd, &s) == 0;
   if (fd >= 0) ::close(fd);
   for (const int to_nowhere : {EXDEV, ENOENT, ELOOP, ENOTDIR})
     if (code == to_nowhere) {
@@ -196,7 +196,7 @@ FilePtr open_side_file(const std::string& folder, const std::string& name,
           fmt::format("{} is not copied: it {}", input.path, unopened(input.path, code)));
       return nullptr;
     }
-  if (code != 0 || regular) return File::open(input);
+  if (!looked || S_ISREG(s.st_mode)) return File::open(input);
   if (!S_ISDIR(s.st_mode))
     notes.push_back(fmt::format("{} is not copied: it is {}", input.path, kind_of(s.st_mode)));
   return nullptr;

@@ -8,6 +8,7 @@
 
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
+#include "lib/io/disk/look.h"
 #include "lib/io/file.h"
 #include "lib/io/safetensors_header.h"
 #include "lib/io/shard_index.h"
@@ -225,8 +226,7 @@ class Folder {
 
 Weights open_weights(const std::string& path, const std::vector<std::string>& stems,
                      const InputOptions& options) {
-  std::error_code ignored;
-  if (fs::is_directory(path, ignored)) return Folder(path, options).open(stems);
+  if (is_folder(path)) return Folder(path, options).open(stems);
   if (path.ends_with(".index.json")) return open_shards(path, options.links);
   if (sniff(*File::open(path)) == FileKind::zip) return open_torch(path, {options.ignore_zip_crc});
   return open_safetensors_alone(path);

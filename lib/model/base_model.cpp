@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "lib/base/nearest.h"
+#include "lib/io/disk/look.h"
 #include "lib/model/embedded_builtins.h"
 #include "lib/model/family.h"
 #include "lib/model/hub_cache.h"
@@ -69,9 +70,7 @@ BaseModel base_of(Json config, const std::string& where, std::string origin, std
 }
 
 BaseModel base_of_path(const std::string& path, const std::vector<Family>& families, Links links) {
-  std::error_code ignored;
-  if (!fs::is_directory(path, ignored))
-    return base_of(read_json_file(path), path, path, "", families);
+  if (!is_folder(path)) return base_of(read_json_file(path), path, path, "", families);
   const InputPath config(path, "config.json", links);
   if (is_absent(config.path))
     throw Error(path, "this folder has no config.json",
@@ -83,8 +82,7 @@ BaseModel base_of_path(const std::string& path, const std::vector<Family>& famil
 
 // Whether an adapter may mean this folder by base_model_name_or_path.
 bool is_model_folder(const std::string& name) {
-  std::error_code ignored;
-  return !name.empty() && fs::is_regular_file(fs::path(name) / "config.json", ignored);
+  return !name.empty() && is_regular_file(join_path(name, "config.json"));
 }
 
 // `tried` collects what was looked at, for the message.
