@@ -50,7 +50,7 @@ inline constexpr uint64_t kHubHeaderBytes = 25'000'000;   // what hub tools stil
 inline constexpr int kMaxTensorRank = 16;
 // Of one file. The largest adapters have 140,000; a hostile header of 100 MB could name a million
 // that hold nothing, and what reads them would take many times its size.
-inline constexpr size_t kMaxHeaderTensors = 1 << 18;
+inline constexpr size_t kMaxHeaderTensors = 1 << 19;
 
 // Parses and checks a header: all rules of the reference reader 0.8.0 and the stricter ones of
 // this project (duplicate keys, unknown fields, entry as array, dtype as object, null metadata,

@@ -101,13 +101,13 @@ shows "an unknown layout is refused with it in the list" linear-w13 \
 cp -r gpt_oss_attention no_scale
 sed -i 's/"lora_alpha": *[0-9.]*/"lora_alpha": 0/' no_scale/adapter_config.json
 shows "the rule explains itself and fires on its example" "lora_alpha: is 0: every delta" lora-validate --explain CFG901
-shows "the rule fires" "CFG901 no-scale" lora-validate no_scale
+shows "the rule fires" "CFG901 zero-alpha" lora-validate no_scale
 lacks "the rule is silent on a sound adapter" CFG901 lora-validate gpt_oss_attention
-lacks "the rule can be ignored by its name" "error CFG901" lora-validate no_scale --ignore no-scale
+lacks "the rule can be ignored by its name" "error CFG901" lora-validate no_scale --ignore zero-alpha
 
 # A report format
 shows "the report format is offered" csv lora-validate --help
-shows "the report format is written" '"error","CFG901 no-scale","","no_scale","lora_alpha: is 0' \
+shows "the report format is written" '"error","CFG901 zero-alpha","","no_scale","lora_alpha: is 0' \
   lora-validate no_scale --format csv
 
 # A logprob format

@@ -14,9 +14,9 @@ void check(RuleContext& context) {
 
 }  // namespace
 
-const Rule cfg901_no_scale = {
+const Rule cfg901_zero_alpha = {
     .id = "CFG901",
-    .name = "no-scale",
+    .name = "zero-alpha",
     .what = "lora_alpha is 0.",
     .why = "The scale is lora_alpha / r, so that the adapter changes nothing. No server complains.",
     .fix = "Set lora_alpha to the value of the training.",
