@@ -17,6 +17,7 @@
 #include "lib/base/nearest.h"
 #include "lib/base/utf8.h"
 #include "lib/base/version.h"
+#include "lib/io/disk/look.h"
 #include "lib/io/disk/staging.h"
 #include "lib/io/file.h"
 #include "lib/io/report_file.h"
@@ -171,8 +172,7 @@ void open_output(CommonOptions& options, const std::vector<std::string>& inputs)
   options.report = std::make_shared<ReportFile>(options.output);
   for (const std::string& input : inputs) {
     options.report->refuse(input);
-    std::error_code none;
-    if (!std::filesystem::is_directory(input, none)) continue;
+    if (!is_folder(input)) continue;
     for (const std::string& name :
          ending_in(files_in(input),
                    {"config.json", ".safetensors", ".bin", ".index.json", ".pt", ".pth"}))

@@ -1,13 +1,16 @@
 #include "lib/check/ignore.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 
 #include "lib/base/error.h"
 #include "lib/base/nearest.h"
 #include "lib/base/utf8.h"
+#include "lib/io/disk/look.h"
 #include "lib/model/json_view.h"
 
 namespace moelora {
@@ -55,8 +58,8 @@ std::string text(const JsonView& json) {
 
 // Paths are meant from the file's folder, wherever the tool is started.
 std::string base_path(const std::string& base, const fs::path& folder) {
-  std::error_code ignored;
-  return fs::exists(folder / base, ignored) ? (folder / base).string() : base;
+  const std::string below = (folder / base).string();
+  return is_there(below) ? below : base;
 }
 
 std::string option(const JsonView& json) {
@@ -151,13 +154,16 @@ bool glob_matches(std::string_view glob, std::string_view text) {
 std::string find_project_file(const std::string& folder) {
   std::error_code ignored;
   std::string up, found;
+  const auto holds = [](const fs::path& at, const char* name) {
+    return is_there((at / name).string());
+  };
   fs::path at = fs::absolute(folder, ignored).lexically_normal();
   if (!at.has_filename() && at != at.root_path()) at = at.parent_path();  // "a/b/"
   for (;; at = at.parent_path()) {
-    if (found.empty() && fs::exists(at / kProjectFile, ignored) &&
-        !fs::exists(at / "adapter_config.json", ignored))
+    if (!up.empty() && ::access(at.c_str(), X_OK) != 0 && errno == EACCES) break;
+    if (found.empty() && holds(at, kProjectFile) && !holds(at, "adapter_config.json"))
       found = up + kProjectFile;
-    if (fs::exists(at / ".git", ignored)) return found;
+    if (holds(at, ".git")) return found;
     if (at == at.root_path()) break;
     up += "../";
   }

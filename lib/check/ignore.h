@@ -58,8 +58,10 @@ struct Project {
 };
 
 // The project file that counts in `folder`: its own, else one of the folders above it up to the
-// repository's root (the first that holds .git; without one none is looked at). A folder that is an
-// adapter has none: what is downloaded waives nothing. Relative to `folder`; "" for none.
+// repository's root (the first that holds .git; without one none is looked at), or up to one that
+// this user may not search. A folder that is an adapter has none: what is downloaded waives
+// nothing. Relative to `folder`; "" for none. Throws MachineError where a folder cannot be looked
+// at: without the file's engines and base another thing would be checked.
 std::string find_project_file(const std::string& folder);
 
 // Strict: an unknown key, a wrong type, an ignore without a reason and a rule that does not exist

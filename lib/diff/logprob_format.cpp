@@ -256,21 +256,6 @@ std::vector<const Json*> documents(const ScoreInput& input) {
   return out;
 }
 
-namespace {
-
-constexpr std::array<std::pair<std::string_view, double>, 3> kNotFinite = {
-    {{"-Infinity", -std::numeric_limits<double>::infinity()},
-     {"Infinity", std::numeric_limits<double>::infinity()},
-     {"NaN", std::numeric_limits<double>::quiet_NaN()}}};
-
-}  // namespace
-
-std::optional<double> not_finite(std::string_view text) {
-  for (const auto& [word, value] : kNotFinite)
-    if (text == word) return value;
-  return std::nullopt;
-}
-
 bool is_score(const Json& value) {
   return value.is_number() ||
          (value.is(Json::Kind::string) && not_finite(value.as_string()).has_value());

@@ -60,9 +60,6 @@ std::vector<const Json*> documents(const ScoreInput& input);
 bool is_score(const Json& value);
 double score_of(const Json& value);  // REQUIRES is_score()
 
-// What one of those words stands for; nullopt for any other.
-std::optional<double> not_finite(std::string_view text);
-
 // A value that must be a score or null (then nullopt); Error at `where` otherwise.
 std::optional<double> number_or_null(const Json& value, const std::string& where);
 

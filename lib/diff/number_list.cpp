@@ -1,14 +1,19 @@
 #include "lib/diff/number_list.h"
 
+#include <array>
 #include <charconv>
 #include <cstddef>
-#include <optional>
+#include <limits>
 #include <system_error>
-
-#include "lib/diff/logprob_format.h"
+#include <utility>
 
 namespace moelora {
 namespace {
+
+constexpr std::array<std::pair<std::string_view, double>, 3> kNotFinite = {
+    {{"-Infinity", -std::numeric_limits<double>::infinity()},
+     {"Infinity", std::numeric_limits<double>::infinity()},
+     {"NaN", std::numeric_limits<double>::quiet_NaN()}}};
 
 class NumberReader {
  public:
@@ -89,5 +94,11 @@ class NumberReader {
 }  // namespace
 
 std::vector<Sequence> read_number_list(std::string_view text) { return NumberReader(text).read(); }
+
+std::optional<double> not_finite(std::string_view text) {
+  for (const auto& [word, value] : kNotFinite)
+    if (text == word) return value;
+  return std::nullopt;
+}
 
 }  // namespace moelora

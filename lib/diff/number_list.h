@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -11,5 +12,8 @@ namespace moelora {
 // its double. null and Python's words for what is not finite, bare or in quotes, are values too.
 // Empty for any other text, JSON or not.
 std::vector<Sequence> read_number_list(std::string_view text);
+
+// What "-Infinity", "Infinity" and "NaN" stand for; nullopt for any other text.
+std::optional<double> not_finite(std::string_view text);
 
 }  // namespace moelora

@@ -9,6 +9,7 @@
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
 #include "lib/engine/fit/step.h"
+#include "lib/io/disk/look.h"
 #include "lib/io/evaluate.h"
 #include "lib/io/file.h"
 #include "lib/io/safetensors_header.h"
@@ -77,8 +78,7 @@ BaseModel base_of(const BufferOptions& options, const Json& config,
 // Error here; files that cannot be read are.
 AdapterFolder server_folder(const std::string& path, Links links) {
   const fs::path given(path);
-  std::error_code ignored;
-  const bool file = fs::is_regular_file(given, ignored) && given.has_parent_path();
+  const bool file = given.has_parent_path() && is_regular_file(path);
   AdapterFolder out =
       read_adapter_folder(file ? given.parent_path().string() : path, true, {false, links});
   const bool safetensors = !ending_in(out.listing, {kSafetensorsEnding}).empty();

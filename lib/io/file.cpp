@@ -236,9 +236,12 @@ std::vector<std::string> names_in(const std::string& folder) {
 
 std::vector<std::string> files_in(const std::string& folder) {
   std::vector<std::string> out = names_in(folder);
-  std::error_code ignored;
   std::erase_if(out, [&](const std::string& name) {
-    return fs::is_directory(join_path(folder, name), ignored);
+    std::error_code fault;
+    const std::string path = join_path(folder, name);
+    const bool is_folder = fs::is_directory(path, fault);
+    if (fault && is_machines(fault.value())) fail(path, "cannot be looked at", fault.value());
+    return is_folder;
   });
   return out;
 }

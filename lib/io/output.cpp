@@ -12,6 +12,7 @@
 #include <system_error>
 
 #include "lib/base/error.h"
+#include "lib/io/disk/look.h"
 #include "lib/io/disk/own_output.h"
 #include "lib/io/disk/staging.h"
 
@@ -47,8 +48,8 @@ void refuse_inputs(const fs::path& target, const std::string& path,
     for (fs::path at = fs::canonical(input->path(), failed); at.has_relative_path();
          at = at.parent_path())
       if (at == target) refuse_input(path, input->path());
-    if (!fs::is_directory(target, failed)) {
-      if (fs::exists(target, failed) && input->is_same_file(target.string()))
+    if (!is_folder(target.string())) {
+      if (is_there(target.string()) && input->is_same_file(target.string()))
         refuse_input(path, input->path());
       continue;
     }
@@ -56,8 +57,9 @@ void refuse_inputs(const fs::path& target, const std::string& path,
       refuse_inputs(real, path, {input});
     for (auto it = fs::recursive_directory_iterator(target, failed);
          !failed && it != fs::recursive_directory_iterator(); it.increment(failed))
-      if (it->is_regular_file(failed) && input->is_same_file(it->path().string()))
+      if (is_regular_file(it->path().string()) && input->is_same_file(it->path().string()))
         refuse_input(path, input->path());
+    if (failed) throw MachineError(in_file(path), "cannot be listed: " + failed.message());
   }
 }
 

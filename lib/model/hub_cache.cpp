@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "lib/base/error.h"
+#include "lib/io/disk/look.h"
 #include "lib/io/file.h"
 
 namespace moelora {
@@ -71,27 +72,25 @@ std::optional<std::string> find_hub_snapshot(const std::string& name, std::strin
   fs::path missing = repository / "refs" / "main";
   if (const std::string commit = main_commit(repository); is_commit(commit)) {
     missing = repository / "snapshots" / commit;
-    std::error_code ignored;
-    if (fs::is_directory(missing, ignored)) return missing.string();
+    if (is_folder(missing.string())) return missing.string();
   }
   tried += fmt::format("; the hub cache has no {}", missing.string());
   return std::nullopt;
 }
 
 std::string snapshot_in(const std::string& folder) {
-  std::error_code ignored;
-  const fs::path snapshots = fs::path(folder) / "snapshots";
-  if (!fs::is_directory(snapshots, ignored)) return "";
-  if (const std::string commit = main_commit(folder);
-      is_commit(commit) && fs::is_directory(snapshots / commit, ignored))
-    return (snapshots / commit).string();
+  const std::string snapshots = join_path(folder, "snapshots");
+  if (!is_folder(snapshots)) return "";
+  if (const std::string commit = main_commit(folder); is_commit(commit)) {
+    const std::string named = join_path(snapshots, commit);
+    if (is_folder(named)) return named;
+  }
   std::string only;
-  for (auto it = fs::directory_iterator(snapshots, ignored);
-       !ignored && it != fs::directory_iterator(); it.increment(ignored)) {
-    std::error_code none;
-    if (!it->is_directory(none)) continue;
+  for (const std::string& name : names_in(snapshots)) {
+    const std::string each = join_path(snapshots, name);
+    if (!is_folder(each)) continue;
     if (!only.empty()) return "";
-    only = it->path().string();
+    only = each;
   }
   return only;
 }

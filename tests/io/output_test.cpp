@@ -253,6 +253,15 @@ TEST_CASE("an output never replaces its input") {
     fs::create_hard_link(temp.path("in/model.safetensors"), temp.path("other/model.safetensors"));
     CHECK(refused(temp.path("other")));
   }
+  SUBCASE("a folder with links to nothing and, somewhere between them, a hard link to it") {
+    put(temp.path("other/config.json"), "{}");
+    for (int i = 0; i < 32; ++i) {
+      if (i == 16)
+        fs::create_hard_link(temp.path("in/model.safetensors"), temp.path("other/between"));
+      fs::create_symlink("nowhere", temp.path("other/link" + std::to_string(i)));
+    }
+    CHECK(refused(temp.path("other")));
+  }
   SUBCASE("the file itself") { CHECK(refused(temp.path("in/model.safetensors"))); }
   SUBCASE("a new folder beside it is fine") {
     write_output(temp.path("in/converted"), inputs);

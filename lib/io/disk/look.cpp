@@ -22,4 +22,9 @@ fs::file_type type_of(const std::string& path) {
 bool is_folder(const std::string& path) { return type_of(path) == fs::file_type::directory; }
 bool is_regular_file(const std::string& path) { return type_of(path) == fs::file_type::regular; }
 
+bool is_there(const std::string& path) {
+  const fs::file_type type = type_of(path);
+  return type != fs::file_type::not_found && type != fs::file_type::none;
+}
+
 }  // namespace moelora

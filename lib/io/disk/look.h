@@ -8,5 +8,6 @@ namespace moelora {
 // "no" would be another answer.
 bool is_folder(const std::string& path);
 bool is_regular_file(const std::string& path);
+bool is_there(const std::string& path);
 
 }  // namespace moelora
