@@ -7,9 +7,11 @@ their output, and each output is then read as its consumer would.
 
 import html.parser
 import json
+import math
 import os
 import pathlib
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -81,18 +83,23 @@ def strings_of(value):
             yield from strings_of(item)
 
 
+def write_weights(path, shapes):
+    """F32 tensors of these shapes by name."""
+    entries, at = {"__metadata__": {"format": "pt", "note": ALL}}, 0
+    for name, shape in shapes.items():
+        entries[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + 4 * math.prod(shape)]}
+        at += 4 * math.prod(shape)
+    header = json.dumps(entries).encode()
+    values = struct.pack(f"<{at // 4}f", *(0.5 + i % 7 for i in range(at // 4)))
+    path.write_bytes(struct.pack("<Q", len(header)) + header + values)
+
+
 def write_adapter(folder, names, **config):
     """Modules of these names beside a sound one, all of rank 2."""
     folder.mkdir()
-    entries, at = {"__metadata__": {"format": "pt", "note": ALL}}, 0
-    for name in [*names, "model.layers.0.self_attn.q_proj"]:
-        for side, shape in (("A", [2, 4]), ("B", [4, 2])):
-            entries[f"base_model.model.{name}.lora_{side}.weight"] = {
-                "dtype": "F32", "shape": shape, "data_offsets": [at, at + 32]}
-            at += 32
-    header = json.dumps(entries).encode()
-    values = struct.pack(f"<{at // 4}f", *(0.5 + i % 7 for i in range(at // 4)))
-    (folder / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + values)
+    write_weights(folder / "adapter_model.safetensors", {
+        f"base_model.model.{name}.lora_{side}.weight": shape
+        for name in [*names, "model.layers.0.self_attn.q_proj"] for side, shape in (("A", [2, 4]), ("B", [4, 2]))})
     (folder / "adapter_config.json").write_text(json.dumps(
         {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"], **config}))
     return folder
@@ -184,6 +191,55 @@ class InjectionTest(unittest.TestCase):
             for a, b in ((names, names), (names, other), (other, names)):
                 self.read_as(form, self.run_tool("lora-diff", "weights", a.name, b.name, "--format", form)[0])
 
+    def bases(self):
+        """A base model whose tensors have such names, one with other files, and one for each key of its config."""
+        config = json.loads((EXAMPLES / "gpt_oss_base/config.json").read_text())
+        experts, hidden, inner = config["num_local_experts"], config["hidden_size"], config["intermediate_size"]
+        shapes = {"gate_up_proj": [experts, hidden, 2 * inner], "gate_up_proj_bias": [experts, 2 * inner],
+                  "down_proj": [experts, inner, hidden], "down_proj_bias": [experts, hidden]}
+        routed = {f"model.layers.{layer}.mlp.experts.{name}": shape for layer in (0, 1) for name, shape in shapes.items()}
+
+        def base(name, tensors=(), **changed):
+            folder = self.home / name
+            folder.mkdir()
+            (folder / "config.json").write_text(json.dumps({**config, **changed}))
+            write_weights(folder / "model.safetensors", {**routed, **{name: [2] for name in tensors}})
+            return folder
+
+        yield base("base_names", HOSTILE)
+        files = base("base_files")
+        for name in HOSTILE:
+            if "/" not in name and "\0" not in name:
+                (files / f"{name}.json").write_text("{}")
+        for i, key in enumerate(("model_type", "_name_or_path", "dtype", "torch_dtype", "hidden_act", "unknown")):
+            yield base(f"base_key{i}", **{key: ALL})
+        yield base("base_classes", architectures=HOSTILE)
+        yield base("base_layers", layer_types=HOSTILE[:2])
+        yield base("base_packed", quantization_config={"quant_method": ALL, "modules_to_not_convert": HOSTILE})
+
+    def test_base_models(self):
+        """init, base and --fix say what they read of them, and write it down."""
+        adapter = self.home / "adapter"
+        shutil.copytree(EXAMPLES / "gpt_oss_adapter", adapter)
+        config = json.loads((adapter / "adapter_config.json").read_text())
+        (adapter / "adapter_config.json").write_text(json.dumps({**config, "use_rslora": True, "revision": ALL}))
+        written = 0
+        for base in self.bases():
+            outs = [self.home / f"{base.name}_{name}" for name in ("fresh", "linear", "repaired")]
+            self.run_tool("lora-convert", "init", outs[0].name, "--base", base.name, "--rank", "2", "--targets",
+                          "attention,experts", "--to", "peft-params")
+            self.run_tool("lora-convert", "base", base.name, outs[1].name, "--to", "per-expert")
+            for form in ("text", "json", "github", "markdown"):
+                shutil.rmtree(outs[2], ignore_errors=True)
+                self.read_as(form, self.run_tool("lora-validate", adapter.name, "--base", base.name, "--engine", "vllm",
+                                                 "--fix", outs[2].name, "--format", form)[0])
+            for file in (file for out in outs for file in out.glob("*.json")):
+                text = file.read_bytes().decode("utf-8")
+                self.assertEqual([], unseen(text), file)
+                json.loads(text, object_pairs_hook=strict)
+                written += 1
+        self.assertGreater(written, 20)
+
     def test_tokens(self):
         tokens = [[-0.5 - i, i, text] for i, text in enumerate(HOSTILE)]
         for name, shift in (("a", 0.0), ("b", 0.25)):
@@ -240,4 +296,4 @@ class InjectionTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(argv=sys.argv[:1])
+    unittest.main(argv=sys.argv[1:])
