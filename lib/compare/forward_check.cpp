@@ -11,6 +11,7 @@
 #include "lib/adapter/random_source.h"
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
+#include "lib/base/progress_meter.h"
 #include "lib/numeric/base_weights.h"
 #include "lib/numeric/device_forward.h"
 #include "lib/numeric/expert_linear.h"

@@ -9,7 +9,7 @@
 #include <set>
 #include <utility>
 
-#include "lib/base/progress.h"
+#include "lib/base/progress_meter.h"
 #include "lib/compare/batches.h"
 
 namespace moelora {

@@ -17,6 +17,7 @@
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
 #include "lib/io/disk/beneath.h"
+#include "lib/io/input_watch.h"
 
 namespace moelora {
 namespace fs = std::filesystem;

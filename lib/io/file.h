@@ -10,9 +10,11 @@
 #include <vector>
 
 #include "lib/base/error.h"
-#include "lib/io/input_watch.h"
+#include "lib/io/file_stamp.h"
 
 namespace moelora {
+
+class WatchedInput;  // lib/io/input_watch.h
 
 // Which links are followed to the files of a folder that was given.
 enum class Links : uint8_t {

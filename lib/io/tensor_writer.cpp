@@ -8,7 +8,7 @@
 
 #include "lib/base/error.h"
 #include "lib/base/parallel.h"
-#include "lib/base/progress.h"
+#include "lib/base/progress_meter.h"
 #include "lib/io/evaluate.h"
 #include "lib/io/safetensors_header.h"
 #include "lib/io/shard_index.h"
