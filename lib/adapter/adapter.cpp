@@ -64,13 +64,6 @@ Tensor pad_rank(const Tensor& part, Side side, int64_t rank) {
   return Tensor::concat(dim, std::vector{part, Tensor::zeros(part.dtype(), rest)});
 }
 
-std::vector<Tensor> unstack(const Tensor& stacked) {
-  std::vector<Tensor> out;
-  out.reserve(static_cast<size_t>(stacked.dim(0)));
-  for (int64_t e = 0; e < stacked.dim(0); ++e) out.push_back(stacked.select(0, e));
-  return out;
-}
-
 Tensor stack_experts(const Factor& factor, Side side, int64_t experts, int64_t rank) {
   if (factor.shared)
     return pad_rank(factor.parts.front(), side, rank).unsqueeze(0).broadcast(0, experts);

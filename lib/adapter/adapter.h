@@ -108,9 +108,6 @@ int64_t factor_rank(const Tensor& part, Side side);
 // `part` with zeros up to a higher rank: rows of A, columns of B.
 Tensor pad_rank(const Tensor& part, Side side, int64_t rank);
 
-// The parts of a tensor [E, ..], one per expert.
-std::vector<Tensor> unstack(const Tensor& stacked);
-
 // All experts of a factor as one tensor [E, ..]: shared ones repeated, absent ones zero, lower
 // ranks padded with zeros to `rank`.
 Tensor stack_experts(const Factor& factor, Side side, int64_t experts, int64_t rank);

@@ -12,6 +12,7 @@
 #include "lib/adapter/names/foreign_names.h"
 #include "lib/adapter/names/text_names.h"
 #include "lib/base/cast.h"
+#include "lib/base/dotted_path.h"
 
 namespace moelora {
 namespace {
@@ -34,10 +35,6 @@ ExtraKind extra_kind(TensorPart part, const std::string& module, const AdapterCo
   for (const std::string& saved : config.modules_to_save)
     if (module.find(saved + ".") != std::string::npos) return ExtraKind::saved_module;
   return ExtraKind::other;
-}
-
-bool is_parameter(const AdapterConfig& config, const std::string& module) {
-  return ends_in_any(module + ".weight", config.target_parameters);
 }
 
 // Everything but routed-expert factors: pairs by module, and extras.
@@ -65,6 +62,8 @@ class DenseReader {
   }
 
   void finish() {
+    const std::vector<std::string>& parameters = adapter_.config.target_parameters;
+    parameters_ = {parameters.begin(), parameters.end()};
     for (auto& [module, names] : names_) {
       DensePair& pair = adapter_.dense[module];
       for (Side side : {Side::A, Side::B})
@@ -95,7 +94,7 @@ class DenseReader {
 
   void check(const std::string& module, const std::array<std::string, 2>& names, DensePair& pair) {
     check_ranks(names[0], pair.a, pair.b);
-    pair.parameter = is_parameter(adapter_.config, module);
+    pair.parameter = ends_in_any(module + ".weight", parameters_);
     pair.scaling = adapter_.config.scaling(pair.parameter ? module + ".weight" : module);
     const int64_t rank = pair.a.dim(0);
     check_config_rank(names[0], fmt::format("has rank {}", rank), rank, pair.scaling);
@@ -111,6 +110,7 @@ class DenseReader {
   Adapter& adapter_;
   std::vector<std::string>& twins_;
   std::map<std::string, std::array<std::string, 2>> names_;  // by module: names of A and B
+  PathEnds parameters_;                                      // target_parameters
 };
 
 void note_config(const AdapterConfig& config, std::vector<std::string>& notes) {

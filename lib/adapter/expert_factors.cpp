@@ -98,7 +98,7 @@ void read_stacked(const NamePattern& names, std::span<const ExpertTensor> tensor
     auto at = *names.match(t.path.rest);
     if (no_gate && at.projection == Projection::gate) at.projection = Projection::up;
     check_expert_count(t, t.tensor.dim(0));
-    collector.add_all(t, at.projection, unstack(t.tensor), t.tensor.dim(0) == 1,
+    collector.add_all(t, at.projection, t.tensor.unstack(), t.tensor.dim(0) == 1,
                       pattern_path(t, at.projection, context.config));
   }
   collector.finish(adapter);

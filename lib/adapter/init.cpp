@@ -74,8 +74,8 @@ ExpertPair expert_pair(const Maker& maker, const InitOptions& o, const ModelSpec
   const int64_t e_a = o.shared_outer && !down ? 1 : spec.experts,
                 e_b = o.shared_outer && down ? 1 : spec.experts;
   ExpertPair out;
-  out.a = {unstack(maker.a(a_name, {e_a, o.rank, spec.in_dim(p)})), e_a == 1};
-  out.b = {unstack(maker.b(name, {e_b, spec.out_dim(p), o.rank})), e_b == 1};
+  out.a = {maker.a(a_name, {e_a, o.rank, spec.in_dim(p)}).unstack(), e_a == 1};
+  out.b = {maker.b(name, {e_b, spec.out_dim(p), o.rank}).unstack(), e_b == 1};
   out.scaling = {{o.rank, o.alpha, false}};
   return out;
 }

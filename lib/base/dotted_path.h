@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -41,6 +42,15 @@ inline bool ends_in(std::string_view path, std::string_view name) {
 inline bool ends_in_any(std::string_view path, const std::vector<std::string>& names) {
   return std::any_of(names.begin(), names.end(),
                      [&](const std::string& name) { return ends_in(path, name); });
+}
+
+// For many names: looked up by each end of the path.
+using PathEnds = std::set<std::string, std::less<>>;
+inline bool ends_in_any(std::string_view path, const PathEnds& names) {
+  if (names.count(path) != 0) return true;
+  for (size_t dot = path.find('.'); dot != std::string_view::npos; dot = path.find('.', dot + 1))
+    if (names.count(path.substr(dot + 1)) != 0) return true;
+  return false;
 }
 
 // A decimal index as names hold it: digits alone, no leading zeros, at most nine of them.

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "lib/base/copy/strided_copy.h"
@@ -24,6 +25,8 @@ struct TensorDraft {
   static TensorDraft zeros(DType dtype, const Shape& shape) {
     return {dtype, shape, {shape, {}}, std::vector<int>(shape.size(), 1)};
   }
+
+  TensorDraft without_pieces() const { return {dtype, shape, {recipe.axes, {}}, axes_of_dim}; }
 
   // Dim d is the axes [axis_begin(d), axis_begin(d + 1)).
   size_t axis_begin(int d) const {
@@ -193,21 +196,25 @@ Tensor Tensor::transpose(int a, int b) const {
 Tensor Tensor::slice(int d, int64_t first, int64_t count) const {
   if (first < 0 || count < 0 || first + count > dim(d))
     refuse("rows {}..{} of dim {} of {}", first, first + count, d, to_string(shape()));
-  TensorDraft out = draft();
-  out.make_single_axis(d);
-  const size_t a = out.axis_begin(d);
+  const TensorDraft& parts = form().parts();
+  std::optional<TensorDraft> merged;
+  if (parts.axes_of_dim[static_cast<size_t>(d)] > 1) {
+    merged = parts;
+    merged->make_single_axis(d);
+  }
+  const TensorDraft& in = merged ? *merged : parts;
+  TensorDraft out = in.without_pieces();
+  const size_t a = in.axis_begin(d);
   out.shape[static_cast<size_t>(d)] = out.recipe.axes[a] = count;
-  std::vector<Piece> kept;
-  for (Piece& p : out.recipe.pieces) {
+  for (const Piece& p : in.recipe.pieces) {
     const int64_t lo = std::max(p.start[a], first);
     const int64_t hi = std::min(p.start[a] + p.count[a], first + count);
     if (hi <= lo) continue;
-    p.offset += (lo - p.start[a]) * p.stride[a];
-    p.start[a] = lo - first;
-    p.count[a] = hi - lo;
-    kept.push_back(std::move(p));
+    Piece& kept = out.recipe.pieces.emplace_back(p);
+    kept.offset += (lo - p.start[a]) * p.stride[a];
+    kept.start[a] = lo - first;
+    kept.count[a] = hi - lo;
   }
-  out.recipe.pieces = std::move(kept);
   out.make_zero_if_empty();
   return out;
 }
@@ -215,20 +222,51 @@ Tensor Tensor::slice(int d, int64_t first, int64_t count) const {
 Tensor Tensor::select(int d, int64_t index) const {
   if (index < 0 || index >= dim(d))
     refuse("index {} of dim {} of {}", index, d, to_string(shape()));
-  TensorDraft out = draft();
-  TensorRecipe& recipe = out.recipe;
-  const size_t begin = out.axis_begin(d);
-  for (int i = out.axes_of_dim[static_cast<size_t>(d)]; i-- > 0;) {
-    const size_t a = begin + static_cast<size_t>(i);
-    const int64_t at = index % recipe.axes[a];
-    index /= recipe.axes[a];
-    std::erase_if(recipe.pieces,
-                  [&](const Piece& p) { return at < p.start[a] || at >= p.start[a] + p.count[a]; });
-    for (Piece& p : recipe.pieces) p.offset += (at - p.start[a]) * p.stride[a];
-    recipe.erase(a);
+  const TensorDraft& in = form().parts();
+  TensorDraft out = in.without_pieces();
+  const size_t begin = in.axis_begin(d);
+  std::vector<int64_t> at(static_cast<size_t>(in.axes_of_dim[static_cast<size_t>(d)]));
+  for (size_t i = at.size(); i-- > 0;) {
+    at[i] = index % in.recipe.axes[begin + i];
+    index /= in.recipe.axes[begin + i];
   }
+  for (const Piece& p : in.recipe.pieces) {
+    int64_t offset = p.offset;
+    bool covers = true;
+    for (size_t i = 0, a = begin; covers && i < at.size(); ++i, ++a) {
+      covers = at[i] >= p.start[a] && at[i] < p.start[a] + p.count[a];
+      offset += (at[i] - p.start[a]) * p.stride[a];
+    }
+    if (covers) out.recipe.pieces.emplace_back(p).offset = offset;
+  }
+  for (size_t i = at.size(); i-- > 0;) out.recipe.erase(begin + i);
   out.shape.erase(out.shape.begin() + d);
   out.axes_of_dim.erase(out.axes_of_dim.begin() + d);
+  return out;
+}
+
+// In one walk over the pieces: of stacks of experts there is a piece an expert.
+std::vector<Tensor> Tensor::unstack() const {
+  const TensorDraft& in = form().parts();
+  std::vector<Tensor> out;
+  out.reserve(static_cast<size_t>(dim(0)));
+  if (in.axes_of_dim.front() > 1) {
+    for (int64_t i = 0; i < dim(0); ++i) out.push_back(select(0, i));
+    return out;
+  }
+  TensorDraft row = in.without_pieces();
+  row.recipe.erase(0);
+  row.shape.erase(row.shape.begin());
+  row.axes_of_dim.erase(row.axes_of_dim.begin());
+  std::vector<TensorDraft> rows(static_cast<size_t>(dim(0)), row);
+  for (Piece piece : in.recipe.pieces) {
+    const int64_t first = piece.start[0], count = piece.count[0], stride = piece.stride[0];
+    for (std::vector<int64_t>* axes : {&piece.start, &piece.count, &piece.stride})
+      axes->erase(axes->begin());
+    for (int64_t i = 0; i < count; ++i, piece.offset += stride)
+      rows[static_cast<size_t>(first + i)].recipe.pieces.push_back(piece);
+  }
+  for (TensorDraft& each : rows) out.push_back(Tensor(std::move(each)));
   return out;
 }
 

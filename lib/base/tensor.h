@@ -53,6 +53,7 @@ class Tensor {
   Tensor transpose(int a, int b) const;
   Tensor slice(int dim, int64_t first, int64_t count) const;
   Tensor select(int dim, int64_t index) const;     // one index; the dim disappears
+  std::vector<Tensor> unstack() const;             // select(0, i) of each i
   Tensor unsqueeze(int dim) const;                 // a new dim of extent 1 before `dim`
   Tensor broadcast(int dim, int64_t count) const;  // REQUIRES: dim(dim) == 1
   static Tensor concat(int dim, std::span<const Tensor> parts);

@@ -35,7 +35,7 @@ TEST_CASE("the first value that is not finite is named by its coordinates, in al
   }
 }
 
-TEST_CASE("a lora_B is untrained below a standard deviation of 1e-6, and not above") {
+TEST_CASE("a lora_B is untrained below a root mean square of 1e-6, and not above") {
   const auto severity_of = [](float a, float b) {
     Specimen specimen = make_specimen("qwen3_moe_per_expert");
     std::vector<float> values(64 * 4, b);
@@ -48,6 +48,15 @@ TEST_CASE("a lora_B is untrained below a standard deviation of 1e-6, and not abo
   CHECK(severity_of(1, 0.9e-6F) == 1);
   CHECK(severity_of(1, 1.1e-6F) == 0);
   CHECK(severity_of(0, 0) == 0);  // both zero: written to fill a place
+}
+
+TEST_CASE("a lora_B of equal values that are not zero changes the model, one of NaN is no start") {
+  for (const float value : {0.5F, -1e-3F, std::numeric_limits<float>::quiet_NaN(), 0x1p127F}) {
+    CAPTURE(value);
+    Specimen specimen = make_specimen("qwen3_moe_per_expert");
+    specimen.set(kQ + "B.weight", Tensor::of_f32({64, 4}, std::vector<float>(256, value)));
+    CHECK(found_by(run_rules(deployment_of(std::move(specimen), "")), "FMT009").empty());
+  }
 }
 
 TEST_CASE("an adapter whose every lora_B is zero is the base model, an error") {

@@ -91,9 +91,9 @@ void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Ada
     if (order.from == "no matter") order = here;
     const Tensor a = split_a(pair.a->tensor, experts),
                  b = split_b(pair.b->tensor, experts, here.order);
-    collector.add_all(*pair.a, reading.projection[i], unstack(swapped ? b.transpose(1, 2) : a),
+    collector.add_all(*pair.a, reading.projection[i], (swapped ? b.transpose(1, 2) : a).unstack(),
                       false, path);
-    collector.add_all(*pair.b, reading.projection[i], unstack(swapped ? a.transpose(1, 2) : b),
+    collector.add_all(*pair.b, reading.projection[i], (swapped ? a.transpose(1, 2) : b).unstack(),
                       false, path);
   }
   collector.finish(adapter);

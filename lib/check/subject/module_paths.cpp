@@ -37,7 +37,7 @@ void add_parameters(const Subject& subject, const std::string& stem,
 }  // namespace
 
 bool is_parameter(const Subject& subject, const std::string& path) {
-  return subject.parsed_config && ends_in_any(path, subject.parsed_config->target_parameters);
+  return ends_in_any(path, subject.target_parameters);
 }
 
 const LinearSpec* joint_module(const ModelSpec& spec, const std::string& module) {

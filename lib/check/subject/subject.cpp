@@ -54,6 +54,8 @@ void interpret(Subject& subject, std::optional<BaseModel> base, const SubjectOpt
     subject.config_error = error_of([&] {
       subject.parsed_config =
           parse_adapter_config(subject.config, join_path(subject.folder, std::string(kConfigName)));
+      const std::vector<std::string>& parameters = subject.parsed_config->target_parameters;
+      subject.target_parameters = {parameters.begin(), parameters.end()};
     });
   subject.layout_error = error_of([&] {
     subject.experts = expert_tensors(subject.tensors);

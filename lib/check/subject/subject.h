@@ -7,6 +7,7 @@
 
 #include "lib/adapter/adapter_file.h"
 #include "lib/adapter/adapter_folder.h"
+#include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
 #include "lib/check/subject/adapter_parts.h"
 #include "lib/compare/forward_check.h"
@@ -30,6 +31,7 @@ struct Subject : AdapterFolder {
   // What it means; filled by interpret().
   TensorMap tensors;  // the adapter's own, moved out of `files`: of main_file or its shards
   std::optional<AdapterConfig> parsed_config;  // nullopt: `config_error` says why
+  PathEnds target_parameters;                  // of parsed_config
   std::optional<Error> config_error;
   std::optional<BaseModel> base;
   std::optional<Interpretation> loaded;  // canonical form; nullopt: `adapter_error` says why

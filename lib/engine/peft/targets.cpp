@@ -201,18 +201,6 @@ std::optional<Refusal> resolve_targets(Config& config, const Host& host, const M
   return std::nullopt;
 }
 
-bool ends_in(std::string_view path, std::string_view name) {
-  if (!path.ends_with(name)) return false;
-  return path.size() == name.size() || path[path.size() - name.size() - 1] == '.';
-}
-
-bool ends_in_any(std::string_view path, const Names& names) {
-  if (names.count(path) != 0) return true;
-  for (size_t dot = path.find('.'); dot != std::string_view::npos; dot = path.find('.', dot + 1))
-    if (names.count(path.substr(dot + 1)) != 0) return true;
-  return false;
-}
-
 std::string_view last_name(std::string_view path) { return path.substr(path.rfind('.') + 1); }
 
 }  // namespace moelora::peft

@@ -1,10 +1,10 @@
 #pragma once
 
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 
+#include "lib/base/dotted_path.h"
 #include "lib/base/path_pattern.h"
 #include "lib/engine/peft/model.h"
 #include "lib/engine/plan.h"
@@ -12,7 +12,7 @@
 
 namespace moelora::peft {
 
-using Names = std::set<std::string, std::less<>>;
+using Names = PathEnds;
 
 // The fields of adapter_config.json that decide what is wrapped, as LoraConfig holds them.
 struct Config {
@@ -43,10 +43,6 @@ Config read_config(const Json& json);
 // "all-linear", and the names of numbered experts beside transformers 5. Returns what it raises.
 std::optional<Refusal> resolve_targets(Config& config, const Host& host, const Modules& modules);
 
-// Whether a name ends in this one: equal, or after a dot.
-bool ends_in(std::string_view path, std::string_view name);
-// The same of any of these.
-bool ends_in_any(std::string_view path, const Names& names);
 std::string_view last_name(std::string_view path);
 
 }  // namespace moelora::peft

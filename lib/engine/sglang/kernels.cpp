@@ -268,19 +268,8 @@ constexpr std::string_view kInputWeights =
 constexpr std::string_view kUpRows =
     "up_proj's rows of lora_A are read from where an adapter of the server's rank has them";
 
-// Along dim 0. By halves, so that recipes of many pieces are not walked once an expert.
-void unstack(const Tensor& stack, std::vector<Tensor>& out) {
-  const int64_t count = stack.dim(0);
-  if (count <= 1) {
-    if (count == 1) out.push_back(stack.select(0, 0));
-    return;
-  }
-  unstack(stack.slice(0, 0, count / 2), out);
-  unstack(stack.slice(0, count / 2, count - count / 2), out);
-}
-
 struct Stack {
-  explicit Stack(const Tensor& stack) { unstack(stack, parts); }
+  explicit Stack(const Tensor& stack) : parts(stack.unstack()) {}
   const Tensor& of(size_t expert) const { return parts[parts.size() == 1 ? 0 : expert]; }
   std::vector<Tensor> parts;
 };

@@ -33,7 +33,7 @@ constexpr int32_t kTiny = std::bit_cast<int32_t>(0x1p-60F);
 // What the elements at one place of every step add up to.
 struct Stream {
   I32x8 most = {}, zeros = {};
-  F32x8 sum = {}, squares = {}, error = {};
+  F32x8 squares = {}, error = {};
 
   // Floats as bits. The bits of |x| are ordered as |x| is.
   template <bool kRounds>
@@ -43,7 +43,6 @@ struct Stream {
     zeros -= magnitude == 0;
     const U32x8 kept = bits & reinterpret_cast<U32x8>(magnitude > kTiny);
     const F32x8 x = reinterpret_cast<F32x8>(kept);
-    sum += x;
     squares += x * x;
     if constexpr (kRounds) add_rounding(kept, x);
   }
@@ -104,14 +103,13 @@ __attribute__((target("avx2"))) void scan_avx2(const std::byte* values, int64_t 
 struct ChunkStats {
   bool sound = true;  // else something is not finite, or a sum may be off
   int64_t zeros = 0;
-  double most = 0, sum = 0, squares = 0, error = 0;
+  double most = 0, squares = 0, error = 0;
 
   void add(const Stream& s) {
     for (int i = 0; i < 8; ++i) {
       sound = sound && static_cast<uint32_t>(s.most[i]) < kLarge;
       most = std::max(most, static_cast<double>(std::bit_cast<float>(int32_t{s.most[i]})));
       zeros += s.zeros[i];
-      sum += static_cast<double>(s.sum[i]);
       squares += static_cast<double>(s.squares[i]);
       error = std::max(error, static_cast<double>(s.error[i]));
     }
@@ -143,7 +141,6 @@ ChunkStats scan_chunk(DType dtype, const std::byte* values, int64_t bytes) {
 void add_chunk(const ChunkStats& chunk, int64_t elements, ValueStats& stats) {
   stats.elements += elements;
   stats.zeros += chunk.zeros;
-  stats.sum += chunk.sum;
   stats.sum_squares += chunk.squares;
   stats.max_abs = std::max(stats.max_abs, chunk.most);
   stats.max_bf16_error = std::max(stats.max_bf16_error, chunk.error);
@@ -167,7 +164,6 @@ void add_value(double x, bool rounds, int64_t index, ValueStats& stats) {
     return;
   }
   stats.max_abs = std::max(stats.max_abs, std::fabs(x));
-  stats.sum += x;
   stats.sum_squares += x * x;
   if (rounds) stats.max_bf16_error = std::max(stats.max_bf16_error, bf16_error(x));
 }
@@ -204,11 +200,9 @@ void add_values(DType dtype, const std::byte* values, int64_t count, int64_t fir
   add_values_simple(dtype, values, count, first, stats);
 }
 
-double ValueStats::std_dev() const {
+double ValueStats::root_mean_square() const {
   const auto finite = static_cast<double>(elements - nan - inf);
-  if (finite <= 0) return 0;
-  const double mean = sum / finite;
-  return std::sqrt(std::max(0.0, sum_squares / finite - mean * mean));
+  return finite <= 0 ? 0 : std::sqrt(sum_squares / finite);
 }
 
 // ---- all tensors of an adapter ----
@@ -221,7 +215,6 @@ void merge_stats(ValueStats& into, const ValueStats& part) {
   into.nan += part.nan;
   into.inf += part.inf;
   into.zeros += part.zeros;
-  into.sum += part.sum;
   into.sum_squares += part.sum_squares;
   into.max_abs = std::max(into.max_abs, part.max_abs);
   into.max_bf16_error = std::max(into.max_bf16_error, part.max_bf16_error);

@@ -15,22 +15,22 @@ struct ValueStats {
   bool known = false;
   int64_t elements = 0;
   int64_t nan = 0, inf = 0;
-  int64_t first_bad = -1;           // row-major index of the first NaN or Inf
-  double max_abs = 0;               // of the finite ones
-  double sum = 0, sum_squares = 0;  // of the finite ones; about single precision
+  int64_t first_bad = -1;  // row-major index of the first NaN or Inf
+  double max_abs = 0;      // of the finite ones
+  double sum_squares = 0;  // of the finite ones; about single precision
   int64_t zeros = 0;
   // Of F32: largest relative change of a finite value by rounding to bf16; infinite where one
   // overflows. 0 for other dtypes.
   double max_bf16_error = 0;
 
-  double std_dev() const;  // of the finite ones, 0 without any
+  double root_mean_square() const;  // of the finite ones, 0 without any
   bool all_zero() const { return known && zeros == elements; }
 
   friend bool operator==(const ValueStats&, const ValueStats&) = default;
 };
 
 // Adds `count` elements of a float type at `values` to `stats`; the first of them is element
-// `first` of its tensor. What is finite counts in max_abs, sum and sum_squares; the rest in nan,
+// `first` of its tensor. What is finite counts in max_abs and sum_squares; the rest in nan,
 // inf and first_bad. Sums are of single precision within some thousand elements, of double
 // precision beyond. REQUIRES: is_float(dtype).
 void add_values(DType dtype, const std::byte* values, int64_t count, int64_t first,
