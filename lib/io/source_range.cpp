@@ -56,8 +56,6 @@ class RangeCutter {
 };
 
 std::vector<Box> boxes_of(const Tensor& tensor, int64_t first, int64_t count) {
-  if (first == 0 && count == tensor.elements())
-    return {{Extents(tensor.axes().size(), 0), tensor.axes()}};
   std::vector<Box> boxes;
   RangeCutter(tensor.axes(), boxes).cut(0, first, first + count);
   return boxes;
@@ -78,6 +76,17 @@ void add_part(const Piece& piece, const Box& box, const Extents& dst_steps, int6
   out.push_back(std::move(part));
 }
 
+// The same where the run is the whole tensor, as most are: without a box.
+Part whole_part(const Piece& piece, const Extents& dst_steps) {
+  Part part{piece.source, piece.offset, 0, {}};
+  part.axes.reserve(dst_steps.size());
+  for (size_t a = 0; a < dst_steps.size(); ++a) {
+    part.dst += piece.start[a] * dst_steps[a];
+    if (piece.count[a] > 1) part.axes.push_back({piece.count[a], piece.stride[a], dst_steps[a]});
+  }
+  return part;
+}
+
 }  // namespace
 
 int64_t Part::elements() const {
@@ -90,6 +99,11 @@ std::vector<Part> parts_of(const Tensor& tensor, int64_t first, int64_t count) {
   std::vector<Part> parts;
   if (count == 0) return parts;
   const Extents steps = row_major_steps(tensor.axes());
+  if (first == 0 && count == tensor.elements()) {
+    parts.reserve(tensor.pieces().size());
+    for (const Piece& piece : tensor.pieces()) parts.push_back(whole_part(piece, steps));
+    return parts;
+  }
   const std::vector<Box> boxes = boxes_of(tensor, first, count);
   for (const Piece& piece : tensor.pieces())
     for (const Box& box : boxes) add_part(piece, box, steps, first, parts);

@@ -19,24 +19,30 @@ namespace moelora {
 
 namespace {
 
+bool is_escaped(char c) { return static_cast<unsigned char>(c) < 0x20 || c == '"' || c == '\\'; }
+
 // As the reference writer has it: only what JSON demands is escaped, what nobody sees stays raw.
 std::string header_string(std::string_view text) {
   constexpr std::string_view kEscaped = "\"\\\b\f\n\r\t", kShort = "\"\\bfnrt";
   std::string out = "\"";
-  for (const char c : text) {
-    if (const size_t i = kEscaped.find(c); i != std::string_view::npos)
+  for (;;) {
+    const auto plain =
+        static_cast<size_t>(std::find_if(text.begin(), text.end(), is_escaped) - text.begin());
+    out += text.substr(0, plain);
+    if (plain == text.size()) return out += '"';
+    if (const size_t i = kEscaped.find(text[plain]); i != std::string_view::npos)
       (out += '\\') += kShort[i];
-    else if (static_cast<unsigned char>(c) < 0x20)
-      out += fmt::format("\\u{:04x}", c);
     else
-      out += c;
+      out += fmt::format("\\u{:04x}", text[plain]);
+    text.remove_prefix(plain + 1);
   }
-  return out += '"';
 }
 
 // An upper bound of a header entry: offsets have at most 20 digits.
 uint64_t header_bytes(const std::string& name, const Tensor& tensor) {
-  return header_string(name).size() + 100 + 21 * static_cast<uint64_t>(tensor.rank());
+  const bool plain = std::none_of(name.begin(), name.end(), is_escaped);
+  const uint64_t text = plain ? name.size() + 2 : header_string(name).size();
+  return text + 100 + 21 * static_cast<uint64_t>(tensor.rank());
 }
 
 }  // namespace
@@ -116,7 +122,8 @@ std::string with_length(std::string json, size_t tensors) {
 
 HeaderPlan plan_header(std::vector<const TensorMap::value_type*> tensors,
                        const std::map<std::string, std::string>& metadata, int threads) {
-  std::sort(tensors.begin(), tensors.end(), canonically_before);
+  if (!std::is_sorted(tensors.begin(), tensors.end(), canonically_before))  // by name they are
+    std::sort(tensors.begin(), tensors.end(), canonically_before);
   HeaderPlan plan;
   std::vector<uint64_t>& begin = plan.begin;
   uint64_t size = 0;

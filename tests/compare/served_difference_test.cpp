@@ -177,6 +177,16 @@ TEST_CASE("what is not finite is not measured, or wrong where the server made it
   CHECK_FALSE(unknown.measured);
   CHECK_FALSE(unknown.is_wrong());
   CHECK(measured(d, {block(d.a, filled({12, 3}, infinity))}).is_wrong());
+  for (const DType dtype : {DType::F64, DType::F32, DType::F16, DType::BF16})
+    for (const float value : {nan, infinity, -infinity}) {  // on both sides, the same bits
+      std::vector<float> values(30, 0.5F);
+      values[17] = value;
+      const Tensor a = cast_tensors({{"", Tensor::of_f32({3, 10}, values)}}, dtype).begin()->second;
+      const Delta broken{a, random({12, 3}, 2, dtype), 2};
+      CHECK_FALSE(measured(broken, {block(a, broken.b, 2)}).same);
+      const Delta whole = delta(dtype, 2);
+      CHECK(measured(whole, {block(whole.a, whole.b, 2)}).same);
+    }
   const Delta integers{Tensor::zeros(DType::I8, {3, 10}), Tensor::zeros(DType::I8, {12, 3}), 2};
   CHECK_FALSE(measured(integers, {block(d.a, d.b)}).measured);
 }
