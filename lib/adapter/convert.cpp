@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
+#include <string>
+#include <tuple>
 
 #include "lib/adapter/conversion_report.h"
 #include "lib/adapter/expert_biases.h"
@@ -143,6 +146,36 @@ void note_ranks(Conversion& c) {
   }
 }
 
+// One tensor holds a factor of all experts, where gate and up are fused of both: of one type.
+void check_types(const Conversion& c) {
+  if (c.to->numbered) return;
+  struct First {
+    DType dtype;
+    std::string name;
+  };
+  std::map<std::tuple<int, bool, bool>, First> first;
+  for (const auto& [key, pair] : c.adapter.experts)
+    for (const Side side : {Side::A, Side::B}) {
+      const Factor& factor = side == Side::A ? pair.a : pair.b;
+      for (size_t e = 0; e < factor.parts.size(); ++e) {
+        if (factor.parts[e].rank() == 0) continue;
+        const std::string name =
+            fmt::format("{}.{}.{}.lora_{}", c.adapter.stem(key.layer), e,
+                        projection_name(key.projection), side == Side::A ? "A" : "B");
+        const DType dtype = factor.parts[e].dtype();
+        const bool down = key.projection == Projection::down;
+        const First& other =
+            first.try_emplace({key.layer, down, side == Side::A}, First{dtype, name}).first->second;
+        if (other.dtype == dtype) continue;
+        throw Error(
+            name,
+            fmt::format("is of {} and {} is of {}: {} holds them in one tensor", dtype_name(dtype),
+                        other.name, dtype_name(other.dtype), c.to->id),
+            {"make them one type with ", Option::dtype, " f32, which changes no value of 16 bits"});
+      }
+    }
+}
+
 // The output would be the base model, and the value that was lost cannot be guessed.
 void refuse_no_scale(const LoadedAdapter& input) {
   const auto is_zero = [](const Scaling& scaling) { return scaling.value() == 0; };
@@ -178,6 +211,7 @@ Conversion planned(Conversion c, const PlanOptions& options, bool named) {
     if (!c.changes) note_ranks(c);
     check_expert_count(c, spec);
     check_expert_biases(c);
+    check_types(c);
     experts = c.to->write({c.adapter, spec, form});
   } else if (!c.changes) {
     c.notes.push_back("no routed-expert factors: every layout writes the same");

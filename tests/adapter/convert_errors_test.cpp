@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include "lib/base/cast.h"
 #include "tests/adapter/made_adapter.h"
 #include "tests/io/error_text.h"
 
@@ -156,6 +157,19 @@ TEST_CASE("absent experts and lower ranks are zeros of a stacked tensor") {
   CHECK(floats(b.select(0, 3).slice(1, 0, 1)) ==
         floats(made.tensors().at(b_name(kLayer + "3.down_proj"))));
   CHECK(zero(b.select(0, 3).slice(1, 1, 1)));
+}
+
+TEST_CASE("experts of different types fit layouts that hold them apart") {
+  MadeAdapter made = numbered();
+  const std::string odd = a_name(kLayer + "3.up_proj");
+  made.set(odd, cast_tensors({{"", made.tensors().at(odd)}}, DType::F16).begin()->second);
+  CHECK(
+      refused(made, "stacked", "qwen3_moe") ==
+      "model.layers.1.mlp.experts.3.up_proj.lora_A: is of F16 and "
+      "model.layers.1.mlp.experts.0.gate_proj.lora_A is of F32: stacked holds them in one tensor");
+  CHECK(refused_hint(made, "stacked", "qwen3_moe") ==
+        "make them one type with --dtype f32, which changes no value of 16 bits");
+  CHECK(refused(made, "peft-linear", "qwen3_moe").empty());
 }
 
 TEST_CASE("a model without a gate has up and down") {

@@ -24,6 +24,7 @@ class MadeAdapter {
 
   const std::string& config() const { return config_; }
   const TensorMap& tensors() const { return tensors_; }
+  void set(const std::string& name, Tensor tensor) { tensors_.at(name) = std::move(tensor); }
 
   // `family`: one of the catalogue (tests/data), "" for no base model.
   LoadedAdapter read(const std::string& family = "", const ReadOptions& options = {},

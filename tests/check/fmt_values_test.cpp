@@ -73,6 +73,33 @@ TEST_CASE("an adapter whose every lora_B is zero is the base model, an error") {
         "base model");
 }
 
+TEST_CASE(
+    "zeros in every lora_A, or in every factor, are the base model too; beside a trained pair they "
+    "fill") {
+  const auto found_without = [](std::string_view zeros, std::string_view kept) {
+    Specimen specimen = make_specimen("qwen3_moe_per_expert");
+    for (auto& [name, tensor] : specimen.tensors())
+      if (name.find(zeros) != std::string::npos && name.find(kept) == std::string::npos)
+        tensor = Tensor::zeros(tensor.dtype(), tensor.shape());
+    return found_by(run_rules(deployment_of(std::move(specimen), "")), "FMT009");
+  };
+  auto found = found_without("lora_A", "nothing");
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].severity == Severity::error);
+  CHECK(found[0].message ==
+        "is zero: 56 of 56 low-rank pairs change nothing, this adapter is the base model");
+  found = found_without("lora_", "nothing");
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].severity == Severity::error);
+  CHECK(found[0].message ==
+        "is zero, as training starts: 56 of 56 low-rank pairs change nothing, this adapter is the "
+        "base model");
+  found = found_without("lora_A", "q_proj");
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].severity == Severity::warning);
+  CHECK(found_without("lora_", "q_proj").empty());
+}
+
 TEST_CASE("an embedding starts with a lora_A of zeros, which is only information") {
   const RuleResults results = check_golden("gpt_oss", "embed_lm_head", true).results;
   CHECK(worst(found_by(results, "FMT009")) == Severity::information);

@@ -173,6 +173,21 @@ TEST_CASE("DoRA cannot be dropped: what it means is not the low-rank part") {
   CHECK(refusal(made, "peft").empty());
 }
 
+TEST_CASE("a variant of LoRA that no server computes is not written for one") {
+  for (const std::string key :
+       {R"("alora_invocation_tokens": [1])", R"("layer_replication": [[0, 2]])",
+        R"("use_bdlora": {"a": 1})", R"("kasa_config": {})", R"("use_qalora": true)"}) {
+    CAPTURE(key);
+    const MadeAdapter made = attention(R"({"r": 2, "lora_alpha": 4, )" + key + "}");
+    for (const char* engine : {"sglang", "vllm"})
+      CHECK(refusal(made, engine).find(" has nothing of the kind, ") != std::string::npos);
+    CHECK(refusal(made, "peft").empty());
+  }
+  const MadeAdapter off = attention(
+      R"({"r": 2, "lora_alpha": 4, "layer_replication": null, "use_qalora": false, "velora_config": {}})");
+  CHECK(refusal(off, "sglang").empty());
+}
+
 TEST_CASE("a --drop that is none is named with those that are") {
   CHECK(error_text([] { parse_drop("routers"); }) ==
         "--drop: unknown part 'routers' (did you mean 'router'?)");

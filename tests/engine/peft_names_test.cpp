@@ -48,3 +48,28 @@ TEST_CASE("what follows lora_A in an expert's name is nothing to PEFT where it j
   });
   CHECK(checked == converted.size());
 }
+
+TEST_CASE(
+    "whole norms, and rows that trainable_token_indices trains, are loaded though no list has "
+    "them") {
+  each_peft_family([&](const PeftFamily& family) {
+    if (family.name != "qwen3_moe") return;
+    ServedAdapter adapter = family.adapter("attn");
+    std::vector<TensorHeader>& tensors = adapter.files.front().tensors;
+    const size_t before = tensors.size();
+    const auto add = [&](const char* name, Shape shape) {
+      tensors.push_back(tensors.front());
+      tensors.back().name = std::string("base_model.model.") + name;
+      tensors.back().shape = std::move(shape);
+    };
+    add("model.norm.weight", {64});
+    add("model.layers.0.input_layernorm.weight", {64});
+    add("model.embed_tokens.token_adapter.trainable_tokens_delta", {1, 64});
+    add("model.nothing.weight", {64});
+    CHECK(used(family, adapter) == before + 2);
+    adapter.config.set("trainable_token_indices", Json::array({Json(int64_t{3})}));
+    CHECK(used(family, adapter) == before + 3);
+    adapter.config.set("modules_to_save", Json::strings({"nothing"}));
+    CHECK(used(family, adapter) == before + 4);
+  });
+}

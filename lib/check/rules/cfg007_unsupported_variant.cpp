@@ -1,52 +1,14 @@
 #include <fmt/core.h>
 
-#include <algorithm>
-#include <array>
-
 #include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/engine/peft/peft.h"
+#include "lib/engine/variants.h"
 
 namespace moelora {
 namespace {
-
-struct Variant {
-  std::string_view key, title;
-  std::string_view since;    // release of PEFT that has it; "" before any that is known here
-  std::string_view effect;   // what a server computes without it
-  std::string_view tensors;  // a part of the names of its own tensors; "" for none
-  bool training_only;        // nothing is lost when serving, but for those tensors
-};
-
-constexpr std::array<Variant, 9> kVariants = {{
-    {"alora_invocation_tokens", "activated LoRA", "0.18",
-     "the delta is applied to every token, not only after the invocation", "", false},
-    {"arrow_config", "Arrow routing", "0.18", "one of several routed adapters is served alone", "",
-     false},
-    {"kasa_config", "KaSA", "", "the diagonal and the truncated base weights are lost", "lora_diag",
-     false},
-    {"use_qalora", "QALoRA", "0.17", "lora_A expects pooled inputs, its shape fits no module", "",
-     false},
-    {"use_bdlora", "block-diagonal LoRA", "0.19.0",
-     "factors are blocks, their shapes fit no module", "", false},
-    {"velora_config", "VeLoRA", "0.20", "it compresses activations in training only", "lora_velora",
-     true},
-    {"monteclora_config", "MonteCLoRA", "0.20", "its noise belongs to training only",
-     "lora_monteclora", true},
-    {"layer_replication", "layer replication", "0.17",
-     "the layers of the file are not those of the base model", "", false},
-    {"trainable_token_indices", "trainable tokens", "0.17",
-     "the trained rows of the embedding are lost", "trainable_tokens", false},
-}};
-
-bool is_on(const Json* value) {
-  if (value == nullptr || value->is(Json::Kind::null)) return false;
-  if (value->is(Json::Kind::boolean)) return value->as_bool();
-  if (value->is(Json::Kind::array)) return !value->items().empty();
-  return true;
-}
 
 // Whether every chosen engine is a PEFT that knows the variant.
 bool is_known_to_all(const RuleContext& context, const Variant& variant) {
@@ -66,9 +28,8 @@ std::vector<std::string> own_tensors(const Subject& subject, std::string_view pa
 
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
-  for (const Variant& variant : kVariants) {
-    const Json* value = subject.config.find(variant.key);
-    if (!is_on(value)) continue;
+  for (const Variant& variant : all_variants()) {
+    if (!variant.is_on(subject.config)) continue;
     std::vector<std::string> tensors = own_tensors(subject, variant.tensors);
     Finding& finding = context.report_config(
         variant.key,

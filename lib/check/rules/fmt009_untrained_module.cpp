@@ -1,6 +1,8 @@
 #include <fmt/core.h>
 
-#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "lib/check/define_rule.h"
 #include "lib/check/name_groups.h"
@@ -21,50 +23,68 @@ const ValueStats* stats_of(const Subject& subject, const NamedTensor* tensor) {
 
 enum class State : uint8_t { unknown, trained, filler, untrained };
 
-// A lora_B of zeros is how training starts. Zeros on both sides were written on purpose: a pair
-// that a server demands beside a trained one. Equal values that are not zero (a standard deviation
-// of 0) do change the model.
-State state_of(const Subject& subject, const FactorPair& pair) {
-  const ValueStats *a = stats_of(subject, subject.parts.a(pair)),
-                   *b = stats_of(subject, subject.parts.b(pair));
-  if (a == nullptr || b == nullptr) return State::unknown;
-  if (subject.parts.any(pair).part >= TensorPart::embedding_a)  // PEFT starts these the other way
-    return a->all_zero() && !b->all_zero() ? State::untrained : State::trained;
-  if (a->all_zero() && b->all_zero()) return State::filler;
-  if (b->nan + b->inf > 0) return State::unknown;  // FMT008
-  return b->root_mean_square() < kUntrained ? State::untrained : State::trained;
+// What a pair adds, and which of its factors is zero.
+struct PairState {
+  State state;
+  const NamedTensor* zero = nullptr;
+  bool as_started = true;  // zero on the side that training starts with zeros
+  bool exactly = true;
+};
+
+bool is_embedding(const Subject& subject, const FactorPair& pair) {
+  return subject.parts.any(pair).part >= TensorPart::embedding_a;
 }
 
-bool is_embedding(const Subject& subject, const std::string& name) {
-  return name.find("lora_embedding_A") != std::string::npos && subject.tensors.count(name) != 0;
+// A lora_B of zeros is how training starts (of embeddings, lora_A). Zeros on both sides are written
+// on purpose, where a server demands a pair beside a trained one. Equal values that are not zero (a
+// standard deviation of 0) do change the model.
+PairState state_of(const Subject& subject, const FactorPair& pair) {
+  const NamedTensor *start = subject.parts.b(pair), *other = subject.parts.a(pair);
+  if (is_embedding(subject, pair)) std::swap(start, other);
+  const ValueStats *at_start = stats_of(subject, start), *beside = stats_of(subject, other);
+  if (at_start == nullptr || beside == nullptr) return {State::unknown};
+  if (at_start->nan + at_start->inf + beside->nan + beside->inf > 0) return {State::unknown};
+  if (at_start->all_zero()) return {beside->all_zero() ? State::filler : State::untrained, start};
+  if (beside->all_zero()) return {State::untrained, other, false};
+  if (!is_embedding(subject, pair) && at_start->root_mean_square() < kUntrained)
+    return {State::untrained, start, true, false};
+  return {State::trained};
 }
+
+struct Untrained {
+  std::vector<std::string> names;
+  bool embeddings = true, as_started = true, exactly = true;
+
+  void add(const PairState& pair, bool is_embedding) {
+    names.push_back(pair.zero->name);
+    embeddings = embeddings && is_embedding;
+    as_started = as_started && pair.as_started;
+    exactly = exactly && pair.exactly;
+  }
+};
 
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
-  std::vector<std::string> untrained;
-  size_t checked = 0;
-  bool all_zero = true;
+  Untrained untrained, fillers;
+  size_t trained = 0;
   for (const FactorPair& pair : subject.parts.pairs) {
-    const State state = state_of(subject, pair);
-    checked += state == State::trained || state == State::untrained ? 1 : 0;
-    if (state != State::untrained) continue;
-    const bool embedding = subject.parts.any(pair).part >= TensorPart::embedding_a;
-    const NamedTensor* start = embedding ? subject.parts.a(pair) : subject.parts.b(pair);
-    all_zero = all_zero && stats_of(subject, start)->all_zero();
-    untrained.push_back(start->name);
+    const PairState found = state_of(subject, pair);
+    trained += found.state == State::trained ? 1 : 0;
+    if (found.state == State::untrained) untrained.add(found, is_embedding(subject, pair));
+    if (found.state == State::filler) fillers.add(found, is_embedding(subject, pair));
   }
-  if (untrained.empty()) return;
-  const size_t count = untrained.size();
-  const bool embeddings = std::all_of(untrained.begin(), untrained.end(), [&](const auto& name) {
-    return is_embedding(subject, name);
-  });
-  Finding& finding = context.report(
-      std::move(untrained),
-      fmt::format("is zero{}, as training starts: {} of {} change nothing{}",
-                  all_zero ? "" : " or below 1e-6", count, pluralized(checked, "low-rank pair"),
-                  count == checked ? ", this adapter is the base model" : ""));
-  if (embeddings) finding.severity = Severity::information;
-  if (count == checked) finding.severity = Severity::error;
+  if (trained + untrained.names.size() == 0) untrained = std::move(fillers);  // beside nothing
+  if (untrained.names.empty()) return;
+  const size_t count = untrained.names.size(), checked = trained + count;
+  Finding& finding =
+      context.report(std::move(untrained.names),
+                     fmt::format("is zero{}{}: {} of {} change nothing{}",
+                                 untrained.exactly ? "" : " or below 1e-6",
+                                 untrained.as_started ? ", as training starts" : "", count,
+                                 pluralized(checked, "low-rank pair"),
+                                 trained == 0 ? ", this adapter is the base model" : ""));
+  if (untrained.embeddings) finding.severity = Severity::information;
+  if (trained == 0) finding.severity = Severity::error;
 }
 
 void break_it(Specimen& specimen) {
@@ -79,7 +99,9 @@ const Rule fmt009_untrained_module = {
     .name = "untrained-module",
     .severity = Severity::warning,
     .needs_values = true,
-    .what = "A lora_B is zero (or below a root mean square of 1e-6) beside a lora_A that is not.",
+    .what =
+        "A lora_B is zero (or below a root mean square of 1e-6) beside a lora_A that is not, or a "
+        "lora_A is; or all of both are.",
     .why =
         "PEFT starts with B = 0: no gradient reached this module, or the checkpoint is from "
         "before the first step. Experts that no token was routed to look like this too.",

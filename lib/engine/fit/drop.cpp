@@ -10,6 +10,7 @@
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
 #include "lib/engine/fit/deltas.h"
+#include "lib/engine/variants.h"
 #include "lib/io/weights.h"
 
 namespace moelora::fit {
@@ -184,6 +185,15 @@ void refuse_dora(const FitContext& context) {
                 fmt::format("\"use_dora\" is true; {} does not serve DoRA", context.title()), hint);
 }
 
+void refuse_variants(const FitContext& context) {
+  for (const Variant& variant : all_variants())
+    if (variant.is_on(context.adapter.config.json) && !variant.training_only)
+      throw Error(in_file(context.adapter.config.where, std::string(variant.key)),
+                  fmt::format("{}: {} has nothing of the kind, {}", variant.title, context.title(),
+                              variant.effect),
+                  "train without it, or serve with PEFT");
+}
+
 // The frozen weight of an adapted embedding that PEFT saves beside its factors: the base has it.
 void leave_base_weights(FitContext& context) {
   std::vector<std::string> left;
@@ -207,6 +217,7 @@ void drop_or_refuse(FitContext& context) {
   const auto holds = context.engine().holds;  // null: it has a place for everything
   if (holds != nullptr) {
     refuse_dora(context);
+    refuse_variants(context);
     leave_base_weights(context);
   }
   for (const auto& [kind, part] : parts_of(context))

@@ -43,6 +43,11 @@ class Explanation {
     return into_.declared.target_regex ? true : ends_in_any(module, into_.declared.target_modules);
   }
 
+  // Once PEFT has rewritten the list.
+  bool is_kept(const std::string& module) const {
+    return into_.config.target_regex ? true : ends_in_any(module, into_.config.target_modules);
+  }
+
   bool is_routed(const ExpertPath& expert) const {
     return expert.stem == into_.host.spec.hub.stem || expert.stem == into_.host.spec.memory.stem;
   }
@@ -67,11 +72,18 @@ class Explanation {
     const bool known = into_.host.spec.find_linear(name.module) != nullptr;
     if (name.part == TensorPart::other && known)
       return lost(cause::unread_name, "names a parameter that PEFT has moved to base_layer");
-    if (into_.config.takes_targets && known && is_declared(name.module) &&
-        into_.modules.find(name.module) != nullptr)
+    const bool there = known && into_.modules.find(name.module) != nullptr;
+    if (there && into_.config.takes_targets && is_declared(name.module) && !is_kept(name.module))
       return lost(cause::targets_taken,
                   "is lost: PEFT takes the names of the routed experts' projections out of "
                   "target_modules, whatever else they name");
+    if (there && is_declared(name.module) && into_.wrapped.layers.count(name.module) == 0)
+      return lost(cause::undeclared,
+                  "is among the target_modules, but exclude_modules, modules_to_save or "
+                  "layers_to_transform keep its module out");
+    if (there && into_.wrapped.layers.count(name.module) != 0)
+      return lost(cause::undeclared,
+                  "belongs to what the config does not switch on (lora_bias, use_dora)");
     if (!known && !routed && name.part != TensorPart::other)
       return lost(cause::no_such_module, fmt::format("transformers {} has no module of this name",
                                                      into_.host.transformers));

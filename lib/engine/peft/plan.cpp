@@ -151,10 +151,28 @@ class AdapterLoad {
     } else if (const auto shape = base_shape(incoming.key)) {
       if (*shape != incoming.shape) return mismatches_.push_back({incoming, *shape, nullptr});
       keep(incoming);
+    } else if (is_beside_modules(incoming.key)) {
+      keep(incoming);
     } else {
       const Loss loss = why_lost(incoming, {host_, modules_, wrapped_, declared_, config_});
       lose(*loss.cause, incoming.tensors, loss.detail);
     }
+  }
+
+  // Whole weights of norms, and of modules that modules_to_save names, whose list is not known
+  // here, replace the base's, as do the rows of an embedding that trainable_token_indices trains.
+  bool is_beside_modules(std::string_view key) const {
+    constexpr std::string_view kRows = ".token_adapter.trainable_tokens_delta";
+    if (key.ends_with(kRows)) {
+      const Json* rows = adapter_.config.find("trainable_token_indices");
+      return rows != nullptr && !rows->is(Json::Kind::null);
+    }
+    const std::string_view module = parent_of(key), parameter = leaf_of(key);
+    if ((parameter != "weight" && parameter != "bias") || modules_.find(module) != nullptr)
+      return false;
+    return leaf_of(module).ends_with("norm") ||
+           std::any_of(config_.modules_to_save.begin(), config_.modules_to_save.end(),
+                       [&](const std::string& name) { return module.ends_with(name); });
   }
 
   void keep(const Incoming& incoming) {
