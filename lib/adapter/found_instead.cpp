@@ -23,7 +23,8 @@ struct Folder {
   Names files, folders;  // names, sorted
 };
 
-// The files and folders below, those of its folders as "folder/file".
+// The files and folders below, those of its folders as "folder/file". Links to folders are not
+// entered: they may lead out of what was given.
 Folder list(const std::string& path, bool deeper) {
   Folder out{path, {}, {}};
   std::error_code fault;
@@ -31,7 +32,9 @@ Folder list(const std::string& path, bool deeper) {
        it.increment(fault)) {
     std::error_code ignored;
     const std::string name = it->path().filename().string();
-    if (!it->is_directory(ignored)) {
+    const bool is_folder = it->is_directory(ignored);
+    if (is_folder && it->is_symlink(ignored)) continue;
+    if (!is_folder) {
       out.files.push_back(name);
       continue;
     }
@@ -95,16 +98,19 @@ std::optional<FoundInstead> adapters_below(const Folder& folder) {
                       "Name one of them: " + join_path(folder.path, found.back()) + "."};
 }
 
+bool has_folder(const Folder& folder, const std::string& name) {
+  return std::binary_search(folder.folders.begin(), folder.folders.end(), name);
+}
+
 std::optional<FoundInstead> cached_repository(const Folder& folder) {
+  if (!has_folder(folder, "snapshots")) return std::nullopt;
   const std::string snapshot = snapshot_in(folder.path);
   if (!snapshot.empty())
     return FoundInstead{"is a repository of the hub's cache",
                         "Name its snapshot: " + snapshot + "."};
   const std::string snapshots = join_path(folder.path, "snapshots");
   const Names several = list(snapshots, false).folders;
-  if (several.empty() ||
-      !std::binary_search(folder.folders.begin(), folder.folders.end(), std::string("refs")))
-    return std::nullopt;
+  if (several.empty() || !has_folder(folder, "refs")) return std::nullopt;
   return FoundInstead{"is a repository of the hub's cache with snapshots " + list_some(several),
                       "Name one of them: " + join_path(snapshots, several.back()) + "."};
 }
@@ -120,11 +126,14 @@ std::string hub_name_of_folder(const std::string& folder) {
 
 // The cache itself, or the folder around it.
 std::optional<FoundInstead> whole_cache(const Folder& folder) {
-  Names names;
-  for (const std::string& path : {folder.path, join_path(folder.path, "hub")})
-    for (const std::string& below : list(path, false).folders)
-      if (std::string name = hub_name_of_folder(below); !name.empty())
-        names.push_back(std::move(name));
+  Names folders = folder.folders, names;
+  if (has_folder(folder, "hub")) {
+    const Names inside = list(join_path(folder.path, "hub"), false).folders;
+    folders.insert(folders.end(), inside.begin(), inside.end());
+  }
+  for (const std::string& below : folders)
+    if (std::string name = hub_name_of_folder(below); !name.empty())
+      names.push_back(std::move(name));
   if (names.empty()) return std::nullopt;
   return FoundInstead{"is the hub's cache, with " + list_some(names),
                       "Name one of them as on the hub: " + names.front() + "."};

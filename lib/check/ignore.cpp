@@ -32,9 +32,13 @@ bool names(const Waiver& waiver, const Subject& adapter) {
          glob_matches(waiver.adapter, relative_to(waiver.folder, adapter.given));
 }
 
-// That a server which was asked for was not judged: no rule of it was run.
+// That something could not be judged: a server that was asked for, of which no rule was run, or an
+// adapter that cannot be read.
 bool is_not_judged(const Finding& finding, const Deployment& deployment) {
   if (finding.unjudged) return true;
+  if (finding.adapter && finding.severity == Severity::error &&
+      is_unreadable(deployment.adapters[*finding.adapter]))
+    return true;
   if (finding.adapter || finding.severity != Severity::error) return false;
   return std::any_of(
       deployment.engines.begin(), deployment.engines.end(), [&](const EngineRun& run) {
@@ -46,7 +50,9 @@ bool covers(const Waiver& waiver, const Finding& finding, const Deployment& depl
   if (waiver.rule != finding.rule) return false;
   const auto named = [&](const Subject& adapter) { return names(waiver, adapter); };
   if (is_not_judged(finding, deployment))
-    return std::all_of(deployment.adapters.begin(), deployment.adapters.end(), named);
+    return finding.adapter
+               ? named(deployment.adapters[*finding.adapter])
+               : std::all_of(deployment.adapters.begin(), deployment.adapters.end(), named);
   if (waiver.adapter.empty()) return true;
   return finding.adapter && named(deployment.adapters[*finding.adapter]);
 }
@@ -120,8 +126,8 @@ std::string unused_text(const Waiver& waiver, const RuleResults& results) {
     return fmt::format("{}: nothing to ignore: {} found nothing in {}", waiver.from,
                        waiver.rule->id, waiver.adapter);
   return fmt::format(
-      "{}: not ignored: that a server was not checked is ignored for adapters that an entry of {} "
-      "names",
+      "{}: not ignored: what could not be checked is ignored only where an entry of {} names the "
+      "adapter",
       waiver.from, kProjectFile);
 }
 

@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "lib/base/error.h"
 #include "lib/io/file.h"
 #include "lib/io/weights.h"
@@ -13,6 +15,14 @@ namespace {
 
 bool holds_safetensors(const std::string& folder) {
   return !ending_in(files_in(folder), {kSafetensorsEnding}).empty();
+}
+
+// Or what should be weights, and cannot be read as such.
+bool holds_weights(const std::string& folder) {
+  const auto found = ending_in(files_in(folder), {kSafetensorsEnding, ".bin", ".pt", ".pth"});
+  return std::any_of(found.begin(), found.end(), [](const std::string& name) {
+    return name.starts_with("model") || name.starts_with("pytorch_model");
+  });
 }
 
 }  // namespace
@@ -61,6 +71,7 @@ std::shared_ptr<const BaseHeaders> read_base_headers(const BaseModel& base, std:
     note = not_looked_at(error);
     return nullptr;
   } catch (const Error& error) {
+    if (!base.followed && holds_weights(base.folder)) throw;
     note = not_looked_at(error);
     return nullptr;
   }

@@ -22,9 +22,9 @@ struct BaseHeaders {
   const Weight* find_linear(std::string_view module) const;
 };
 
-// Of the folder the model lies in; null where that holds no weights, or weights that cannot be
-// read: `note` then says so. Throws MachineError, and CannotOpen where it
-// is not merely one that an adapter names.
+// Of the folder the model lies in; null where that holds no weights: `note` then says so. Throws
+// MachineError, and the Error of weights that are there and cannot be read, but for the folder of a
+// base that merely an adapter names: that is a note too.
 std::shared_ptr<const BaseHeaders> read_base_headers(const BaseModel& base, std::string& note);
 
 }  // namespace moelora
