@@ -368,6 +368,20 @@ TEST_CASE("formats without goldens are read as their makers write them") {
   }
 }
 
+TEST_CASE("ids of a CSV are compared behind a byte order mark too, and are ids") {
+  const Written a("a.csv", "\xEF\xBB\xBFtoken_id,logprob\n1,-1\n2,-1.5\n"),
+      b("b.csv", "token_id,logprob\n1,-1\n2,-1.5\n");
+  CHECK(read_scores(a.path).first.sequences.at(0).tokens == std::vector<int64_t>{1, 2});
+  CHECK(compare_logprobs(a.path, b.path, {}).metrics.n == 2);
+  for (const std::string id : {"1.5", "x1", "-3", ""}) {
+    CAPTURE(id);
+    const Written odd("odd.csv", "token_id,logprob\n7,-1\n" + id + ",-1.5\n");
+    CHECK(has(error_of([&] { read_scores(odd.path); }), ":3: \"" + id + "\" is not a token id"));
+  }
+  const Written words("words.csv", "token,logprob\n7,-1\nx,-1.5\n");
+  CHECK(read_scores(words.path).first.sequences.at(0).texts.size() == 2);
+}
+
 TEST_CASE("a file that is wrong is reported, with the place in it") {
   const std::vector<std::pair<std::string, std::string>> cases = {
       {R"({"meta_info": {"input_token_logprobs": [[null, "x"]]}})",

@@ -25,12 +25,14 @@ std::optional<size_t> column(const Row& heading, std::initializer_list<std::stri
 }
 
 struct Columns {
-  std::optional<size_t> sequence, token, one, first, second;
+  std::optional<size_t> sequence, id, token, one, first, second;
 };
 
 Columns columns_of(const Row& heading) {
   return {column(heading, {"sequence", "sequence_id", "prompt_id"}),
-          column(heading, {"token_id", "token"}), column(heading, {"logprob", "log_prob"}),
+          column(heading, {"token_id"}),
+          column(heading, {"token"}),
+          column(heading, {"logprob", "log_prob"}),
           column(heading, {"logprob_a", "training_logprob", "trainer_logprob"}),
           column(heading, {"logprob_b", "sampling_logprob", "inference_logprob"})};
 }
@@ -56,7 +58,10 @@ void split(std::string_view line, Row& out) {
   out.resize(count);
 }
 
+// Excel and pandas ("utf-8-sig") write a byte order mark in front.
 Row heading_of(std::string_view& text) {
+  constexpr std::string_view kMark = "\xEF\xBB\xBF";
+  if (text.starts_with(kMark)) text.remove_prefix(kMark.size());
   Row out;
   if (const auto line = take_line(text)) split(*line, out);
   return out;
@@ -77,6 +82,12 @@ void add_value(const std::string& text, const Location& where, Sequence& out) {
   out.add(value);
 }
 
+void add_id(const std::string& text, const Location& where, Sequence& out) {
+  const auto id = parse_index(text);
+  if (!id) throw Error(where, fmt::format("{} is not a token id", in_quotes(text)));
+  out.tokens.push_back(*id);
+}
+
 // Ids where every token of a sequence is one, else texts.
 void add_token(const std::string& text, Sequence& out) {
   const auto id = out.texts.empty() ? parse_index(text) : std::nullopt;
@@ -93,13 +104,16 @@ void add_row(const ScoreInput& input, const Columns& columns, size_t value_colum
   last = id;
   const Location where{input.path, static_cast<int>(number), 0, {}, {}};
   add_value(row[value_column], where, out.sequences.back());
-  if (columns.token) add_token(row[*columns.token], out.sequences.back());
+  if (columns.id)
+    add_id(row[*columns.id], where, out.sequences.back());
+  else if (columns.token)
+    add_token(row[*columns.token], out.sequences.back());
 }
 
 Scores read_side(const ScoreInput& input, const Columns& columns, size_t value_column) {
   Scores out;
   std::string_view text = input.table;
-  const size_t fields = heading_of(text).size();
+  const size_t fields = heading_of(text).size();  // and goes past it
   Row row;
   std::string last;
   for (size_t number = 2;; ++number) {
