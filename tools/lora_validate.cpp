@@ -61,7 +61,7 @@ void open_report(ValidateFlags& flags) {
   std::vector<std::string> inputs = flags.load.inputs();
   inputs.insert(inputs.end(), flags.adapters.begin(), flags.adapters.end());
   inputs.insert(inputs.end(), {flags.source, project_file(flags)});
-  open_output(flags.common, inputs);
+  open_output(flags.common, inputs, flags.fix);
 }
 
 int run_validate(ValidateFlags& flags) {

@@ -167,8 +167,23 @@ int run_tool(CLI::App& app, int argc, char** argv, const std::function<int()>& r
   }
 }
 
-void open_output(CommonOptions& options, const std::vector<std::string>& inputs) {
+namespace {
+
+// Of what is there or not; "" where that cannot be told.
+std::filesystem::path real_path(const std::string& path) {
+  std::error_code fault;
+  const auto out = std::filesystem::weakly_canonical(std::filesystem::absolute(path), fault);
+  return fault ? std::filesystem::path() : out.lexically_normal();
+}
+
+}  // namespace
+
+void open_output(CommonOptions& options, const std::vector<std::string>& inputs,
+                 const std::string& out) {
   if (options.output.empty()) return;
+  const auto folder = out.empty() ? std::filesystem::path() : real_path(out);
+  if (!folder.empty() && real_path(options.output) == folder)
+    throw Error(in_file(options.output), "is the output folder too", "choose another --output");
   options.report = std::make_shared<ReportFile>(options.output);
   for (const std::string& input : inputs) {
     options.report->refuse(input);

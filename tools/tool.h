@@ -44,8 +44,10 @@ inline constexpr int kClean = 0, kFindings = 1, kFailed = 2;
 int run_tool(CLI::App& app, int argc, char** argv, const std::function<int()>& run);
 
 // Opens --output before any work is done, where it was given. Throws Error when it cannot be
-// written, or is one of `inputs`: a file, or one of the files that are read of a folder.
-void open_output(CommonOptions& options, const std::vector<std::string>& inputs);
+// written, is one of `inputs` (a file, or one of the files that are read of a folder), or is where
+// the folder `out` will be.
+void open_output(CommonOptions& options, const std::vector<std::string>& inputs,
+                 const std::string& out = "");
 
 // What in a text is ours and not out of a file. `commands`: its writer has made all but its own
 // commands for GitHub's runner harmless.

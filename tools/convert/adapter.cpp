@@ -117,7 +117,7 @@ void print(const ConvertResult& c, const AdapterFlags& flags) {
 }
 
 int run(AdapterFlags& flags) {
-  open_output(flags.common, flags.load.inputs());
+  open_output(flags.common, flags.load.inputs(), flags.out);
   ConvertOptions options = flags.options();
   options.ready = [&](const ConvertResult& c) { print(c, flags); };
   const ConvertResult c = convert(flags.load.path, flags.out, options);

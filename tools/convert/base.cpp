@@ -52,7 +52,7 @@ int run(BaseFlags& flags) {
   options.links = links_of(flags.follow_links);
   std::vector<std::string> inputs = options.model_specs;
   inputs.push_back(options.in);
-  open_output(flags.common, inputs);
+  open_output(flags.common, inputs, options.out);
   options.ready = [&](const BaseConversionReport& report) { print(report, flags); };
   const BaseConversionReport report = convert_base(options);
   if (options.dry_run) print(report, flags);

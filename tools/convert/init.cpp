@@ -26,7 +26,7 @@ struct InitFlags {
 int run(InitFlags& flags) {
   std::vector<std::string> inputs = flags.options.model_specs;
   inputs.push_back(flags.options.base);
-  open_output(flags.common, inputs);
+  open_output(flags.common, inputs, flags.out);
   flags.options.dtype = *dtype_of(flags.dtype);
   flags.options.links = links_of(flags.follow_links);
   const Conversion fresh = make_adapter(flags.options);
