@@ -146,14 +146,15 @@ void note_ranks(Conversion& c) {
   }
 }
 
-// One tensor holds a factor of all experts, where gate and up are fused of both: of one type.
+// Factors that one tensor will hold are of one type: those of all experts where they are not
+// numbered, those of gate and up where they are fused.
 void check_types(const Conversion& c) {
-  if (c.to->numbered) return;
+  if (c.to->numbered && !c.to->fused) return;
   struct First {
     DType dtype;
     std::string name;
   };
-  std::map<std::tuple<int, bool, bool>, First> first;
+  std::map<std::tuple<int, Projection, size_t, Side>, First> first;
   for (const auto& [key, pair] : c.adapter.experts)
     for (const Side side : {Side::A, Side::B}) {
       const Factor& factor = side == Side::A ? pair.a : pair.b;
@@ -163,9 +164,13 @@ void check_types(const Conversion& c) {
             fmt::format("{}.{}.{}.lora_{}", c.adapter.stem(key.layer), e,
                         projection_name(key.projection), side == Side::A ? "A" : "B");
         const DType dtype = factor.parts[e].dtype();
-        const bool down = key.projection == Projection::down;
+        const bool joined = c.to->fused && key.projection != Projection::down;
         const First& other =
-            first.try_emplace({key.layer, down, side == Side::A}, First{dtype, name}).first->second;
+            first
+                .try_emplace({key.layer, joined ? Projection::gate_up : key.projection,
+                              c.to->numbered ? e : 0, side},
+                             First{dtype, name})
+                .first->second;
         if (other.dtype == dtype) continue;
         throw Error(
             name,
@@ -204,6 +209,7 @@ Conversion planned(Conversion c, const PlanOptions& options, bool named) {
   const std::vector<ExpertTarget> dense = write_dense(c, spec, named ? &layout : c.to, c.tensors);
   WrittenExperts experts;
   if (c.to != nullptr) {
+    check_types(c);
     if (c.to->fused)
       fuse_for(c, spec, options.threads);
     else
@@ -211,7 +217,6 @@ Conversion planned(Conversion c, const PlanOptions& options, bool named) {
     if (!c.changes) note_ranks(c);
     check_expert_count(c, spec);
     check_expert_biases(c);
-    check_types(c);
     experts = c.to->write({c.adapter, spec, form});
   } else if (!c.changes) {
     c.notes.push_back("no routed-expert factors: every layout writes the same");

@@ -163,13 +163,20 @@ TEST_CASE("experts of different types fit layouts that hold them apart") {
   MadeAdapter made = numbered();
   const std::string odd = a_name(kLayer + "3.up_proj");
   made.set(odd, cast_tensors({{"", made.tensors().at(odd)}}, DType::F16).begin()->second);
-  CHECK(
-      refused(made, "stacked", "qwen3_moe") ==
-      "model.layers.1.mlp.experts.3.up_proj.lora_A: is of F16 and "
-      "model.layers.1.mlp.experts.0.gate_proj.lora_A is of F32: stacked holds them in one tensor");
+  CHECK(refused(made, "stacked", "qwen3_moe") ==
+        "model.layers.1.mlp.experts.3.up_proj.lora_A: is of F16 and "
+        "model.layers.1.mlp.experts.0.up_proj.lora_A is of F32: stacked holds them in one tensor");
   CHECK(refused_hint(made, "stacked", "qwen3_moe") ==
         "make them one type with --dtype f32, which changes no value of 16 bits");
   CHECK(refused(made, "peft-linear", "qwen3_moe").empty());
+  CHECK(refused(made, "linear-fused", "qwen3_moe") ==
+        "model.layers.1.mlp.experts.3.up_proj.lora_A: is of F16 and "
+        "model.layers.1.mlp.experts.3.gate_proj.lora_A is of F32: linear-fused holds them in one "
+        "tensor");
+  const std::string also = a_name(kLayer + "0.up_proj");  // all of up: gate stands apart from it
+  made.set(also, cast_tensors({{"", made.tensors().at(also)}}, DType::F16).begin()->second);
+  CHECK(refused(made, "stacked", "qwen3_moe").empty());
+  CHECK(refused(made, "stacked-fused", "qwen3_moe").find(": is of ") != std::string::npos);
 }
 
 TEST_CASE("a model without a gate has up and down") {

@@ -17,12 +17,11 @@ bool holds_safetensors(const std::string& folder) {
   return !ending_in(files_in(folder), {kSafetensorsEnding}).empty();
 }
 
-// Or what should be weights, and cannot be read as such.
+// Files that open_weights() takes for the model's: pytorch_model.bin is not one of them.
 bool holds_weights(const std::string& folder) {
   const auto found = ending_in(files_in(folder), {kSafetensorsEnding, ".bin", ".pt", ".pth"});
-  return std::any_of(found.begin(), found.end(), [](const std::string& name) {
-    return name.starts_with("model") || name.starts_with("pytorch_model");
-  });
+  return std::any_of(found.begin(), found.end(),
+                     [](const std::string& name) { return name.starts_with("model"); });
 }
 
 }  // namespace
