@@ -72,7 +72,8 @@ struct Extra {
 // How the two sides of stacked pairs (peft-params) were read, and what decided lora_B's order.
 struct StackedForm {
   Roles roles;
-  BOrder b_order;
+  BOrder b_order;                        // of the first parameter where it matters
+  std::map<ExpertKey, BOrder> b_orders;  // of each, where they differ; empty where one is of all
   // "marked", "given", "no matter" (E or r is 1), "stamped" or "fingerprint" (of the writer,
   // lib/adapter/b_order.h), or "assumed"
   std::string_view b_order_from;

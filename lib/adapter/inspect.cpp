@@ -1,6 +1,6 @@
 #include "lib/adapter/inspect.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -227,6 +227,31 @@ Inspection inspect_adapter(const std::string& path, const LoadOptions& options) 
   return out;
 }
 
+// "rank-major", or where parameters differ "rank-major (gate_up_proj), expert-major (down_proj)".
+std::string b_order_text(const StackedForm& stacked) {
+  if (stacked.b_orders.empty()) return std::string(b_order_name(stacked.b_order));
+  std::map<BOrder, std::map<Projection, std::vector<int>>> found;
+  for (const auto& [key, order] : stacked.b_orders)
+    found[order][key.projection].push_back(key.layer);
+  std::vector<std::string> out;
+  for (const auto& [order, projections] : found) {
+    std::vector<std::string> names;
+    for (const auto& [projection, layers] : projections) {
+      const bool both = std::all_of(found.begin(), found.end(), [p = projection](const auto& o) {
+        return o.second.count(p) > 0;
+      });
+      names.push_back(std::string(projection_name(projection)) +
+                      (both ? " in layers " + ranges(layers) : ""));
+    }
+    out.push_back(fmt::format("{} ({})", b_order_name(order), fmt::join(names, ", ")));
+  }
+  return fmt::format("{}", fmt::join(out, ", "));
+}
+
+Json b_order_json(const StackedForm& stacked) {
+  return stacked.b_orders.empty() ? Json(b_order_name(stacked.b_order)) : Json("mixed");
+}
+
 std::string adapter_text(const Inspection& d) {
   std::string out =
       fmt::format("{}: LoRA adapter, layout {}, {} tensors, {} in {} file{}\n", printable(d.path),
@@ -239,7 +264,7 @@ std::string adapter_text(const Inspection& d) {
   if (d.stacked)
     out += fmt::format("stacked: lora_A on the {} side (roles {}), lora_B columns {} ({})\n",
                        d.stacked->roles == Roles::natural ? "input" : "output",
-                       roles_name(d.stacked->roles), b_order_name(d.stacked->b_order),
+                       roles_name(d.stacked->roles), b_order_text(*d.stacked),
                        d.stacked->b_order_from);
   if (!d.modules.empty()) out += "\n" + module_table(d.modules, d.layout);
   for (const auto& [name, kind] : d.extras) out += fmt::format("{}: {}\n", kind, shown(name));
@@ -281,7 +306,7 @@ Json adapter_json(const Inspection& d) {
                        {"use_rslora", d.use_rslora},
                        {"experts", d.experts},
                        {"roles", d.stacked ? Json(roles_name(d.stacked->roles)) : Json()},
-                       {"b_order", d.stacked ? Json(b_order_name(d.stacked->b_order)) : Json()},
+                       {"b_order", d.stacked ? b_order_json(*d.stacked) : Json()},
                        {"b_order_from", d.stacked ? Json(d.stacked->b_order_from) : Json()},
                        {"modules", json_list(d.modules, row_json)},
                        {"extras", json_list(d.extras, extra_json)},

@@ -47,6 +47,8 @@ packed::Reading reading_of(const Adapter& adapter) {
   packed::Reading out;
   if (!adapter.stacked) return out;
   out.expert_major = adapter.stacked->b_order == BOrder::expert_major;
+  for (const auto& [key, order] : adapter.stacked->b_orders)
+    out.apart[{key.layer, key.projection}] = order == BOrder::expert_major;
   out.swapped = adapter.stacked->roles == Roles::swapped;
   return out;
 }

@@ -11,6 +11,7 @@
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
 #include "lib/compare/bits/diagnosis.h"
+#include "lib/compare/verify_conversion.h"
 #include "lib/model/base_model.h"
 #include "tests/adapter/made_adapter.h"
 #include "tests/compare/made_pair.h"
@@ -261,4 +262,51 @@ TEST_CASE("forms of one adapter in which peers save it are one adapter") {
       CHECK(fault_names(misread) == std::vector<std::string>{"b-order-expert-major"});
     }
   }
+}
+
+namespace {
+
+// gate_up with PEFT's columns and down with Unsloth's older ones, and what the config says of each.
+Held mixed_orders(const AdapterFiles& rank, const AdapterFiles& grouped, const char* gate_up,
+                  const char* down) {
+  Held out{rank.tensors, rank.config.json};
+  for (auto& [name, tensor] : out.tensors)
+    if (name.ends_with(".experts.lora_B.weight")) tensor = grouped.tensors.at(name);
+  out.config.set("lora_B_layout", Json());
+  out.config.erase("lora_B_layout");
+  out.config.set("unsloth_fused_expert_lora",
+                 parse_json(fmt::format(R"({{"lora_B_layout": "mixed", "parameters": {{
+          "mlp.experts.gate_up_proj": {{"lora_B_layout": "{}"}},
+          "mlp.experts.down_proj": {{"lora_B_layout": "{}"}}}}}})",
+                                        gate_up, down),
+                            "config"));
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("columns that differ by parameter are read as each is marked") {
+  const std::string folder = std::string(MOELORA_TEST_DATA "/gpt_oss");
+  const BaseModel base = open_base(folder + "/base");
+  const AdapterFiles one = open_adapter(folder + "/peft_params"),
+                     grouped = open_adapter(folder + "/peft_params_grouped_b");
+  packed::CheckOptions check;
+  check.spec = &base.spec;
+  const auto faults = [&](const Held& mixed, const packed::Reading& reading) {
+    return fault_names(packed::check_packed({mixed.tensors, mixed.config, "mixed", reading},
+                                            {one.tensors, one.config.json, "source", {}}, check));
+  };
+  const auto as_read = [&](const Held& mixed) {
+    AdapterFiles files = one;
+    files.tensors = mixed.tensors;
+    files.config = parse_adapter_config(mixed.config, "mixed");
+    return interpret_adapter(std::move(files), base, "", {}).adapter;
+  };
+  const Held right = mixed_orders(one, grouped, "rank_major", "grouped_by_expert");
+  CHECK(faults(right, {}).empty());
+  CHECK(as_read(right).stacked->b_orders.size() == 4);  // two layers
+  CHECK(faults(right, reading_of(as_read(right))).empty());
+  const Held wrong = mixed_orders(one, grouped, "grouped_by_expert", "rank_major");
+  CHECK(!faults(wrong, {}).empty());
+  CHECK(!faults(wrong, reading_of(as_read(wrong))).empty());
 }

@@ -38,6 +38,40 @@ Order input_order(const ReadContext& context, const std::string& path, bool swap
                Option::b_order, " expert-major (Unsloth before that)"});
 }
 
+// What decided the order of each parameter of a file, and what is said of it once.
+class Orders {
+ public:
+  void add(const ExpertKey& key, const Order& here) {
+    by_parameter_.emplace(key, here.order);
+    if (here.from == "no matter") return;
+    if (!first_) first_ = here;
+    differ_ = differ_ || here.order != first_->order;
+    assumed_ = assumed_ || here.from == "assumed";
+    if (evidence_.empty()) evidence_ = here.evidence;
+  }
+
+  StackedForm form(Roles roles) const {
+    StackedForm out{roles, BOrder::rank_major, {}, "no matter"};
+    if (first_) out.b_order = first_->order, out.b_order_from = first_->from;
+    if (differ_) out.b_orders = by_parameter_;
+    return out;
+  }
+
+  void tell(std::vector<std::string>& notes) const {
+    if (assumed_)
+      notes.push_back(
+          "the order of the columns of lora_B is not marked: read as PEFT writes it, rank-major "
+          "(--b-order expert-major reads Unsloth adapters from before 2026-09-17)");
+    if (!evidence_.empty()) notes.push_back(evidence_ + " (--b-order decides)");
+  }
+
+ private:
+  std::map<ExpertKey, BOrder> by_parameter_;
+  std::optional<Order> first_;  // where the order matters
+  std::string evidence_;
+  bool differ_ = false, assumed_ = false;
+};
+
 // A as [E, r, a_dim], B as [E, b_dim, r].
 Tensor split_a(const Tensor& a, int64_t experts) {
   return a.reshape({experts, a.dim(0) / experts, a.dim(1)});
@@ -80,7 +114,7 @@ void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Ada
   const StackedReading reading = read_stacked_pairs(pairs, context);
   const bool swapped = reading.roles == Roles::swapped;
   ExpertCollector collector(context);
-  Order order{BOrder::rank_major, "no matter", ""};
+  Orders orders;
   for (size_t i = 0; i < pairs.size(); ++i) {
     const StackedPair& pair = pairs[i];
     const std::string path = fmt::format("{}.{}", with_layer(pair.a->path.stem, pair.layer),
@@ -88,7 +122,7 @@ void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Ada
     const int64_t experts = expert_count(pair, path, context);
     const Order here =
         input_order(context, path, swapped, experts, pair.a->tensor.dim(0) / experts);
-    if (order.from == "no matter") order = here;
+    orders.add({pair.layer, reading.projection[i]}, here);
     const Tensor a = split_a(pair.a->tensor, experts),
                  b = split_b(pair.b->tensor, experts, here.order);
     collector.add_all(*pair.a, reading.projection[i], (swapped ? b.transpose(1, 2) : a).unstack(),
@@ -98,12 +132,8 @@ void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Ada
   }
   collector.finish(adapter);
   if (context.spec != nullptr) adapter.gate_up_order = context.spec->gate_up_order;
-  adapter.stacked = StackedForm{reading.roles, order.order, order.from};
-  if (order.from == "assumed")
-    context.notes.push_back(
-        "the order of the columns of lora_B is not marked: read as PEFT writes it, rank-major "
-        "(--b-order expert-major reads Unsloth adapters from before 2026-09-17)");
-  if (!order.evidence.empty()) context.notes.push_back(order.evidence + " (--b-order decides)");
+  adapter.stacked = orders.form(reading.roles);
+  orders.tell(context.notes);
   if (swapped)
     context.notes.push_back(
         "lora_A lies on the output side (swapped roles, as PEFT 0.18 and older save it)");

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
 
 namespace moelora::packed {
@@ -32,6 +33,23 @@ std::string_view own_marker(const Json& config, std::string_view key) {
   const Json* ours = find_marker(config, "moelora");
   const bool there = ours != nullptr && ours->is(Json::Kind::object);
   return there ? text_at(*ours, key) : std::string_view();
+}
+
+// Whether one path is the other's end, whichever of the two is written with its layer.
+bool same_parameter(std::string_view path, std::string_view name) {
+  return ends_in(path, name) || ends_in(name, path) || ends_in(name, below_layer(path));
+}
+
+// What Unsloth's nested marker says of one parameter, or of all; "" where it says nothing.
+std::string_view own_order(const Json& config, std::string_view path) {
+  const Json* nested = find_marker(config, "unsloth_fused_expert_lora");
+  if (nested == nullptr || !nested->is(Json::Kind::object)) return {};
+  const Json* parameters = nested->find("parameters");
+  if (parameters != nullptr && parameters->is(Json::Kind::object))
+    for (const auto& [name, entry] : parameters->members())
+      if (same_parameter(path, name) && entry.is(Json::Kind::object))
+        return text_at(entry, "lora_B_layout");
+  return text_at(*nested, "lora_B_layout");
 }
 
 class Resolver {
@@ -187,17 +205,22 @@ StackedForm resolve_stacked(std::span<const StackedPair> pairs, const Json& conf
   return Resolver(pairs, config, spec, given, where).form();
 }
 
-bool expert_major(const Json& config, const Reading& given, const std::string& where) {
+bool expert_major(const StackedParameter& parameter, const Json& config, const Reading& given,
+                  const std::string& where) {
+  if (const auto own = given.apart.find({parameter.layer, parameter.projection});
+      own != given.apart.end())
+    return own->second;
   if (given.expert_major) return *given.expert_major;
+  std::string_view unsloth = own_order(config, parameter.path);
   const std::string_view ours = own_marker(config, "b_order");
-  if (ours == "expert-major") return true;
-  if (ours == "rank-major") return false;
-  const Json* marker = find_marker(config, "lora_B_layout");
-  const bool said = marker != nullptr && marker->is(Json::Kind::string);
-  const std::string_view unsloth = said ? std::string_view(marker->as_string()) : "";
+  if (unsloth.empty() && ours == "expert-major") return true;
+  if (unsloth.empty() && ours == "rank-major") return false;
+  const Json* flat = find_marker(config, "lora_B_layout");
+  if (unsloth.empty() && flat != nullptr && flat->is(Json::Kind::string))
+    unsloth = flat->as_string();
   if (unsloth.empty() || unsloth == "rank_major") return false;
   if (unsloth == "grouped_by_expert") return true;
-  throw Error(where, fmt::format("\"lora_B_layout\" is \"{}\"", unsloth));
+  throw Error(where, fmt::format("\"lora_B_layout\" of {} is \"{}\"", parameter.path, unsloth));
 }
 
 }  // namespace moelora::packed

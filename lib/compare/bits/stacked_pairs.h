@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -24,6 +25,8 @@ struct StackedPair {
 // How stacked pairs are to be read where the adapter's own markers do not say.
 struct Reading {
   std::optional<bool> expert_major, swapped;
+  std::map<std::pair<int, Projection>, bool>
+      apart;  // expert_major of a layer's parameter of its own
 };
 
 struct StackedForm {
@@ -46,7 +49,15 @@ StackedForm resolve_stacked(std::span<const StackedPair> pairs, const Json& conf
 std::vector<std::pair<std::string, size_t>> take_biases(std::vector<StackedPair>& pairs,
                                                         const Json& config, const ModelSpec* spec);
 
-// Whether columns of a stacked lora_B are e*r + k (true) rather than PEFT's k*E + e.
-bool expert_major(const Json& config, const Reading& given, const std::string& where);
+// A stacked parameter: its layer, what it is, and its path "model.layers.3.mlp.experts.down_proj".
+struct StackedParameter {
+  int layer;
+  Projection projection;
+  std::string path;
+};
+
+// Whether columns of its lora_B are e*r + k (true) rather than PEFT's k*E + e.
+bool expert_major(const StackedParameter& parameter, const Json& config, const Reading& given,
+                  const std::string& where);
 
 }  // namespace moelora::packed

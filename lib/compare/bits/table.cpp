@@ -354,14 +354,16 @@ class Builder {
     if (pairs.empty()) return;
     const StackedForm form =
         resolve_stacked(pairs, config_, options_.spec, options_.reading, where_);
-    const bool grouped = expert_major(config_, options_.reading, where_);
     for (size_t i = 0; i < pairs.size(); ++i)
-      add_stacked_pair(pairs[i], form.projections[i], form.swapped, grouped);
+      add_stacked_pair(pairs[i], form.projections[i], form.swapped);
   }
 
-  void add_stacked_pair(const StackedPair& pair, Projection p, bool swapped, bool grouped) {
+  void add_stacked_pair(const StackedPair& pair, Projection p, bool swapped) {
     const Stored& t = out_.tensors[pair.a];
-    const Scale scale = scales_.of({fmt::format("{}.{}", pair.stem, parameter_name(p))});
+    const StackedParameter parameter{pair.layer, p,
+                                     fmt::format("{}.{}", pair.stem, parameter_name(p))};
+    const bool grouped = expert_major(parameter, config_, options_.reading, where_);
+    const Scale scale = scales_.of({parameter.path});
     const int64_t experts =
         options_.spec != nullptr ? options_.spec->experts : pair.rows / scale.rank;
     if (experts < 1 || experts > kMostExperts || pair.rows % experts != 0)
