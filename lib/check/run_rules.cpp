@@ -148,7 +148,8 @@ class Runner {
     const AdapterPlan* plan = run.plan_of(adapter);
     const auto refuses = [](const PlanEvent& event) { return event.refusal.has_value(); };
     if (plan == nullptr || !run.plan->not_known.empty() || plan->first_refusal() != nullptr ||
-        std::any_of(run.plan->server.begin(), run.plan->server.end(), refuses))
+        std::any_of(run.plan->server.begin(), run.plan->server.end(), refuses) ||
+        !notes_of_unknown_values(run.options, *run.choice.engine).empty())
       return false;
     if (deployment_.adapters[adapter].values.empty() && !plan->events.empty()) return false;
     return std::all_of(plan->fates.begin(), plan->fates.end(),

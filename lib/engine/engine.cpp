@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/error.h"
@@ -63,10 +64,40 @@ bool set_common(ServerOptions& options, std::string_view key, std::string_view p
   return true;
 }
 
+std::vector<std::string_view> words_of(std::string_view text) {
+  std::vector<std::string_view> out;
+  while (!text.empty()) {
+    const size_t end = std::min(text.find(' '), text.size());
+    out.push_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return out;
+}
+
+// Servers take "DeepGEMM-Mega" for "deepgemm_mega".
+bool is_same_value(std::string_view a, std::string_view b) {
+  const auto plain = [](char c) {
+    return c == '-' ? '_' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  };
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [&](char x, char y) { return plain(x) == plain(y); });
+}
+
+bool is_choice(const ServerOption& option, std::string_view value) {
+  const auto words = words_of(option.choices);
+  return words.empty() || std::any_of(words.begin(), words.end(), [&](std::string_view word) {
+           return is_same_value(word, value);
+         });
+}
+
 void check_value(const ServerOption& option, std::string_view pair, std::string_view value) {
   if (option.kind == ServerOption::Kind::on_off && value != "on" && value != "off")
     refuse_option(pair, fmt::format("{} is neither on nor off", in_quotes(value)));
   if (option.kind == ServerOption::Kind::number) count_of(pair, value);
+  if (option.kind == ServerOption::Kind::text && value.empty()) refuse_option(pair, "has no value");
+  if (option.closed && !is_choice(option, value))
+    throw unknown_word(at_option(Option::server_option), option.key, value,
+                       words_of(option.choices));
 }
 
 const ServerOption* find_option(std::string_view key, std::span<const EngineChoice> engines) {
@@ -100,6 +131,20 @@ std::optional<int64_t> ServerOptions::number(std::string_view key) const {
 std::string ServerOptions::text(std::string_view key) const {
   const auto at = values.find(key);
   return at == values.end() ? "" : at->second;
+}
+
+std::vector<std::string> notes_of_unknown_values(const ServerOptions& options,
+                                                 const Engine& engine) {
+  std::vector<std::string> out;
+  for (const ServerOption& option : engine.options())
+    if (const auto given = options.values.find(option.key);
+        given != options.values.end() && !is_choice(option, given->second))
+      out.push_back(fmt::format(
+          "{} is not a value of --{} that is known here: what {} makes of it is not judged "
+          "(known: {})",
+          in_quotes(given->second), option.key, engine.title,
+          fmt::join(words_of(option.choices), ", ")));
+  return out;
 }
 
 std::string flags_text(const ServerOptions& options,

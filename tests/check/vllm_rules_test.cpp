@@ -54,8 +54,9 @@ TEST_CASE("a rank that tensor parallelism divides can be fully sharded") {
   };
   CHECK(ids("qwen3_moe_per_expert", "vllm", ranks(2)) == "");
   CHECK(ids("qwen3_moe_per_expert", "vllm", ranks(4)) == "");
-  CHECK(ids("qwen3_moe_per_expert", "vllm", ranks(8)) == "VLM019");
-  CHECK(ids("qwen3_moe_per_expert", "vllm", ranks(3)) == "VLM019 VLM019");  // 16 % 3 and 4 % 3
+  CHECK(ids("qwen3_moe_per_expert", "vllm", ranks(8)) == "VLM019 VLM037");
+  CHECK(ids("qwen3_moe_per_expert", "vllm", ranks(3)) ==
+        "VLM019 VLM019 VLM037");  // 16 % 3 and 4 % 3
 }
 
 TEST_CASE("the switches that make another layout servable make the rules quiet") {

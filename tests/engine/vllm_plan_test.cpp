@@ -10,6 +10,7 @@
 #include "lib/model/base_model.h"
 #include "lib/model/model_builder.h"
 #include "tests/engine/vllm_oracle.h"
+#include "tests/io/error_text.h"
 
 using namespace moelora;
 using namespace moelora::test;
@@ -202,6 +203,54 @@ TEST_CASE("options that LoRA excludes keep a server of 0.33 from starting") {
   CHECK(refusal("qwen3_5_moe_text", "0.33", sharded, "on", 1) == "");
   CHECK(refusal("qwen3_moe", "0.33", sharded, "on", 2) == "");  // has no local logits
   CHECK(refusal("gpt_oss", "0.33", sharded, "on", 2) == "");    // takes no LoRA on lm_head
+}
+
+TEST_CASE("a model that does not split over the ranks keeps vLLM from starting") {
+  Json config = open_base("Qwen/Qwen3-30B-A3B").config;  // 32 heads, 4 of keys and values
+  const auto refusal = [&](int64_t tp, const char* expert_parallel = "off") {
+    const ModelSpec spec = make_model_spec(config, "base");
+    ServerOptions options;
+    options.tp = tp;
+    options.values["enable-expert-parallel"] = expert_parallel;
+    const ServerPlan plan =
+        find_engine("vllm")->plan({{}, spec, config, options, *EngineVersion::parse("0.33")});
+    return plan.server.empty() ? "" : refusal_text(*plan.server.front().refusal);
+  };
+  for (const int64_t tp : {1, 2, 4, 8, 16}) CHECK(refusal(tp) == "");
+  CHECK(refusal(3) ==
+        "ValueError: Total number of attention heads (32) must be divisible by tensor parallel "
+        "size (3).");
+  CHECK(refusal(64).find("(32) must be divisible by tensor parallel size (64)") !=
+        std::string::npos);
+  config.set("moe_intermediate_size", 100);
+  CHECK(refusal(4) == "");
+  CHECK(refusal(8) == "AssertionError");
+  CHECK(refusal(8, "on") == "");  // each rank holds whole experts
+  config.set("num_key_value_heads", 6);
+  CHECK(refusal(4) == "AssertionError");
+  CHECK(refusal(2) == "");
+}
+
+TEST_CASE("values of options that do not exist are refused, or said to be unknown") {
+  const EngineChoice vllm = parse_engine("vllm"), sglang = parse_engine("sglang");
+  const auto error_of = [](const EngineChoice& engine, const std::string& pair) {
+    ServerOptions options;
+    return error_text([&] { set_server_option(options, pair, {&engine, 1}); });
+  };
+  CHECK(error_of(vllm, "lora-dtype=int8").find("unknown lora-dtype 'int8'") != std::string::npos);
+  CHECK(error_of(sglang, "lora-backend=tritn").find("did you mean 'triton'") != std::string::npos);
+  CHECK(error_of(vllm, "quantization=").find("has no value") != std::string::npos);
+  CHECK(error_of(vllm, "lora-dtype=bfloat16").empty());
+  const auto notes = [](const EngineChoice& engine, const std::string& pair) {
+    ServerOptions options;
+    set_server_option(options, pair, {&engine, 1});
+    const BaseModel base = open_base("Qwen/Qwen3-30B-A3B");
+    return engine.engine->plan({{}, base.spec, base.config, options, engine.version}).notes;
+  };
+  CHECK(notes(vllm, "moe-backend=DeepGEMM-Mega-MoE").size() == 1);
+  CHECK(notes(vllm, "moe-backend=deep-gemm-mega-moe").empty());
+  CHECK(notes(sglang, "quantization=fp88").size() == 1);
+  CHECK(notes(sglang, "quantization=fp8").empty());
 }
 
 TEST_CASE("one LoRA slot takes the memory that vLLM's buffers take") {

@@ -19,6 +19,7 @@ const Rule vlm013_modules_to_save = {
     .source = "vLLM lora/peft_helper.py; issue 9280",
     .breaks = {.change = "name lm_head in modules_to_save",
                .config = {{"modules_to_save", R"(["lm_head"])"}}},
+    .implies = {"CFG005"},
 };
 
 }  // namespace moelora

@@ -7,6 +7,15 @@ namespace {
 
 using Is = ServerOption::Kind;
 
+constexpr std::string_view kRunners =
+    "auto deep_gemm triton triton_kernel flashinfer_trtllm flashinfer_trtllm_routed "
+    "flashinfer_cutlass flashinfer_mxfp4 flashinfer_cutedsl cutlass marlin aiter "
+    "experimental_sgl_trtllm experimental_sgl_marlin lora_cutedsl lora_triton lora_marlin";
+constexpr std::string_view kQuantizations =
+    "none unquant awq awq_marlin fp8 mxfp8 gptq gptq_marlin marlin bitsandbytes gguf modelopt "
+    "modelopt_fp8 modelopt_fp4 petit_nvfp4 w8a8_int8 w8a8_fp8 moe_wna16 qoq w4afp8 mxfp4 "
+    "auto-round compressed-tensors modelslim quark quark_int4fp8_moe";
+
 constexpr auto kRows = std::to_array<ServerOption>({
     {"lora-use-virtual-experts", "virtual-experts", Is::on_off,
      "compute expert LoRA with one virtual expert for each expert and adapter"},
@@ -20,10 +29,13 @@ constexpr auto kRows = std::to_array<ServerOption>({
      "the server starts without adapters, and they are loaded by request"},
     {"lora-target-modules", "", Is::text,
      "modules of all adapters to come, separated by commas; or all"},
-    {"lora-backend", "", Is::text, "kernels of dense LoRA: csgmv, triton, triton_v2"},
-    {"moe-runner-backend", "", Is::text, "kernels of the experts: triton, lora_triton ..."},
-    {"moe-a2a-backend", "", Is::text, "how tokens get to experts of other ranks: none, deepep ..."},
-    {"quantization", "", Is::text, "of the base: mxfp4, fp8, modelopt_fp4 ..."},
+    {"lora-backend", "", Is::text, "kernels of dense LoRA: csgmv, triton, triton_v2",
+     "triton csgmv triton_v2 torch_native ascend flashinfer", true},
+    {"moe-runner-backend", "", Is::text, "kernels of the experts: triton, lora_triton ...",
+     kRunners},
+    {"moe-a2a-backend", "", Is::text, "how tokens get to experts of other ranks: none, deepep ...",
+     "none deepep mooncake nixl mori ascend_fuseep flashinfer"},
+    {"quantization", "", Is::text, "of the base: mxfp4, fp8, modelopt_fp4 ...", kQuantizations},
     {"attn-dp-size", "", Is::number, "groups of ranks that share no tokens in attention"},
     {"dp-size", "", Is::number, "copies of the model; with enable-dp-attention an attn-dp-size"},
     {"enable-dp-attention", "", Is::on_off, "dp-size is meant as attn-dp-size"},

@@ -230,6 +230,8 @@ ServerPlan plan_once(const PlanRequest& request) {
         fmt::format("SGLang's class for {} was not run by the oracle: its modules are taken from "
                     "the hub's names",
                     server.model().family));
+  for (std::string& note : notes_of_unknown_values(request.options, engines::sglang))
+    out.notes.push_back(std::move(note));
   if (!server.features().replicated_layers)
     out.notes.push_back(
         "releases before 0.5.11 are followed by reading their code, not by running them");

@@ -47,5 +47,6 @@ inline constexpr Cause experts_named_twice{
 inline constexpr Cause no_expert_lora{"experts on a release that has no LoRA on them"};
 inline constexpr Cause peft_feature{"a feature of PEFT that vLLM refuses"};
 inline constexpr Cause option_without_lora{"an option of the server that LoRA excludes"};
+inline constexpr Cause tp_divisibility{"a model that does not split over the ranks"};
 
 }  // namespace moelora::vllm::cause

@@ -39,6 +39,8 @@ ServerPlan plan(const PlanRequest& request) {
   out.launch = launch_text(server.settings, request.options);
   out.server = server.events;
   out.notes = server.settings.notes;
+  for (std::string& note : notes_of_unknown_values(request.options, engines::vllm))
+    out.notes.push_back(std::move(note));
   for (const ServedAdapter& adapter : request.adapters)
     out.adapters.push_back(vllm::plan_adapter(server, adapter));
   out.memory = vllm::memory_plan(server, request);

@@ -15,15 +15,6 @@ bool lists(const std::vector<std::string>& list, std::string_view word) {
   return std::find(list.begin(), list.end(), word) != list.end();
 }
 
-int64_t config_int(const Json& config, std::string_view key, int64_t otherwise) {
-  const Json* text = config.find("text_config");
-  for (const Json* at : {text, &config})
-    if (const Json* value = at != nullptr ? at->find(key) : nullptr;
-        value != nullptr && value->is(Json::Kind::integer))
-      return value->as_int();
-  return otherwise;
-}
-
 class Builder {
  public:
   Builder(const ModelSpec& spec, const Json& config, const ModelClass& model,
@@ -187,6 +178,15 @@ class Builder {
 };
 
 }  // namespace
+
+int64_t config_int(const Json& config, std::string_view key, int64_t otherwise) {
+  const Json* text = config.find("text_config");
+  for (const Json* at : {text, &config})
+    if (const Json* value = at != nullptr ? at->find(key) : nullptr;
+        value != nullptr && value->is(Json::Kind::integer))
+      return value->as_int();
+  return otherwise;
+}
 
 bool wraps_stacked(const ModelClass& model, const Settings& settings) {
   const bool shared_outer = settings.shared_outer && settings.has("0.32");

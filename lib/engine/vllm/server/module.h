@@ -50,6 +50,9 @@ bool wraps_stacked(const ModelClass& model, const Settings& settings);
 std::vector<Module> make_modules(const ModelSpec& spec, const Json& base_config,
                                  const ModelClass& model, const Settings& settings);
 
+// An integer of the base's config, first of its text_config; `otherwise` where it has none.
+int64_t config_int(const Json& config, std::string_view key, int64_t otherwise);
+
 // Whether the class packs gate_proj and up_proj of a dense layer (ModelClass::packs_gate_up_with).
 bool packs_gate_up(const ModelClass& model, const Json& base_config);
 

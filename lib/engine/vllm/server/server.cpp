@@ -103,6 +103,49 @@ void check_options(Server& server) {
         fmt::format("--enable-batch-sharded-sampling, and {} takes LoRA on lm_head", model.name));
 }
 
+void refuse_split(Server& server, std::string_view type, std::string text, std::string_view what,
+                  int64_t number) {
+  refuse(server, &cause::tp_divisibility, type, std::move(text),
+         fmt::format("{} {} do not split over {} ranks", number, what, server.settings.tp));
+}
+
+// Of k and v every rank has a head of its own, or several ranks share one.
+void check_heads(Server& server, const Json& base_config) {
+  const int64_t tp = server.settings.tp;
+  const int64_t heads = config_int(base_config, "num_attention_heads", 0);
+  if (heads % tp != 0)
+    return refuse_split(server, "ValueError",
+                        fmt::format("Total number of attention heads ({}) must be divisible by "
+                                    "tensor parallel size ({}).",
+                                    heads, tp),
+                        "attention heads", heads);
+  const int64_t kv = config_int(base_config, "num_key_value_heads", heads);
+  if (kv > 0 && (kv >= tp ? kv % tp : tp % kv) != 0)
+    refuse_split(server, "AssertionError", "", "key and value heads", kv);
+}
+
+// What is cut by columns: o_proj, down_proj of dense layers and of shared experts, the experts.
+void check_widths(Server& server) {
+  const int64_t tp = server.settings.tp;
+  for (const Module& module : server.modules)
+    if (module.kind == Kind::row)
+      for (const Child& child : module.children)
+        if (child.in > 0 && child.in % tp != 0)
+          return refuse_split(server, "AssertionError",
+                              fmt::format("{} is not divisible by {}", child.in, tp),
+                              fmt::format("columns of {}", leaf_of(child.name)), child.in);
+  if (server.spec.experts > 0 && server.spec.intermediate % server.settings.moe_tp() != 0)
+    refuse_split(server, "AssertionError", "", "columns of an expert (intermediate size)",
+                 server.spec.intermediate);
+}
+
+// With or without an adapter: the model is built for the ranks before LoRA is looked at.
+void check_split(Server& server, const Json& base_config) {
+  const size_t before = server.events.size();
+  check_heads(server, base_config);
+  if (server.events.size() == before) check_widths(server);
+}
+
 void check_expert_parallel(Server& server) {
   const Settings& settings = server.settings;
   constexpr std::string_view kOnly = "allgather_reducescatter";
@@ -123,9 +166,10 @@ void check_expert_parallel(Server& server) {
            "--enable-expert-parallel and --fully-sharded-loras exclude each other");
 }
 
-void check_start(Server& server) {
+void check_start(Server& server, const Json& base_config) {
   const Settings& settings = server.settings;
   check_options(server);
+  check_split(server, base_config);
   check_class(server);
   if (server.spec.experts == 0 || !server.model.takes_lora || !settings.has("0.11.1")) return;
   if (settings.expert_parallel) check_expert_parallel(server);
@@ -164,7 +208,7 @@ Server make_server(const PlanRequest& request) {
   out.modules = make_modules(spec, request.base_config, out.model, out.settings);
   out.expert_names = expert_names(out);
   accept_names(out, request.base_config);
-  check_start(out);
+  check_start(out, request.base_config);
   return out;
 }
 

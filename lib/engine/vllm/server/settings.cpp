@@ -11,6 +11,18 @@ namespace {
 
 using Is = ServerOption::Kind;
 
+constexpr std::string_view kAllToAll =
+    "allgather_reducescatter naive pplx deepep_high_throughput deepep_low_latency mori nixl_ep "
+    "flashinfer_all2allv flashinfer_nvlink_two_sided flashinfer_nvlink_one_sided";
+constexpr std::string_view kBackends =
+    "auto triton triton_unfused deep_gemm cutlass flashinfer_trtllm flashinfer_cutlass "
+    "flashinfer_cutedsl marlin aiter emulation deep_gemm_mega_moe flashinfer_moe_ep_cutedsl "
+    "flashinfer_moe_ep_mega_deep_gemm aiter_mega_moe";
+constexpr std::string_view kQuantizations =
+    "none awq awq_marlin cpu_awq bitsandbytes compressed-tensors deepspeedfp experts_int8 "
+    "fbgemm_fp8 fp8 fp_quant gguf gptq gptq_marlin inc int8 modelopt modelopt_fp4 modelopt_mixed "
+    "modelopt_mxfp8 moe_wna16 mxfp4 online petit_nvfp4 quark rtn torchao tpu_int8";
+
 constexpr auto kRows = std::to_array<ServerOption>({
     {"enable-expert-parallel", "expert-parallel", Is::on_off, "experts are spread over the ranks"},
     {"fully-sharded-loras", "fully-sharded", Is::on_off, "lora_A is cut over the ranks as well"},
@@ -20,10 +32,10 @@ constexpr auto kRows = std::to_array<ServerOption>({
      "in the mixed format: the adapters are stacked ones"},
     {"enable-moe-shared-loras", "moe-shared-loras", Is::on_off,
      "experts.w1/w2/w3 with shared outer factors, and nothing else"},
-    {"all2all-backend", "", Is::text, "under expert parallel: allgather_reducescatter"},
-    {"moe-backend", "", Is::text, "kernels of the experts: triton, marlin ..."},
-    {"quantization", "", Is::text, "of the base: mxfp4 ..."},
-    {"lora-dtype", "", Is::text, "auto, float16 or bfloat16"},
+    {"all2all-backend", "", Is::text, "under expert parallel: allgather_reducescatter", kAllToAll},
+    {"moe-backend", "", Is::text, "kernels of the experts: triton, marlin ...", kBackends},
+    {"quantization", "", Is::text, "of the base: mxfp4 ...", kQuantizations},
+    {"lora-dtype", "", Is::text, "auto, float16 or bfloat16", "auto float16 bfloat16", true},
     {"max-lora-cls-labels", "", Is::number, "of classification heads"},
     {"enable-batch-sharded-sampling", "", Is::on_off, "every rank samples a part of the batch"},
 });
