@@ -85,7 +85,7 @@ class JsonBuilder final : JsonHandler {
   bool parse_error(size_t, const std::string&, const nlohmann::json::exception&) { return false; }
 
   bool key(std::string& value) {
-    open_.back().value.members_.emplace_back(std::move(value), Json());
+    members_of(open_.back().value).emplace_back(std::move(value), Json());
     open_.back().key_offsets.push_back(begin_token());
     return true;
   }
@@ -114,6 +114,8 @@ class JsonBuilder final : JsonHandler {
 
   // ---- values ----
 
+  static Json::Members& members_of(Json& object) { return std::get<Json::Members>(object.value_); }
+
   bool add_token(Json value) {
     begin_token();
     stamp(value);
@@ -128,14 +130,22 @@ class JsonBuilder final : JsonHandler {
     done_ = static_cast<uint64_t>(text.data() + text.size() - text_.data());
     const char* const end = text.data() + text.size();
     Json out;
-    const auto parsed = std::from_chars(text.data(), end, out.integer_);
+    int64_t integer = 0;
+    double real = 0;
+    const auto parsed = std::from_chars(text.data(), end, integer);
     if (parsed.ec == std::errc() && parsed.ptr == end) {
-      out.kind_ = Json::Kind::integer;
+      out.value_ = Json::Integer{integer, nullptr};
     } else {
-      out.kind_ = Json::Kind::real;
-      std::from_chars(text.data(), end, out.real_);
+      std::from_chars(text.data(), end, real);
+      out.value_ = Json::Real{real, nullptr};
     }
-    out.text_ = text;
+    if (out.number_text() != text) {
+      const auto written = std::make_shared<const std::string>(text);
+      if (out.is(Json::Kind::integer))
+        std::get<Json::Integer>(out.value_).written = written;
+      else
+        std::get<Json::Real>(out.value_).written = written;
+    }
     stamp(out);
     add(std::move(out));
     return true;
@@ -145,9 +155,9 @@ class JsonBuilder final : JsonHandler {
     if (open_.empty()) {
       root_ = std::move(value);
     } else if (Json& parent = open_.back().value; parent.is(Json::Kind::array)) {
-      parent.items_.push_back(std::move(value));
+      std::get<std::vector<Json>>(parent.value_).push_back(std::move(value));
     } else {
-      parent.members_.back().second = std::move(value);
+      members_of(parent).back().second = std::move(value);
     }
   }
 
@@ -163,7 +173,7 @@ class JsonBuilder final : JsonHandler {
     begin_token();
     Open done = std::move(open_.back());
     open_.pop_back();
-    if (const int64_t i = find_duplicate(done.value.members_); i >= 0)
+    if (const int64_t i = find_duplicate(done.value.members()); i >= 0)
       refuse_duplicate(done, static_cast<size_t>(i));
     add(std::move(done.value));
     return true;
@@ -185,7 +195,7 @@ class JsonBuilder final : JsonHandler {
   [[noreturn]] void refuse_duplicate(const Open& object, size_t i) const {
     throw error_at(object.key_offsets[i],
                    fmt::format("the key {} stands twice in this object",
-                               moelora::in_quotes(object.value.members_[i].first)),
+                               moelora::in_quotes(object.value.members()[i].first)),
                    "Readers disagree on which one counts; delete one of them.");
   }
 

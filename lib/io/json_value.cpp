@@ -75,7 +75,7 @@ class Dumper {
         return;
       case Json::Kind::integer:
       case Json::Kind::real:
-        out_ += json.as_string();
+        out_ += json.number_text();
         return;
       case Json::Kind::string:
         add_string(json.as_string(), out_);
@@ -118,6 +118,14 @@ class Dumper {
   std::string& out_;
 };
 
+// Of another kind of value: nothing.
+template <class Part, class Value>
+const Part& part_or_none(const Value& value) {
+  static const Part kNone;
+  const Part* part = std::get_if<Part>(&value);
+  return part == nullptr ? kNone : *part;
+}
+
 bool same_members(const Json::Members& a, const Json::Members& b) {
   if (a.size() != b.size()) return false;
   const auto left = by_key(a), right = by_key(b);
@@ -141,23 +149,20 @@ std::vector<const Json::Members::value_type*> by_key(const Json::Members& member
   return out;
 }
 
-Json::Json(bool value) : kind_(Kind::boolean), boolean_(value) {}
-Json::Json(int64_t value)
-    : kind_(Kind::integer), integer_(value), text_(fmt::format("{}", value)) {}
-Json::Json(double value) : kind_(Kind::real), real_(value), text_(python_repr(value)) {}
-Json::Json(std::string value) : kind_(Kind::string), text_(std::move(value)) {}
+Json::Json(bool value) : value_(value) {}
+Json::Json(int64_t value) : value_(Integer{value, nullptr}) {}
+Json::Json(double value) : value_(Real{value, nullptr}) {}
+Json::Json(std::string value) : value_(std::move(value)) {}
 
 Json Json::array(std::vector<Json> items) {
   Json out;
-  out.kind_ = Kind::array;
-  out.items_ = std::move(items);
+  out.value_ = std::move(items);
   return out;
 }
 
 Json Json::object(Members members) {
   Json out;
-  out.kind_ = Kind::object;
-  out.members_ = std::move(members);
+  out.value_ = std::move(members);
   return out;
 }
 
@@ -168,15 +173,41 @@ Json Json::strings(const std::vector<std::string>& items) {
 std::string_view Json::kind_name() const {
   constexpr std::array<std::string_view, 7> kNames = {
       "null", "a boolean", "an integer", "a number", "a string", "an array", "an object"};
-  return kNames[static_cast<size_t>(kind_)];
+  return kNames[value_.index()];
 }
 
-double Json::as_double() const { return is(Kind::integer) ? static_cast<double>(integer_) : real_; }
+bool Json::as_bool() const {
+  const bool* value = std::get_if<bool>(&value_);
+  return value != nullptr && *value;
+}
+
+int64_t Json::as_int() const {
+  const Integer* value = std::get_if<Integer>(&value_);
+  return value == nullptr ? 0 : value->value;
+}
+
+double Json::as_double() const {
+  const Real* value = std::get_if<Real>(&value_);
+  return value == nullptr ? static_cast<double>(as_int()) : value->value;
+}
+
+std::string Json::number_text() const {
+  if (const Integer* integer = std::get_if<Integer>(&value_))
+    return integer->written != nullptr ? *integer->written : fmt::format("{}", integer->value);
+  const Real* real = std::get_if<Real>(&value_);
+  if (real == nullptr) return "";
+  return real->written != nullptr ? *real->written : python_repr(real->value);
+}
+
+const std::string& Json::as_string() const { return part_or_none<std::string>(value_); }
+const std::vector<Json>& Json::items() const { return part_or_none<std::vector<Json>>(value_); }
+const Json::Members& Json::members() const { return part_or_none<Members>(value_); }
 
 const Json* Json::find(std::string_view key) const {
-  const auto it = std::find_if(members_.begin(), members_.end(),
-                               [&](const auto& member) { return member.first == key; });
-  return it == members_.end() ? nullptr : &it->second;
+  const Members& all = members();
+  const auto it =
+      std::find_if(all.begin(), all.end(), [&](const auto& member) { return member.first == key; });
+  return it == all.end() ? nullptr : &it->second;
 }
 
 Json* Json::find(std::string_view key) { return const_cast<Json*>(std::as_const(*this).find(key)); }
@@ -185,11 +216,12 @@ void Json::set(std::string_view key, Json value) {
   if (Json* old = find(key))
     *old = std::move(value);
   else
-    members_.emplace_back(key, std::move(value));
+    std::get<Members>(value_).emplace_back(key, std::move(value));
 }
 
 void Json::erase(std::string_view key) {
-  std::erase_if(members_, [&](const auto& member) { return member.first == key; });
+  if (Members* all = std::get_if<Members>(&value_))
+    std::erase_if(*all, [&](const auto& member) { return member.first == key; });
 }
 
 std::string Json::dump(int indent) const {

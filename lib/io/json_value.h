@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "lib/base/error.h"
@@ -38,18 +40,19 @@ class Json {
   static Json object(Members members = {});
   static Json strings(const std::vector<std::string>& items);
 
-  Kind kind() const { return kind_; }
-  bool is(Kind kind) const { return kind_ == kind; }
+  Kind kind() const { return static_cast<Kind>(value_.index()); }
+  bool is(Kind kind) const { return this->kind() == kind; }
   bool is_number() const { return is(Kind::integer) || is(Kind::real); }
   std::string_view kind_name() const;  // "a string", "an array" ... for messages
 
   // REQUIRE the kind; as_double takes integers too.
-  bool as_bool() const { return boolean_; }
-  int64_t as_int() const { return integer_; }
+  bool as_bool() const;
+  int64_t as_int() const;
   double as_double() const;
-  const std::string& as_string() const { return text_; }
-  const std::vector<Json>& items() const { return items_; }
-  const Members& members() const { return members_; }
+  const std::string& as_string() const;
+  const std::vector<Json>& items() const;
+  const Members& members() const;
+  std::string number_text() const;  // as it was written
 
   const Json* find(std::string_view key) const;  // null unless this is an object that has it
   Json* find(std::string_view key);
@@ -69,13 +72,18 @@ class Json {
 
  private:
   friend class JsonBuilder;
-  Kind kind_ = Kind::null;
-  bool boolean_ = false;
-  int64_t integer_ = 0;
-  double real_ = 0;
-  std::string text_;  // of a string; of a number as written
-  std::vector<Json> items_;
-  Members members_;
+  // As it was written, where it is not as dump() would write the number itself.
+  using Written = std::shared_ptr<const std::string>;
+  struct Integer {
+    int64_t value;
+    Written written;
+  };
+  struct Real {
+    double value;
+    Written written;
+  };
+  // In the order of Kind. Files of log-probabilities have millions of them.
+  std::variant<std::monostate, bool, Integer, Real, std::string, std::vector<Json>, Members> value_;
   int line_ = 0, column_ = 0;
 };
 
