@@ -194,11 +194,23 @@ std::vector<EngineChoice> choices(const std::vector<std::string>& engines) {
   return out;
 }
 
+// A fault of what the project file says is that file's, not an option's.
+template <class F>
+auto of_project(const ValidateOptions& o, F&& use) {
+  try {
+    return use();
+  } catch (const Error& error) {
+    throw Error(in_file(o.project), error.text(), error.advice());
+  }
+}
+
 ServerOptions server_of(const ValidateOptions& o, const Project& project,
                         const std::vector<EngineChoice>& engines) {
   ServerOptions out;
-  for (const auto* pairs : {&project.server_options, &o.server_options})
-    for (const std::string& pair : *pairs) set_server_option(out, pair, engines);
+  of_project(o, [&] {
+    for (const std::string& pair : project.server_options) set_server_option(out, pair, engines);
+  });
+  for (const std::string& pair : o.server_options) set_server_option(out, pair, engines);
   if (o.tp) out.tp = *o.tp;
   if (o.ep) out.ep = *o.ep;
   if (o.max_lora_rank) out.max_lora_rank = o.max_lora_rank;
@@ -223,7 +235,8 @@ ValidateRequest request_of(const std::vector<std::string>& adapters, const Valid
   Project project = o.project.empty() ? Project{} : read_project(o.project);
   ValidateRequest out;
   out.adapters = adapters;
-  out.engines = choices(o.engines.empty() ? project.engines : o.engines);
+  out.engines = o.engines.empty() ? of_project(o, [&] { return choices(project.engines); })
+                                  : choices(o.engines);
   out.options = server_of(o, project, out.engines);
   out.subject = {o, o.look_at_values, o.threads};
   if (out.subject.load.base.empty()) out.subject.load.base = project.base;

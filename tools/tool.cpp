@@ -125,6 +125,15 @@ std::string examples(std::initializer_list<std::string_view> lines) {
 
 namespace {
 
+// "$UNSET" in a script is an empty word, of which no later message could say what it was meant for.
+void check_values(const CLI::App& command) {
+  for (const CLI::Option* option : command.get_options())
+    for (const std::string& value : option->results())
+      if (value.empty() && option->get_expected_min() > 0)
+        throw Error(option->get_positional() ? option->get_single_name() : option->get_name(),
+                    "is empty");
+}
+
 // What --help and --version print is data.
 int parse_and_run(CLI::App& app, int argc, char** argv, const std::function<int()>& run) {
   try {
@@ -136,6 +145,7 @@ int parse_and_run(CLI::App& app, int argc, char** argv, const std::function<int(
     write_stdout(text.str());
     return kClean;
   }
+  check_values(command_of(app));
   return run();
 }
 
@@ -180,6 +190,7 @@ std::filesystem::path real_path(const std::string& path) {
 
 void open_output(CommonOptions& options, const std::vector<std::string>& inputs,
                  const std::string& out) {
+  if (options.output == "-") options.output.clear();  // stdout, as everywhere
   if (options.output.empty()) return;
   const auto folder = out.empty() ? std::filesystem::path() : real_path(out);
   if (!folder.empty() && real_path(options.output) == folder)

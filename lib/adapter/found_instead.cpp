@@ -95,7 +95,7 @@ std::optional<FoundInstead> adapters_below(const Folder& folder) {
   });
   return FoundInstead{fmt::format("holds adapters {}: {}", deep ? "further down" : "one level down",
                                   list_some(found)),
-                      "Name one of them: " + join_path(folder.path, found.back()) + "."};
+                      "Name one of them: " + join_path(folder.path, found.back())};
 }
 
 bool has_folder(const Folder& folder, const std::string& name) {
@@ -106,13 +106,12 @@ std::optional<FoundInstead> cached_repository(const Folder& folder) {
   if (!has_folder(folder, "snapshots")) return std::nullopt;
   const std::string snapshot = snapshot_in(folder.path);
   if (!snapshot.empty())
-    return FoundInstead{"is a repository of the hub's cache",
-                        "Name its snapshot: " + snapshot + "."};
+    return FoundInstead{"is a repository of the hub's cache", "Name its snapshot: " + snapshot};
   const std::string snapshots = join_path(folder.path, "snapshots");
   const Names several = list(snapshots, false).folders;
   if (several.empty() || !has_folder(folder, "refs")) return std::nullopt;
   return FoundInstead{"is a repository of the hub's cache with snapshots " + list_some(several),
-                      "Name one of them: " + join_path(snapshots, several.back()) + "."};
+                      "Name one of them: " + join_path(snapshots, several.back())};
 }
 
 // "someone/lora" of models--someone--lora, the folder of a repository in a cache.
@@ -136,7 +135,7 @@ std::optional<FoundInstead> whole_cache(const Folder& folder) {
       names.push_back(std::move(name));
   if (names.empty()) return std::nullopt;
   return FoundInstead{"is the hub's cache, with " + list_some(names),
-                      "Name one of them as on the hub: " + names.front() + "."};
+                      "Name one of them as on the hub: " + names.front()};
 }
 
 // What the name of one file says of the folder.

@@ -6,6 +6,8 @@
 #include <exception>
 #include <new>
 
+#include "lib/base/utf8.h"
+
 namespace moelora {
 namespace {
 
@@ -24,6 +26,23 @@ void find_obstacle(const Deployment& deployment, EngineRun& run) {
         "no base model: give --base (a folder, its config.json, or a hub name we know)";
 }
 
+// A server's text may have lines of its own. A name with a newline in it would begin one, and look
+// like the server's: then the text is one line.
+void keep_names_on_their_lines(std::span<const ServedAdapter> adapters, ServerPlan& plan) {
+  const auto has_newline = [](const ServedAdapter& adapter) {
+    return std::any_of(adapter.files.begin(), adapter.files.end(), [](const WeightFile& file) {
+      return std::any_of(file.tensors.begin(), file.tensors.end(), [](const TensorHeader& t) {
+        return t.name.find('\n') != std::string::npos;
+      });
+    });
+  };
+  for (size_t i = 0; i < adapters.size() && i < plan.adapters.size(); ++i) {
+    if (!has_newline(adapters[i])) continue;
+    for (PlanEvent& event : plan.adapters[i].events)
+      if (event.refusal) event.refusal->text = printable(event.refusal->text, kLongestLine);
+  }
+}
+
 void plan_engine(const Deployment& deployment, std::span<const ServedAdapter> adapters,
                  EngineRun& run) {
   find_obstacle(deployment, run);
@@ -31,6 +50,7 @@ void plan_engine(const Deployment& deployment, std::span<const ServedAdapter> ad
   try {
     run.plan = run.choice.engine->plan({adapters, deployment.base->spec, deployment.base->config,
                                         run.options, run.choice.version});
+    keep_names_on_their_lines(adapters, *run.plan);
   } catch (const MachineError&) {
     throw;
   } catch (const std::bad_alloc&) {

@@ -1,7 +1,11 @@
 #include "lib/check/repair.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cctype>
+
+#include "lib/base/utf8.h"
 
 namespace moelora {
 namespace {
@@ -9,6 +13,21 @@ namespace {
 bool is_plain(char c) {
   return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
          std::string_view("_-./=@:,+%").find(c) != std::string_view::npos;
+}
+
+// $'..', which can be shown and pasted whatever bytes a path has: "\n" is $'\012'.
+std::string in_escapes(std::string_view word) {
+  std::string out = "$'";
+  for (const char c : word) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte >= 0x7f)
+      out += fmt::format("\\{:03o}", byte);
+    else if (c == '\\' || c == '\'')
+      out += std::string("\\") + c;
+    else
+      out += c;
+  }
+  return out + "'";
 }
 
 std::string_view dtype_word(DType dtype) {
@@ -20,6 +39,7 @@ std::string_view dtype_word(DType dtype) {
 std::string shell_word(std::string_view word) {
   if (!word.empty() && word.front() != '=' && std::all_of(word.begin(), word.end(), is_plain))
     return std::string(word);
+  if (printable(word, word.size() * 4 + 1) != word) return in_escapes(word);
   std::string out = "'";
   for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return out + "'";

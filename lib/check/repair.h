@@ -23,7 +23,8 @@ struct Repair {
   std::string command(std::string_view out = "OUT") const;
 };
 
-// As a POSIX shell takes it: in quotes where it must be.
+// As a POSIX shell takes it: in quotes where it must be, in $'..' (POSIX 2024, bash, zsh) where it
+// holds what is not printable.
 std::string shell_word(std::string_view word);
 
 }  // namespace moelora

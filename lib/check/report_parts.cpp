@@ -73,7 +73,7 @@ std::string engines_text(const Report& report) {
       unjudged.push_back(label);
   }
   if (judged.empty() && unjudged.empty())
-    return "; no engine named: only rules of no engine were run";
+    return "; no --engine: only the rules of all engines were run";
   std::string out;
   if (!judged.empty()) out += fmt::format("; checked for {}", fmt::join(judged, ", "));
   if (!unjudged.empty()) out += fmt::format("; not checked for {}", fmt::join(unjudged, ", "));
@@ -103,7 +103,7 @@ std::string counts_text(const Counts& counts) {
   std::vector<std::string> parts;
   if (counts.errors > 0) parts.push_back(pluralized(counts.errors, "error"));
   if (counts.warnings > 0) parts.push_back(pluralized(counts.warnings, "warning"));
-  if (counts.information > 0) parts.push_back(fmt::format("{} information", counts.information));
+  if (counts.information > 0) parts.push_back(fmt::format("{} informational", counts.information));
   return parts.empty() ? "no findings" : fmt::format("{}", fmt::join(parts, ", "));
 }
 

@@ -225,7 +225,7 @@ Threshold parse_threshold(const std::string& text) {
   const std::string name = text.substr(0, equals);
   const std::vector<std::string_view> known = Metrics::names();
   const std::string hint = fmt::format("metrics: {}", fmt::join(known, ", "));
-  if (equals == std::string::npos)
+  if (equals == std::string::npos || equals == 0)
     throw Error(at_option(Option::max, printable(text)), "is not METRIC=VALUE", hint);
   if (std::find(known.begin(), known.end(), name) == known.end())
     throw unknown_word(at_option(Option::max), "metric", name, known, hint);

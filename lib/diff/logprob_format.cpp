@@ -312,9 +312,27 @@ std::string formats_hint() {
   return out;
 }
 
+// Rounding may lift a log-probability of 0 a little; a probability of more than 1 is none.
+std::string note_above_zero(const Scores& scores) {
+  constexpr double kRounding = 1e-3;
+  size_t count = 0;
+  double largest = 0;
+  for (const Sequence& sequence : scores.sequences)
+    for (size_t i = 0; i < sequence.size(); ++i)
+      if (sequence.scored[i] && sequence.logprobs[i] > kRounding) {
+        ++count;
+        largest = std::max(largest, sequence.logprobs[i]);
+      }
+  if (count == 0) return "";
+  return fmt::format("{} value{} above 0, up to {:.6g}: a log-probability never is", count,
+                     count == 1 ? " is" : "s are", largest);
+}
+
 void finish(const std::string& path, std::string_view format, Scores& scores) {
   scores.path = path;
   scores.format = format;
+  if (std::string note = note_above_zero(scores); !note.empty())
+    scores.notes.push_back(std::move(note));
   for (const Sequence& sequence : scores.sequences)
     if (std::find(sequence.scored.begin(), sequence.scored.end(), true) != sequence.scored.end())
       return;

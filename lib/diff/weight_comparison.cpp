@@ -6,6 +6,7 @@
 
 #include "lib/adapter/adapter_file.h"
 #include "lib/base/utf8.h"
+#include "lib/engine/variants.h"
 #include "lib/io/input_watch.h"
 
 namespace moelora {
@@ -22,7 +23,8 @@ WeightComparison::Side side_of(const std::string& path, const LoadedAdapter& loa
 void check_fused(const LoadedAdapter& loaded, const std::string& path) {
   for (const auto& [key, pair] : loaded.adapter.experts)
     if (key.projection == Projection::gate_up && !loaded.adapter.gate_up_order)
-      throw Error(path, "holds gate_up factors whose row order this file does not say",
+      throw Error(path,
+                  "holds gate_up factors and does not say how the rows of gate and up are ordered",
                   {"name the base model with ", Option::base});
 }
 
@@ -43,6 +45,28 @@ std::vector<std::string> differing_extras(const Adapter& a, const Adapter& b) {
   return out;
 }
 
+std::string setting_text(const Json& config, std::string_view key) {
+  const Json* value = config.find(key);
+  return value == nullptr ? "not set" : printable(value->dump(-1), 80);
+}
+
+std::vector<std::string> differing_settings(const Json& a, const Json& b) {
+  std::vector<std::string> out;
+  const auto compare = [&](std::string_view key, bool on_a, bool on_b) {
+    const std::string in_a = setting_text(a, key), in_b = setting_text(b, key);
+    if (on_a != on_b || (on_a && in_a != in_b))
+      out.push_back(fmt::format("\"{}\" is {} in A and {} in B", key, in_a, in_b));
+  };
+  const auto is_true = [](const Json& config, std::string_view key) {
+    const Json* value = config.find(key);
+    return value != nullptr && value->is(Json::Kind::boolean) && value->as_bool();
+  };
+  compare("use_dora", is_true(a, "use_dora"), is_true(b, "use_dora"));
+  for (const Variant& variant : all_variants())
+    if (!variant.training_only) compare(variant.key, variant.is_on(a), variant.is_on(b));
+  return out;
+}
+
 void add_notes(const std::string& side, const LoadedAdapter& loaded, WeightComparison& out) {
   for (const std::string& note : loaded.notes) out.notes.push_back(side + ": " + note);
 }
@@ -51,7 +75,7 @@ void add_notes(const std::string& side, const LoadedAdapter& loaded, WeightCompa
 
 bool WeightComparison::same() const {
   return !diff.pairs.empty() && diff.only_a.empty() && diff.only_b.empty() &&
-         diff.shapes_differ.empty() && extras.empty() &&
+         diff.shapes_differ.empty() && extras.empty() && settings.empty() &&
          std::all_of(diff.pairs.begin(), diff.pairs.end(),
                      [&](const Distance& d) { return d.relative() <= tolerance; });
 }
@@ -83,6 +107,7 @@ WeightComparison compare_weights(const std::string& a, const std::string& b,
         b, fmt::format("has not one adapted module in common with {}: nothing to compare", a),
         {"give ", Option::base, ", so that both are read with the names of the same model"});
   out.extras = differing_extras(first.adapter, second.adapter);
+  out.settings = differing_settings(first.adapter.config.json, second.adapter.config.json);
   if (!out.same())
     out.same_up_to =
         same_up_to(first.adapter, second.adapter, out.diff, options.tolerance, options.threads);

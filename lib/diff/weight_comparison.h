@@ -24,11 +24,14 @@ struct WeightComparison {
   Side a, b;
   double tolerance = 0;
   WeightDiff diff;
-  std::vector<std::string> extras;     // saved modules, biases ...: those that differ, in words
+  std::vector<std::string> extras;  // saved modules, biases ...: those that differ, in words
+  // Keys of the configs that change what is computed beside factors and scales (use_dora, variants
+  // of LoRA) and differ: "use_dora" is true in A and not set in B.
+  std::vector<std::string> settings;
   std::optional<SameUpTo> same_up_to;  // looked for only where something differs
   std::vector<std::string> notes;
 
-  // Every place is in both, within the tolerance, and so are the extras.
+  // Every place is in both, within the tolerance, and so are the extras and settings.
   bool same() const;
   const Distance* worst() const;  // null without a common place
 };

@@ -191,12 +191,13 @@ FilePtr open_side_file(const std::string& folder, const std::string& name,
   struct stat s {};
   const bool looked = fd >= 0 && ::fstat(fd, &s) == 0;
   if (fd >= 0) ::close(fd);
-  for (const int to_nowhere : {EXDEV, ENOENT, ELOOP, ENOTDIR})
-    if (code == to_nowhere) {
-      notes.push_back(
-          fmt::format("{} is not copied: it {}", input.path, unopened(input.path, code)));
-      return nullptr;
-    }
+  struct stat link {};
+  const bool is_link = ::lstat(input.path.c_str(), &link) == 0 && S_ISLNK(link.st_mode);
+  const bool to_nowhere = code == EXDEV || code == ENOENT || code == ELOOP || code == ENOTDIR;
+  if (to_nowhere || (code == EACCES && is_link)) {
+    notes.push_back(fmt::format("{} is not copied: it {}", input.path, unopened(input.path, code)));
+    return nullptr;
+  }
   if (!looked || S_ISREG(s.st_mode)) return File::open(input);
   if (!S_ISDIR(s.st_mode))
     notes.push_back(fmt::format("{} is not copied: it is {}", input.path, kind_of(s.st_mode)));

@@ -73,7 +73,11 @@ int write_all(int fd, std::string_view text) {
 ReportFile::ReportFile(std::string path) : path_(std::move(path)) {
   const auto target = file_behind(path_);
   if (!target) {
-    fd_ = open(path_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY);
+    // A pipe with a name and no reader would hold us up without a word.
+    fd_ = open(path_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    struct stat s {};
+    if (fd_ < 0 && errno == ENXIO && stat(path_.c_str(), &s) == 0 && S_ISFIFO(s.st_mode))
+      throw Error(in_file(path_), "is a pipe that nobody reads", "start its reader first");
     if (fd_ < 0) refuse_to_write(path_, errno);
     return;
   }

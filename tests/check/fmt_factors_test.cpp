@@ -126,3 +126,35 @@ TEST_CASE(
   CHECK(found_by(smaller, "FMT017").empty());
   CHECK(worst(found_by(smaller, "CFG002")) == Severity::error);
 }
+
+TEST_CASE("the same factor under two names, with other values, is an error for PEFT too") {
+  const auto twice = [](Specimen& s) {
+    s.set(kQ.substr(std::string("base_model.model.").size()) + "A.weight", s.zeros({4, 64}));
+  };
+  for (const char* engine : {"", "peft", "peft@0.19"}) {
+    CAPTURE(engine);
+    const RuleResults results = check_specimen("qwen3_moe_per_expert", twice, engine);
+    INFO(findings_text(results));
+    CHECK(worst(found_by(results, "FMT021")) == Severity::error);
+  }
+}
+
+TEST_CASE("an empty factor of an expert is an error whatever a server makes of it") {
+  const auto empty = [](Specimen& s) {
+    s.set("base_model.model.model.layers.0.mlp.experts.3.down_proj.lora_A.weight",
+          s.zeros({0, 24}));
+  };
+  for (const char* engine : {"", "sglang", "vllm", "peft"})
+    CHECK(worst(found_by(check_specimen("qwen3_moe_per_expert", empty, engine), "FMT007")) ==
+          Severity::error);
+}
+
+TEST_CASE("a module to be saved whole without a tensor is said") {
+  const RuleResults results = check_specimen("qwen3_moe_per_expert", [](Specimen& s) {
+    s.adapter().config.set("modules_to_save", Json::strings({"lm_head"}));
+  });
+  const auto found = found_by(results, "CFG005");
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].message.find("names \"lm_head\", for which there is no tensor") !=
+        std::string::npos);
+}

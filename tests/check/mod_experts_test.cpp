@@ -45,8 +45,7 @@ TEST_CASE("missing experts and layers are counted, and chosen layers are not a f
   const auto one_layer = [](Specimen& s) { remove_tensors(s, "layers.1.mlp.experts."); };
   const Finding layers = only(check_specimen("qwen3_moe_per_expert", one_layer), "MOD005");
   CHECK(layers.severity == Severity::warning);
-  CHECK(layers.message ==
-        "and others have routed-expert factors, layers 1 of 2 MoE layers have none");
+  CHECK(layers.message == "has routed-expert factors, and layers 1 of the 2 MoE layers have none");
   Specimen chosen = make_specimen("qwen3_moe_per_expert");
   one_layer(chosen);
   chosen.config().set("layers_to_transform", Json::array({Json(0)}));

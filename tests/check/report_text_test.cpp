@@ -16,7 +16,7 @@ bool contains(std::string_view text, std::string_view part) {
 }  // namespace
 
 TEST_CASE("the text report groups by adapter, quotes the server and gives one fix for each fault") {
-  CHECK(broken_report().written("text") == R"(adapters/a: 1 error, 1 warning, 1 information
+  CHECK(broken_report().written("text") == R"(adapters/a: 1 error, 1 warning, 1 informational
   error SGL902 lone-q for sglang@0.5.18
     layers.10.q_proj.lora_A.weight and 29 more: q_proj without v_proj
     server: KeyError: 'v_proj'
@@ -39,7 +39,7 @@ ignored CFG903 dead-pattern in adapters/b: trained that way (.moelora.json:3:5)
 note: columns of lora_B are read rank-major
 not checked: MOD001, MOD002: no base model was given (--base)
 
-2 errors, 1 warning, 1 information in 2 adapters, 1 ignored; checked for sglang@0.5.18, peft@0.21
+2 errors, 1 warning, 1 informational in 2 adapters, 1 ignored; checked for sglang@0.5.18, peft@0.21
 )");
 }
 
@@ -58,7 +58,7 @@ TEST_CASE("without an engine the summary says that servers were not checked for"
   made.deployment.adapters.pop_back();
   CHECK(made.written("text") == R"(adapters/a: no findings
 
-no findings in 1 adapter; no engine named: only rules of no engine were run
+no findings in 1 adapter; no --engine: only the rules of all engines were run
 )");
 }
 

@@ -46,7 +46,7 @@ def on_terminal(*arguments, columns=200, **variables):
 class TerminalTest(unittest.TestCase):
     def test_a_terminal_gets_colours(self):
         text = on_terminal("gpt_oss_adapter")
-        self.assertIn(f"{ESCAPE}1mgpt_oss_adapter{ESCAPE}0m: 1 information", text)
+        self.assertIn(f"{ESCAPE}1mgpt_oss_adapter{ESCAPE}0m: 1 informational", text)
         self.assertIn(f"{ESCAPE}1;36minformation{ESCAPE}0m", text)
 
     def test_colours_can_be_forbidden(self):

@@ -264,10 +264,33 @@ void report_unnamed(RuleContext& context, const TargetReading& targets) {
   others.report(context);
 }
 
+// Whether a tensor lies in a module of this name: "base_model.model.lm_head.weight".
+bool has_tensor_of(const Subject& subject, const std::string& module) {
+  return std::any_of(subject.parts.tensors.begin(), subject.parts.tensors.end(),
+                     [&](const NamedTensor& tensor) {
+                       const std::string path = "." + tensor.name;
+                       return path.find("." + module + ".") != std::string::npos;
+                     });
+}
+
+void report_unsaved(RuleContext& context) {
+  std::vector<std::string> missing;
+  for (const std::string& module : context.subject().parsed_config->modules_to_save)
+    if (!has_tensor_of(context.subject(), module)) missing.push_back(module);
+  if (missing.empty()) return;
+  context
+      .report_config("modules_to_save",
+                     fmt::format("names {}, for which there is no tensor: what was trained of {} "
+                                 "is not in the file",
+                                 list(missing), missing.size() == 1 ? "it" : "them"))
+      .remedy = Remedy::by_hand;
+}
+
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
   if (!subject.parsed_config || subject.parts.pairs.empty()) return;
   const AdapterConfig& config = *subject.parsed_config;
+  report_unsaved(context);
   if (config.target_modules.empty() && config.target_regex.empty() &&
       config.target_parameters.empty())
     return;  // CFG001
@@ -288,8 +311,9 @@ const Rule cfg005_config_without_tensors = {
     .cause = &cause::config_without_tensors,
     .severity = Severity::warning,
     .what =
-        "target_modules or target_parameters names a module that has no tensor, or a tensor's "
-        "module is named by neither, or target_modules is an expression that cannot be evaluated.",
+        "target_modules, target_parameters or modules_to_save names a module that has no tensor, "
+        "or a tensor's module is named by none, or target_modules is an expression that cannot be "
+        "evaluated.",
     .why =
         "Either the module was not trained (the gpt-oss notebooks on 4-bit models named the "
         "experts and saved attention alone), or its tensors are lost. SGLang chooses its buffers "

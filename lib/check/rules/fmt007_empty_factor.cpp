@@ -1,7 +1,6 @@
 #include <fmt/core.h>
 
 #include "lib/check/define_rule.h"
-#include "lib/check/engine_findings.h"
 #include "lib/check/name_groups.h"
 #include "lib/check/rule_context.h"
 #include "lib/check/specimen.h"
@@ -32,7 +31,7 @@ void check(RuleContext& context) {
                               to_string(t->shape), t->expert ? "two or three" : "two"),
                   t->name);
   }
-  empty.report(context, downgrade_if_served);
+  empty.report(context);
   absent.report(context, Severity::warning);
 }
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "lib/adapter/tensor_name.h"
 #include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
 #include "lib/check/rule_context.h"
@@ -24,6 +25,18 @@ bool is_told_by_others(const RuleContext& context) {
   });
 }
 
+// Whether another tensor names the same factor, with or without base_model.model., an adapter's
+// name or training's wrappers: whoever takes both keeps one of them.
+bool has_twin(const Subject& subject, const std::string& name) {
+  const TensorName own = parse_tensor_name(name);
+  return std::any_of(subject.parts.tensors.begin(), subject.parts.tensors.end(),
+                     [&](const NamedTensor& tensor) {
+                       if (tensor.name == name) return false;
+                       const TensorName other = parse_tensor_name(tensor.name);
+                       return other.module == own.module && other.part == own.part;
+                     });
+}
+
 // What the readers of lora-convert refuse and no rule has words for.
 void check_interpretation(RuleContext& context) {
   const Subject& subject = context.subject();
@@ -33,6 +46,7 @@ void check_interpretation(RuleContext& context) {
   finding.file = subject.main_file;
   finding.where = error.where();
   if (subject.tensors.count(error.where()) != 0) finding.names = {error.where()};
+  if (has_twin(subject, error.where())) return;
   downgrade_if_served(finding, context);
   if (is_whole_for_peft(context)) finding.severity = Severity::information;
 }

@@ -131,7 +131,7 @@ void check_layers(RuleContext& context, const ExpertCoverage& coverage) {
   if (absent.empty() || absent.size() == static_cast<size_t>(moe)) return;
   Finding& finding = context.report(
       {coverage.places.begin()->second.stem},
-      fmt::format("and others have routed-expert factors, layers {} of {} MoE layers have none",
+      fmt::format("has routed-expert factors, and layers {} of the {} MoE layers have none",
                   ranges(absent), moe));
   if (chooses_layers(context.subject())) finding.severity = Severity::information;
 }

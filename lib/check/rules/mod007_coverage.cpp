@@ -58,7 +58,9 @@ std::string layers_text(const Covered& covered) {
 }
 
 std::string text_of(std::string_view what, const Covered& covered) {
-  return fmt::format("{} ({}){}", what, fmt::join(covered.words, ", "), layers_text(covered));
+  const std::string words =
+      covered.words.empty() ? "" : fmt::format(" ({})", fmt::join(covered.words, ", "));
+  return fmt::format("{}{}{}", what, words, layers_text(covered));
 }
 
 bool names_mlp(const Subject& subject) {

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
 #include "lib/check/rule_context.h"
@@ -11,10 +13,12 @@ void check(RuleContext& context) {
   if (!context.spec()->hub_mxfp4 || subject.experts.empty()) return;
   std::vector<std::string> names;
   for (const ExpertTensor& tensor : subject.experts) names.push_back(tensor.name);
+  const bool is_served_by_others =
+      !context.deployment().engines.empty() && chosen(context, engines::sglang).empty();
   Finding& finding = context.report(
-      std::move(names),
-      "is of a routed expert, and the experts of this base model are MXFP4: SGLang has no LoRA for "
-      "them");
+      std::move(names), fmt::format("is of a routed expert, and the experts of this base model are "
+                                    "MXFP4: SGLang {} no LoRA for them",
+                                    is_served_by_others ? "would have" : "has"));
   set_severity_by_engine(finding, context, {&engines::sglang});
   const auto& headers = context.deployment().base_headers;
   if (headers != nullptr)

@@ -114,6 +114,7 @@ std::string differences(const WeightComparison& c) {
   if (!c.diff.shapes_differ.empty())
     out.push_back(counted(c.diff.shapes_differ.size(), "pair") + " of other shapes");
   if (!c.extras.empty()) out.push_back(counted(c.extras.size(), "other tensor") + " not the same");
+  if (!c.settings.empty()) out.push_back(counted(c.settings.size(), "setting") + " not the same");
   return fmt::format("{}", fmt::join(out, "; "));
 }
 
@@ -174,6 +175,7 @@ std::string weight_text(const WeightComparison& c) {
   for (const std::string& text : c.diff.shapes_differ)
     out += "shapes differ: " + printable(text) + "\n";
   for (const std::string& text : c.extras) out += printable(text, kLongestLine) + "\n";
+  for (const std::string& text : c.settings) out += text + "\n";
   return out + "\n" + verdict(c);
 }
 
@@ -199,6 +201,7 @@ std::string weight_json(const WeightComparison& c) {
               {"only_b", json_list(c.diff.only_b, key_json)},
               {"shapes_differ", Json::strings(c.diff.shapes_differ)},
               {"extras", Json::strings(c.extras)},
+              {"settings", Json::strings(c.settings)},
               {"same_up_to", same_up_to},
               {"notes", Json::strings(c.notes)}})
              .dump() +

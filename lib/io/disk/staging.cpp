@@ -89,7 +89,7 @@ int remove_all_of(const std::string& path, const std::vector<std::string>& files
 sigset_t ending_signals() {
   sigset_t set;
   sigemptyset(&set);
-  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGXCPU}) {
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGXCPU, SIGALRM, SIGUSR1, SIGUSR2}) {
     struct sigaction now {};
     sigaction(number, nullptr, &now);
     if (now.sa_handler != SIG_IGN) sigaddset(&set, number);
