@@ -12,6 +12,7 @@
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
 #include "lib/base/progress_meter.h"
+#include "lib/io/evaluate.h"
 #include "lib/numeric/base_weights.h"
 #include "lib/numeric/device_forward.h"
 #include "lib/numeric/expert_linear.h"
@@ -215,7 +216,8 @@ namespace {
 MoeStages<float> stages_of(Device* device, const DeltaCheck& check, const std::vector<float>& x,
                            StageReport& report) {
   if (device == nullptr)
-    return forward_cpu<float>(check.layer, check.packed, check.routing, x, check.threads);
+    return forward_cpu<float>(check.layer, check.packed, check.routing, x, check.threads,
+                              Until::last_delta);
   DeviceForward found = forward_device(*device, check.layer, check.packed, check.routing, x,
                                        {.keep_delta = true, .threads = check.threads});
   report.device = fmt::format("{} ({})", device->description(), to_string(found.plan));
@@ -278,6 +280,32 @@ std::vector<float> random_tokens(int64_t tokens, int64_t width, int layer) {
   return {values.begin(), values.end()};
 }
 
+// A layer's factors in memory, read together: experts of a stacked tensor lie between each other,
+// so that reading one reads the stripe of all, and each is needed several times.
+LayerLora in_memory(LayerLora lora, int threads) {
+  std::vector<Tensor*> parts;
+  for (auto& [projection, pair] : lora)
+    for (Factor* factor : {&pair.a, &pair.b})
+      for (Tensor& part : factor->parts)
+        if (part.rank() != 0) parts.push_back(&part);
+  std::vector<std::vector<std::byte>> bytes;
+  std::vector<Place> places;
+  for (const Tensor* part : parts) {
+    places.push_back({bytes.size(), 0});
+    bytes.emplace_back(part->bytes());
+  }
+  const std::vector<const Tensor*> read(parts.begin(), parts.end());
+  evaluate_tensors(read, places, {.threads = threads, .digests = false},
+                   [&](size_t part, uint64_t offset, std::span<const std::byte> run) {
+                     std::copy(run.begin(), run.end(),
+                               bytes[part].begin() + static_cast<std::ptrdiff_t>(offset));
+                   });
+  for (size_t i = 0; i < parts.size(); ++i)
+    *parts[i] = Tensor(std::make_shared<MemorySource>(parts[i]->dtype(), std::move(bytes[i])),
+                       parts[i]->shape());
+  return lora;
+}
+
 std::set<int> layers_of(const Adapter& a, const Adapter& b) {
   std::set<int> out;
   for (const Adapter* adapter : {&a, &b})
@@ -320,9 +348,11 @@ StageReport check_forward(const Adapter& packed, const Adapter& source, const Mo
   const uint64_t bytes = bytes_of(layer);
   ProgressMeter progress("computing", bytes * layers.size(), options.job);
   for (const int at : layers) {
-    const MoeWeights mine{bases.of(at), layer_lora(one, at)};
-    const MoeWeights theirs{mine.base, layer_lora(other, at)};
+    MoeWeights mine{bases.of(at), layer_lora(one, at)};
+    MoeWeights theirs{mine.base, layer_lora(other, at)};
     check_weights(theirs, layer);
+    mine.lora = in_memory(std::move(mine.lora), options.threads);
+    theirs.lora = in_memory(std::move(theirs.lora), options.threads);
     const std::vector<float> x = random_tokens(routing.tokens, layer.width, at);
     const DeltaCheck check{layer, mine, theirs, routing, {device != nullptr}, options.threads};
     const MoeStages<float> found = stages_of(device, check, x, report);

@@ -78,11 +78,49 @@ std::vector<T> absolute(std::vector<T> values) {
   return values;
 }
 
+// What one thread works out at a time: rows [first, first + count) of a term, for some pairs.
+struct Share {
+  LinearTerm term;
+  std::vector<int64_t> pairs;
+  int64_t first, count;
+};
+
+bool is_same(const Tensor* a, const Tensor* b) {
+  return a == b || (a != nullptr && b != nullptr && a->same_recipe(*b));
+}
+
+// Experts with one matrix (a base that stands in for all, a shared outer factor) are one product,
+// whose rows are shared out; else an expert is a share. Whatever the number of threads: blocks of
+// other sizes round otherwise.
+std::vector<Share> shares_of(const std::vector<ExpertGroup>& groups,
+                             const std::function<LinearTerm(int64_t expert)>& term_of) {
+  constexpr int64_t kRows = 64;
+  std::vector<Share> joined, out;
+  for (const ExpertGroup& group : groups) {
+    const LinearTerm term = term_of(group.expert);
+    if (term.matrix == nullptr) continue;
+    Share* last = joined.empty() ? nullptr : &joined.back();
+    if (last != nullptr && is_same(last->term.matrix, term.matrix) &&
+        is_same(last->term.bias, term.bias) && last->term.scale == term.scale)
+      last->pairs.insert(last->pairs.end(), group.pairs.begin(), group.pairs.end());
+    else
+      joined.push_back({term, group.pairs, 0, term.matrix->dim(0)});
+  }
+  if (joined.size() == groups.size()) return joined;
+  for (const Share& share : joined)
+    for (int64_t first = 0; first < share.count; first += kRows)
+      out.push_back({share.term, share.pairs, first, std::min(kRows, share.count - first)});
+  return out;
+}
+
 template <class T>
-void multiply(const LinearTerm& term, const Rows<T>& x, const std::vector<int64_t>& pairs,
-              int64_t out_stride, Evaluated<T>& result) {
-  const StoredMatrix<T> matrix(*term.matrix);
-  const int64_t rows = term.matrix->dim(0), columns = term.matrix->dim(1);
+void multiply(const Share& share, const Rows<T>& x, int64_t out_stride, Evaluated<T>& result) {
+  const LinearTerm& term = share.term;
+  const std::vector<int64_t>& pairs = share.pairs;
+  const bool whole = share.count == term.matrix->dim(0);
+  const StoredMatrix<T> matrix(whole ? *term.matrix
+                                     : term.matrix->slice(0, share.first, share.count));
+  const int64_t rows = share.count, columns = term.matrix->dim(1);
   const std::vector<T> bias = term.bias == nullptr ? std::vector<T>() : read_row<T>(*term.bias);
   const std::vector<T> bias_size = absolute(bias);
   const auto scale = static_cast<T>(term.scale);
@@ -90,10 +128,11 @@ void multiply(const LinearTerm& term, const Rows<T>& x, const std::vector<int64_
   Rows<T> block;
   for (int64_t first = 0; first < rows; first += step) {
     matrix.block(first, std::min(step, rows - first), block);
-    scatter<T>(x * block.transpose(), first, scale, bias, pairs, out_stride, result.value);
+    const int64_t at = share.first + first;
+    scatter<T>(x * block.transpose(), at, scale, bias, pairs, out_stride, result.value);
     if (result.magnitude.empty()) continue;
-    scatter<T>(x.cwiseAbs() * block.cwiseAbs().transpose(), first, std::abs(scale), bias_size,
-               pairs, out_stride, result.magnitude);
+    scatter<T>(x.cwiseAbs() * block.cwiseAbs().transpose(), at, std::abs(scale), bias_size, pairs,
+               out_stride, result.magnitude);
   }
 }
 
@@ -147,12 +186,11 @@ Evaluated<T> ExpertLinear<T>::apply(std::span<const T> in, int64_t out_stride,
   Evaluated<T> result{std::vector<T>(size), std::vector<T>(magnitude ? size : 0)};
   if (size == 0) return result;
   const int64_t in_stride = static_cast<int64_t>(in.size()) / pairs_;
-  parallel_for(static_cast<int64_t>(groups_.size()), threads_, [&](int64_t item, int) {
-    const ExpertGroup& group = groups_[static_cast<size_t>(item)];
-    const LinearTerm term = term_of(group.expert);
-    if (term.matrix == nullptr) return;
-    const Rows<T> x = gather<T>(in, in_stride, group.pairs, term.matrix->dim(1));
-    multiply(term, x, group.pairs, out_stride, result);
+  const std::vector<Share> shares = shares_of(groups_, term_of);
+  parallel_for(static_cast<int64_t>(shares.size()), threads_, [&](int64_t item, int) {
+    const Share& share = shares[static_cast<size_t>(item)];
+    const Rows<T> x = gather<T>(in, in_stride, share.pairs, share.term.matrix->dim(1));
+    multiply(share, x, out_stride, result);
   });
   return result;
 }

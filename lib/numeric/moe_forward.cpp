@@ -18,24 +18,27 @@ class Forward {
         groups_(group_by_expert(routing)),
         threads_(threads) {}
 
-  MoeStages<T> run(std::span<const T> x) const {
+  MoeStages<T> run(std::span<const T> x, Until until) const {
     MoeStages<T> out;
     out.input = pair_inputs(layer_, routing_, x);
-    for (const Projection p : layer_.inner()) out.projections[p] = linear(p, out.input);
+    for (const Projection p : layer_.inner()) out.projections[p] = linear(p, out.input, true);
     const std::vector<T> up = total(out, Projection::up);
     const std::vector<T> gate = layer_.gated ? total(out, Projection::gate) : up;
     out.hidden.resize(up.size());
     std::transform(gate.begin(), gate.end(), up.begin(), out.hidden.begin(),
                    [&](T g, T u) { return activate(layer_, g, u); });
-    out.projections[Projection::down] = linear(Projection::down, out.hidden);
+    const bool to_output = until == Until::output;
+    out.projections[Projection::down] = linear(Projection::down, out.hidden, to_output);
+    if (!to_output) return out;
     out.out = combine_pairs<T>(layer_, routing_, total(out, Projection::down));
     return out;
   }
 
  private:
-  ProjectionStages<T> linear(Projection p, std::span<const T> in) const {
+  ProjectionStages<T> linear(Projection p, std::span<const T> in, bool with_base) const {
     const ExpertLinear<T> stage(weights_, groups_, p, routing_.pairs(), threads_);
-    ProjectionStages<T> out{stage.base(in).value, stage.rank(in).value, {}};
+    ProjectionStages<T> out{
+        with_base ? stage.base(in).value : std::vector<T>(), stage.rank(in).value, {}};
     if (stage.rank() > 0) out.delta = stage.delta(out.rank).value;
     return out;
   }
@@ -58,13 +61,13 @@ class Forward {
 
 template <class T>
 MoeStages<T> forward_cpu(const MoeLayer& layer, const MoeWeights& weights, const Routing& routing,
-                         std::span<const T> x, int threads) {
+                         std::span<const T> x, int threads, Until until) {
   check_weights(weights, layer);
   check_routing(routing, layer, "routing");
   if (static_cast<int64_t>(x.size()) != routing.tokens * layer.width)
     throw Error("x", fmt::format("has {} values, expected {} tokens of width {}", x.size(),
                                  routing.tokens, layer.width));
-  return Forward<T>(layer, weights, routing, threads).run(x);
+  return Forward<T>(layer, weights, routing, threads).run(x, until);
 }
 
 template <class T>
@@ -98,9 +101,9 @@ std::vector<T> combine_pairs(const MoeLayer& layer, const Routing& routing,
 }
 
 template MoeStages<float> forward_cpu(const MoeLayer&, const MoeWeights&, const Routing&,
-                                      std::span<const float>, int);
+                                      std::span<const float>, int, Until);
 template MoeStages<double> forward_cpu(const MoeLayer&, const MoeWeights&, const Routing&,
-                                       std::span<const double>, int);
+                                       std::span<const double>, int, Until);
 template std::vector<double> pair_inputs(const MoeLayer&, const Routing&, std::span<const double>);
 template std::vector<double> combine_pairs(const MoeLayer&, const Routing&,
                                            std::span<const double>);

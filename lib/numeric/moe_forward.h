@@ -28,18 +28,22 @@ struct MoeStages {
   std::vector<T> out;     // [T, H]: y
 };
 
+// How far a forward goes: to y, or to the last delta, down's, for which down's base product, a
+// third of the arithmetic, is not needed. Then `base` of down and `out` are empty.
+enum class Until : uint8_t { output, last_delta };
+
 // The layer of moe_layer.h in T, float or double, with every intermediate result; double is what
 // everything else is measured with. x [T, H] row-major. Beside the results each thread (0: all
 // cores) holds one expert's matrix as stored. The result does not depend on `threads`. Throws Error
 // when sizes or the routing do not fit, or weights cannot be read.
 template <class T>
 MoeStages<T> forward_cpu(const MoeLayer& layer, const MoeWeights& weights, const Routing& routing,
-                         std::span<const T> x, int threads = 0);
+                         std::span<const T> x, int threads = 0, Until until = Until::output);
 
 extern template MoeStages<float> forward_cpu(const MoeLayer&, const MoeWeights&, const Routing&,
-                                             std::span<const float>, int);
+                                             std::span<const float>, int, Until);
 extern template MoeStages<double> forward_cpu(const MoeLayer&, const MoeWeights&, const Routing&,
-                                              std::span<const double>, int);
+                                              std::span<const double>, int, Until);
 
 // The stages that are not matrix products, each from given inputs.
 
