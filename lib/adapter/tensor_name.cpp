@@ -104,6 +104,7 @@ std::string_view wrapper_in(std::string_view name) {
 }
 
 std::string without_wrappers(std::string_view name) {
+  if (wrapper_in(name).empty()) return std::string(name);  // whatever dots it begins or ends with
   std::string out;
   while (!name.empty()) {
     const std::string_view component = take_component(name);
