@@ -16,8 +16,8 @@ int main_(int argc, char** argv) {
   app.footer(examples({"lora-convert inspect my-adapter",
                        "lora-convert adapter my-adapter served --for sglang --base "
                        "openai/gpt-oss-20b --verify"}));
-  const std::array<Command, 4> commands = {add_inspect(app), add_adapter(app), add_init(app),
-                                           add_base(app)};
+  const std::array<Command, 5> commands = {add_inspect(app), add_adapter(app), add_init(app),
+                                           add_base(app), add_spec(app)};
   return run_tool(app, argc, argv, [&] {
     const auto named = std::find_if(commands.begin(), commands.end(),
                                     [](const Command& c) { return c.app->parsed(); });

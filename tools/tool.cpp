@@ -98,7 +98,7 @@ Error unexpected(const CLI::App& command) {
 }  // namespace
 
 void add_common_options(CLI::App& app, CommonOptions& options) {
-  app.add_option("--output", options.output, "Write what would go to stdout into FILE")
+  app.add_option("-o,--output", options.output, "Write what would go to stdout into FILE")
       ->type_name("FILE");
   app.add_flag("--quiet", options.quiet, "No notes and no progress on stderr");
   app.add_flag("--no-color", options.no_color, "No color, as NO_COLOR does");

@@ -232,6 +232,10 @@ Interpretation interpret_tensors(const TensorMap& tensors, std::span<const Exper
     refuse_without_factor(out.adapter, tensors.size());
     return out;
   }
+  if (spec != nullptr && spec->experts == 0)
+    throw Error(experts.front().name,
+                fmt::format("is of routed experts, and the base model is a dense {}", spec->family),
+                {"name the model that the adapter was trained on with ", Option::base});
 
   out.layout = from.empty() ? detect_layout(experts) : &layout_by_id(from, Option::from);
   for (const ExpertTensor& t : experts)

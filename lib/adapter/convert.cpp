@@ -34,7 +34,7 @@ void fuse_for(Conversion& c, const ModelSpec* spec, int threads) {
   }
   const bool separate = c.adapter.has(Projection::gate) || c.adapter.has(Projection::up);
   if (c.to->gate_up_order) return fuse_gate_up(c.adapter, *c.to->gate_up_order, threads);
-  if (spec != nullptr) return fuse_gate_up(c.adapter, spec->gate_up_order, threads);
+  if (spec != nullptr) return fuse_gate_up(c.adapter, required_gate_up_order(*spec), threads);
   if (!separate && !c.adapter.gate_up_order)
     return;  // PEFT's form in and out: the order stays as it is
   throw Error(

@@ -118,8 +118,9 @@ void split_gate_up(Adapter& adapter) {
     if (!adapter.gate_up_order)
       throw Error(fmt::format("layer {} gate_up_proj", key.layer),
                   "whether gate and up rows are halves or interleaved depends on the model family, "
-                  "and no base model is known",
-                  {"name it with ", Option::base});
+                  "which is not known",
+                  {"name the base model with ", Option::base,
+                   ", or say \"gate_up_order\" in a file for ", Option::model_spec});
     out.emplace(ExpertKey{key.layer, Projection::gate}, half_of(pair, *adapter.gate_up_order, 0));
     out.emplace(ExpertKey{key.layer, Projection::up}, half_of(pair, *adapter.gate_up_order, 1));
   }

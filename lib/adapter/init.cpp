@@ -82,6 +82,8 @@ ExpertPair expert_pair(const Maker& maker, const InitOptions& o, const ModelSpec
 
 void add_experts(const Maker& maker, const InitOptions& o, const ModelSpec& spec,
                  const Layout& layout, Adapter& adapter) {
+  if (spec.experts == 0)
+    throw Error(Option::targets, "this base model has no experts", "leave them out");
   adapter.expert_count = spec.experts;
   adapter.expert_stem = spec.memory.stem;
   std::vector<Projection> projections{Projection::up, Projection::down};

@@ -168,6 +168,8 @@ class Runner {
   }
 
   void gather_notes() {
+    if (deployment_.base && !deployment_.base->derived.empty())
+      out_.notes.push_back(deployment_.base->derived);
     for (const Subject& subject : deployment_.adapters)
       for (const std::string& note : subject.notes)
         out_.notes.push_back(

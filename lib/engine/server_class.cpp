@@ -56,6 +56,8 @@ std::optional<JsonView> class_of_family_file(std::string_view engine, const Mode
 }  // namespace
 
 std::optional<JsonView> find_server_class(std::string_view engine, const ModelSpec& spec) {
+  // What a class does with experts depends on more than names and shapes say.
+  if (spec.derived) return std::nullopt;
   if (auto found = class_of_family_file(engine, spec)) return found;
   const Classes classes = engine_facts(engine).at("classes").items();
   if (auto found = named(classes, spec.architecture)) return found;

@@ -9,6 +9,8 @@
 
 #include "lib/base/nearest.h"
 #include "lib/io/disk/look.h"
+#include "lib/io/weights.h"
+#include "lib/model/derived_family.h"
 #include "lib/model/embedded_builtins.h"
 #include "lib/model/family.h"
 #include "lib/model/hub_cache.h"
@@ -69,15 +71,64 @@ BaseModel base_of(Json config, const std::string& where, std::string origin, std
   return out;
 }
 
+std::string derived_note(const BaseModel& base, const UnknownFamily& unknown) {
+  return fmt::format(
+      "{}: its modules and experts are read from the names and shapes of its weights{}",
+      unknown.what(),
+      base.spec.gate_up_order ? "" : "; the order of fused gate and up rows is unknown");
+}
+
+std::map<std::string, Shape> shapes_in(const std::string& folder, Links links) {
+  std::map<std::string, Shape> out;
+  for (const auto& [name, tensor] : open_weights(folder, {"model"}, {false, links}).tensors)
+    out.emplace(name, tensor.shape());
+  return out;
+}
+
+// nullopt without weights that can be read.
+std::optional<BaseModel> derived_base(const std::string& folder, const InputPath& config_path,
+                                      Links links, const UnknownFamily& unknown) {
+  std::map<std::string, Shape> shapes;
+  try {
+    shapes = shapes_in(folder, links);
+  } catch (const MachineError&) {
+    throw;
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+  Json config = read_json_file(config_path);
+  try {
+    const std::vector<Family> family = {
+        parse_family(derive_family(shapes, config, folder), config_path.path)};
+    BaseModel out = base_of(std::move(config), config_path.path, config_path.path, folder, family);
+    out.spec.derived = true;
+    out.derived = derived_note(out, unknown);
+    return out;
+  } catch (const MachineError&) {
+    throw;
+  } catch (const Error& error) {
+    throw UnknownFamily(
+        {unknown.location(), fmt::format("{}; {}", unknown.text(), error.text()), unknown.advice()},
+        unknown.architecture);
+  }
+}
+
 BaseModel base_of_path(const std::string& path, const std::vector<Family>& families, Links links) {
   if (!is_folder(path)) return base_of(read_json_file(path), path, path, "", families);
   const InputPath config(path, "config.json", links);
   if (is_absent(config.path))
     throw Error(path, "this folder has no config.json",
                 "name the model's folder, or its config.json");
-  BaseModel out = base_of(read_json_file(config), config.path, config.path, path, families);
-  out.links = links;
-  return out;
+  try {
+    BaseModel out = base_of(read_json_file(config), config.path, config.path, path, families);
+    out.links = links;
+    return out;
+  } catch (const UnknownFamily& unknown) {
+    auto out = derived_base(path, config, links, unknown);
+    if (!out) throw;
+    out->links = links;
+    return std::move(*out);
+  }
 }
 
 // Whether an adapter may mean this folder by base_model_name_or_path.
@@ -113,6 +164,17 @@ BaseModel open_base(const std::string& base, const std::vector<std::string>& mod
                                   "openai/gpt-oss-20b (REFERENCE.md lists them)"));
 }
 
+Json derived_family_of(const std::string& base, Links links) {
+  std::string folder = base, tried = "no such folder";
+  if (is_absent(base)) {
+    const auto snapshot = find_hub_snapshot(base, tried);
+    if (!snapshot) throw Error(base, tried, "name a model folder");
+    folder = *snapshot;
+  }
+  const InputPath config(folder, "config.json", links);
+  return derive_family(shapes_in(folder, links), read_json_file(config), folder);
+}
+
 const std::string& BaseModel::values_folder() const {
   static const std::string kNone;
   return followed ? kNone : folder;
@@ -138,11 +200,16 @@ std::string named_base_note(const BaseModel& base) {
 std::optional<BaseModel> base_or_hint(const std::string& base, const std::string& hint,
                                       const std::vector<std::string>& model_specs, bool follow,
                                       std::vector<std::string>& notes, Links links) {
-  if (!base.empty()) return open_base(base, model_specs, links);
+  if (!base.empty()) {
+    BaseModel out = open_base(base, model_specs, links);
+    if (!out.derived.empty()) notes.push_back(out.derived);
+    return out;
+  }
   if (hint.empty()) return std::nullopt;
   try {
     auto found = find_named_base(hint, model_specs, follow, links);
     if (found) notes.push_back(named_base_note(*found));
+    if (found && !found->derived.empty()) notes.push_back(found->derived);
     return found;
   } catch (const UnknownFamily& error) {
     notes.push_back(fmt::format("read without a base model: {}", error.what()));

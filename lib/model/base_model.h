@@ -19,6 +19,9 @@ struct BaseModel {
   // looked at, nothing else.
   bool followed = false;
   Links links = Links::within;  // of its files, as it was opened
+  // What is to be said of a model whose family no file describes, and which is read by the names
+  // and shapes of its own weights (lib/model/derived_family.h); "" for a known one.
+  std::string derived = {};
 
   // Where values may be read; "" nowhere.
   const std::string& values_folder() const;
@@ -27,8 +30,8 @@ struct BaseModel {
 // `base`: a model folder, its config.json, a built-in name, or a hub name found in the local
 // Hugging Face cache: $HF_HUB_CACHE, else $HF_HOME/hub, else $XDG_CACHE_HOME or ~/.cache,
 // huggingface/hub; below it models--org--name/snapshots/COMMIT, with the commit of refs/main.
-// Nothing is downloaded. `model_specs` are --model-spec paths. Throws Error that lists what was
-// tried.
+// Nothing is downloaded. `model_specs` are --model-spec paths. A folder with weights whose
+// model_type is unknown is read by their names and shapes. Throws Error that lists what was tried.
 BaseModel open_base(const std::string& base, const std::vector<std::string>& model_specs = {},
                     Links links = Links::within);
 
@@ -38,6 +41,10 @@ BaseModel open_base(const std::string& base, const std::vector<std::string>& mod
 std::optional<BaseModel> find_named_base(const std::string& name,
                                          const std::vector<std::string>& model_specs = {},
                                          bool follow = true, Links links = Links::within);
+
+// The family file that the weights of a model folder, or of a hub name in the local cache, say by
+// their names and shapes (lib/model/derived_family.h), whether or not its family is known.
+Json derived_family_of(const std::string& base, Links links = Links::within);
 
 // "base model: base/config.json (from base_model_name_or_path)".
 std::string named_base_note(const BaseModel& base);

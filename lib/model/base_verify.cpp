@@ -25,7 +25,7 @@ std::string name_of(const ExpertStorage& storage, Projection projection) {
 ExpertMatrix pick(const ModelSpec& spec, DType dtype, const std::vector<std::byte>& from,
                   const WhichExpert& w, bool fused, int64_t columns, bool in_out) {
   const int64_t rows = spec.out_dim(w.projection), all_rows = fused ? 2 * rows : rows;
-  const bool interleaved = spec.gate_up_order == GateUpOrder::interleaved;
+  const bool interleaved = required_gate_up_order(spec) == GateUpOrder::interleaved;
   const int64_t second = w.projection == Projection::up ? 1 : 0;
   const auto width = static_cast<size_t>(dtype_bytes(dtype));
   ExpertMatrix out = {dtype, std::vector<std::byte>(static_cast<size_t>(rows * columns) * width)};

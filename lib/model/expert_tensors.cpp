@@ -94,7 +94,7 @@ class ExpertReader {
       return;
     }
     for (const Projection half : {Projection::gate, Projection::up})
-      out[half] = half_of(tensor, half, spec_.gate_up_order);
+      out[half] = half_of(tensor, half, required_gate_up_order(spec_));
   }
 
   Tensor numbered(const std::string& stem, const StoredProjection& p, const std::string& what) {
@@ -199,7 +199,7 @@ void add_experts(const ExpertLayer& experts, const ModelSpec& spec, const Expert
   const std::string stem = with_layer(storage.stem, experts.layer);
   const auto add = [&](const StoredProjection& p, const std::map<Projection, Tensor>& all,
                        bool bias) {
-    const Tensor tensor = stored(all, p.projection, spec.gate_up_order);
+    const Tensor tensor = stored(all, p.projection, required_gate_up_order(spec));
     const bool turned = !bias && storage.axes == ExpertAxes::in_out;
     if (!storage.numbered)
       out[fmt::format("{}.{}{}", stem, p.name, bias ? "_bias" : "")] =

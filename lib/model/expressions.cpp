@@ -19,15 +19,22 @@ class DimensionParser {
   Dimension parse() {
     Dimension out;
     out.text_ = std::string(text_);
-    do out.sum_.push_back(product());
-    while (accept('+'));
+    out.sum_.push_back({product(), false});
+    while (true) {
+      if (accept('+'))
+        out.sum_.push_back({product(), false});
+      else if (accept('-'))
+        out.sum_.push_back({product(), true});
+      else
+        break;
+    }
     if (at_ != text_.size()) fail(fmt::format("unexpected '{}'", text_[at_]));
     return out;
   }
 
  private:
-  Dimension::Product product() {
-    Dimension::Product factors = {factor(false)};
+  std::vector<Dimension::Factor> product() {
+    std::vector<Dimension::Factor> factors = {factor(false)};
     while (true) {
       if (accept('*'))
         factors.push_back(factor(false));
@@ -104,7 +111,7 @@ int64_t lookup(const Values& values, const std::string& name, const std::string&
 }  // namespace
 
 Dimension::Dimension(int64_t constant)
-    : text_(std::to_string(constant)), sum_({{Factor{"", constant, false}}}) {}
+    : text_(std::to_string(constant)), sum_({Product{{Factor{"", constant, false}}, false}}) {}
 
 Dimension Dimension::parse(std::string_view text, const std::string& where) {
   return DimensionParser(text, where).parse();
@@ -121,7 +128,7 @@ int64_t Dimension::value(const Values& values, const std::string& where) const {
   int64_t sum = 0;
   for (const Product& product : sum_) {
     int64_t total = 1;
-    for (const Factor& f : product) {
+    for (const Factor& f : product.factors) {
       const int64_t factor = f.name.empty() ? f.number : lookup(values, f.name, where);
       const auto next = apply(total, factor, f.divides);
       if (!next) {
@@ -131,7 +138,8 @@ int64_t Dimension::value(const Values& values, const std::string& where) const {
       }
       total = *next;
     }
-    if (__builtin_add_overflow(sum, total, &sum))
+    if (product.is_negative ? __builtin_sub_overflow(sum, total, &sum)
+                            : __builtin_add_overflow(sum, total, &sum))
       throw Error(where, fmt::format("\"{}\" is too large", text_));
   }
   return sum;
@@ -140,7 +148,7 @@ int64_t Dimension::value(const Values& values, const std::string& where) const {
 std::vector<std::string> Dimension::names() const {
   std::vector<std::string> out;
   for (const Product& product : sum_) {
-    for (const Factor& f : product)
+    for (const Factor& f : product.factors)
       if (!f.name.empty()) out.push_back(f.name);
   }
   return out;
@@ -159,31 +167,66 @@ std::optional<Dimension> find_dimension(const JsonView& json, std::string_view k
   return found ? std::optional(Dimension::parse(*found)) : std::nullopt;
 }
 
-// One entry per layer: an array of strings, or a string of one character per layer.
+// One entry per layer: an array of words, numbers or booleans, or a string of one character per
+// layer.
 std::vector<std::string> pattern_entries(const JsonView& json) {
-  if (!json.json().is(Json::Kind::string)) return json.strings();
   std::vector<std::string> out;
-  for (const char c : json.string()) out.emplace_back(1, c);
+  if (json.json().is(Json::Kind::string)) {
+    for (const char c : json.string()) out.emplace_back(1, c);
+    return out;
+  }
+  for (const JsonView& item : json.items())
+    out.push_back(item.json().is(Json::Kind::string) ? item.string() : item.json().dump(-1));
   return out;
 }
 
 std::vector<bool> from_pattern(const JsonView& json, const std::vector<std::string>& values,
-                               int64_t count) {
+                               int64_t count, bool longer) {
   const auto entries = pattern_entries(json);
-  if (static_cast<int64_t>(entries.size()) != count)
-    json.fail(fmt::format("has {} entries, but the model has {} layers", entries.size(), count));
+  const auto size = static_cast<int64_t>(entries.size());
+  if (longer ? size < count : size != count)
+    json.fail(fmt::format("has {} entries, but the model has {} layers", size, count));
   std::vector<bool> out;
-  for (const std::string& entry : entries)
-    out.push_back(std::find(values.begin(), values.end(), entry) != values.end());
+  for (int64_t i = 0; i < count; ++i)
+    out.push_back(std::find(values.begin(), values.end(), entries[static_cast<size_t>(i)]) !=
+                  values.end());
   return out;
 }
 
-std::vector<bool> from_list(const JsonView& json, int64_t count) {
+// A layer that a list names, and where.
+struct Listed {
+  int64_t layer;
+  JsonView place;
+};
+
+// [1, 2], or "1,2".
+std::vector<Listed> listed(const JsonView& json) {
+  std::vector<Listed> out;
+  if (!json.json().is(Json::Kind::string)) {
+    for (const JsonView& item : json.items()) out.push_back({item.integer(), item});
+    return out;
+  }
+  std::string_view rest = json.string();
+  while (!rest.empty()) {
+    const std::string_view word = rest.substr(0, rest.find(','));
+    rest.remove_prefix(std::min(rest.size(), word.size() + 1));
+    int64_t layer = 0;
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), layer);
+    if (error != std::errc() || end != word.data() + word.size())
+      json.fail(fmt::format("\"{}\" is not a layer", word));
+    out.push_back({layer, json});
+  }
+  return out;
+}
+
+std::vector<bool> from_list(const std::vector<Listed>& list, int64_t count, int64_t base,
+                            bool longer) {
   std::vector<bool> out(static_cast<size_t>(count));
-  for (const JsonView& item : json.items()) {
-    const int64_t layer = item.integer();
+  for (const auto& [name, place] : list) {
+    const int64_t layer = name - base;
+    if (longer && layer >= count) continue;
     if (layer < 0 || layer >= count)
-      item.fail(fmt::format("layer {} is not one of the model's {} layers", layer, count));
+      place.fail(fmt::format("layer {} is not one of the model's {} layers", name, count));
     out[static_cast<size_t>(layer)] = true;
   }
   return out;
@@ -196,11 +239,24 @@ LayerChoice::Rule LayerChoice::parse_rule(const JsonView& json) {
     json.one_of({"all"});
     return {};
   }
-  json.allow_only({"from", "to", "every", "first", "list", "except", "pattern", "values"});
-  Rule rule = {find_dimension(json, "from"),    find_dimension(json, "to"),
-               find_dimension(json, "every"),   find_dimension(json, "first"),
-               json.string_or_empty("list"),    json.string_or_empty("except"),
-               json.string_or_empty("pattern"), {}};
+  json.allow_only({"from", "to", "every", "first", "list", "except", "pattern", "values", "longer",
+                   "base", "only"});
+  Rule rule = {find_dimension(json, "from"),
+               find_dimension(json, "to"),
+               find_dimension(json, "every"),
+               find_dimension(json, "first"),
+               json.string_or_empty("list"),
+               json.string_or_empty("except"),
+               json.string_or_empty("pattern"),
+               {},
+               std::nullopt,
+               json.is_true("longer"),
+               0};
+  if (const auto base = json.find("base")) rule.base = base->integer();
+  if (const auto only = json.find("only")) {
+    rule.only.emplace();
+    for (const Listed& one : listed(*only)) rule.only->push_back(one.layer);
+  }
   if (!rule.pattern.empty()) rule.values = json.at("values").one_or_more_strings();
   if (rule.first && !rule.every) json.fail("\"first\" says nothing without \"every\"");
   return rule;
@@ -226,8 +282,6 @@ std::vector<bool> LayerChoice::layers(int64_t count, const Values& values, const
     for (const Rule& r : rules_) keys.push_back(r.key());
     config("")->fail(fmt::format("none of these keys is there: {}", fmt::join(keys, ", ")));
   }
-  if (!rule->pattern.empty()) return from_pattern(*config(rule->pattern), rule->values, count);
-
   const auto number = [&](const std::optional<Dimension>& d, int64_t otherwise) {
     return d ? d->value(values, family) : otherwise;
   };
@@ -240,10 +294,19 @@ std::vector<bool> LayerChoice::layers(int64_t count, const Values& values, const
   const int64_t first = number(rule->first, step - 1);
 
   std::vector<bool> out(static_cast<size_t>(count), true);
-  if (!rule->list.empty()) out = from_list(*config(rule->list), count);
+  if (!rule->list.empty())
+    out = from_list(listed(*config(rule->list)), count, rule->base, rule->longer);
+  if (rule->only) {
+    std::vector<Listed> list;
+    for (const int64_t layer : *rule->only) list.push_back({layer, *config("")});
+    out = from_list(list, count, rule->base, rule->longer);
+  }
+  if (!rule->pattern.empty())
+    out = from_pattern(*config(rule->pattern), rule->values, count, rule->longer);
   const auto except = rule->except.empty() ? std::nullopt : config(rule->except);
   const std::vector<bool> excluded =
-      except ? from_list(*except, count) : std::vector<bool>(out.size());
+      except ? from_list(listed(*except), count, rule->base, rule->longer)
+             : std::vector<bool>(out.size());
   for (int64_t i = 0; i < count; ++i) {
     const auto at = static_cast<size_t>(i);
     out[at] =

@@ -17,9 +17,9 @@ namespace moelora {
 // The integers of a config by the names that a family file gives them: "hidden", "heads".
 using Values = std::map<std::string, int64_t, std::less<>>;
 
-// A size or a flag as a family file writes it: a sum of products of names and integers, where a
-// factor may also divide ("hidden / heads"), exactly or not at all.
-//   "2 * heads * head_dim"      "qk_nope + qk_rope"      "hidden / heads"
+// A size or a flag as a family file writes it: products of names and integers, added or taken away,
+// where a factor may also divide ("hidden / heads"), exactly or not at all.
+//   "2 * heads * head_dim"      "qk_nope + qk_rope"      "hidden / heads"      "layers - kv_shared"
 class Dimension {
  public:
   Dimension() = default;  // zero
@@ -41,7 +41,10 @@ class Dimension {
     int64_t number = 1;
     bool divides = false;
   };
-  using Product = std::vector<Factor>;
+  struct Product {
+    std::vector<Factor> factors;
+    bool is_negative = false;  // taken away
+  };
   friend class DimensionParser;
 
   std::string text_ = "0";
@@ -60,11 +63,13 @@ using FindKey = std::function<std::optional<JsonView>(const std::string& key)>;
 
 // Which layers have something ("moe", "attention"), as a family file writes it:
 //   "all"
-//   {"from": N, "to": N, "every": N, "first": N, "list": KEY, "except": KEY}   all that hold
-//   {"pattern": KEY, "values": [...]}   KEY has one entry (or character) a layer
+//   {"from": N, "to": N, "every": N, "first": N, "list": KEY, "except": KEY, "pattern": KEY,
+//    "values": [...]}   all that hold; "pattern" has one entry (or character) a layer
+//   {"only": [0, 2]}   these, in a file of one model
 //   [ ... ]   the first of these whose KEY the config has
 // "from" and "to" are inclusive, a negative "to" is the last layer; "every" N picks layers
-// first, first + N, ..., where `first` is N - 1 unless given. N are dimensions.
+// first, first + N, ..., where `first` is N - 1 unless given. N are dimensions. With "longer" lists
+// and patterns go on behind the model's layers; "base" is what lists call the first one.
 class LayerChoice {
  public:
   static LayerChoice parse(const JsonView& json);
@@ -81,6 +86,9 @@ class LayerChoice {
     std::optional<Dimension> from, to, every, first;
     std::string list, except, pattern;
     std::vector<std::string> values;
+    std::optional<std::vector<int64_t>> only;  // the layers themselves
+    bool longer = false;
+    int64_t base = 0;  // what lists call the first layer
 
     const std::string& key() const { return pattern.empty() ? list : pattern; }  // "": always
   };

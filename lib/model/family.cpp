@@ -29,7 +29,11 @@ ValueRule parse_value(const std::string& name, const JsonView& json) {
     rule.keys = json.one_or_more_strings();
     return rule;
   }
-  json.allow_only({"keys", "length", "default", "function"});
+  json.allow_only({"keys", "length", "default", "function", "present", "element", "top_first"});
+  rule.present = json.string_or_empty("present");
+  rule.top_first = json.is_true("top_first");
+  if (const auto element = json.find("element"))
+    rule.element = static_cast<size_t>(element->integer());
   if (const auto keys = json.find("keys")) rule.keys = keys->one_or_more_strings();
   if (const auto lengths = json.find("length")) rule.lengths = lengths->one_or_more_strings();
   if (const auto otherwise = json.find("default")) rule.otherwise = parse_dimension(*otherwise);
@@ -62,16 +66,26 @@ ModuleBlock::Linear parse_linear(const std::string& name, const JsonView& json) 
   return {name, parse_dimension(dims[0]), parse_dimension(dims[1])};
 }
 
+// "moe", "not moe", "full and not shared".
+std::vector<ModuleBlock::Condition> parse_conditions(std::string_view text) {
+  constexpr std::string_view kAnd = " and ", kNot = "not ";
+  std::vector<ModuleBlock::Condition> out;
+  while (!text.empty()) {
+    std::string_view word = text.substr(0, text.find(kAnd));
+    text.remove_prefix(std::min(text.size(), word.size() + kAnd.size()));
+    const bool is_not = word.starts_with(kNot);
+    if (is_not) word.remove_prefix(kNot.size());
+    out.push_back({std::string(word), is_not});
+  }
+  return out;
+}
+
 ModuleBlock parse_block(const JsonView& json) {
   json.allow_only({"path", "role", "layers", "if", "unless", "bias", "linear_in", "linears"});
   ModuleBlock block;
   block.path = json.at("path").string();
   block.role = parse_role(json.at("role"));
-  block.layers = json.string_or_empty("layers");
-  if (block.layers.rfind("not ", 0) == 0) {
-    block.other_layers = true;
-    block.layers.erase(0, 4);
-  }
+  block.layers = parse_conditions(json.string_or_empty("layers"));
   block.only_if = json.string_or_empty("if");
   block.unless = json.string_or_empty("unless");
   block.bias = dimension_or_zero(json, "bias");
@@ -106,7 +120,8 @@ ExpertStorage parse_storage(const JsonView& json, bool gated) {
 }
 
 void parse_experts(const JsonView& json, Family& family) {
-  json.allow_only({"activation", "gated", "bias", "gate_up_order", "hub", "memory"});
+  json.allow_only({"activation", "gated", "bias", "gate_up_order", "hub", "memory", "if"});
+  family.experts_if = json.string_or_empty("if");
   const JsonView activation = json.at("activation");
   if (activation.json().is(Json::Kind::object)) {
     activation.allow_only({"keys", "default"});
@@ -118,8 +133,16 @@ void parse_experts(const JsonView& json, Family& family) {
   if (const auto gated = json.find("gated")) family.gated = gated->boolean();
   family.expert_bias = dimension_or_zero(json, "bias");
   if (const auto order = json.find("gate_up_order")) {
-    family.gate_up_order = order->one_of({"halves", "interleaved"}) == 0 ? GateUpOrder::halves
-                                                                         : GateUpOrder::interleaved;
+    switch (order->one_of({"halves", "interleaved", "unknown"})) {
+      case 0:
+        family.gate_up_order = GateUpOrder::halves;
+        break;
+      case 1:
+        family.gate_up_order = GateUpOrder::interleaved;
+        break;
+      default:
+        family.gate_up_order = std::nullopt;
+    }
   }
   family.memory_experts = parse_storage(json.at("memory"), family.gated);
   const auto hub = json.find("hub");
@@ -128,23 +151,26 @@ void parse_experts(const JsonView& json, Family& family) {
 
 PeftFacts parse_peft(const JsonView& json) {
   json.allow_only({"converts", "maps", "is_transposed", "numbered", "batched_since", "router_since",
-                   "refuses"});
+                   "refuses", "unknown"});
   PeftFacts out{.converts = json.is_true("converts"),
                 .maps = json.is_true("maps") || json.is_true("converts"),
                 .is_transposed = json.is_true("is_transposed"),
                 .numbered = json.is_true("numbered"),
                 .batched_since = json.string_or_empty("batched_since"),
-                .router_since = json.string_or_empty("router_since")};
+                .router_since = json.string_or_empty("router_since"),
+                .unknown = json.is_true("unknown")};
   if (const auto refuses = json.find("refuses")) out.refuses = refuses->strings();
   return out;
 }
 
 Variant parse_variant(const std::string& model_type, const JsonView& json, bool gated) {
-  json.allow_only({"config", "prefixes", "hub_experts", "peft"});
+  json.allow_only({"config", "prefixes", "hub_prefixes", "hub_experts", "lm_head", "peft"});
   Variant out;
   out.model_type = model_type;
   out.config = json.string_or_empty("config");
   out.prefixes = json.string_members("prefixes");
+  if (json.find("hub_prefixes")) out.hub_prefixes = json.string_members("hub_prefixes");
+  if (const auto head = json.find("lm_head")) out.has_lm_head = head->boolean();
   if (const auto hub = json.find("hub_experts")) out.hub_experts = parse_storage(*hub, gated);
   if (const auto peft = json.find("peft")) out.peft = parse_peft(*peft);
   return out;
@@ -168,8 +194,9 @@ void check_names(const JsonView& json, const std::vector<std::string>& used,
 
 void check_block(const JsonView& json, const ModuleBlock& block, const Family& family,
                  const std::set<std::string>& values) {
-  if (!block.layers.empty() && family.layers.count(block.layers) == 0)
-    json.at("layers").fail(fmt::format("no layer choice is called \"{}\"", block.layers));
+  for (const ModuleBlock::Condition& condition : block.layers)
+    if (family.layers.count(condition.choice) == 0)
+      json.at("layers").fail(fmt::format("no layer choice is called \"{}\"", condition.choice));
   for (const std::string& name : {block.only_if, block.unless})
     if (!name.empty()) check_names(json, {name}, values);
   check_names(json, block.bias.names(), values);
@@ -187,14 +214,20 @@ void check_references(const JsonView& json, const Family& family) {
     if (rule.function != nullptr) check_names(json.at("values").at(rule.name), {"hidden"}, values);
     values.insert(rule.name);
   }
-  check_names(json.at("values"), {"hidden", "layers", "vocab", "experts", "top_k", "intermediate"},
-              values);
+  check_names(json.at("values"), {"hidden", "layers", "vocab"}, values);
+  if (family.has_experts)
+    check_names(json.at("values"), {"experts", "top_k", "intermediate"}, values);
   for (const auto& [name, choice] : family.layers)
     check_names(json.at("layers").at(name), choice.value_names(), values);
-  if (family.layers.count("moe") == 0) json.at("layers").fail("the choice \"moe\" is missing");
-  const auto blocks = json.at("modules").items();
-  for (size_t i = 0; i < blocks.size(); ++i)
-    check_block(blocks[i], family.blocks[i], family, values);
+  if (family.has_experts && family.layers.count("moe") == 0)
+    json.at("layers").fail("the choice \"moe\" is missing");
+  if (!family.experts_if.empty()) check_names(json.at("experts"), {family.experts_if}, values);
+  const auto check_blocks = [&](const JsonView& list, const std::vector<ModuleBlock>& blocks) {
+    const auto items = list.items();
+    for (size_t i = 0; i < items.size(); ++i) check_block(items[i], blocks[i], family, values);
+  };
+  check_blocks(json.at("modules"), family.blocks);
+  if (const auto outside = json.find("outside")) check_blocks(*outside, family.outside);
 }
 
 }  // namespace
@@ -202,24 +235,30 @@ void check_references(const JsonView& json, const Family& family) {
 Family parse_family(const Json& document, const std::string& where) {
   const JsonView json(document, where);
   json.allow_only({"$schema", "family", "note", "model_types", "values", "layers", "layer",
-                   "embedding", "lm_head", "lm_head_bias", "modules", "experts", "hub_names",
-                   "aliases", "engines"});
+                   "embedding", "lm_head", "lm_head_bias", "modules", "outside", "experts",
+                   "hub_names", "aliases", "engines", "per_layer"});
   Family family;
   family.where = where;
   family.name = json.at("family").string();
-  parse_experts(json.at("experts"), family);
+  const auto experts = json.find("experts");
+  family.has_experts = experts.has_value();
+  if (experts) parse_experts(*experts, family);
   for (const auto& [type, variant] : json.at("model_types").members())
     family.variants.push_back(parse_variant(type, variant, family.gated));
   for (const auto& [name, value] : json.at("values").members())
     family.values.push_back(parse_value(name, value));
-  for (const auto& [name, choice] : json.at("layers").members())
-    family.layers.emplace(name, LayerChoice::parse(choice));
+  if (const auto layers = json.find("layers"))
+    for (const auto& [name, choice] : layers->members())
+      family.layers.emplace(name, LayerChoice::parse(choice));
   family.layer_path = parse_layer_path(json.at("layer"));
   family.embedding = json.at("embedding").string();
   family.lm_head = json.at("lm_head").string();
   family.lm_head_bias = dimension_or_zero(json, "lm_head_bias");
   for (const JsonView& block : json.at("modules").items())
     family.blocks.push_back(parse_block(block));
+  if (const auto outside = json.find("outside"))
+    for (const JsonView& block : outside->items()) family.outside.push_back(parse_block(block));
+  family.per_layer = json.string_or_empty("per_layer");
   family.hub_names = json.string_members("hub_names");
   family.aliases = json.string_members("aliases");
   if (const auto engines = json.find("engines")) {

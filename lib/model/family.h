@@ -19,11 +19,15 @@ namespace moelora {
 
 // How one value is found in a config: the first of `keys` that is there, else the length of the
 // first of `lengths` that is there, else `otherwise`, else the named function (expressions.h).
+// Keys may be paths: "attn_config.kv_n_heads".
 struct ValueRule {
   std::string name;
   std::vector<std::string> keys, lengths;
   std::optional<Dimension> otherwise;
   ValueFunction function = nullptr;
+  std::string present;            // instead: 1 where this key is there, else 0
+  std::optional<size_t> element;  // of a list of integers that differ
+  bool top_first = false;         // a wrapper's own key counts before its text model's
 };
 
 // A layer's modules below one path.
@@ -34,10 +38,13 @@ struct ModuleBlock {
   };
   std::string path;
   Role role = Role::attention;
-  std::string layers;           // a layer choice's name; "" for all
-  bool other_layers = false;    // "not NAME"
-  std::string only_if, unless;  // value names: the block is there when non-zero, when zero
-  Dimension bias;               // non-zero: with bias
+  struct Condition {
+    std::string choice;  // a layer choice's name
+    bool is_not = false;
+  };
+  std::vector<Condition> layers;  // all that hold; none: every layer
+  std::string only_if, unless;    // value names: the block is there when non-zero, when zero
+  Dimension bias;                 // non-zero: with bias
   bool hub_linear = true, memory_linear = true;
   std::vector<Linear> linears;
 };
@@ -45,8 +52,10 @@ struct ModuleBlock {
 // One model_type: where its keys are and what its module paths begin with.
 struct Variant {
   std::string model_type;
-  std::string config;  // "text_config"; "" for the config itself
-  Renames prefixes;    // {"model", "model.language_model"}
+  std::string config;                   // "text_config"; "" for the config itself
+  Renames prefixes;                     // {"model", "model.language_model"}
+  std::optional<Renames> hub_prefixes;  // where the hub's differ
+  bool has_lm_head = true;
   std::optional<ExpertStorage> hub_experts;
   PeftFacts peft;
 };
@@ -60,12 +69,17 @@ struct Family {
   Dimension lm_head_bias;
   std::vector<ModuleBlock> blocks;
 
-  std::string activation;                    // fixed, or ""
+  std::vector<ModuleBlock> outside;  // of no layer; paths from the model's root
+  std::string per_layer;  // a config key whose object has other values for some layers: {"1": {..}}
+
+  bool has_experts = true;  // false of dense models, for which what follows says nothing
+  std::string experts_if;   // a value: the model has experts where it is not zero; "" for always
+  std::string activation;   // fixed, or ""
   std::vector<std::string> activation_keys;  // config keys to look at
   bool gated = true;
   Dimension expert_bias;
-  GateUpOrder gate_up_order = GateUpOrder::halves;
-  ExpertStorage hub_experts, memory_experts;  // stems are paths below a layer
+  std::optional<GateUpOrder> gate_up_order = GateUpOrder::halves;  // nullopt: not known
+  ExpertStorage hub_experts, memory_experts;                       // stems are paths below a layer
 
   Renames hub_names;  // in-memory path components and how the hub spells them
   Renames aliases;    // trainers' spellings and the in-memory one

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "lib/base/dotted_path.h"
 #include "lib/base/nearest.h"
 
 namespace moelora {
@@ -38,6 +39,20 @@ bool is_auto(const JsonView& json) {
   return json.json().is(Json::Kind::string) && json.string() == "auto";
 }
 
+// A member of a member: "thinker_config.text_config".
+std::optional<JsonView> find_path(const JsonView& json, std::string_view path) {
+  const size_t dot = path.find('.');
+  const auto found = json.json().is(Json::Kind::object) ? json.find(path.substr(0, dot))
+                                                        : std::optional<JsonView>();
+  return !found || dot == std::string_view::npos ? found : find_path(*found, path.substr(dot + 1));
+}
+
+JsonView at_path(const JsonView& json, const std::string& path) {
+  if (path.empty()) return json;
+  if (const auto found = find_path(json, path)) return *found;
+  json.fail(fmt::format("the key \"{}\" is missing", path));
+}
+
 // Bounds against a config that would make us list forever or whose products overflow: some ten
 // times what exists.
 constexpr int64_t kMaxLayers = 1000, kMaxExperts = 4096;
@@ -52,16 +67,22 @@ class ModelBuilder {
         variant_(variant),
         where_(where),
         top_(config, where),
-        nested_(variant.config.empty() ? top_ : top_.at(variant.config)) {}
+        nested_(at_path(top_, variant.config)) {}
 
   ModelSpec build() {
-    for (const ValueRule& rule : family_.values) values_[rule.name] = value(rule);
+    set_values();
     set_dimensions();
     const FindKey find_key = [this](const std::string& key) { return find(key); };
     for (const auto& [name, choice] : family_.layers)
       layers_[name] = choice.layers(spec_.layers, values_, find_key, family_.where);
-    set_experts();
+    if (has_experts())
+      set_experts();
+    else
+      spec_.moe_layers.resize(static_cast<size_t>(spec_.layers));
     add_embedding();
+    find_layer_configs();
+    for (const ModuleBlock& block : family_.outside)
+      if (is_meant(block)) add_block(block, "", -1);
     for (int layer = 0; layer < spec_.layers; ++layer) add_layer(layer);
     add_lm_head();
     set_aliases();
@@ -70,23 +91,38 @@ class ModelBuilder {
   }
 
  private:
-  // Below `nested` ("text_config"), then at the top; null counts as absent.
+  // What a layer has otherwise, below `nested` ("text_config"), then at the top; null counts as
+  // absent.
   std::optional<JsonView> find(const std::string& key) const {
     if (key.empty()) return nested_;
-    auto found = nested_.find(key);
-    return found ? found : top_.find(key);
+    if (of_layer_)
+      if (auto found = find_path(*of_layer_, key)) return found;
+    auto found = find_path(nested_, key);
+    return found ? found : find_path(top_, key);
+  }
+
+  static int64_t element_of(const JsonView& json, size_t element) {
+    if (!json.json().is(Json::Kind::array)) return scalar(json);
+    const auto items = json.items();
+    if (element >= items.size())
+      json.fail(fmt::format("has {} entries, expected more than {}", items.size(), element));
+    return scalar(items[element]);
   }
 
   std::optional<int64_t> given(const ValueRule& rule) const {
+    if (!rule.present.empty()) return find(rule.present) ? 1 : 0;
     for (const std::string& key : rule.keys) {
-      const auto found = find(key);
+      auto found = rule.top_first ? find_path(top_, key) : std::nullopt;
+      if (!found) found = find(key);
       if (!found || (rule.function != nullptr && is_auto(*found))) continue;
-      return integer_value(*found);
+      return rule.element ? element_of(*found, *rule.element) : integer_value(*found);
     }
     for (const std::string& key : rule.lengths) {
       const auto found = find(key);
       if (!found) continue;
       if (found->json().is(Json::Kind::string)) return static_cast<int64_t>(found->string().size());
+      if (found->json().is(Json::Kind::object))
+        return static_cast<int64_t>(found->members().size());
       return static_cast<int64_t>(found->items().size());
     }
     return std::nullopt;
@@ -105,7 +141,16 @@ class ModelBuilder {
                              fmt::join(keys, "\" or \""), family_.name));
   }
 
- private:
+  void set_values() {
+    values_.clear();
+    for (const ValueRule& rule : family_.values) values_[rule.name] = value(rule);
+  }
+
+  bool has_experts() const {
+    return family_.has_experts &&
+           (family_.experts_if.empty() || values_.at(family_.experts_if) != 0);
+  }
+
   int64_t number(const std::string& name, int64_t least, int64_t most) const {
     const int64_t value = values_.at(name);
     if (value >= least && value <= most) return value;
@@ -132,11 +177,6 @@ class ModelBuilder {
     spec_.layers = number("layers", 1, kMaxLayers);
     spec_.hidden = number("hidden", 1, kMaxWidth);
     spec_.vocab = number("vocab", 1, kMaxWidth);
-    spec_.experts = number("experts", 1, kMaxExperts);
-    spec_.top_k = number("top_k", 1, spec_.experts);
-    spec_.intermediate = number("intermediate", 1, kMaxWidth);
-    spec_.expert_in =
-        values_.count("expert_in") != 0 ? number("expert_in", 1, kMaxWidth) : spec_.hidden;
     spec_.tied_embeddings = optional("tied", 0) != 0;
     if (const auto architectures = top_.find("architectures")) {
       const auto names = architectures->strings();
@@ -150,6 +190,11 @@ class ModelBuilder {
   }
 
   void set_experts() {
+    spec_.experts = number("experts", 1, kMaxExperts);
+    spec_.top_k = number("top_k", 1, spec_.experts);
+    spec_.intermediate = number("intermediate", 1, kMaxWidth);
+    spec_.expert_in =
+        values_.count("expert_in") != 0 ? number("expert_in", 1, kMaxWidth) : spec_.hidden;
     spec_.gated = family_.gated;
     spec_.expert_bias = family_.expert_bias.value(values_, family_.where) != 0;
     spec_.gate_up_order = family_.gate_up_order;
@@ -170,7 +215,9 @@ class ModelBuilder {
 
   // A module path as this variant has it; the family file spells paths as they are in memory.
   std::string path_of(const std::string& path, bool hub) const {
-    return prefix_renamed(hub ? renamed(path, family_.hub_names) : path, variant_.prefixes);
+    if (!hub) return prefix_renamed(path, variant_.prefixes);
+    return prefix_renamed(renamed(path, family_.hub_names),
+                          variant_.hub_prefixes.value_or(variant_.prefixes));
   }
 
   void add_linear(const std::string& path, Role role, int layer, int64_t out, int64_t in, bool bias,
@@ -189,34 +236,62 @@ class ModelBuilder {
   }
 
   void add_lm_head() {
+    if (!variant_.has_lm_head) return;
     const bool bias = family_.lm_head_bias.value(values_, family_.where) != 0;
     add_linear(family_.lm_head, Role::lm_head, -1, spec_.vocab, spec_.hidden, bias, true, true);
   }
 
-  bool is_present(const ModuleBlock& block, int layer) const {
-    if (!block.layers.empty() &&
-        layers_.at(block.layers)[static_cast<size_t>(layer)] == block.other_layers)
-      return false;
+  bool is_meant(const ModuleBlock& block) const {
     if (!block.only_if.empty() && values_.at(block.only_if) == 0) return false;
     return block.unless.empty() || values_.at(block.unless) == 0;
   }
 
-  void add_layer(int layer) {
-    const std::string stem = with_layer(family_.layer_path, layer);
-    for (const ModuleBlock& block : family_.blocks) {
-      if (!is_present(block, layer)) continue;
-      const bool bias = block.bias.value(values_, family_.where) != 0;
-      for (const auto& linear : block.linears) {
-        const std::string path =
-            fmt::format("{}.{}{}{}", stem, block.path, linear.name.empty() ? "" : ".", linear.name);
-        add_linear(path, block.role, layer, linear.out.value(values_, where_),
-                   linear.in.value(values_, where_), bias, block.hub_linear, block.memory_linear);
-      }
+  bool is_present(const ModuleBlock& block, int layer) const {
+    return std::all_of(block.layers.begin(), block.layers.end(),
+                       [&](const ModuleBlock::Condition& condition) {
+                         return layers_.at(condition.choice)[static_cast<size_t>(layer)] !=
+                                condition.is_not;
+                       }) &&
+           is_meant(block);
+  }
+
+  // `stem`: "model.layers.3.", or "" outside the layers.
+  void add_block(const ModuleBlock& block, const std::string& stem, int layer) {
+    const bool bias = block.bias.value(values_, family_.where) != 0;
+    for (const auto& linear : block.linears) {
+      const std::string path =
+          fmt::format("{}{}{}{}", stem, block.path, linear.name.empty() ? "" : ".", linear.name);
+      add_linear(path, block.role, layer, linear.out.value(values_, where_),
+                 linear.in.value(values_, where_), bias, block.hub_linear, block.memory_linear);
     }
   }
 
+  // What the config says of single layers; transformers pads the numbers: "05" beside "11".
+  void find_layer_configs() {
+    const auto layers = family_.per_layer.empty() ? std::nullopt : find(family_.per_layer);
+    if (!layers) return;
+    for (const auto& [name, values] : layers->members()) {
+      if (name.empty()) continue;
+      const size_t digits = std::min(name.find_first_not_of('0'), name.size() - 1);
+      if (const auto layer = parse_index(std::string_view(name).substr(digits)))
+        layer_configs_.emplace(*layer, values);
+    }
+  }
+
+  void add_layer(int layer) {
+    if (const auto own = layer_configs_.find(layer); own != layer_configs_.end())
+      of_layer_ = own->second;
+    if (of_layer_) set_values();
+    const std::string stem = with_layer(family_.layer_path, layer) + ".";
+    for (const ModuleBlock& block : family_.blocks)
+      if (is_present(block, layer)) add_block(block, stem, layer);
+    if (!of_layer_) return;
+    of_layer_.reset();
+    set_values();
+  }
+
   void set_aliases() {
-    const std::string head = path_of(family_.lm_head, false);
+    const std::string head = variant_.has_lm_head ? path_of(family_.lm_head, false) : "lm_head";
     for (const char* name : {"model.unembed_tokens", "unembed_tokens", "model.lm_head"})
       spec_.aliases.emplace_back(name, head);
     for (const auto& alias : family_.aliases) spec_.aliases.push_back(alias);
@@ -228,6 +303,8 @@ class ModelBuilder {
   const Variant& variant_;
   std::string where_;
   JsonView top_, nested_;
+  std::map<int64_t, JsonView> layer_configs_;
+  std::optional<JsonView> of_layer_;  // of the layer that is being added
   Values values_;
   std::map<std::string, std::vector<bool>> layers_;
   ModelSpec spec_;

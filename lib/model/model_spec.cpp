@@ -50,17 +50,29 @@ const LinearSpec* ModelSpec::find_linear(std::string_view module) const {
 }
 
 std::string ModelSpec::normalised(std::string module) const {
+  // A name that the model has is no trainer's spelling, though a rule may fit a part of it.
+  if (const LinearSpec* known = find_linear(module)) return known->memory;
   module = renamed(std::move(module), aliases);
   const LinearSpec* linear = find_linear(module);
   return linear == nullptr ? module : linear->memory;
 }
 
-ModelSpec::ModelSpec() = default;
+ModelSpec::ModelSpec() : hub{}, memory{} {}
 ModelSpec::ModelSpec(const ModelSpec&) = default;
 ModelSpec::ModelSpec(ModelSpec&&) noexcept = default;
 ModelSpec& ModelSpec::operator=(const ModelSpec&) = default;
 ModelSpec& ModelSpec::operator=(ModelSpec&&) noexcept = default;
 ModelSpec::~ModelSpec() = default;
+
+GateUpOrder required_gate_up_order(const ModelSpec& spec) {
+  if (spec.gate_up_order) return *spec.gate_up_order;
+  throw Error(
+      spec.model_type,
+      "nothing says in which order the rows of gate and up lie in a fused gate_up_proj",
+      {"write the family down with lora-convert spec, set \"gate_up_order\" there, and pass "
+       "the file with ",
+       Option::model_spec});
+}
 
 std::vector<StoredProjection> stored_projections(const ExpertStorage& s) {
   std::vector<StoredProjection> out;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -70,6 +71,7 @@ struct PeftFacts {
   std::string batched_since = {};  // the transformers that holds them as `memory` says; "": 5
   std::string router_since = {};   // the transformers whose router is no Linear; "": as `memory`
   std::vector<std::string> refuses = {};  // modules that PEFT does not adapt in this type
+  bool unknown = false;  // its targets meet modules, of a tower, that no file describes
 };
 
 // Family data x one config.json: everything a conversion or a check must know of a base model.
@@ -95,7 +97,8 @@ class ModelSpec {
   int64_t experts = 0, top_k = 0, expert_in = 0, intermediate = 0;
   bool gated = true;
   bool expert_bias = false;  // gate_up_proj_bias, down_proj_bias (gpt-oss)
-  GateUpOrder gate_up_order = GateUpOrder::halves;
+  // Of fused gate and up; nullopt: neither the family's file nor the checkpoint says it.
+  std::optional<GateUpOrder> gate_up_order = GateUpOrder::halves;
   std::string activation;        // "silu", "gpt_oss_swiglu", "gelu", "relu2"
   std::vector<bool> moe_layers;  // one entry per layer
   ExpertStorage hub, memory;
@@ -107,6 +110,9 @@ class ModelSpec {
   PeftFacts peft;
 
   Renames aliases;  // of normalised(), in order, at component boundaries
+
+  // By the names and shapes of a checkpoint: how transformers holds numbered experts is not known.
+  bool derived = false;
 
   // What the family's file says of servers' classes, {ENGINE: [..]}, for lib/engine/server_class.h;
   // null for nothing. `family_file` names the file, for messages.
@@ -141,6 +147,9 @@ class ModelSpec {
  private:
   std::map<std::string, size_t, std::less<>> by_module_;
 };
+
+// The order, where an operation cannot do without. Throws Error that says how to tell it.
+GateUpOrder required_gate_up_order(const ModelSpec& spec);
 
 // What a storage calls one projection, e.g. {up, "w3"}.
 struct StoredProjection {

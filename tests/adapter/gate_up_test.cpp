@@ -197,9 +197,9 @@ TEST_CASE("splitting gives gate and up the same A and the rows of B that are the
     adapter.gate_up_order.reset();
     CHECK(error_text([&] { split_gate_up(adapter); }) ==
           "layer 0 gate_up_proj: whether gate and up rows are halves or interleaved depends on the "
-          "model family, "
-          "and no base model is known");
-    CHECK(error_hint([&] { split_gate_up(adapter); }) == "name it with --base");
+          "model family, which is not known");
+    CHECK(error_hint([&] { split_gate_up(adapter); }) ==
+          "name the base model with --base, or say \"gate_up_order\" in a file for --model-spec");
   }
 }
 

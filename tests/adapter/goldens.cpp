@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <regex>
@@ -110,6 +111,20 @@ std::vector<Golden> goldens() {
     if (fs::exists(kData + "/" + family + "/tinker.build_lora_adapter"))
       out.push_back({family, "tinker.build_lora_adapter", "tinker", plain, true});
   }
+  return out;
+}
+
+std::vector<Golden> later_goldens() {
+  std::vector<Golden> out;
+  for (const auto& family : fs::directory_iterator(kData + "/family_goldens"))
+    for (const auto& entry : fs::directory_iterator(family.path())) {
+      const std::string name = entry.path().filename().string();
+      if (!name.ends_with(".expect.safetensors")) continue;
+      const std::string stem = name.substr(0, name.find(".expect"));
+      out.push_back({"family_goldens/" + family.path().filename().string(), stem, stem, {}, false});
+    }
+  std::sort(out.begin(), out.end(),
+            [](const Golden& a, const Golden& b) { return a.folder() < b.folder(); });
   return out;
 }
 

@@ -23,6 +23,9 @@ struct Golden {
 // All that have an answer but for DoRA's, whose delta needs the base weights.
 std::vector<Golden> goldens();
 
+// Those of 21 more families, dense ones among them (tests/data/family_goldens.tar.xz).
+std::vector<Golden> later_goldens();
+
 // Its deltas in fp64, by decode_deltas' names; what was answered by hand is decoded.
 std::map<std::string, Matrix> golden_answer(const Golden& golden, const ModelSpec& spec);
 

@@ -71,6 +71,9 @@ std::string family_row(const Family& family,
       models.insert(models.end(), it->second.begin(), it->second.end());
   }
   std::sort(types.begin(), types.end());
+  if (!family.has_experts)
+    return fmt::format("| {} | none | none | | {} |\n", fmt::join(types, ", "),
+                       fmt::join(models, ", "));
   return fmt::format("| {} | {} | {} | {} | {} |\n", fmt::join(types, ", "),
                      storage_text(family.hub_experts, family.hub_names),
                      storage_text(family.memory_experts),

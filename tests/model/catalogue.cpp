@@ -15,19 +15,15 @@ moelora::Shape shape_of(const Json& json) {
   return out;
 }
 
-}  // namespace
-
-std::vector<std::string> catalogue_families() {
+std::vector<std::string> names_in(const std::string& folder) {
   std::vector<std::string> out;
-  for (const auto& entry : std::filesystem::directory_iterator(MOELORA_TEST_DATA "/catalogue")) {
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
     out.push_back(entry.path().filename().string());
-  }
   std::sort(out.begin(), out.end());
   return out;
 }
 
-CatalogueEntry catalogue_entry(const std::string& family) {
-  const std::string folder = MOELORA_TEST_DATA "/catalogue/" + family;
+CatalogueEntry entry_in(const std::string& folder) {
   CatalogueEntry out;
   out.config = folder + "/config.json";
   const Json names = moelora::read_json_file(folder + "/names.json");
@@ -41,3 +37,14 @@ CatalogueEntry catalogue_entry(const std::string& family) {
     out.classes[name] = value.as_string();
   return out;
 }
+
+const std::string kFirst = MOELORA_TEST_DATA "/catalogue", kLater = MOELORA_TEST_DATA "/families";
+
+}  // namespace
+
+std::vector<std::string> catalogue_families() { return names_in(kFirst); }
+CatalogueEntry catalogue_entry(const std::string& family) {
+  return entry_in(kFirst + "/" + family);
+}
+std::vector<std::string> later_families() { return names_in(kLater); }
+CatalogueEntry later_entry(const std::string& family) { return entry_in(kLater + "/" + family); }

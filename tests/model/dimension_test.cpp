@@ -20,6 +20,13 @@ std::string fault(const std::string& text) {
 
 }  // namespace
 
+TEST_CASE("A product may be taken away") {
+  CHECK(value("heads - 1") == 3);
+  CHECK(value("hidden - heads * 2 + 1 - 3") == 54);
+  CHECK(value("heads - hidden") == -60);
+  CHECK(fault("0 - 9223372036854775807 - 2").find("is too large") != std::string::npos);
+}
+
 TEST_CASE("A dimension is a sum of products of names and integers") {
   CHECK(value("7") == 7);
   CHECK(value("hidden") == 64);
@@ -42,7 +49,8 @@ TEST_CASE("A factor divides exactly or not at all") {
 TEST_CASE("A dimension that cannot be read or evaluated says where and why") {
   CHECK(fault("heads +") == "f.json: expected a name or a number at character 8 of \"heads +\"");
   CHECK(fault("") == "f.json: expected a name or a number at character 1 of \"\"");
-  CHECK(fault("heads - 1") == "f.json: unexpected '-' at character 7 of \"heads - 1\"");
+  CHECK(fault("heads ^ 1") == "f.json: unexpected '^' at character 7 of \"heads ^ 1\"");
+  CHECK(fault("heads -") == "f.json: expected a name or a number at character 8 of \"heads -\"");
   CHECK(fault("2x") == "f.json: \"2x\" is not a number at character 3 of \"2x\"");
   CHECK(fault("99999999999999999999") ==
         "f.json: \"99999999999999999999\" is not a number at character 21 of "

@@ -48,6 +48,27 @@ TEST_CASE("A layer choice is all, a range, every N, a list or a pattern") {
                R"({"p": ["l", "l", "l", "full", "l", "l", "l", "full"]})") == "00010001");
 }
 
+TEST_CASE("Patterns and lists come in other spellings, count from 1, or go on behind the model") {
+  CHECK(chosen(R"({"pattern": "p", "values": ["1", "true"]})",
+               R"({"p": [0, 1, 0, 1, true, false, 1, 0]})") == "01011010");
+  CHECK(chosen(R"({"pattern": "p", "values": "1", "from": 2})",
+               R"({"p": [0, 1, 0, 1, 1, 1, 1, 0]})") == "00011110");
+  CHECK(chosen(R"({"list": "moe"})", R"({"moe": "1,7"})") == "01000001");
+  CHECK(chosen(R"({"list": "moe", "base": 1})", R"({"moe": [1, 8]})") == "10000001");
+  CHECK(chosen(R"({"only": [0, 2]})") == "10100000");
+  CHECK(chosen(R"({"list": "moe", "longer": true})", R"({"moe": [1, 8, 9]})") == "01000000");
+  CHECK(chosen(R"({"pattern": "p", "values": "E", "longer": true})", R"({"p": "EMMMMMMMEE"})") ==
+        "10000000");
+  CHECK(fault(R"({"list": "moe"})", R"({"moe": "1,x"})").find("\"x\" is not a layer") !=
+        std::string::npos);
+  CHECK(fault(R"({"list": "moe", "base": 1})", R"({"moe": [0]})").find("layer 0 is not one of") !=
+        std::string::npos);
+  CHECK(fault(R"({"only": [8]})").find("layer 8 is not one of the model's 8 layers") !=
+        std::string::npos);
+  CHECK(fault(R"({"pattern": "p", "values": "E", "longer": true})", R"({"p": "EM"})")
+            .find("has 2 entries") != std::string::npos);
+}
+
 TEST_CASE("Of several choices the first whose key is there counts") {
   const std::string choice =
       R"([{"pattern": "types", "values": "E"}, {"list": "moe"}, {"every": 4}])";

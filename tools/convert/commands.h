@@ -22,6 +22,7 @@ Command add_inspect(CLI::App& app);
 Command add_adapter(CLI::App& app);
 Command add_init(CLI::App& app);
 Command add_base(CLI::App& app);
+Command add_spec(CLI::App& app);
 
 // How an output folder is written: --max-shard-size, --force, --no-sync.
 struct WriteFlags {

@@ -173,6 +173,11 @@ class Nesting {
 WrittenExperts write(const WriteContext& context) {
   WrittenExperts out;
   const Adapter& adapter = context.adapter;
+  if (context.spec != nullptr && context.spec->memory.numbered)
+    throw Error(context.spec->model_type,
+                "how transformers holds the experts of this model type as parameters is not known",
+                {"say \"memory\" in a file for ", Option::model_spec, ", or use ", Option::to,
+                 " peft-linear"});
   const auto biases = expert_biases(adapter, context.spec);
   const Nesting nesting(adapter, biases);
   for (const auto& [key, pair] : adapter.experts) {

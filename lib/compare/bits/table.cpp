@@ -243,7 +243,7 @@ class Builder {
   }
 
   std::optional<GateUpOrder> family_order() const {
-    return options_.spec == nullptr ? std::nullopt : std::optional(options_.spec->gate_up_order);
+    return options_.spec == nullptr ? std::nullopt : options_.spec->gate_up_order;
   }
 
   void add_expert(const ExpertTensor& e) {

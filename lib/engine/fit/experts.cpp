@@ -118,7 +118,8 @@ void join_gate_and_up(FitContext& context) {
   if (misread.empty() && !layout.fused) return;
   const auto before = gate_ranks(context.adapter);
   const bool family_order = layout.fused && !layout.gate_up_order;
-  fuse_gate_up(context.adapter, family_order ? context.spec().gate_up_order : GateUpOrder::halves,
+  fuse_gate_up(context.adapter,
+               family_order ? required_gate_up_order(context.spec()) : GateUpOrder::halves,
                context.options.threads);
   note_doubled(context, before, misread);
 }

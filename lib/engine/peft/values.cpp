@@ -104,8 +104,8 @@ class Blocks {
         add(projection, rows, block);
         continue;
       }
-      add(Projection::gate, gate_up_half(rows, host_.spec.gate_up_order, 0), block);
-      add(Projection::up, gate_up_half(rows, host_.spec.gate_up_order, 1), block);
+      add(Projection::gate, gate_up_half(rows, required_gate_up_order(host_.spec), 0), block);
+      add(Projection::up, gate_up_half(rows, required_gate_up_order(host_.spec), 1), block);
     }
   }
 
