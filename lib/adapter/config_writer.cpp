@@ -104,17 +104,24 @@ Names dense_modules(const WrittenConfig& in) {
   return out;
 }
 
+bool is_shared_leaf(const WrittenConfig& in, std::string_view name) {
+  return in.changes != nullptr && in.changes->shared_leaves.count(name) != 0;
+}
+
 // The original entries that still name a dense module, then leaves for the modules no entry names.
 Names kept_modules(const WrittenConfig& in) {
   const Names modules = dense_modules(in);
   Names out;
   for (const std::string& entry : in.original.target_modules)
-    if (std::any_of(modules.begin(), modules.end(),
+    if (!is_shared_leaf(in, entry) &&
+        std::any_of(modules.begin(), modules.end(),
                     [&](const std::string& module) { return ends_in(module, entry); }))
       add_unique(out, entry);
   std::set<std::string> missing;
   for (const std::string& module : modules)
-    if (!ends_in_any(module, out)) missing.insert(std::string(leaf_of(module)));
+    if (!ends_in_any(module, out))
+      missing.insert(
+          std::string(is_shared_leaf(in, leaf_of(module)) ? below_layer(module) : leaf_of(module)));
   out.insert(out.end(), missing.begin(), missing.end());
   return out;
 }

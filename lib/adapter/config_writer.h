@@ -41,7 +41,9 @@ struct Changes {
   std::vector<std::string> options;  // of that server, "KEY=VALUE" as given
   TargetStyle targets = TargetStyle::peft;
   std::map<std::string, std::string> suffixes;  // names that `suffixes` spells otherwise
-  std::set<std::string> left_files;             // of the input folder, not carried along
+  // Last names that what cannot be adapted has too: modules are named by longer paths.
+  std::set<std::string, std::less<>> shared_leaves;
+  std::set<std::string> left_files;  // of the input folder, not carried along
   std::vector<Change> made;
   std::vector<LeftOut> left_out;
   std::vector<std::string> notes;  // what the server must be started with, for people

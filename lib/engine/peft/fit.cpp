@@ -129,6 +129,13 @@ class Namer {
     return host_.has_transformers("5") ? Naming::either : Naming::as_module;
   }
 
+  // Whether target_modules would also find a module of this name that PEFT has no layer for.
+  bool is_shared(std::string_view leaf) const {
+    return std::any_of(modules_.all.begin(), modules_.all.end(), [&](const Module& module) {
+      return module.kind == Module::Kind::unsupported && leaf_of(module.path) == leaf;
+    });
+  }
+
  private:
   Host host_;
   Modules modules_;
@@ -144,6 +151,7 @@ void name_modules(FitContext& context) {
     context.changes.notes.push_back(std::move(note));
   std::vector<std::string> parameters, modules;
   for (auto& [module, pair] : context.adapter.dense) {
+    if (namer.is_shared(leaf_of(module))) context.changes.shared_leaves.emplace(leaf_of(module));
     const Naming naming = namer.naming_of(module);
     if (naming == Naming::either || pair.parameter == (naming == Naming::as_parameter)) continue;
     pair.parameter = !pair.parameter;

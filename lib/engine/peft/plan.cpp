@@ -326,9 +326,20 @@ bool adapts_experts(const AdapterPlan& plan) {
 }  // namespace
 
 ServerPlan plan(const PlanRequest& request) {
+  ServerPlan out;
+  if (request.spec.peft.unknown) {
+    out.not_known = fmt::format(
+        "PEFT's targets meet modules of a {} beside its text model, which are not known",
+        request.spec.model_type);
+    return out;
+  }
+  if (request.spec.derived || (request.spec.experts > 0 && request.spec.memory.numbered)) {
+    out.not_known = fmt::format("how transformers holds the modules of a {} is not known",
+                                request.spec.model_type);
+    return out;
+  }
   const Host host = host_of(request.spec, request.version, request.options);
   const Modules modules = modules_of(host);
-  ServerPlan out;
   for (const ServedAdapter& adapter : request.adapters)
     out.adapters.push_back(AdapterLoad(host, modules, adapter).run());
   std::string note = assumed_transformers(host, request.options);
