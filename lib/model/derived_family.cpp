@@ -61,6 +61,9 @@ std::vector<Numbered> numbers_in(Text name) {
 constexpr std::array<Text, 8> kTowers = {"vision", "visual", "audio",    "vit",
                                          "image",  "speech", "encoder.", "mtp"};
 
+// What no model has, and a file of names could: every block is held against every layer.
+constexpr size_t kMostModules = 1000, kMostChoices = 100;
+
 // A tensor of a layer, without the layer's stem: "mlp.experts.3.w1.weight".
 struct LayerTensor {
   std::string rest;
@@ -162,6 +165,8 @@ class Deriver {
         const std::string module = t.rest.substr(0, t.rest.size() - Text(".weight").size());
         if (is_beside(module)) continue;
         Found& found = modules_[module];
+        if (modules_.size() > kMostModules)
+          refuse(fmt::format("its layers hold more than {} kinds of modules", kMostModules));
         found.layers[t.shape].insert(layer);
         found.bias = biases.count(module) != 0;
       }
@@ -300,11 +305,11 @@ class Deriver {
   std::string choice_of(const std::set<int>& layers) {
     if (static_cast<int64_t>(layers.size()) == layers_) return "";
     if (layers == moe_) return "moe";
-    const auto known = std::find_if(choices_.begin(), choices_.end(),
-                                    [&](const auto& entry) { return entry.second == layers; });
-    if (known != choices_.end()) return known->first;
-    choices_.emplace_back(fmt::format("some_{}", choices_.size() + 1), layers);
-    return choices_.back().first;
+    const auto [at, is_new] = choices_.try_emplace(layers);
+    if (is_new) at->second = fmt::format("some_{}", choices_.size());
+    if (choices_.size() > kMostChoices)
+      refuse(fmt::format("its layers differ in more than {} ways", kMostChoices));
+    return at->second;
   }
 
   static Json listed(const std::set<int>& layers) {
@@ -365,7 +370,7 @@ class Deriver {
     Json out = Json::object();
     if (!moe_.empty())
       out.set("moe", static_cast<int64_t>(moe_.size()) == layers_ ? Json("all") : listed(moe_));
-    for (const auto& [name, layers] : choices_) out.set(name, listed(layers));
+    for (const auto& [layers, name] : choices_) out.set(name, listed(layers));
     return out;
   }
 
@@ -397,7 +402,7 @@ class Deriver {
   std::map<std::string, Found> modules_;
   std::map<std::string, Shape> numbered_, batched_;
   std::set<int> moe_;
-  std::vector<std::pair<std::string, std::set<int>>> choices_;
+  std::map<std::set<int>, std::string> choices_;
   Json storage_;
 };
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "lib/base/dotted_path.h"
@@ -264,19 +265,33 @@ void report_unnamed(RuleContext& context, const TargetReading& targets) {
   others.report(context);
 }
 
-// Whether a tensor lies in a module of this name: "base_model.model.lm_head.weight".
-bool has_tensor_of(const Subject& subject, const std::string& module) {
-  return std::any_of(subject.parts.tensors.begin(), subject.parts.tensors.end(),
-                     [&](const NamedTensor& tensor) {
-                       const std::string path = "." + tensor.name;
-                       return path.find("." + module + ".") != std::string::npos;
-                     });
+// Takes out of `wanted` every run of components of a tensor's name: a module of that name has it.
+void take_named(std::string_view tensor, size_t most_dots,
+                std::unordered_set<std::string_view>& wanted) {
+  for (size_t begin = 0; begin < tensor.size() && !wanted.empty();) {
+    size_t end = begin;
+    for (size_t dots = 0; dots <= most_dots; ++dots, ++end) {
+      end = tensor.find('.', end);
+      if (end == std::string_view::npos) break;
+      wanted.erase(tensor.substr(begin, end - begin));
+    }
+    begin = std::min(tensor.find('.', begin), tensor.size() - 1) + 1;
+  }
 }
 
+// Of many modules and tensors each is looked at once.
 void report_unsaved(RuleContext& context) {
-  std::vector<std::string> missing;
-  for (const std::string& module : context.subject().parsed_config->modules_to_save)
-    if (!has_tensor_of(context.subject(), module)) missing.push_back(module);
+  const std::vector<std::string>& saved = context.subject().parsed_config->modules_to_save;
+  std::unordered_set<std::string_view> wanted(saved.begin(), saved.end());
+  size_t most_dots = 0;
+  for (const std::string_view module : wanted)
+    most_dots =
+        std::max(most_dots, static_cast<size_t>(std::count(module.begin(), module.end(), '.')));
+  constexpr size_t kMostDots = 32;  // no module lies deeper
+  for (const NamedTensor& tensor : context.subject().parts.tensors)
+    take_named(tensor.name, std::min(most_dots, kMostDots), wanted);
+  std::vector<std::string> missing(wanted.begin(), wanted.end());
+  std::sort(missing.begin(), missing.end());
   if (missing.empty()) return;
   context
       .report_config("modules_to_save",
