@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "lib/adapter/config_reader.h"
 #include "lib/adapter/names/config_kinds.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
@@ -23,92 +24,20 @@ std::optional<T> named(const TwoNames& names, std::string_view name) {
   return at == names.end() ? std::nullopt : std::optional(static_cast<T>(at - names.begin()));
 }
 
-// Typed access to one config file; every mismatch names line, key, found and expected.
-class Reader {
- public:
-  Reader(const Json& json, const std::string& where) : json_(json), where_(where) {}
+// One of two names of an enumeration's values; `shown` is the key in messages.
+template <class T>
+std::optional<T> marker(const ConfigReader& reader, std::string_view key, std::string_view shown,
+                        const TwoNames& names) {
+  const std::string word = reader.string(key);
+  const Json* value = reader.get(key);
+  if (value == nullptr) return std::nullopt;
+  if (const auto named_value = named<T>(names, word)) return named_value;
+  throw Error(place_of(*value, reader.where()),
+              fmt::format("\"{}\" is {}, expected \"{}\" or \"{}\"", shown, value->dump(-1),
+                          names[0], names[1]));
+}
 
-  // Null where the key is not there, or is null.
-  const Json* get(std::string_view key) const {
-    const Json* value = json_.find(key);
-    return value == nullptr || value->is(Json::Kind::null) ? nullptr : value;
-  }
-
-  const Json* get(std::string_view key, Json::Kind kind, std::string_view expected) const {
-    const Json* value = get(key);
-    if (value != nullptr && !value->is(kind)) mistyped(key, *value, expected);
-    return value;
-  }
-
-  const Json& required(std::string_view key) const {
-    if (const Json* value = get(key)) return *value;
-    throw Error(in_file(where_), fmt::format("\"{}\" is missing", key),
-                fmt::format("add \"{}\" as the trainer used it", key));
-  }
-
-  bool boolean(std::string_view key) const {
-    const Json* value = get(key, Json::Kind::boolean, "true or false");
-    return value != nullptr && value->as_bool();
-  }
-
-  std::string string(std::string_view key) const {
-    const Json* value = get(key, Json::Kind::string, "a string");
-    return value != nullptr ? value->as_string() : "";
-  }
-
-  std::vector<std::string> strings(std::string_view key) const {
-    std::vector<std::string> out;
-    if (const Json* value = get(key, Json::Kind::array, "an array of strings"))
-      for (const Json& item : value->items()) {
-        if (!item.is(Json::Kind::string)) mistyped(key, item, "a string");
-        out.push_back(item.as_string());
-      }
-    return out;
-  }
-
-  int64_t positive_int(std::string_view key, const Json& value) const {
-    if (!value.is(Json::Kind::integer)) mistyped(key, value, "an integer");
-    if (value.as_int() <= 0)
-      throw Error(place_of(value, where_),
-                  fmt::format("\"{}\" is {}, expected a positive integer", key, value.as_int()));
-    return value.as_int();
-  }
-
-  double number(std::string_view key, const Json& value) const {
-    if (!value.is_number()) mistyped(key, value, "a number");
-    return value.as_double();
-  }
-
-  const Json::Members& pattern(std::string_view key) const {
-    static const Json::Members kNone;
-    const Json* value = get(key, Json::Kind::object, "an object");
-    return value != nullptr ? value->members() : kNone;
-  }
-
-  // One of two names of an enumeration's values; `shown` is the key in messages.
-  template <class T>
-  std::optional<T> marker(std::string_view key, std::string_view shown,
-                          const TwoNames& names) const {
-    const std::string word = string(key);
-    if (get(key) == nullptr) return std::nullopt;
-    if (const auto value = named<T>(names, word)) return value;
-    throw Error(place_of(*get(key), where_),
-                fmt::format("\"{}\" is {}, expected \"{}\" or \"{}\"", shown, get(key)->dump(-1),
-                            names[0], names[1]));
-  }
-
- private:
-  [[noreturn]] void mistyped(std::string_view key, const Json& value,
-                             std::string_view expected) const {
-    throw Error(place_of(value, where_),
-                fmt::format("\"{}\" is {}, expected {}", key, value.kind_name(), expected));
-  }
-
-  const Json& json_;
-  const std::string& where_;
-};
-
-void read_targets(const Reader& reader, AdapterConfig& config) {
+void read_targets(const ConfigReader& reader, AdapterConfig& config) {
   const Json* targets = reader.get("target_modules");
   if (targets != nullptr && targets->is(Json::Kind::string))
     config.target_regex = targets->as_string();
@@ -123,7 +52,7 @@ std::string entry(std::string_view pattern, const std::string& key) {
   return fmt::format("{}\" of \"{}", pattern, printable(key));
 }
 
-void read_patterns(const Reader& reader, AdapterConfig& config) {
+void read_patterns(const ConfigReader& reader, AdapterConfig& config) {
   for (const auto& [key, value] : reader.pattern("rank_pattern"))
     config.rank_pattern.add(key, reader.positive_int(entry("rank_pattern", key), value));
   for (const auto& [key, value] : reader.pattern("alpha_pattern"))
@@ -137,7 +66,7 @@ class OrderMarkers {
   explicit OrderMarkers(AdapterConfig& config) : config_(config) {}
 
   void read(const Json& json) {
-    const Reader reader(json, config_.where);
+    const ConfigReader reader(json, config_.where);
     add(flat(reader));
     if (const Json* nested =
             reader.get("unsloth_fused_expert_lora", Json::Kind::object, "an object"))
@@ -161,13 +90,13 @@ class OrderMarkers {
   }
 
  private:
-  static std::optional<BOrder> flat(const Reader& reader) {
-    return reader.marker<BOrder>("lora_B_layout", "lora_B_layout", kUnslothOrders);
+  static std::optional<BOrder> flat(const ConfigReader& reader) {
+    return marker<BOrder>(reader, "lora_B_layout", "lora_B_layout", kUnslothOrders);
   }
 
   // "mixed": it differs below.
   std::optional<BOrder> flat_or_mixed(const Json& json) {
-    const Reader reader(json, config_.where);
+    const ConfigReader reader(json, config_.where);
     const Json* word = reader.get("lora_B_layout");
     const bool mixed =
         word != nullptr && word->is(Json::Kind::string) && word->as_string() == "mixed";
@@ -178,7 +107,7 @@ class OrderMarkers {
   void read_nested(const Json& nested) {
     add(flat_or_mixed(nested));
     const Json* parameters =
-        Reader(nested, config_.where).get("parameters", Json::Kind::object, "an object");
+        ConfigReader(nested, config_.where).get("parameters", Json::Kind::object, "an object");
     if (parameters == nullptr) return;
     for (const auto& [name, entry] : parameters->members())
       if (entry.is(Json::Kind::object))
@@ -192,16 +121,16 @@ class OrderMarkers {
 };
 
 void read_ours(const Json& ours, AdapterConfig& config, OrderMarkers& orders) {
-  const Reader mine(ours, config.where);
+  const ConfigReader mine(ours, config.where);
   config.layout = mine.string("layout");
   config.gate_up_order = mine.string("gate_up_order");
-  orders.add(mine.marker<BOrder>("b_order", "moelora.b_order", kOrders));
-  config.roles = mine.marker<Roles>("roles", "moelora.roles", kRoles);
+  orders.add(marker<BOrder>(mine, "b_order", "moelora.b_order", kOrders));
+  config.roles = marker<Roles>(mine, "roles", "moelora.roles", kRoles);
 }
 
 // At the top level, where we wrote ours until 2026-11 and PEFT warns of unexpected keys, and in
 // auto_mapping, which PEFT carries along.
-void read_markers(const Reader& reader, AdapterConfig& config) {
+void read_markers(const ConfigReader& reader, AdapterConfig& config) {
   OrderMarkers orders(config);
   orders.read(config.json);
   const Json* ours = reader.get("moelora", Json::Kind::object, "an object");
@@ -209,7 +138,7 @@ void read_markers(const Reader& reader, AdapterConfig& config) {
       mapping != nullptr && mapping->is(Json::Kind::object)) {
     orders.read(*mapping);
     if (ours == nullptr)
-      ours = Reader(*mapping, config.where).get("moelora", Json::Kind::object, "an object");
+      ours = ConfigReader(*mapping, config.where).get("moelora", Json::Kind::object, "an object");
   }
   if (ours != nullptr) read_ours(*ours, config, orders);
   orders.finish();
@@ -234,9 +163,7 @@ void refuse_mlx(const Json& config, const std::string& where) {
   if (!is_mlx_config(config)) return;
   throw Error(in_file(where),
               "is the config of an MLX adapter (fine_tune_type, lora_parameters), not PEFT's",
-              "MLX keeps the factors transposed, with r = rank and lora_alpha = scale * rank of "
-              "lora_parameters: fuse the adapter with mlx_lm.fuse and serve that model, or train "
-              "with PEFT");
+              "lora-convert reads it: lora-convert adapter ADAPTER OUT --to peft-linear");
 }
 
 }  // namespace
@@ -265,7 +192,7 @@ AdapterConfig parse_adapter_config(Json json, const std::string& where) {
   AdapterConfig config;
   config.json = std::move(json);
   config.where = where;
-  const Reader reader(config.json, config.where);
+  const ConfigReader reader(config.json, config.where);
   if (const std::string type = reader.string("peft_type"); !type.empty() && type != "LORA")
     throw Error(place_of(*reader.get("peft_type"), where),
                 fmt::format("\"peft_type\" is \"{}\", expected \"LORA\"", printable(type)),

@@ -8,8 +8,8 @@
 #include <set>
 
 #include "lib/adapter/adapter_folder.h"
+#include "lib/adapter/dialect.h"
 #include "lib/adapter/expert_collector.h"
-#include "lib/adapter/names/foreign_names.h"
 #include "lib/adapter/names/text_names.h"
 #include "lib/base/cast.h"
 #include "lib/base/dotted_path.h"
@@ -131,7 +131,7 @@ void note_config(const AdapterConfig& config, std::vector<std::string>& notes) {
 void refuse_foreign(const TensorMap& tensors) {
   for (const ForeignFactors& found : foreign_factors(tensors))
     throw Error(found.names.front(), describe(found, tensors.size()),
-                std::string(found.spelling->advice));
+                std::string(found.dialect->advice));
 }
 
 void refuse_without_factor(const Adapter& adapter, size_t tensors) {
@@ -181,19 +181,21 @@ void take_wrappers_out(AdapterFiles& files) {
 
 AdapterFiles open_adapter(const std::string& path, const InputOptions& options) {
   AdapterFolder found = read_adapter_folder(path, false, options);
-  if (!found.has_config) throw Error(found.problems.front().error);
   AdapterFiles out;
   out.folder = found.folder;
   out.how = options;
-  out.config = parse_adapter_config(std::move(found.config),
-                                    join_path(found.folder, std::string(kConfigName)));
-  if (!found.problems.empty()) throw Error(found.problems.front().error);
   out.tensors = found.take_tensors();
   for (const FolderFile& file : found.files) out.weights.push_back(file.file);
   out.warnings = std::move(found.warnings);
+  take_wrappers_out(out);
+  std::erase_if(found.problems, [&](const ReadProblem& p) {
+    return p.kind == ReadProblem::Kind::no_config && needs_no_config(out.tensors);
+  });
+  if (!found.has_config && !found.problems.empty()) throw Error(found.problems.front().error);
+  read_config(std::move(found.config), out);
+  if (!found.problems.empty()) throw Error(found.problems.front().error);
   if (out.tensors.empty())
     throw Error(path, "holds no tensor", "the training saved no LoRA weights");
-  take_wrappers_out(out);
   return out;
 }
 
@@ -275,12 +277,13 @@ LoadedAdapter load_adapter(const std::string& path, const LoadOptions& options,
                            std::optional<DType> dtype) {
   AdapterFiles files = open_adapter(path, options.input());
   std::vector<std::string> notes;
+  std::optional<BaseModel> base = base_for(files.config, options, notes);
+  translate(files, base ? &base->spec : nullptr);
   if (dtype) {
     refuse_codes(files.tensors, *dtype);
     files.tensors = cast_tensors(files.tensors, *dtype);
     notes.push_back(fmt::format("factors are cast to {}", dtype_name(*dtype)));
   }
-  std::optional<BaseModel> base = base_for(files.config, options, notes);
   LoadedAdapter out =
       interpret_adapter(std::move(files), std::move(base), options.from, options.read);
   out.notes.insert(out.notes.begin(), notes.begin(), notes.end());

@@ -11,9 +11,15 @@
 
 namespace moelora {
 
+struct Dialect;
+
 // An adapter as it lies on disk, before anything is made of its names.
 struct AdapterFiles {
-  AdapterConfig config;
+  AdapterConfig config;  // PEFT's
+  // Whose names, axes and config these are; null for PEFT's. translate() of lib/adapter/dialect.h
+  // puts `tensors` into PEFT's.
+  const Dialect* dialect = nullptr;
+  Json own_config;  // of a dialect: adapter_config.json as it lies there
   TensorMap tensors;
   std::string folder;
   InputOptions how;                   // its files were opened
@@ -41,6 +47,10 @@ struct LoadedAdapter : Interpretation {
 // `path`: a folder with adapter_config.json, or a weights file beside one. Throws Error: the first
 // problem of read_adapter_folder.
 AdapterFiles open_adapter(const std::string& path, const InputOptions& options = {});
+
+// Sets files.config and files.dialect from what the folder's adapter_config.json says (null: there
+// is none) and from files.tensors. Throws Error.
+void read_config(Json config, AdapterFiles& files);
 
 // The base model to read an adapter with: options.base, else base_model_name_or_path where that is
 // a model folder here or a known hub name, else none.

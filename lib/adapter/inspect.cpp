@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "lib/adapter/adapter_file.h"
+#include "lib/adapter/dialect.h"
 #include "lib/adapter/found_instead.h"
 #include "lib/base/dotted_path.h"
 #include "lib/base/utf8.h"
@@ -198,6 +199,7 @@ Inspection inspect_adapter(const std::string& path, const LoadOptions& options) 
   out.lora_alpha = files.config.lora_alpha;
   out.use_rslora = files.config.use_rslora;
   out.peft_version = files.config.peft_version;
+  if (files.dialect != nullptr) out.dialect = files.dialect->id;
   out.notes = files.warnings;
   options.job.check();
   std::optional<BaseModel> base;
@@ -206,6 +208,7 @@ Inspection inspect_adapter(const std::string& path, const LoadOptions& options) 
   try {
     if (!is_named) base = base_to_inspect(files.config, options, out.notes);
     if (base) out.base = base->origin;
+    translate(files, base ? &base->spec : nullptr);
     const Interpretation loaded =
         interpret_tensors(files.tensors, expert_tensors(files.tensors), files.config,
                           base ? &base->spec : nullptr, options.from, options.read);
@@ -254,8 +257,9 @@ Json b_order_json(const StackedForm& stacked) {
 
 std::string adapter_text(const Inspection& d) {
   std::string out =
-      fmt::format("{}: LoRA adapter, layout {}, {} tensors, {} in {} file{}\n", printable(d.path),
-                  d.layout, d.tensors.size(), size_text(d.bytes), d.files, d.files == 1 ? "" : "s");
+      fmt::format("{}: LoRA adapter, {}layout {}, {} tensors, {} in {} file{}\n", printable(d.path),
+                  d.dialect.empty() ? "" : fmt::format("dialect {}, ", d.dialect), d.layout,
+                  d.tensors.size(), size_text(d.bytes), d.files, d.files == 1 ? "" : "s");
   out += fmt::format("r {}, lora_alpha {}{}", d.r, d.lora_alpha, d.use_rslora ? ", rsLoRA" : "");
   if (!d.peft_version.empty()) out += fmt::format(", PEFT {}", shown(d.peft_version));
   if (d.experts > 0) out += fmt::format(", {} experts", d.experts);
@@ -296,6 +300,7 @@ Json adapter_json(const Inspection& d) {
   return Json::object({{"schema", "moelora.inspect/1"},
                        {"path", d.path},
                        {"kind", "adapter"},
+                       {"dialect", or_null(d.dialect)},
                        {"layout", d.layout},
                        {"base", or_null(d.base)},
                        {"files", json_count(d.files)},

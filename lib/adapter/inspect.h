@@ -43,8 +43,9 @@ struct Inspection {
   std::vector<std::string> notes;  // what was assumed; of no adapter: warnings of its reader
 
   // Of an adapter.
-  std::string layout;  // "none" without expert factors, "unknown" when it cannot be decided
-  std::string base;    // what the base model was opened from; "" without one
+  std::string dialect;  // an id of lib/adapter/dialect.h; "" for PEFT's
+  std::string layout;   // "none" without expert factors, "unknown" when it cannot be decided
+  std::string base;     // what the base model was opened from; "" without one
   int64_t r = 0;
   double lora_alpha = 0;
   bool use_rslora = false;

@@ -7,7 +7,7 @@
 #include <new>
 #include <tuple>
 
-#include "lib/adapter/names/foreign_names.h"
+#include "lib/adapter/dialect.h"
 #include "lib/check/run_rules.h"
 #include "lib/engine/fit/fit.h"
 
@@ -22,9 +22,24 @@ struct Trial {
   std::string remark;  // what else the user must know
 };
 
+// An adapter in another trainer's dialect; nullopt for PEFT's.
+std::optional<LoadedAdapter> translated_of(const Subject& subject,
+                                           const std::optional<BaseModel>& base,
+                                           std::optional<DType> dtype) {
+  if (detect_dialect(subject.tensors, subject.config) == nullptr) return std::nullopt;
+  AdapterFiles files;
+  files.folder = subject.folder;
+  files.tensors = subject.tensors;
+  read_config(subject.config, files);
+  translate(files, base ? &base->spec : nullptr);
+  if (dtype) refuse_codes(files.tensors, *dtype);
+  return interpret_adapter(std::move(files), base, "", {});
+}
+
 // As convert() would read it.
 LoadedAdapter loaded_of(const Subject& subject, const std::optional<BaseModel>& base,
                         std::optional<DType> dtype) {
+  if (auto translated = translated_of(subject, base, dtype)) return std::move(*translated);
   if (subject.config_error) throw *subject.config_error;
   if (!subject.loaded) {
     if (subject.adapter_error) throw *subject.adapter_error;
@@ -135,7 +150,7 @@ class Repairs {
   // or its factors are spelled as nothing reads them.
   static bool is_said(const Finding& finding, const Subject& subject) {
     return subject.config_error || !subject.instead.empty() ||
-           (!finding.names.empty() && foreign_spelling(finding.names.front()) != nullptr);
+           (!finding.names.empty() && dialect_of_name(finding.names.front()) != nullptr);
   }
 
   // ---- what it would make ----

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "lib/adapter/names/foreign_names.h"
+#include "lib/adapter/dialect.h"
 #include "lib/engine/cause.h"
 #include "lib/model/base_model.h"
 
@@ -32,11 +32,14 @@ bool share_a_name(const std::vector<std::string>& a, const std::vector<std::stri
 }
 
 // Factors in a foreign spelling are no saved modules, to be merged or left out: they are the
-// training, and FMT022 says what helps.
-void advise_on_foreign(Finding& finding) {
-  const ForeignSpelling* spelling =
-      finding.names.empty() ? nullptr : foreign_spelling(finding.names.front());
-  if (spelling != nullptr) finding.fix = std::string(spelling->advice);
+// training, and what is said of them is what helps.
+std::string_view advice_on(const std::vector<std::string>& names) {
+  const Dialect* dialect = names.empty() ? nullptr : dialect_of_name(names.front());
+  if (dialect == nullptr) return {};
+  return dialect->read == nullptr
+             ? dialect->advice
+             : std::string_view(
+                   "{convert} --to peft-linear --base {base} writes it in PEFT's names.");
 }
 
 }  // namespace
@@ -74,7 +77,8 @@ Finding& RuleContext::report(std::vector<std::string> names, std::string message
   Finding& finding = report(std::move(message));
   finding.names = std::move(names);
   std::sort(finding.names.begin(), finding.names.end());
-  advise_on_foreign(finding);
+  if (const std::string_view advice = advice_on(finding.names); !advice.empty())
+    finding.fix = fill(advice);
   if (!finding.names.empty()) finding.where = finding.names.front();
   if (adapter_) finding.file = subject().main_file;
   return finding;

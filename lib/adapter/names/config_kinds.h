@@ -11,4 +11,9 @@ inline bool is_mlx_config(const Json& config) {
          config.find("lora_parameters") != nullptr;
 }
 
+// Whether a config says what PEFT's must say.
+inline bool has_peft_keys(const Json& config) {
+  return config.find("r") != nullptr && config.find("lora_alpha") != nullptr;
+}
+
 }  // namespace moelora

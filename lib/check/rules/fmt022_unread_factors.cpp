@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include "lib/adapter/names/foreign_names.h"
+#include "lib/adapter/dialect.h"
 #include "lib/base/dotted_path.h"
 #include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"
@@ -16,9 +16,10 @@ namespace {
 void report_foreign(RuleContext& context) {
   const TensorMap& tensors = context.subject().tensors;
   for (ForeignFactors& found : foreign_factors(tensors)) {
-    const std::string advice(found.spelling->advice);
+    const bool is_read = found.dialect->read != nullptr;
     const std::string message = describe(found, tensors.size());
-    context.report(std::move(found.names), message).fix = advice;
+    Finding& finding = context.report(std::move(found.names), message);
+    if (is_read) finding.remedy = Remedy::rewrite;
   }
 }
 
@@ -26,7 +27,7 @@ void report_foreign(RuleContext& context) {
 void report_none(RuleContext& context) {
   const AdapterParts& parts = context.subject().parts;
   for (const NamedTensor& tensor : parts.tensors)
-    if (tensor.is_factor() || foreign_spelling(tensor.name) != nullptr) return;
+    if (tensor.is_factor() || dialect_of_name(tensor.name) != nullptr) return;
   std::vector<std::string> names;
   for (const NamedTensor& tensor : parts.tensors) names.push_back(tensor.name);
   if (names.empty()) return;
@@ -76,7 +77,7 @@ void report_unnamed(RuleContext& context) {
   bool factors = false;
   for (const NamedTensor& tensor : subject.parts.tensors) {
     factors = factors || tensor.is_factor();
-    if (tensor.part == TensorPart::other && foreign_spelling(tensor.name) == nullptr &&
+    if (tensor.part == TensorPart::other && dialect_of_name(tensor.name) == nullptr &&
         !is_saved(*subject.parsed_config, tensor.name) && !is_usual_part(tensor.name) &&
         !is_of_base(context, tensor.name))
       names.push_back(tensor.name);

@@ -1,6 +1,6 @@
-// Factors as other trainers than PEFT spell them are refused by name.
+// Factors as other trainers than PEFT spell them are known by name, and read or refused.
 
-#include "lib/adapter/names/foreign_names.h"
+#include "lib/adapter/dialect.h"
 
 #include <doctest/doctest.h>
 
@@ -17,8 +17,8 @@ using namespace moelora::test;
 namespace {
 
 std::string whose(std::string_view name) {
-  const ForeignSpelling* spelling = foreign_spelling(name);
-  return spelling == nullptr ? "" : std::string(spelling->whose);
+  const Dialect* dialect = dialect_of_name(name);
+  return dialect == nullptr ? "" : std::string(dialect->whose);
 }
 
 MadeAdapter plain() {
@@ -84,14 +84,24 @@ TEST_CASE("what PEFT writes is in no foreign spelling") {
   }
 }
 
-TEST_CASE("a file with such factors is refused, with how many they are") {
+TEST_CASE("a name belongs to one dialect") {
+  for (const Dialect* dialect : all_dialects()) {
+    CAPTURE(dialect->id);
+    CHECK(find_dialect(dialect->id) == dialect);
+    CHECK(!dialect->whose.empty());
+    CHECK(!dialect->names.empty());
+    CHECK((dialect->owns != nullptr || dialect->fits != nullptr));
+    CHECK((dialect->read == nullptr) == !dialect->advice.empty());
+  }
+}
+
+TEST_CASE("a file with factors that nothing reads is refused, with how many they are") {
   CHECK(loading(plain()).empty());
   CHECK(loading(plain()
-                    .add("model.layers.0.self_attn.k_proj.lora_a", {64, 2})
-                    .add("model.layers.0.self_attn.k_proj.lora_b", {2, 64})) ==
-        "model.layers.0.self_attn.k_proj.lora_a: 2 of 4 tensors are low-rank factors in the "
-        "spelling of MLX (MODULE.lora_a [in, r], MODULE.lora_b [r, out], switch_mlp [E, r, in]), "
-        "which nothing reads");
+                    .add("model.layers.0.self_attn.k_proj.lora_E", {2, 1})
+                    .add("model.layers.0.self_attn.k_proj.ranknum", {1})) ==
+        "model.layers.0.self_attn.k_proj.lora_E: 2 of 4 tensors are low-rank factors in the "
+        "spelling of AdaLoRA (MODULE.lora_E, MODULE.ranknum), which nothing reads");
 }
 
 TEST_CASE("a file without any factor is no adapter") {

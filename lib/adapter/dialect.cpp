@@ -1,0 +1,209 @@
+#include "lib/adapter/dialect.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <unordered_map>
+#include <utility>
+
+#include "lib/adapter/config_writer.h"
+#include "lib/adapter/names/config_kinds.h"
+#include "lib/adapter/tensor_name.h"
+
+namespace moelora {
+namespace {
+
+using Text = std::string_view;
+
+constexpr std::array kAll = {
+#define MOELORA_ENTRY(name) &dialects::name,
+#include "dialects.inc"
+#undef MOELORA_ENTRY
+};
+
+bool says_lora(Text name) {
+  std::string lower(name);
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return lower.find("lora") != std::string::npos;
+}
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+// The name with 0 for every number between dots or underscores: no dialect is told by one.
+void put_shape(Text name, std::string& out) {
+  out.clear();
+  const auto is_mark = [](char c) { return c == '.' || c == '_'; };
+  for (size_t at = 0; at < name.size();) {
+    const bool begins = at == 0 || is_mark(name[at - 1]);
+    size_t end = at;
+    while (end < name.size() && is_digit(name[end])) ++end;
+    const bool is_number = begins && end > at && (end == name.size() || is_mark(name[end]));
+    if (is_number) {
+      out += '0';
+      at = end;
+    } else {
+      out += name[at++];
+    }
+  }
+}
+
+// What is decided once for each shape of a name.
+template <class T>
+class ByShape {
+ public:
+  // The value and whether the shape is new.
+  std::pair<T&, bool> at(Text name) {
+    put_shape(name, shape_);
+    const auto [place, is_new] = known_.try_emplace(shape_);
+    return {place->second, is_new};
+  }
+
+ private:
+  std::unordered_map<std::string, T> known_;
+  std::string shape_;
+};
+
+using Samples = std::vector<const TensorMap::value_type*>;
+
+Samples samples_of(const TensorMap& tensors) {
+  Samples out;
+  ByShape<bool> seen;
+  for (const auto& entry : tensors)
+    if (seen.at(entry.first).second) out.push_back(&entry);
+  return out;
+}
+
+// ---- the config of a translated file -----------------------------------------------------------
+
+// A pattern's value for each module whose own differs from `all`.
+template <class T, class Value>
+void set_pattern(Json& config, Text key, const std::map<std::string, T>& by_module, T all,
+                 Value&& value) {
+  Json::Members out;
+  for (const auto& [module, own] : by_module)
+    if (own != all) out.emplace_back(module, value(own));
+  if (!out.empty()) config.set(key, Json::object(std::move(out)));
+}
+
+// lora_alpha as most modules have it, alpha_pattern for the others.
+void set_alphas(Json& config, const std::map<std::string, double>& alphas) {
+  if (alphas.empty()) return;
+  std::map<double, size_t> counts;
+  for (const auto& [module, alpha] : alphas) ++counts[alpha];
+  const double most =
+      std::max_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) {
+        return a.second < b.second;
+      })->first;
+  config.set("lora_alpha", whole_or_real(most));
+  set_pattern(config, "alpha_pattern", alphas, most, whole_or_real);
+}
+
+// The rank of a factor lora_A: its last dim but one.
+void set_ranks(Json& config, const TensorMap& tensors) {
+  const Json* r = config.find("r");
+  if (r == nullptr || !r->is(Json::Kind::integer)) return;
+  std::map<std::string, int64_t> ranks;
+  for (const auto& [name, tensor] : tensors) {
+    const TensorNameView parsed = view_tensor_name(name);
+    if (parsed.part == TensorPart::lora_a && tensor.rank() >= 2)
+      ranks[std::string(parsed.module)] = tensor.dim(tensor.rank() - 2);
+  }
+  set_pattern(config, "rank_pattern", ranks, r->as_int(), [](int64_t rank) { return Json(rank); });
+}
+
+}  // namespace
+
+const Dialect unknown_dialect = {
+    .id = "",
+    .whose = "no trainer known here",
+    .names = "\"lora\" in a name that does not end as PEFT's do",
+    .shapes = "",
+    .sources = "",
+    .advice =
+        "PEFT's names end in lora_A.weight and lora_B.weight: save the adapter with "
+        "model.save_pretrained."};
+
+std::span<const Dialect* const> all_dialects() { return kAll; }
+
+const Dialect* find_dialect(Text id) {
+  const auto* const at =
+      std::find_if(kAll.begin(), kAll.end(), [&](const Dialect* s) { return s->id == id; });
+  return at == kAll.end() ? nullptr : *at;
+}
+
+const Dialect* dialect_of_name(Text name) {
+  const TensorPart part = view_tensor_name(name).part;
+  const bool factor = part == TensorPart::lora_a || part == TensorPart::lora_b;
+  if (part != TensorPart::other && !factor) return nullptr;
+  for (const Dialect* dialect : kAll)
+    if (dialect->owns != nullptr && dialect->owns(name)) return dialect;
+  if (factor || name.find(".modules_to_save.") != Text::npos) return nullptr;
+  return says_lora(name) ? &unknown_dialect : nullptr;
+}
+
+std::vector<ForeignFactors> foreign_factors(const TensorMap& tensors) {
+  std::vector<ForeignFactors> out;
+  ByShape<const Dialect*> known;
+  for (const auto& [name, tensor] : tensors) {
+    const auto [dialect, is_new] = known.at(name);
+    if (is_new) dialect = dialect_of_name(name);
+    if (dialect == nullptr) continue;
+    const auto at = std::find_if(out.begin(), out.end(), [own = dialect](const auto& found) {
+      return found.dialect == own;
+    });
+    (at == out.end() ? out.emplace_back(ForeignFactors{dialect, {}}) : *at).names.push_back(name);
+  }
+  return out;
+}
+
+std::string describe(const ForeignFactors& found, size_t tensors) {
+  return fmt::format(
+      "{} of {} tensors are low-rank factors in the spelling of {} ({}), which {}",
+      found.names.size(), tensors, found.dialect->whose, found.dialect->names,
+      found.dialect->read == nullptr ? "nothing reads" : "neither PEFT nor a server reads");
+}
+
+const Dialect* detect_dialect(const TensorMap& tensors, const Json& config) {
+  const Samples samples = samples_of(tensors);
+  for (const auto* sample : samples) {
+    const Dialect* dialect = dialect_of_name(sample->first);
+    if (dialect != nullptr && dialect->read != nullptr) return dialect;
+  }
+  for (const Dialect* dialect : kAll)
+    if (dialect->fits != nullptr && dialect->fits(samples, config)) return dialect;
+  return nullptr;
+}
+
+bool needs_no_config(const TensorMap& tensors) {
+  const Dialect* dialect = detect_dialect(tensors, {});
+  return dialect != nullptr && dialect->config != nullptr;
+}
+
+void read_config(Json config, AdapterFiles& files) {
+  const std::string where = join_path(files.folder, std::string(kConfigName));
+  files.dialect = detect_dialect(files.tensors, config);
+  files.own_config = config;
+  if (files.dialect != nullptr && files.dialect->config != nullptr && !has_peft_keys(config))
+    config = files.dialect->config({files.tensors, files.own_config, where, nullptr});
+  files.config = parse_adapter_config(std::move(config), where);
+}
+
+void translate(AdapterFiles& files, const ModelSpec* spec) {
+  if (files.dialect == nullptr) return;
+  Translation out;
+  const std::string& where = files.config.where;
+  files.dialect->read({files.tensors, files.own_config, where, spec}, out);
+  files.notes.push_back(fmt::format("written by {}: read in its dialect ({})", files.dialect->whose,
+                                    files.dialect->names));
+  files.notes.insert(files.notes.end(), out.notes.begin(), out.notes.end());
+  files.tensors = std::move(out.tensors);
+  Json config = files.config.json;
+  set_alphas(config, out.alphas);
+  set_ranks(config, files.tensors);
+  files.config = parse_adapter_config(std::move(config), where);
+}
+
+}  // namespace moelora
