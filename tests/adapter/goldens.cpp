@@ -9,6 +9,7 @@
 #include <regex>
 
 #include "lib/base/cast.h"
+#include "lib/io/json.h"
 #include "lib/io/safetensors.h"
 
 namespace moelora::test {
@@ -18,7 +19,7 @@ namespace fs = std::filesystem;
 
 const std::string kData = MOELORA_TEST_DATA;
 
-// The answers by decode_deltas' names. `experts` axes as transformers 5 holds them.
+// `experts` axes as transformers 5 holds them.
 std::map<std::string, Matrix> answers(const std::string& file, const ModelSpec& spec) {
   std::map<std::string, Matrix> out;
   const SafetensorsFile answer = open_safetensors(file);
@@ -126,6 +127,32 @@ std::vector<Golden> later_goldens() {
   std::sort(out.begin(), out.end(),
             [](const Golden& a, const Golden& b) { return a.folder() < b.folder(); });
   return out;
+}
+
+std::vector<DialectCase> dialect_cases() {
+  std::vector<DialectCase> out;
+  for (const auto& source : fs::directory_iterator(kData)) {
+    if (!source.path().filename().string().starts_with("dialect_")) continue;
+    for (const auto& entry : fs::directory_iterator(source.path())) {
+      const std::string folder = entry.path().string();
+      if (!fs::exists(folder + "/case.json")) continue;
+      const Json json = read_json_file(InputPath(folder + "/case.json"));
+      const auto path = [&](const char* key) {
+        const std::string said = json.find(key)->as_string();
+        return said.starts_with("./") ? folder + said.substr(1) : kData + "/" + said;
+      };
+      const Json* shared = json.find("shared_outer");
+      out.push_back({json.find("dialect")->as_string(), path("adapter"), path("base"),
+                     path("answer"), shared != nullptr && shared->as_bool()});
+    }
+  }
+  std::sort(out.begin(), out.end(),
+            [](const DialectCase& a, const DialectCase& b) { return a.adapter < b.adapter; });
+  return out;
+}
+
+std::map<std::string, Matrix> answers_of(const std::string& file, const ModelSpec& spec) {
+  return answers(file, spec);
 }
 
 DecodeOptions decode_options(const ModelSpec& spec, const std::string& layout, bool lone_down) {

@@ -26,6 +26,17 @@ std::vector<Golden> goldens();
 // Those of 21 more families, dense ones among them (tests/data/family_goldens.tar.xz).
 std::vector<Golden> later_goldens();
 
+// An adapter in another trainer's dialect: a folder of tests/data/dialect_* with case.json, which
+// names base and answer by paths from the test data ("qwen3_moe/base"), or from itself ("./base").
+struct DialectCase {
+  std::string dialect, adapter, base, answer;  // an id, and paths
+  bool shared_outer = false;                   // can be written as shared-outer
+};
+std::vector<DialectCase> dialect_cases();
+
+// Deltas of an .expect.safetensors in fp64, by decode_deltas' names.
+std::map<std::string, Matrix> answers_of(const std::string& file, const ModelSpec& spec);
+
 // Its deltas in fp64, by decode_deltas' names; what was answered by hand is decoded.
 std::map<std::string, Matrix> golden_answer(const Golden& golden, const ModelSpec& spec);
 
