@@ -35,7 +35,9 @@ TEST_CASE("what other trainers wrote means in every layout what they computed") 
     const ModelSpec spec = open_base(from.base).spec;
     const auto expected = answers_of(from.answer, spec);
     REQUIRE(!expected.empty());
-    const LoadedAdapter loaded = load_adapter(from.adapter, {.base = from.base});
+    LoadOptions options;
+    options.base = from.base;
+    const LoadedAdapter loaded = load_adapter(from.adapter, options);
     REQUIRE(loaded.files.dialect != nullptr);
     CHECK(loaded.files.dialect->id == from.dialect);
     seen.insert(from.dialect);
