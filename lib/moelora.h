@@ -78,7 +78,7 @@ struct ConvertOptions : LoadOptions {
   std::string to;
   std::string engine;                       // repair for and write what it loads: "sglang@0.5.18"
   std::vector<std::string> server_options;  // how it is started: "virtual-experts=on"
-  std::vector<std::string> drop;            // router, bias, saved-modules, embeddings
+  std::vector<std::string> drop;            // router, bias, saved-modules, embeddings, vision, text, value-head
   std::optional<BOrder> out_b_order;        // of a written stacked lora_B
   std::optional<Roles> out_roles;           // of a written stacked lora_A
   bool canonical_names = false;             // gate/up/down where the family says w1/w3/w2

@@ -179,7 +179,8 @@ void take_wrappers_out(AdapterFiles& files) {
 
 }  // namespace
 
-AdapterFiles open_adapter(const std::string& path, const InputOptions& options) {
+AdapterFiles open_adapter(const std::string& path, const InputOptions& options,
+                          const std::string& from) {
   AdapterFolder found = read_adapter_folder(path, false, options);
   AdapterFiles out;
   out.folder = found.folder;
@@ -192,7 +193,7 @@ AdapterFiles open_adapter(const std::string& path, const InputOptions& options) 
     return p.kind == ReadProblem::Kind::no_config && needs_no_config(out.tensors);
   });
   if (!found.has_config && !found.problems.empty()) throw Error(found.problems.front().error);
-  read_config(std::move(found.config), out);
+  read_config(std::move(found.config), out, from);
   if (!found.problems.empty()) throw Error(found.problems.front().error);
   if (out.tensors.empty())
     throw Error(path, "holds no tensor", "the training saved no LoRA weights");
@@ -239,9 +240,10 @@ Interpretation interpret_tensors(const TensorMap& tensors, std::span<const Exper
                 fmt::format("is of routed experts, and the base model is a dense {}", spec->family),
                 {"name the model that the adapter was trained on with ", Option::base});
 
-  out.layout = from.empty() ? detect_layout(experts) : &layout_by_id(from, Option::from);
+  const bool detect = from.empty() || find_dialect(from) != nullptr;
+  out.layout = detect ? detect_layout(experts) : &layout_by_id(from, Option::from);
   for (const ExpertTensor& t : experts)
-    if (!from.empty() && out.layout->claim(t) == Claim::no)
+    if (!detect && out.layout->claim(t) == Claim::no)
       throw Error(t.name + " " + to_string(t.tensor.shape()),
                   fmt::format("is not a tensor of the layout {}", out.layout->id),
                   {"leave ", Option::from, " out to detect it"});
@@ -275,7 +277,7 @@ void refuse_codes(const TensorMap& tensors, DType to) {
 
 LoadedAdapter load_adapter(const std::string& path, const LoadOptions& options,
                            std::optional<DType> dtype) {
-  AdapterFiles files = open_adapter(path, options.input());
+  AdapterFiles files = open_adapter(path, options.input(), options.from);
   std::vector<std::string> notes;
   std::optional<BaseModel> base = base_for(files.config, options, notes);
   translate(files, base ? &base->spec : nullptr);

@@ -44,13 +44,15 @@ struct LoadedAdapter : Interpretation {
   std::optional<BaseModel> base;
 };
 
-// `path`: a folder with adapter_config.json, or a weights file beside one. Throws Error: the first
-// problem of read_adapter_folder.
-AdapterFiles open_adapter(const std::string& path, const InputOptions& options = {});
+// `path`: a folder with adapter_config.json, or a weights file beside one. `from` may name a
+// dialect (lib/adapter/dialect.h), which is detected otherwise. Throws Error: the first problem of
+// read_adapter_folder.
+AdapterFiles open_adapter(const std::string& path, const InputOptions& options = {},
+                          const std::string& from = "");
 
 // Sets files.config and files.dialect from what the folder's adapter_config.json says (null: there
-// is none) and from files.tensors. Throws Error.
-void read_config(Json config, AdapterFiles& files);
+// is none), from files.tensors and from what the user says. Throws Error.
+void read_config(Json config, AdapterFiles& files, const std::string& from = "");
 
 // The base model to read an adapter with: options.base, else base_model_name_or_path where that is
 // a model folder here or a known hub name, else none.
@@ -58,8 +60,8 @@ std::optional<BaseModel> base_for(const AdapterConfig& config, const LoadOptions
                                   std::vector<std::string>& notes);
 
 // Makes the canonical adapter of named tensors; `spec` is null without a base model, `from` a
-// layout id or "" to detect it. `experts`: expert_tensors(tensors), where the caller has them.
-// Throws Error.
+// layout id, or "" or a dialect's to detect it. `experts`: expert_tensors(tensors), where the
+// caller has them. Throws Error.
 Interpretation interpret_tensors(const TensorMap& tensors, std::span<const ExpertTensor> experts,
                                  const AdapterConfig& config, const ModelSpec* spec,
                                  const std::string& from, const ReadOptions& read);

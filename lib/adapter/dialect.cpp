@@ -9,8 +9,10 @@
 #include <utility>
 
 #include "lib/adapter/config_writer.h"
+#include "lib/adapter/layout.h"
 #include "lib/adapter/names/config_kinds.h"
 #include "lib/adapter/tensor_name.h"
+#include "lib/base/nearest.h"
 
 namespace moelora {
 namespace {
@@ -182,9 +184,26 @@ bool needs_no_config(const TensorMap& tensors) {
   return dialect != nullptr && dialect->config != nullptr;
 }
 
-void read_config(Json config, AdapterFiles& files) {
+namespace {
+
+// Null where --from says nothing, or a layout.
+const Dialect* said_dialect(const std::string& from) {
+  if (const Dialect* dialect = find_dialect(from); dialect != nullptr && dialect->read != nullptr)
+    return dialect;
+  std::vector<std::string_view> known;
+  for (const Layout* layout : all_layouts()) known.push_back(layout->id);
+  if (from.empty() || std::find(known.begin(), known.end(), from) != known.end()) return nullptr;
+  for (const Dialect* dialect : kAll)
+    if (dialect->read != nullptr) known.push_back(dialect->id);
+  throw unknown_word(at_option(Option::from), "layout or dialect", from, known);
+}
+
+}  // namespace
+
+void read_config(Json config, AdapterFiles& files, const std::string& from) {
   const std::string where = join_path(files.folder, std::string(kConfigName));
-  files.dialect = detect_dialect(files.tensors, config);
+  files.dialect = said_dialect(from);
+  if (files.dialect == nullptr) files.dialect = detect_dialect(files.tensors, config);
   files.own_config = config;
   if (files.dialect != nullptr && files.dialect->config != nullptr && !has_peft_keys(config))
     config = files.dialect->config({files.tensors, files.own_config, where, nullptr});

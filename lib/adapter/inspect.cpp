@@ -170,8 +170,9 @@ Json plain_json(const Inspection& d) {
 std::string layout_alone(const AdapterFiles& files, const LoadOptions& options) {
   try {
     const std::vector<ExpertTensor> experts = expert_tensors(files.tensors);
-    const Layout* layout =
-        options.from.empty() ? detect_layout(experts) : &layout_by_id(options.from, Option::from);
+    const Layout* layout = options.from.empty() || files.dialect != nullptr
+                               ? detect_layout(experts)
+                               : &layout_by_id(options.from, Option::from);
     return layout == nullptr ? "none" : std::string(layout->id);
   } catch (const Error&) {
     return "unknown";
@@ -188,7 +189,7 @@ std::optional<BaseModel> base_to_inspect(const AdapterConfig& config, const Load
 }
 
 Inspection inspect_adapter(const std::string& path, const LoadOptions& options) {
-  AdapterFiles files = open_adapter(path, options.input());
+  AdapterFiles files = open_adapter(path, options.input(), options.from);
   Inspection out;
   out.path = path;
   out.is_adapter = true;

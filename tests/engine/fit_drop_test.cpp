@@ -137,6 +137,48 @@ TEST_CASE("what a saved module changed is measured against the base, where its w
   CHECK(part.whole > *part.norm);
 }
 
+TEST_CASE("an adapter of text and vision is split into two, each measured") {
+  const std::string visual = "model.visual.blocks.0.attn.proj";
+  MadeAdapter made;
+  made.pair("model.language_model.layers.1.self_attn.q_proj", {2, 64}, {64, 2})
+      .pair(visual, {2, 48}, {48, 2});
+  const std::string family = "qwen3_vl_moe";
+  CHECK(refusal(made, "sglang", family) == visual + ": SGLang has no place for it");
+  const auto for_vllm = [&] { converted(made, family, fit_for("vllm")); };
+  CHECK(error_text(for_vllm).find("vllm@") == 0);
+  CHECK(error_hint(for_vllm) == "--drop vision leaves it out and says what is lost");
+
+  const Adapter whole = made.read(family).adapter;
+  const auto kept = [&](const char* engine, const char* drop) {
+    const FittedAdapter out = fitted(made, family, fit_for(engine, {}, {drop}));
+    REQUIRE(out.changes.left_out.size() == 1);
+    CHECK(out.changes.left_out.front().norm.value() < out.changes.left_out.front().whole);
+    REQUIRE(out.adapter.dense.size() == 1);
+    return out.adapter.dense.begin()->first;
+  };
+  CHECK(kept("sglang", "vision").ends_with("layers.1.self_attn.q_proj"));
+  CHECK(kept("vllm", "vision").ends_with("layers.1.self_attn.q_proj"));
+  CHECK(kept("peft", "vision").ends_with("layers.1.self_attn.q_proj"));
+  CHECK(kept("peft", "text") == visual);
+  CHECK(error_text([&] { fitted(attention(), "qwen3_moe", fit_for("peft", {}, {"text"})); }) ==
+        "--drop text: the adapter has no factors of a vision or audio tower, so that nothing would "
+        "be left");
+}
+
+TEST_CASE("a value head is no part of what a server computes") {
+  MadeAdapter made = attention();
+  made.add("v_head.summary.weight", {1, 64}).add("v_head.summary.bias", {1});
+  for (const char* engine : {"sglang", "vllm"}) {
+    CHECK(refusal(made, engine) == std::string("v_head.summary.bias: ") +
+                                       (engine[0] == 's' ? "SGLang" : "vLLM") +
+                                       " has no place for it, nor for 1 more of its kind");
+    CHECK(hint(made, engine) == "--drop value-head leaves it out and says what is lost");
+    const FittedAdapter out = fitted(made, "qwen3_moe", fit_for(engine, {}, {"value-head"}));
+    CHECK(out.adapter.extras.empty());
+    CHECK(note_of(out.changes, "drop").find("it scores texts") != std::string::npos);
+  }
+}
+
 TEST_CASE("the frozen weight beside an adapted embedding is left out; a resized one is refused") {
   MadeAdapter made = attention();
   made.pair("lm_head", {2, 64}, {160, 2});
@@ -192,5 +234,5 @@ TEST_CASE("a --drop that is none is named with those that are") {
   CHECK(error_text([] { parse_drop("routers"); }) ==
         "--drop: unknown part 'routers' (did you mean 'router'?)");
   CHECK(error_hint([] { parse_drop("routers"); }) ==
-        "parts: router, bias, saved-modules, embeddings");
+        "parts: router, bias, saved-modules, embeddings, vision, text, value-head");
 }

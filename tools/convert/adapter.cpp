@@ -137,7 +137,8 @@ void add_engine_options(CLI::App& app, AdapterFlags& flags) {
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
   app.add_option("--drop", flags.drops,
-                 "Leave out what the engine cannot hold: router, bias, saved-modules, embeddings")
+                 "Leave out what the engine cannot hold: router, bias, saved-modules, embeddings, "
+                 "vision, text, value-head")
       ->type_name("PART")
       ->allow_extra_args(false);
 }

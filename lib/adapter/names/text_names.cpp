@@ -4,6 +4,7 @@
 #include <array>
 #include <map>
 #include <optional>
+#include <span>
 
 #include "lib/adapter/tensor_name.h"
 
@@ -13,10 +14,20 @@ namespace {
 constexpr std::array<std::string_view, 6> kPrefixes = {
     "model.language_model.", "language_model.model.", "language_model.", "model.", "backbone.", ""};
 
-constexpr std::array<std::string_view, 12> kTowers = {
-    "visual",        "vision_model", "vision_tower",          "vision_encoder",
-    "vision",        "image_tower",  "audio_tower",           "audio_model",
-    "audio_encoder", "mtp",          "multi_modal_projector", "mm_projector"};
+constexpr std::array<std::string_view, 11> kVision = {
+    "visual",        "vision_model",          "vision_tower", "vision_encoder",
+    "vision",        "image_tower",           "audio_tower",  "audio_model",
+    "audio_encoder", "multi_modal_projector", "mm_projector"};
+constexpr std::array<std::string_view, 1> kPrediction = {"mtp"};
+
+bool has_component(std::string_view module, std::span<const std::string_view> words) {
+  while (true) {
+    const size_t dot = module.find('.');
+    if (std::find(words.begin(), words.end(), module.substr(0, dot)) != words.end()) return true;
+    if (dot == std::string_view::npos) return false;
+    module.remove_prefix(dot + 1);
+  }
+}
 
 bool knows(const ModelSpec& spec, const std::string& module) {
   if (spec.find_linear(module) != nullptr) return true;
@@ -71,14 +82,10 @@ bool have_one_prefix(const TensorMap& tensors) {
 std::string text_tail(std::string_view module) { return std::string(tail_of(module)); }
 
 bool is_in_tower(std::string_view module) {
-  while (true) {
-    const size_t dot = module.find('.');
-    if (std::find(kTowers.begin(), kTowers.end(), module.substr(0, dot)) != kTowers.end())
-      return true;
-    if (dot == std::string_view::npos) return false;
-    module.remove_prefix(dot + 1);
-  }
+  return is_in_vision(module) || has_component(module, kPrediction);
 }
+
+bool is_in_vision(std::string_view module) { return has_component(module, kVision); }
 
 std::set<std::string> text_twins(const TensorMap& tensors, const ModelSpec* spec) {
   if (have_one_prefix(tensors)) return {};

@@ -17,6 +17,9 @@ std::string text_tail(std::string_view module);
 // or the prediction layers.
 bool is_in_tower(std::string_view module);
 
+// The same without the prediction layers: what `--drop vision` takes out.
+bool is_in_vision(std::string_view module);
+
 // Tensors that are a module's second spelling under another such prefix, with the same bytes and
 // shape (some trainers save both, for either class): those that the base does not know, or without
 // one (`spec` null) all but the first.

@@ -12,10 +12,6 @@ void check(RuleContext& context) {
   context.explain_plan([](Finding& finding, const PlanEvent& event) {
     if (!std::any_of(event.tensors.begin(), event.tensors.end(), is_in_tower)) return;
     finding.message = "is of the vision or audio tower: " + finding.message;
-    finding.fix =
-        "Train with target_modules that name the language model alone, or merge the adapter into "
-        "the base model.";
-    finding.remedy = Remedy::by_hand;
   });
 }
 

@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 
 #include "lib/adapter/expert_biases.h"
+#include "lib/adapter/names/text_names.h"
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
 #include "lib/engine/fit/deltas.h"
@@ -19,22 +21,53 @@ namespace {
 // What of an adapter a --drop means.
 struct Part {
   std::vector<std::string> dense, extras;
+  bool experts = false;  // with all factors of routed experts
 };
 
+// What TRL, verl and others put on a model that scores: trained along, saved whole or as factors.
+bool is_value_head(std::string_view name) {
+  constexpr std::array<std::string_view, 4> kHeads = {"v_head.", "value_head.", "critic_head.",
+                                                      "reward_head."};
+  return std::any_of(kHeads.begin(), kHeads.end(), [&](std::string_view head) {
+    const size_t at = name.find(head);
+    return at != std::string_view::npos && (at == 0 || name[at - 1] == '.');
+  });
+}
+
 DropKind kind_of(const std::string& name, const Extra& extra) {
+  if (is_in_vision(name)) return DropKind::vision;
+  if (is_value_head(name)) return DropKind::value_head;
   if (extra.kind == ExtraKind::embedding_factor) return DropKind::embeddings;
   const bool bias =
       extra.kind == ExtraKind::other && (name.ends_with(".bias") || is_expert_bias(name));
   return bias || extra.kind == ExtraKind::lora_bias ? DropKind::bias : DropKind::saved_modules;
 }
 
+// All that is no tower's. Where no tower has a factor, nothing would be left.
+void add_text(const FitContext& context, std::map<DropKind, Part>& parts) {
+  const Adapter& adapter = context.adapter;
+  const auto vision = parts.find(DropKind::vision);
+  if (vision == parts.end() || vision->second.dense.empty())
+    throw Error(
+        at_option(Option::drop, std::string(drop_name(DropKind::text))),
+        "the adapter has no factors of a vision or audio tower, so that nothing would be left",
+        "leave it out");
+  Part text{{}, {}, !adapter.experts.empty()};
+  for (const auto& entry : adapter.dense)
+    if (!is_in_vision(entry.first)) text.dense.push_back(entry.first);
+  for (const auto& entry : adapter.extras)
+    if (!is_in_vision(entry.first)) text.extras.push_back(entry.first);
+  parts = {{DropKind::vision, std::move(vision->second)}, {DropKind::text, std::move(text)}};
+}
+
 std::map<DropKind, Part> parts_of(const FitContext& context) {
   std::map<DropKind, Part> out;
   for (const auto& entry : context.adapter.dense)
-    if (const auto kind = drop_of(context.spec().find_linear(entry.first)))
+    if (const auto kind = drop_of(entry.first, context.spec()))
       out[*kind].dense.push_back(entry.first);
   for (const auto& [name, extra] : context.adapter.extras)
     out[kind_of(name, extra)].extras.push_back(name);
+  if (context.drops(DropKind::text)) add_text(context, out);
   return out;
 }
 
@@ -114,19 +147,22 @@ std::optional<double> norm_of(const FitContext& context, DropKind kind, const Pa
     const DensePair& pair = context.adapter.dense.at(module);
     deltas.push_back({pair.a, pair.b, pair.scaling.value()});
   }
-  if (kind == DropKind::embeddings)
+  const bool text = kind == DropKind::text;
+  if (kind == DropKind::embeddings || text)
     for (Delta& delta : embedding_deltas(context.adapter)) deltas.push_back(std::move(delta));
-  if (kind == DropKind::bias)
+  if (kind == DropKind::bias || text)
     for (Delta& delta : expert_bias_deltas(context.adapter, context.spec()))
       deltas.push_back(std::move(delta));
+  if (part.experts)
+    for (const auto& entry : deltas_of(context.adapter))
+      if (entry.first.expert >= 0) deltas.push_back(entry.second);
   double norm = delta_norm(deltas, context.options.threads);
-  if (kind == DropKind::embeddings) return norm;
   for (const std::string& name : part.extras) {
-    if (is_expert_bias(name)) continue;
-    const Tensor& tensor = context.adapter.extras.at(name).tensor;
-    const std::optional<double> change = kind == DropKind::bias
-                                             ? bias_norm(context, name, tensor)
-                                             : saved_change(context, name, tensor);
+    const Extra& extra = context.adapter.extras.at(name);
+    if (is_expert_bias(name) || extra.kind == ExtraKind::embedding_factor) continue;  // above
+    const bool bias = kind == DropKind::bias || extra.kind == ExtraKind::lora_bias;
+    const std::optional<double> change =
+        bias ? bias_norm(context, name, extra.tensor) : saved_change(context, name, extra.tensor);
     if (!change) return std::nullopt;
     norm = std::hypot(norm, *change);
   }
@@ -140,7 +176,8 @@ double whole_norm(const FitContext& context) {
   return delta_norm(deltas, context.options.threads);
 }
 
-std::string share_text(const LeftOut& dropped) {
+std::string share_text(const LeftOut& dropped, DropKind kind) {
+  if (kind == DropKind::value_head) return "it scores texts and takes no part in writing them";
   if (!dropped.norm) return "what it changed is not known: the base's weights are not here";
   if (dropped.whole == 0) return "its delta is 0";
   return fmt::format("its delta has the norm {:.4g} of {:.4g}, {:.3g} % of the whole",
@@ -154,13 +191,15 @@ void drop(FitContext& context, DropKind kind, const Part& part) {
   if (context.options.measure) {
     out.norm = norm_of(context, kind, part);
     out.whole = whole_norm(context);
-    const bool low_rank = kind == DropKind::router || kind == DropKind::embeddings;
+    const bool low_rank = kind == DropKind::router || kind == DropKind::embeddings ||
+                          kind == DropKind::vision || kind == DropKind::text;
     if (!low_rank && out.norm) out.whole = std::hypot(out.whole, *out.norm);
   }
   for (const std::string& module : part.dense) context.adapter.dense.erase(module);
+  if (part.experts) context.adapter.experts.clear();
   for (const std::string& name : part.extras) context.adapter.extras.erase(name);
   context.note(drop_unheld.name, fmt::format("dropped ({}): {}; {}", out.kind, some_of(out.modules),
-                                             share_text(out)));
+                                             share_text(out, kind)));
   context.changes.left_out.push_back(std::move(out));
 }
 
@@ -252,7 +291,10 @@ void make_plain(FitContext& context) {
 
 }  // namespace
 
-std::optional<DropKind> drop_of(const LinearSpec* linear) {
+std::optional<DropKind> drop_of(const std::string& module, const ModelSpec& spec) {
+  if (is_in_vision(module)) return DropKind::vision;
+  if (is_value_head(module + ".")) return DropKind::value_head;
+  const LinearSpec* linear = spec.find_linear(module);
   if (linear == nullptr) return std::nullopt;
   const Role role = linear->role;
   if (role == Role::router || role == Role::shared_expert_gate) return DropKind::router;

@@ -15,8 +15,8 @@ extern const FitStep drop_unheld;
 // Keys of adapter_config.json that would make a server refuse what the tensors alone allow.
 extern const FitStep plain_config;
 
-// The --drop that takes the factors of a module of this role out; null and nullopt for none.
-std::optional<DropKind> drop_of(const LinearSpec* linear);
+// The --drop that takes the factors of a module out; nullopt for none.
+std::optional<DropKind> drop_of(const std::string& module, const ModelSpec& spec);
 
 // Sets keys of adapter_config.json and notes it as `step`; nothing for no key.
 void set_config(FitContext& context, std::string_view step,

@@ -24,6 +24,9 @@ enum class DropKind : uint8_t {
   bias,           // LoRA and module biases
   saved_modules,  // modules_to_save, resized embeddings, trainable tokens
   embeddings,     // factors of embed_tokens and lm_head
+  vision,         // factors of vision and audio towers and of their projectors
+  text,           // all the others, where towers have some: the other half of a split adapter
+  value_head,     // of a reward model or a critic: no server of a language model has it
 };
 std::string_view drop_name(DropKind kind);   // "saved-modules"
 DropKind parse_drop(std::string_view text);  // throws Error that lists them

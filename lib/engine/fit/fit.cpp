@@ -45,9 +45,9 @@ std::string some_of(const std::vector<std::string>& names) { return list_some(na
 
 namespace {
 
-constexpr std::array<std::string_view, 4> kDropNames = {"router", "bias", "saved-modules",
-                                                        "embeddings"};
-static_assert(kDropNames.size() == static_cast<size_t>(DropKind::embeddings) + 1);
+constexpr std::array<std::string_view, 7> kDropNames = {
+    "router", "bias", "saved-modules", "embeddings", "vision", "text", "value-head"};
+static_assert(kDropNames.size() == static_cast<size_t>(DropKind::value_head) + 1);
 
 std::string last_component(const std::string& path) {
   const std::filesystem::path p(path);
@@ -57,8 +57,7 @@ std::string last_component(const std::string& path) {
 // Which --drop would take these tensors out.
 std::optional<DropKind> drop_for(const std::vector<std::string>& tensors, const ModelSpec& spec) {
   for (const std::string& name : tensors)
-    if (const auto kind = fit::drop_of(spec.find_linear(parse_tensor_name(name).module)))
-      return kind;
+    if (const auto kind = fit::drop_of(parse_tensor_name(name).module, spec)) return kind;
   return std::nullopt;
 }
 
@@ -68,10 +67,6 @@ Hint hint_for(const PlanEvent& event, const FitOptions& options) {
     if (Hint hint = fit.advice(event); !hint.text().empty()) return hint;
   if (!options.to.empty())
     return {"leave ", Option::to, " out: the engine's own layout is then chosen"};
-  if (std::any_of(event.tensors.begin(), event.tensors.end(), is_in_tower))
-    return "these factors are of the vision or audio tower, which nothing leaves out here: train "
-           "with target_modules that name the language model alone, or merge the adapter into the "
-           "base model";
   return fmt::format("lora-validate --engine {} says what the server does, and what helps",
                      options.engine.label());
 }
@@ -97,6 +92,15 @@ std::string on_one_line(std::string text) {
   const auto drop = drop_for(event.tensors, c.input.base->spec);
   if (drop && !options.drop.count(*drop)) throw DropNeeded(options.engine.label(), text, *drop);
   throw Error(options.engine.label(), text, std::move(hint));
+}
+
+[[noreturn]] void refuse_fate(const TensorFate& fate, const ModelSpec& spec,
+                              const FitOptions& options) {
+  std::string text = fmt::format("would leave {} {}", fate.tensor, fate_name(fate.fate));
+  const auto drop = drop_for({fate.tensor}, spec);
+  if (drop && !options.drop.count(*drop))
+    throw DropNeeded(options.engine.label(), std::move(text), *drop);
+  throw Error(options.engine.label(), std::move(text));
 }
 
 // The server whose plan is asked: started for this rank where nothing else is said, as the notes
@@ -204,9 +208,7 @@ void check_served(const Conversion& c, const std::string& out, const FitOptions&
     if (const PlanEvent* refusal = adapter.first_refusal()) refuse(*refusal, c, options);
     for (const PlanEvent& event : adapter.events) refuse(event, c, options);
     for (const TensorFate& fate : adapter.fates)
-      if (fate.fate != Fate::used)
-        throw Error(options.engine.label(),
-                    fmt::format("would leave {} {}", fate.tensor, fate_name(fate.fate)));
+      if (fate.fate != Fate::used) refuse_fate(fate, base.spec, options);
   }
 }
 

@@ -269,6 +269,7 @@ LayoutWriteOptions write_options(const FitTarget& target) {
   return out;
 }
 
+// Factors of towers and prediction layers are passed over or land in a text layer of that number.
 bool holds(DropKind kind, const FitTarget&) { return kind == DropKind::embeddings; }
 
 // Before 0.5.11 it is right only for the rank that its pool has.

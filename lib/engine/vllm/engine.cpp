@@ -77,7 +77,7 @@ LayoutWriteOptions write_options(const FitTarget& target) {
 
 bool holds(DropKind kind, const FitTarget& target) {
   const auto model = vllm::find_model_class(target.spec, target.engine.version);
-  return kind == DropKind::router ||
+  return kind == DropKind::router || kind == DropKind::vision ||  // its plan knows the towers
          (kind == DropKind::embeddings && (!model || model->embeddings));
 }
 
