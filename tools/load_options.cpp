@@ -46,7 +46,7 @@ std::vector<std::string> LoadFlags::inputs() const {
 }
 
 void add_load_options(CLI::App& app, LoadFlags& flags) {
-  app.add_option("--from", flags.from, "Layout of the input (default: detected)")
+  app.add_option("--from", flags.from, "Layout or dialect of the input (default: detected)")
       ->type_name("LAYOUT");
   app.add_option("--base", flags.base, "Base model: folder, config.json or hub name")
       ->type_name("BASE");

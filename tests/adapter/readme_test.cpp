@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <set>
 
+#include "lib/adapter/dialect.h"
 #include "lib/adapter/layout.h"
 #include "lib/model/base_model.h"
 #include "lib/model/family.h"
@@ -40,6 +41,16 @@ std::string layout_table() {
   for (const Layout* layout : all_layouts())
     out += fmt::format("| `{}` | {} | {} | {} |\n", layout->id, cell(layout->summary),
                        cell(layout->names), cell(layout->shapes));
+  return out;
+}
+
+std::string dialect_table() {
+  std::string out =
+      "| dialect | of | names | shapes | what becomes of it |\n|---|---|---|---|---|\n";
+  for (const Dialect* dialect : all_dialects())
+    out += fmt::format("| `{}` | {} | {} | {} | {} |\n", dialect->id, dialect->whose,
+                       cell(dialect->names), cell(dialect->shapes),
+                       dialect->read != nullptr ? "read" : "refused: " + cell(dialect->advice));
   return out;
 }
 
@@ -94,6 +105,10 @@ std::string family_table() {
 }  // namespace
 
 TEST_CASE("REFERENCE.md lists every layout") { check_reference_section("layouts", layout_table()); }
+
+TEST_CASE("REFERENCE.md lists every dialect") {
+  check_reference_section("dialects", dialect_table());
+}
 
 TEST_CASE("REFERENCE.md lists every model family") {
   check_reference_section("families", family_table());
