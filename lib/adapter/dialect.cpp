@@ -215,8 +215,8 @@ void translate(AdapterFiles& files, const ModelSpec* spec) {
   Translation out;
   const std::string& where = files.config.where;
   files.dialect->read({files.tensors, files.own_config, where, spec}, out);
-  files.notes.push_back(fmt::format("written by {}: read in its dialect ({})", files.dialect->whose,
-                                    files.dialect->names));
+  files.notes.push_back(
+      fmt::format("written by {}: read as dialect {}", files.dialect->whose, files.dialect->id));
   files.notes.insert(files.notes.end(), out.notes.begin(), out.notes.end());
   files.tensors = std::move(out.tensors);
   Json config = files.config.json;

@@ -73,7 +73,9 @@ void check(RuleContext& context) {
   const Subject& subject = context.subject();
   if (!subject.has_config) return;
   if (is_mlx_config(subject.config)) {
-    context.report(*subject.config_error).file = kConfigName;
+    Finding& finding = context.report(*subject.config_error);
+    finding.file = kConfigName;
+    finding.remedy = Remedy::rewrite;
     return;
   }
   const std::vector<SchemaFault> faults = check_schema(subject.config, adapter_config_schema());
