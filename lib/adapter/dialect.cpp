@@ -200,6 +200,8 @@ const Dialect* said_dialect(const std::string& from) {
 
 }  // namespace
 
+void check_from(const std::string& from) { said_dialect(from); }
+
 void read_config(Json config, AdapterFiles& files, const std::string& from) {
   const std::string where = join_path(files.folder, std::string(kConfigName));
   files.dialect = said_dialect(from);

@@ -87,6 +87,9 @@ std::vector<ForeignFactors> foreign_factors(const TensorMap& tensors);
 // server reads".
 std::string describe(const ForeignFactors& found, size_t tensors);
 
+// Throws Error unless --from says nothing, a layout or a dialect that is read.
+void check_from(const std::string& from);
+
 // The dialect that is read and that the file is in; null for PEFT's.
 const Dialect* detect_dialect(const TensorMap& tensors, const Json& config);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "lib/adapter/dialect.h"
 #include "lib/check/add_repairs.h"
 #include "lib/check/forward.h"
 #include "lib/io/input_watch.h"
@@ -79,13 +80,28 @@ std::vector<Deployment> deployments_of(std::vector<Subject> adapters, const Load
 
 // What names no part of an adapter must be right even where nothing needs it.
 void check_named(const LoadOptions& load) {
-  if (!load.from.empty()) layout_by_id(load.from, Option::from);
+  check_from(load.from);
   for (const std::string& path : load.model_specs) parse_family(read_json_file(path), path);
+}
+
+// What is compared is what it means: a source in another trainer's dialect is put into PEFT's.
+void translate_source(Subject& source, const std::string& path, const LoadOptions& load,
+                      const std::optional<BaseModel>& base) {
+  AdapterFiles files = open_adapter(path, load.input(), load.from);
+  if (files.dialect == nullptr) return;
+  translate(files, base ? &base->spec : nullptr);
+  source.has_config = true;
+  source.config = files.config.json;
+  source.files = {{source.main_file, std::move(files.tensors), nullptr}};
+  source.own_files = {source.main_file};
+  source.problems.clear();
 }
 
 // No rule looks at the source, but it must be readable.
 Subject source_of(const ValidateRequest& request, const std::optional<BaseModel>& base) {
-  Subject out = open_subject(adapter_path(request.source), request.subject.load.input());
+  const std::string path = adapter_path(request.source);
+  Subject out = open_subject(path, request.subject.load.input());
+  translate_source(out, path, request.subject.load, base);
   if (!out.problems.empty()) throw out.problems.front().error;
   SubjectOptions options = request.subject;
   options.values = false;

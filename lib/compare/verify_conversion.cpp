@@ -55,9 +55,12 @@ packed::Reading reading_of(const Adapter& adapter) {
 
 Verifier packed_verifier(std::string in, int threads) {
   return [in = std::move(in), threads](const Conversion& c, const AdapterFiles& written) {
-    const Weights source = open_weights(in, {"adapter_model"}, c.input.files.how);
-    const std::string config_path = c.input.files.config.where;
-    const Json source_config = read_json_file(c.input.files.config_path());
+    const AdapterFiles& files = c.input.files;
+    // Read again from the disk, but for another trainer's dialect, which only its reader knows.
+    const bool peft = files.dialect == nullptr;
+    const TensorMap source =
+        peft ? open_weights(in, {"adapter_model"}, files.how).tensors : files.tensors;
+    const Json config = peft ? read_json_file(files.config_path()) : files.config.json;
     packed::CheckOptions options;
     options.spec = c.input.base ? &c.input.base->spec : nullptr;
     options.threads = threads;
@@ -65,7 +68,7 @@ Verifier packed_verifier(std::string in, int threads) {
     options.products = options.fitted = c.changes.has_value();
     const packed::Report report = packed::check_packed(
         {written.tensors, written.config.json, written.config.where, {}},
-        {source.tensors, source_config, config_path, reading_of(c.input.adapter)}, options);
+        {source, config, files.config.where, reading_of(c.input.adapter)}, options);
     check_faults(written.config.where, report.faults, c.changes);
     return Verified{report.factors, report.same_product};
   };
