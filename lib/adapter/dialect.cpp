@@ -37,19 +37,17 @@ bool is_digit(char c) { return c >= '0' && c <= '9'; }
 // The name with 0 for every number between dots or underscores: no dialect is told by one.
 void put_shape(Text name, std::string& out) {
   out.clear();
-  const auto is_mark = [](char c) { return c == '.' || c == '_'; };
-  for (size_t at = 0; at < name.size();) {
-    const bool begins = at == 0 || is_mark(name[at - 1]);
-    size_t end = at;
-    while (end < name.size() && is_digit(name[end])) ++end;
-    const bool is_number = begins && end > at && (end == name.size() || is_mark(name[end]));
-    if (is_number) {
-      out += '0';
-      at = end;
-    } else {
-      out += name[at++];
-    }
+  const auto is_mark = [&](size_t at) { return name[at] == '.' || name[at] == '_'; };
+  size_t copied = 0;
+  for (size_t at = 0; at < name.size(); ++at) {
+    if (!is_digit(name[at])) continue;
+    const size_t begin = at;
+    while (at < name.size() && is_digit(name[at])) ++at;
+    if ((begin > 0 && !is_mark(begin - 1)) || (at < name.size() && !is_mark(at))) continue;
+    out.append(name, copied, begin - copied).push_back('0');
+    copied = at;
   }
+  out.append(name, copied);
 }
 
 // What is decided once for each shape of a name.

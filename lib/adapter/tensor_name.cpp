@@ -95,9 +95,11 @@ void find_place(ExpertPath& path) {
 }  // namespace
 
 std::string_view wrapper_in(std::string_view name) {
-  while (!name.empty()) {
-    const std::string_view component = take_component(name);
-    if (!component.starts_with('_') && component != "module") continue;  // what all of them are
+  // All of them begin with '_' or "mod": every name of every file comes by here, several times.
+  char before = '.';
+  for (size_t at = 0; at < name.size(); before = name[at++]) {
+    if (before != '.' || (name[at] != '_' && !name.substr(at).starts_with("mod"))) continue;
+    const std::string_view component = name.substr(at, name.find('.', at) - at);
     if (const Wrapper* wrapper = find_wrapper(component)) return wrapper->whose;
   }
   return {};
