@@ -4,6 +4,9 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <map>
+#include <mutex>
+#include <optional>
 #include <set>
 
 #include "lib/base/error.h"
@@ -272,13 +275,42 @@ Family parse_family(const Json& document, const std::string& where) {
 UnknownFamily::UnknownFamily(const Error& error, std::string architecture_)
     : Error(error), architecture(std::move(architecture_)) {}
 
+namespace {
+
+Family parse_embedded(const std::string& name, const std::string& text) {
+  const std::string where = "schemas/models/" + name + ".json";
+  return parse_family(parse_json(text, where), where);
+}
+
+}  // namespace
+
+const Variant* find_variant(const Family& family, const std::string& model_type) {
+  for (const Variant& variant : family.variants)
+    if (variant.model_type == model_type) return &variant;
+  return nullptr;
+}
+
+const Family* embedded_family(const std::string& model_type) {
+  static std::mutex mutex;
+  static std::map<std::string, std::optional<Family>> known;  // by model_type
+  const std::lock_guard lock(mutex);
+  const auto [at, is_new] = known.try_emplace(model_type);
+  if (is_new)
+    for (const auto& [name, text] : embedded_family_files()) {
+      if (text.find(json_string(model_type)) == std::string::npos) continue;
+      Family family = parse_embedded(name, text);
+      if (find_variant(family, model_type) == nullptr) continue;
+      at->second = std::move(family);
+      break;
+    }
+  return at->second ? &*at->second : nullptr;
+}
+
 const std::vector<Family>& embedded_families() {
   static const std::vector<Family> families = [] {
     std::vector<Family> out;
-    for (const auto& [name, text] : embedded_family_files()) {
-      const std::string where = "schemas/models/" + name + ".json";
-      out.push_back(parse_family(parse_json(text, where), where));
-    }
+    for (const auto& [name, text] : embedded_family_files())
+      out.push_back(parse_embedded(name, text));
     std::sort(out.begin(), out.end(),
               [](const Family& a, const Family& b) { return a.name < b.name; });
     return out;

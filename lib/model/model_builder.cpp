@@ -310,12 +310,6 @@ class ModelBuilder {
   ModelSpec spec_;
 };
 
-const Variant* find_variant(const Family& family, const std::string& model_type) {
-  for (const Variant& variant : family.variants)
-    if (variant.model_type == model_type) return &variant;
-  return nullptr;
-}
-
 std::string architecture_of(const JsonView& config) {
   const std::vector<std::string> all = config.strings_or_none("architectures");
   return all.empty() ? "" : all.front();
@@ -326,13 +320,11 @@ const Family& family_of(const JsonView& config, const std::vector<Family>& more)
   const std::string model_type = config.at("model_type").string();
   for (auto it = more.rbegin(); it != more.rend(); ++it)
     if (find_variant(*it, model_type) != nullptr) return *it;
+  if (const Family* family = embedded_family(model_type)) return *family;
   std::vector<std::string_view> known;
-  for (const std::vector<Family>* families : {&more, &embedded_families()}) {
-    for (const Family& family : *families) {
-      if (find_variant(family, model_type) != nullptr) return family;
+  for (const std::vector<Family>* families : {&more, &embedded_families()})
+    for (const Family& family : *families)
       for (const Variant& variant : family.variants) known.push_back(variant.model_type);
-    }
-  }
   throw UnknownFamily(
       unknown_word(config.at("model_type").place(), "model type", model_type, known,
                    {"describe the family in a file like those of schemas/models and pass it with ",
