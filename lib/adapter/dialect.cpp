@@ -193,7 +193,7 @@ const Dialect* said_dialect(const std::string& from) {
   if (from.empty() || std::find(known.begin(), known.end(), from) != known.end()) return nullptr;
   for (const Dialect* dialect : kAll)
     if (dialect->read != nullptr) known.push_back(dialect->id);
-  throw unknown_word(at_option(Option::from), "layout or dialect", from, known);
+  throw unknown_word(at_option(Option::from), "layout", from, known);
 }
 
 }  // namespace
