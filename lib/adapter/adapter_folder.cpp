@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "lib/adapter/found_instead.h"
+#include "lib/adapter/shard_set.h"
 #include "lib/io/disk/look.h"
 #include "lib/io/file.h"
 #include "lib/io/safetensors_header.h"
@@ -155,10 +156,16 @@ class FolderReader {
                           instead->advice);
   }
 
+  // What the ranks of a training wrote apart, or the weights of the usual names.
+  Weights open_tensors() const {
+    if (path_ == out_.folder)
+      if (auto set = open_shard_set(path_, out_.listing, options_)) return std::move(*set);
+    return open_weights(path_, {"adapter_model"}, options_);
+  }
+
   void read_weights() {
     Weights weights;
-    if (!try_to(kind_of_failure(), "",
-                [&] { weights = open_weights(path_, {"adapter_model"}, options_); })) {
+    if (!try_to(kind_of_failure(), "", [&] { weights = open_tensors(); })) {
       explain_failure();
       return;
     }

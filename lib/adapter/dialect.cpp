@@ -101,15 +101,22 @@ void set_alphas(Json& config, const std::map<std::string, double>& alphas) {
   set_pattern(config, "alpha_pattern", alphas, most, whole_or_real);
 }
 
+// As patterns are looked up: modules of the base model by its memory's names (adapter_file.cpp),
+// routed experts by those of the file.
+std::string as_read(std::string_view module, const ModelSpec* spec) {
+  const bool plain = spec != nullptr && !parse_expert_path(module);
+  return plain ? spec->normalised(std::string(module)) : std::string(module);
+}
+
 // The rank of a factor lora_A: its last dim but one.
-void set_ranks(Json& config, const TensorMap& tensors) {
+void set_ranks(Json& config, const TensorMap& tensors, const ModelSpec* spec) {
   const Json* r = config.find("r");
   if (r == nullptr || !r->is(Json::Kind::integer)) return;
   std::map<std::string, int64_t> ranks;
   for (const auto& [name, tensor] : tensors) {
     const TensorNameView parsed = view_tensor_name(name);
     if (parsed.part == TensorPart::lora_a && tensor.rank() >= 2)
-      ranks[std::string(parsed.module)] = tensor.dim(tensor.rank() - 2);
+      ranks[as_read(parsed.module, spec)] = tensor.dim(tensor.rank() - 2);
   }
   set_pattern(config, "rank_pattern", ranks, r->as_int(), [](int64_t rank) { return Json(rank); });
 }
@@ -220,8 +227,10 @@ void translate(AdapterFiles& files, const ModelSpec* spec) {
   files.notes.insert(files.notes.end(), out.notes.begin(), out.notes.end());
   files.tensors = std::move(out.tensors);
   Json config = files.config.json;
-  set_alphas(config, out.alphas);
-  set_ranks(config, files.tensors);
+  std::map<std::string, double> alphas;
+  for (auto& [module, alpha] : out.alphas) alphas[as_read(module, spec)] = alpha;
+  set_alphas(config, alphas);
+  set_ranks(config, files.tensors, spec);
   files.config = parse_adapter_config(std::move(config), where);
 }
 

@@ -56,7 +56,7 @@ JsonView at_path(const JsonView& json, const std::string& path) {
 // Bounds against a config that would make us list forever or whose products overflow: some ten
 // times what exists.
 constexpr int64_t kMaxLayers = 1000, kMaxExperts = 4096;
-constexpr int64_t kMaxWidth = int64_t{1} << 28;
+constexpr int64_t kMaxWidth = int64_t{1} << 28, kMaxHeads = int64_t{1} << 20;
 
 // A config.json read through a family's spellings.
 class ModelBuilder {
@@ -178,6 +178,7 @@ class ModelBuilder {
     spec_.hidden = number("hidden", 1, kMaxWidth);
     spec_.vocab = number("vocab", 1, kMaxWidth);
     spec_.tied_embeddings = optional("tied", 0) != 0;
+    spec_.kv_heads = static_cast<int>(std::clamp<int64_t>(optional("kv_heads", 0), 0, kMaxHeads));
     if (const auto architectures = top_.find("architectures")) {
       const auto names = architectures->strings();
       if (!names.empty()) spec_.architecture = names.front();

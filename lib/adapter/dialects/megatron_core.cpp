@@ -1,16 +1,102 @@
-// Module names of Megatron-Core with PEFT's factors (ms-swift's own checkpoints).
+// Module names of Megatron-Core with PEFT's factors, as ms-swift's own checkpoints have them: the
+// factors of the routed experts are weight0, weight1, ... of one module.
+
+#include <fmt/core.h>
+
+#include <set>
 
 #include "lib/adapter/dialect.h"
 #include "lib/adapter/dialect_tools.h"
+#include "lib/adapter/megatron_modules.h"
+#include "lib/base/dotted_path.h"
 
 namespace moelora {
 namespace {
 
 bool owns(std::string_view name) {
-  if (!has_any(name, {"lora"})) return false;
-  if (has_any(name, {".linear_qkv.", ".linear_kv_up_proj."})) return true;
-  return has_any(name, {"decoder.layers."}) &&
-         has_any(name, {".linear_proj.", ".linear_fc1.", ".linear_fc2.", ".linear_q"});
+  if (!has_any(name, {".lora_A", ".lora_B"})) return false;
+  if (has_any(name, {".linear_qkv.", ".linear_kv_up_proj."}) || names_megatron(name)) return true;
+  while (name.starts_with("base_model.model.")) name.remove_prefix(17);
+  return name.starts_with("output_layer.lora_");
+}
+
+// MODULE.lora_A[.ADAPTER].weight, or .weight7 of an expert.
+struct Factor {
+  std::string_view module;
+  Side side;
+  std::optional<int64_t> expert = {};
+};
+
+std::optional<Factor> parse(std::string_view name) {
+  const size_t at = std::max(name.rfind(".lora_A") + 1, name.rfind(".lora_B") + 1);
+  if (at == 0) return std::nullopt;
+  Factor out{name.substr(0, at - 1), name[at + 5] == 'A' ? Side::A : Side::B};
+  std::string_view last = leaf_of(name.substr(at));
+  constexpr std::string_view kWeight = "weight";
+  if (!last.starts_with(kWeight)) return std::nullopt;
+  last.remove_prefix(kWeight.size());
+  if (last.empty()) return out;
+  out.expert = parse_index(last);
+  return out.expert ? std::optional(out) : std::nullopt;
+}
+
+// How many experts each module of routed experts has factors of.
+class ExpertCount {
+ public:
+  void add(const MegatronModule& module, const std::string& name, int64_t expert) {
+    if (expert >= module.experts)
+      throw Error(
+          name, fmt::format("is of expert {}, and this base model has {}", expert, module.experts),
+          {"check that ", Option::base, " names the model this adapter was trained on"});
+    seen_[&module].insert(expert);
+  }
+
+  // Megatron adapts all experts or none: a part of them is what one rank held.
+  void check() const {
+    for (const auto& [module, experts] : seen_)
+      if (static_cast<int64_t>(experts.size()) != module->experts)
+        throw Error(std::string(module->path),
+                    fmt::format("has factors of {} experts, and this base model has {}: they are "
+                                "those of one rank of an expert-parallel training",
+                                experts.size(), module->experts),
+                    std::string(kMegatronExport));
+  }
+
+ private:
+  std::map<const MegatronModule*, std::set<int64_t>> seen_;
+};
+
+void read(const ForeignAdapter& in, Translation& out) {
+  std::optional<MegatronModules> modules;
+  ExpertCount count;
+  refuse_alpha_pattern(in);
+  for (const auto& [name, tensor] : in.tensors) {
+    if (!owns(name) && !names_megatron(name)) {
+      out.tensors.emplace(name, tensor);
+      continue;
+    }
+    if (in.spec == nullptr)
+      throw needs_base(name,
+                       "is of a module of Megatron-Core, which joins several of the base "
+                       "model's by their heads and widths");
+    if (!modules) modules.emplace(*in.spec, GateRows::by_head);
+    if (name.ends_with("._extra_state")) continue;  // of Transformer Engine, no weight
+    std::optional<Factor> factor = parse(name);
+    std::string path(factor ? megatron_path(factor->module) : std::string_view());
+    if (path.empty())
+      throw Error(name, "is no factor of a module of Megatron-Core's decoder",
+                  std::string(kMegatronExport));
+    if (const auto local = take_local_expert(path)) factor->expert = local;
+    const MegatronModule& module = modules->find(name, path);
+    if (factor->expert.has_value() != (module.experts > 0))
+      throw Error(name,
+                  factor->expert ? "has a number, and is of no routed expert"
+                                 : "is of the routed experts, and does not say of which",
+                  std::string(kMegatronExport));
+    if (factor->expert) count.add(module, name, *factor->expert);
+    put_megatron(out, name, module, factor->expert, factor->side, tensor);
+  }
+  count.check();
 }
 
 }  // namespace
@@ -19,12 +105,11 @@ const Dialect dialects::megatron_core = {
     .id = "megatron-core",
     .whose = "Megatron-Core",
     .names = "decoder.layers.N, linear_qkv, linear_proj, linear_fc1, linear_fc2",
-    .shapes = "",
-    .sources = "ms-swift 3602360a, mcore-bridge f020e479",
-    .advice =
-        "Export it to Hugging Face names first (ms-swift: swift export --to_hf true; "
-        "Megatron-Bridge: export_adapter_ckpt).",
+    .shapes = "B of linear_qkv [q.., k, v by key-value head], of linear_fc1 [gate; up]",
+    .sources = "mcore-bridge f020e479 and 05aa8e98 (bridge/gpt_bridge.py, tuners/lora.py)",
+    .advice = "",
     .owns = owns,
+    .read = read,
 };
 
 }  // namespace moelora

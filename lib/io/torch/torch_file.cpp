@@ -263,11 +263,22 @@ class StateDict {
       throw Error(in_file(path()),
                   fmt::format("holds {}, expected a dict of tensors", describe(root)),
                   resave_hint(path()));
-    for (const auto& [key, value] : archive_.pickle.dicts[root.index()].items) add(key, value);
+    for (const auto& [key, value] : unwrapped(root).items) add(key, value);
     return std::move(out_);
   }
 
  private:
+  // verl saves {"adapter_state_dict": the dict} and nothing beside it.
+  const PickleDict& unwrapped(const PickleValue& root) const {
+    const Pickle& pickle = archive_.pickle;
+    const PickleDict& dict = pickle.dicts[root.index()];
+    if (dict.items.size() != 1) return dict;
+    const auto& [key, value] = dict.items.front();
+    const bool wraps = key.kind == Kind::text && value.kind == Kind::dict &&
+                       pickle.texts[key.index()] == "adapter_state_dict";
+    return wraps ? pickle.dicts[value.index()] : dict;
+  }
+
   void add(const PickleValue& key, const PickleValue& value) {
     if (key.kind != Kind::text)
       throw Error(in_file(path()), fmt::format("has {} as a tensor's name", describe(key)),
