@@ -327,7 +327,9 @@ void commit(const Conversion& c, OutputFolder& folder, const WriteFolderOptions&
 WrittenConversion write_conversion(const Conversion& c, const std::string& out,
                                    const WriteFolderOptions& options) {
   std::vector<FilePtr> inputs = c.input.files.weights;
-  inputs.push_back(File::open(c.input.files.config_path()));
+  // A dialect's config may be another file (mistral-finetune's params.json), or none.
+  if (const InputPath config = c.input.files.config_path(); !is_absent(config.path))
+    inputs.push_back(File::open(config));
   OutputFolder folder(out, std::move(inputs), options.output);
   WrittenConversion written;
   written.weights = write_weights(folder, "adapter_model", c.tensors, options.weights);

@@ -227,6 +227,7 @@ void translate(AdapterFiles& files, const ModelSpec* spec) {
   files.notes.insert(files.notes.end(), out.notes.begin(), out.notes.end());
   files.tensors = std::move(out.tensors);
   Json config = files.config.json;
+  config.erase("target_modules");  // of the trainer's names; the targets follow from the tensors
   std::map<std::string, double> alphas;
   for (auto& [module, alpha] : out.alphas) alphas[as_read(module, spec)] = alpha;
   set_alphas(config, alphas);

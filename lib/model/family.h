@@ -97,8 +97,8 @@ struct UnknownFamily : Error {
 // The families of schemas/models, parsed once, in order of name.
 const std::vector<Family>& embedded_families();
 
-// The one of them that describes this model_type, null for none. Parses no other: a tool's run needs
-// one, and all take longer than a small adapter. Safe from any thread.
+// The one of them that describes this model_type, null for none. Parses no other: a tool's run
+// needs one, and all take longer than a small adapter. Safe from any thread.
 const Family* embedded_family(const std::string& model_type);
 
 // The variant of a family that has this model_type; null for none.

@@ -178,7 +178,9 @@ class ModelBuilder {
     spec_.hidden = number("hidden", 1, kMaxWidth);
     spec_.vocab = number("vocab", 1, kMaxWidth);
     spec_.tied_embeddings = optional("tied", 0) != 0;
-    spec_.kv_heads = static_cast<int>(std::clamp<int64_t>(optional("kv_heads", 0), 0, kMaxHeads));
+    spec_.heads = std::clamp<int64_t>(optional("heads", 0), 0, kMaxHeads);
+    spec_.kv_heads = std::clamp<int64_t>(optional("kv_heads", 0), 0, kMaxHeads);
+    spec_.head_dim = std::clamp<int64_t>(optional("head_dim", 0), 0, kMaxWidth);
     if (const auto architectures = top_.find("architectures")) {
       const auto names = architectures->strings();
       if (!names.empty()) spec_.architecture = names.front();

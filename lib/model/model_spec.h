@@ -91,7 +91,9 @@ class ModelSpec {
   std::string architecture;  // architectures[0], "" when absent
   int64_t layers = 0, hidden = 0, vocab = 0;
   bool tied_embeddings = false;
-  int kv_heads = 0;  // key-value heads of softmax attention; 0: the family's file does not say
+  // Of softmax attention; 0 where the family's file does not say. attention_heads() of
+  // lib/model/attention_heads.h asks for all three.
+  int64_t heads = 0, kv_heads = 0, head_dim = 0;
 
   // Routed experts. `experts` is E, `expert_in` the input width (hidden, or the latent size of a
   // latent MoE), `intermediate` is I.
