@@ -167,10 +167,9 @@ std::vector<ForeignFactors> foreign_factors(const TensorMap& tensors) {
 }
 
 std::string describe(const ForeignFactors& found, size_t tensors) {
-  return fmt::format(
-      "{} of {} tensors are low-rank factors in the spelling of {} ({}), which {}",
-      found.names.size(), tensors, found.dialect->whose, found.dialect->names,
-      found.dialect->read == nullptr ? "nothing reads" : "neither PEFT nor a server reads");
+  return fmt::format("{} of {} tensors are low-rank factors in the spelling of {} ({}), which {}",
+                     found.names.size(), tensors, found.dialect->whose, found.dialect->names,
+                     found.dialect->read == nullptr ? "nothing reads" : found.dialect->readers);
 }
 
 const Dialect* detect_dialect(const TensorMap& tensors, const Json& config) {

@@ -44,6 +44,8 @@ struct Dialect {
   std::string_view shapes;   // for the table
   std::string_view sources;  // the code these were read from
   std::string_view advice;   // what to do instead where it is not read: an instruction
+  // Who else reads it; completes "which ...".
+  std::string_view readers = "neither PEFT nor a server reads";
 
   // Whether a tensor of this name is a factor (or belongs to one) in this dialect. Numbers in a
   // name decide nothing: one name stands for all that differ from it in numbers.

@@ -26,7 +26,7 @@ struct Trial {
 std::optional<LoadedAdapter> translated_of(const Subject& subject,
                                            const std::optional<BaseModel>& base,
                                            std::optional<DType> dtype) {
-  if (detect_dialect(subject.tensors, subject.config) == nullptr) return std::nullopt;
+  if (subject.dialect == nullptr) return std::nullopt;
   AdapterFiles files;
   files.folder = subject.folder;
   files.tensors = subject.tensors;
@@ -101,12 +101,18 @@ class Repairs {
 
   void run() {
     for (Finding& finding : findings_)
-      if (finding.remedy != Remedy::by_hand && finding.adapter && !finding.unchecked)
-        repair(finding);
+      if (finding.adapter && !finding.unchecked && may_be_repaired(finding)) repair(finding);
   }
 
  private:
   // ---- which command ----
+
+  // Whatever is wrong with a file in another trainer's dialect may be right once it is in PEFT's.
+  bool may_be_repaired(const Finding& finding) const {
+    return finding.remedy != Remedy::by_hand ||
+           (deployment_.adapters[*finding.adapter].dialect != nullptr &&
+            finding.severity != Severity::information);
+  }
 
   const EngineRun* run_of(const Finding& finding) const {
     const auto& runs = deployment_.engines;

@@ -23,6 +23,17 @@ void report_foreign(RuleContext& context) {
   }
 }
 
+// A dialect of PEFT's own words, told by shapes.
+void report_shapes(RuleContext& context) {
+  const Subject& subject = context.subject();
+  if (subject.dialect == nullptr || subject.dialect->owns != nullptr) return;
+  ForeignFactors found{subject.dialect, {}};
+  for (const NamedTensor& tensor : subject.parts.tensors)
+    if (tensor.is_factor()) found.names.push_back(tensor.name);
+  const std::string message = describe(found, subject.tensors.size());
+  context.report(std::move(found.names), message).remedy = Remedy::rewrite;
+}
+
 // No low-rank pair in any spelling: whole weights, or parts of a checkpoint.
 void report_none(RuleContext& context) {
   const AdapterParts& parts = context.subject().parts;
@@ -96,6 +107,7 @@ void report_unnamed(RuleContext& context) {
 
 void check(RuleContext& context) {
   report_foreign(context);
+  report_shapes(context);
   report_none(context);
   report_unnamed(context);
 }

@@ -1,5 +1,6 @@
 #include "lib/check/subject/subject.h"
 
+#include "lib/adapter/dialect.h"
 #include "lib/io/file.h"
 #include "lib/model/base_model.h"
 #include "lib/numeric/stats/value_stats.h"
@@ -50,6 +51,7 @@ void interpret(Subject& subject, std::optional<BaseModel> base, const SubjectOpt
   subject.base = std::move(base);
   subject.served = served_adapter(subject);
   subject.tensors = subject.take_tensors();
+  subject.dialect = detect_dialect(subject.tensors, subject.config);
   if (subject.has_config)
     subject.config_error = error_of([&] {
       subject.parsed_config =

@@ -32,6 +32,7 @@ struct Subject : AdapterFolder {
   TensorMap tensors;  // the adapter's own, moved out of `files`: of main_file or its shards
   std::optional<AdapterConfig> parsed_config;  // nullopt: `config_error` says why
   PathEnds target_parameters;                  // of parsed_config
+  const Dialect* dialect = nullptr;            // that lora-convert translates; null for PEFT's
   std::optional<Error> config_error;
   std::optional<BaseModel> base;
   std::optional<Interpretation> loaded;  // canonical form; nullopt: `adapter_error` says why
