@@ -11,6 +11,7 @@
 #include "lib/adapter/random_source.h"
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
+#include "lib/base/parallel.h"
 #include "lib/base/progress_meter.h"
 #include "lib/io/evaluate.h"
 #include "lib/numeric/base_weights.h"
@@ -66,10 +67,6 @@ Rounding rounding_of(const ExpertPair& packed, const ExpertPair* source, int64_t
   return out;
 }
 
-void add(const Values& from, Values& to, double factor) {
-  for (size_t i = 0; i < to.size(); ++i) to[i] += factor * from[i];
-}
-
 double size_of(const double* row, int64_t count) {
   double out = 0;
   for (int64_t i = 0; i < count; ++i) out += std::abs(row[i]);
@@ -96,12 +93,14 @@ class ProjectionCheck {
 
   // `found` is empty where the packed adapter has no LoRA on the projection.
   void check(const std::vector<float>& found, std::vector<DeltaError>& out) const {
-    for (size_t i = 0; i < groups_.size(); ++i) {
+    const size_t first = out.size();
+    out.resize(first + groups_.size());
+    for_groups([&](size_t i) {
       DeltaError error = compare(found, groups_[i]);
       error.within =
           error.worst <= 1 && (rounding_[i].relative == 0 || error.relative <= kRoundedDelta);
-      out.push_back(error);
-    }
+      out[first + i] = error;
+    });
   }
 
  private:
@@ -141,7 +140,11 @@ class ProjectionCheck {
       make_tail(group, pair, rank, z.value, after, tail);
     });
     bound_ = packed.delta(z_error, true).magnitude;
-    add(tail, bound_, 1);
+    const int64_t out = check_.layer.out_dim(p_);
+    for_rows([&](size_t, int64_t pair) {
+      for (auto i = static_cast<size_t>(pair * out); i < static_cast<size_t>((pair + 1) * out); ++i)
+        bound_[i] += tail[i];
+    });
   }
 
   // What B's own rounding, the sum over the rank and a BF16 z add.
@@ -158,10 +161,18 @@ class ProjectionCheck {
       tail[static_cast<size_t>(i)] = after[static_cast<size_t>(i)] * terms + least;
   }
 
+  // Of different groups at once: no two have a row in common.
+  template <class Group>
+  void for_groups(const Group& each) const {
+    parallel_for(static_cast<int64_t>(groups_.size()), check_.threads,
+                 [&](int64_t group, int) { each(static_cast<size_t>(group)); });
+  }
+
   template <class Row>
   void for_rows(const Row& row) const {
-    for (size_t group = 0; group < groups_.size(); ++group)
+    for_groups([&](size_t group) {
       for (const int64_t pair : groups_[group].pairs) row(group, pair);
+    });
   }
 
   DeltaError compare(const std::vector<float>& found, const ExpertGroup& group) const {
