@@ -11,6 +11,7 @@
 #include "lib/adapter/dialect.h"
 #include "lib/adapter/expert_collector.h"
 #include "lib/adapter/names/text_names.h"
+#include "lib/adapter/whole_state.h"
 #include "lib/base/cast.h"
 #include "lib/base/dotted_path.h"
 
@@ -177,6 +178,14 @@ void take_wrappers_out(AdapterFiles& files) {
       fmt::format("{} names hold what {} wraps modules in: left out", count, whose));
 }
 
+// Weights that were read say themselves what their config must say.
+Error without_config(const ReadProblem& problem, const TensorMap& tensors) {
+  const std::string advice =
+      problem.kind == ReadProblem::Kind::no_config ? config_to_write(tensors) : "";
+  return advice.empty() ? problem.error
+                        : Error(problem.error.location(), problem.error.text(), advice);
+}
+
 }  // namespace
 
 AdapterFiles open_adapter(const std::string& path, const InputOptions& options,
@@ -189,10 +198,12 @@ AdapterFiles open_adapter(const std::string& path, const InputOptions& options,
   for (const FolderFile& file : found.files) out.weights.push_back(file.file);
   out.warnings = std::move(found.warnings);
   take_wrappers_out(out);
+  take_factors_out(out);
   std::erase_if(found.problems, [&](const ReadProblem& p) {
     return p.kind == ReadProblem::Kind::no_config && needs_no_config(out.tensors);
   });
-  if (!found.has_config && !found.problems.empty()) throw Error(found.problems.front().error);
+  if (!found.has_config && !found.problems.empty())
+    throw without_config(found.problems.front(), out.tensors);
   read_config(std::move(found.config), out, from);
   if (!found.problems.empty()) throw Error(found.problems.front().error);
   if (out.tensors.empty())

@@ -21,6 +21,8 @@ namespace {
 namespace fs = std::filesystem;
 using Kind = ReadProblem::Kind;
 
+// What diffusers saves; its weights say all.
+constexpr std::string_view kNeedsNoConfig = "pytorch_lora_weights.safetensors";
 constexpr std::string_view kAddedTokens = "added_tokens.json";
 
 std::string name_of(const std::string& path) { return fs::path(path).filename().string(); }
@@ -47,7 +49,8 @@ class FolderReader {
       return std::move(out_);
     }
     try_to(Kind::no_folder, "", [&] { out_.listing = files_in(out_.folder); });
-    if (!lists(kConfigName) && holds_something_else()) return std::move(out_);
+    if (!lists(kConfigName) && !lists(kNeedsNoConfig) && holds_something_else())
+      return std::move(out_);
     read_config();
     read_weights();
     if (strays) {

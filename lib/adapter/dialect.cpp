@@ -98,6 +98,7 @@ void set_alphas(Json& config, const std::map<std::string, double>& alphas) {
         return a.second < b.second;
       })->first;
   config.set("lora_alpha", whole_or_real(most));
+  config.erase("alpha_pattern");
   set_pattern(config, "alpha_pattern", alphas, most, whole_or_real);
 }
 
@@ -108,6 +109,12 @@ std::string as_read(std::string_view module, const ModelSpec* spec) {
   return plain ? spec->normalised(std::string(module)) : std::string(module);
 }
 
+// PEFT's stacks of experts in two dims, [E*r, in].
+bool is_stack(Text module) {
+  const auto path = parse_expert_path(module);
+  return path && path->form == ExpertPath::Form::parameters;
+}
+
 // The rank of a factor lora_A: its last dim but one.
 void set_ranks(Json& config, const TensorMap& tensors, const ModelSpec* spec) {
   const Json* r = config.find("r");
@@ -115,7 +122,7 @@ void set_ranks(Json& config, const TensorMap& tensors, const ModelSpec* spec) {
   std::map<std::string, int64_t> ranks;
   for (const auto& [name, tensor] : tensors) {
     const TensorNameView parsed = view_tensor_name(name);
-    if (parsed.part == TensorPart::lora_a && tensor.rank() >= 2)
+    if (parsed.part == TensorPart::lora_a && tensor.rank() >= 2 && !is_stack(parsed.module))
       ranks[as_read(parsed.module, spec)] = tensor.dim(tensor.rank() - 2);
   }
   set_pattern(config, "rank_pattern", ranks, r->as_int(), [](int64_t rank) { return Json(rank); });
@@ -217,9 +224,14 @@ void read_config(Json config, AdapterFiles& files, const std::string& from) {
 }
 
 void translate(AdapterFiles& files, const ModelSpec* spec) {
-  if (files.dialect == nullptr) return;
   Translation out;
   const std::string& where = files.config.where;
+  if (files.dialect == nullptr && spec != nullptr)
+    for (const Dialect* dialect : kAll)
+      if (dialect->fits_base != nullptr &&
+          dialect->fits_base({files.tensors, files.own_config, where, spec}))
+        files.dialect = dialect;
+  if (files.dialect == nullptr) return;
   files.dialect->read({files.tensors, files.own_config, where, spec}, out);
   files.notes.push_back(
       fmt::format("written by {}: read as dialect {}", files.dialect->whose, files.dialect->id));

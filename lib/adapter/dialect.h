@@ -53,6 +53,8 @@ struct Dialect {
   // Where names do not tell: whether the file is in it. `samples` are one tensor of each name's
   // shape.
   bool (*fits)(std::span<const TensorMap::value_type* const> samples, const Json& config) = nullptr;
+  // Where these do not tell either, and a base model is known (in.spec): whether its widths do.
+  bool (*fits_base)(const ForeignAdapter& in) = nullptr;
   // PEFT's config from this trainer's own; null: trainers write PEFT's. What is not known without a
   // base model (alphas by module) is Translation's. Throws Error.
   Json (*config)(const ForeignAdapter& in) = nullptr;

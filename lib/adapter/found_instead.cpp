@@ -151,6 +151,10 @@ bool has(std::string_view name, std::initializer_list<std::string_view> parts) {
   });
 }
 
+constexpr std::string_view kGatherZero =
+    "Gather them: python zero_to_fp32.py CHECKPOINT OUT, then save the adapter; in training, "
+    "stage3_gather_16bit_weights_on_model_save lets save_pretrained do it.";
+
 const Sign kSigns[] = {
     {[](std::string_view n) { return n.ends_with(".distcp"); },
      "holds the shards of a training (torch.distributed.checkpoint, FSDP)",
@@ -158,13 +162,17 @@ const Sign kSigns[] = {
      "torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE, and save its lora_ "
      "tensors as an adapter."},
     {[](std::string_view n) {
-       return n.find("zero_pp_rank_") != std::string_view::npos ||
-              n.ends_with("_optim_states.pt") || n.ends_with("_model_states.pt") ||
+       return n.find("zero_pp_rank_") != std::string_view::npos && n.ends_with("_model_states.pt");
+     },
+     "holds the shards of a DeepSpeed training", kGatherZero},
+    {[](std::string_view n) { return n.ends_with("mp_rank_00_model_states.pt"); },
+     "holds a DeepSpeed checkpoint with whole weights",
+     "Name that file, with the adapter_config.json of the training beside it."},
+    {[](std::string_view n) {
+       return n.ends_with("_optim_states.pt") || n.ends_with("_model_states.pt") ||
               n.ends_with("zero_to_fp32.py");
      },
-     "holds the shards of a DeepSpeed training",
-     "Gather them: python zero_to_fp32.py CHECKPOINT OUT, then save the adapter; in training, "
-     "stage3_gather_16bit_weights_on_model_save lets save_pretrained do it."},
+     "holds the shards of a DeepSpeed training", kGatherZero},
     {[](std::string_view n) {
        return has(n, {"model_optim_rng.pt", "latest_checkpointed_iteration.txt"});
      },
@@ -189,7 +197,8 @@ const Sign kSigns[] = {
     {[](std::string_view n) { return has(n, {"pytorch_lora_weights."}); },
      "holds a LoRA of diffusers", "Servers of language models want one that PEFT saved."},
     {[](std::string_view n) { return n.ends_with(".ckpt"); }, "holds a checkpoint of Lightning",
-     "Save the adapter from it with model.save_pretrained and give that folder."},
+     "Name that file, with the adapter_config.json of the training beside it, or save the adapter "
+     "from it with model.save_pretrained."},
     {[](std::string_view n) { return n.ends_with(".tensors"); }, "holds a file of Tensorizer",
      "Give the folder that it was made from; vLLM reads such adapters until 0.31 alone."},
     {[](std::string_view n) {

@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "lib/adapter/dialect.h"
+#include "lib/adapter/whole_state.h"
 #include "lib/check/run_rules.h"
 #include "lib/engine/fit/fit.h"
 
@@ -22,14 +23,16 @@ struct Trial {
   std::string remark;  // what else the user must know
 };
 
-// An adapter in another trainer's dialect; nullopt for PEFT's.
+// An adapter in another trainer's dialect, or within a whole model's state; nullopt for PEFT's.
 std::optional<LoadedAdapter> translated_of(const Subject& subject,
                                            const std::optional<BaseModel>& base,
                                            std::optional<DType> dtype) {
-  if (subject.dialect == nullptr) return std::nullopt;
+  const bool whole = holds_base(subject.tensors);
+  if (!whole && subject.dialect == nullptr) return std::nullopt;
   AdapterFiles files;
   files.folder = subject.folder;
   files.tensors = subject.tensors;
+  if (whole) take_factors_out(files);
   read_config(subject.config, files);
   translate(files, base ? &base->spec : nullptr);
   if (dtype) refuse_codes(files.tensors, *dtype);

@@ -211,7 +211,7 @@ TEST_CASE("heads of attention are the config's, or an error") {
   CHECK(heads.kv_heads == 2);
   CHECK(heads.head_dim == 4);
   CHECK(error_text([] { attention_heads(catalogue_base("deepseek_v3").spec); }) ==
-        "deepseek_v3: the heads of its attention are not known: 4, 4 of keys and values, each 0 "
+        "deepseek_v3: the heads of its attention are not known: 4, 0 of keys and values, each 0 "
         "wide");
 }
 

@@ -72,6 +72,8 @@ constexpr std::array kUnread = {
     Unread{"torch", "QInt8Storage", "a quantized tensor"},
     Unread{"torch", "QUInt8Storage", "a quantized tensor"},
     Unread{"torch", "QInt32Storage", "a quantized tensor"},
+    Unread{"__builtin__", "set", "a set"},  // DeepSpeed's sparse_tensor_module_names
+    Unread{"builtins", "set", "a set"},
 };
 
 template <class Table>

@@ -173,9 +173,15 @@ class Opener {
     refuse("has the byte order {}", in_quotes(order));
   }
 
+  // DeepSpeed's model states hold the tensors under "module".
+  static std::string hint_of(const std::string& path) {
+    return path.ends_with("_model_states.pt") ? resave_part_hint(path, "module")
+                                              : resave_hint(path);
+  }
+
   void read_pickle() {
     const std::string where = out_.file->path() + ": data.pkl";
-    const std::string hint = resave_hint(out_.file->path());
+    const std::string hint = hint_of(out_.file->path());
     const ZipEntry& record = *pickle_;
     if (record.size > kMaxPickleBytes)
       throw Error(in_file(where),
@@ -263,20 +269,52 @@ class StateDict {
       throw Error(in_file(path()),
                   fmt::format("holds {}, expected a dict of tensors", describe(root)),
                   resave_hint(path()));
-    for (const auto& [key, value] : unwrapped(root).items) add(key, value);
+    for (const auto& [key, value] : weights_in(dict_of(root)).items) add(key, value);
     return std::move(out_);
   }
 
  private:
-  // verl saves {"adapter_state_dict": the dict} and nothing beside it.
-  const PickleDict& unwrapped(const PickleValue& root) const {
-    const Pickle& pickle = archive_.pickle;
-    const PickleDict& dict = pickle.dicts[root.index()];
-    if (dict.items.size() != 1) return dict;
-    const auto& [key, value] = dict.items.front();
-    const bool wraps = key.kind == Kind::text && value.kind == Kind::dict &&
-                       pickle.texts[key.index()] == "adapter_state_dict";
-    return wraps ? pickle.dicts[value.index()] : dict;
+  const PickleDict& dict_of(const PickleValue& value) const {
+    return archive_.pickle.dicts[value.index()];
+  }
+
+  // Null where the dict has no such key.
+  const PickleValue* find(const PickleDict& dict, std::string_view key) const {
+    for (const auto& [name, value] : dict.items)
+      if (name.kind == Kind::text && archive_.pickle.texts[name.index()] == key) return &value;
+    return nullptr;
+  }
+
+  static bool has_tensor(const PickleDict& dict) {
+    return std::any_of(dict.items.begin(), dict.items.end(),
+                       [](const auto& item) { return item.second.kind == Kind::tensor; });
+  }
+
+  // The dict itself, or the state dict in a trainer's checkpoint: DeepSpeed's "module", Lightning's
+  // "state_dict", verl's "adapter_state_dict", "model" of most hand-written loops. A dict of
+  // tensors is never one of these.
+  const PickleDict& weights_in(const PickleDict& dict) const {
+    if (has_tensor(dict)) return dict;
+    refuse_shards(dict);
+    for (const std::string_view key :
+         {"adapter_state_dict", "module", "state_dict", "model_state_dict", "model"}) {
+      const PickleValue* inner = find(dict, key);
+      if (inner != nullptr && inner->kind == Kind::dict && has_tensor(dict_of(*inner)))
+        return dict_of(*inner);
+    }
+    return dict;
+  }
+
+  void refuse_shards(const PickleDict& dict) const {
+    if (find(dict, "module") == nullptr && find(dict, "optimizer_state_dict") != nullptr)
+      throw Error(in_file(path()), "holds one rank's shard of the optimizer, no weights",
+                  "Gather them: python zero_to_fp32.py CHECKPOINT OUT.");
+    const PickleValue* size = find(dict, "mp_world_size");
+    if (size != nullptr && size->kind == Kind::integer && size->number > 1)
+      throw Error(
+          in_file(path()),
+          fmt::format("holds one of {} shards of each tensor (mp_world_size)", size->number),
+          "Gather them with the trainer and save the adapter.");
   }
 
   void add(const PickleValue& key, const PickleValue& value) {
