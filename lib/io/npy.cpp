@@ -221,12 +221,14 @@ NpyArray parse_npy(Bytes bytes, const std::string& where) {
   out.header.data_begin = begin + length;
   const Bytes data = bytes.subspan(out.header.data_begin);
   const auto expected = data_bytes(out.header);
-  if (!expected || *expected != data.size())
+  if (!expected || *expected != data.size()) {
+    std::string need = "more than 2^64";
+    if (expected) need = std::to_string(*expected);
     throw Error(in_file(where),
                 fmt::format("holds {} bytes of data, {} of {} need {}", data.size(),
-                            to_string(out.header.shape), dtype_name(out.header.dtype),
-                            expected ? std::to_string(*expected) : "more than 2^64"),
+                            to_string(out.header.shape), dtype_name(out.header.dtype), need),
                 "copy the file again");
+  }
   out.data.assign(data.begin(), data.end());
   return out;
 }
