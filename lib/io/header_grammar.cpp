@@ -64,9 +64,8 @@ class PlainReader {
     do {
       std::string_view key, value;
       if (!string(key) || !take(':') || !string(value)) return false;
-      if (header_.metadata.size() == kMaxMetadata ||
-          !header_.metadata.try_emplace(std::string(key), value).second)
-        return false;
+      if (header_.metadata.size() == kMaxMetadata) return false;
+      if (!header_.metadata.try_emplace(std::string(key), value).second) return false;
     } while (take(','));
     return take('}');
   }
@@ -168,7 +167,7 @@ class HeaderReader final : public JsonHandler {
         return on_list(token, "shape");
       case State::offsets:
         return on_list(token, "data_offsets");
-      case State::metadata:
+      default:  // State::metadata
         return on_metadata(token);
     }
   }
@@ -198,21 +197,17 @@ class HeaderReader final : public JsonHandler {
       return;
     }
     const bool is_metadata = name_ == "__metadata__";
+    if (is_metadata && std::exchange(header_.has_metadata, true))
+      refuse("stands twice in the header");
     // mlx writes null in every file, and the reference reader takes it for no metadata.
-    if (is_metadata && token.kind == Kind::null && !header_.has_metadata) {
-      header_.has_metadata = true;
-      return;
-    }
+    if (is_metadata && token.kind == Kind::null) return;
     if (token.kind != Kind::begin_object)
       refuse("is {}, expected an object{}", kind_name(token.kind),
              is_metadata ? " of strings" : " with dtype, shape and data_offsets");
-    is_metadata ? begin_metadata() : begin_entry();
-  }
-
-  void begin_metadata() {
-    if (header_.has_metadata) refuse("stands twice in the header");
-    header_.has_metadata = true;
-    state_ = State::metadata;
+    if (is_metadata)
+      state_ = State::metadata;
+    else
+      begin_entry();
   }
 
   void begin_entry() {

@@ -304,8 +304,11 @@ class Scanner {
   template <class... T>
   [[noreturn]] void fail_string(uint64_t offset, fmt::format_string<T...> what,
                                 T&&... values) const {
-    fail(offset < text_.size() ? offset : string_begin_, "invalid string: {}",
+    fail(place_of_string_fault(offset), "invalid string: {}",
          fmt::format(what, std::forward<T>(values)...));
+  }
+  uint64_t place_of_string_fault(uint64_t offset) const {
+    return offset < text_.size() ? offset : string_begin_;
   }
   template <class... T>
   [[noreturn]] void fail(uint64_t offset, fmt::format_string<T...> what, T&&... values) const {

@@ -187,6 +187,12 @@ TEST_CASE("each fault of a JSON text has its own message at its line and column"
   SUBCASE("a number no double holds") {
     CHECK(fault("[1e308]") == "");
     CHECK(fault("[1,1e400]") == "f:1:4: the number 1e400 is out of range");
+    for (const char* const large : {"-1e400", "1e+400", "1e99999999999", "-12.5E+308"})
+      CHECK(fault("[1," + std::string(large) + "]") ==
+            "f:1:4: the number " + std::string(large) + " is out of range");
+    // What is next to 0 is in range: the fault is the one behind it.
+    for (const char* const small : {"1e-400", "-1e-400", "1e-99999999999", "0.001E-330"})
+      CHECK(fault("[" + std::string(small) + ",]").find("unexpected ']'") != std::string::npos);
     CHECK(fault("[" + std::string(1000, '9') + "]") ==
           "f:1:2: the number 999999999999999999999999... is out of range");
   }
