@@ -212,8 +212,9 @@ class HeaderReader final : public JsonHandler {
 
   void begin_entry() {
     if (header_.tensors.size() == kMaxHeaderTensors)
-      refuse("is tensor number {}, no more than {} are read", kMaxHeaderTensors + 1,
-             kMaxHeaderTensors);
+      fail(fmt::format("is tensor number {}, no more than {} are read", kMaxHeaderTensors + 1,
+                       kMaxHeaderTensors),
+           "Save the tensors in several files, with an index.");
     header_.tensors.push_back({names_.emplace_back(name_), {}, {}, 0, 0});
     seen_ = {};
     state_ = State::entry;
@@ -292,7 +293,8 @@ class HeaderReader final : public JsonHandler {
       refuse("has {} as the value of {}, expected a string", kind_name(token.kind),
              in_quotes(key_));
     } else if (header_.metadata.size() == kMaxMetadata) {
-      refuse("has more than {} keys", kMaxMetadata);
+      fail(fmt::format("has more than {} keys", kMaxMetadata),
+           "Save the tensors again with less metadata.");
     } else if (!header_.metadata.try_emplace(key_, std::move(token.text)).second) {
       refuse("has the key {} twice", in_quotes(key_));
     }
@@ -300,7 +302,10 @@ class HeaderReader final : public JsonHandler {
 
   template <class... T>
   [[noreturn]] void refuse(fmt::format_string<T...> what, T&&... values) const {
-    throw Error(in_file(where_, printable(name_)), fmt::format(what, std::forward<T>(values)...));
+    fail(fmt::format(what, std::forward<T>(values)...));
+  }
+  [[noreturn]] void fail(const std::string& what, const char* hint = "") const {
+    throw Error(in_file(where_, printable(name_)), what, hint);
   }
 
   const std::string& where_;

@@ -118,7 +118,9 @@ class Scanner {
   }
 
   void open(Kind kind) {
-    if (++depth_ > max_depth_) fail(at_, "is nested deeper than {} levels", max_depth_);
+    if (++depth_ > max_depth_)
+      throw handler_.error_at(at_, fmt::format("is nested deeper than {} levels", max_depth_),
+                              "No tool writes it so deep: get the file again, or flatten it.");
     token_.offset = at_++;
     emit(kind);
   }

@@ -20,6 +20,7 @@ namespace {
 using Bytes = std::span<const std::byte>;
 
 constexpr std::string_view kMagic = "\x93NUMPY";
+constexpr const char* kResave = "save it again with numpy.save or numpy.savez";
 
 struct Descr {
   std::string_view text;
@@ -155,7 +156,7 @@ class HeaderReader {
     throw Error(
         in_file(where_),
         "has a .npy header that is not sound: " + fmt::format(what, std::forward<T>(values)...),
-        "save it again with numpy.save or numpy.savez");
+        kResave);
   }
 
   std::string_view text_;
@@ -182,8 +183,10 @@ std::pair<size_t, size_t> find_header(Bytes bytes, const std::string& where) {
   ZipFields field(bytes.subspan(8, width));
   const uint64_t length = major == 1 ? field.u16() : field.u32();
   if (length > kMaxNpyHeader)
-    throw Error(in_file(where), fmt::format("has a .npy header of {} bytes, at most {} are read",
-                                            length, kMaxNpyHeader));
+    throw Error(
+        in_file(where),
+        fmt::format("has a .npy header of {} bytes, at most {} are read", length, kMaxNpyHeader),
+        kResave);
   if (bytes.size() < 8 + width + length) refuse_cut(where);
   return {8 + width, length};
 }

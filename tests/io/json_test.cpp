@@ -174,15 +174,18 @@ TEST_CASE("each fault of a JSON text has its own message at its line and column"
   }
   SUBCASE("too deep") {
     CHECK(fault(nested(32)) == "");
-    CHECK(fault(nested(33)) == "f:1:33: is nested deeper than 32 levels");
+    CHECK(error_advised([] { parse_json(nested(33), "f"); }) ==
+          "f:1:33: is nested deeper than 32 levels -> No tool writes it so deep: get the file "
+          "again, or flatten it.");
     CHECK(fault(nested(1000), {.bytes = 1 << 20, .depth = 1'000'000}) ==
           "f:1:257: is nested deeper than 256 levels");
     CHECK(fault(std::string(1'000'000, '[')) == "f:1:33: is nested deeper than 32 levels");
   }
   SUBCASE("too large") {
     CHECK(fault("[1,2]", {.bytes = 5, .depth = 2}) == "");
-    CHECK(fault("[1, 2]", {.bytes = 5, .depth = 2}) ==
-          "f: has 6 bytes of JSON, more than the 5 that are read");
+    CHECK(error_advised([] { parse_json("[1, 2]", "f", {.bytes = 5, .depth = 2}); }) ==
+          "f: has 6 bytes of JSON, more than the 5 that are read -> Check that it is the file that "
+          "is meant; leave out what no tool reads.");
   }
   SUBCASE("a number no double holds") {
     CHECK(fault("[1e308]") == "");
@@ -231,6 +234,8 @@ TEST_CASE("a JSON file is read up to its limit") {
   CHECK(fault_of({.bytes = 10, .depth = 8}) == "");
   CHECK(fault_of({.bytes = 9, .depth = 8}) ==
         "c.json: has 10 bytes, more than the 9 that are read");
+  CHECK(error_hint([&] { read_json_file(folder.path("c.json"), {.bytes = 9, .depth = 8}); }) ==
+        "Check that it is the file that is meant; leave out what no tool reads.");
   write_text(folder.path("c.json"), "{\"r\":\n NaN}");
   CHECK(fault_of({}) == "c.json:2:2: NaN is not JSON");
 }
