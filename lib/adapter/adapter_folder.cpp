@@ -176,6 +176,7 @@ class FolderReader {
     out_.main_file = name_of(out_.sharded ? weights.index_path : weights.files[0].file->path());
     out_.pickle = weights.pickled;
     out_.warnings = std::move(weights.warnings);
+    out_.unread_index = std::move(weights.unread_index);
     for (const SafetensorsFile& file : weights.files) add_own(file, weights.tensors);
   }
 

@@ -58,6 +58,7 @@ struct AdapterFolder {
   bool sharded = false, pickle = false;
   std::optional<Json> added_tokens;
   std::vector<std::string> warnings;  // of the adapter's weights (lib/io/weights.h)
+  std::optional<Error> unread_index;  // of the adapter's weights, a warning too
   std::vector<ReadProblem> problems;  // config first, then weights
   std::vector<std::string> notes;     // what was passed over, for people
   // What to do where the folder holds something else than an adapter (lib/adapter/found_instead.h);

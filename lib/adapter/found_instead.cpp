@@ -267,6 +267,8 @@ FoundInstead instead_of_path(const std::string& path) {
   if (const fs::path target = fs::read_symlink(path, none); !target.empty())
     return {fmt::format("is a link to {}, which is not there", printable(target.string())),
             "Name the folder itself, with adapter_config.json."};
+  if (auto fault = hub_cache_fault(path))
+    return {"does not exist; " + fault->what, std::move(fault->advice)};
   if (is_hub_name(path) && path.find('/') != std::string::npos)
     return {"does not exist",
             fmt::format("name a folder with adapter_config.json; a hub name that no cache has must "

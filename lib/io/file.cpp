@@ -213,7 +213,8 @@ std::string read_text(const InputPath& path, uint64_t most) {
   const FilePtr file = File::open(path);
   if (file->size() > most)
     throw Error(in_file(path.path),
-                fmt::format("has {} bytes, more than the {} that are read", file->size(), most));
+                fmt::format("has {} bytes, more than the {} that are read", file->size(), most),
+                "Check that it is the file that is meant; leave out what no tool reads.");
   std::string out(file->size(), '\0');
   file->read(0, out.size(), reinterpret_cast<std::byte*>(out.data()));
   return out;

@@ -64,9 +64,8 @@ class PlainReader {
     do {
       std::string_view key, value;
       if (!string(key) || !take(':') || !string(value)) return false;
-      if (header_.metadata.size() == kMaxMetadata ||
-          !header_.metadata.try_emplace(std::string(key), value).second)
-        return false;
+      if (header_.metadata.size() == kMaxMetadata) return false;
+      if (!header_.metadata.try_emplace(std::string(key), value).second) return false;
     } while (take(','));
     return take('}');
   }
@@ -168,7 +167,7 @@ class HeaderReader final : public JsonHandler {
         return on_list(token, "shape");
       case State::offsets:
         return on_list(token, "data_offsets");
-      case State::metadata:
+      default:  // State::metadata
         return on_metadata(token);
     }
   }
@@ -198,27 +197,24 @@ class HeaderReader final : public JsonHandler {
       return;
     }
     const bool is_metadata = name_ == "__metadata__";
+    if (is_metadata && std::exchange(header_.has_metadata, true))
+      refuse("stands twice in the header");
     // mlx writes null in every file, and the reference reader takes it for no metadata.
-    if (is_metadata && token.kind == Kind::null && !header_.has_metadata) {
-      header_.has_metadata = true;
-      return;
-    }
+    if (is_metadata && token.kind == Kind::null) return;
     if (token.kind != Kind::begin_object)
       refuse("is {}, expected an object{}", kind_name(token.kind),
              is_metadata ? " of strings" : " with dtype, shape and data_offsets");
-    is_metadata ? begin_metadata() : begin_entry();
-  }
-
-  void begin_metadata() {
-    if (header_.has_metadata) refuse("stands twice in the header");
-    header_.has_metadata = true;
-    state_ = State::metadata;
+    if (is_metadata)
+      state_ = State::metadata;
+    else
+      begin_entry();
   }
 
   void begin_entry() {
     if (header_.tensors.size() == kMaxHeaderTensors)
-      refuse("is tensor number {}, no more than {} are read", kMaxHeaderTensors + 1,
-             kMaxHeaderTensors);
+      fail(fmt::format("is tensor number {}, no more than {} are read", kMaxHeaderTensors + 1,
+                       kMaxHeaderTensors),
+           "Save the tensors in several files, with an index.");
     header_.tensors.push_back({names_.emplace_back(name_), {}, {}, 0, 0});
     seen_ = {};
     state_ = State::entry;
@@ -297,7 +293,8 @@ class HeaderReader final : public JsonHandler {
       refuse("has {} as the value of {}, expected a string", kind_name(token.kind),
              in_quotes(key_));
     } else if (header_.metadata.size() == kMaxMetadata) {
-      refuse("has more than {} keys", kMaxMetadata);
+      fail(fmt::format("has more than {} keys", kMaxMetadata),
+           "Save the tensors again with less metadata.");
     } else if (!header_.metadata.try_emplace(key_, std::move(token.text)).second) {
       refuse("has the key {} twice", in_quotes(key_));
     }
@@ -305,7 +302,10 @@ class HeaderReader final : public JsonHandler {
 
   template <class... T>
   [[noreturn]] void refuse(fmt::format_string<T...> what, T&&... values) const {
-    throw Error(in_file(where_, printable(name_)), fmt::format(what, std::forward<T>(values)...));
+    fail(fmt::format(what, std::forward<T>(values)...));
+  }
+  [[noreturn]] void fail(const std::string& what, const char* hint = "") const {
+    throw Error(in_file(where_, printable(name_)), what, hint);
   }
 
   const std::string& where_;

@@ -211,8 +211,10 @@ class JsonBuilder final : JsonHandler {
 
 Json parse_json(std::string_view text, const std::string& where, const JsonLimits& limits) {
   if (text.size() > limits.bytes)
-    throw Error(in_file(where), fmt::format("has {} bytes of JSON, more than the {} that are read",
-                                            text.size(), limits.bytes));
+    throw Error(in_file(where),
+                fmt::format("has {} bytes of JSON, more than the {} that are read", text.size(),
+                            limits.bytes),
+                "Check that it is the file that is meant; leave out what no tool reads.");
   return JsonBuilder(text, where, std::min(limits.depth, kDeepest)).read();
 }
 

@@ -118,7 +118,9 @@ class Scanner {
   }
 
   void open(Kind kind) {
-    if (++depth_ > max_depth_) fail(at_, "is nested deeper than {} levels", max_depth_);
+    if (++depth_ > max_depth_)
+      throw handler_.error_at(at_, fmt::format("is nested deeper than {} levels", max_depth_),
+                              "No tool writes it so deep: get the file again, or flatten it.");
     token_.offset = at_++;
     emit(kind);
   }
@@ -304,8 +306,11 @@ class Scanner {
   template <class... T>
   [[noreturn]] void fail_string(uint64_t offset, fmt::format_string<T...> what,
                                 T&&... values) const {
-    fail(offset < text_.size() ? offset : string_begin_, "invalid string: {}",
+    fail(place_of_string_fault(offset), "invalid string: {}",
          fmt::format(what, std::forward<T>(values)...));
+  }
+  uint64_t place_of_string_fault(uint64_t offset) const {
+    return offset < text_.size() ? offset : string_begin_;
   }
   template <class... T>
   [[noreturn]] void fail(uint64_t offset, fmt::format_string<T...> what, T&&... values) const {

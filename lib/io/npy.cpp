@@ -20,6 +20,7 @@ namespace {
 using Bytes = std::span<const std::byte>;
 
 constexpr std::string_view kMagic = "\x93NUMPY";
+constexpr const char* kResave = "save it again with numpy.save or numpy.savez";
 
 struct Descr {
   std::string_view text;
@@ -155,7 +156,7 @@ class HeaderReader {
     throw Error(
         in_file(where_),
         "has a .npy header that is not sound: " + fmt::format(what, std::forward<T>(values)...),
-        "save it again with numpy.save or numpy.savez");
+        kResave);
   }
 
   std::string_view text_;
@@ -182,8 +183,10 @@ std::pair<size_t, size_t> find_header(Bytes bytes, const std::string& where) {
   ZipFields field(bytes.subspan(8, width));
   const uint64_t length = major == 1 ? field.u16() : field.u32();
   if (length > kMaxNpyHeader)
-    throw Error(in_file(where), fmt::format("has a .npy header of {} bytes, at most {} are read",
-                                            length, kMaxNpyHeader));
+    throw Error(
+        in_file(where),
+        fmt::format("has a .npy header of {} bytes, at most {} are read", length, kMaxNpyHeader),
+        kResave);
   if (bytes.size() < 8 + width + length) refuse_cut(where);
   return {8 + width, length};
 }
@@ -221,12 +224,14 @@ NpyArray parse_npy(Bytes bytes, const std::string& where) {
   out.header.data_begin = begin + length;
   const Bytes data = bytes.subspan(out.header.data_begin);
   const auto expected = data_bytes(out.header);
-  if (!expected || *expected != data.size())
+  if (!expected || *expected != data.size()) {
+    std::string need = "more than 2^64";
+    if (expected) need = std::to_string(*expected);
     throw Error(in_file(where),
                 fmt::format("holds {} bytes of data, {} of {} need {}", data.size(),
-                            to_string(out.header.shape), dtype_name(out.header.dtype),
-                            expected ? std::to_string(*expected) : "more than 2^64"),
+                            to_string(out.header.shape), dtype_name(out.header.dtype), need),
                 "copy the file again");
+  }
   out.data.assign(data.begin(), data.end());
   return out;
 }

@@ -54,11 +54,13 @@ class LayoutCheck {
       refuse(entry, "has data_offsets [{}, {}], which run backwards", entry.begin, entry.end);
     const uint64_t expected = previous == nullptr ? 0 : previous->end;
     if (entry.begin == expected) return;
-    const std::string neighbour = previous == nullptr
-                                      ? "the data section begins"
-                                      : fmt::format("tensor {} ends", in_quotes(previous->name));
-    refuse(entry, "begins at offset {}, {} at {}: {}", entry.begin, neighbour, expected,
+    refuse(entry, "begins at offset {}, {} at {}: {}", entry.begin, end_of(previous), expected,
            entry.begin > expected ? "the bytes between belong to no tensor" : "the two overlap");
+  }
+
+  static std::string end_of(const TensorEntry* previous) {
+    if (previous == nullptr) return "the data section begins";
+    return fmt::format("tensor {} ends", in_quotes(previous->name));
   }
 
   void check_size(const TensorEntry& entry) const {

@@ -80,7 +80,9 @@ class IndexReader final : public JsonHandler {
       section_ = token.text;
       if (!sections_.insert(section_).second)
         refuse(token, "the key {} stands twice in this object", in_quotes(section_));
-      if (sections_.size() > kMaxSections) refuse(token, "has more than {} keys", kMaxSections);
+      if (sections_.size() > kMaxSections)
+        throw error_at(token.offset, fmt::format("has more than {} keys", kMaxSections),
+                       "An index has two: metadata and weight_map.");
       if (section_ != "weight_map" && section_ != "metadata")
         index_.warnings.push_back(fmt::format("{}: unknown key {}", where_, in_quotes(section_)));
     } else if (section_ == "weight_map" && token.kind != Kind::begin_object &&
@@ -104,7 +106,8 @@ class IndexReader final : public JsonHandler {
 
   void read_tensor_name(JsonToken& token) {
     if (index_.weight_map.size() == kMaxTensors)
-      refuse(token, "names more than {} tensors", kMaxTensors);
+      throw error_at(token.offset, fmt::format("names more than {} tensors", kMaxTensors),
+                     "Split the model into folders, each with an index.");
     bool is_new = false;
     std::tie(tensor_, is_new) = index_.weight_map.try_emplace(std::move(token.text));
     if (!is_new)

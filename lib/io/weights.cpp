@@ -159,10 +159,7 @@ class Folder {
       if (!single && !sharded) continue;
       Weights out = single ? open_safetensors_alone(file(stem, kSafetensorsEnding))
                            : open_shards(file(stem, kIndexEnding), options_.links);
-      if (single && sharded)
-        out.warnings.push_back(fmt::format("{}: not read, {}{} beside it is the weights",
-                                           file(stem, kIndexEnding).path, stem,
-                                           kSafetensorsEnding));
+      if (single && sharded) check_unread_index(file(stem, kIndexEnding), stem, out);
       return out;
     }
     for (const std::string& stem : stems)
@@ -178,6 +175,22 @@ class Folder {
 
   InputPath file(const std::string& stem, std::string_view ending = {}) const {
     return {path_, stem + std::string(ending), options_.links};
+  }
+
+  // Others may read the index and not the file beside it.
+  void check_unread_index(const InputPath& index, const std::string& stem, Weights& out) const {
+    const std::string unread =
+        fmt::format("not read, {}{} beside it is the weights", stem, kSafetensorsEnding);
+    try {
+      open_shards(index, options_.links);
+      out.warnings.push_back(fmt::format("{}: {}", index.path, unread));
+    } catch (const MachineError&) {
+      throw;
+    } catch (const Error& error) {
+      out.unread_index.emplace(error.location(), fmt::format("{} ({})", error.text(), unread),
+                               "Delete the index, or get the shards that it names.");
+      out.warnings.emplace_back(out.unread_index->what());
+    }
   }
 
   Weights open_other(const Names& stems) const {

@@ -31,6 +31,12 @@ struct ZipEnd {
   uint64_t begin = 0, bytes = 0;  // where the directory lies; it ends where the end records begin
 };
 
+bool begins_with_record(const ZipInput& zip) {
+  if (zip.file.size() < 4) return false;
+  const auto bytes = zip.bytes(0, 4);
+  return ZipFields(bytes).u32() == kLocalMark;
+}
+
 // There is no end record at the end of the file: is it a comment that follows, or junk?
 [[noreturn]] void refuse_end(const ZipInput& zip) {
   const File& file = zip.file;
@@ -50,8 +56,7 @@ struct ZipEnd {
       zip.refuse("", "has {} bytes after the end of its zip archive", after - comment);
     zip.refuse("", "has a zip comment of {} bytes, {} writes none", after, zip.writer.name);
   }
-  if (file.size() < 4 || ZipFields(zip.bytes(0, 4)).u32() != kLocalMark)
-    zip.refuse("", "is not a zip archive");
+  if (!begins_with_record(zip)) zip.refuse("", "is not a zip archive");
   throw Error(in_file(file.path()),
               "begins as a zip archive but has no zip directory: it was cut short", kCutHint);
 }

@@ -6,8 +6,11 @@
 #include <cctype>
 #include <cstdlib>
 #include <filesystem>
+#include <utility>
+#include <vector>
 
 #include "lib/base/error.h"
+#include "lib/base/utf8.h"
 #include "lib/io/disk/look.h"
 #include "lib/io/file.h"
 
@@ -35,21 +38,31 @@ std::string repository_folder(const std::string& name) {
   return slash == std::string::npos ? out : out.replace(slash, 1, "--");
 }
 
-// The commit that refs/main of a repository's folder names; "" for none.
-std::string main_commit(const fs::path& repository) try {
-  constexpr uint64_t kMost = 1 << 10;
-  std::string text = read_text({repository.string(), "refs/main", Links::within}, kMost);
-  text.resize(text.find_last_not_of(" \t\r\n") + 1);
-  return text;
-} catch (const MachineError&) {
-  throw;
-} catch (const Error&) {
-  return "";
-}
-
 bool is_commit(const std::string& text) {
   return !text.empty() && std::all_of(text.begin(), text.end(),
                                       [](unsigned char c) { return std::isalnum(c) != 0; });
+}
+
+// The snapshot that refs/main of a repository's folder leads to, or why it leads to none.
+struct MainSnapshot {
+  std::string folder, fault;
+};
+
+MainSnapshot main_snapshot(const fs::path& repository) try {
+  constexpr uint64_t kMost = 1 << 10;
+  const std::string main = (repository / "refs" / "main").string();
+  if (is_absent(main)) return {"", fmt::format("the hub cache has no {}", main)};
+  std::string text = read_text({repository.string(), "refs/main", Links::within}, kMost);
+  text.resize(text.find_last_not_of(" \t\r\n") + 1);
+  if (!is_commit(text))
+    return {"", fmt::format("{} holds {}, which is no commit", main, in_quotes(text, 40))};
+  const std::string folder = (repository / "snapshots" / text).string();
+  if (is_folder(folder)) return {folder, ""};
+  return {"", fmt::format("{} names a snapshot that is not there: {}", main, folder)};
+} catch (const MachineError&) {
+  throw;
+} catch (const Error& error) {
+  return {"", error.what()};
 }
 
 }  // namespace
@@ -68,23 +81,32 @@ std::optional<std::string> find_hub_snapshot(const std::string& name, std::strin
     tried += "; it is not a hub name either";
     return std::nullopt;
   }
-  const fs::path repository = cache_folder() / repository_folder(name);
-  fs::path missing = repository / "refs" / "main";
-  if (const std::string commit = main_commit(repository); is_commit(commit)) {
-    missing = repository / "snapshots" / commit;
-    if (is_folder(missing.string())) return missing.string();
-  }
-  tried += fmt::format("; the hub cache has no {}", missing.string());
+  MainSnapshot found = main_snapshot(cache_folder() / repository_folder(name));
+  if (found.fault.empty()) return std::move(found.folder);
+  tried += "; " + found.fault;
   return std::nullopt;
+}
+
+std::optional<HubCacheFault> hub_cache_fault(const std::string& name) {
+  if (!is_hub_name(name)) return std::nullopt;
+  const fs::path repository = cache_folder() / repository_folder(name);
+  if (!is_folder(repository.string())) return std::nullopt;
+  MainSnapshot found = main_snapshot(repository);
+  if (found.fault.empty()) return std::nullopt;
+  std::string advice = fmt::format("Download it again: hf download {}", name);
+  const std::string snapshots = (repository / "snapshots").string();
+  if (!is_folder(snapshots)) return HubCacheFault{std::move(found.fault), std::move(advice)};
+  const std::vector<std::string> there = names_in(snapshots);
+  if (!there.empty())
+    advice += fmt::format(", or name one of its snapshots: {}", join_path(snapshots, there.back()));
+  return HubCacheFault{std::move(found.fault), std::move(advice)};
 }
 
 std::string snapshot_in(const std::string& folder) {
   const std::string snapshots = join_path(folder, "snapshots");
   if (!is_folder(snapshots)) return "";
-  if (const std::string commit = main_commit(folder); is_commit(commit)) {
-    const std::string named = join_path(snapshots, commit);
-    if (is_folder(named)) return named;
-  }
+  if (MainSnapshot found = main_snapshot(folder); found.fault.empty())
+    return std::move(found.folder);
   std::string only;
   for (const std::string& name : names_in(snapshots)) {
     const std::string each = join_path(snapshots, name);

@@ -137,6 +137,47 @@ TEST_CASE("a hub name of the local cache is an adapter") {
   CHECK(error_hint([&] { load_adapter(repository, {}); }).find("abc123") != std::string::npos);
 }
 
+TEST_CASE("a hub name whose copy in the local cache is broken says what is broken") {
+  const TempFolder temp;
+  const std::string repository = temp.path("models--someone--lora"),
+                    main = repository + "/refs/main";
+  made().write(repository + "/snapshots/abc123");
+  setenv("HF_HUB_CACHE", temp.path().c_str(), 1);
+  const auto ref = [&](const std::string& text) {
+    fs::remove_all(main);
+    fs::create_directories(repository + "/refs");
+    std::ofstream(main) << text;
+  };
+  const auto fault = [] { return error_text([] { load_adapter("someone/lora", {}); }); };
+  const std::string absent = "someone/lora: does not exist; ";
+  CHECK(fault() == absent + "the hub cache has no " + main);
+  ref("abc123\n");
+  CHECK(fault() == "");
+  ref("");
+  CHECK(fault() == absent + main + " holds \"\", which is no commit");
+  ref("../../..\n");
+  CHECK(fault() == absent + main + " holds \"../../..\", which is no commit");
+  ref("def456");
+  CHECK(fault() ==
+        absent + main + " names a snapshot that is not there: " + repository + "/snapshots/def456");
+  ref(std::string(2000, 'a'));
+  CHECK(fault() == absent + main + ": has 2000 bytes, more than the 1024 that are read");
+  fs::remove(main);
+  fs::create_directory(main);
+  CHECK(fault() == absent + main + ": is a folder, expected a regular file");
+  CHECK(error_hint([] { load_adapter("someone/lora", {}); }) ==
+        "Download it again: hf download someone/lora, or name one of its snapshots: " + repository +
+            "/snapshots/abc123");
+  fs::remove_all(repository + "/snapshots");
+  CHECK(error_hint([] { load_adapter("someone/lora", {}); }) ==
+        "Download it again: hf download someone/lora");
+  SUBCASE("that the cache has nothing of it is another matter") {
+    fs::remove_all(repository);
+    CHECK(fault() == "someone/lora: does not exist");
+  }
+  unsetenv("HF_HUB_CACHE");
+}
+
 TEST_CASE(
     "a file of another kind is named by its bytes, whatever its name and whatever is missing") {
   const TempFolder temp;

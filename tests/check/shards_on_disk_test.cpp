@@ -83,6 +83,30 @@ TEST_CASE("shards that do not fit together are FMT004, each fault in its words")
   SUBCASE("there is no index") { CHECK(check(folder).rules == Rules{"FMT004"}); }
 }
 
+TEST_CASE("an index that is not read, since a file of its name lies beside it, is warned of") {
+  TempFolder folder;
+  write(folder, "adapter_config.json", kConfig);
+  write_tensor(folder, "adapter_model.safetensors", kA);
+  const auto warned = [&] {
+    Deployment deployment;
+    deployment.adapters.push_back(open_subject(folder.path()));
+    interpret(deployment.adapters.back(), std::nullopt, {});
+    std::string out;
+    for (const Finding& finding : run_rules(deployment).findings)
+      if (finding.rule->id == "FMT004" && finding.severity == Severity::warning)
+        out += finding.message;
+    return out;
+  };
+  CHECK(warned() == "");
+  write(folder, kIndex, index_of(R"(")" + kA + R"(": "adapter_model.safetensors")"));
+  CHECK(warned() == "");
+  write(folder, kIndex, index_of(R"("x": "adapter_model.safetensors")"));
+  CHECK(warned() ==
+        "is not in adapter_model.safetensors, where the index says it is (not read, "
+        "adapter_model.safetensors beside it is the weights)");
+  CHECK(check(folder).rules == Rules{"FMT006"});  // of one factor, and nothing of the index
+}
+
 TEST_CASE("a file of another kind is FMT021, and says what it is") {
   TempFolder folder;
   write(folder, "adapter_config.json", kConfig);

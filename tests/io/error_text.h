@@ -19,6 +19,17 @@ std::string error_text(F&& f, const std::string& under = "") {
   return "";
 }
 
+// The same, and its hint after an arrow.
+template <class F>
+std::string error_advised(F&& f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    return e.what() + std::string(" -> ") + e.hint();
+  }
+  return "";
+}
+
 template <class F>
 std::string error_hint(F&& f) {
   try {

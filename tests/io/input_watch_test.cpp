@@ -56,6 +56,11 @@ TEST_CASE("a read that failed is known, whoever swallowed its error and on whate
   const FilePtr file = File::open(folder.path("a"));
   fs::resize_file(folder.path("a"), 2);
   std::thread([&] { CHECK_THROWS_AS(read_all(*file), Error); }).join();
+  SUBCASE("once") {}
+  SUBCASE("twice: the first counts") {
+    fs::resize_file(folder.path("a"), 1);
+    CHECK_THROWS_AS(read_all(*file), Error);
+  }
   put(folder.path("a"), "0123");
   CHECK(error_text([&] { watch.check(); }, folder.path()) ==
         "a: ends at offset 2, had 4 bytes when it was opened");
@@ -90,4 +95,7 @@ TEST_CASE("the innermost watch of the thread has what is opened, and outside of 
     CHECK_THROWS_AS(inner.check(), Error);
   }
   CHECK_NOTHROW(outer.check());
+  const FilePtr again = File::open(folder.path("a"));
+  put(folder.path("a"), "01");
+  CHECK_THROWS_AS(outer.check(), Error);
 }

@@ -174,19 +174,28 @@ TEST_CASE("each fault of a JSON text has its own message at its line and column"
   }
   SUBCASE("too deep") {
     CHECK(fault(nested(32)) == "");
-    CHECK(fault(nested(33)) == "f:1:33: is nested deeper than 32 levels");
+    CHECK(error_advised([] { parse_json(nested(33), "f"); }) ==
+          "f:1:33: is nested deeper than 32 levels -> No tool writes it so deep: get the file "
+          "again, or flatten it.");
     CHECK(fault(nested(1000), {.bytes = 1 << 20, .depth = 1'000'000}) ==
           "f:1:257: is nested deeper than 256 levels");
     CHECK(fault(std::string(1'000'000, '[')) == "f:1:33: is nested deeper than 32 levels");
   }
   SUBCASE("too large") {
     CHECK(fault("[1,2]", {.bytes = 5, .depth = 2}) == "");
-    CHECK(fault("[1, 2]", {.bytes = 5, .depth = 2}) ==
-          "f: has 6 bytes of JSON, more than the 5 that are read");
+    CHECK(error_advised([] { parse_json("[1, 2]", "f", {.bytes = 5, .depth = 2}); }) ==
+          "f: has 6 bytes of JSON, more than the 5 that are read -> Check that it is the file that "
+          "is meant; leave out what no tool reads.");
   }
   SUBCASE("a number no double holds") {
     CHECK(fault("[1e308]") == "");
     CHECK(fault("[1,1e400]") == "f:1:4: the number 1e400 is out of range");
+    for (const char* const large : {"-1e400", "1e+400", "1e99999999999", "-12.5E+308"})
+      CHECK(fault("[1," + std::string(large) + "]") ==
+            "f:1:4: the number " + std::string(large) + " is out of range");
+    // What is next to 0 is in range: the fault is the one behind it.
+    for (const char* const small : {"1e-400", "-1e-400", "1e-99999999999", "0.001E-330"})
+      CHECK(fault("[" + std::string(small) + ",]").find("unexpected ']'") != std::string::npos);
     CHECK(fault("[" + std::string(1000, '9') + "]") ==
           "f:1:2: the number 999999999999999999999999... is out of range");
   }
@@ -225,6 +234,8 @@ TEST_CASE("a JSON file is read up to its limit") {
   CHECK(fault_of({.bytes = 10, .depth = 8}) == "");
   CHECK(fault_of({.bytes = 9, .depth = 8}) ==
         "c.json: has 10 bytes, more than the 9 that are read");
+  CHECK(error_hint([&] { read_json_file(folder.path("c.json"), {.bytes = 9, .depth = 8}); }) ==
+        "Check that it is the file that is meant; leave out what no tool reads.");
   write_text(folder.path("c.json"), "{\"r\":\n NaN}");
   CHECK(fault_of({}) == "c.json:2:2: NaN is not JSON");
 }

@@ -8,8 +8,6 @@
 namespace moelora::test {
 namespace {
 
-constexpr int kZip64Bytes = 20;
-
 std::string deflated(const std::string& data) {
   std::string out(compressBound(static_cast<uLong>(data.size())) + 64, '\0');
   z_stream stream{};
@@ -30,7 +28,7 @@ struct Packed {
 
 Packed pack(const NpzPart& part) {
   Packed out;
-  out.bytes = part.deflated ? deflated(part.data) : part.data;
+  out.bytes = (part.deflated ? deflated(part.data) : part.data) + part.behind;
   out.crc = little_endian(crc32(0, std::as_bytes(std::span(part.data))), 4);
   out.packed = little_endian(out.bytes.size(), 4);
   out.size = little_endian(part.data.size(), 4);
@@ -41,11 +39,10 @@ Packed pack(const NpzPart& part) {
 std::string local_header(const NpzPart& part, const Packed& packed) {
   std::string out = "PK\3\4";
   out += little_endian(45, 2) + little_endian(0, 2) + packed.method + little_endian(0, 4);
-  out += packed.crc + std::string(8, '\xff');  // the sizes are in the zip64 field
-  out += little_endian(part.name.size(), 2) + little_endian(kZip64Bytes, 2) + part.name;
-  out += little_endian(1, 2) + little_endian(16, 2);
-  out += little_endian(part.data.size(), 8) + little_endian(packed.bytes.size(), 8);
-  return out;
+  const std::string extra = part.extra.value_or(zip64_field(part.data.size(), packed.bytes.size()));
+  out += packed.crc + (extra.empty() ? packed.packed + packed.size : std::string(8, '\xff'));
+  out += little_endian(part.name.size(), 2) + little_endian(extra.size(), 2) + part.name;
+  return out + extra;
 }
 
 std::string central_header(const NpzPart& part, const Packed& packed, size_t local) {
@@ -57,6 +54,11 @@ std::string central_header(const NpzPart& part, const Packed& packed, size_t loc
 }
 
 }  // namespace
+
+std::string zip64_field(uint64_t size, uint64_t stored) {
+  return little_endian(1, 2) + little_endian(16, 2) + little_endian(size, 8) +
+         little_endian(stored, 8);
+}
 
 std::string npy_bytes(std::string_view header, std::string_view data, int major) {
   const size_t width = major == 1 ? 2 : 4;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,6 +17,8 @@ std::string raw(std::initializer_list<T> values) {
   return out;
 }
 
+std::string zip64_field(uint64_t size, uint64_t stored);
+
 // A .npy file with this header, padded as numpy does it. Version 1.0, 2.0 or 3.0.
 std::string npy_bytes(std::string_view header, std::string_view data, int major = 1);
 
@@ -23,6 +26,8 @@ struct NpzPart {
   std::string name;  // with ".npy"
   std::string data;
   bool deflated = false;
+  std::string behind = {};                // bytes of the record after the deflated stream
+  std::optional<std::string> extra = {};  // of the local header, in place of numpy's zip64 field
 };
 
 // An archive as numpy.savez writes it (local headers with a zip64 field), with the places of its

@@ -1,14 +1,18 @@
 #include "lib/io/npy.h"
 
 #include <doctest/doctest.h>
+#include <fmt/core.h>
 
 #include <cstring>
+#include <utility>
 
 #include "tests/io/error_text.h"
 #include "tests/io/npy_bytes.h"
+#include "tests/io/torch_bytes.h"
 
 using namespace moelora;
 using namespace moelora::test;
+using namespace std::string_literals;
 
 namespace {
 
@@ -23,6 +27,13 @@ std::string refusal(const std::string& file) {
 }
 
 std::string refusal_of(const std::string& header) { return refusal(npy_bytes(header, "")); }
+
+const std::string kUnsound = "f.npy: has a .npy header that is not sound: ";
+
+// What is said of a header that ends with its last letter: numpy pads it.
+std::string refusal_unpadded(const std::string& header) {
+  return refusal("\x93NUMPY\1\0"s + little_endian(header.size(), 2) + header);
+}
 
 }  // namespace
 
@@ -54,10 +65,9 @@ TEST_CASE("shapes of any length and both orders are read") {
 }
 
 TEST_CASE("a header is a dict of three keys and nothing else") {
-  const std::string sound = "f.npy: has a .npy header that is not sound: ";
   const auto check = [&](const std::string& header, const std::string& what) {
     CAPTURE(header);
-    CHECK(refusal_of(header).starts_with(sound + what));
+    CHECK(refusal_of(header).starts_with(kUnsound + what));
   };
   check("", "'{' was expected");
   check("{'descr': '<f4', 'fortran_order': False}",
@@ -81,6 +91,27 @@ TEST_CASE("a header is a dict of three keys and nothing else") {
         "there are too many dims");
   check("{'descr': '<f4", "a quote is not closed");
   check("{descr: '<f4'}", "a quoted string was expected");
+  check("{'descr': '<f4', 'fortran_order': False, 'shape': (a)}",
+        "an extent of shape is not a number");
+}
+
+TEST_CASE("a header that ends in the midst of its dict is refused, wherever that is") {
+  const std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (12,)}";
+  CHECK(refusal_unpadded(header) == "f.npy: holds 0 bytes of data, [12] of F32 need 48");
+  for (size_t length = 0; length < header.size(); ++length) {
+    CAPTURE(length);
+    CHECK(refusal_unpadded(header.substr(0, length)).starts_with(kUnsound));
+  }
+  CHECK(refusal_unpadded(header.substr(0, header.find("2,"))) ==
+        kUnsound + "a comma or ) was expected in shape");
+}
+
+TEST_CASE("Python quotes a string either way") {
+  const NpyArray array = parse(
+      npy_bytes(R"({"descr": '<i8', 'fortran_order': False, "shape": (1,), })", raw<int64_t>({7})));
+  CHECK(array.header.dtype == DType::I64);
+  CHECK(refusal_of(R"({"descr': '<i8', 'fortran_order': False, 'shape': ()})") ==
+        kUnsound + "a quote is not closed");
 }
 
 TEST_CASE("dtypes that are not plain little-endian numbers are refused by what they are") {
@@ -106,13 +137,28 @@ TEST_CASE("bytes that are missing, too many or of another kind are refused") {
   for (const size_t cut : {size_t{0}, size_t{5}, size_t{9}, size_t{40}})
     CHECK(refusal(sound.substr(0, cut)).find("ends inside its .npy header") != std::string::npos);
   CHECK(refusal("PK\3\4" + sound).find("does not begin as a .npy file does") != std::string::npos);
-  std::string other = sound;
-  other[6] = 4;
-  CHECK(refusal(other).find("has the .npy version 4.0") != std::string::npos);
-  other = npy_bytes("{'descr': '<f8', 'fortran_order': False, 'shape': (2,), }", "", 2);
+  const auto version = [&](int major, int minor) {
+    std::string bytes = sound;
+    bytes[6] = static_cast<char>(major);
+    bytes[7] = static_cast<char>(minor);
+    return refusal(bytes);
+  };
+  CHECK(version(1, 0) == "");
+  for (const auto& [major, minor] : {std::pair(0, 0), std::pair(4, 0), std::pair(1, 1)})
+    CHECK(version(major, minor) ==
+          fmt::format("f.npy: has the .npy version {}.{}, known are 1.0 to 3.0", major, minor));
+  std::string other = npy_bytes("{'descr': '<f8', 'fortran_order': False, 'shape': (2,), }", "", 2);
+  for (const size_t cut : {size_t{10}, size_t{11}, size_t{12}})  // in the length and after it
+    CHECK(refusal(other.substr(0, cut)) == "f.npy: ends inside its .npy header");
   other[9] = other[10] = '\x7f';
-  CHECK(refusal(other).find("at most 10000 are read") != std::string::npos);
+  CHECK(error_advised([&] { parse(other); })
+            .ends_with(" bytes, at most 10000 are read -> save it again with numpy.save or "
+                       "numpy.savez"));
   CHECK(refusal_of("{'descr': '<f8', 'fortran_order': False, 'shape': "
                    "(999999999999999, 999999999999999)}")
             .find("need more than 2^64") != std::string::npos);
+  CHECK(refusal_of("{'descr': '<f8', 'fortran_order': False, 'shape': "
+                   "(999999999999999, 999999999999999, 2)}") ==
+        "f.npy: holds 0 bytes of data, [999999999999999, 999999999999999, 2] of F64 need more "
+        "than 2^64");
 }

@@ -125,6 +125,22 @@ TEST_CASE("an archive that contradicts itself is refused") {
        "f.npz: a.npy: has another size in its local header"},
       {"local sizes", [](NpzBytes& z) { z.put(z.local[0] + 30 + 5 + 4, 141, 8); },
        "f.npz: a.npy: has another size in its local header"},
+      {"local stored size", [](NpzBytes& z) { z.put(z.local[0] + 30 + 5 + 12, 141, 8); },
+       "f.npz: a.npy: has another size in its local header"},
+      {"no local crc", [](NpzBytes& z) { z.put(z.local[0] + 14, 0, 4); },
+       "f.npz: a.npy: has another CRC in its local header"},
+      {"zip64 field of one number", [](NpzBytes& z) { z.put(z.local[0] + 30 + 5 + 2, 8, 2); },
+       "f.npz: a.npy: has a zip64 field that does not fit its sizes"},
+      {"gap",
+       [](NpzBytes& z) {
+         for (const size_t at : {z.central[0] + 20, z.central[0] + 24}) z.put(at, 139, 4);
+         for (const size_t at : {z.local[0] + 39, z.local[0] + 47}) z.put(at, 139, 8);
+       },
+       "f.npz: a.npy: is followed by 1 bytes that belong to no record"},
+      {"inflates to less", [](NpzBytes& z) { declare(z, 141); },
+       "f.npz: b.npy: is damaged: it does not inflate to the size it declares"},
+      {"inflates to more", [](NpzBytes& z) { declare(z, 139); },
+       "f.npz: b.npy: is damaged: it does not inflate to the size it declares"},
       {"too large", [](NpzBytes& z) { declare(z, 0x7FFFFFFF); },
        "f.npz: b.npy: makes the arrays larger than 536870912 bytes"},
       {"bomb", [](NpzBytes& z) { declare(z, 0x1FFFFF00); },
@@ -141,4 +157,30 @@ TEST_CASE("an archive that contradicts itself is refused") {
   CHECK(npz.refusal(npz_bytes({{"a.npy", "text"}}).bytes)
             .starts_with("f.npz: a.npy: ends inside its .npy header"));
   CHECK(npz.refusal("x").starts_with("f.npz: is not a zip archive"));
+  CHECK(npz.refusal("text") == "f.npz: is not a zip archive");
+}
+
+TEST_CASE("a deflated record is one stream and nothing behind it") {
+  Npz npz;
+  CHECK(npz.refusal(npz_bytes({{"a.npy", array(1), true}}).bytes) == "");
+  CHECK(npz.refusal(npz_bytes({{"a.npy", array(1), true, "x"}}).bytes) ==
+        "f.npz: a.npy: is damaged: it does not inflate to the size it declares");
+}
+
+TEST_CASE("a local header has numpy's zip64 field once, or sizes that need none") {
+  Npz npz;
+  const std::string data = array(1), field = zip64_field(data.size(), data.size());
+  CHECK(npz.refusal(npz_bytes({{"a.npy", data, false, "", field}}).bytes) == "");
+  CHECK(npz.refusal(npz_bytes({{"a.npy", data, false, "", ""}}).bytes) == "");
+  CHECK(npz.refusal(npz_bytes({{"a.npy", data, false, "", field + field}}).bytes) ==
+        "f.npz: a.npy: has a zip64 field that does not fit its sizes");
+}
+
+TEST_CASE("an archive holds ten thousand arrays and no more") {
+  Npz npz;
+  std::vector<NpzPart> parts;
+  for (int i = 0; i < 10'000; ++i) parts.push_back({std::to_string(i) + ".npy", array(i)});
+  CHECK(npz.read(npz_bytes(parts).bytes).size() == 10'000);
+  parts.push_back({"x.npy", array(0)});
+  CHECK(npz.refusal(npz_bytes(parts).bytes) == "f.npz: holds 10001 arrays, at most 10000 are read");
 }

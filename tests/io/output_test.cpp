@@ -286,6 +286,24 @@ TEST_CASE("an input that changes while it is read spoils the output") {
   }
 }
 
+TEST_CASE("so does a side file that changes while it is copied") {
+  const TempFolder temp;
+  const std::string side = temp.path("tokenizer.json");
+  put(side, "{}");
+  const FilePtr from = File::open(side);
+  OutputFolder out(temp.path("out"), {}, {});
+  SUBCASE("changed") {
+    put(side, "{}\n");
+    CHECK(error_of([&] { out.copy_file("tokenizer.json", *from); }) ==
+          side + ": was changed or replaced while it was read");
+  }
+  SUBCASE("unchanged") {
+    out.copy_file("tokenizer.json", *from);
+    out.commit("config.json", "{}");
+    CHECK(get(temp.path("out/tokenizer.json")) == "{}");
+  }
+}
+
 TEST_CASE("a place that cannot hold an output is an error that names it") {
   const TempFolder temp;
   CHECK(error_of([&] { write_output(temp.path("no/such/out")); }).find("parent folder") !=

@@ -43,11 +43,13 @@ std::string call_v2(size_t at, const std::string& argument) {
   return p_call(p_global("torch._utils", "_rebuild_tensor_v2"), arguments);
 }
 
-std::string call_v3(const std::string& type, int64_t numel, const std::string& dtype) {
-  return p_call(
-      p_global("torch._utils", "_rebuild_tensor_v3"),
-      {p_storage(type, "0", numel), p_int(0), p_ints(std::vector<int64_t>{2, 3}),
-       p_ints(std::vector<int64_t>{3, 1}), "\x89", p_ordered(), p_global("torch", dtype)});
+// `other`: in place of the dtype.
+std::string call_v3(const std::string& type, int64_t numel, const std::string& dtype,
+                    const std::string& other = "") {
+  return p_call(p_global("torch._utils", "_rebuild_tensor_v3"),
+                {p_storage(type, "0", numel), p_int(0), p_ints(std::vector<int64_t>{2, 3}),
+                 p_ints(std::vector<int64_t>{3, 1}), "\x89", p_ordered(),
+                 other.empty() ? p_global("torch", dtype) : other});
 }
 
 const std::string kDistrust =
@@ -160,6 +162,9 @@ TEST_CASE("a pickle that would run code is refused, and nothing runs") {
     CHECK(fault(p_ordered() + "}" + p_text("__class__") + "Nsb") ==
           "sets the string \"__class__\" of an OrderedDict, only \"_metadata\" is expected");
     CHECK(fault("}}b") == "sets the state of a dict, only an OrderedDict has one");
+    CHECK(fault(p_ordered() + "]b") == "has a list as an OrderedDict's state");
+    CHECK(fault(p_ordered() + "}" + p_int(1) + "Nsb") ==
+          "sets the integer 1 of an OrderedDict, only \"_metadata\" is expected");
   }
   SUBCASE("a call of what a call returned") { CHECK(fault(p_ordered() + ")R") == "calls a dict"); }
   SUBCASE("a class of a module that is known") {
@@ -233,6 +238,7 @@ TEST_CASE("the stack, the marks and the memo hold what is taken of them") {
   CHECK(fault("h\0"s) == "recalls object 0, which it never stored");
   CHECK(fault("Nq\1h\0"s) == "recalls object 0, which it never stored");
   CHECK(fault("Nr\xFF\xFF\xFF\x7F") == "stores an object under the number 2147483647");
+  CHECK(fault("Nq\xFF") == "stores an object under the number 255");
   CHECK(fault_of(pickled("N") + "N") == "goes on for 1 bytes after it stops");
 }
 
@@ -270,6 +276,15 @@ TEST_CASE("what is too large is refused") {
   std::string objects = "]";
   for (int i = 0; i < 4'000'000; ++i) objects += "]a";
   CHECK(fault(objects) == "makes more than 4000000 objects");
+  std::string cells = "]";  // of 17 tuples
+  for (int i = 0; i < 17; ++i) cells += "(" + std::string(999'998, 'N') + "ta";
+  CHECK(fault(cells) == "puts more than 16000000 objects in others");
+  const std::string scalar = p_tensor({.numel = 1, .size = {}, .stride = {}}),
+                    arguments = scalar.substr(scalar.find('('), scalar.size() - 1);
+  std::string tensors = p_global("torch._utils", "_rebuild_tensor_v2") + "q\0"s +
+                        arguments.substr(0, arguments.size() - 1) + "q\1]"s;
+  for (int i = 0; i <= 1'000'000; ++i) tensors += "h\0h\1Ra"s;
+  CHECK(fault(tensors) == "makes more than 1000000 tensors");
   CHECK(fault_of(std::string((64 << 20) + 1, 'N')) ==
         "has 67108865 bytes, at most 67108864 are read");
 }
@@ -294,6 +309,7 @@ TEST_CASE("a tensor lies within its storage") {
   CHECK(leaves({.numel = 0, .offset = 1, .size = {0, 3}}));
   CHECK(leaves({.size = {int64_t{1} << 62, 8}, .stride = {0, 0}}));
   CHECK(leaves({.size = {2, 2}, .stride = {INT64_MAX, INT64_MAX}}));
+  CHECK(leaves({.size = {3}, .stride = {INT64_MAX}}));
   CHECK(leaves({.offset = INT64_MAX}));
   CHECK(leaves({.size = {INT64_MAX, INT64_MAX, 0}, .stride = {1, 1, 1}}));
   CHECK(view_fault({.stride = {-3, 1}}) ==
@@ -323,10 +339,12 @@ TEST_CASE("a tensor is made of the arguments that torch.save writes") {
         "has True as a tensor's stride, expected an integer from 0");
   CHECK(fault(call_v2(4, "N")) == "has None as requires_grad");
   CHECK(fault(call_v2(5, "}")) == "has a dict as a tensor's hooks, expected none");
+  CHECK(fault(call_v2(5, "N")) == "has None as a tensor's hooks, expected none");
   CHECK(fault(call_v2(5, p_ordered() + p_int(1) + p_int(2) + "s")) ==
         "has a dict as a tensor's hooks, expected none");
   CHECK(fault(call_v2(6, "N")) == "");
   CHECK(fault(call_v2(6, "}")) == "");
+  CHECK(fault(call_v2(6, "]")) == "has a list as a tensor's metadata");
   CHECK(fault(call_v2(6, p_dict({{"conj", "\x88"}}))) ==
         "has a tensor that is conjugated or negated when it is read");
   CHECK(fault(p_call(p_global("torch._utils", "_rebuild_tensor_v2"), {})) ==
@@ -335,12 +353,60 @@ TEST_CASE("a tensor is made of the arguments that torch.save writes") {
         "has a storage of 11 bytes, not a whole number of U16");
   CHECK(fault(call_v3("UntypedStorage", 10, "uint16")).find("leaves its storage of 5") !=
         std::string::npos);
+  CHECK(fault(call_v3("FloatStorage", 6, "float32")) == "");
   CHECK(fault(call_v3("HalfStorage", 6, "float32")) ==
         "has another dtype for a tensor than for its storage");
   CHECK(fault(call_v3("UntypedStorage", 12, "Size")) ==
         "has the name torch.Size as a tensor's dtype");
-  CHECK(fault(p_call(p_global("torch._utils", "_rebuild_parameter"), {p_tensor({}), "\x88"})) ==
-        "makes a parameter of other things than a tensor, requires_grad and hooks");
+  CHECK(fault(call_v3("UntypedStorage", 12, "float32", "N")) == "has None as a tensor's dtype");
+}
+
+TEST_CASE("a parameter, a size and a device are made of what torch.save writes for them") {
+  const auto parameter = [](const std::vector<std::string>& arguments) {
+    return fault(p_call(p_global("torch._utils", "_rebuild_parameter"), arguments));
+  };
+  const std::string odd =
+      "makes a parameter of other things than a tensor, requires_grad and hooks";
+  CHECK(parameter({p_tensor({}), "\x88", p_ordered()}) == "");
+  CHECK(parameter({p_tensor({}), "\x88"}) == odd);
+  CHECK(parameter({"N", "\x88", p_ordered()}) == odd);
+  CHECK(parameter({p_tensor({}), "N", p_ordered()}) == odd);
+  CHECK(parameter({p_tensor({}), "\x88", "N"}) == "has None as a tensor's hooks, expected none");
+
+  const auto size = [](const std::vector<std::string>& arguments) {
+    return fault(p_call(p_global("torch", "Size"), arguments));
+  };
+  CHECK(size({p_ints(std::vector<int64_t>{2, 3})}) == "");
+  CHECK(size({}) == "makes a torch.Size of other things than one tuple");
+  CHECK(size({")", ")"}) == "makes a torch.Size of other things than one tuple");
+  CHECK(size({"N"}) == "has None as a torch.Size, expected a tuple");
+
+  const auto device = [](const std::vector<std::string>& arguments) {
+    return fault(p_call(p_global("torch", "device"), arguments));
+  };
+  const std::string what = "makes a torch.device of other things than a name and a number";
+  CHECK(device({p_text("cpu")}) == "");
+  CHECK(device({p_text("cuda"), p_int(1)}) == "");
+  CHECK(device({}) == what);
+  CHECK(device({p_text("cuda"), p_int(1), p_int(2)}) == what);
+  CHECK(device({p_int(0)}) == what);
+  CHECK(device({p_text("cuda"), p_text("1")}) == what);
+}
+
+TEST_CASE("what stands in a wrong place is named by its value") {
+  const auto named = [](const std::string& body) { return fault("}" + body + "Ns"); };
+  const std::string expected = " as a key, expected a string or an integer";
+  CHECK(named("N") == "has None" + expected);
+  CHECK(named("\x88") == "has True" + expected);
+  CHECK(named("\x89") == "has False" + expected);
+  CHECK(named("G\x3F\xF8\0\0\0\0\0\0"s) == "has the number 1.5" + expected);
+  CHECK(named(")") == "has a tuple" + expected);
+  CHECK(named("]") == "has a list" + expected);
+  CHECK(named("}") == "has a dict" + expected);
+  CHECK(named(p_global("torch", "Size")) == "has the name torch.Size" + expected);
+  CHECK(named(p_storage("FloatStorage", "0", 6)) == "has a storage" + expected);
+  CHECK(named(p_tensor({})) == "has a tensor" + expected);
+  CHECK(named(p_call(p_global("torch", "device"), {p_text("cpu")})) == "has a device" + expected);
 }
 
 TEST_CASE("a storage is what a persistent id of torch.save says") {
@@ -352,9 +418,22 @@ TEST_CASE("a storage is what a persistent id of torch.save says") {
   CHECK(fault(p_tuple({p_text("module"), p_global("torch", "FloatStorage"), p_text("0"),
                        p_text("cpu"), p_int(1)}) +
               "Q") == odd);
+  const std::vector<std::string> sound = {p_text("storage"), p_global("torch", "FloatStorage"),
+                                          p_text("0"), p_text("cpu"), p_int(1)};
+  CHECK(fault(p_tuple(sound) + "Q") == "");
+  for (size_t i = 0; i < 4; ++i) {  // of another type, each
+    CAPTURE(i);
+    auto parts = sound;
+    parts[i] = "N";
+    CHECK(fault(p_tuple(parts) + "Q") == odd);
+  }
   CHECK(fault(p_storage("float32", "0", 6)) == "has the name torch.float32 as a storage's type");
   CHECK(fault("](" + p_storage("FloatStorage", "0", 6) + p_storage("HalfStorage", "0", 6) + "e") ==
         "says different things of the storage \"0\"");
   CHECK(fault("](" + p_storage("FloatStorage", "0", 6) + p_storage("FloatStorage", "0", 7) + "e") ==
         "says different things of the storage \"0\"");
+  CHECK(fault("](" + p_storage("ByteStorage", "0", 6) + p_storage("UntypedStorage", "0", 6) +
+              "e") == "says different things of the storage \"0\"");
+  CHECK(fault("](" + p_storage("ByteStorage", "0", 6) + p_storage("ByteStorage", "0", 6) + "e") ==
+        "");
 }

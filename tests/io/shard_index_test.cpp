@@ -13,6 +13,10 @@ std::string fault(const std::string& text) {
   return error_text([&] { parse_shard_index(text, "i"); });
 }
 
+std::string advised(const std::string& text) {
+  return error_advised([&] { parse_shard_index(text, "i"); });
+}
+
 std::string with_file(const std::string& file) {
   return "{\"weight_map\": {\"t\": \"" + file + "\"}}";
 }
@@ -57,7 +61,16 @@ TEST_CASE("each fault of an index is refused at its line and column") {
   SUBCASE("more keys than anyone writes") {
     std::string text = "{";
     for (int i = 0; i < 33; ++i) text += "\"" + std::to_string(i) + "\":0,";
-    CHECK(fault(text) == "i:1:216: has more than 32 keys");
+    CHECK(advised(text) ==
+          "i:1:216: has more than 32 keys -> An index has two: metadata and weight_map.");
+  }
+  SUBCASE("more tensors than anyone has") {
+    std::string text = "{\"weight_map\":{";
+    for (int i = 0; i < 1'000'000; ++i) text += "\"" + std::to_string(i) + "\":\"m.safetensors\",";
+    CHECK(advised(text + "\"x\"") ==
+          "i:1:" + std::to_string(text.size() + 1) +
+              ": names more than 1000000 tensors -> Split the model into folders, each with an "
+              "index.");
   }
   SUBCASE("weight_map of another kind") {
     CHECK(fault("{\"weight_map\":\n [\"t\"]}") ==

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 
 #include "lib/io/safetensors.h"
 #include "tests/io/error_text.h"
@@ -140,6 +141,16 @@ TEST_CASE("a file beyond 4 GiB reads through the zip64 fields that torch writes"
   const Made big(head);
   std::filesystem::resize_file(big.path(), kBytes - tail.size());
   std::ofstream(big.path(), std::ios::binary | std::ios::app) << tail;
+  SUBCASE("which must say what the directory says") {
+    const std::string name = "big/data/2";
+    const size_t field = tail.find(name) + name.size();  // zip64: id, bytes, then the offset
+    REQUIRE(tail.substr(field, 4) == "\1\0\x08\0"s);
+    std::fstream(big.path(), std::ios::binary | std::ios::in | std::ios::out)
+        .seekp(static_cast<std::streamoff>(kBytes - tail.size() + field + 4))
+        .put('x');
+    CHECK(big.fault(true) == "f.pt: big/data/2: has another offset in its local header");
+    return;
+  }
   const TorchFile file = big.open(true);
   CHECK(file.tensors.at("z").bytes() == uint64_t{4500} << 20);
   const SafetensorsFile twin = open_safetensors(kFiles + "views.safetensors");
@@ -197,6 +208,10 @@ TEST_CASE("an archive is laid out as torch.save lays it out") {
   CHECK(fault(sound_parts()) == "");
   CHECK(without("m/.format_version") == "");
   CHECK(without("m/byteorder") == "");
+  auto renamed = sound_parts();
+  for (ZipPart& part : renamed)
+    if (part.name == "m/version") part.name = "m/.data/version";
+  CHECK(fault(renamed) == "");
   CHECK(without("m/data.pkl") ==
         "f.pt: has no data.pkl: it is a zip archive, but torch.save did not write it");
   CHECK(without("m/version") == "f.pt: has no record \"version\", which torch.save always writes");
@@ -217,6 +232,9 @@ TEST_CASE("an archive is laid out as torch.save lays it out") {
   CHECK(beside("m/DATA.PKL") ==
         "f.pt: holds the record \"DATA.PKL\", which torch.save does not write");
   CHECK(beside("m/data/x") == "f.pt: holds the record \"data/x\", which torch.save does not write");
+  CHECK(beside("m/data/") == "f.pt: m/data/: is not a plain path inside the archive");
+  CHECK(with("m/data.pkl", std::string((64 << 20) + 1, 'N')) ==
+        "f.pt: data.pkl: has 67108865 bytes, at most 67108864 are read");
   CHECK(beside("m/data/1") == "f.pt: holds the record data/1, which no tensor uses");
 }
 
@@ -232,6 +250,8 @@ TEST_CASE("a storage is the record of its key, to the byte") {
                                         .stride = {1}})}}),
                 {std::string(8, 'x')})
             .find("its record has 8 bytes") != std::string::npos);
+  CHECK(holding(p_dict({{"w", p_storage("UntypedStorage", "0", 6)}}), {std::string(7, 'x')}) ==
+        "f.pt: says that the storage 0 has 6 elements of one byte, its record has 7 bytes");
   CHECK(holding(p_dict({{"w", p_tensor({.key = "../0"})}}), {std::string(24, 'x')}) ==
         "f.pt: has no record for the storage \"../0\"");
 }
@@ -261,6 +281,13 @@ TEST_CASE("tensors that overlap may not make much of little") {
                                           .stride = {1, 1, 1}})}}),
                   {std::string(8 << 20, 'x')})
               .find("they overlap") != std::string::npos);
+    const std::vector<int64_t> size = {512, 512, 512, 512, 512, 512, 256, 1};  // 2^62 elements
+    CHECK(holding(p_dict({{"w", p_tensor({.type = "DoubleStorage",
+                                          .numel = 4096,
+                                          .size = size,
+                                          .stride = std::vector<int64_t>(8, 1)})}}),
+                  {std::string(8 * 4096, 'x')})
+              .starts_with("f.pt: w: takes the tensors over 268435456 bytes, of a file of "));
   }
 }
 

@@ -119,6 +119,31 @@ TEST_CASE("which weights of a folder count") {
         w.warnings() ==
         Names{
             "model.safetensors.index.json: not read, model.safetensors beside it is the weights"});
+    CHECK_FALSE(w.open().unread_index);
+    const std::string unread = " (not read, model.safetensors beside it is the weights)";
+    const auto lies = [&](const std::string& what) {
+      CHECK(content(w.open(), "a") == "single");
+      CHECK(w.warnings() == Names{what + unread});
+      CHECK(w.open().unread_index->hint() == "Delete the index, or get the shards that it names.");
+    };
+    SUBCASE("that says so when the index names a tensor that is not there") {
+      w.put(kIndexName, index("\"c\": \"" + kFirst + "\""));
+      lies(kIndexName + ": c: is not in " + kFirst + ", where the index says it is");
+    }
+    SUBCASE("or a file") {
+      w.remove(kSecond);
+      lies(kIndexName + ": 1 of 2 shards are missing: " + kSecond);
+    }
+    SUBCASE("or is no index") {
+      w.put(kIndexName, "{\"weight_map\": {},}");
+      lies(kIndexName + ":1:19: unexpected '}', expected string literal");
+    }
+    SUBCASE("an index of the file itself is sound") {
+      w.put(kIndexName, index("\"a\": \"model.safetensors\"", 6));
+      CHECK_FALSE(w.open().unread_index);
+      w.put(kIndexName, index("\"b\": \"model.safetensors\"", 6));
+      lies(kIndexName + ": b: is not in model.safetensors, where the index says it is");
+    }
   }
   SUBCASE("the only one, whatever its stem") {
     w.put("lora.safetensors", one_tensor_bytes("a", "lora"));

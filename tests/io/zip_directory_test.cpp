@@ -2,6 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <filesystem>
+#include <fstream>
+
 #include "tests/io/error_text.h"
 #include "tests/io/golden_text.h"
 #include "tests/io/temp_folder.h"
@@ -100,6 +103,11 @@ TEST_CASE("the end of an archive is at the end of the file, once") {
   SUBCASE("an archive in the comment of another is a comment") {
     CHECK(fault(with_comment(zip, zip.bytes)).starts_with(at_end + "the zip64 locator at "));
   }
+  SUBCASE("a locator that has no room for a record before it") {
+    CHECK(fault(zip.bytes.substr(zip.locator)) == at_end + "the zip64 locator at 0 points to " +
+                                                      std::to_string(zip.end64) +
+                                                      ", the record must end before it");
+  }
   SUBCASE("an archive behind other bytes") {
     CHECK(fault("junk" + zip.bytes) ==
           at_end + "the zip64 locator at " + std::to_string(zip.locator + 4) + " points to " +
@@ -163,6 +171,20 @@ TEST_CASE("zip64 records agree with the end record") {
             z.put(z.end64 + 24, 1'000'001, 8);
             z.put(z.end64 + 32, 1'000'001, 8);
           }).find("at most 1000000 in 100000000 are read") != std::string::npos);
+  }
+  SUBCASE("a larger directory than anyone has") {
+    constexpr uint64_t kBytes = 100'000'001;
+    const TempFolder folder;
+    const std::string path = folder.path("f.pt");
+    write_text(path, "");
+    std::filesystem::resize_file(path, kBytes);  // a hole, which nobody reads
+    std::ofstream(path, std::ios::binary | std::ios::app)
+        << "PK\5\6" + little_endian(0, 4) + little_endian(1, 2) + little_endian(1, 2) +
+               little_endian(kBytes, 4) + little_endian(0, 4) + little_endian(0, 2);
+    CHECK(error_text([&] { read_zip_directory(*File::open(path), kTorchSave); }, folder.path()) ==
+          at_end +
+              "the directory has 1 records in 100000001 bytes, at most 1000000 in 100000000 are "
+              "read");
   }
 }
 

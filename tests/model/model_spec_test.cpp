@@ -235,7 +235,14 @@ TEST_CASE("A base is a folder, its config.json or a name; a hub name may be in t
   CHECK(find_named_base("some/model")->spec.family == "mixtral");
   CHECK(error_text([] { open_base("../some/model"); }).find("it is not a hub name either") !=
         std::string::npos);
+  std::ofstream(repository + "/refs/main") << "def456\n";
+  CHECK(error_text([] { open_base("some/model"); }) ==
+        "some/model: no such file or folder; no built-in model has this name; " + repository +
+            "/refs/main names a snapshot that is not there: " + repository + "/snapshots/def456");
   std::ofstream(repository + "/refs/main") << "../../..\n";
+  CHECK(error_text([] {
+          open_base("some/model");
+        }).ends_with("; " + repository + "/refs/main holds \"../../..\", which is no commit"));
   CHECK_FALSE(find_named_base("some/model").has_value());
   unsetenv("HF_HUB_CACHE");
 }

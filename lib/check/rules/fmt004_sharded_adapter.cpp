@@ -22,6 +22,11 @@ void check(RuleContext& context) {
   }
   for (const ReadProblem* problem : problems_of(subject, ProblemKind::shards))
     context.report(problem->error).where = problem->error.where();
+  if (subject.unread_index) {
+    Finding& finding = context.report(*subject.unread_index);
+    finding.where = subject.unread_index->where();
+    finding.severity = Severity::warning;
+  }
 }
 
 }  // namespace

@@ -31,6 +31,10 @@ std::string text_of(const std::vector<int64_t>& numbers) {
 
 // ---- nodes ----
 
+void PickleBuilder::fail(const std::string& what, const std::string& hint) const {
+  throw Error(in_file(where_, fmt::format("byte {}", at)), what, hint);
+}
+
 void PickleBuilder::count_node() {
   if (++nodes_ > kMaxNodes) refuse("makes more than {} objects", kMaxNodes);
 }
@@ -226,12 +230,9 @@ PickleValue PickleBuilder::call(PickleValue callable, PickleValue arguments) {
       return size(items(arguments));
     case Role::device:
       return device(items(arguments));
-    case Role::storage:
-    case Role::untyped_storage:
-    case Role::dtype:
-      break;
+    default:  // storage, untyped_storage, dtype
+      refuse("calls {}, which is only a name", describe(callable));
   }
-  refuse("calls {}, which is only a name", describe(callable));
 }
 
 PickleValue PickleBuilder::tensor(const PickleGlobal& callee, Arguments arguments) {

@@ -56,9 +56,7 @@ class PickleBuilder {
   using Kind = PickleValue::Kind;
   using Arguments = std::span<const PickleValue>;
 
-  [[noreturn]] void fail(const std::string& what, const std::string& hint) const {
-    throw Error(in_file(where_, fmt::format("byte {}", at)), what, hint);
-  }
+  [[noreturn]] void fail(const std::string& what, const std::string& hint) const;
 
   PickleContainer* container(const PickleValue& value);
   void close_into(int& depth, std::span<const PickleValue> children);

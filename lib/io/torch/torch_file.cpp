@@ -143,9 +143,9 @@ class Opener {
     }
   }
 
-  // torch finds records whatever their case; digits have none.
+  // torch finds records whatever their case; digits have none. A plain path does not end in "/".
   static bool is_storage(std::string_view name) {
-    return name.starts_with("data/") && name.size() > 5 &&
+    return name.starts_with("data/") &&
            name.find_first_not_of("0123456789", 5) == std::string_view::npos;
   }
 
