@@ -4,8 +4,7 @@ python pack_whole_states.py TEST_DATA OUT. What trainers save of a whole PEFT mo
 writes it (a zip of data.pkl, a pickle of protocol 2 that names torch's functions, and data/N):
 
 deepspeed: mp_rank_00_model_states.pt of ZeRO-1/2 (runtime/engine.py, _save_checkpoint): the state
-  dict under "module", beside counters, None and the config. (Real files hold a set under
-  "sparse_tensor_module_names" too, which no reader of plain tensors takes.)
+  dict under "module", beside counters, None, a set and the config.
 fsdp: pytorch_model_fsdp.bin of accelerate (utils/fsdp_utils.py, FULL_STATE_DICT): the dict alone.
 lightning: {"state_dict": {"model." + name: ..}, ..} (trainer/connectors/checkpoint_connector.py).
 zero3: zero_pp_rank_0_mp_rank_00_model_states.pt: every parameter is [0].

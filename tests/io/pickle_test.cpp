@@ -223,6 +223,9 @@ TEST_CASE("operations work on what they are for") {
   CHECK(fault(p_global("torch", "FloatStorage") + ")R") ==
         "calls the name torch.FloatStorage, which is only a name");
   CHECK(fault(p_global("torch", "Size") + "NR") == "calls with None, expected a tuple");
+  CHECK(fault(p_global("builtins", "set") + "]]\x86R") ==
+        "makes a set of 2 arguments, expected a list");
+  CHECK(fault(p_global("builtins", "set") + "N\x85R") == "makes a set of None, expected a list");
   CHECK(fault(p_global("collections", "OrderedDict") + "]\x85R") ==
         "makes an OrderedDict of arguments, expected none");
 }

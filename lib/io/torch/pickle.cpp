@@ -15,6 +15,8 @@ using Role = PickleGlobal::Role;
 
 constexpr std::array kAllowed = {
     PickleGlobal{"collections", "OrderedDict", Role::ordered_dict},
+    PickleGlobal{"__builtin__", "set", Role::set},
+    PickleGlobal{"builtins", "set", Role::set},
     PickleGlobal{"torch._utils", "_rebuild_tensor_v2", Role::tensor_v2},
     PickleGlobal{"torch._utils", "_rebuild_tensor_v3", Role::tensor_v3},
     PickleGlobal{"torch._utils", "_rebuild_parameter", Role::parameter},
@@ -72,8 +74,6 @@ constexpr std::array kUnread = {
     Unread{"torch", "QInt8Storage", "a quantized tensor"},
     Unread{"torch", "QUInt8Storage", "a quantized tensor"},
     Unread{"torch", "QInt32Storage", "a quantized tensor"},
-    Unread{"__builtin__", "set", "a set"},  // DeepSpeed's sparse_tensor_module_names
-    Unread{"builtins", "set", "a set"},
 };
 
 template <class Table>

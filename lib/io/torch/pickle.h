@@ -97,6 +97,7 @@ inline constexpr size_t kMaxPickleText = 65536;
 struct PickleGlobal {
   enum class Role : uint8_t {
     ordered_dict,     // collections.OrderedDict
+    set,              // of a list, which stands for it: DeepSpeed's sparse_tensor_module_names
     tensor_v2,        // (storage, offset, size, stride, requires_grad, hooks[, metadata])
     tensor_v3,        // the same with dtype after hooks
     parameter,        // (tensor, requires_grad, hooks)

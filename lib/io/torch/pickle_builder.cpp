@@ -221,6 +221,8 @@ PickleValue PickleBuilder::call(PickleValue callable, PickleValue arguments) {
     case Role::ordered_dict:
       if (!items(arguments).empty()) refuse("makes an OrderedDict of arguments, expected none");
       return dict(true);
+    case Role::set:
+      return set(items(arguments));
     case Role::tensor_v2:
     case Role::tensor_v3:
       return tensor(callee, items(arguments));
@@ -233,6 +235,16 @@ PickleValue PickleBuilder::call(PickleValue callable, PickleValue arguments) {
     default:  // storage, untyped_storage, dtype
       refuse("calls {}, which is only a name", describe(callable));
   }
+}
+
+// As Python pickles one: of no argument, or of the list of its members, which stands for it.
+PickleValue PickleBuilder::set(Arguments arguments) {
+  if (arguments.empty()) return list();
+  if (arguments.size() > 1)
+    refuse("makes a set of {} arguments, expected a list", arguments.size());
+  if (arguments[0].kind != Kind::list)
+    refuse("makes a set of {}, expected a list", describe(arguments[0]));
+  return arguments[0];
 }
 
 PickleValue PickleBuilder::tensor(const PickleGlobal& callee, Arguments arguments) {

@@ -65,6 +65,7 @@ class PickleBuilder {
   void count_cells(size_t count);
 
   Arguments items(const PickleValue& tuple) const;
+  PickleValue set(Arguments arguments);
   PickleValue tensor(const PickleGlobal& callee, Arguments arguments);
   PickledTensor view(const PickleGlobal& callee, Arguments arguments) const;
   void check_view(const PickledTensor& tensor) const;
