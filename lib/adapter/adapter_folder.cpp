@@ -159,11 +159,22 @@ class FolderReader {
                           instead->advice);
   }
 
+  // mlx-lm's name, beside which it leaves checkpoints ("0000100_adapters.safetensors"), counts
+  // where there is nothing under PEFT's.
+  std::string stem() const {
+    constexpr std::string_view kPeft = "adapter_model", kMlx = "adapters";
+    const bool peft =
+        std::any_of(out_.listing.begin(), out_.listing.end(),
+                    [](const std::string& name) { return name.starts_with("adapter_model."); });
+    const bool mlx = lists(std::string(kMlx).append(kSafetensorsEnding));
+    return std::string(mlx && !peft ? kMlx : kPeft);
+  }
+
   // What the ranks of a training wrote apart, or the weights of the usual names.
   Weights open_tensors() const {
     if (path_ == out_.folder)
       if (auto set = open_shard_set(path_, out_.listing, options_)) return std::move(*set);
-    return open_weights(path_, {"adapter_model"}, options_);
+    return open_weights(path_, {stem()}, options_);
   }
 
   void read_weights() {

@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "lib/adapter/conversion_report.h"
+#include "lib/adapter/dialect.h"
 #include "lib/adapter/expert_biases.h"
 #include "lib/adapter/gate_up.h"
 #include "lib/base/error.h"
@@ -196,13 +197,33 @@ void refuse_no_scale(const LoadedAdapter& input) {
               "set it to the value of the training (verl: actor_rollout_ref.model.lora_alpha)");
 }
 
+// What --to names: a layout, or another trainer's dialect and the layout from which it is written.
+struct Target {
+  const Layout& layout;
+  const Dialect* dialect = nullptr;
+};
+
+Target target_of(const std::string& to) {
+  const Dialect* dialect = dialect_named(to, Option::to);
+  return {layout_by_id(dialect == nullptr ? to : dialect->through), dialect};
+}
+
+void put_in_dialect(Conversion& c, const ModelSpec* spec) {
+  const AdapterConfig config = parse_adapter_config(std::move(c.config), std::string(kConfigName));
+  ForeignFiles written = c.dialect->write({c.tensors, config, spec});
+  c.tensors = std::move(written.tensors);
+  c.config = std::move(written.config);
+}
+
 // Everything that follows from what is read (c.input) and what is to be written (c.adapter).
 // Without experts dense modules keep their names, unless `named`: then they take the layout's.
 Conversion planned(Conversion c, const PlanOptions& options, bool named) {
   refuse_no_scale(c.input);
   c.notes = c.input.notes;
   const ModelSpec* spec = c.input.base ? &c.input.base->spec : nullptr;
-  const Layout& layout = layout_by_id(options.to);
+  const Target target = target_of(options.to);
+  const Layout& layout = target.layout;
+  c.dialect = target.dialect;
   if (!c.adapter.experts.empty()) c.to = &layout;
   const LayoutWriteOptions form = written_form(c, options);
 
@@ -218,7 +239,7 @@ Conversion planned(Conversion c, const PlanOptions& options, bool named) {
     check_expert_count(c, spec);
     check_expert_biases(c);
     experts = c.to->write({c.adapter, spec, form});
-  } else if (!c.changes) {
+  } else if (!c.changes && c.dialect == nullptr) {
     c.notes.push_back("no routed-expert factors: every layout writes the same");
   }
   for (auto& [name, tensor] : experts.tensors) c.tensors[name] = std::move(tensor);
@@ -229,6 +250,7 @@ Conversion planned(Conversion c, const PlanOptions& options, bool named) {
   }
   c.config = write_config({c.adapter.config, spec, c.to, form, c.adapter.gate_up_order, dense,
                            experts.targets, c.changes ? &*c.changes : nullptr});
+  if (c.dialect != nullptr) put_in_dialect(c, spec);
   return c;
 }
 
@@ -273,13 +295,33 @@ bool is_carried(const std::string& name) {
                      [&](std::string_view start) { return name.starts_with(start); });
 }
 
+std::string stem_of(const Conversion& c) {
+  return std::string(c.dialect != nullptr ? c.dialect->stem : "adapter_model");
+}
+
 // The output as it lies in the temporary folder; its config is written last and is not there yet.
 AdapterFiles staged_files(const Conversion& c, OutputFolder& folder) {
   AdapterFiles out;
   out.folder = folder.staged();
-  out.config = parse_adapter_config(parse_json(c.config.dump(), "adapter_config.json"),
-                                    folder.path() + "/adapter_config.json");
-  out.tensors = open_weights(out.folder, {"adapter_model"}).tensors;
+  out.tensors = open_weights(out.folder, {stem_of(c)}).tensors;
+  Json config = parse_json(c.config.dump(), "adapter_config.json");
+  if (c.dialect == nullptr) {
+    out.config = parse_adapter_config(std::move(config), folder.path() + "/adapter_config.json");
+    return out;
+  }
+  read_config(std::move(config), out, std::string(c.dialect->id));
+  translate(out, c.input.base ? &c.input.base->spec : nullptr);
+  return out;
+}
+
+WrittenWeights write_tensors(const Conversion& c, OutputFolder& folder, WriteOptions options) {
+  if (c.dialect != nullptr) options.metadata.clear();  // says that they are PyTorch's
+  WrittenWeights out = write_weights(folder, stem_of(c), c.tensors, options);
+  if (c.dialect != nullptr && out.files.size() > 1)
+    throw Error(Option::max_shard_size,
+                fmt::format("cuts the weights into {} files, and {} reads one",
+                            out.files.size() - 1, c.dialect->whose),
+                "leave it out");
   return out;
 }
 
@@ -301,11 +343,16 @@ void add_changes(const Changes& changes, Json::Members& head) {
   head.emplace_back("dropped", json_list(changes.left_out, left_out_json));
 }
 
-Json layout_id(const Layout* layout) { return layout != nullptr ? Json(layout->id) : Json(); }
+// A dialect, or a layout; null for neither.
+Json form_id(const Dialect* dialect, const Layout* layout) {
+  if (dialect != nullptr) return Json(dialect->id);
+  return layout != nullptr ? Json(layout->id) : Json();
+}
 
 void write_report(const Conversion& c, const WrittenConversion& written, int threads,
                   OutputFolder& folder) {
-  Json::Members head{{"from", layout_id(c.input.layout)}, {"to", layout_id(c.to)}};
+  Json::Members head{{"from", form_id(c.input.files.dialect, c.input.layout)},
+                     {"to", form_id(c.dialect, c.to)}};
   if (c.changes) add_changes(*c.changes, head);
   std::vector<std::string> notes = c.notes;
   notes.insert(notes.end(), written.notes.begin(), written.notes.end());
@@ -332,7 +379,7 @@ WrittenConversion write_conversion(const Conversion& c, const std::string& out,
     inputs.push_back(File::open(config));
   OutputFolder folder(out, std::move(inputs), options.output);
   WrittenConversion written;
-  written.weights = write_weights(folder, "adapter_model", c.tensors, options.weights);
+  written.weights = write_tensors(c, folder, options.weights);
   for (const std::string& name : names_in(c.input.files.folder)) {
     if (!is_carried(name) || (c.changes && c.changes->left_files.count(name) != 0)) continue;
     if (const FilePtr file = open_side_file(c.input.files.folder, name, written.notes))
@@ -352,7 +399,7 @@ WrittenConversion write_adapter(const Conversion& c, const std::string& out,
                                 const WriteFolderOptions& options) {
   OutputFolder folder(out, {}, options.output);
   WrittenConversion written;
-  written.weights = write_weights(folder, "adapter_model", c.tensors, options.weights);
+  written.weights = write_tensors(c, folder, options.weights);
   write_report(c, written, options.weights.threads, folder);
   commit(c, folder, options, written);
   return written;

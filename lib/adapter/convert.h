@@ -13,7 +13,7 @@
 namespace moelora {
 
 struct PlanOptions {
-  std::string to;  // layout id
+  std::string to;  // layout id, or that of a dialect that is written
   LoadOptions load;
   LayoutWriteOptions layout;
   int threads = 0;             // to compare factors with; 0: all
@@ -25,7 +25,8 @@ struct PlanOptions {
 struct Conversion {
   LoadedAdapter input;  // as read
   const Layout* to = nullptr;
-  Adapter adapter;  // as written: gate and up split or fused for the target
+  const Dialect* dialect = nullptr;  // that it is written in; null: PEFT's
+  Adapter adapter;                   // as written: gate and up split or fused for the target
   TensorMap tensors;
   Json config;
   std::vector<std::string> notes;  // assumptions and changes, for people

@@ -195,27 +195,28 @@ bool needs_no_config(const TensorMap& tensors) {
   return dialect != nullptr && dialect->config != nullptr;
 }
 
-namespace {
-
-// Null where --from says nothing, or a layout.
-const Dialect* said_dialect(const std::string& from) {
-  if (const Dialect* dialect = find_dialect(from); dialect != nullptr && dialect->read != nullptr)
-    return dialect;
-  std::vector<std::string_view> known;
+const Dialect* dialect_named(const std::string& word, Option said_by) {
+  const auto can = [&](const Dialect* dialect) {
+    return said_by == Option::to ? dialect->write != nullptr : dialect->read != nullptr;
+  };
+  const Dialect* dialect = find_dialect(word);
+  if (dialect != nullptr && can(dialect)) return dialect;
+  if (dialect != nullptr)
+    throw Error(at_option(said_by, word),
+                fmt::format("is the dialect of {}, which is {}", dialect->whose,
+                            said_by == Option::to ? "read and not written" : "known and not read"),
+                std::string(dialect->advice));
+  std::vector<Text> known;
   for (const Layout* layout : all_layouts()) known.push_back(layout->id);
-  if (from.empty() || std::find(known.begin(), known.end(), from) != known.end()) return nullptr;
-  for (const Dialect* dialect : kAll)
-    if (dialect->read != nullptr) known.push_back(dialect->id);
-  throw unknown_word(at_option(Option::from), "layout", from, known);
+  if (word.empty() || std::find(known.begin(), known.end(), word) != known.end()) return nullptr;
+  for (const Dialect* other : kAll)
+    if (can(other)) known.push_back(other->id);
+  throw unknown_word(at_option(said_by), "layout", word, known);
 }
-
-}  // namespace
-
-void check_from(const std::string& from) { said_dialect(from); }
 
 void read_config(Json config, AdapterFiles& files, const std::string& from) {
   const std::string where = join_path(files.folder, std::string(kConfigName));
-  files.dialect = said_dialect(from);
+  files.dialect = dialect_named(from, Option::from);
   if (files.dialect == nullptr) files.dialect = detect_dialect(files.tensors, config);
   files.own_config = config;
   if (files.dialect != nullptr && files.dialect->config != nullptr && !has_peft_keys(config))

@@ -33,6 +33,20 @@ struct Translation {
   std::vector<std::string> notes;  // what was assumed, for people
 };
 
+// An adapter in PEFT's dialect that is to be written in another, its routed experts in the layout
+// Dialect::through.
+struct PeftAdapter {
+  const TensorMap& tensors;
+  const AdapterConfig& config;
+  const ModelSpec* spec;  // null without a base model
+};
+
+// What a trainer's own folder holds. Only views are made of the tensors.
+struct ForeignFiles {
+  TensorMap tensors;
+  Json config;  // its adapter_config.json
+};
+
 // A way to write down low-rank factors that is not PEFT's: other names, axes, or config. It is read
 // by being translated into PEFT's, before anything is made of names; what comes after knows no
 // dialect. Every dialect is one file in dialects/ that defines one `const Dialect
@@ -61,6 +75,12 @@ struct Dialect {
   // Null: it is known by name, and refused with `advice`. Throws Error where the file lacks
   // something, or where a base model must be named (its heads, its modules) and `in.spec` is null.
   void (*read)(const ForeignAdapter& in, Translation& out) = nullptr;
+
+  // Null: it is read, and not written. Throws Error where the trainer could not load the result, or
+  // where a base model must be named.
+  ForeignFiles (*write)(const PeftAdapter& in) = nullptr;
+  std::string_view through = {};            // the layout in which `write` takes routed experts
+  std::string_view stem = "adapter_model";  // of the weights' file that is written
 };
 
 // Every file of dialects/ as a symbol: dialects::mlx, ...
@@ -91,8 +111,9 @@ std::vector<ForeignFactors> foreign_factors(const TensorMap& tensors);
 // server reads".
 std::string describe(const ForeignFactors& found, size_t tensors);
 
-// Throws Error unless --from says nothing, a layout or a dialect that is read.
-void check_from(const std::string& from);
+// The dialect that --from or --to names: one that is read, or written. Null for "" and for a
+// layout. Throws Error for any other word.
+const Dialect* dialect_named(const std::string& word, Option said_by);
 
 // The dialect that is read and that the file is in; null for PEFT's.
 const Dialect* detect_dialect(const TensorMap& tensors, const Json& config);

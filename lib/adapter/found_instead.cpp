@@ -188,12 +188,13 @@ const Sign kSigns[] = {
      "Export it to Hugging Face names with NeMo's own converter and give that folder."},
     {[](std::string_view n) { return n.ends_with(".gguf"); }, "holds a GGUF file (llama.cpp)",
      "Servers and this tool want the folder with adapter_config.json that it was made from."},
-    {[](std::string_view n) {
-       return has(n, {"adapters.npz", "adapters.safetensors"});
-     },
-     "holds an adapter of MLX",
-     "MLX keeps the factors transposed: fuse it with mlx_lm.fuse and serve that model, or train "
-     "with PEFT."},
+    {[](std::string_view n) { return has(n, {"adapters.safetensors"}); }, "holds an adapter of MLX",
+     "mlx-lm writes adapter_config.json beside it, with rank and scale: put it back, and "
+     "lora-convert adapter FOLDER OUT --to peft-linear --base BASE reads both."},
+    {[](std::string_view n) { return has(n, {"adapters.npz"}); }, "holds an adapter of MLX",
+     "Save it as adapters.safetensors (mlx.core.save_safetensors(\"adapters.safetensors\", "
+     "dict(mlx.core.load(\"adapters.npz\")))) beside an adapter_config.json with num_layers and "
+     "lora_parameters, rank and scale; that is read."},
     {[](std::string_view n) { return has(n, {"pytorch_lora_weights."}); },
      "holds a LoRA of diffusers", "Servers of language models want one that PEFT saved."},
     {[](std::string_view n) { return n.ends_with(".ckpt"); }, "holds a checkpoint of Lightning",

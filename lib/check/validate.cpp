@@ -80,7 +80,7 @@ std::vector<Deployment> deployments_of(std::vector<Subject> adapters, const Load
 
 // What names no part of an adapter must be right even where nothing needs it.
 void check_named(const LoadOptions& load) {
-  check_from(load.from);
+  dialect_named(load.from, Option::from);
   for (const std::string& path : load.model_specs) parse_family(read_json_file(path), path);
 }
 

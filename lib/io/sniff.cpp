@@ -122,9 +122,10 @@ std::string remedy(FileKind kind, const std::string& path) {
     case FileKind::zip_of_files:
       return "Unpack it (unzip) and give the folder.";
     case FileKind::npz:
-      return "mlx-lm once saved its adapters so (adapters.npz), with the factors transposed: fuse "
-             "it "
-             "with mlx_lm.fuse and serve that model, or train with PEFT.";
+      return "mlx-lm once saved its adapters so (adapters.npz): save it as adapters.safetensors "
+             "with "
+             "mlx.core.save_safetensors, beside an adapter_config.json with num_layers and "
+             "lora_parameters.";
     case FileKind::packed:
       return "Unpack it and give the folder.";
     case FileKind::link_text:

@@ -50,7 +50,9 @@ std::string dialect_table() {
   for (const Dialect* dialect : all_dialects())
     out += fmt::format("| `{}` | {} | {} | {} | {} |\n", dialect->id, dialect->whose,
                        cell(dialect->names), cell(dialect->shapes),
-                       dialect->read != nullptr ? "read" : "refused: " + cell(dialect->advice));
+                       dialect->write != nullptr  ? "read and written"
+                       : dialect->read != nullptr ? "read"
+                                                  : "refused: " + cell(dialect->advice));
   return out;
 }
 

@@ -151,8 +151,8 @@ Command add_adapter(CLI::App& app) {
   sub->add_option("IN", flags->load.path, "Adapter folder or weights file")->required();
   sub->add_option("OUT", flags->out, "Output folder; appears complete or not at all")->required();
   sub->add_option("--to", flags->to,
-                  "Layout to write (with --for: instead of the engine's own), or a server's "
-                  "buffers: sglang-pool, vllm-stacked")
+                  "Layout to write (with --for: instead of the engine's own), another trainer's "
+                  "adapter: mlx, or a server's buffers: sglang-pool, vllm-stacked")
       ->type_name("LAYOUT");
   add_engine_options(*sub, *flags);
   add_load_options(*sub, flags->load);
