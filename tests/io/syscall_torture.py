@@ -63,6 +63,11 @@ JOBS = [
     Job("adapter --for", "lora-convert adapter in there/out --for sglang --base base --verify --dtype bf16 --threads 2", writes=True),
     Job("adapter to buffers", "lora-convert adapter numbered there/out --base base --to sglang-pool --server-option max-lora-rank=8 --verify", writes=True),
     Job("adapter --dry-run", ADAPTER + "peft-linear --dry-run --output there/report"),
+    Job("adapter of MLX", "lora-convert adapter mlx there/out --for vllm --base base --verify --threads 2", writes=True),
+    Job("adapter to MLX", "lora-convert adapter in there/out --to mlx --base base --verify --threads 2", writes=True),
+    Job("adapter of ranks", "lora-convert adapter ranks there/out --to stacked --base base --output there/report", writes=True),
+    Job("adapter --drop", "lora-convert adapter all there/out --for sglang --drop router --base base --threads 2", writes=True),
+    Job("spec", "lora-convert spec model --output there/report"),
     Job("init", "lora-convert init there/out --base base --rank 4 --targets attention,experts --to peft-params --threads 2", writes=True),
     Job("base", "lora-convert base model there/out --to per-expert --verify --threads 2 --quiet", writes=True),
     Job("base --force", "lora-convert base model there/out --to per-expert --force --output there/report --threads 2", writes=True, force=True),
@@ -105,7 +110,8 @@ class Place:
         self.log = folder / "strace.txt"
         folder.mkdir()
         for name, source in (("in", "qwen3_moe/peft_params"), ("numbered", "qwen3_moe/per_expert"), ("base", "qwen3_moe/base"), ("model", "gpt_oss/base"),
-                             ("rslora", "vllm_adapters/qwen3_moe/pe_rslora")):
+                             ("rslora", "vllm_adapters/qwen3_moe/pe_rslora"), ("all", "qwen3_moe/all_linear"),
+                             ("mlx", "dialect_mlx/qwen3_moe/adapter"), ("ranks", "dialect_art/qwen3_moe_2_ranks/adapter")):
             shutil.copytree(data / source, folder / name)
         for name in ("trainer.safetensors", "server.sglang.json"):
             shutil.copy(data / "logprobs" / name, folder)
