@@ -3,8 +3,10 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <array>
 
 #include "lib/adapter/adapter_file.h"
+#include "lib/base/parallel.h"
 #include "lib/base/utf8.h"
 #include "lib/engine/variants.h"
 #include "lib/io/input_watch.h"
@@ -89,11 +91,19 @@ const Distance* WeightComparison::worst() const {
 
 WeightComparison compare_weights(const std::string& a, const std::string& b,
                                  const CompareWeightsOptions& options) {
-  const InputWatch watch;
-  const LoadedAdapter first = load_adapter(a, options), second = load_adapter(b, options);
-  check_fused(first, a);
-  check_fused(second, b);
-  const Deltas deltas_a = deltas_of(first.adapter), deltas_b = deltas_of(second.adapter);
+  InputWatch watch;
+  std::array<LoadedAdapter, 2> loaded;
+  std::array<Deltas, 2> deltas;
+  parallel_for(2, options.threads, [&](int64_t i, int) {
+    const InputWatch::Here here(watch);
+    const auto side = static_cast<size_t>(i);
+    const std::string& path = i == 0 ? a : b;
+    loaded[side] = load_adapter(path, options);
+    check_fused(loaded[side], path);
+    deltas[side] = deltas_of(loaded[side].adapter);
+  });
+  const auto& [first, second] = loaded;
+  const auto& [deltas_a, deltas_b] = deltas;
 
   WeightComparison out;
   out.a = side_of(a, first, deltas_a);

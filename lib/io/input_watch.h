@@ -37,11 +37,25 @@ class InputWatch {
   // path (an I/O error, no descriptor left); or that of FileStamp::check_unchanged.
   void check() const;
 
+  // While it lives, files that are opened on this thread are in the watch of another, which must
+  // outlive it.
+  class Here {
+   public:
+    explicit Here(InputWatch& watch);
+    ~Here();
+    Here(const Here&) = delete;
+    Here& operator=(const Here&) = delete;
+
+   private:
+    InputWatch* outer_;
+  };
+
   // For File: a file of the watch of this thread, null without one.
   static std::shared_ptr<WatchedInput> opened(const FileStamp& stamp);
 
  private:
   InputWatch* outer_;
+  mutable std::mutex mutex_;  // of inputs_
   std::vector<std::shared_ptr<WatchedInput>> inputs_;
 };
 

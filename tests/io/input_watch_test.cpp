@@ -49,6 +49,23 @@ TEST_CASE("what a watch saw opened must be what is there at the end, closed or n
   SUBCASE("one that was never opened does not matter") { put(folder.path("d"), "0"); }
 }
 
+TEST_CASE("another thread's files are in a watch that it names") {
+  const TempFolder folder;
+  put(folder.path("a"), "0123");
+  put(folder.path("b"), "0123");
+  InputWatch watch;
+  std::thread([&] {
+    const InputWatch::Here here(watch);
+    read_text(folder.path("a"), 10);
+  }).join();
+  std::thread([&] { read_text(folder.path("b"), 10); }).join();
+  put(folder.path("b"), "01234");
+  CHECK_NOTHROW(watch.check());
+  put(folder.path("a"), "01234");
+  CHECK(error_text([&] { watch.check(); }, folder.path()) ==
+        "a: was changed or replaced while it was read");
+}
+
 TEST_CASE("a read that failed is known, whoever swallowed its error and on whatever thread") {
   const TempFolder folder;
   put(folder.path("a"), "0123");
