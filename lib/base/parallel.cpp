@@ -1,9 +1,11 @@
 #include "lib/base/parallel.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <exception>
 #include <mutex>
 #include <system_error>
@@ -11,6 +13,78 @@
 #include <vector>
 
 namespace moelora {
+namespace {
+
+using Work = std::function<void(int worker)>;  // throws nothing
+
+// Threads that are kept between loops. To start sixteen takes as long as many a loop, and an
+// allocator keeps apart what a thread that ended had freed.
+class Helpers {
+ public:
+  Helpers() : process_(getpid()) {}
+
+  // Runs work(0) here and work(1) to work(count) on other threads, fewer where no more are to be
+  // had, and returns when all are done. False, and nothing is run, where another loop has them
+  // (this one may be a part of it), or in the child of a fork, which has no threads.
+  bool run(int count, const Work& work) {
+    if (getpid() != process_ || busy_.test_and_set()) return false;
+    grow(count);
+    {
+      const std::lock_guard lock(mutex_);
+      work_ = &work;
+      wanted_ = left_ = std::min(count, size_);
+      ++round_;
+    }
+    begin_.notify_all();
+    work(0);
+    {
+      std::unique_lock lock(mutex_);
+      done_.wait(lock, [&] { return left_ == 0; });
+    }
+    busy_.clear();
+    return true;
+  }
+
+ private:
+  void grow(int count) try {
+    for (; size_ < count; ++size_) std::thread(&Helpers::serve, this, size_ + 1, round_).detach();
+  } catch (const std::system_error&) {  // no more threads: the work is done by fewer
+  }
+
+  void serve(int number, uint64_t round) {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      begin_.wait(lock, [&] { return round_ != round; });
+      round = round_;
+      if (number > wanted_) continue;
+      const Work& work = *work_;
+      lock.unlock();
+      work(number);
+      lock.lock();
+      if (--left_ == 0) done_.notify_one();
+    }
+  }
+
+  const pid_t process_;
+  std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
+  std::mutex mutex_;
+  std::condition_variable begin_, done_;
+  const Work* work_ = nullptr;
+  int size_ = 0, wanted_ = 0, left_ = 0;
+  uint64_t round_ = 0;
+};
+
+void run_on_own_threads(int count, const Work& work) {
+  std::vector<std::jthread> helpers;
+  try {
+    for (int worker = 1; worker <= count; ++worker) helpers.emplace_back(work, worker);
+  } catch (const std::system_error&) {
+  }
+  work(0);
+}
+
+}  // namespace
+
 int available_threads() {
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -25,7 +99,7 @@ void parallel_for(int64_t count, int threads,
   std::atomic<int64_t> next = 0, failed = count;  // the lowest item that did
   std::exception_ptr error;                       // of that
   std::mutex mutex;
-  const auto run = [&](int worker) {
+  const Work run = [&](int worker) {
     while (failed == count) {
       const int64_t item = next++;
       if (item >= count) return;
@@ -39,14 +113,11 @@ void parallel_for(int64_t count, int threads,
       }
     }
   };
-  {
-    std::vector<std::jthread> helpers;
-    try {
-      for (int worker = 1; worker < threads; ++worker) helpers.emplace_back(run, worker);
-    } catch (const std::system_error&) {  // no more threads to be had: the work is done by fewer
-    }
+  static auto& helpers = *new Helpers;  // never destroyed: threads wait in it when the process ends
+  if (threads <= 1)
     run(0);
-  }
+  else if (!helpers.run(threads - 1, run))
+    run_on_own_threads(threads - 1, run);
   if (error) std::rethrow_exception(error);
 }
 

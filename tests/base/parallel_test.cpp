@@ -1,12 +1,25 @@
 #include "lib/base/parallel.h"
 
 #include <doctest/doctest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <thread>
 #include <vector>
 
 #include "lib/base/error.h"
+
+#if defined(__SANITIZE_THREAD__)
+#define MOELORA_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define MOELORA_THREAD_SANITIZER 1
+#endif
+#endif
+#ifndef MOELORA_THREAD_SANITIZER
+#define MOELORA_THREAD_SANITIZER 0
+#endif
 
 using namespace moelora;
 
@@ -25,6 +38,34 @@ TEST_CASE("every item is done once, and no worker does two at a time") {
   }
   parallel_for(0, 4, [](int64_t, int) { FAIL("no item"); });
 }
+
+TEST_CASE("loops within loops, and of several threads, all run to their end") {
+  std::atomic<int> done = 0;
+  const auto nested = [&] {
+    for (int round = 0; round < 50; ++round)
+      parallel_for(3, 3, [&](int64_t, int) { parallel_for(5, 4, [&](int64_t, int) { ++done; }); });
+  };
+  std::thread one(nested), other(nested);
+  one.join();
+  other.join();
+  CHECK(done == 2 * 50 * 3 * 5);
+}
+
+#if !MOELORA_THREAD_SANITIZER  // which starts no threads in the child of a process that has some
+TEST_CASE("the child of a fork has no helpers, and starts its own") {
+  std::atomic<int> done = 0;
+  const auto count = [&] { parallel_for(100, 4, [&](int64_t, int) { ++done; }); };
+  count();
+  const pid_t child = fork();
+  if (child == 0) {
+    count();
+    _exit(done == 200 ? 0 : 1);
+  }
+  int status = -1;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
+}
+#endif
 
 TEST_CASE("workers are numbered below the number of threads") {
   parallel_for(200, 3, [](int64_t, int worker) {
