@@ -1,6 +1,6 @@
 #include "lib/adapter/dialect.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
@@ -199,18 +199,19 @@ const Dialect* dialect_named(const std::string& word, Option said_by) {
   const auto can = [&](const Dialect* dialect) {
     return said_by == Option::to ? dialect->write != nullptr : dialect->read != nullptr;
   };
+  std::vector<Text> known;
+  for (const Layout* layout : all_layouts()) known.push_back(layout->id);
+  if (word.empty() || std::find(known.begin(), known.end(), word) != known.end()) return nullptr;
+  for (const Dialect* dialect : kAll)
+    if (can(dialect)) known.push_back(dialect->id);
   const Dialect* dialect = find_dialect(word);
   if (dialect != nullptr && can(dialect)) return dialect;
   if (dialect != nullptr)
     throw Error(at_option(said_by, word),
                 fmt::format("is the dialect of {}, which is {}", dialect->whose,
                             said_by == Option::to ? "read and not written" : "known and not read"),
-                std::string(dialect->advice));
-  std::vector<Text> known;
-  for (const Layout* layout : all_layouts()) known.push_back(layout->id);
-  if (word.empty() || std::find(known.begin(), known.end(), word) != known.end()) return nullptr;
-  for (const Dialect* other : kAll)
-    if (can(other)) known.push_back(other->id);
+                dialect->advice.empty() ? fmt::format("layouts: {}", fmt::join(known, ", "))
+                                        : std::string(dialect->advice));
   throw unknown_word(at_option(said_by), "layout", word, known);
 }
 

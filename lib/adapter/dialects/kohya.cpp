@@ -171,8 +171,7 @@ FlatPaths usual_paths() {
   return out;
 }
 
-// ---- which one it is
-// -----------------------------------------------------------------------------
+// ---- which one it is ----
 
 class Modules {
  public:

@@ -89,16 +89,18 @@ std::optional<AdapterConfig> parsed(const Json& config) try {
   return std::nullopt;
 }
 
-bool fits(std::span<const Entry* const> samples, const Json& json) {
+// A pattern of the config that cannot be read is for who reads the file.
+bool fits(std::span<const Entry* const> samples, const Json& json) try {
   const auto config = parsed(json);
   return config && all_say_transposed(samples, [&](const Factor2& a, const Factor2& b) {
            const int64_t r = config->scaling(std::string(a.module)).rank;
            return is_parameter(a.module) ? by_stack(a, b, r) : by_rank(a, b, r);
          });
+} catch (const Error&) {
+  return false;
 }
 
-// ---- what the base model says
-// ---------------------------------------------------------------------
+// ---- what the base model says ----
 
 struct Widths {
   int64_t in, out;
@@ -130,8 +132,7 @@ bool fits_base(const ForeignAdapter& in) {
       entries, [&](const Factor2& a, const Factor2& b) { return by_widths(a, b, *in.spec); });
 }
 
-// ---- reading
-// --------------------------------------------------------------------------------------
+// ---- reading ----
 
 [[noreturn]] void refuse(const Entry& entry, const Factor2& factor, const std::string& what) {
   throw Error(entry.first + " " + to_string(entry.second.shape()),
