@@ -10,8 +10,8 @@
 #include "lib/adapter/adapter_folder.h"
 #include "lib/adapter/dialect.h"
 #include "lib/adapter/expert_collector.h"
+#include "lib/adapter/foreign/whole_state.h"
 #include "lib/adapter/names/text_names.h"
-#include "lib/adapter/whole_state.h"
 #include "lib/base/cast.h"
 #include "lib/base/dotted_path.h"
 

@@ -4,31 +4,11 @@
 #include <string>
 #include <vector>
 
-#include "lib/adapter/adapter_folder.h"
+#include "lib/adapter/adapter_files.h"
 #include "lib/adapter/layout.h"
-#include "lib/io/file.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
-
-struct Dialect;
-
-// An adapter as it lies on disk, before anything is made of its names.
-struct AdapterFiles {
-  AdapterConfig config;  // PEFT's
-  // Whose names, axes and config these are; null for PEFT's. translate() of lib/adapter/dialect.h
-  // puts `tensors` into PEFT's.
-  const Dialect* dialect = nullptr;
-  Json own_config;  // of a dialect: adapter_config.json as it lies there
-  TensorMap tensors;
-  std::string folder;
-  InputOptions how;                   // its files were opened
-  std::vector<FilePtr> weights;       // the files that hold `tensors`
-  std::vector<std::string> warnings;  // about them (lib/io/weights.h)
-  std::vector<std::string> notes;     // what was left out of their names
-
-  InputPath config_path() const { return {folder, std::string(kConfigName), how.links}; }
-};
 
 // What tensors and their config mean.
 struct Interpretation {
@@ -49,10 +29,6 @@ struct LoadedAdapter : Interpretation {
 // read_adapter_folder.
 AdapterFiles open_adapter(const std::string& path, const InputOptions& options = {},
                           const std::string& from = "");
-
-// Sets files.config and files.dialect from what the folder's adapter_config.json says (null: there
-// is none), from files.tensors and from what the user says. Throws Error.
-void read_config(Json config, AdapterFiles& files, const std::string& from = "");
 
 // The base model to read an adapter with: options.base, else base_model_name_or_path where that is
 // a model folder here or a known hub name, else none.

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "lib/adapter/found_instead.h"
-#include "lib/adapter/shard_set.h"
+#include "lib/adapter/foreign/found_instead.h"
+#include "lib/adapter/foreign/shard_set.h"
 #include "lib/io/disk/look.h"
 #include "lib/io/file.h"
 #include "lib/io/safetensors_header.h"

@@ -61,7 +61,8 @@ struct AdapterFolder {
   std::optional<Error> unread_index;  // of the adapter's weights, a warning too
   std::vector<ReadProblem> problems;  // config first, then weights
   std::vector<std::string> notes;     // what was passed over, for people
-  // What to do where the folder holds something else than an adapter (lib/adapter/found_instead.h);
+  // What to do where the folder holds something else than an adapter
+  // (lib/adapter/foreign/found_instead.h);
   // "" where it holds one. No repair of an adapter helps then.
   std::string instead;
 

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "lib/adapter/adapter_file.h"
+#include "lib/adapter/adapter_files.h"
 #include "lib/base/tensor.h"
 #include "lib/io/json_value.h"
 #include "lib/model/model_spec.h"
@@ -120,6 +120,10 @@ const Dialect* detect_dialect(const TensorMap& tensors, const Json& config);
 
 // Whether the dialect that the file is in says in its tensors what others say in a config.
 bool needs_no_config(const TensorMap& tensors);
+
+// Sets files.config and files.dialect from what the folder's adapter_config.json says (null: there
+// is none), from files.tensors and from what the user says. Throws Error.
+void read_config(Json config, AdapterFiles& files, const std::string& from = "");
 
 // Puts a file that is in a dialect (files.dialect) into PEFT's. Does nothing for others. Throws
 // Error.

@@ -10,7 +10,7 @@
 
 #include "lib/adapter/adapter_file.h"
 #include "lib/adapter/dialect.h"
-#include "lib/adapter/found_instead.h"
+#include "lib/adapter/foreign/found_instead.h"
 #include "lib/base/dotted_path.h"
 #include "lib/base/utf8.h"
 #include "lib/io/disk/look.h"

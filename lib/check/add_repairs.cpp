@@ -8,7 +8,7 @@
 #include <tuple>
 
 #include "lib/adapter/dialect.h"
-#include "lib/adapter/whole_state.h"
+#include "lib/adapter/foreign/whole_state.h"
 #include "lib/check/run_rules.h"
 #include "lib/engine/fit/fit.h"
 

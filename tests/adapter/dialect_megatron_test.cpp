@@ -5,7 +5,7 @@
 #include <numeric>
 
 #include "lib/adapter/dialect.h"
-#include "lib/adapter/dialect_tools.h"
+#include "lib/adapter/foreign/dialect_tools.h"
 #include "lib/base/numbers.h"
 #include "lib/model/base_model.h"
 #include "tests/adapter/made_adapter.h"

@@ -8,7 +8,7 @@
 #include <set>
 
 #include "lib/adapter/dialect.h"
-#include "lib/adapter/names/mlx_names.h"
+#include "lib/adapter/foreign/mlx_names.h"
 #include "tests/adapter/made_adapter.h"
 #include "tests/io/error_text.h"
 #include "tests/io/safetensors_bytes.h"

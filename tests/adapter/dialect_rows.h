@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "lib/adapter/dialect.h"
-#include "lib/adapter/dialect_tools.h"
+#include "lib/adapter/foreign/dialect_tools.h"
 #include "tests/adapter/made_adapter.h"
 #include "tests/io/error_text.h"
 

@@ -1,6 +1,6 @@
 // What lies where an adapter was looked for is named, with what to do about it.
 
-#include "lib/adapter/found_instead.h"
+#include "lib/adapter/foreign/found_instead.h"
 
 #include <doctest/doctest.h>
 

@@ -1,6 +1,6 @@
 // Files that the ranks of a training wrote apart are one adapter, or are refused.
 
-#include "lib/adapter/shard_set.h"
+#include "lib/adapter/foreign/shard_set.h"
 
 #include <doctest/doctest.h>
 

@@ -1,6 +1,6 @@
 // A whole model's state, as trainers save it, holds an adapter among the base's own weights.
 
-#include "lib/adapter/whole_state.h"
+#include "lib/adapter/foreign/whole_state.h"
 
 #include <doctest/doctest.h>
 

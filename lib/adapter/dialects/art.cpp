@@ -1,6 +1,7 @@
-// The shards of OpenPipe/ART's training, joined (lib/adapter/shard_set.h). Their names are PEFT's,
-// and so are most factors; gate and up of a routed expert may be one gate_up_proj, whose rows are
-// [gate; up] whatever the family. Where ART changes more when it writes for vLLM, it is not read.
+// The shards of OpenPipe/ART's training, joined (lib/adapter/foreign/shard_set.h). Their names are
+// PEFT's, and so are most factors; gate and up of a routed expert may be one gate_up_proj, whose
+// rows are [gate; up] whatever the family. Where ART changes more when it writes for vLLM, it is
+// not read.
 
 #include <fmt/core.h>
 
@@ -8,8 +9,8 @@
 #include <array>
 
 #include "lib/adapter/dialect.h"
-#include "lib/adapter/dialect_tools.h"
-#include "lib/adapter/shard_set.h"
+#include "lib/adapter/foreign/dialect_tools.h"
+#include "lib/adapter/foreign/shard_set.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
 

@@ -2,9 +2,9 @@
 // it write them; the alphas beside them are tensors. No config is needed.
 
 #include "lib/adapter/dialect.h"
-#include "lib/adapter/dialect_tools.h"
+#include "lib/adapter/foreign/dialect_tools.h"
+#include "lib/adapter/foreign/up_down.h"
 #include "lib/adapter/tensor_name.h"
-#include "lib/adapter/up_down.h"
 
 namespace moelora {
 namespace {

@@ -10,7 +10,7 @@
 #include <set>
 
 #include "lib/adapter/dialect.h"
-#include "lib/adapter/dialect_tools.h"
+#include "lib/adapter/foreign/dialect_tools.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
 

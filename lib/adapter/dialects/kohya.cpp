@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "lib/adapter/dialect.h"
-#include "lib/adapter/dialect_tools.h"
+#include "lib/adapter/foreign/dialect_tools.h"
+#include "lib/adapter/foreign/up_down.h"
 #include "lib/adapter/tensor_name.h"
-#include "lib/adapter/up_down.h"
 #include "lib/base/dotted_path.h"
 
 namespace moelora {

@@ -1,7 +1,7 @@
 // LitGPT joins q, k and v.
 
 #include "lib/adapter/dialect.h"
-#include "lib/adapter/dialect_tools.h"
+#include "lib/adapter/foreign/dialect_tools.h"
 
 namespace moelora {
 namespace {

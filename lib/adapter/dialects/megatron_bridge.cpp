@@ -10,9 +10,9 @@
 #include <set>
 
 #include "lib/adapter/dialect.h"
-#include "lib/adapter/dialect_tools.h"
-#include "lib/adapter/megatron_modules.h"
-#include "lib/adapter/shard_set.h"
+#include "lib/adapter/foreign/dialect_tools.h"
+#include "lib/adapter/foreign/megatron_modules.h"
+#include "lib/adapter/foreign/shard_set.h"
 #include "lib/base/dotted_path.h"
 
 namespace moelora {

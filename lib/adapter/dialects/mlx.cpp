@@ -13,9 +13,9 @@
 
 #include "lib/adapter/config_reader.h"
 #include "lib/adapter/dialect.h"
-#include "lib/adapter/dialect_tools.h"
+#include "lib/adapter/foreign/dialect_tools.h"
+#include "lib/adapter/foreign/mlx_names.h"
 #include "lib/adapter/names/config_kinds.h"
-#include "lib/adapter/names/mlx_names.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
 #include "lib/base/utf8.h"

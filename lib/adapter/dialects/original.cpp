@@ -14,8 +14,8 @@
 
 #include "lib/adapter/config_reader.h"
 #include "lib/adapter/dialect.h"
-#include "lib/adapter/dialect_tools.h"
-#include "lib/adapter/modules_by_layer.h"
+#include "lib/adapter/foreign/dialect_tools.h"
+#include "lib/adapter/foreign/modules_by_layer.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
 #include "lib/base/error.h"

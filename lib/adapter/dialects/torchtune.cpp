@@ -17,9 +17,9 @@
 
 #include "lib/adapter/adapter_config.h"
 #include "lib/adapter/dialect.h"
-#include "lib/adapter/dialect_tools.h"
 #include "lib/adapter/expert_collector.h"
-#include "lib/adapter/modules_by_layer.h"
+#include "lib/adapter/foreign/dialect_tools.h"
+#include "lib/adapter/foreign/modules_by_layer.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
 #include "lib/base/error.h"

@@ -9,7 +9,7 @@
 
 #include "lib/adapter/adapter_config.h"
 #include "lib/adapter/dialect.h"
-#include "lib/adapter/dialect_tools.h"
+#include "lib/adapter/foreign/dialect_tools.h"
 #include "lib/adapter/tensor_name.h"
 
 namespace moelora {

@@ -9,8 +9,8 @@
 #include <optional>
 
 #include "lib/adapter/dialect.h"
-#include "lib/adapter/dialect_tools.h"
-#include "lib/adapter/expert_stacks.h"
+#include "lib/adapter/foreign/dialect_tools.h"
+#include "lib/adapter/foreign/expert_stacks.h"
 #include "lib/adapter/layout.h"
 #include "lib/base/dotted_path.h"
 

@@ -1,4 +1,4 @@
-#include "lib/adapter/up_down.h"
+#include "lib/adapter/foreign/up_down.h"
 
 #include <fmt/core.h>
 
@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "lib/adapter/adapter_config.h"
-#include "lib/adapter/dialect_tools.h"
+#include "lib/adapter/foreign/dialect_tools.h"
 #include "lib/adapter/names/config_kinds.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/cast.h"

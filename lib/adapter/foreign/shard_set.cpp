@@ -1,4 +1,4 @@
-#include "lib/adapter/shard_set.h"
+#include "lib/adapter/foreign/shard_set.h"
 
 #include <fmt/core.h>
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "lib/adapter/adapter_file.h"
+#include "lib/adapter/adapter_files.h"
 
 namespace moelora {
 

@@ -1,10 +1,10 @@
-#include "lib/adapter/expert_stacks.h"
+#include "lib/adapter/foreign/expert_stacks.h"
 
 #include <fmt/core.h>
 
 #include <vector>
 
-#include "lib/adapter/dialect_tools.h"
+#include "lib/adapter/foreign/dialect_tools.h"
 #include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
 

@@ -1,4 +1,4 @@
-#include "lib/adapter/dialect_tools.h"
+#include "lib/adapter/foreign/dialect_tools.h"
 
 #include <fmt/core.h>
 

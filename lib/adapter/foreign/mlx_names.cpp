@@ -1,4 +1,4 @@
-#include "lib/adapter/names/mlx_names.h"
+#include "lib/adapter/foreign/mlx_names.h"
 
 #include <fmt/core.h>
 
@@ -6,7 +6,7 @@
 #include <array>
 #include <span>
 
-#include "lib/adapter/dialect_tools.h"
+#include "lib/adapter/foreign/dialect_tools.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
 #include "lib/base/error.h"

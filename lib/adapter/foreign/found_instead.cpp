@@ -1,4 +1,4 @@
-#include "lib/adapter/found_instead.h"
+#include "lib/adapter/foreign/found_instead.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "lib/adapter/modules_by_layer.h"
+#include "lib/adapter/foreign/modules_by_layer.h"
 
 #include <fmt/core.h>
 

@@ -1,4 +1,4 @@
-#include "lib/adapter/megatron_modules.h"
+#include "lib/adapter/foreign/megatron_modules.h"
 
 #include <fmt/core.h>
 
@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "lib/adapter/config_reader.h"
-#include "lib/adapter/dialect_tools.h"
+#include "lib/adapter/foreign/dialect_tools.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
 

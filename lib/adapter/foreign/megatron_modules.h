@@ -8,6 +8,7 @@
 #include <tuple>
 #include <vector>
 
+#include "lib/adapter/adapter.h"
 #include "lib/adapter/dialect.h"
 
 namespace moelora {

@@ -1,4 +1,4 @@
-#include "lib/adapter/whole_state.h"
+#include "lib/adapter/foreign/whole_state.h"
 
 #include <fmt/core.h>
 

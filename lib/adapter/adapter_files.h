@@ -1,0 +1,32 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lib/adapter/adapter_config.h"
+#include "lib/adapter/adapter_folder.h"
+#include "lib/base/tensor.h"
+#include "lib/io/file.h"
+
+namespace moelora {
+
+struct Dialect;
+
+// An adapter as it lies on disk, before anything is made of its names.
+struct AdapterFiles {
+  AdapterConfig config;  // PEFT's
+  // Whose names, axes and config these are; null for PEFT's. translate() of lib/adapter/dialect.h
+  // puts `tensors` into PEFT's.
+  const Dialect* dialect = nullptr;
+  Json own_config;  // of a dialect: adapter_config.json as it lies there
+  TensorMap tensors;
+  std::string folder;
+  InputOptions how;                   // its files were opened
+  std::vector<FilePtr> weights;       // the files that hold `tensors`
+  std::vector<std::string> warnings;  // about them (lib/io/weights.h)
+  std::vector<std::string> notes;     // what was left out of their names
+
+  InputPath config_path() const { return {folder, std::string(kConfigName), how.links}; }
+};
+
+}  // namespace moelora
