@@ -4,6 +4,7 @@
 
 #include <sstream>
 
+#include "lib/adapter/adapter_file.h"
 #include "lib/adapter/dialect.h"
 #include "tests/fuzz/adapter_text.h"
 #include "tests/fuzz/fuzz.h"
