@@ -8,9 +8,11 @@
 
 namespace {
 
-// Before main; MIMALLOC_LARGE_OS_PAGES=0 in the environment still counts.
-const bool kLargePages = [] {
+// Before main; MIMALLOC_LARGE_OS_PAGES=0 and the like in the environment still count. What is freed
+// is kept for ten seconds: a layer's buffers are needed again for the next.
+const bool kOptions = [] {
   mi_option_set_enabled_default(mi_option_large_os_pages, true);
+  mi_option_set_default(mi_option_decommit_delay, 10'000);
   return true;
 }();
 
