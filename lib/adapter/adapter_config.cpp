@@ -163,7 +163,7 @@ void refuse_mlx(const Json& config, const std::string& where) {
   if (!is_mlx_config(config)) return;
   throw Error(in_file(where),
               "is the config of an MLX adapter (fine_tune_type, lora_parameters), not PEFT's",
-              "lora-convert reads it: lora-convert adapter ADAPTER OUT --to peft-linear");
+              "lora-convert reads the folder and writes PEFT's");
 }
 
 }  // namespace

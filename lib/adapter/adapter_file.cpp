@@ -175,7 +175,8 @@ void take_wrappers_out(AdapterFiles& files) {
   }
   files.tensors = std::move(out);
   files.notes.push_back(
-      fmt::format("{} names hold what {} wraps modules in: left out", count, whose));
+      fmt::format("{} what {} wraps modules in: left out",
+                  count == 1 ? "1 name holds" : fmt::format("{} names hold", count), whose));
 }
 
 // Weights that were read say themselves what their config must say.
@@ -223,7 +224,7 @@ Interpretation interpret_tensors(const TensorMap& tensors, std::span<const Exper
   Interpretation out;
   out.adapter.config = config;
   note_config(config, out.notes);
-  refuse_foreign(tensors);
+  if (from.empty() || find_dialect(from) != nullptr) refuse_foreign(tensors);
   const std::set<std::string> twins = text_twins(tensors, spec);
   out.twins.assign(twins.begin(), twins.end());
   std::vector<ExpertTensor> kept;

@@ -225,6 +225,7 @@ void set_targets(const WrittenConfig& in, Json& config) {
   }
   for (const std::string& name : expert_names(in, false)) add_unique(modules, name);
   set_names(config, "target_modules", modules);
+  if (config.find("target_modules") == nullptr) config.set("target_modules", Json());
   exclude(in, modules, config);
 
   Names parameters;

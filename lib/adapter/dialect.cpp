@@ -13,6 +13,7 @@
 #include "lib/adapter/names/config_kinds.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/nearest.h"
+#include "lib/base/utf8.h"
 
 namespace moelora {
 namespace {
@@ -115,16 +116,58 @@ bool is_stack(Text module) {
   return path && path->form == ExpertPath::Form::parameters;
 }
 
+// Patterns name modules as the trainer does: a key that names none of PEFT's names is one that
+// would be lost, and the module's scale with it.
+void check_alpha_pattern(const AdapterFiles& files, const TensorMap& tensors,
+                         const ModelSpec* spec) {
+  const AdapterConfig& config = files.config;
+  if (config.alpha_pattern.size() == 0) return;
+  std::vector<std::string> paths;
+  for (const auto& [name, tensor] : tensors) {
+    const TensorNameView parsed = view_tensor_name(name);
+    if (parsed.part != TensorPart::lora_a && parsed.part != TensorPart::embedding_a) continue;
+    paths.push_back(as_read(parsed.module, spec));
+    if (const auto path = parse_expert_path(parsed.module); path && path->projection)
+      paths.push_back(with_layer(path->stem, path->layer) + "." +
+                      std::string(projection_name(*path->projection)));
+  }
+  const auto uses = config.alpha_pattern.keys().uses(paths);
+  for (size_t i = 0; i < uses.size(); ++i)
+    if (!uses[i].names)
+      throw Error(in_file(config.where, "alpha_pattern"),
+                  fmt::format("\"{}\" names no module once they have PEFT's names, so that its "
+                              "alpha would be lost",
+                              printable(config.alpha_pattern.keys().key(i))),
+                  "name the module as the base model does, or remove the entry");
+}
+
+// PEFT's config beside factors of another rank: the scale alpha / r depends on which is right.
+void check_rank(const AdapterFiles& files, const std::map<std::string, int64_t>& ranks) {
+  if (ranks.empty() || !has_peft_keys(files.own_config) || files.config.rank_pattern.size() > 0)
+    return;
+  const auto has_it = [&](const auto& entry) { return entry.second == files.config.r; };
+  if (std::any_of(ranks.begin(), ranks.end(), has_it)) return;
+  const auto& [module, rank] = *ranks.begin();
+  throw Error(module,
+              fmt::format("has rank {}, but adapter_config.json says {}", rank, files.config.r),
+              "set r to what the adapter was trained with: the scale lora_alpha / r depends on it");
+}
+
 // The rank of a factor lora_A: its last dim but one.
-void set_ranks(Json& config, const TensorMap& tensors, const ModelSpec* spec) {
-  const Json* r = config.find("r");
-  if (r == nullptr || !r->is(Json::Kind::integer)) return;
+std::map<std::string, int64_t> ranks_of(const TensorMap& tensors, const ModelSpec* spec) {
   std::map<std::string, int64_t> ranks;
   for (const auto& [name, tensor] : tensors) {
     const TensorNameView parsed = view_tensor_name(name);
     if (parsed.part == TensorPart::lora_a && tensor.rank() >= 2 && !is_stack(parsed.module))
       ranks[as_read(parsed.module, spec)] = tensor.dim(tensor.rank() - 2);
   }
+  return ranks;
+}
+
+void set_ranks(Json& config, const std::map<std::string, int64_t>& ranks) {
+  const Json* r = config.find("r");
+  if (r == nullptr || !r->is(Json::Kind::integer)) return;
+  config.erase("rank_pattern");
   set_pattern(config, "rank_pattern", ranks, r->as_int(), [](int64_t rank) { return Json(rank); });
 }
 
@@ -218,7 +261,8 @@ const Dialect* dialect_named(const std::string& word, Option said_by) {
 void read_config(Json config, AdapterFiles& files, const std::string& from) {
   const std::string where = join_path(files.folder, std::string(kConfigName));
   files.dialect = dialect_named(from, Option::from);
-  if (files.dialect == nullptr) files.dialect = detect_dialect(files.tensors, config);
+  files.form_said = !from.empty();
+  if (from.empty()) files.dialect = detect_dialect(files.tensors, config);
   files.own_config = config;
   if (files.dialect != nullptr && files.dialect->config != nullptr && !has_peft_keys(config))
     config = files.dialect->config({files.tensors, files.own_config, where, nullptr});
@@ -228,7 +272,7 @@ void read_config(Json config, AdapterFiles& files, const std::string& from) {
 void translate(AdapterFiles& files, const ModelSpec* spec) {
   Translation out;
   const std::string& where = files.config.where;
-  if (files.dialect == nullptr && spec != nullptr)
+  if (files.dialect == nullptr && spec != nullptr && !files.form_said)
     for (const Dialect* dialect : kAll)
       if (dialect->fits_base != nullptr &&
           dialect->fits_base({files.tensors, files.own_config, where, spec}))
@@ -243,8 +287,11 @@ void translate(AdapterFiles& files, const ModelSpec* spec) {
   config.erase("target_modules");  // of the trainer's names; the targets follow from the tensors
   std::map<std::string, double> alphas;
   for (auto& [module, alpha] : out.alphas) alphas[as_read(module, spec)] = alpha;
+  const std::map<std::string, int64_t> ranks = ranks_of(files.tensors, spec);
+  if (alphas.empty()) check_alpha_pattern(files, files.tensors, spec);
+  if (alphas.empty() && !out.joins) check_rank(files, ranks);
   set_alphas(config, alphas);
-  set_ranks(config, files.tensors, spec);
+  set_ranks(config, ranks);
   files.config = parse_adapter_config(std::move(config), where);
 }
 

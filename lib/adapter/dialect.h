@@ -30,6 +30,7 @@ struct Translation {
   TensorMap tensors;
   // lora_alpha of the modules for which the file holds one, by module path.
   std::map<std::string, double> alphas;
+  bool joins = false;  // several factors into one, of a rank that the config does not say
   std::vector<std::string> notes;  // what was assumed, for people
 };
 

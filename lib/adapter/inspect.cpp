@@ -120,6 +120,15 @@ bool has_adapter_config(const std::string& path) {
   return !is_absent(folder / "adapter_config.json");
 }
 
+// Whether the weights, or another file beside them, say what adapter_config.json does elsewhere.
+bool is_adapter_without_config(const std::string& path, const LoadOptions& options) try {
+  return open_adapter(path, options.input(), options.from).dialect != nullptr;
+} catch (const MachineError&) {
+  throw;
+} catch (const Error&) {
+  return false;
+}
+
 // Names come from the file and may hold anything; control characters must not reach a terminal.
 std::string shown(std::string_view text) {
   return text.empty() ? std::string() : printable(text, 4096);
@@ -356,7 +365,8 @@ Inspection inspect_any(const std::string& path, const LoadOptions& options) {
     const FoundInstead found = instead_of_path(path);
     throw Error(path, found.what, found.advice);
   }
-  return has_adapter_config(path) ? inspect_adapter(path, options) : inspect_other(path, options);
+  const bool adapter = has_adapter_config(path) || is_adapter_without_config(path, options);
+  return adapter ? inspect_adapter(path, options) : inspect_other(path, options);
 }
 
 }  // namespace

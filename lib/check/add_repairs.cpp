@@ -89,12 +89,15 @@ int64_t rank_of(const Json& config) {
   return rank != nullptr && rank->is(Json::Kind::integer) ? rank->as_int() : 0;
 }
 
-std::string lost_text(const std::vector<std::string>& drop) {
-  return drop.empty() ? ""
-                      : fmt::format(
-                            "; it leaves out the factors of --drop {}, and says how much of "
-                            "the training that was",
-                            fmt::join(drop, ", "));
+// A command as it may be pasted into a shell, with what must be known of it as a comment.
+std::string fix_of(const Trial& trial) {
+  std::string remarks = trial.remark;
+  if (!trial.repair.drop.empty())
+    remarks = fmt::format(
+        "leaves out the factors of --drop {} and says how much of the training "
+        "that was{}{}",
+        fmt::join(trial.repair.drop, ", "), remarks.empty() ? "" : "; ", remarks);
+  return trial.repair.command() + (remarks.empty() ? "" : "  # " + remarks);
 }
 
 class Repairs {
@@ -145,7 +148,7 @@ class Repairs {
         try_once(*finding.adapter, for_engine ? run : nullptr, to, rule.remedy_dtype);
     if (trial.why_not.empty() && is_gone(finding, trial) && nothing_new(trial, run)) {
       finding.repair = trial.repair;
-      finding.fix = trial.repair.command() + lost_text(trial.repair.drop) + trial.remark;
+      finding.fix = fix_of(trial);
     } else if (for_engine && !trial.why_not.empty() && !is_said(finding, subject) &&
                (rule.engine != nullptr || finding.severity == Severity::error)) {
       if (!finding.fix.empty() && finding.fix.back() != '.') finding.fix += '.';
@@ -238,8 +241,8 @@ class Repairs {
     const int64_t limit =
         run->options.max_lora_rank.value_or(fit.legal_ranks.empty() ? rank : fit.default_rank);
     if (rank > limit)
-      trial.remark += fmt::format("; its rank is {}: start the server with --max-lora-rank {}",
-                                  rank, fit.legal_ranks.empty() ? rank : max_rank_for(fit, rank));
+      trial.remark = fmt::format("its rank is {}: start the server with --max-lora-rank {}", rank,
+                                 fit.legal_ranks.empty() ? rank : max_rank_for(fit, rank));
   }
 
   void judge(Trial& trial, const Conversion& made, const EngineRun* run) const {

@@ -36,10 +36,8 @@ bool share_a_name(const std::vector<std::string>& a, const std::vector<std::stri
 std::string_view advice_on(const std::vector<std::string>& names) {
   const Dialect* dialect = names.empty() ? nullptr : dialect_of_name(names.front());
   if (dialect == nullptr) return {};
-  return dialect->read == nullptr
-             ? dialect->advice
-             : std::string_view(
-                   "{convert} --to peft-linear --base {base} writes it in PEFT's names.");
+  return dialect->read == nullptr ? dialect->advice
+                                  : std::string_view("{convert} --to peft-linear");
 }
 
 }  // namespace

@@ -88,7 +88,7 @@ void check_named(const LoadOptions& load) {
 void translate_source(Subject& source, const std::string& path, const LoadOptions& load,
                       const std::optional<BaseModel>& base) {
   AdapterFiles files = open_adapter(path, load.input(), load.from);
-  if (files.dialect == nullptr) return;
+  if (files.as_on_disk()) return;
   translate(files, base ? &base->spec : nullptr);
   source.has_config = true;
   source.config = files.config.json;

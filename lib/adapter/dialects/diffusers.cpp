@@ -11,6 +11,7 @@ namespace {
 
 bool owns(std::string_view name) {
   if (name.starts_with("lora_") || name.starts_with("lycoris_")) return false;
+  if (view_tensor_name(name).part != TensorPart::other) return false;  // an adapter called lora_up
   return has_any(name, {".lora_down", ".lora_up", ".lora_mid", "lora.down", "lora.up",
                         ".lora_linear_layer.", ".dora_scale"});
 }

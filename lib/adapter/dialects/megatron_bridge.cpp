@@ -21,7 +21,8 @@ namespace {
 constexpr std::string_view kIn = ".linear_in.weight", kOut = ".linear_out.weight";
 
 bool owns(std::string_view name) {
-  return has_any(name, {".linear_in.", ".linear_out.", ".adapter.weight_magnitude"});
+  return ends_in_one(name, {".linear_in.weight", ".linear_out.weight", ".linear_in.bias",
+                            ".linear_out.bias", ".adapter.weight_magnitude"});
 }
 
 // The words of canonical LoRA, an adapter for each projection of a joined module.
@@ -73,6 +74,7 @@ class Reader {
     RankFile rank;
     if (const auto found = parse_rank_file(parts.file)) rank = *found;
     may_be_pipeline_ = may_be_pipeline_ || rank.may_be_pipeline;
+    if (rank.names_expert_rank) names_expert_rank_ = name;
     tensor_ranks_.insert(rank.tensor);
     expert_ranks_.insert(rank.expert);
     pieces_[std::string(parts.name)].push_back({name, rank, tensor});
@@ -80,7 +82,9 @@ class Reader {
 
   void finish() {
     refuse_pipeline();
+    refuse_lone_rank();
     for (const auto& [name, pieces] : pieces_) put_factor(name, pieces);
+    refuse_missing_experts();
     out_.notes.insert(out_.notes.end(), notes_.begin(), notes_.end());
   }
 
@@ -97,6 +101,14 @@ class Reader {
                             "layer here is {}, and this base model has {}",
                             last, spec_.layers),
                 std::string(kMegatronExport));
+  }
+
+  // Trainers number the ranks of the experts where there are several.
+  void refuse_lone_rank() const {
+    if (names_expert_rank_.empty() || expert_ranks_.size() > 1) return;
+    throw Error(names_expert_rank_,
+                "is of one rank of the experts, and the files of the others are not here",
+                "copy the files of all ranks into the folder");
   }
 
   void put_factor(const std::string& name, const Pieces& pieces) {
@@ -267,6 +279,19 @@ class Reader {
     for (size_t i = 0; i < ranks.size(); ++i)
       put_megatron(out_, pieces.front().name, module, static_cast<int64_t>(i) * local + number,
                    side, ranks[i].tensor, ranks[i].ranks);
+    for (size_t i = 0; i < ranks.size(); ++i)
+      experts_[&module].insert(static_cast<int64_t>(i) * local + number);
+  }
+
+  // Each local expert has a module of its own: all of them, or ranks are missing.
+  void refuse_missing_experts() const {
+    for (const auto& [module, experts] : experts_)
+      if (static_cast<int64_t>(experts.size()) != module->experts)
+        throw Error(module->path,
+                    fmt::format("has factors of {} experts, and this base model has {}: the files "
+                                "of some ranks of the experts are not here",
+                                experts.size(), module->experts),
+                    {"copy the files of all ranks into the folder, or check ", Option::base});
   }
 
   // Nothing in such a file says how many ranks there were.
@@ -286,7 +311,9 @@ class Reader {
   MegatronModules modules_;
   std::map<std::string, Pieces> pieces_;  // by the name without the file
   std::set<int64_t> tensor_ranks_, expert_ranks_;
+  std::map<const MegatronModule*, std::set<int64_t>> experts_;  // that have factors of their own
   bool may_be_pipeline_ = false;
+  std::string names_expert_rank_;  // a tensor of a file that does
   std::set<std::string> notes_;
 };
 

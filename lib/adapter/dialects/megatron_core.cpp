@@ -8,6 +8,7 @@
 #include "lib/adapter/dialect.h"
 #include "lib/adapter/foreign/dialect_tools.h"
 #include "lib/adapter/foreign/megatron_modules.h"
+#include "lib/adapter/names/text_names.h"
 #include "lib/base/dotted_path.h"
 
 namespace moelora {
@@ -15,7 +16,8 @@ namespace {
 
 bool owns(std::string_view name) {
   if (!has_any(name, {".lora_A", ".lora_B"})) return false;
-  if (has_any(name, {".linear_qkv.", ".linear_kv_up_proj."}) || names_megatron(name)) return true;
+  if (is_in_vision(name)) return false;
+  if (names_megatron(name) && has_any(name, {".linear_", ".router."})) return true;
   while (name.starts_with("base_model.model.")) name.remove_prefix(17);
   return name.starts_with("output_layer.lora_");
 }

@@ -1,7 +1,7 @@
 // Module names of a model's original code: Mistral's (mistral-finetune writes them) and Meta's.
 // Their rotary embedding turns rows that lie side by side, Hugging Face's those half a head apart,
 // and its converters permute the rows of wq and wk accordingly; so must lora_B be. Hugging Face's
-// LFM2 has feed_forward.w1 too, below "model.".
+// LFM2 has feed_forward.w1 too and its InternLM2 attention.wqkv, below "model.".
 //
 // mistral-finetune's lora.safetensors has no adapter_config.json beside it but params.json, with
 // "lora": {"rank", "scaling"}; y = W x + scaling B A x.
@@ -30,11 +30,10 @@ using Text = std::string_view;
 
 bool owns(Text name) {
   if (!has_any(name, {"lora"})) return false;
-  if (has_any(name, {".attention.wq.", ".attention.wk.", ".attention.wv.", ".attention.wo.",
-                     ".attention.wqkv."}))
-    return true;
   while (name.starts_with(kPeftPrefix)) name.remove_prefix(kPeftPrefix.size());
-  return name.starts_with("layers.") && has_any(name, {".feed_forward."});
+  return name.starts_with("layers.") &&
+         has_any(name, {".feed_forward.", ".attention.wq.", ".attention.wk.", ".attention.wv.",
+                        ".attention.wo.", ".attention.wqkv."});
 }
 
 // Below a layer.

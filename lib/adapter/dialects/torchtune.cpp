@@ -208,6 +208,12 @@ class Reader {
     for (const auto& [module, join] : joins_) finish(module, join);
     // The scale is alpha / r: n ranks together need n times the alpha.
     const AdapterConfig config = parse_adapter_config(in_.config, in_.where);
+    if (config.use_rslora || config.alpha_pattern.size() > 0)
+      throw Error(in_file(in_.where),
+                  "has use_rslora or an alpha_pattern, and what they mean for parts that the base "
+                  "model joins is not known: torchtune has neither",
+                  "remove them, or train with PEFT");
+    out_.joins = true;
     for (const auto& entry : out_.tensors) {
       const TensorNameView parsed = view_tensor_name(entry.first);
       if (parsed.part != TensorPart::lora_a) continue;

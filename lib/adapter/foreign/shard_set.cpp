@@ -49,6 +49,7 @@ std::optional<RankFile> verl_rank(std::string_view name) {
   RankFile out{.tensor = numbers[0]};
   if (numbers.size() > 1) out.expert = numbers.back();
   if (numbers.size() > 2) out.pipeline = numbers[1];
+  out.names_expert_rank = numbers.size() > 2;
   out.may_be_pipeline = numbers.size() == 2;
   return out;
 }
@@ -58,7 +59,8 @@ std::optional<RankFile> miles_rank(std::string_view name) {
   RankFile out;
   if (!take(name, "adapter_megatron_tp") || (out.tensor = take_number(name)) < 0) return {};
   if (!take(name, "_pp") || (out.pipeline = take_number(name)) < 0) return {};
-  if (take(name, "_ep") && (out.expert = take_number(name)) < 0) return {};
+  out.names_expert_rank = take(name, "_ep");
+  if (out.names_expert_rank && (out.expert = take_number(name)) < 0) return {};
   return name == ".pt" ? std::optional(out) : std::nullopt;
 }
 

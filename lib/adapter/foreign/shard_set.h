@@ -30,6 +30,7 @@ struct RankFile {
   // mp_rank_00_001: the second number counts pipeline stages where there are any, else ranks of the
   // experts, which it is taken for here.
   bool may_be_pipeline = false;
+  bool names_expert_rank = false;  // as trainers do where the experts have several
 };
 std::optional<RankFile> parse_rank_file(std::string_view file_name);
 

@@ -201,7 +201,8 @@ class Reader {
   void note() {
     if (zeros_ > 0)
       out_.notes.push_back(
-          fmt::format("{} alphas are 0: read as the rank, as kohya's scripts do", zeros_));
+          fmt::format("{} 0: read as the rank, as kohya's scripts do",
+                      zeros_ == 1 ? "1 alpha is" : fmt::format("{} alphas are", zeros_)));
     const Json* said = has_config_ ? in_.config.find("lora_alpha") : nullptr;
     if (said == nullptr || !said->is_number()) return;
     const auto differs = static_cast<size_t>(

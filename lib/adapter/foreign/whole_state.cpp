@@ -7,8 +7,10 @@
 #include <unordered_set>
 #include <utility>
 
+#include "lib/adapter/dialect.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
+#include "lib/base/utf8.h"
 
 namespace moelora {
 namespace {
@@ -74,9 +76,22 @@ std::string saved_name(Text name) {
   return out;
 }
 
+// Of another trainer's dialect, read or not; diffusers' alphas have no word of their own.
+bool is_foreign(Text name) { return name.ends_with(".alpha") || dialect_of_name(name) != nullptr; }
+
+// The weight of a module of the base: of a name that belongs to no trainer's factors, read or not.
 // `saved`: saved_name(name).
 bool is_kept(Text name, Text saved) {
-  return is_factor(view_tensor_name(saved).part) || name.find(".modules_to_save.") != Text::npos;
+  return is_factor(view_tensor_name(saved).part) || name.find(".modules_to_save.") != Text::npos ||
+         is_foreign(saved);
+}
+
+// "sft" of "MODULE.lora_A.sft.weight", as a live model names its factors; "" for a saved adapter's.
+std::string_view adapter_name_in(Text name, Text saved) {
+  if (name.size() <= saved.size() + 1 || !is_factor(view_tensor_name(saved).part)) return {};
+  const size_t at = static_cast<size_t>(
+      std::mismatch(name.begin(), name.end(), saved.begin(), saved.end()).first - name.begin());
+  return name.substr(at, name.size() - saved.size() - 1);
 }
 
 // PEFT's stacks of experts [E*r, in] do not tell the rank.
@@ -108,6 +123,8 @@ bool holds_base(const TensorMap& tensors) {
     const auto [module, part] = view_tensor_name(name);
     if (is_factor(part))
       modules.insert(adapted(module));
+    else if (is_foreign(name))
+      modules.insert(adapted(name.substr(0, name.rfind(".lora"))));
     else if (!name.ends_with("bias"))
       others.push_back(adapted(parent_of(name)));
   }
@@ -120,10 +137,19 @@ void take_factors_out(AdapterFiles& files) {
   refuse_shards(files.tensors);
   if (!holds_base(files.tensors)) return;
   TensorMap out;
+  std::string adapter;  // its name in the live model
   for (auto& [name, tensor] : files.tensors) {
     const Text own = without_holder(name);
     std::string saved = saved_name(own);
     if (!is_kept(own, saved)) continue;
+    if (const Text other = adapter_name_in(own, saved); !other.empty()) {
+      if (adapter.empty()) adapter = other;
+      if (adapter != other)
+        throw Error(name,
+                    fmt::format("is of the adapter {}, and the file has another, {}",
+                                in_quotes(other), in_quotes(adapter)),
+                    "save the one that is meant with model.save_pretrained");
+    }
     const auto [at, added] = out.emplace(std::move(saved), tensor);
     if (!added)
       throw Error(name, fmt::format("is a second {}: the file holds several adapters", at->first),
@@ -134,6 +160,7 @@ void take_factors_out(AdapterFiles& files) {
                   "model's own are left out",
                   out.size(), files.tensors.size() - out.size()));
   files.tensors = std::move(out);
+  files.whole_state = true;
 }
 
 std::string config_to_write(const TensorMap& tensors) {

@@ -10,6 +10,7 @@
 #include "lib/adapter/expert_biases.h"
 #include "lib/adapter/names/text_names.h"
 #include "lib/base/cast.h"
+#include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
 #include "lib/engine/fit/deltas.h"
 #include "lib/engine/variants.h"
@@ -26,6 +27,7 @@ struct Part {
 
 // What TRL, verl and others put on a model that scores: trained along, saved whole or as factors.
 bool is_value_head(std::string_view name) {
+  if (find_layer(name)) return false;  // a module of a layer that is called so
   constexpr std::array<std::string_view, 4> kHeads = {"v_head.", "value_head.", "critic_head.",
                                                       "reward_head."};
   return std::any_of(kHeads.begin(), kHeads.end(), [&](std::string_view head) {
@@ -47,6 +49,9 @@ DropKind kind_of(const std::string& name, const Extra& extra) {
 void add_text(const FitContext& context, std::map<DropKind, Part>& parts) {
   const Adapter& adapter = context.adapter;
   const auto vision = parts.find(DropKind::vision);
+  if (context.drops(DropKind::vision))
+    throw Error(at_option(Option::drop, std::string(drop_name(DropKind::text))),
+                "with vision leaves nothing", "drop one of the two");
   if (vision == parts.end() || vision->second.dense.empty())
     throw Error(
         at_option(Option::drop, std::string(drop_name(DropKind::text))),

@@ -130,6 +130,25 @@ ServedAdapter served_adapter(const Conversion& c, const std::string& out, uint64
   return served;
 }
 
+// No server computes with integers or codes, whose scales no adapter's file has.
+void refuse_codes(const Adapter& adapter) {
+  const auto check = [](const std::string& name, const Tensor& factor) {
+    if (factor.rank() == 0 || is_float(factor.dtype())) return;
+    throw Error(name,
+                fmt::format("is {}, and servers compute with F32, F16 and BF16 factors alone",
+                            dtype_name(factor.dtype())),
+                "save the adapter again without quantizing it");
+  };
+  for (const auto& [module, pair] : adapter.dense) {
+    check(module + ".lora_A", pair.a);
+    check(module + ".lora_B", pair.b);
+  }
+  for (const auto& [key, pair] : adapter.experts)
+    for (const Factor* factor : {&pair.a, &pair.b})
+      for (const Tensor& part : factor->parts)
+        check(adapter.stem(key.layer) + "." + std::string(projection_name(key.projection)), part);
+}
+
 }  // namespace
 
 std::string_view drop_name(DropKind kind) { return kDropNames[static_cast<size_t>(kind)]; }
@@ -171,6 +190,7 @@ FittedAdapter fit_adapter(const LoadedAdapter& input, const FitOptions& options)
                 {"name it with ", Option::base});
   const FitTarget target{options.engine, options.server, input.base->spec,
                          fit::is_shared_outer(input.adapter)};
+  refuse_codes(input.adapter);
   FittedAdapter out;
   out.adapter = input.adapter;
   out.layout = options.to.empty() ? choose_layout(target).layout : &layout_by_id(options.to);
@@ -195,6 +215,8 @@ FittedConversion plan_fitted(LoadedAdapter input, const FitOptions& options, Pla
 void check_served(const Conversion& c, const std::string& out, const FitOptions& options,
                   uint64_t max_shard_size) {
   if (options.engine.engine->plan == nullptr) return;
+  // Of an adapter of towers alone; the engines' plans know the text model.
+  if (options.drop.count(DropKind::text) != 0) return;
   const ServedAdapter served = served_adapter(c, out, max_shard_size);
   const BaseModel& base = *c.input.base;
   const ServerOptions server = server_for(c, options);
