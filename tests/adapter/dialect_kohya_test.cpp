@@ -104,6 +104,16 @@ TEST_CASE("what is of no such path needs the base model, and what is of no modul
   }
 }
 
+// "#" is what stands for a number in the paths that names are looked up by.
+TEST_CASE("a name with a mark in place of a number is of no module") {
+  for (const char* marked : {"lora_te_model_layers_#_self_attn_q_proj",
+                             "lora_te_model_layers_0_mlp_experts_#_up_proj"}) {
+    CAPTURE(marked);
+    CHECK(fault(one(marked)).find("writes underscores for dots") != std::string::npos);
+    CHECK(fault(one(marked), "qwen3_moe").find("is of no module") != std::string::npos);
+  }
+}
+
 TEST_CASE("a name that two modules may have is refused") {
   ModelSpec spec;
   spec.family = "made";

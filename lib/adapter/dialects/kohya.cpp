@@ -87,11 +87,12 @@ class FlatPaths {
     known.push_back(to.path);
   }
 
-  // All that it may mean.
+  // All that it may mean. A name that holds the mark itself has no number for it.
   std::vector<std::string> find(Text spelled) const {
-    Numbered from = without_numbers(spelled);
-    const auto at = paths_.find(flat(from.path));
+    const Numbered from = without_numbers(spelled);
     std::vector<std::string> out;
+    if (spelled.find('#') != Text::npos) return out;
+    const auto at = paths_.find(flat(from.path));
     if (at == paths_.end()) return out;
     for (const std::string& path : at->second) out.push_back(with_numbers({path, from.numbers}));
     return out;
