@@ -140,6 +140,17 @@ TEST_CASE("an unknown module of torchtune's spelling is refused") {
       "is known");
 }
 
+TEST_CASE("a factor of no module at all is refused") {
+  const ModelSpec spec = small("llama");
+  for (const char* name : {"base_model.model.lora_a.weight", "decoder.lora_b.weight"}) {
+    CAPTURE(name);
+    MadeAdapter made;
+    made.add(name, {2, 16});
+    CHECK(refused("torchtune", made.tensors(), &spec) ==
+          std::string(name) + ": is of \"\", no module of torchtune's that is known");
+  }
+}
+
 TEST_CASE("a module that the base model lacks is refused") {
   const ModelSpec spec = small("llama");
   CHECK(refused("torchtune", tune("layers.7.attn.v_proj", {2, 16}, {8, 2}).tensors(), &spec) ==

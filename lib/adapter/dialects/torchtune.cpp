@@ -92,9 +92,9 @@ Place place_of(Text name) {
   if (name.ends_with(kWeight)) name.remove_suffix(kWeight.size());
   Place out;
   out.side = name.back() == 'a' ? Side::A : Side::B;
-  constexpr Text kFactor = ".lora_a";
-  const bool is_linear = leaf_of(name).size() + 1 == kFactor.size();
-  name.remove_suffix(is_linear ? kFactor.size() : 2);
+  const Text word = leaf_of(name);
+  const bool is_linear = word == "lora_a" || word == "lora_b";
+  name = is_linear ? parent_of(name) : name.substr(0, name.size() - 2);
   if (const auto layer = find_layer(name); layer && layer->begin == Text("layers.").size()) {
     out.layer = layer->layer;
     name.remove_prefix(layer->end + 1);
