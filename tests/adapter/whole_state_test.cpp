@@ -140,6 +140,8 @@ TEST_CASE("the state dict in a checkpoint is read, its other parts are not looke
   CHECK(saying({{"net", p_dict({{"w", tensor}})}}) == "f.pt: net: is a dict, expected a tensor");
   CHECK(saying({{"mp_world_size", p_int(2)}, {"module", p_dict({{"w", tensor}})}}) ==
         "f.pt: holds one of 2 shards of each tensor (mp_world_size)");
+  CHECK(saying({{"model_state_dict", p_dict({{"w", tensor}})},
+                {"optimizer_state_dict", p_dict({{"state", p_dict({})}})}}) == "read: w ");
   CHECK(saying({{"optimizer_state_dict", p_dict({{"w", tensor}})}}) ==
         "f.pt: holds one rank's shard of the optimizer, no weights");
   CHECK(saying({{"module", p_dict({{"w", tensor}})},
