@@ -206,16 +206,22 @@ class Reader {
   void finish_joins() {
     if (joins_.empty()) return;
     for (const auto& [module, join] : joins_) finish(module, join);
-    // The scale is alpha / r: n ranks together need n times the alpha.
+    // n ranks together need an alpha that gives the scale of one.
     const AdapterConfig config = parse_adapter_config(in_.config, in_.where);
     for (const auto& entry : out_.tensors) {
       const TensorNameView parsed = view_tensor_name(entry.first);
       if (parsed.part != TensorPart::lora_a) continue;
       const std::string module(parsed.module);
       const auto parts = joined_parts_.find(module);
-      const double times = parts == joined_parts_.end() ? 1 : static_cast<double>(parts->second);
-      out_.alphas[module] = times * config.lora_alpha;
+      const Scaling own = config.scaling(spec_.normalised(module));
+      out_.alphas[module] =
+          parts == joined_parts_.end() ? own.alpha : alpha_of_all(own, parts->second);
     }
+  }
+
+  static double alpha_of_all(const Scaling& one, int64_t parts) {
+    const int64_t rank = one.rank * parts;
+    return one.rslora ? one.with_rank(rank).alpha : Scaling::plain(rank, one.value()).alpha;
   }
 
   void finish(const std::string& module, const Join& join) {
@@ -236,7 +242,7 @@ class Reader {
       rank += part.side[0]->dim(0);
       name = part.names[0];
     }
-    joined_parts_[module] = a.size();
+    joined_parts_[module] = static_cast<int64_t>(a.size());
     put(out_, name, lora_name(module, Side::A), Tensor::concat(0, a));
     put(out_, name, lora_name(module, Side::B),
         Tensor::assemble(b.front().part.dtype(), {rows.back(), rank}, b));
@@ -258,7 +264,7 @@ class Reader {
   ModulesByLayer modules_;
   Translation& out_;
   std::map<std::string, Join> joins_;  // by the hub's module
-  std::map<std::string, size_t> joined_parts_;
+  std::map<std::string, int64_t> joined_parts_;
 };
 
 void read(const ForeignAdapter& in, Translation& out) {
