@@ -13,6 +13,7 @@
 #include "lib/adapter/names/config_kinds.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/nearest.h"
+#include "lib/base/utf8.h"
 
 namespace moelora {
 namespace {
@@ -128,6 +129,27 @@ void set_ranks(Json& config, const TensorMap& tensors, const ModelSpec* spec) {
   set_pattern(config, "rank_pattern", ranks, r->as_int(), [](int64_t rank) { return Json(rank); });
 }
 
+// A key that names no module by its new name named one by the trainer's, whose scale would now be
+// that of lora_alpha.
+void check_alpha_pattern(const AdapterConfig& config, const TensorMap& tensors,
+                         const ModelSpec* spec) {
+  if (config.alpha_pattern.empty()) return;
+  std::vector<std::string> modules;
+  for (const auto& entry : tensors) {
+    const TensorNameView parsed = view_tensor_name(entry.first);
+    if (parsed.part != TensorPart::other) modules.push_back(as_read(parsed.module, spec));
+  }
+  const PathPatterns& keys = config.alpha_pattern.keys();
+  const std::vector<PathPatterns::Use> uses = keys.uses(modules);
+  for (size_t i = 0; i < uses.size(); ++i)
+    if (!uses[i].names && uses[i].fault.empty())
+      throw Error(in_file(config.where, "alpha_pattern"),
+                  fmt::format("{} names no module of the base model that the file has factors of",
+                              in_quotes(keys.key(i))),
+                  "write its keys with the base model's names of modules, and remove those of "
+                  "modules without factors");
+}
+
 }  // namespace
 
 const Dialect unknown_dialect = {
@@ -239,6 +261,7 @@ void translate(AdapterFiles& files, const ModelSpec* spec) {
       fmt::format("written by {}: read as dialect {}", files.dialect->whose, files.dialect->id));
   files.notes.insert(files.notes.end(), out.notes.begin(), out.notes.end());
   files.tensors = std::move(out.tensors);
+  if (files.dialect->owns != nullptr) check_alpha_pattern(files.config, files.tensors, spec);
   Json config = files.config.json;
   config.erase("target_modules");  // of the trainer's names; the targets follow from the tensors
   std::map<std::string, double> alphas;

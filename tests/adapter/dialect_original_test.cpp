@@ -9,6 +9,7 @@
 #include "lib/base/error.h"
 #include "lib/model/model_builder.h"
 #include "tests/adapter/dialect_rows.h"
+#include "tests/adapter/translated.h"
 #include "tests/io/safetensors_bytes.h"
 #include "tests/io/temp_folder.h"
 
@@ -130,6 +131,22 @@ TEST_CASE("what is no factor is refused under the original code's names") {
         "layers.0.attention.wq.lora_B.bias: is neither lora_A nor lora_B, the factors of the "
         "original "
         "code's names that are read");
+}
+
+// Its keys are looked up by the new names: one of the old names would be passed over, and with it a
+// scale.
+TEST_CASE("a key of alpha_pattern that names no module of the base model is refused") {
+  const auto with = [](const std::string& key) {
+    MadeAdapter made(R"({"r": 2, "lora_alpha": 4, "alpha_pattern": {")" + key + R"(": 64}})");
+    made.add("layers.0.attention.wv.lora_A.weight", {2, 64})
+        .add("layers.0.attention.wv.lora_B.weight", {32, 2});
+    return made;
+  };
+  const AdapterFiles read = translated(with("v_proj"), "mixtral");
+  CHECK(read.config.scaling("model.layers.0.self_attn.v_proj").alpha == 64);
+  CHECK(error_text([&] { translated(with("wv"), "mixtral"); }) ==
+        "adapter_config.json: alpha_pattern: \"wv\" names no module of the base model that the "
+        "file has factors of");
 }
 
 TEST_CASE("the scale of mistral-finetune is params.json's") {
