@@ -22,6 +22,7 @@ struct AdapterFiles {
   TensorMap tensors;
   std::string folder;
   InputOptions how;                   // its files were opened
+  bool in_whole_state = false;        // the files hold a whole model too (whole_state.h)
   std::vector<FilePtr> weights;       // the files that hold `tensors`
   std::vector<std::string> warnings;  // about them (lib/io/weights.h)
   std::vector<std::string> notes;     // what was left out of their names

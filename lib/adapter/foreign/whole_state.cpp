@@ -134,6 +134,7 @@ void take_factors_out(AdapterFiles& files) {
                   "model's own are left out",
                   out.size(), files.tensors.size() - out.size()));
   files.tensors = std::move(out);
+  files.in_whole_state = true;
 }
 
 std::string config_to_write(const TensorMap& tensors) {
