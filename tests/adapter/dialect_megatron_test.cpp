@@ -322,6 +322,10 @@ TEST_CASE("a file of Megatron that cannot be read says why") {
                 &qwen()) ==
         "decoder.layers.1.mlp.experts.linear_fc2.lora_A.default.weight: is of the routed experts, "
         "and does not say of which");
+  const std::string unread = "decoder.layers.1.mlp.experts.local_experts.007.linear_fc2";
+  CHECK(refusal(nemo, bridge(unread, rows({2, 24}), rows({64, 2})), &qwen()) ==
+        unread + ".adapter.linear_in.weight: adapts " + unread +
+            ", whose counterpart in this base model is not known");
   CHECK(refusal(swift, {{qkv + ".lora_A.default.weight2", rows({2, 24})}}, &qwen()) ==
         qkv + ".lora_A.default.weight2: has a number, and is of no routed expert");
   CHECK(refusal(swift,

@@ -310,7 +310,7 @@ std::optional<int64_t> take_local_expert(std::string& path) {
   const size_t begin = at + kLocal.size(), end = path.find('.', begin);
   if (end == std::string::npos) return std::nullopt;
   const auto number = parse_index(std::string_view(path).substr(begin, end - begin));
-  path.erase(at, end - at);
+  if (number) path.erase(at, end - at);
   return number;
 }
 

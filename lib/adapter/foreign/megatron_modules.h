@@ -78,7 +78,8 @@ class MegatronModules {
 // "output_layer" of "output_layer"; "" where there is none.
 std::string_view megatron_path(std::string_view module);
 
-// Takes the number out of "decoder.layers.0.mlp.experts.local_experts.7.linear_fc1".
+// Takes "local_experts.7." out of "decoder.layers.0.mlp.experts.local_experts.7.linear_fc1";
+// nullopt where there is no such number, and the path stays as it is.
 std::optional<int64_t> take_local_expert(std::string& path);
 
 // Puts what factor `tensor` of `module` is in PEFT's names. `tensor` is 2-D, or 3-D with all routed
