@@ -186,6 +186,9 @@ TEST_CASE("shards of ART that do not fit together are refused") {
         "X: b: has a component of 3 rows, which 2 ranks do not divide");
   CHECK(of_two(entry(0, components("[2, 2]")), entry(1, components("[2, 2]"))) ==
         "X: b: is [3, 1] in each file, and its components are 2 of each");
+  const std::string large = components("[9223372036854775806, 9223372036854775806, 8, 2]");
+  CHECK(of_two(entry(0, large), entry(1, large)) ==
+        "X: b: is [3, 1] in each file, and its components are 9223372036854775811 of each");
   CHECK(of_two(entry(0, components("[]")), whole) ==
         "adapter_manifest-01-of-02.json: b: is cut componentwise, and no component_sizes say "
         "into what");

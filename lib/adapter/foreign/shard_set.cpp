@@ -9,6 +9,7 @@
 
 #include "lib/adapter/config_reader.h"
 #include "lib/adapter/tensor_name.h"
+#include "lib/base/checked.h"
 #include "lib/base/utf8.h"
 #include "lib/io/file.h"
 #include "lib/io/json.h"
@@ -235,13 +236,14 @@ class ArtShards {
                   "Copy it into the folder.");
     SafetensorsFile file = open_safetensors({folder_, shard, options_.links});
     const Json entries = read_json_file({folder_, manifest, options_.links}, {kMaxHeaderBytes, 8});
-    read_manifest(entries, path(manifest), shard, file.tensors);
+    read_manifest(entries, manifest, shard, file.tensors);
     file.tensors.clear();
     out_.files.push_back(std::move(file));
   }
 
-  void read_manifest(const Json& entries, const std::string& where, const std::string& shard,
+  void read_manifest(const Json& entries, const std::string& manifest, const std::string& shard,
                      const TensorMap& tensors) {
+    const std::string where = path(manifest);
     if (!entries.is(Json::Kind::object))
       throw Error(in_file(where),
                   fmt::format("is {}, expected an object of tensors", entries.kind_name()),
@@ -259,8 +261,7 @@ class ArtShards {
     }
     for (const auto& [name, tensor] : tensors)
       if (entries.members().size() != tensors.size() && !contains(name, shard))
-        throw Error(in_file(path(shard), printable(name)),
-                    fmt::format("is not in {}", std::string_view(where).substr(folder_.size() + 1)),
+        throw Error(in_file(path(shard), printable(name)), fmt::format("is not in {}", manifest),
                     "Copy the two files of one save into the folder.");
   }
 
@@ -383,14 +384,14 @@ class ArtShards {
   Tensor concatenated(const std::string& name, const std::vector<Tensor>& parts,
                       const ArtPart& how) const {
     if (!how.componentwise) return Tensor::concat(how.axis, parts);
-    int64_t sum = 0;
+    uint64_t sum = 0;
     for (const int64_t size : how.components) {
       if (size % how.ranks != 0)
         throw fault(name, fmt::format("has a component of {} rows, which {} ranks do not divide",
                                       size, how.ranks));
-      sum += size / how.ranks;
+      sum = checked_add(sum, static_cast<uint64_t>(size / how.ranks)).value_or(UINT64_MAX);
     }
-    if (sum != parts.front().dim(how.axis))
+    if (sum != static_cast<uint64_t>(parts.front().dim(how.axis)))
       throw fault(name, fmt::format("is {} in each file, and its components are {} of each",
                                     to_string(parts.front().shape()), sum));
     std::vector<Tensor> pieces;

@@ -13,14 +13,13 @@ namespace moelora {
 // Adapters that the ranks of a training wrote apart, a file each, as one map of lazy tensors. Two
 // kinds are known:
 //
-//  - OpenPipe/ART: adapter_model-RR-of-WW.safetensors, each beside an
-//  adapter_manifest-RR-of-WW.json
-//    that says of every tensor whether and how it is a part. They are joined here and named
-//    NAME + "@art" (dialects/art.cpp).
+//  - OpenPipe/ART: adapter_model-RR-of-WW.safetensors, each beside a manifest,
+//    adapter_manifest-RR-of-WW.json, that says of every tensor whether and how it is a part. They
+//    are joined here and named NAME + "@art" (dialects/art.cpp).
 //  - Files that hold what a rank of Megatron held: mp_rank_TT_PPP_EEE_adapter.pt (verl) and
 //    adapter_megatron_tpT_ppP_epE.pt (miles). What a tensor is part of, only its module tells, so
-//    that they stay apart here, named "FILE:NAME" without the wrappers of
-//    training (dialects/megatron_bridge.cpp).
+//    that they stay apart here, named "FILE:NAME" without the wrappers of training
+//    (dialects/megatron_bridge.cpp).
 
 inline constexpr std::string_view kArtShard = "@art";
 
