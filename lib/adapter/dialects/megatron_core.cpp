@@ -3,7 +3,11 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <map>
+#include <optional>
 #include <set>
+#include <string>
 
 #include "lib/adapter/dialect.h"
 #include "lib/adapter/foreign/dialect_tools.h"
@@ -48,22 +52,28 @@ class ExpertCount {
       throw Error(
           name, fmt::format("is of expert {}, and this base model has {}", expert, module.experts),
           {"check that ", Option::base, " names the model this adapter was trained on"});
-    seen_[&module].insert(expert);
+    Seen& seen = seen_[module.path];
+    seen.of = module.experts;
+    seen.experts.insert(expert);
   }
 
   // Megatron adapts all experts or none: a part of them is what one rank held.
   void check() const {
-    for (const auto& [module, experts] : seen_)
-      if (static_cast<int64_t>(experts.size()) != module->experts)
-        throw Error(std::string(module->path),
+    for (const auto& [path, seen] : seen_)
+      if (static_cast<int64_t>(seen.experts.size()) != seen.of)
+        throw Error(path,
                     fmt::format("has factors of {} experts, and this base model has {}: they are "
                                 "those of one rank of an expert-parallel training",
-                                experts.size(), module->experts),
+                                seen.experts.size(), seen.of),
                     std::string(kMegatronExport));
   }
 
  private:
-  std::map<const MegatronModule*, std::set<int64_t>> seen_;
+  struct Seen {
+    int64_t of = 0;  // how many the base model has
+    std::set<int64_t> experts;
+  };
+  std::map<std::string, Seen> seen_;  // by path, so that the first that is named does not vary
 };
 
 void read(const ForeignAdapter& in, Translation& out) {
