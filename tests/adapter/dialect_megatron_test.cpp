@@ -363,9 +363,9 @@ TEST_CASE("ranks that are not all there are refused") {
             " of this base model has [2, 64]: ranks are missing, or it is another model");
   CHECK(refusal(nemo, two({2, 32}, {2, 16}), &qwen()) ==
         "mp_rank_01_adapter.pt:" + proj +
-            ".adapter.linear_in.weight: is [2, 16], and "
+            ".adapter.linear_in.weight: is F32 [2, 16], and "
             "mp_rank_00_adapter.pt:" +
-            proj + ".adapter.linear_in.weight is [2, 32]");
+            proj + ".adapter.linear_in.weight is F32 [2, 32]");
   TensorMap gone = two({2, 32}, {2, 32});
   gone.erase("mp_rank_01_adapter.pt:" + proj + ".adapter.linear_in.weight");
   CHECK(refusal(nemo, gone, &qwen()) ==

@@ -195,10 +195,12 @@ class Reader {
         throw Error(shown, fmt::format("has no part of tensor-parallel rank {}", rank),
                     "Copy the files of all ranks into the folder.");
       const Tensor& part = found->second->tensor;
-      if (part.shape() != pieces.front().tensor.shape())
+      const Tensor& first = pieces.front().tensor;
+      if (part.shape() != first.shape() || part.dtype() != first.dtype())
         throw Error(found->second->name,
-                    fmt::format("is {}, and {} is {}", to_string(part.shape()), shown,
-                                to_string(pieces.front().tensor.shape())),
+                    fmt::format("is {} {}, and {} is {} {}", dtype_name(part.dtype()),
+                                to_string(part.shape()), shown, dtype_name(first.dtype()),
+                                to_string(first.shape())),
                     "Copy the files of all ranks of one save into the folder.");
       parts.push_back(part);
     }
