@@ -105,15 +105,9 @@ void set_alphas(Json& config, const std::map<std::string, double>& alphas) {
 
 // As patterns are looked up: modules of the base model by its memory's names (adapter_file.cpp),
 // routed experts by those of the file.
-std::string as_read(std::string_view module, const ModelSpec* spec) {
+std::string as_read(Text module, const ModelSpec* spec) {
   const bool plain = spec != nullptr && !parse_expert_path(module);
   return plain ? spec->normalised(std::string(module)) : std::string(module);
-}
-
-// PEFT's stacks of experts in two dims, [E*r, in].
-bool is_stack(Text module) {
-  const auto path = parse_expert_path(module);
-  return path && path->form == ExpertPath::Form::parameters;
 }
 
 // The rank of a factor lora_A: its last dim but one.
@@ -123,7 +117,8 @@ void set_ranks(Json& config, const TensorMap& tensors, const ModelSpec* spec) {
   std::map<std::string, int64_t> ranks;
   for (const auto& [name, tensor] : tensors) {
     const TensorNameView parsed = view_tensor_name(name);
-    if (parsed.part == TensorPart::lora_a && tensor.rank() >= 2 && !is_stack(parsed.module))
+    if (parsed.part == TensorPart::lora_a && tensor.rank() >= 2 &&
+        !is_expert_parameter(parsed.module))
       ranks[as_read(parsed.module, spec)] = tensor.dim(tensor.rank() - 2);
   }
   set_pattern(config, "rank_pattern", ranks, r->as_int(), [](int64_t rank) { return Json(rank); });

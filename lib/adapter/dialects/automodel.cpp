@@ -29,8 +29,7 @@ struct Factor {
 };
 
 Factor taken_apart(const std::string& name) {
-  std::string_view path = name;
-  while (path.starts_with(kPeftPrefix)) path.remove_prefix(kPeftPrefix.size());
+  std::string_view path = without_peft_prefix(name);
   constexpr std::string_view kWeight = ".weight";
   if (path.ends_with(kWeight)) path.remove_suffix(kWeight.size());
   const std::string_view word = leaf_of(path);

@@ -14,6 +14,7 @@
 #include "lib/adapter/foreign/up_down.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
@@ -194,7 +195,7 @@ class Modules {
                 fmt::format("is of no module of this base model ({}), whatever underscores were "
                             "dots",
                             spec_->family),
-                {"check that ", Option::base, " names the model this adapter was trained on"});
+                check_base());
   }
 
  private:

@@ -14,6 +14,7 @@
 #include "lib/adapter/foreign/megatron_modules.h"
 #include "lib/adapter/foreign/shard_set.h"
 #include "lib/base/dotted_path.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
@@ -265,7 +266,7 @@ class Reader {
     if (number >= local)
       throw Error(pieces.front().name,
                   fmt::format("is of local expert {}, and a rank has {}", number, local),
-                  {"check that ", Option::base, " names the model this adapter was trained on"});
+                  check_base());
     for (size_t i = 0; i < ranks.size(); ++i)
       put_megatron(out_, pieces.front().name, module, static_cast<int64_t>(i) * local + number,
                    side, ranks[i].tensor, ranks[i].ranks);

@@ -12,7 +12,9 @@
 #include "lib/adapter/dialect.h"
 #include "lib/adapter/foreign/dialect_tools.h"
 #include "lib/adapter/foreign/megatron_modules.h"
+#include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
@@ -20,8 +22,7 @@ namespace {
 bool owns(std::string_view name) {
   if (!has_any(name, {".lora_A", ".lora_B"})) return false;
   if (has_any(name, {".linear_qkv.", ".linear_kv_up_proj."}) || names_megatron(name)) return true;
-  while (name.starts_with("base_model.model.")) name.remove_prefix(17);
-  return name.starts_with("output_layer.lora_");
+  return without_peft_prefix(name).starts_with("output_layer.lora_");
 }
 
 // MODULE.lora_A[.ADAPTER].weight, or .weight7 of an expert.
@@ -51,7 +52,7 @@ class ExpertCount {
     if (expert >= module.experts)
       throw Error(
           name, fmt::format("is of expert {}, and this base model has {}", expert, module.experts),
-          {"check that ", Option::base, " names the model this adapter was trained on"});
+          check_base());
     Seen& seen = seen_[module.path];
     seen.of = module.experts;
     seen.experts.insert(expert);

@@ -22,6 +22,7 @@
 #include "lib/io/file.h"
 #include "lib/io/json.h"
 #include "lib/model/attention_heads.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
@@ -33,8 +34,7 @@ bool owns(Text name) {
   if (has_any(name, {".attention.wq.", ".attention.wk.", ".attention.wv.", ".attention.wo.",
                      ".attention.wqkv."}))
     return true;
-  while (name.starts_with(kPeftPrefix)) name.remove_prefix(kPeftPrefix.size());
-  return name.starts_with("layers.") && has_any(name, {".feed_forward."});
+  return without_peft_prefix(name).starts_with("layers.") && has_any(name, {".feed_forward."});
 }
 
 // Below a layer.
@@ -88,7 +88,7 @@ class Reader {
                   fmt::format("adapts \"{}\", which is no module of {}'s original code that "
                               "is known",
                               parsed.module, spec_.model_type),
-                  {"check that ", Option::base, " names the model this adapter was trained on"});
+                  check_base());
     put(out_, name, lora_name(module, side), in_hub_order(name, path, side, tensor));
   }
 

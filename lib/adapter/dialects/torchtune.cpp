@@ -24,6 +24,7 @@
 #include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
 #include "lib/model/attention_heads.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
@@ -75,7 +76,7 @@ bool has_rotary_pairs(const std::string& name, const ModelSpec& spec) {
               fmt::format("is of torchtune, which is not known to train {}: the order of the rows "
                           "of q and k is not known",
                           spec.model_type),
-              {"check that ", Option::base, " names the model this adapter was trained on"});
+              check_base());
 }
 
 // A name taken apart: where in the model, and which side.
@@ -87,7 +88,7 @@ struct Place {
 
 Place place_of(Text name) {
   constexpr Text kDecoder = "decoder.", kWeight = ".weight";
-  while (name.starts_with(kPeftPrefix)) name.remove_prefix(kPeftPrefix.size());
+  name = without_peft_prefix(name);
   if (name.starts_with(kDecoder)) name.remove_prefix(kDecoder.size());
   if (name.ends_with(kWeight)) name.remove_suffix(kWeight.size());
   Place out;
@@ -153,7 +154,7 @@ class Reader {
       throw Error(name,
                   fmt::format("adapts {} of layer {}, which this base model does not have",
                               row->hub.front(), place.layer),
-                  {"check that ", Option::base, " names the model this adapter was trained on"});
+                  check_base());
     Join& join = joins_[joined->hub];
     join.linear = joined;
     Part& part = join.parts[row->part];
@@ -187,7 +188,7 @@ class Reader {
       throw Error(
           name,
           fmt::format("is of routed experts, and the base model is a dense {}", spec_.model_type),
-          {"check that ", Option::base, " names the model this adapter was trained on"});
+          check_base());
     const std::string module =
         fmt::format("{}.{}", spec_.expert_stem(Form::memory, place.layer), (*word)[1]);
     put(out_, name, lora_name(module, place.side), stack.transpose(1, 2));
@@ -256,7 +257,7 @@ class Reader {
                                              a.dim(0), rank));
     if (b.dim(0) != rows)
       throw Error(part.names[1], fmt::format("has {} rows, expected {}", b.dim(0), rows),
-                  {"check that ", Option::base, " names the model this adapter was trained on"});
+                  check_base());
   }
 
   const ForeignAdapter& in_;

@@ -11,6 +11,7 @@
 #include "lib/adapter/foreign/dialect_tools.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
@@ -54,10 +55,6 @@ size_t find_component(std::string_view text, std::string_view what) {
   for (size_t at = text.find(what); at != std::string_view::npos; at = text.find(what, at + 1))
     if (at == 0 || text[at - 1] == '.' || text[at - 1] == ':') return at;
   return std::string_view::npos;
-}
-
-Hint check_base() {
-  return {"check that ", Option::base, " names the model this adapter was trained on"};
 }
 
 // [.., rows, r] as [.., groups, rows / groups, r].

@@ -4,6 +4,7 @@
 
 #include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 
@@ -28,7 +29,7 @@ Tensor halves_of_rotary_pairs(const std::string& name, const Tensor& b, int64_t 
     throw Error(name,
                 fmt::format("has shape {}, expected two dims and {} rows: {} heads of {}",
                             to_string(b.shape()), heads * head_dim, heads, head_dim),
-                {"check that ", Option::base, " names the model this adapter was trained on"});
+                check_base());
   return b.reshape({heads, head_dim / 2, 2, b.dim(1)}).permute({0, 2, 1, 3}).reshape(b.shape());
 }
 

@@ -33,11 +33,6 @@ Text adapted(Text module) {
   return module;
 }
 
-Text without_peft(Text name) {
-  while (name.starts_with(kPeftPrefix)) name.remove_prefix(kPeftPrefix.size());
-  return name;
-}
-
 // A trainer's module may hold the model under a name of its own: "model.base_model.model.".
 Text without_holder(Text name) {
   constexpr Text kInside = ".base_model.model.";
@@ -79,12 +74,6 @@ bool is_kept(Text name, Text saved) {
   return is_factor(view_tensor_name(saved).part) || name.find(".modules_to_save.") != Text::npos;
 }
 
-// PEFT's stacks of experts [E*r, in] do not tell the rank.
-bool is_stack(Text module) {
-  const auto path = parse_expert_path(module);
-  return path && path->form == ExpertPath::Form::parameters;
-}
-
 // [0] is what ZeRO-3 leaves of a parameter in each rank's model state; "flat_param" is FSDP's.
 void refuse_shards(const TensorMap& tensors) {
   for (const auto& [name, tensor] : tensors) {
@@ -104,7 +93,7 @@ bool holds_base(const TensorMap& tensors) {
   std::unordered_set<Text> modules;  // with factors
   std::vector<Text> others;          // modules of what is no factor
   for (const auto& [given, tensor] : tensors) {
-    const Text name = without_peft(without_holder(given));
+    const Text name = without_peft_prefix(without_holder(given));
     const auto [module, part] = view_tensor_name(name);
     if (is_factor(part))
       modules.insert(adapted(module));
@@ -140,7 +129,7 @@ void take_factors_out(AdapterFiles& files) {
 std::string config_to_write(const TensorMap& tensors) {
   for (const auto& [name, tensor] : tensors) {
     const auto [module, part] = view_tensor_name(name);
-    if (part != TensorPart::lora_a || tensor.rank() < 2 || is_stack(module)) continue;
+    if (part != TensorPart::lora_a || tensor.rank() < 2 || is_expert_parameter(module)) continue;
     return fmt::format(
         "Write one beside the weights: {{\"peft_type\": \"LORA\", \"r\": {}, \"lora_alpha\": "
         "ALPHA}} with the ALPHA that was trained with.",
