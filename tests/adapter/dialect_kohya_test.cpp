@@ -174,6 +174,13 @@ TEST_CASE("ranks and alphas of their own become patterns") {
   CHECK(files.config.scaling("model.layers.1.self_attn.k_proj").rank == 4);
 }
 
+TEST_CASE("a config that lies there and lacks a scale is not passed over") {
+  MadeAdapter made(R"({"r": 2})");
+  const std::string q = "lora_te_model_layers_1_self_attn_q_proj";
+  made.add(q + ".lora_down.weight", {2, 64}).add(q + ".lora_up.weight", {32, 2});
+  CHECK(fault(made) == "adapter_config.json: \"lora_alpha\" is missing");
+}
+
 TEST_CASE("the file's alphas count, not those of a config beside it") {
   const std::string q = "lora_te_model_layers_1_self_attn_q_proj";
   const std::string hub = "model.layers.1.self_attn.q_proj";

@@ -154,6 +154,11 @@ TEST_CASE("the scale of mistral-finetune is params.json's") {
         "3.500000");
 }
 
+TEST_CASE("a scale that no double times the rank holds is refused") {
+  CHECK(loading(R"({"lora": {"rank": 2, "scaling": 1e308}})") ==
+        "a/params.json: gives lora_alpha the value inf");
+}
+
 TEST_CASE("without params.json the scale is not known") {
   CHECK(loading("") ==
         "a: has neither adapter_config.json nor mistral-finetune's params.json: the rank and the "

@@ -92,7 +92,7 @@ Json config(const ForeignAdapter& in) {
   const ConfigReader own(in.config, in.where);
   own.required(kParameters);
   const Trained with = *trained(in.config, in.where);
-  Json out = peft_config(with.rank, Scaling::plain(with.rank, with.scale).alpha);
+  Json out = peft_config(in.where, with.rank, Scaling::plain(with.rank, with.scale).alpha);
   if (const std::string base = own.string("model"); !base.empty())
     out.set("base_model_name_or_path", base);
   if (const Json* dropout = own.get(kParameters)->find("dropout");

@@ -138,6 +138,7 @@ void read(const ForeignAdapter& in, Translation& out) {
 }
 
 Json config(const ForeignAdapter& in) {
+  if (!in.config.is(Json::Kind::null)) return in.config;  // and what it lacks is an error
   constexpr Text kParams = "params.json";
   const std::string folder = std::filesystem::path(in.where).parent_path().string();
   const std::string path = join_path(folder, std::string(kParams));
@@ -152,7 +153,7 @@ Json config(const ForeignAdapter& in) {
   const ConfigReader lora(own.required("lora"), path);
   const int64_t rank = lora.positive_int("rank", lora.required("rank"));
   const double scaling = lora.number("scaling", lora.required("scaling"));
-  return peft_config(rank, scaling * static_cast<double>(rank));
+  return peft_config(path, rank, scaling * static_cast<double>(rank));
 }
 
 }  // namespace

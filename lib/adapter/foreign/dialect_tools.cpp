@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "lib/adapter/config_writer.h"
@@ -39,7 +40,10 @@ void put(Translation& out, const std::string& from, const std::string& to, Tenso
                 "keep one of the two");
 }
 
-Json peft_config(int64_t r, double alpha) {
+Json peft_config(const std::string& where, int64_t r, double alpha) {
+  if (!std::isfinite(alpha))
+    throw Error(in_file(where), fmt::format("gives lora_alpha the value {}", alpha),
+                "correct the scale that the trainer wrote");
   return Json::object({{"peft_type", "LORA"},
                        {"task_type", "CAUSAL_LM"},
                        {"r", Json(r)},
