@@ -161,7 +161,7 @@ std::string hub_linear(Text module, const ModelSpec& spec, const std::string& na
       spellings.push_back(with_component(std::string(module), renamed.mlx, renamed.hub));
   for (const std::string& spelling : spellings)
     if (const LinearSpec* linear = spec.find_linear(spec.normalised(spelling))) return linear->hub;
-  throw Error(name, fmt::format("adapts {}, which this {} has not", module, spec.family),
+  throw Error(name, fmt::format("adapts {}, which this {} does not have", module, spec.family),
               check_base());
 }
 
