@@ -21,7 +21,6 @@
 #include "lib/base/error.h"
 #include "lib/io/file.h"
 #include "lib/io/json.h"
-#include "lib/model/attention_heads.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
@@ -107,9 +106,7 @@ class Reader {
   Tensor in_hub_order(const std::string& name, Text path, Side side, const Tensor& factor) const {
     const bool is_q = path == "attention.wq", is_k = path == "attention.wk";
     if (side == Side::A || (!is_q && !is_k)) return factor;
-    const AttentionHeads heads = attention_heads(spec_);
-    return halves_of_rotary_pairs(name, factor, is_q ? heads.heads : heads.kv_heads,
-                                  heads.head_dim);
+    return halves_of_rotary_pairs(name, factor, spec_, is_k);
   }
 
   const ModelSpec& spec_;
@@ -118,18 +115,13 @@ class Reader {
 };
 
 void read(const ForeignAdapter& in, Translation& out) {
-  const auto first = std::find_if(in.tensors.begin(), in.tensors.end(),
-                                  [](const auto& entry) { return owns(entry.first); });
-  if (first == in.tensors.end()) {
-    out.tensors = in.tensors;
-    return;
-  }
-  if (in.spec == nullptr)
-    throw needs_base(
-        first->first,
-        "is the original code's name of a module, whose rows of q and k lie in another order than "
-        "Hugging Face's, and how many heads there are is not known");
-  Reader reader(*in.spec, out);
+  const ModelSpec* spec = base_of_names(
+      in, owns,
+      "is the original code's name of a module, whose rows of q and k lie in another order than "
+      "Hugging Face's, and how many heads there are is not known",
+      out);
+  if (spec == nullptr) return;
+  Reader reader(*spec, out);
   for (const auto& [name, tensor] : in.tensors)
     if (owns(name))
       reader.add(name, tensor);

@@ -166,9 +166,7 @@ class Reader {
   Tensor in_hub_order(const std::string& name, const Place& place, const Tensor& factor) const {
     const bool is_q = place.module == "attn.q_proj", is_k = place.module == "attn.k_proj";
     if (place.side == Side::A || (!is_q && !is_k) || !has_rotary_pairs(name, spec_)) return factor;
-    const AttentionHeads heads = attention_heads(spec_);
-    return halves_of_rotary_pairs(name, factor, is_q ? heads.heads : heads.kv_heads,
-                                  heads.head_dim);
+    return halves_of_rotary_pairs(name, factor, spec_, is_k);
   }
 
   void add_experts(const std::string& name, const Place& place, const Tensor& stack) {
@@ -269,17 +267,12 @@ class Reader {
 };
 
 void read(const ForeignAdapter& in, Translation& out) {
-  const auto first = std::find_if(in.tensors.begin(), in.tensors.end(),
-                                  [](const auto& entry) { return owns(entry.first); });
-  if (first == in.tensors.end()) {
-    out.tensors = in.tensors;
-    return;
-  }
-  if (in.spec == nullptr)
-    throw needs_base(first->first,
-                     "is torchtune's name of a module, and what the model calls it and in which "
-                     "order the rows of q and k lie is not known");
-  Reader(in, *in.spec, out).read();
+  const ModelSpec* spec = base_of_names(
+      in, owns,
+      "is torchtune's name of a module, and what the model calls it and in which order the rows of "
+      "q and k lie is not known",
+      out);
+  if (spec != nullptr) Reader(in, *spec, out).read();
 }
 
 }  // namespace

@@ -59,4 +59,16 @@ Error needs_base(const std::string& name, const std::string& why) {
   return Error(name, why, {"name the base model with ", Option::base});
 }
 
+const ModelSpec* base_of_names(const ForeignAdapter& in, bool (*owns)(std::string_view),
+                               const std::string& why, Translation& out) {
+  const auto first = std::find_if(in.tensors.begin(), in.tensors.end(),
+                                  [&](const auto& entry) { return owns(entry.first); });
+  if (first != in.tensors.end()) {
+    if (in.spec == nullptr) throw needs_base(first->first, why);
+    return in.spec;
+  }
+  out.tensors = in.tensors;
+  return nullptr;
+}
+
 }  // namespace moelora

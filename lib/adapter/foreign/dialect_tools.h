@@ -33,4 +33,9 @@ Json peft_config(const std::string& where, int64_t r, double alpha);
 // ...", "joins q, k and v, and how many heads each has is not known".
 Error needs_base(const std::string& name, const std::string& why);
 
+// The base model that names which `owns` knows are read with. Null for a file that has none of
+// them, which is passed on as it is. Throws needs_base() where none is known.
+const ModelSpec* base_of_names(const ForeignAdapter& in, bool (*owns)(std::string_view),
+                               const std::string& why, Translation& out);
+
 }  // namespace moelora

@@ -4,6 +4,7 @@
 
 #include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
+#include "lib/model/attention_heads.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
@@ -23,8 +24,10 @@ const LinearSpec* ModulesByLayer::find(int layer, std::string_view path) const {
   return found == paths->second.end() ? nullptr : found->second;
 }
 
-Tensor halves_of_rotary_pairs(const std::string& name, const Tensor& b, int64_t heads,
-                              int64_t head_dim) {
+Tensor halves_of_rotary_pairs(const std::string& name, const Tensor& b, const ModelSpec& spec,
+                              bool keys) {
+  const AttentionHeads known = attention_heads(spec);
+  const int64_t heads = keys ? known.kv_heads : known.heads, head_dim = known.head_dim;
   if (b.rank() != 2 || b.dim(0) != heads * head_dim || head_dim % 2 != 0)
     throw Error(name,
                 fmt::format("has shape {}, expected two dims and {} rows: {} heads of {}",
