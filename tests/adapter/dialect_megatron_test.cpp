@@ -259,6 +259,17 @@ TEST_CASE("local experts of a rank follow those of the ranks before") {
     CHECK(column(out, kMoe + "experts." + std::to_string(e) + ".down_proj.lora_B.weight")[0] == e);
 }
 
+TEST_CASE("local experts of one rank of two are not all of the base model's") {
+  TensorMap in;
+  for (int e = 0; e < 4; ++e)
+    in = joined(std::move(in), bridge("decoder.layers.1.mlp.experts.local_experts." +
+                                          std::to_string(e) + ".linear_fc2",
+                                      rows({2, 24}), rows({64, 2})));
+  CHECK(refusal(dialects::megatron_bridge, in, &qwen()) ==
+        "decoder.layers.1.mlp.experts.linear_fc2: has factors of 4 experts, and this base model "
+        "has 8: they are those of one rank of an expert-parallel training");
+}
+
 // Megatron-Bridge peft/canonical_lora.py.
 TEST_CASE("canonical LoRA has an adapter for each projection") {
   const TensorMap out = read(

@@ -129,6 +129,21 @@ TEST_CASE("a set of rank files that is not whole is refused before it is opened"
   CHECK(!open_shard_set(temp.path(), files_in(temp.path())));
 }
 
+TEST_CASE("one file of a set does not stand for it") {
+  const std::string art = "adapter_model-01-of-02.safetensors", rank = "mp_rank_00_000_adapter.pt";
+  const auto fault = [](const std::string& file, std::vector<std::string> listing) {
+    return error_text([&] { refuse_part_of_set("a", file, listing); });
+  };
+  const std::vector<std::string> arts = {"adapter_manifest-01-of-02.json", art,
+                                         "adapter_model-02-of-02.safetensors"};
+  CHECK(fault(art, arts) == "a/" + art + ": is one of 2 files that the ranks of a training wrote");
+  CHECK(fault(rank, {rank, "mp_rank_01_001_adapter.pt"}) ==
+        "a/" + rank + ": is one of 2 files that the ranks of a training wrote");
+  CHECK(fault(rank, {rank}).empty());
+  CHECK(fault("other.pt", {rank, "mp_rank_01_001_adapter.pt", "other.pt"}).empty());
+  CHECK(fault(art, {art, "adapter_model-02-of-02.safetensors"}).empty());  // huggingface's
+}
+
 TEST_CASE("ART's shards are joined as their manifests say") {
   Art art;
   SUBCASE("uniform") {

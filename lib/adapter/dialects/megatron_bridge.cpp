@@ -82,6 +82,7 @@ class Reader {
   void finish() {
     refuse_pipeline();
     for (const auto& [name, pieces] : pieces_) put_factor(name, pieces);
+    experts_.check();
     out_.notes.insert(out_.notes.end(), notes_.begin(), notes_.end());
   }
 
@@ -267,9 +268,12 @@ class Reader {
       throw Error(pieces.front().name,
                   fmt::format("is of local expert {}, and a rank has {}", number, local),
                   check_base());
-    for (size_t i = 0; i < ranks.size(); ++i)
-      put_megatron(out_, pieces.front().name, module, static_cast<int64_t>(i) * local + number,
-                   side, ranks[i].tensor, ranks[i].ranks);
+    for (size_t i = 0; i < ranks.size(); ++i) {
+      const int64_t expert = static_cast<int64_t>(i) * local + number;
+      experts_.add(module, pieces.front().name, expert);
+      put_megatron(out_, pieces.front().name, module, expert, side, ranks[i].tensor,
+                   ranks[i].ranks);
+    }
   }
 
   // Nothing in such a file says how many ranks there were.
@@ -290,6 +294,7 @@ class Reader {
   std::map<std::string, Pieces> pieces_;  // by the name without the file
   std::set<int64_t> tensor_ranks_, expert_ranks_;
   bool may_be_pipeline_ = false;
+  MegatronExperts experts_;
   std::set<std::string> notes_;
 };
 

@@ -4,9 +4,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <map>
 #include <optional>
-#include <set>
 #include <string>
 
 #include "lib/adapter/dialect.h"
@@ -14,7 +12,6 @@
 #include "lib/adapter/foreign/megatron_modules.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
-#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
@@ -45,41 +42,9 @@ std::optional<Factor> parse(std::string_view name) {
   return out.expert ? std::optional(out) : std::nullopt;
 }
 
-// How many experts each module of routed experts has factors of.
-class ExpertCount {
- public:
-  void add(const MegatronModule& module, const std::string& name, int64_t expert) {
-    if (expert >= module.experts)
-      throw Error(
-          name, fmt::format("is of expert {}, and this base model has {}", expert, module.experts),
-          check_base());
-    Seen& seen = seen_[module.path];
-    seen.of = module.experts;
-    seen.experts.insert(expert);
-  }
-
-  // Megatron adapts all experts or none: a part of them is what one rank held.
-  void check() const {
-    for (const auto& [path, seen] : seen_)
-      if (static_cast<int64_t>(seen.experts.size()) != seen.of)
-        throw Error(path,
-                    fmt::format("has factors of {} experts, and this base model has {}: they are "
-                                "those of one rank of an expert-parallel training",
-                                seen.experts.size(), seen.of),
-                    std::string(kMegatronExport));
-  }
-
- private:
-  struct Seen {
-    int64_t of = 0;  // how many the base model has
-    std::set<int64_t> experts;
-  };
-  std::map<std::string, Seen> seen_;  // by path, so that the first that is named does not vary
-};
-
 void read(const ForeignAdapter& in, Translation& out) {
   std::optional<MegatronModules> modules;
-  ExpertCount count;
+  MegatronExperts count;
   refuse_alpha_pattern(in);
   for (const auto& [name, tensor] : in.tensors) {
     if (!owns(name) && !names_megatron(name)) {

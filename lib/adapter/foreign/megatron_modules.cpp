@@ -332,6 +332,26 @@ void put_megatron(Translation& out, const std::string& name, const MegatronModul
   }
 }
 
+void MegatronExperts::add(const MegatronModule& module, const std::string& name, int64_t expert) {
+  if (expert >= module.experts)
+    throw Error(name,
+                fmt::format("is of expert {}, and this base model has {}", expert, module.experts),
+                check_base());
+  Seen& seen = seen_[module.path];
+  seen.of = module.experts;
+  seen.experts.insert(expert);
+}
+
+void MegatronExperts::check() const {
+  for (const auto& [path, seen] : seen_)
+    if (static_cast<int64_t>(seen.experts.size()) != seen.of)
+      throw Error(path,
+                  fmt::format("has factors of {} experts, and this base model has {}: they are "
+                              "those of one rank of an expert-parallel training",
+                              seen.experts.size(), seen.of),
+                  std::string(kMegatronExport));
+}
+
 bool names_megatron(std::string_view name) {
   if (find_component(name, kLayers) == std::string_view::npos &&
       find_component(name, "mtp.layers.") == std::string_view::npos)

@@ -174,6 +174,8 @@ std::optional<ArtName> art_name(std::string_view name) {
   return name.empty() && out.count > 0 ? std::optional(out) : std::nullopt;
 }
 
+bool is_manifest(std::string_view name) { return name.starts_with(kArtManifest); }
+
 // What a manifest says of one tensor of its file.
 struct ArtPart {
   bool sharded;
@@ -432,6 +434,18 @@ RankTensorName split_rank_name(std::string_view name) {
   return {name.substr(0, colon + 3), name.substr(colon + 4)};
 }
 
+void refuse_part_of_set(const std::string& folder, const std::string& file, const Names& listing) {
+  const bool is_art = std::any_of(listing.begin(), listing.end(), is_manifest);
+  const auto is_of_set = [&](const std::string& name) {
+    return is_art ? art_name(name).has_value() : parse_rank_file(name).has_value();
+  };
+  const auto files = std::count_if(listing.begin(), listing.end(), is_of_set);
+  if (files < 2 || !is_of_set(file)) return;
+  throw Error(in_file(join_path(folder, file)),
+              fmt::format("is one of {} files that the ranks of a training wrote", files),
+              "Name the folder.");
+}
+
 std::optional<Weights> open_shard_set(const std::string& folder, const Names& listing,
                                       const InputOptions& options) {
   if (has_usual_weights(listing)) return std::nullopt;
@@ -441,7 +455,7 @@ std::optional<Weights> open_shard_set(const std::string& folder, const Names& li
   for (const std::string& name : listing) {
     if (auto shard = art_name(name)) shards.push_back(std::move(*shard));
     if (parse_rank_file(name)) ranks.push_back(name);
-    manifests = manifests || name.starts_with(kArtManifest);
+    manifests = manifests || is_manifest(name);
   }
   if (manifests && !shards.empty()) return ArtShards(folder, listing, options).open(shards);
   if (!ranks.empty()) return RankFiles(folder, std::move(ranks), options).open();

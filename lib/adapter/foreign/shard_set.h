@@ -38,6 +38,11 @@ struct RankTensorName {
 };
 RankTensorName split_rank_name(std::string_view name);
 
+// Throws Error for a file that is one of several of such a set, all of which lie in its folder:
+// alone it holds a part of the adapter. `listing`: as below.
+void refuse_part_of_set(const std::string& folder, const std::string& file,
+                        const std::vector<std::string>& listing);
+
 // nullopt where the folder holds no such set, or weights of a usual name beside it, which count
 // then. `listing`: the names of its files, sorted. Throws Error for a set that is not whole.
 std::optional<Weights> open_shard_set(const std::string& folder,
