@@ -78,11 +78,12 @@ struct ConvertOptions : LoadOptions {
   std::string to;
   std::string engine;                       // repair for and write what it loads: "sglang@0.5.18"
   std::vector<std::string> server_options;  // how it is started: "virtual-experts=on"
-  std::vector<std::string> drop;            // router, bias, saved-modules, embeddings, vision, text, value-head
-  std::optional<BOrder> out_b_order;        // of a written stacked lora_B
-  std::optional<Roles> out_roles;           // of a written stacked lora_A
-  bool canonical_names = false;             // gate/up/down where the family says w1/w3/w2
-  std::optional<DType> dtype;               // cast every factor; unset keeps
+  // router, bias, saved-modules, embeddings, vision, text, value-head
+  std::vector<std::string> drop;
+  std::optional<BOrder> out_b_order;  // of a written stacked lora_B
+  std::optional<Roles> out_roles;     // of a written stacked lora_A
+  bool canonical_names = false;       // gate/up/down where the family says w1/w3/w2
+  std::optional<DType> dtype;         // cast every factor; unset keeps
   bool verify = false;          // recompute every element from the input before the output appears
   bool dry_run = false;         // check and plan, write nothing
   uint64_t max_shard_size = 0;  // 0: one file

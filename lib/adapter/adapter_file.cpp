@@ -14,6 +14,7 @@
 #include "lib/adapter/names/text_names.h"
 #include "lib/base/cast.h"
 #include "lib/base/dotted_path.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
@@ -104,7 +105,7 @@ class DenseReader {
       throw Error(names[0],
                   fmt::format("adapts {} -> {}, but {} of this base model is {} -> {}",
                               pair.a.dim(1), pair.b.dim(0), module, linear->in, linear->out),
-                  {"check that ", Option::base, " names the model this adapter was trained on"});
+                  check_base());
   }
 
   const ModelSpec* spec_;

@@ -172,8 +172,10 @@ class FolderReader {
 
   // What the ranks of a training wrote apart, or the weights of the usual names.
   Weights open_tensors() const {
-    if (path_ == out_.folder)
-      if (auto set = open_shard_set(path_, out_.listing, options_)) return std::move(*set);
+    if (path_ != out_.folder)
+      refuse_part_of_set(out_.folder, name_of(path_), out_.listing);
+    else if (auto set = open_shard_set(path_, out_.listing, options_))
+      return std::move(*set);
     return open_weights(path_, {stem()}, options_);
   }
 

@@ -105,40 +105,9 @@ void set_alphas(Json& config, const std::map<std::string, double>& alphas) {
 
 // As patterns are looked up: modules of the base model by its memory's names (adapter_file.cpp),
 // routed experts by those of the file.
-std::string as_read(std::string_view module, const ModelSpec* spec) {
+std::string as_read(Text module, const ModelSpec* spec) {
   const bool plain = spec != nullptr && !parse_expert_path(module);
   return plain ? spec->normalised(std::string(module)) : std::string(module);
-}
-
-// PEFT's stacks of experts in two dims, [E*r, in].
-bool is_stack(Text module) {
-  const auto path = parse_expert_path(module);
-  return path && path->form == ExpertPath::Form::parameters;
-}
-
-// Patterns name modules as the trainer does: a key that names none of PEFT's names is one that
-// would be lost, and the module's scale with it.
-void check_alpha_pattern(const AdapterFiles& files, const TensorMap& tensors,
-                         const ModelSpec* spec) {
-  const AdapterConfig& config = files.config;
-  if (config.alpha_pattern.size() == 0) return;
-  std::vector<std::string> paths;
-  for (const auto& [name, tensor] : tensors) {
-    const TensorNameView parsed = view_tensor_name(name);
-    if (parsed.part != TensorPart::lora_a && parsed.part != TensorPart::embedding_a) continue;
-    paths.push_back(as_read(parsed.module, spec));
-    if (const auto path = parse_expert_path(parsed.module); path && path->projection)
-      paths.push_back(with_layer(path->stem, path->layer) + "." +
-                      std::string(projection_name(*path->projection)));
-  }
-  const auto uses = config.alpha_pattern.keys().uses(paths);
-  for (size_t i = 0; i < uses.size(); ++i)
-    if (!uses[i].names)
-      throw Error(in_file(config.where, "alpha_pattern"),
-                  fmt::format("\"{}\" names no module once they have PEFT's names, so that its "
-                              "alpha would be lost",
-                              printable(config.alpha_pattern.keys().key(i))),
-                  "name the module as the base model does, or remove the entry");
 }
 
 // PEFT's config beside factors of another rank: the scale alpha / r depends on which is right.
@@ -158,7 +127,8 @@ std::map<std::string, int64_t> ranks_of(const TensorMap& tensors, const ModelSpe
   std::map<std::string, int64_t> ranks;
   for (const auto& [name, tensor] : tensors) {
     const TensorNameView parsed = view_tensor_name(name);
-    if (parsed.part == TensorPart::lora_a && tensor.rank() >= 2 && !is_stack(parsed.module))
+    if (parsed.part == TensorPart::lora_a && tensor.rank() >= 2 &&
+        !is_expert_parameter(parsed.module))
       ranks[as_read(parsed.module, spec)] = tensor.dim(tensor.rank() - 2);
   }
   return ranks;
@@ -169,6 +139,27 @@ void set_ranks(Json& config, const std::map<std::string, int64_t>& ranks) {
   if (r == nullptr || !r->is(Json::Kind::integer)) return;
   config.erase("rank_pattern");
   set_pattern(config, "rank_pattern", ranks, r->as_int(), [](int64_t rank) { return Json(rank); });
+}
+
+// A key that names no module by its new name named one by the trainer's, whose scale would now be
+// that of lora_alpha.
+void check_alpha_pattern(const AdapterConfig& config, const TensorMap& tensors,
+                         const ModelSpec* spec) {
+  if (config.alpha_pattern.empty()) return;
+  std::vector<std::string> modules;
+  for (const auto& entry : tensors) {
+    const TensorNameView parsed = view_tensor_name(entry.first);
+    if (parsed.part != TensorPart::other) modules.push_back(as_read(parsed.module, spec));
+  }
+  const PathPatterns& keys = config.alpha_pattern.keys();
+  const std::vector<PathPatterns::Use> uses = keys.uses(modules);
+  for (size_t i = 0; i < uses.size(); ++i)
+    if (!uses[i].names && uses[i].fault.empty())
+      throw Error(in_file(config.where, "alpha_pattern"),
+                  fmt::format("{} names no module of the base model that the file has factors of",
+                              in_quotes(keys.key(i))),
+                  "write its keys with the base model's names of modules, and remove those of "
+                  "modules without factors");
 }
 
 }  // namespace
@@ -283,12 +274,12 @@ void translate(AdapterFiles& files, const ModelSpec* spec) {
       fmt::format("written by {}: read as dialect {}", files.dialect->whose, files.dialect->id));
   files.notes.insert(files.notes.end(), out.notes.begin(), out.notes.end());
   files.tensors = std::move(out.tensors);
+  if (files.dialect->owns != nullptr) check_alpha_pattern(files.config, files.tensors, spec);
   Json config = files.config.json;
   config.erase("target_modules");  // of the trainer's names; the targets follow from the tensors
   std::map<std::string, double> alphas;
   for (auto& [module, alpha] : out.alphas) alphas[as_read(module, spec)] = alpha;
   const std::map<std::string, int64_t> ranks = ranks_of(files.tensors, spec);
-  if (alphas.empty()) check_alpha_pattern(files, files.tensors, spec);
   if (alphas.empty() && !out.joins) check_rank(files, ranks);
   set_alphas(config, alphas);
   set_ranks(config, ranks);

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "lib/base/error.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
@@ -23,10 +24,6 @@ constexpr const char* kEmptyFactorHint =
       fmt::format("more than {} factors of experts, counting the absent ones of every layer",
                   kMostFactors),
       {"name the base model with ", Option::base});
-}
-
-Hint other_base() {
-  return {"check that ", Option::base, " names the model this adapter was trained on"};
 }
 
 int64_t inner(const Tensor& part, Side side) { return part.dim(side == Side::A ? 1 : 0); }
@@ -125,14 +122,14 @@ void ExpertCollector::check(const ExpertKey& key, Pair& pair, int64_t experts) c
   if (context_.spec != nullptr && !context_.spec->is_moe(key.layer))
     throw Error(any_name,
                 fmt::format("layer {} of this base model has no routed experts", key.layer),
-                other_base());
+                check_base());
   const bool with_gate =
       key.projection == Projection::gate || key.projection == Projection::gate_up;
   if (context_.spec != nullptr && !context_.spec->gated && with_gate)
     throw Error(
         any_name,
         fmt::format("the experts of this base model have no {}", projection_name(key.projection)),
-        other_base());
+        check_base());
   if (a.name.empty()) throw orphan(b.name, Side::A);
   if (b.name.empty()) throw orphan(a.name, Side::B);
   for (Slot* slot : {&a, &b}) {
@@ -165,7 +162,7 @@ void ExpertCollector::check(const ExpertKey& key, Pair& pair, int64_t experts) c
             fmt::format("expert {} has shape {}, expected {} {} for {} of this base model", e,
                         to_string(part->shape()), want, side == Side::A ? "columns" : "rows",
                         projection_name(key.projection)),
-            other_base());
+            check_base());
   }
 }
 

@@ -124,7 +124,7 @@ TensorName parse_tensor_name(std::string_view name) {
 }
 
 TensorNameView view_tensor_name(std::string_view name) {
-  while (name.starts_with(kPeftPrefix)) name.remove_prefix(kPeftPrefix.size());
+  name = without_peft_prefix(name);
   if (const auto factor = plain_factor(name)) return *factor;
   const std::string_view whole = name;
   struct Row {
@@ -165,6 +165,11 @@ std::optional<ExpertPath> parse_expert_path(std::string_view module) {
     return out;
   }
   return std::nullopt;
+}
+
+bool is_expert_parameter(std::string_view module) {
+  const auto path = parse_expert_path(module);
+  return path && path->form == ExpertPath::Form::parameters;
 }
 
 std::optional<int> nesting(std::string_view rest) {

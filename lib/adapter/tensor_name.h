@@ -13,6 +13,12 @@ namespace moelora {
 
 inline constexpr std::string_view kPeftPrefix = "base_model.model.";
 
+// A name without that in front, however often it stands there.
+constexpr std::string_view without_peft_prefix(std::string_view name) {
+  while (name.starts_with(kPeftPrefix)) name.remove_prefix(kPeftPrefix.size());
+  return name;
+}
+
 // What a tensor of an adapter file is, by its last components.
 enum class TensorPart : uint8_t {
   lora_a,
@@ -72,6 +78,10 @@ struct ExpertPath {
   int nesting = 0;                            // of parameters: how many ".base_layer"
 };
 std::optional<ExpertPath> parse_expert_path(std::string_view module);
+
+// Whether a module holds PEFT's stacks of experts in two dims, A [E*r, in] and B [out, r*E], which
+// do not tell the rank.
+bool is_expert_parameter(std::string_view module);
 
 // How many ".base_layer" a name below the stem has: 0 of "", 2 of "base_layer.base_layer", nullopt
 // of anything else.

@@ -56,7 +56,8 @@ packed::Reading reading_of(const Adapter& adapter) {
 Verifier packed_verifier(std::string in, int threads) {
   return [in = std::move(in), threads](const Conversion& c, const AdapterFiles& written) {
     const AdapterFiles& files = c.input.files;
-    // Read again from the disk, but for what only its reader knows: another trainer's dialect.
+    // Read again from the disk, but for what only its reader knows: another trainer's dialect, and
+    // which tensors of a whole model's state are the adapter's.
     const bool peft = files.as_on_disk();
     const TensorMap source =
         peft ? open_weights(in, {"adapter_model"}, files.how).tensors : files.tensors;

@@ -193,6 +193,10 @@ std::optional<BaseModel> find_named_base(const std::string& name,
   return base_of_name(name, families, links, tried);
 }
 
+Hint check_base() {
+  return {"check that ", Option::base, " names the model this adapter was trained on"};
+}
+
 std::string named_base_note(const BaseModel& base) {
   return fmt::format("base model: {} (from base_model_name_or_path)", base.origin);
 }

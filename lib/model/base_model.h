@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/base/error.h"
 #include "lib/io/json.h"
 #include "lib/model/model_spec.h"
 
@@ -45,6 +46,9 @@ std::optional<BaseModel> find_named_base(const std::string& name,
 // The family file that the weights of a model folder, or of a hub name in the local cache, say by
 // their names and shapes (lib/model/derived_family.h), whether or not its family is known.
 Json derived_family_of(const std::string& base, Links links = Links::within);
+
+// The hint of what does not fit the base model: it may be of another.
+Hint check_base();
 
 // "base model: base/config.json (from base_model_name_or_path)".
 std::string named_base_note(const BaseModel& base);

@@ -78,6 +78,14 @@ TEST_CASE("experts of a mixed file have one shape") {
             b_name(kStem + ".0.gate_proj"));
 }
 
+TEST_CASE("experts of a mixed file have one dtype") {
+  MadeAdapter made = mixed("", {1, 2, 64}, {1, 64, 2});
+  const std::string odd = b_name(kStem + ".1.gate_proj");
+  made.set(odd, Tensor::zeros(DType::BF16, made.tensors().at(odd).shape()));
+  CHECK(refused("mixed-shared", made.tensors()) ==
+        odd + ": is BF16, and " + b_name(kStem + ".0.gate_proj") + " is F32");
+}
+
 TEST_CASE("an expert's own alpha has no place beside a factor for all") {
   const MadeAdapter made = mixed("", {1, 2, 64}, {1, 64, 2});
   const auto with = [](const std::string& pattern) {

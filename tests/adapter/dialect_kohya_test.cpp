@@ -104,6 +104,16 @@ TEST_CASE("what is of no such path needs the base model, and what is of no modul
   }
 }
 
+// "#" is what stands for a number in the paths that names are looked up by.
+TEST_CASE("a name with a mark in place of a number is of no module") {
+  for (const char* marked : {"lora_te_model_layers_#_self_attn_q_proj",
+                             "lora_te_model_layers_0_mlp_experts_#_up_proj"}) {
+    CAPTURE(marked);
+    CHECK(fault(one(marked)).find("writes underscores for dots") != std::string::npos);
+    CHECK(fault(one(marked), "qwen3_moe").find("is of no module") != std::string::npos);
+  }
+}
+
 TEST_CASE("a name that two modules may have is refused") {
   ModelSpec spec;
   spec.family = "made";
@@ -146,7 +156,7 @@ TEST_CASE("the scale is alpha / r, and 1 where no alpha is there or it is 0") {
                  hub) == 4);
   const AdapterFiles zero = translated(with_alpha(made, q, number(0)));
   CHECK(scale_of(zero, hub) == 1);
-  CHECK(zero.notes.back() == "1 alphas are 0: read as the rank, as kohya's scripts do");
+  CHECK(zero.notes.back() == "1 alpha is 0: read as the rank, as kohya's scripts do");
 }
 
 TEST_CASE("ranks and alphas of their own become patterns") {
@@ -162,6 +172,13 @@ TEST_CASE("ranks and alphas of their own become patterns") {
   CHECK(scale_of(files, "model.layers.0.self_attn.q_proj") == 1);
   CHECK(scale_of(files, "model.layers.1.self_attn.k_proj") == 0.5);
   CHECK(files.config.scaling("model.layers.1.self_attn.k_proj").rank == 4);
+}
+
+TEST_CASE("a config that lies there and lacks a scale is not passed over") {
+  MadeAdapter made(R"({"r": 2})");
+  const std::string q = "lora_te_model_layers_1_self_attn_q_proj";
+  made.add(q + ".lora_down.weight", {2, 64}).add(q + ".lora_up.weight", {32, 2});
+  CHECK(fault(made) == "adapter_config.json: \"lora_alpha\" is missing");
 }
 
 TEST_CASE("the file's alphas count, not those of a config beside it") {

@@ -259,6 +259,17 @@ TEST_CASE("local experts of a rank follow those of the ranks before") {
     CHECK(column(out, kMoe + "experts." + std::to_string(e) + ".down_proj.lora_B.weight")[0] == e);
 }
 
+TEST_CASE("local experts of one rank of two are not all of the base model's") {
+  TensorMap in;
+  for (int e = 0; e < 4; ++e)
+    in = joined(std::move(in), bridge("decoder.layers.1.mlp.experts.local_experts." +
+                                          std::to_string(e) + ".linear_fc2",
+                                      rows({2, 24}), rows({64, 2})));
+  CHECK(refusal(dialects::megatron_bridge, in, &qwen()) ==
+        "decoder.layers.1.mlp.experts.linear_fc2: has factors of 4 experts, and this base model "
+        "has 8: they are those of one rank of an expert-parallel training");
+}
+
 // Megatron-Bridge peft/canonical_lora.py.
 TEST_CASE("canonical LoRA has an adapter for each projection") {
   const TensorMap out = read(
@@ -322,6 +333,10 @@ TEST_CASE("a file of Megatron that cannot be read says why") {
                 &qwen()) ==
         "decoder.layers.1.mlp.experts.linear_fc2.lora_A.default.weight: is of the routed experts, "
         "and does not say of which");
+  const std::string unread = "decoder.layers.1.mlp.experts.local_experts.007.linear_fc2";
+  CHECK(refusal(nemo, bridge(unread, rows({2, 24}), rows({64, 2})), &qwen()) ==
+        unread + ".adapter.linear_in.weight: adapts " + unread +
+            ", whose counterpart in this base model is not known");
   CHECK(refusal(swift, {{qkv + ".lora_A.default.weight2", rows({2, 24})}}, &qwen()) ==
         qkv + ".lora_A.default.weight2: has a number, and is of no routed expert");
   CHECK(refusal(swift,
@@ -359,9 +374,9 @@ TEST_CASE("ranks that are not all there are refused") {
             " of this base model has [2, 64]: ranks are missing, or it is another model");
   CHECK(refusal(nemo, two({2, 32}, {2, 16}), &qwen()) ==
         "mp_rank_01_adapter.pt:" + proj +
-            ".adapter.linear_in.weight: is [2, 16], and "
+            ".adapter.linear_in.weight: is F32 [2, 16], and "
             "mp_rank_00_adapter.pt:" +
-            proj + ".adapter.linear_in.weight is [2, 32]");
+            proj + ".adapter.linear_in.weight is F32 [2, 32]");
   TensorMap gone = two({2, 32}, {2, 32});
   gone.erase("mp_rank_01_adapter.pt:" + proj + ".adapter.linear_in.weight");
   CHECK(refusal(nemo, gone, &qwen()) ==

@@ -373,10 +373,10 @@ TEST_CASE("axes that are not mlx-lm's are refused") {
         kUp + ".lora_a: is [8, 64, 2] and lora_b is [8, 24, 2], expected [E, r, in], [E, out, r]");
 }
 
-TEST_CASE("a module that the base has not is refused") {
+TEST_CASE("a module that the base does not have is refused") {
   CHECK(Saved(linear("model.layers.0.self_attn.embed_q")).fault("deepseek_v3") ==
         "model.layers.0.self_attn.embed_q.lora_a: adapts model.layers.0.self_attn.embed_q, which "
-        "this deepseek_v3 has not");
+        "this deepseek_v3 does not have");
   MadeAdapter made;
   const std::string dense = "model.layers.0.mlp.switch_mlp.up_proj";
   made.add(dense + ".lora_a", {8, 2, 64}).add(dense + ".lora_b", {8, 24, 2});

@@ -9,6 +9,7 @@
 #include "lib/base/error.h"
 #include "lib/model/model_builder.h"
 #include "tests/adapter/dialect_rows.h"
+#include "tests/adapter/translated.h"
 #include "tests/io/safetensors_bytes.h"
 #include "tests/io/temp_folder.h"
 
@@ -132,9 +133,30 @@ TEST_CASE("what is no factor is refused under the original code's names") {
         "code's names that are read");
 }
 
+// Its keys are looked up by the new names: one of the old names would be passed over, and with it a
+// scale.
+TEST_CASE("a key of alpha_pattern that names no module of the base model is refused") {
+  const auto with = [](const std::string& key) {
+    MadeAdapter made(R"({"r": 2, "lora_alpha": 4, "alpha_pattern": {")" + key + R"(": 64}})");
+    made.add("layers.0.attention.wv.lora_A.weight", {2, 64})
+        .add("layers.0.attention.wv.lora_B.weight", {32, 2});
+    return made;
+  };
+  const AdapterFiles read = translated(with("v_proj"), "mixtral");
+  CHECK(read.config.scaling("model.layers.0.self_attn.v_proj").alpha == 64);
+  CHECK(error_text([&] { translated(with("wv"), "mixtral"); }) ==
+        "adapter_config.json: alpha_pattern: \"wv\" names no module of the base model that the "
+        "file has factors of");
+}
+
 TEST_CASE("the scale of mistral-finetune is params.json's") {
   CHECK(loading(R"({"lora": {"enable": true, "rank": 2, "dropout": 0.0, "scaling": 3.5}})") ==
         "3.500000");
+}
+
+TEST_CASE("a scale that no double times the rank holds is refused") {
+  CHECK(loading(R"({"lora": {"rank": 2, "scaling": 1e308}})") ==
+        "a/params.json: gives lora_alpha the value inf");
 }
 
 TEST_CASE("without params.json the scale is not known") {

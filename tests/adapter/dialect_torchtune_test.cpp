@@ -97,6 +97,18 @@ TEST_CASE("Phi-3's q, k and v are joined as one matrix of three ranks") {
         std::map<std::string, double>{{kSelf + "qkv_proj", 8}, {kSelf + "o_proj", 4}});
 }
 
+TEST_CASE("a joined matrix has the scale of its parts, whatever the config says it is") {
+  const ModelSpec spec = small("phi3");
+  MadeAdapter made = tune(kAttn + "q_proj", {2, 16}, {16, 2});
+  made.add(kAttn + "v_proj.lora_a.weight", {2, 16}).add(kAttn + "v_proj.lora_b.weight", {8, 2});
+  const auto alpha = [&](const std::string& config) {
+    return translated("torchtune", made.tensors(), &spec, config).alphas.at(kSelf + "qkv_proj");
+  };
+  const double rslora = alpha(R"({"r": 2, "lora_alpha": 4, "use_rslora": true})");
+  CHECK(Scaling{4, rslora, true}.value() == Scaling{2, 4, true}.value());
+  CHECK(alpha(R"({"r": 2, "lora_alpha": 4, "alpha_pattern": {"qkv_proj": 6}})") == 12);
+}
+
 TEST_CASE("grouped experts of torchtune are stacked, in the decoder of Llama 4") {
   const BaseModel base = catalogue_base("llama4_text");
   const std::string experts = "decoder.layers.1.mlp.experts.lora_";
@@ -138,6 +150,17 @@ TEST_CASE("an unknown module of torchtune's spelling is refused") {
       refused("torchtune", tune("layers.0.attention.wq", {2, 16}, {16, 2}).tensors(), &spec) ==
       "layers.0.attention.wq.lora_a.weight: is of \"attention.wq\", no module of torchtune's that "
       "is known");
+}
+
+TEST_CASE("a factor of no module at all is refused") {
+  const ModelSpec spec = small("llama");
+  for (const char* name : {"base_model.model.lora_a.weight", "decoder.lora_b.weight"}) {
+    CAPTURE(name);
+    MadeAdapter made;
+    made.add(name, {2, 16});
+    CHECK(refused("torchtune", made.tensors(), &spec) ==
+          std::string(name) + ": is of \"\", no module of torchtune's that is known");
+  }
 }
 
 TEST_CASE("a module that the base model lacks is refused") {

@@ -129,6 +129,21 @@ TEST_CASE("a set of rank files that is not whole is refused before it is opened"
   CHECK(!open_shard_set(temp.path(), files_in(temp.path())));
 }
 
+TEST_CASE("one file of a set does not stand for it") {
+  const std::string art = "adapter_model-01-of-02.safetensors", rank = "mp_rank_00_000_adapter.pt";
+  const auto fault = [](const std::string& file, std::vector<std::string> listing) {
+    return error_text([&] { refuse_part_of_set("a", file, listing); });
+  };
+  const std::vector<std::string> arts = {"adapter_manifest-01-of-02.json", art,
+                                         "adapter_model-02-of-02.safetensors"};
+  CHECK(fault(art, arts) == "a/" + art + ": is one of 2 files that the ranks of a training wrote");
+  CHECK(fault(rank, {rank, "mp_rank_01_001_adapter.pt"}) ==
+        "a/" + rank + ": is one of 2 files that the ranks of a training wrote");
+  CHECK(fault(rank, {rank}).empty());
+  CHECK(fault("other.pt", {rank, "mp_rank_01_001_adapter.pt", "other.pt"}).empty());
+  CHECK(fault(art, {art, "adapter_model-02-of-02.safetensors"}).empty());  // huggingface's
+}
+
 TEST_CASE("ART's shards are joined as their manifests say") {
   Art art;
   SUBCASE("uniform") {
@@ -186,6 +201,9 @@ TEST_CASE("shards of ART that do not fit together are refused") {
         "X: b: has a component of 3 rows, which 2 ranks do not divide");
   CHECK(of_two(entry(0, components("[2, 2]")), entry(1, components("[2, 2]"))) ==
         "X: b: is [3, 1] in each file, and its components are 2 of each");
+  const std::string large = components("[9223372036854775806, 9223372036854775806, 8, 2]");
+  CHECK(of_two(entry(0, large), entry(1, large)) ==
+        "X: b: is [3, 1] in each file, and its components are 9223372036854775811 of each");
   CHECK(of_two(entry(0, components("[]")), whole) ==
         "adapter_manifest-01-of-02.json: b: is cut componentwise, and no component_sizes say "
         "into what");

@@ -126,8 +126,9 @@ TEST_CASE("shards, and several adapters, are refused") {
         "_fsdp_wrapped_module._flat_param: is one rank's flat shard of FSDP, not a tensor of the "
         "model");
   CHECK(fault(live().add(kPeft + kQ + ".lora_A.sft.weight", {2, 64})) ==
-        kPeft + kQ + ".lora_A.sft.weight: is a second " + kPeft + kQ +
-            ".lora_A.weight: the file holds several adapters");
+        kPeft + kQ +
+            ".lora_A.sft.weight: is of the adapter \"sft\", and the file has another, "
+            "\"default\"");
 }
 
 TEST_CASE("the state dict in a checkpoint is read, its other parts are not looked at") {
@@ -140,6 +141,8 @@ TEST_CASE("the state dict in a checkpoint is read, its other parts are not looke
   CHECK(saying({{"net", p_dict({{"w", tensor}})}}) == "f.pt: net: is a dict, expected a tensor");
   CHECK(saying({{"mp_world_size", p_int(2)}, {"module", p_dict({{"w", tensor}})}}) ==
         "f.pt: holds one of 2 shards of each tensor (mp_world_size)");
+  CHECK(saying({{"model_state_dict", p_dict({{"w", tensor}})},
+                {"optimizer_state_dict", p_dict({{"state", p_dict({})}})}}) == "read: w ");
   CHECK(saying({{"optimizer_state_dict", p_dict({{"w", tensor}})}}) ==
         "f.pt: holds one rank's shard of the optimizer, no weights");
   CHECK(saying({{"module", p_dict({{"w", tensor}})},

@@ -206,7 +206,7 @@ def core(name, base, expected, prefix=""):
                 tensors[f"{prefix}{module}.lora_{side}.default.weight{number}"] = f32(factor)
     folder = case("megatron_core", name, "megatron-core", base, expected + ".expect.safetensors")
     save_file(tensors, folder + "adapter_model.safetensors")
-    write_config(folder, 2)
+    write_config(folder, min(t.shape[0] for name, t in tensors.items() if ".lora_A." in name))
 
 
 def adapter_name(module):

@@ -29,8 +29,7 @@ struct Factor {
 };
 
 Factor taken_apart(const std::string& name) {
-  std::string_view path = name;
-  while (path.starts_with(kPeftPrefix)) path.remove_prefix(kPeftPrefix.size());
+  std::string_view path = without_peft_prefix(name);
   constexpr std::string_view kWeight = ".weight";
   if (path.ends_with(kWeight)) path.remove_suffix(kWeight.size());
   const std::string_view word = leaf_of(path);
@@ -42,7 +41,10 @@ Factor taken_apart(const std::string& name) {
   return {std::string(parent_of(path)), what == "down" ? Part::down : Part::gate_and_up, side};
 }
 
-bool are_interleaved(const ModelSpec& spec) { return spec.family == "gpt_oss"; }
+// AutoModel's order is that of the base's own fused weights: in turns in gpt-oss alone.
+bool are_interleaved(const ModelSpec& spec) {
+  return spec.gated && required_gate_up_order(spec) == GateUpOrder::interleaved;
+}
 
 // Columns g0, u0, g1, u1, .. as all of gate's, then all of up's.
 Tensor halves(const std::string& name, const Tensor& b) {

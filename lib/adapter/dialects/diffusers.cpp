@@ -36,8 +36,7 @@ std::string_view without_part(std::string_view module, const ModelSpec* spec) {
 }
 
 std::string hub_module(std::string_view module, const ModelSpec* spec) {
-  while (module.starts_with(kPeftPrefix)) module.remove_prefix(kPeftPrefix.size());
-  module = without_part(module, spec);
+  module = without_part(without_peft_prefix(module), spec);
   // A pipeline holds the model without its head, whose paths lack the first component.
   return std::string(module.starts_with("layers.") ? "model." : "").append(module);
 }

@@ -14,6 +14,7 @@
 #include "lib/adapter/foreign/up_down.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
@@ -87,11 +88,12 @@ class FlatPaths {
     known.push_back(to.path);
   }
 
-  // All that it may mean.
+  // All that it may mean. A name that holds the mark itself has no number for it.
   std::vector<std::string> find(Text spelled) const {
-    Numbered from = without_numbers(spelled);
-    const auto at = paths_.find(flat(from.path));
+    const Numbered from = without_numbers(spelled);
     std::vector<std::string> out;
+    if (spelled.find('#') != Text::npos) return out;
+    const auto at = paths_.find(flat(from.path));
     if (at == paths_.end()) return out;
     for (const std::string& path : at->second) out.push_back(with_numbers({path, from.numbers}));
     return out;
@@ -193,7 +195,7 @@ class Modules {
                 fmt::format("is of no module of this base model ({}), whatever underscores were "
                             "dots",
                             spec_->family),
-                {"check that ", Option::base, " names the model this adapter was trained on"});
+                check_base());
   }
 
  private:

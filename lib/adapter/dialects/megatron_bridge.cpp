@@ -14,6 +14,7 @@
 #include "lib/adapter/foreign/megatron_modules.h"
 #include "lib/adapter/foreign/shard_set.h"
 #include "lib/base/dotted_path.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
@@ -84,7 +85,7 @@ class Reader {
     refuse_pipeline();
     refuse_lone_rank();
     for (const auto& [name, pieces] : pieces_) put_factor(name, pieces);
-    refuse_missing_experts();
+    experts_.check();
     out_.notes.insert(out_.notes.end(), notes_.begin(), notes_.end());
   }
 
@@ -207,10 +208,12 @@ class Reader {
         throw Error(shown, fmt::format("has no part of tensor-parallel rank {}", rank),
                     "Copy the files of all ranks into the folder.");
       const Tensor& part = found->second->tensor;
-      if (part.shape() != pieces.front().tensor.shape())
+      const Tensor& first = pieces.front().tensor;
+      if (part.shape() != first.shape() || part.dtype() != first.dtype())
         throw Error(found->second->name,
-                    fmt::format("is {}, and {} is {}", to_string(part.shape()), shown,
-                                to_string(pieces.front().tensor.shape())),
+                    fmt::format("is {} {}, and {} is {} {}", dtype_name(part.dtype()),
+                                to_string(part.shape()), shown, dtype_name(first.dtype()),
+                                to_string(first.shape())),
                     "Copy the files of all ranks of one save into the folder.");
       parts.push_back(part);
     }
@@ -275,23 +278,13 @@ class Reader {
     if (number >= local)
       throw Error(pieces.front().name,
                   fmt::format("is of local expert {}, and a rank has {}", number, local),
-                  {"check that ", Option::base, " names the model this adapter was trained on"});
-    for (size_t i = 0; i < ranks.size(); ++i)
-      put_megatron(out_, pieces.front().name, module, static_cast<int64_t>(i) * local + number,
-                   side, ranks[i].tensor, ranks[i].ranks);
-    for (size_t i = 0; i < ranks.size(); ++i)
-      experts_[&module].insert(static_cast<int64_t>(i) * local + number);
-  }
-
-  // Each local expert has a module of its own: all of them, or ranks are missing.
-  void refuse_missing_experts() const {
-    for (const auto& [module, experts] : experts_)
-      if (static_cast<int64_t>(experts.size()) != module->experts)
-        throw Error(module->path,
-                    fmt::format("has factors of {} experts, and this base model has {}: the files "
-                                "of some ranks of the experts are not here",
-                                experts.size(), module->experts),
-                    {"copy the files of all ranks into the folder, or check ", Option::base});
+                  check_base());
+    for (size_t i = 0; i < ranks.size(); ++i) {
+      const int64_t expert = static_cast<int64_t>(i) * local + number;
+      experts_.add(module, pieces.front().name, expert);
+      put_megatron(out_, pieces.front().name, module, expert, side, ranks[i].tensor,
+                   ranks[i].ranks);
+    }
   }
 
   // Nothing in such a file says how many ranks there were.
@@ -311,9 +304,9 @@ class Reader {
   MegatronModules modules_;
   std::map<std::string, Pieces> pieces_;  // by the name without the file
   std::set<int64_t> tensor_ranks_, expert_ranks_;
-  std::map<const MegatronModule*, std::set<int64_t>> experts_;  // that have factors of their own
   bool may_be_pipeline_ = false;
   std::string names_expert_rank_;  // a tensor of a file that does
+  MegatronExperts experts_;
   std::set<std::string> notes_;
 };
 

@@ -3,12 +3,15 @@
 
 #include <fmt/core.h>
 
-#include <set>
+#include <algorithm>
+#include <optional>
+#include <string>
 
 #include "lib/adapter/dialect.h"
 #include "lib/adapter/foreign/dialect_tools.h"
 #include "lib/adapter/foreign/megatron_modules.h"
 #include "lib/adapter/names/text_names.h"
+#include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
 
 namespace moelora {
@@ -18,8 +21,7 @@ bool owns(std::string_view name) {
   if (!has_any(name, {".lora_A", ".lora_B"})) return false;
   if (is_in_vision(name)) return false;
   if (names_megatron(name) && has_any(name, {".linear_", ".router."})) return true;
-  while (name.starts_with("base_model.model.")) name.remove_prefix(17);
-  return name.starts_with("output_layer.lora_");
+  return without_peft_prefix(name).starts_with("output_layer.lora_");
 }
 
 // MODULE.lora_A[.ADAPTER].weight, or .weight7 of an expert.
@@ -42,35 +44,9 @@ std::optional<Factor> parse(std::string_view name) {
   return out.expert ? std::optional(out) : std::nullopt;
 }
 
-// How many experts each module of routed experts has factors of.
-class ExpertCount {
- public:
-  void add(const MegatronModule& module, const std::string& name, int64_t expert) {
-    if (expert >= module.experts)
-      throw Error(
-          name, fmt::format("is of expert {}, and this base model has {}", expert, module.experts),
-          {"check that ", Option::base, " names the model this adapter was trained on"});
-    seen_[&module].insert(expert);
-  }
-
-  // Megatron adapts all experts or none: a part of them is what one rank held.
-  void check() const {
-    for (const auto& [module, experts] : seen_)
-      if (static_cast<int64_t>(experts.size()) != module->experts)
-        throw Error(std::string(module->path),
-                    fmt::format("has factors of {} experts, and this base model has {}: they are "
-                                "those of one rank of an expert-parallel training",
-                                experts.size(), module->experts),
-                    std::string(kMegatronExport));
-  }
-
- private:
-  std::map<const MegatronModule*, std::set<int64_t>> seen_;
-};
-
 void read(const ForeignAdapter& in, Translation& out) {
   std::optional<MegatronModules> modules;
-  ExpertCount count;
+  MegatronExperts count;
   refuse_alpha_pattern(in);
   for (const auto& [name, tensor] : in.tensors) {
     if (!owns(name) && !names_megatron(name)) {

@@ -92,7 +92,7 @@ Json config(const ForeignAdapter& in) {
   const ConfigReader own(in.config, in.where);
   own.required(kParameters);
   const Trained with = *trained(in.config, in.where);
-  Json out = peft_config(with.rank, Scaling::plain(with.rank, with.scale).alpha);
+  Json out = peft_config(in.where, with.rank, Scaling::plain(with.rank, with.scale).alpha);
   if (const std::string base = own.string("model"); !base.empty())
     out.set("base_model_name_or_path", base);
   if (const Json* dropout = own.get(kParameters)->find("dropout");
@@ -172,7 +172,8 @@ class Reader {
 
   // Until 0.27 or later A of all experts was one matrix, expert by expert.
   Tensor stacked_a(const std::string& name, const Tensor& a, const Tensor& b) const {
-    const bool flat = a.rank() == 2 && b.rank() == 3 && a.dim(0) == b.dim(0) * b.dim(2);
+    const bool flat = a.rank() == 2 && b.rank() == 3 && b.dim(2) > 0 && a.dim(0) % b.dim(2) == 0 &&
+                      a.dim(0) / b.dim(2) == b.dim(0);
     const Tensor out = flat ? a.reshape({b.dim(0), b.dim(2), a.dim(1)}) : a;
     if (out.rank() != 3 || b.rank() != 3 || out.dim(0) != b.dim(0) || out.dim(1) != b.dim(2))
       refuse(name, a, b, "[E, r, in], [E, out, r]");

@@ -21,7 +21,7 @@
 #include "lib/base/error.h"
 #include "lib/io/file.h"
 #include "lib/io/json.h"
-#include "lib/model/attention_heads.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
@@ -30,8 +30,7 @@ using Text = std::string_view;
 
 bool owns(Text name) {
   if (!has_any(name, {"lora"})) return false;
-  while (name.starts_with(kPeftPrefix)) name.remove_prefix(kPeftPrefix.size());
-  return name.starts_with("layers.") &&
+  return without_peft_prefix(name).starts_with("layers.") &&
          has_any(name, {".feed_forward.", ".attention.wq.", ".attention.wk.", ".attention.wv.",
                         ".attention.wo.", ".attention.wqkv."});
 }
@@ -87,7 +86,7 @@ class Reader {
                   fmt::format("adapts \"{}\", which is no module of {}'s original code that "
                               "is known",
                               parsed.module, spec_.model_type),
-                  {"check that ", Option::base, " names the model this adapter was trained on"});
+                  check_base());
     put(out_, name, lora_name(module, side), in_hub_order(name, path, side, tensor));
   }
 
@@ -106,9 +105,7 @@ class Reader {
   Tensor in_hub_order(const std::string& name, Text path, Side side, const Tensor& factor) const {
     const bool is_q = path == "attention.wq", is_k = path == "attention.wk";
     if (side == Side::A || (!is_q && !is_k)) return factor;
-    const AttentionHeads heads = attention_heads(spec_);
-    return halves_of_rotary_pairs(name, factor, is_q ? heads.heads : heads.kv_heads,
-                                  heads.head_dim);
+    return halves_of_rotary_pairs(name, factor, spec_, is_k);
   }
 
   const ModelSpec& spec_;
@@ -117,18 +114,13 @@ class Reader {
 };
 
 void read(const ForeignAdapter& in, Translation& out) {
-  const auto first = std::find_if(in.tensors.begin(), in.tensors.end(),
-                                  [](const auto& entry) { return owns(entry.first); });
-  if (first == in.tensors.end()) {
-    out.tensors = in.tensors;
-    return;
-  }
-  if (in.spec == nullptr)
-    throw needs_base(
-        first->first,
-        "is the original code's name of a module, whose rows of q and k lie in another order than "
-        "Hugging Face's, and how many heads there are is not known");
-  Reader reader(*in.spec, out);
+  const ModelSpec* spec = base_of_names(
+      in, owns,
+      "is the original code's name of a module, whose rows of q and k lie in another order than "
+      "Hugging Face's, and how many heads there are is not known",
+      out);
+  if (spec == nullptr) return;
+  Reader reader(*spec, out);
   for (const auto& [name, tensor] : in.tensors)
     if (owns(name))
       reader.add(name, tensor);
@@ -137,6 +129,7 @@ void read(const ForeignAdapter& in, Translation& out) {
 }
 
 Json config(const ForeignAdapter& in) {
+  if (!in.config.is(Json::Kind::null)) return in.config;  // and what it lacks is an error
   constexpr Text kParams = "params.json";
   const std::string folder = std::filesystem::path(in.where).parent_path().string();
   const std::string path = join_path(folder, std::string(kParams));
@@ -151,7 +144,7 @@ Json config(const ForeignAdapter& in) {
   const ConfigReader lora(own.required("lora"), path);
   const int64_t rank = lora.positive_int("rank", lora.required("rank"));
   const double scaling = lora.number("scaling", lora.required("scaling"));
-  return peft_config(rank, scaling * static_cast<double>(rank));
+  return peft_config(path, rank, scaling * static_cast<double>(rank));
 }
 
 }  // namespace

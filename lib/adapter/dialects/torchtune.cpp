@@ -24,6 +24,7 @@
 #include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
 #include "lib/model/attention_heads.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
@@ -75,7 +76,7 @@ bool has_rotary_pairs(const std::string& name, const ModelSpec& spec) {
               fmt::format("is of torchtune, which is not known to train {}: the order of the rows "
                           "of q and k is not known",
                           spec.model_type),
-              {"check that ", Option::base, " names the model this adapter was trained on"});
+              check_base());
 }
 
 // A name taken apart: where in the model, and which side.
@@ -87,14 +88,14 @@ struct Place {
 
 Place place_of(Text name) {
   constexpr Text kDecoder = "decoder.", kWeight = ".weight";
-  while (name.starts_with(kPeftPrefix)) name.remove_prefix(kPeftPrefix.size());
+  name = without_peft_prefix(name);
   if (name.starts_with(kDecoder)) name.remove_prefix(kDecoder.size());
   if (name.ends_with(kWeight)) name.remove_suffix(kWeight.size());
   Place out;
   out.side = name.back() == 'a' ? Side::A : Side::B;
-  constexpr Text kFactor = ".lora_a";
-  const bool is_linear = leaf_of(name).size() + 1 == kFactor.size();
-  name.remove_suffix(is_linear ? kFactor.size() : 2);
+  const Text word = leaf_of(name);
+  const bool is_linear = word == "lora_a" || word == "lora_b";
+  name = is_linear ? parent_of(name) : name.substr(0, name.size() - 2);
   if (const auto layer = find_layer(name); layer && layer->begin == Text("layers.").size()) {
     out.layer = layer->layer;
     name.remove_prefix(layer->end + 1);
@@ -153,7 +154,7 @@ class Reader {
       throw Error(name,
                   fmt::format("adapts {} of layer {}, which this base model does not have",
                               row->hub.front(), place.layer),
-                  {"check that ", Option::base, " names the model this adapter was trained on"});
+                  check_base());
     Join& join = joins_[joined->hub];
     join.linear = joined;
     Part& part = join.parts[row->part];
@@ -165,9 +166,7 @@ class Reader {
   Tensor in_hub_order(const std::string& name, const Place& place, const Tensor& factor) const {
     const bool is_q = place.module == "attn.q_proj", is_k = place.module == "attn.k_proj";
     if (place.side == Side::A || (!is_q && !is_k) || !has_rotary_pairs(name, spec_)) return factor;
-    const AttentionHeads heads = attention_heads(spec_);
-    return halves_of_rotary_pairs(name, factor, is_q ? heads.heads : heads.kv_heads,
-                                  heads.head_dim);
+    return halves_of_rotary_pairs(name, factor, spec_, is_k);
   }
 
   void add_experts(const std::string& name, const Place& place, const Tensor& stack) {
@@ -187,7 +186,7 @@ class Reader {
       throw Error(
           name,
           fmt::format("is of routed experts, and the base model is a dense {}", spec_.model_type),
-          {"check that ", Option::base, " names the model this adapter was trained on"});
+          check_base());
     const std::string module =
         fmt::format("{}.{}", spec_.expert_stem(Form::memory, place.layer), (*word)[1]);
     put(out_, name, lora_name(module, place.side), stack.transpose(1, 2));
@@ -206,22 +205,23 @@ class Reader {
   void finish_joins() {
     if (joins_.empty()) return;
     for (const auto& [module, join] : joins_) finish(module, join);
-    // The scale is alpha / r: n ranks together need n times the alpha.
+    // n ranks together need an alpha that gives the scale of one.
     const AdapterConfig config = parse_adapter_config(in_.config, in_.where);
-    if (config.use_rslora || config.alpha_pattern.size() > 0)
-      throw Error(in_file(in_.where),
-                  "has use_rslora or an alpha_pattern, and what they mean for parts that the base "
-                  "model joins is not known: torchtune has neither",
-                  "remove them, or train with PEFT");
     out_.joins = true;
     for (const auto& entry : out_.tensors) {
       const TensorNameView parsed = view_tensor_name(entry.first);
       if (parsed.part != TensorPart::lora_a) continue;
       const std::string module(parsed.module);
       const auto parts = joined_parts_.find(module);
-      const double times = parts == joined_parts_.end() ? 1 : static_cast<double>(parts->second);
-      out_.alphas[module] = times * config.lora_alpha;
+      const Scaling own = config.scaling(spec_.normalised(module));
+      out_.alphas[module] =
+          parts == joined_parts_.end() ? own.alpha : alpha_of_all(own, parts->second);
     }
+  }
+
+  static double alpha_of_all(const Scaling& one, int64_t parts) {
+    const int64_t rank = one.rank * parts;
+    return one.rslora ? one.with_rank(rank).alpha : Scaling::plain(rank, one.value()).alpha;
   }
 
   void finish(const std::string& module, const Join& join) {
@@ -242,7 +242,7 @@ class Reader {
       rank += part.side[0]->dim(0);
       name = part.names[0];
     }
-    joined_parts_[module] = a.size();
+    joined_parts_[module] = static_cast<int64_t>(a.size());
     put(out_, name, lora_name(module, Side::A), Tensor::concat(0, a));
     put(out_, name, lora_name(module, Side::B),
         Tensor::assemble(b.front().part.dtype(), {rows.back(), rank}, b));
@@ -256,7 +256,7 @@ class Reader {
                                              a.dim(0), rank));
     if (b.dim(0) != rows)
       throw Error(part.names[1], fmt::format("has {} rows, expected {}", b.dim(0), rows),
-                  {"check that ", Option::base, " names the model this adapter was trained on"});
+                  check_base());
   }
 
   const ForeignAdapter& in_;
@@ -264,21 +264,16 @@ class Reader {
   ModulesByLayer modules_;
   Translation& out_;
   std::map<std::string, Join> joins_;  // by the hub's module
-  std::map<std::string, size_t> joined_parts_;
+  std::map<std::string, int64_t> joined_parts_;
 };
 
 void read(const ForeignAdapter& in, Translation& out) {
-  const auto first = std::find_if(in.tensors.begin(), in.tensors.end(),
-                                  [](const auto& entry) { return owns(entry.first); });
-  if (first == in.tensors.end()) {
-    out.tensors = in.tensors;
-    return;
-  }
-  if (in.spec == nullptr)
-    throw needs_base(first->first,
-                     "is torchtune's name of a module, and what the model calls it and in which "
-                     "order the rows of q and k lie is not known");
-  Reader(in, *in.spec, out).read();
+  const ModelSpec* spec = base_of_names(
+      in, owns,
+      "is torchtune's name of a module, and what the model calls it and in which order the rows of "
+      "q and k lie is not known",
+      out);
+  if (spec != nullptr) Reader(in, *spec, out).read();
 }
 
 }  // namespace

@@ -37,12 +37,6 @@ std::optional<Factor2> factor_of(const Entry& entry) {
   return out;
 }
 
-// PEFT's own stacks of experts in two dims: A [E*r, in], B [out, E*r], or on the other sides.
-bool is_parameter(std::string_view module) {
-  const auto path = parse_expert_path(module);
-  return path && path->form == ExpertPath::Form::parameters;
-}
-
 enum class Vote : uint8_t { transposed, peft, none };
 
 // What a pair says of a file. `judge` takes A and B of one module.
@@ -94,7 +88,7 @@ bool fits(std::span<const Entry* const> samples, const Json& json) try {
   const auto config = parsed(json);
   return config && all_say_transposed(samples, [&](const Factor2& a, const Factor2& b) {
            const int64_t r = config->scaling(std::string(a.module)).rank;
-           return is_parameter(a.module) ? by_stack(a, b, r) : by_rank(a, b, r);
+           return is_expert_parameter(a.module) ? by_stack(a, b, r) : by_rank(a, b, r);
          });
 } catch (const Error&) {
   return false;
@@ -144,7 +138,7 @@ bool fits_base(const ForeignAdapter& in) {
 void check(const Entry& entry, const Factor2& factor, int64_t r, const ModelSpec* spec) {
   const bool a = factor.side == Side::A;
   const int64_t rank = a ? factor.columns : factor.rows, width = a ? factor.rows : factor.columns;
-  const bool parameter = is_parameter(factor.module);
+  const bool parameter = is_expert_parameter(factor.module);
   if (factor.rank != 2 && factor.rank != 3) refuse(entry, factor, "it has neither 2 nor 3 dims");
   if (parameter ? rank % r != 0 : rank != r)
     refuse(entry, factor,

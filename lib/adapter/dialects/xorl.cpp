@@ -40,8 +40,7 @@ std::optional<InMemory> in_memory(std::string_view name) {
   if (!is_a && !name.ends_with(kB)) return std::nullopt;
   name.remove_suffix(kA.size());
   if (!is_word(leaf_of(name)) || leaf_of(parent_of(name)) != "experts") return std::nullopt;
-  while (name.starts_with(kPeftPrefix)) name.remove_prefix(kPeftPrefix.size());
-  return InMemory{std::string(name), is_a ? Side::A : Side::B};
+  return InMemory{std::string(without_peft_prefix(name)), is_a ? Side::A : Side::B};
 }
 
 bool owns(std::string_view name) {

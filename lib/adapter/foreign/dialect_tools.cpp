@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "lib/adapter/config_writer.h"
@@ -39,7 +40,10 @@ void put(Translation& out, const std::string& from, const std::string& to, Tenso
                 "keep one of the two");
 }
 
-Json peft_config(int64_t r, double alpha) {
+Json peft_config(const std::string& where, int64_t r, double alpha) {
+  if (!std::isfinite(alpha))
+    throw Error(in_file(where), fmt::format("gives lora_alpha the value {}", alpha),
+                "correct the scale that the trainer wrote");
   return Json::object({{"peft_type", "LORA"},
                        {"task_type", "CAUSAL_LM"},
                        {"r", Json(r)},
@@ -53,6 +57,18 @@ Json peft_config(int64_t r, double alpha) {
 
 Error needs_base(const std::string& name, const std::string& why) {
   return Error(name, why, {"name the base model with ", Option::base});
+}
+
+const ModelSpec* base_of_names(const ForeignAdapter& in, bool (*owns)(std::string_view),
+                               const std::string& why, Translation& out) {
+  const auto first = std::find_if(in.tensors.begin(), in.tensors.end(),
+                                  [&](const auto& entry) { return owns(entry.first); });
+  if (first != in.tensors.end()) {
+    if (in.spec == nullptr) throw needs_base(first->first, why);
+    return in.spec;
+  }
+  out.tensors = in.tensors;
+  return nullptr;
 }
 
 }  // namespace moelora

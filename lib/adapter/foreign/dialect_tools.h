@@ -26,10 +26,16 @@ bool is_lora_word(std::string_view word, char a, char b);
 void put(Translation& out, const std::string& from, const std::string& to, Tensor tensor);
 
 // PEFT's config of a plain LoRA: r, lora_alpha and what never differs. Targets follow from tensors.
-Json peft_config(int64_t r, double alpha);
+// Throws Error at `where` for an alpha that is not finite.
+Json peft_config(const std::string& where, int64_t r, double alpha);
 
 // Error of a dialect that cannot be read without a base model: `why` completes the sentence "NAME:
 // ...", "joins q, k and v, and how many heads each has is not known".
 Error needs_base(const std::string& name, const std::string& why);
+
+// The base model that names which `owns` knows are read with. Null for a file that has none of
+// them, which is passed on as it is. Throws needs_base() where none is known.
+const ModelSpec* base_of_names(const ForeignAdapter& in, bool (*owns)(std::string_view),
+                               const std::string& why, Translation& out);
 
 }  // namespace moelora

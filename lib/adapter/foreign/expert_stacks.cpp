@@ -43,6 +43,11 @@ Tensor ExpertStacks::stacked(const std::string& module, const Members& members) 
                               to_string(member.factor.shape()), to_string(first.factor.shape()),
                               first.name),
                   "the factors that share the other side's have one shape");
+    if (member.factor.dtype() != first.factor.dtype())
+      throw Error(member.name,
+                  fmt::format("is {}, and {} is {}", dtype_name(member.factor.dtype()), first.name,
+                              dtype_name(first.factor.dtype())),
+                  "save the adapter again with one dtype");
     parts.push_back(member.factor);
   }
   return Tensor::stack(parts);

@@ -11,6 +11,7 @@
 #include "lib/adapter/foreign/dialect_tools.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
@@ -54,10 +55,6 @@ size_t find_component(std::string_view text, std::string_view what) {
   for (size_t at = text.find(what); at != std::string_view::npos; at = text.find(what, at + 1))
     if (at == 0 || text[at - 1] == '.' || text[at - 1] == ':') return at;
   return std::string_view::npos;
-}
-
-Hint check_base() {
-  return {"check that ", Option::base, " names the model this adapter was trained on"};
 }
 
 // [.., rows, r] as [.., groups, rows / groups, r].
@@ -310,7 +307,7 @@ std::optional<int64_t> take_local_expert(std::string& path) {
   const size_t begin = at + kLocal.size(), end = path.find('.', begin);
   if (end == std::string::npos) return std::nullopt;
   const auto number = parse_index(std::string_view(path).substr(begin, end - begin));
-  path.erase(at, end - at);
+  if (number) path.erase(at, end - at);
   return number;
 }
 
@@ -333,6 +330,26 @@ void put_megatron(Translation& out, const std::string& name, const MegatronModul
     put(out, name, lora_name(path, side), own);
     i = end - 1;
   }
+}
+
+void MegatronExperts::add(const MegatronModule& module, const std::string& name, int64_t expert) {
+  if (expert >= module.experts)
+    throw Error(name,
+                fmt::format("is of expert {}, and this base model has {}", expert, module.experts),
+                check_base());
+  Seen& seen = seen_[module.path];
+  seen.of = module.experts;
+  seen.experts.insert(expert);
+}
+
+void MegatronExperts::check() const {
+  for (const auto& [path, seen] : seen_)
+    if (static_cast<int64_t>(seen.experts.size()) != seen.of)
+      throw Error(path,
+                  fmt::format("has factors of {} experts, and this base model has {}: they are "
+                              "those of one rank of an expert-parallel training",
+                              seen.experts.size(), seen.of),
+                  std::string(kMegatronExport));
 }
 
 bool names_megatron(std::string_view name) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -78,7 +79,8 @@ class MegatronModules {
 // "output_layer" of "output_layer"; "" where there is none.
 std::string_view megatron_path(std::string_view module);
 
-// Takes the number out of "decoder.layers.0.mlp.experts.local_experts.7.linear_fc1".
+// Takes "local_experts.7." out of "decoder.layers.0.mlp.experts.local_experts.7.linear_fc1";
+// nullopt where there is no such number, and the path stays as it is.
 std::optional<int64_t> take_local_expert(std::string& path);
 
 // Puts what factor `tensor` of `module` is in PEFT's names. `tensor` is 2-D, or 3-D with all routed
@@ -87,6 +89,24 @@ std::optional<int64_t> take_local_expert(std::string& path);
 void put_megatron(Translation& out, const std::string& name, const MegatronModule& module,
                   std::optional<int64_t> expert, Side side, const Tensor& tensor,
                   int64_t ranks = 1);
+
+// Which experts the modules of routed experts have factors of.
+class MegatronExperts {
+ public:
+  // Throws Error at tensor `name` for an expert that the base model does not have.
+  void add(const MegatronModule& module, const std::string& name, int64_t expert);
+
+  // Throws Error for a module that has not all: Megatron adapts all experts or none, and a part of
+  // them is what one rank held.
+  void check() const;
+
+ private:
+  struct Seen {
+    int64_t of = 0;  // how many the base model has
+    std::set<int64_t> experts;
+  };
+  std::map<std::string, Seen> seen_;  // by path, so that the first that is named does not vary
+};
 
 // Whether a name is of a module of Megatron-Core, whatever its last words.
 bool names_megatron(std::string_view name);

@@ -10,6 +10,7 @@
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 namespace {
@@ -146,7 +147,7 @@ std::string hub_experts(const MlxExperts& experts, const ModelSpec* spec, const 
     if (!place || !spec->is_moe(place->layer))
       throw Error(name,
                   fmt::format("is of routed experts, and this {} has none there", spec->family),
-                  {"check that ", Option::base, " names the model this adapter was trained on"});
+                  check_base());
     return expert_stem(*spec, place->layer) + "." + word;
   }
   return std::string(parent_of(experts.container)) + ".experts." + word;
@@ -160,8 +161,8 @@ std::string hub_linear(Text module, const ModelSpec& spec, const std::string& na
       spellings.push_back(with_component(std::string(module), renamed.mlx, renamed.hub));
   for (const std::string& spelling : spellings)
     if (const LinearSpec* linear = spec.find_linear(spec.normalised(spelling))) return linear->hub;
-  throw Error(name, fmt::format("adapts {}, which this {} has not", module, spec.family),
-              {"check that ", Option::base, " names the model this adapter was trained on"});
+  throw Error(name, fmt::format("adapts {}, which this {} does not have", module, spec.family),
+              check_base());
 }
 
 }  // namespace

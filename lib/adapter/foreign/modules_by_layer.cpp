@@ -4,6 +4,8 @@
 
 #include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
+#include "lib/model/attention_heads.h"
+#include "lib/model/base_model.h"
 
 namespace moelora {
 
@@ -22,13 +24,15 @@ const LinearSpec* ModulesByLayer::find(int layer, std::string_view path) const {
   return found == paths->second.end() ? nullptr : found->second;
 }
 
-Tensor halves_of_rotary_pairs(const std::string& name, const Tensor& b, int64_t heads,
-                              int64_t head_dim) {
+Tensor halves_of_rotary_pairs(const std::string& name, const Tensor& b, const ModelSpec& spec,
+                              bool keys) {
+  const AttentionHeads known = attention_heads(spec);
+  const int64_t heads = keys ? known.kv_heads : known.heads, head_dim = known.head_dim;
   if (b.rank() != 2 || b.dim(0) != heads * head_dim || head_dim % 2 != 0)
     throw Error(name,
                 fmt::format("has shape {}, expected two dims and {} rows: {} heads of {}",
                             to_string(b.shape()), heads * head_dim, heads, head_dim),
-                {"check that ", Option::base, " names the model this adapter was trained on"});
+                check_base());
   return b.reshape({heads, head_dim / 2, 2, b.dim(1)}).permute({0, 2, 1, 3}).reshape(b.shape());
 }
 

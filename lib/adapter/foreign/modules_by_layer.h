@@ -25,9 +25,10 @@ class ModulesByLayer {
 };
 
 // The rows of lora_B of q or k in Hugging Face's order, in which a head's rotary pairs lie half a
-// head apart, from the order of Meta's and Mistral's code, in which they lie side by side. Throws
-// Error where there are other rows than those of the heads.
-Tensor halves_of_rotary_pairs(const std::string& name, const Tensor& b, int64_t heads,
-                              int64_t head_dim);
+// head apart, from the order of Meta's and Mistral's code, in which they lie side by side. `keys`:
+// of k, which may have fewer heads. Throws Error where there are other rows than those of the
+// heads, or the family's file does not say them (lib/model/attention_heads.h).
+Tensor halves_of_rotary_pairs(const std::string& name, const Tensor& b, const ModelSpec& spec,
+                              bool keys);
 
 }  // namespace moelora

@@ -9,6 +9,7 @@
 
 #include "lib/adapter/config_reader.h"
 #include "lib/adapter/tensor_name.h"
+#include "lib/base/checked.h"
 #include "lib/base/utf8.h"
 #include "lib/io/file.h"
 #include "lib/io/json.h"
@@ -175,6 +176,8 @@ std::optional<ArtName> art_name(std::string_view name) {
   return name.empty() && out.count > 0 ? std::optional(out) : std::nullopt;
 }
 
+bool is_manifest(std::string_view name) { return name.starts_with(kArtManifest); }
+
 // What a manifest says of one tensor of its file.
 struct ArtPart {
   bool sharded;
@@ -237,13 +240,14 @@ class ArtShards {
                   "Copy it into the folder.");
     SafetensorsFile file = open_safetensors({folder_, shard, options_.links});
     const Json entries = read_json_file({folder_, manifest, options_.links}, {kMaxHeaderBytes, 8});
-    read_manifest(entries, path(manifest), shard, file.tensors);
+    read_manifest(entries, manifest, shard, file.tensors);
     file.tensors.clear();
     out_.files.push_back(std::move(file));
   }
 
-  void read_manifest(const Json& entries, const std::string& where, const std::string& shard,
+  void read_manifest(const Json& entries, const std::string& manifest, const std::string& shard,
                      const TensorMap& tensors) {
+    const std::string where = path(manifest);
     if (!entries.is(Json::Kind::object))
       throw Error(in_file(where),
                   fmt::format("is {}, expected an object of tensors", entries.kind_name()),
@@ -261,8 +265,7 @@ class ArtShards {
     }
     for (const auto& [name, tensor] : tensors)
       if (entries.members().size() != tensors.size() && !contains(name, shard))
-        throw Error(in_file(path(shard), printable(name)),
-                    fmt::format("is not in {}", std::string_view(where).substr(folder_.size() + 1)),
+        throw Error(in_file(path(shard), printable(name)), fmt::format("is not in {}", manifest),
                     "Copy the two files of one save into the folder.");
   }
 
@@ -385,14 +388,14 @@ class ArtShards {
   Tensor concatenated(const std::string& name, const std::vector<Tensor>& parts,
                       const ArtPart& how) const {
     if (!how.componentwise) return Tensor::concat(how.axis, parts);
-    int64_t sum = 0;
+    uint64_t sum = 0;
     for (const int64_t size : how.components) {
       if (size % how.ranks != 0)
         throw fault(name, fmt::format("has a component of {} rows, which {} ranks do not divide",
                                       size, how.ranks));
-      sum += size / how.ranks;
+      sum = checked_add(sum, static_cast<uint64_t>(size / how.ranks)).value_or(UINT64_MAX);
     }
-    if (sum != parts.front().dim(how.axis))
+    if (sum != static_cast<uint64_t>(parts.front().dim(how.axis)))
       throw fault(name, fmt::format("is {} in each file, and its components are {} of each",
                                     to_string(parts.front().shape()), sum));
     std::vector<Tensor> pieces;
@@ -433,6 +436,18 @@ RankTensorName split_rank_name(std::string_view name) {
   return {name.substr(0, colon + 3), name.substr(colon + 4)};
 }
 
+void refuse_part_of_set(const std::string& folder, const std::string& file, const Names& listing) {
+  const bool is_art = std::any_of(listing.begin(), listing.end(), is_manifest);
+  const auto is_of_set = [&](const std::string& name) {
+    return is_art ? art_name(name).has_value() : parse_rank_file(name).has_value();
+  };
+  const auto files = std::count_if(listing.begin(), listing.end(), is_of_set);
+  if (files < 2 || !is_of_set(file)) return;
+  throw Error(in_file(join_path(folder, file)),
+              fmt::format("is one of {} files that the ranks of a training wrote", files),
+              "Name the folder.");
+}
+
 std::optional<Weights> open_shard_set(const std::string& folder, const Names& listing,
                                       const InputOptions& options) {
   if (has_usual_weights(listing)) return std::nullopt;
@@ -442,7 +457,7 @@ std::optional<Weights> open_shard_set(const std::string& folder, const Names& li
   for (const std::string& name : listing) {
     if (auto shard = art_name(name)) shards.push_back(std::move(*shard));
     if (parse_rank_file(name)) ranks.push_back(name);
-    manifests = manifests || name.starts_with(kArtManifest);
+    manifests = manifests || is_manifest(name);
   }
   if (manifests && !shards.empty()) return ArtShards(folder, listing, options).open(shards);
   if (!ranks.empty()) return RankFiles(folder, std::move(ranks), options).open();

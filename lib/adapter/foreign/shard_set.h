@@ -13,14 +13,13 @@ namespace moelora {
 // Adapters that the ranks of a training wrote apart, a file each, as one map of lazy tensors. Two
 // kinds are known:
 //
-//  - OpenPipe/ART: adapter_model-RR-of-WW.safetensors, each beside an
-//  adapter_manifest-RR-of-WW.json
-//    that says of every tensor whether and how it is a part. They are joined here and named
-//    NAME + "@art" (dialects/art.cpp).
+//  - OpenPipe/ART: adapter_model-RR-of-WW.safetensors, each beside a manifest,
+//    adapter_manifest-RR-of-WW.json, that says of every tensor whether and how it is a part. They
+//    are joined here and named NAME + "@art" (dialects/art.cpp).
 //  - Files that hold what a rank of Megatron held: mp_rank_TT_PPP_EEE_adapter.pt (verl) and
 //    adapter_megatron_tpT_ppP_epE.pt (miles). What a tensor is part of, only its module tells, so
-//    that they stay apart here, named "FILE:NAME" without the wrappers of
-//    training (dialects/megatron_bridge.cpp).
+//    that they stay apart here, named "FILE:NAME" without the wrappers of training
+//    (dialects/megatron_bridge.cpp).
 
 inline constexpr std::string_view kArtShard = "@art";
 
@@ -39,6 +38,11 @@ struct RankTensorName {
   std::string_view file, name;
 };
 RankTensorName split_rank_name(std::string_view name);
+
+// Throws Error for a file that is one of several of such a set, all of which lie in its folder:
+// alone it holds a part of the adapter. `listing`: as below.
+void refuse_part_of_set(const std::string& folder, const std::string& file,
+                        const std::vector<std::string>& listing);
 
 // nullopt where the folder holds no such set, or weights of a usual name beside it, which count
 // then. `listing`: the names of its files, sorted. Throws Error for a set that is not whole.

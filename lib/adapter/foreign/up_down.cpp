@@ -240,6 +240,7 @@ UpDownName split_up_down(std::string_view name) {
 }
 
 Json up_down_config(const ForeignAdapter& in) {
+  if (!in.config.is(Json::Kind::null)) return in.config;
   std::map<int64_t, size_t> ranks;
   for (const auto& [name, tensor] : in.tensors)
     if (split_up_down(name).part == UpDownPart::down) ++ranks[rank_of(tensor)];
@@ -249,7 +250,7 @@ Json up_down_config(const ForeignAdapter& in) {
                 "save the adapter again with its lora_down and lora_up");
   const auto most = std::max_element(
       ranks.begin(), ranks.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-  return peft_config(most->first, static_cast<double>(most->first));
+  return peft_config(in.where, most->first, static_cast<double>(most->first));
 }
 
 void read_up_down(const ForeignAdapter& in, bool (*owns)(std::string_view),

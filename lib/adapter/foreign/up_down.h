@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -27,7 +28,8 @@ struct UpDownName {
 UpDownName split_up_down(std::string_view name);
 
 // PEFT's config where there is none: r from the shapes, lora_alpha so that the scale is 1, as these
-// trainers compute where no alpha is said.
+// trainers compute where no alpha is said. One that lies there is returned as it is, whatever it
+// lacks.
 Json up_down_config(const ForeignAdapter& in);
 
 // Translates every pair with its alpha; `hub_module` makes the hub's path of what stands for it in

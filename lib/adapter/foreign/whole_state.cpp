@@ -35,11 +35,6 @@ Text adapted(Text module) {
   return module;
 }
 
-Text without_peft(Text name) {
-  while (name.starts_with(kPeftPrefix)) name.remove_prefix(kPeftPrefix.size());
-  return name;
-}
-
 // A trainer's module may hold the model under a name of its own: "model.base_model.model.".
 Text without_holder(Text name) {
   constexpr Text kInside = ".base_model.model.";
@@ -53,8 +48,9 @@ bool is_saved_whole(Text module) {
   return leaf == "embed_tokens" || leaf == "lm_head";
 }
 
-// The name that PEFT saves it under: a live model has the adapter's name in its own.
-std::string saved_name(Text name) {
+// The name that PEFT saves it under: a live model has the adapter's name in its own, which
+// `adapter` becomes.
+std::string saved_name(Text name, std::string& adapter) {
   constexpr std::array<Text, 6> kHolders = {".lora_A.",
                                             ".lora_B.",
                                             ".lora_embedding_A.",
@@ -68,6 +64,7 @@ std::string saved_name(Text name) {
     const size_t begin = at + holder.size(), end = out.find('.', begin);
     const Text word = Text(out).substr(begin, end - begin);
     if (word == "weight" || word == "bias") continue;
+    adapter = word;
     if (holder == ".modules_to_save.")
       out.erase(at, (end == std::string::npos ? out.size() : end) - at);
     else
@@ -84,20 +81,6 @@ bool is_foreign(Text name) { return name.ends_with(".alpha") || dialect_of_name(
 bool is_kept(Text name, Text saved) {
   return is_factor(view_tensor_name(saved).part) || name.find(".modules_to_save.") != Text::npos ||
          is_foreign(saved);
-}
-
-// "sft" of "MODULE.lora_A.sft.weight", as a live model names its factors; "" for a saved adapter's.
-std::string_view adapter_name_in(Text name, Text saved) {
-  if (name.size() <= saved.size() + 1 || !is_factor(view_tensor_name(saved).part)) return {};
-  const size_t at = static_cast<size_t>(
-      std::mismatch(name.begin(), name.end(), saved.begin(), saved.end()).first - name.begin());
-  return name.substr(at, name.size() - saved.size() - 1);
-}
-
-// PEFT's stacks of experts [E*r, in] do not tell the rank.
-bool is_stack(Text module) {
-  const auto path = parse_expert_path(module);
-  return path && path->form == ExpertPath::Form::parameters;
 }
 
 // [0] is what ZeRO-3 leaves of a parameter in each rank's model state; "flat_param" is FSDP's.
@@ -119,7 +102,7 @@ bool holds_base(const TensorMap& tensors) {
   std::unordered_set<Text> modules;  // with factors
   std::vector<Text> others;          // modules of what is no factor
   for (const auto& [given, tensor] : tensors) {
-    const Text name = without_peft(without_holder(given));
+    const Text name = without_peft_prefix(without_holder(given));
     const auto [module, part] = view_tensor_name(name);
     if (is_factor(part))
       modules.insert(adapted(module));
@@ -140,16 +123,15 @@ void take_factors_out(AdapterFiles& files) {
   std::string adapter;  // its name in the live model
   for (auto& [name, tensor] : files.tensors) {
     const Text own = without_holder(name);
-    std::string saved = saved_name(own);
+    std::string other;
+    std::string saved = saved_name(own, other);
     if (!is_kept(own, saved)) continue;
-    if (const Text other = adapter_name_in(own, saved); !other.empty()) {
-      if (adapter.empty()) adapter = other;
-      if (adapter != other)
-        throw Error(name,
-                    fmt::format("is of the adapter {}, and the file has another, {}",
-                                in_quotes(other), in_quotes(adapter)),
-                    "save the one that is meant with model.save_pretrained");
-    }
+    if (!other.empty() && adapter.empty()) adapter = other;
+    if (!other.empty() && adapter != other)
+      throw Error(name,
+                  fmt::format("is of the adapter {}, and the file has another, {}",
+                              in_quotes(other), in_quotes(adapter)),
+                  "save the one that is meant with model.save_pretrained");
     const auto [at, added] = out.emplace(std::move(saved), tensor);
     if (!added)
       throw Error(name, fmt::format("is a second {}: the file holds several adapters", at->first),
@@ -160,13 +142,13 @@ void take_factors_out(AdapterFiles& files) {
                   "model's own are left out",
                   out.size(), files.tensors.size() - out.size()));
   files.tensors = std::move(out);
-  files.whole_state = true;
+  files.in_whole_state = true;
 }
 
 std::string config_to_write(const TensorMap& tensors) {
   for (const auto& [name, tensor] : tensors) {
     const auto [module, part] = view_tensor_name(name);
-    if (part != TensorPart::lora_a || tensor.rank() < 2 || is_stack(module)) continue;
+    if (part != TensorPart::lora_a || tensor.rank() < 2 || is_expert_parameter(module)) continue;
     return fmt::format(
         "Write one beside the weights: {{\"peft_type\": \"LORA\", \"r\": {}, \"lora_alpha\": "
         "ALPHA}} with the ALPHA that was trained with.",

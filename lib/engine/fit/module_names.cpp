@@ -5,6 +5,7 @@
 #include "lib/adapter/names/text_names.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/error.h"
+#include "lib/model/base_model.h"
 
 namespace moelora::fit {
 namespace {
@@ -35,7 +36,7 @@ void check(const std::string& module, const DensePair& pair, const LinearSpec& l
   throw Error(module,
               fmt::format("adapts {} -> {}, but {} of this base model is {} -> {}", pair.a.dim(1),
                           pair.b.dim(0), linear.memory, linear.in, linear.out),
-              {"check that ", Option::base, " names the model this adapter was trained on"});
+              check_base());
 }
 
 void move_dense(FitContext& context, const Places& places, std::vector<std::string>& moved) {

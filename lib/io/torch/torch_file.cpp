@@ -295,20 +295,25 @@ class StateDict {
   // tensors is never one of these.
   const PickleDict& weights_in(const PickleDict& dict) const {
     if (has_tensor(dict)) return dict;
-    refuse_shards(dict);
+    refuse_shards_of_tensors(dict);
     for (const std::string_view key :
          {"adapter_state_dict", "module", "state_dict", "model_state_dict", "model"}) {
       const PickleValue* inner = find(dict, key);
       if (inner != nullptr && inner->kind == Kind::dict && has_tensor(dict_of(*inner)))
         return dict_of(*inner);
     }
+    refuse_optimizer(dict);
     return dict;
   }
 
-  void refuse_shards(const PickleDict& dict) const {
+  // Beside no weights alone: loops of one's own save optimizer_state_dict beside model_state_dict.
+  void refuse_optimizer(const PickleDict& dict) const {
     if (find(dict, "module") == nullptr && find(dict, "optimizer_state_dict") != nullptr)
       throw Error(in_file(path()), "holds one rank's shard of the optimizer, no weights",
                   "Gather them: python zero_to_fp32.py CHECKPOINT OUT.");
+  }
+
+  void refuse_shards_of_tensors(const PickleDict& dict) const {
     const PickleValue* size = find(dict, "mp_world_size");
     if (size != nullptr && size->kind == Kind::integer && size->number > 1)
       throw Error(

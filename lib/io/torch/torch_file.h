@@ -44,10 +44,11 @@ struct TorchFile {
 };
 
 // Opens a torch.save zip archive whose content is one dict of names to tensors, or a trainer's
-// checkpoint with such a dict under "module", "state_dict", "model_state_dict" or "model", whose
-// other parts are not looked at; nothing in it is executed (pickle.h). Tensors may share storages
-// and be strided; together they may be as large as twice the file, or 256 MB where that is more.
-// Refuses other content (shards, a whole module) with how to save the tensors alone. Throws Error.
+// checkpoint with such a dict under "adapter_state_dict", "module", "state_dict",
+// "model_state_dict" or "model", whose other parts are not looked at; nothing in it is executed
+// (pickle.h). Tensors may share storages and be strided; together they may be as large as twice the
+// file, or 256 MB where that is more. Refuses other content (shards, a whole module) with how to
+// save the tensors alone. Throws Error.
 TorchFile open_torch_file(const InputPath& path, const TorchOptions& options = {});
 
 }  // namespace moelora
