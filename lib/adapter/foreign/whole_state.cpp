@@ -73,8 +73,12 @@ std::string saved_name(Text name, std::string& adapter) {
   return out;
 }
 
-// Of another trainer's dialect, read or not; diffusers' alphas have no word of their own.
-bool is_foreign(Text name) { return name.ends_with(".alpha") || dialect_of_name(name) != nullptr; }
+// Of another trainer's dialect, read or not; diffusers' alphas and MLX's magnitudes have names that
+// could be anybody's.
+bool is_foreign(Text name) {
+  const Text leaf = leaf_of(name);
+  return leaf == "alpha" || leaf == "m" || dialect_of_name(name) != nullptr;
+}
 
 // The weight of a module of the base: of a name that belongs to no trainer's factors, read or not.
 // `saved`: saved_name(name).
