@@ -324,3 +324,11 @@ TEST_CASE("3-D layouts list the leaves that SGLang normalizes") {
   CHECK(strings(made.convert("stacked-fused", "mixtral").config, "target_modules") ==
         Names{"gate_up_proj", "down_proj"});
 }
+
+// PEFT writes null where parameters alone are targeted; lora-validate asks for the key.
+TEST_CASE("an adapter of parameters alone says that no module is targeted") {
+  MadeAdapter made;
+  const Json config = add_experts(made, "qwen3_moe").convert("peft-params", "qwen3_moe").config;
+  REQUIRE(config.find("target_modules") != nullptr);
+  CHECK(config.find("target_modules")->is(Json::Kind::null));
+}

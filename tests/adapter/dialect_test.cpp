@@ -68,17 +68,24 @@ TEST_CASE("each trainer's spelling is known by its names") {
 }
 
 TEST_CASE("what PEFT writes is in no foreign spelling") {
-  for (const char* name : {"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
-                           "base_model.model.model.layers.0.self_attn.q_proj.lora_B.bias",
-                           "base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight",
-                           "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector",
-                           "base_model.model.model.embed_tokens.lora_embedding_A",
-                           "base_model.model.model.layers.0.mlp.experts.base_layer.lora_B.weight",
-                           "base_model.model.model.layers.0.mlp.experts.w1.lora_A.weight",
-                           "base_model.model.model.layers.0.feed_forward.w1.lora_A.weight",
-                           "base_model.model.model.visual.blocks.0.mlp.linear_fc1.lora_A.weight",
-                           "base_model.model.score.modules_to_save.weight",
-                           "base_model.model.score.weight", "base_model.model.lm_head.weight"}) {
+  for (const char* name :
+       {"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
+        "base_model.model.model.layers.0.self_attn.q_proj.lora_B.bias",
+        "base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight",
+        "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector",
+        "base_model.model.model.embed_tokens.lora_embedding_A",
+        "base_model.model.model.layers.0.mlp.experts.base_layer.lora_B.weight",
+        "base_model.model.model.layers.0.mlp.experts.w1.lora_A.weight",
+        "base_model.model.model.layers.0.feed_forward.w1.lora_A.weight",
+        "base_model.model.model.visual.blocks.0.mlp.linear_fc1.lora_A.weight",
+        // InternLM2's modules, a vision tower's, others that sound alike
+        "base_model.model.model.layers.0.attention.wqkv.lora_A.weight",
+        "base_model.model.model.visual.blocks.0.attn.linear_qkv.lora_A.weight",
+        "base_model.model.model.layers.0.mlp.linear_in.lora_A.weight",
+        "base_model.model.model.decoder.layers.0.self_attention.query.lora_B.weight",
+        "base_model.model.model.layers.0.self_attn.q_proj.lora_A.lora_up.weight",
+        "base_model.model.score.modules_to_save.weight", "base_model.model.score.weight",
+        "base_model.model.lm_head.weight"}) {
     CAPTURE(name);
     CHECK(whose(name).empty());
   }
@@ -93,6 +100,23 @@ TEST_CASE("a name belongs to one dialect") {
     CHECK((dialect->owns != nullptr || dialect->fits != nullptr));
     CHECK((dialect->read == nullptr) == !dialect->advice.empty());
   }
+}
+
+TEST_CASE("a layout that is named turns detection off") {
+  MadeAdapter made;  // as if a model called its modules so
+  const std::string module = "layers.0.attention.wq";
+  made.pair(module, {2, 64}, {64, 2});
+  CHECK(loading(made).find("no adapter") == std::string::npos);
+  const LoadedAdapter loaded = made.read("", {}, "peft-linear");
+  CHECK(loaded.files.dialect == nullptr);
+  CHECK(loaded.adapter.dense.count(module) == 1);
+}
+
+TEST_CASE("a rank that contradicts PEFT's config beside a dialect is refused") {
+  MadeAdapter made(R"({"r": 8, "lora_alpha": 16})");
+  const std::string module = "model.layers.0.self_attn.q_proj";
+  made.add(module + ".lora_down.weight", {4, 64}).add(module + ".lora_up.weight", {64, 4});
+  CHECK(loading(made).find("has rank 4, but adapter_config.json says 8") != std::string::npos);
 }
 
 TEST_CASE("a file with factors that nothing reads is refused, with how many they are") {

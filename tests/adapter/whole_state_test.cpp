@@ -131,6 +131,24 @@ TEST_CASE("shards, and several adapters, are refused") {
             "\"default\"");
 }
 
+TEST_CASE("what another trainer's dialect owns is no weight of the base, read or not") {
+  MadeAdapter ada = MadeAdapter().pair(kQ, {2, 64}, {64, 2});
+  ada.add(kPeft + kQ + ".lora_E", {2, 1}).add(kPeft + kQ + ".ranknum", {1});
+  CHECK(names(ada).find("lora_E") != std::string::npos);
+  MadeAdapter mixed = live().add("model.layers.0.mlp.experts.lora_down_A", {4, 24, 2});
+  mixed.add(kQ + ".m", {64}).add(kQ + ".alpha", {1});
+  std::string note;
+  const std::string kept = names(mixed, &note);
+  for (const char* name : {"lora_down_A", ".m", ".alpha"})
+    CHECK(kept.find(name) != std::string::npos);
+  CHECK(note.find(", 2 of the base model's own") != std::string::npos);
+  MadeAdapter torchtune;  // a base weight beside factors of another dialect
+  torchtune.add("layers.0.attn.q_proj.lora_a.weight", {2, 64})
+      .add("layers.0.attn.q_proj.lora_b.weight", {64, 2})
+      .add("layers.0.attn.q_proj.weight", {64, 64});
+  CHECK(names(torchtune).find("q_proj.weight") == std::string::npos);
+}
+
 TEST_CASE("the state dict in a checkpoint is read, its other parts are not looked at") {
   const std::string tensor = p_tensor({});
   for (const char* key : {"module", "state_dict", "model_state_dict", "model"})

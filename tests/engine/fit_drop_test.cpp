@@ -164,6 +164,22 @@ TEST_CASE("an adapter of text and vision is split into two, each measured") {
         "be left");
 }
 
+TEST_CASE("to drop both halves leaves nothing, and factors that are no floats are refused") {
+  const std::string family = "../families/qwen3_vl_moe";
+  MadeAdapter made;
+  made.pair("model.language_model.layers.1.self_attn.q_proj", {2, 60}, {72, 2})
+      .pair("model.visual.blocks.0.attn.proj", {2, 48}, {48, 2});
+  CHECK(error_text([&] {
+          fitted(made, family, fit_for("peft", {}, {"text", "vision"}));
+        }) == "--drop text: with vision leaves nothing");
+  MadeAdapter codes = attention();
+  const std::string name = a_name("model.layers.1.self_attn.q_proj");
+  codes.set(name, Tensor::zeros(DType::I8, codes.tensors().at(name).shape()));
+  CHECK(refusal(codes, "vllm") ==
+        "model.layers.1.self_attn.q_proj.lora_A: is I8, and servers compute with F32, F16 and BF16 "
+        "factors alone");
+}
+
 TEST_CASE("a value head is no part of what a server computes") {
   MadeAdapter made = attention();
   made.add("v_head.summary.weight", {1, 64}).add("v_head.summary.bias", {1});
