@@ -193,6 +193,10 @@ void refuse_no_scale(const LoadedAdapter& input) {
         return std::all_of(entry.second.scaling.begin(), entry.second.scaling.end(), is_zero);
       });
   if (!dense || !experts || (adapter.dense.empty() && adapter.experts.empty())) return;
+  if (input.files.dialect != nullptr)
+    throw Error(input.files.config.where, "the scale of every low-rank pair is zero",
+                fmt::format("set what {} calls alpha or scale to the value of the training",
+                            input.files.dialect->whose));
   throw Error(input.files.config.where, "lora_alpha makes the scale of every low-rank pair zero",
               "set it to the value of the training (verl: actor_rollout_ref.model.lora_alpha)");
 }

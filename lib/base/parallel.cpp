@@ -28,6 +28,7 @@ class Helpers {
   // (this one may be a part of it), or in the child of a fork, which has no threads.
   bool run(int count, const Work& work) {
     if (getpid() != process_ || busy_.test_and_set()) return false;
+    const Turn turn{busy_};
     grow(count);
     {
       const std::lock_guard lock(mutex_);
@@ -41,11 +42,15 @@ class Helpers {
       std::unique_lock lock(mutex_);
       done_.wait(lock, [&] { return left_ == 0; });
     }
-    busy_.clear();
     return true;
   }
 
  private:
+  struct Turn {
+    std::atomic_flag& busy;
+    ~Turn() { busy.clear(); }
+  };
+
   void grow(int count) try {
     for (; size_ < count; ++size_) std::thread(&Helpers::serve, this, size_ + 1, round_).detach();
   } catch (const std::system_error&) {  // no more threads: the work is done by fewer

@@ -65,7 +65,7 @@ const Dialect dialects::granite_parallel_experts = {
         "PEFT 0.21.2 (tuners/lora/layer.py: ParamWrapper), transformers 4.57 "
         "(GraniteMoeParallelExperts)",
     .advice = "",
-    .readers = "PEFT reads beside transformers before 5.13 alone",
+    .readers = "only PEFT with transformers before 5.13 reads",
     .owns = owns,
     .read = read,
 };

@@ -302,7 +302,7 @@ class Writer {
   }
 
   [[noreturn]] static void refuse_dora(const std::string& name, std::string_view what) {
-    throw Error(name, fmt::format("is of {}, for which mlx-lm has no DoRA that is PEFT's", what),
+    throw Error(name, fmt::format("is of {}, whose DoRA in mlx-lm differs from PEFT's", what),
                 "train them without DoRA, or merge the adapter into the base model");
   }
 
@@ -347,8 +347,8 @@ class Writer {
         fmt::format("has rank {} and scale {}, {} has rank {} and scale {}: MLX has one of "
                     "each for all modules",
                     scaling.rank, scaling.value(), first_name_, first_.rank, first_.value()),
-        "make them one first: lora-convert adapter IN OUT --for vllm pads ranks and folds scales "
-        "into lora_B; then convert OUT");
+        "make them one first: lora-convert adapter IN OUT --for sglang (or vllm) pads ranks and "
+        "folds scales into lora_B; then convert OUT");
   }
 
   bool has_module(const Kind& kind, int layer) const {

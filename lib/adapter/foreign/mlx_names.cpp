@@ -196,9 +196,8 @@ std::string hub_module_of_mlx(Text module, const ModelSpec* spec, const std::str
 
 namespace {
 
-[[noreturn]] void takes_no_lora(const std::string& module, Text how) {
-  throw Error(module, fmt::format("takes no LoRA in mlx-lm: {}", how),
-              "train without it; --for peft --drop router leaves routers out");
+[[noreturn]] void takes_no_lora(const std::string& module, Text how, Text advice) {
+  throw Error(module, fmt::format("takes no LoRA in mlx-lm: {}", how), std::string(advice));
 }
 
 // The hub's path as mlx-lm's class has it.
@@ -220,11 +219,14 @@ std::string mlx_module_of_hub(const std::string& module, const ModelSpec& spec) 
     throw Error(module, fmt::format("is no linear layer that mlx-lm's {} has", spec.model_type),
                 "an adapter for mlx-lm holds factors of its language model alone");
   if (linear->role == Role::router && !known.router)
-    takes_no_lora(module, "the router is of a class of its own");
+    takes_no_lora(module, "the router is of a class of its own",
+                  "train without it; --for peft --drop router leaves routers out");
   if (!known.kv_b_proj && leaf_of(module) == "kv_b_proj")
-    takes_no_lora(module, "it is split into embed_q and unembed_out");
+    takes_no_lora(module, "it is split into embed_q and unembed_out",
+                  "train without it, or merge the adapter into the base and convert that to MLX");
   if (linear->role == Role::lm_head && spec.tied_embeddings)
-    takes_no_lora(module, "it is the embedding itself (tie_word_embeddings)");
+    takes_no_lora(module, "it is the embedding itself (tie_word_embeddings)",
+                  "train without it, or merge the adapter into the base and convert that to MLX");
   return renamed(linear->hub, known, spec);
 }
 

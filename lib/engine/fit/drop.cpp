@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <map>
+#include <set>
 
 #include "lib/adapter/expert_biases.h"
 #include "lib/adapter/names/text_names.h"
@@ -129,11 +131,13 @@ double bias_norm(const FitContext& context, const std::string& name, const Tenso
   return std::fabs(scale) * std::sqrt(sum);
 }
 
-std::vector<Delta> embedding_deltas(const Adapter& adapter) {
+std::vector<Delta> embedding_deltas(const Adapter& adapter,
+                                    const std::function<bool(const std::string&)>& takes) {
   std::vector<Delta> out;
   for (const EmbeddingPair& pair : embedding_pairs(adapter))
-    out.push_back(
-        {adapter.extras.at(pair.a).tensor, adapter.extras.at(pair.b).tensor, pair.scaling.value()});
+    if (takes(pair.a))
+      out.push_back({adapter.extras.at(pair.a).tensor, adapter.extras.at(pair.b).tensor,
+                     pair.scaling.value()});
   return out;
 }
 
@@ -153,8 +157,10 @@ std::optional<double> norm_of(const FitContext& context, DropKind kind, const Pa
     deltas.push_back({pair.a, pair.b, pair.scaling.value()});
   }
   const bool text = kind == DropKind::text;
-  if (kind == DropKind::embeddings || text)
-    for (Delta& delta : embedding_deltas(context.adapter)) deltas.push_back(std::move(delta));
+  const std::set<std::string> extras(part.extras.begin(), part.extras.end());
+  for (Delta& delta : embedding_deltas(
+           context.adapter, [&](const std::string& name) { return extras.count(name) != 0; }))
+    deltas.push_back(std::move(delta));
   if (kind == DropKind::bias || text)
     for (Delta& delta : expert_bias_deltas(context.adapter, context.spec()))
       deltas.push_back(std::move(delta));
@@ -176,7 +182,8 @@ std::optional<double> norm_of(const FitContext& context, DropKind kind, const Pa
 
 // Of all low-rank deltas.
 double whole_norm(const FitContext& context) {
-  std::vector<Delta> deltas = embedding_deltas(context.adapter);
+  std::vector<Delta> deltas =
+      embedding_deltas(context.adapter, [](const std::string&) { return true; });
   for (const auto& entry : deltas_of(context.adapter)) deltas.push_back(entry.second);
   return delta_norm(deltas, context.options.threads);
 }
