@@ -270,8 +270,9 @@ void translate(AdapterFiles& files, const ModelSpec* spec) {
         files.dialect = dialect;
   if (files.dialect == nullptr) return;
   files.dialect->read({files.tensors, files.own_config, where, spec}, out);
-  files.notes.push_back(
-      fmt::format("written by {}: read as dialect {}", files.dialect->whose, files.dialect->id));
+  files.notes.push_back(fmt::format(
+      "written by {}: read as dialect {}, which is what --verify and --source compare with",
+      files.dialect->whose, files.dialect->id));
   files.notes.insert(files.notes.end(), out.notes.begin(), out.notes.end());
   files.tensors = std::move(out.tensors);
   if (files.dialect->owns != nullptr) check_alpha_pattern(files.config, files.tensors, spec);

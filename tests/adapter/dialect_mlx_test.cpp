@@ -482,7 +482,7 @@ TEST_CASE("DoRA of linear layers is written as m, of experts it is refused") {
   experts.pair("model.layers.1.mlp.experts.0.up_proj", {2, 64}, {24, 2});
   CHECK(written_fault(experts, "qwen3_moe") ==
         "base_model.model.model.layers.1.mlp.experts.up_proj.lora_A.weight: is of routed experts, "
-        "for which mlx-lm has no DoRA that is PEFT's");
+        "whose DoRA in mlx-lm differs from PEFT's");
 }
 
 TEST_CASE("several ranks or scales are refused") {

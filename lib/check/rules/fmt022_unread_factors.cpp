@@ -118,14 +118,16 @@ const Rule fmt022_unread_factors = {
     .id = "FMT022",
     .name = "unread-factors",
     .what =
-        "Low-rank factors in a spelling that nothing reads (MLX, torchtune, kohya, diffusers, "
-        "Megatron, AutoModel, AdaLoRA ...), a file without any factor, or tensors that neither are "
-        "factors nor are named by the config.",
+        "Low-rank factors in another trainer's dialect, which lora-convert translates (MLX, "
+        "Megatron, torchtune, AutoModel, kohya ...) or nothing reads (AdaLoRA ...), a file without "
+        "any factor, or tensors that neither are factors nor are named by the config.",
     .why =
         "PEFT drops such tensors, at most with a warning of unexpected keys, and computes the base "
         "model; vLLM: \"... is unsupported LoRA weight\". They are the training: to drop or merge "
         "them as saved modules throws it away.",
-    .fix = "Save the adapter with model.save_pretrained, so that names end in lora_A.weight.",
+    .fix =
+        "lora-convert adapter ADAPTER OUT --to peft-linear where it is translated; else save the "
+        "adapter with model.save_pretrained, so that names end in lora_A.weight.",
     .source = "mlx-lm, torchtune, kohya-ss, NeMo AutoModel, Megatron-Bridge; PEFT 0.21.2, run",
     .breaks = {.change = "write lora_down and lora_up for lora_A and lora_B",
                .engine = "peft",
