@@ -172,7 +172,8 @@ Json derived_family_of(const std::string& base, Links links) {
     folder = *snapshot;
   }
   const InputPath config(folder, "config.json", links);
-  return derive_family(shapes_in(folder, links), read_json_file(config), folder);
+  const Json json = read_json_file(config);  // the first to be said to be wrong
+  return derive_family(shapes_in(folder, links), json, folder);
 }
 
 const std::string& BaseModel::values_folder() const {

@@ -508,7 +508,8 @@ TEST_CASE("without a base model nothing is written for MLX") {
 TEST_CASE("modules that mlx-lm holds otherwise are refused") {
   const auto fault = [](const std::string& module, const std::string& family) {
     MadeAdapter made;
-    const LinearSpec* linear = catalogue_base(family).spec.find_linear(module);
+    const BaseModel base = catalogue_base(family);
+    const LinearSpec* linear = base.spec.find_linear(module);
     REQUIRE(linear != nullptr);
     made.pair(module, {2, linear->in}, {linear->out, 2});
     return written_fault(made, family);

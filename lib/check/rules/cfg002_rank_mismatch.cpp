@@ -98,12 +98,20 @@ bool is_transposed(const Subject& subject, const std::string& name) {
   return other == subject.parsed_config->scaling(tensor->module).rank;
 }
 
+// None where a pattern of the config cannot be evaluated, which CFG003 says.
+std::vector<RankCheck> checks_of(const Subject& subject) try {
+  return RankChecker(subject).run();
+} catch (const MachineError&) {
+  throw;
+} catch (const Error&) {
+  return {};
+}
+
 void check(RuleContext& context) {
   const Subject& subject = context.subject();
   if (!subject.parsed_config) return;
   NameGroups groups;
-  for (const RankCheck& check : RankChecker(subject).run())
-    groups.add(message(check), check.tensor.name);
+  for (const RankCheck& check : checks_of(subject)) groups.add(message(check), check.tensor.name);
   groups.report(context, [&](Finding& finding, const RuleContext& c) {
     if (is_transposed(subject, finding.names.front()))
       finding.fix =

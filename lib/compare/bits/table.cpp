@@ -295,16 +295,21 @@ class Builder {
 
   void add_projection(const ExpertTensor& e, int64_t width, const StridedBlock& block,
                       GateUpOrder order) {
-    Projection p = e.rest.projection;
-    if (p == Projection::gate && no_gate_) p = Projection::up;
+    const Projection p = projection_of(e);
     table_.add({e.name.layer, p, {}, e.name.side, width, block, scales_.of(paths(e)), order});
+  }
+
+  // Without a gate, w1 and gate_proj are other words for up, in names and in what patterns mean.
+  Projection projection_of(const ExpertTensor& e) const {
+    const Projection p = e.rest.projection;
+    return p == Projection::gate && no_gate_ ? Projection::up : p;
   }
 
   std::vector<std::string> paths(const ExpertTensor& e) const {
     if (!scales_.has_patterns()) return {};
     std::vector<std::string> out = {std::string(e.name.module)};
     if (e.rest.form == ExpertRest::Form::all)
-      out.push_back(fmt::format("{}.{}", e.name.stem, projection_name(e.rest.projection)));
+      out.push_back(fmt::format("{}.{}", e.name.stem, projection_name(projection_of(e))));
     return out;
   }
 
