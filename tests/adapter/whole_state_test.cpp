@@ -131,6 +131,16 @@ TEST_CASE("shards, and several adapters, are refused") {
             "\"default\"");
 }
 
+TEST_CASE("two adapters in one file are not one, with the base's weights or without") {
+  MadeAdapter two;
+  for (const char* name : {"q_proj.lora_A.a", "q_proj.lora_B.a", "v_proj.lora_A.b"})
+    two.add("model.layers.0.self_attn." + std::string(name) + ".weight", {2, 64});
+  CHECK(
+      fault(two) ==
+      "model.layers.0.self_attn.v_proj.lora_A.b.weight: is of the adapter \"b\", and the file has "
+      "another, \"a\"");
+}
+
 TEST_CASE("what another trainer's dialect owns is no weight of the base, read or not") {
   MadeAdapter ada = MadeAdapter().pair(kQ, {2, 64}, {64, 2});
   ada.add(kPeft + kQ + ".lora_E", {2, 1}).add(kPeft + kQ + ".ranknum", {1});

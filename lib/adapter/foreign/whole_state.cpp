@@ -100,6 +100,22 @@ void refuse_shards(const TensorMap& tensors) {
   }
 }
 
+// A live model's factors have the adapter's name in theirs; two adapters are not one.
+void refuse_several(const TensorMap& tensors) {
+  std::string adapter;
+  for (const auto& [name, tensor] : tensors) {
+    if (name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight")) continue;
+    std::string other;
+    saved_name(without_holder(name), other);
+    if (!other.empty() && adapter.empty()) adapter = other;
+    if (!other.empty() && adapter != other)
+      throw Error(name,
+                  fmt::format("is of the adapter {}, and the file has another, {}",
+                              in_quotes(other), in_quotes(adapter)),
+                  "save the one that is meant with model.save_pretrained");
+  }
+}
+
 }  // namespace
 
 bool holds_base(const TensorMap& tensors) {
@@ -122,20 +138,14 @@ bool holds_base(const TensorMap& tensors) {
 
 void take_factors_out(AdapterFiles& files) {
   refuse_shards(files.tensors);
+  refuse_several(files.tensors);
   if (!holds_base(files.tensors)) return;
   TensorMap out;
-  std::string adapter;  // its name in the live model
   for (auto& [name, tensor] : files.tensors) {
     const Text own = without_holder(name);
     std::string other;
     std::string saved = saved_name(own, other);
     if (!is_kept(own, saved)) continue;
-    if (!other.empty() && adapter.empty()) adapter = other;
-    if (!other.empty() && adapter != other)
-      throw Error(name,
-                  fmt::format("is of the adapter {}, and the file has another, {}",
-                              in_quotes(other), in_quotes(adapter)),
-                  "save the one that is meant with model.save_pretrained");
     const auto [at, added] = out.emplace(std::move(saved), tensor);
     if (!added)
       throw Error(name, fmt::format("is a second {}: the file holds several adapters", at->first),
