@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "lib/adapter/delta_pair.h"
@@ -159,6 +160,10 @@ TEST_CASE("an adapter of text and vision is split into two, each measured") {
   for (const char* engine : {"sglang", "vllm", "peft"})
     CHECK(kept(engine, "vision").ends_with("layers.1.self_attn.q_proj"));
   CHECK(kept("peft", "text") == visual);
+  const auto towers = fitted(made, family, fit_for("peft", {}, {"text"})).changes.made;
+  CHECK(std::any_of(towers.begin(), towers.end(), [](const Change& change) {
+    return change.note == "not checked: what PEFT makes of the towers' factors";
+  }));
   CHECK(error_text([&] { fitted(attention(), "qwen3_moe", fit_for("peft", {}, {"text"})); }) ==
         "--drop text: the adapter has no factors of a vision or audio tower, so that nothing would "
         "be left");

@@ -212,6 +212,9 @@ void drop(FitContext& context, DropKind kind, const Part& part) {
   for (const std::string& name : part.extras) context.adapter.extras.erase(name);
   context.note(drop_unheld.name, fmt::format("dropped ({}): {}; {}", out.kind, some_of(out.modules),
                                              share_text(out, kind)));
+  if (kind == DropKind::text)  // check_served() of fit.cpp does not ask a plan then
+    context.note(drop_unheld.name,
+                 fmt::format("not checked: what {} makes of the towers' factors", context.title()));
   context.changes.left_out.push_back(std::move(out));
 }
 
