@@ -134,11 +134,18 @@ std::map<std::string, int64_t> ranks_of(const TensorMap& tensors, const ModelSpe
   return ranks;
 }
 
-void set_ranks(Json& config, const std::map<std::string, int64_t>& ranks) {
-  const Json* r = config.find("r");
-  if (r == nullptr || !r->is(Json::Kind::integer)) return;
-  config.erase("rank_pattern");
-  set_pattern(config, "rank_pattern", ranks, r->as_int(), [](int64_t rank) { return Json(rank); });
+// What the config says stays (of PEFT's stacks, whose rank no factor tells); before it, as the
+// first key counts, the modules of another rank than it gives them.
+void set_ranks(Json& config, const AdapterConfig& said,
+               const std::map<std::string, int64_t>& ranks) {
+  Json::Members out;
+  for (const auto& [module, rank] : ranks)
+    if (said.scaling(module).rank != rank) out.emplace_back(module, Json(rank));
+  if (out.empty()) return;
+  if (const Json* old = config.find("rank_pattern"); old != nullptr && old->is(Json::Kind::object))
+    for (const auto& [key, rank] : old->members())
+      if (ranks.count(key) == 0) out.emplace_back(key, rank);
+  config.set("rank_pattern", Json::object(std::move(out)));
 }
 
 // A key that names no module by its new name named one by the trainer's, whose scale would now be
@@ -283,7 +290,7 @@ void translate(AdapterFiles& files, const ModelSpec* spec) {
   const std::map<std::string, int64_t> ranks = ranks_of(files.tensors, spec);
   if (alphas.empty() && !out.joins) check_rank(files, ranks);
   set_alphas(config, alphas);
-  set_ranks(config, ranks);
+  set_ranks(config, files.config, ranks);
   files.config = parse_adapter_config(std::move(config), where);
 }
 

@@ -172,3 +172,12 @@ TEST_CASE("--from transposed says it, and what is not is refused") {
         "model.layers.1.mlp.experts.lora_B.weight [24, 16]");
   CHECK(stack.config.scaling("model.layers.1.mlp.experts").rank == 2);
 }
+
+TEST_CASE("a pattern of PEFT's stacks stays, since no factor of theirs tells the rank") {
+  MadeAdapter made(R"({"r": 2, "lora_alpha": 4, "rank_pattern": {"experts.gate_up_proj": 3}})");
+  made.add(a_name("model.layers.0.self_attn.q_proj"), {64, 2})
+      .add(b_name("model.layers.0.self_attn.q_proj"), {2, 64});
+  const AdapterFiles files = translated(made, "", "transposed");
+  CHECK(files.config.scaling("model.layers.0.mlp.experts.gate_up_proj").rank == 3);
+  CHECK(files.config.scaling("model.layers.0.self_attn.q_proj").rank == 2);
+}
