@@ -39,6 +39,13 @@ ExtraKind extra_kind(TensorPart part, const std::string& module, const AdapterCo
   return ExtraKind::other;
 }
 
+// "", ".q_proj", "layers..q_proj" and "layers." have one; torch refuses to give a module such a
+// name.
+bool has_empty_part(std::string_view name) {
+  return name.empty() || name.front() == '.' || name.back() == '.' ||
+         name.find("..") != std::string_view::npos;
+}
+
 // Everything but routed-expert factors: pairs by module, and extras.
 class DenseReader {
  public:
@@ -46,6 +53,9 @@ class DenseReader {
       : spec_(spec), adapter_(adapter), twins_(twins) {}
 
   void add(const std::string& name, const TensorName& parsed, const Tensor& tensor) {
+    if (has_empty_part(parsed.module))
+      throw Error(name, "has an empty part between its dots, which no module of a model has",
+                  "save the adapter again with model.save_pretrained");
     if (parsed.part == TensorPart::lora_a || parsed.part == TensorPart::lora_b) {
       add_factor(name, normalised(parsed.module),
                  parsed.part == TensorPart::lora_a ? Side::A : Side::B, tensor);

@@ -364,6 +364,19 @@ TEST_CASE("the order of an Unsloth file's lora_B is asked for where it matters")
   }
 }
 
+TEST_CASE("a name with an empty part is refused: it would not be found again in the output") {
+  for (const char* name :
+       {".lora_A.weight", ".lora_embedding_A", "...lora_A.weight", ".q_proj.lora_A.weight",
+        "model..q_proj.lora_A.weight", "q_proj..lora_A.weight", "base_model.model..lora_A.weight",
+        "", ".", "..", ".norm.weight", "model..weight", "base_model.model."}) {
+    MadeAdapter made;
+    made.pair("model.layers.0.self_attn.q_proj", {2, 64}, {96, 2}).add(name, {2, 64});
+    CAPTURE(name);
+    CHECK(fault(made).ends_with(
+        "has an empty part between its dots, which no module of a model has"));
+  }
+}
+
 TEST_CASE("a marker, a flag or the default decide which column of lora_B is whose") {
   const auto column = [](const std::string& marker, const ReadOptions& options) {
     MadeAdapter made = with(marker);
