@@ -118,7 +118,7 @@ const std::map<std::string, std::string_view> kRefused = {
     {"sglang hunyuan_v1_moe", kNoDenseBuffer},
     {"sglang jamba", "SGLang has no class JambaForCausalLM"},
     {"sglang dots1", "has no class Dots1ForCausalLM"},
-    {"sglang phimoe", "PhimoeForCausalLM is no class of SGLang that is known here"},
+    {"sglang phimoe", "SGLang has no class PhimoeForCausalLM"},
     {"sglang flex_olmo", "has no class FlexOlmoForCausalLM"},
     {"sglang llama4_text", kNoDenseBuffer}};
 

@@ -27,6 +27,13 @@ inline constexpr auto kReleases = std::to_array<Release>({
     {"0.5.23", "2026-10-30"},
 });
 
+// nullptr for a version that is not among them.
+inline const Release* release_named(std::string_view version) {
+  const auto found = std::find_if(kReleases.begin(), kReleases.end(),
+                                  [&](const Release& one) { return one.version == version; });
+  return found == kReleases.end() ? nullptr : &*found;
+}
+
 // What a version of SGLang has. Named after the change, true when it is in; as made, the newest.
 struct Features {
   bool moe_without_shared = true;    // 0.5.10 #21466, #21570: *_moe buffers by the model's class,
@@ -42,6 +49,7 @@ struct Features {
   bool csgmv_experts = true;         // 0.5.12 #24007: expert LoRA with --lora-backend csgmv
   bool moe_runner_config = true;     // 0.5.13 #26710
   bool detects_numbered = true;      // 0.5.16 #31681: numbered experts count in the detection
+  bool indexer = true;               // 0.5.16 #28110 (0.5.14): LoRA on the indexer of DSA
   bool asks_for_quant_info = true;   // 0.5.19: a runner without LoRA is refused in other words
   bool dense_width_of_layer = true;  // 0.5.21: dense buffers are as wide as the layer, per rank
   bool pins_under_dp = true;         // 0.5.21: DP attention takes pinned adapters alone
@@ -50,26 +58,24 @@ struct Features {
   bool virtual_up_a = true;          // 0.5.23: virtual experts multiply up with its own lora_A
   bool lora_runners = true;          // 0.5.23: --lora-backend triton_v2, runners named lora_*
   bool refuses_numbered_shared = true;  // 0.5.23: shared_experts.N. no longer overwrites expert N
+  bool asks_indexers = true;            // 0.5.23: each indexer says whether it is fused
   bool refuses_replicated_q = true;     // 0.5.23: --dcp-replicate-q-proj and LoRA on queries
 };
 
 inline Features features_of(const EngineVersion& version) {
-  const auto has = [&](std::string_view release) {
-    return version.has(*std::find_if(kReleases.begin(), kReleases.end(),
-                                     [&](const Release& one) { return one.version == release; }));
-  };
+  const auto has = [&](std::string_view release) { return version.has(*release_named(release)); };
   Features out;
   out.moe_without_shared = out.stacked_experts = out.detects_shared_outer = has("0.5.10");
   out.replicated_layers = out.refuses_dora = out.any_rank_below_max = out.slices_always =
       has("0.5.11");
   out.second_mla_layers = out.csgmv_experts = has("0.5.12");
   out.moe_runner_config = has("0.5.13");
-  out.detects_numbered = has("0.5.16");
+  out.detects_numbered = out.indexer = has("0.5.16");
   out.asks_for_quant_info = has("0.5.19");
   out.dense_width_of_layer = out.pins_under_dp = has("0.5.21");
   out.class_chooses = out.one_rank_dp_groups = has("0.5.22");
   out.virtual_up_a = out.lora_runners = out.refuses_numbered_shared = out.refuses_replicated_q =
-      has("0.5.23");
+      out.asks_indexers = has("0.5.23");
   return out;
 }
 

@@ -137,6 +137,7 @@ bool Server::start(std::span<const ServedAdapter> adapters) {
   infer_targets();
   for (const CpuAdapter& adapter : adapters_) max_rank_ = std::max(max_rank_, adapter.r);
   if (launch_.max_lora_rank) max_rank_ = *launch_.max_lora_rank;
+  check_indexers();
   if (is_over()) return false;
   check_replicated_q();
   shared_outer_ =
@@ -188,6 +189,26 @@ void Server::infer_targets() {
   }
   for (CpuAdapter& adapter : adapters_)
     if (adapter.alive && !targets_of(adapter)) adapter.alive = false;
+}
+
+// LoRAManager.init_lora_shapes(): on CUDA an indexer whose RoPE is interleaved (before 0.5.23 any)
+// holds wk and weights_proj as one module.
+void Server::check_indexers() {
+  NameSet targets;
+  for (const std::string& target : targets_)
+    if (features_.indexer && is_indexer(target)) targets.insert(target);
+  const bool any = std::any_of(model_.modules.begin(), model_.modules.end(),
+                               [](const auto& one) { return contains(one.name, ".indexer."); });
+  const bool fused = !features_.asks_indexers || (any && model_.indexer_interleaves);
+  if (targets.empty() || !fused) return;
+  const CpuAdapter::Raise raise{
+      &cause::server_options, stage::kShapes, "ValueError",
+      fmt::format("LoRA targets the DSA indexer ({}), which is incompatible with DSA indexer Q/K "
+                  "fusion. Set SGLANG_DISABLE_DSA_INDEXER_FUSION=1 to disable fusion and use "
+                  "indexer LoRA.",
+                  py_list(targets)),
+      "the server's indexer is fused on CUDA unless SGLANG_DISABLE_DSA_INDEXER_FUSION=1 is set"};
+  for (const std::string& target : targets) refuse_start(target, raise);
 }
 
 // LoRAManager._validate_replicated_q_targets().

@@ -66,6 +66,7 @@ class Server {
   void read(const ServedAdapter& served, const PoolRequest* pool);
   bool has_arguments(std::span<const ServedAdapter> adapters);
   void infer_targets();
+  void check_indexers();
   void check_replicated_q();
   bool targets_of(CpuAdapter& adapter);
   void wrap();

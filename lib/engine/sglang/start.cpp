@@ -4,6 +4,8 @@
 
 #include "lib/base/error.h"
 #include "lib/engine/server_class.h"
+#include "lib/engine/sglang/features.h"
+#include "lib/engine/sglang/model/class_facts.h"
 #include "lib/engine/sglang/runners.h"
 
 namespace moelora::sglang {
@@ -11,6 +13,25 @@ namespace {
 
 bool brings_class(const ModelSpec& spec) {
   return spec.engines.is(Json::Kind::object) && spec.engines.find("sglang") != nullptr;
+}
+
+// Why nothing is said of an adapter for this class; "" where something is.
+std::string not_judged(const ClassFacts& facts, const std::string& name,
+                       const PlanRequest& request) {
+  if (!facts.not_built.empty())
+    return fmt::format("SGLang does not start with {}: {}", name, facts.not_built);
+  if (facts.transformers_fallback)
+    return fmt::format(
+        "SGLang has no class {}: it falls back to a class of Transformers, whose modules are "
+        "others",
+        name);
+  if (!facts.since.empty() && !request.version.has(*release_named(facts.since)))
+    return fmt::format("SGLang has the class {} since {} only", name, facts.since);
+  if (facts.only_without_experts && request.spec.experts > 0)
+    return fmt::format("SGLang's class {} is known here for bases without experts only", name);
+  if (!facts.not_judged.empty())
+    return fmt::format("SGLang's class {} is not judged: {}", name, facts.not_judged);
+  return "";
 }
 
 }  // namespace
@@ -27,10 +48,7 @@ std::string class_not_known(const PlanRequest& request) {
   if (!name.empty() && !brings_class(spec) && known != name)
     return fmt::format("{} is no class of SGLang that is known here (that of the family {} is {})",
                        name, spec.family, known);
-  if (!make_model_class(spec, request.base_config).facts.transformers_fallback) return "";
-  return fmt::format(
-      "SGLang has no class {}: it falls back to a class of Transformers, whose modules are others",
-      known);
+  return not_judged(read_class_facts(spec), known, request);
 }
 
 Server start_server(const PlanRequest& request) {

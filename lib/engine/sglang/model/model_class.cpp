@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "lib/base/dotted_path.h"
-#include "lib/engine/server_class.h"
 
 namespace moelora::sglang {
 namespace {
@@ -18,12 +17,20 @@ constexpr int64_t kMostOfConfig = int64_t{1} << 28;
 
 class Reader {
  public:
-  explicit Reader(const Json& config) : top_(config), text_(config.find("text_config")) {}
+  explicit Reader(const Json& config) : top_(config), text_(config.find("text_config")) {
+    const Json* thinker = config.find("thinker_config");  // Qwen3-Omni's
+    if (text_ == nullptr && thinker != nullptr) text_ = thinker->find("text_config");
+  }
 
   const Json* find(std::string_view key) const {
     const Json* found = text_ != nullptr ? text_->find(key) : nullptr;
     if (found == nullptr) found = top_.find(key);
     return found != nullptr && found->is(Json::Kind::null) ? nullptr : found;
+  }
+
+  bool is_true(std::string_view key) const {
+    const Json* value = find(key);
+    return value != nullptr && value->is(Json::Kind::boolean) && value->as_bool();
   }
 
   std::optional<int64_t> number(std::string_view key) const {
@@ -103,87 +110,11 @@ HfConfig read_hf_config(const Json& base_config, const ModelSpec& spec, bool has
 
 constexpr std::string_view kTorchLinear = "torch.nn.modules.linear.Linear";
 
-// Parts that SGLang holds as one module, in its order.
-struct PackedModule {
-  std::string name;
-  LayerKind kind;
-  std::vector<std::string> parts;
-  bool splits_first;  // into q, k and v of linear attention
-};
-
-// "layers" of schemas/engines/sglang.json.
-struct LayerTable {
-  std::vector<PackedModule> packed;
-  std::vector<std::string> row, replicated;
-};
-
-LayerTable read_layers(const JsonView& layers) {
-  constexpr LayerKind kKinds[] = {LayerKind::qkv, LayerKind::merged, LayerKind::replicated};
-  LayerTable out;
-  for (const auto& [name, packed] : layers.at("packed").members()) {
-    const size_t kind = packed.at("type").one_of(
-        {"QKVParallelLinear", "MergedColumnParallelLinear", "ReplicatedLinear"});
-    const auto splits = packed.find("splits_first");
-    out.packed.push_back(
-        {name, kKinds[kind], packed.at("parts").strings(), splits && splits->boolean()});
-  }
-  out.row = layers.at("row").strings();
-  out.replicated = layers.at("replicated").strings();
-  return out;
-}
-
-const LayerTable& layer_table() {
-  static const LayerTable table = read_layers(engine_facts("sglang").at("layers"));
-  return table;
-}
-
-constexpr std::pair<std::string_view, bool ClassFacts::*> kFlags[] = {
-    {"run_by_oracle", &ClassFacts::run_by_oracle},
-    {"interleaves_gate_up", &ClassFacts::interleaves_gate_up},
-    {"experts_in_every_layer", &ClassFacts::experts_in_every_layer},
-    {"own_hidden_dim", &ClassFacts::own_hidden_dim},
-    {"first_k_dense_replace", &ClassFacts::first_k_dense_replace},
-    {"weights_input", &ClassFacts::weights_input},
-    {"asks_for_moe_runner_config", &ClassFacts::asks_for_moe_runner_config},
-    {"expert_biases", &ClassFacts::expert_biases},
-    {"transformers_fallback", &ClassFacts::transformers_fallback},
-};
-
-void read_fact(std::string_view key, const JsonView& value, ClassFacts& out) {
-  if (key == "name" || key == "families" || key == "note") return;
-  if (key == "router_type") {
-    out.router_type = value.string();
-    return;
-  }
-  if (key == "lora_modules") {
-    out.lora_modules = value.strings();
-    return;
-  }
-  for (const auto& [name, flag] : kFlags)
-    if (name == key) {
-      out.*flag = value.boolean();
-      return;
-    }
-  value.fail("no class of SGLang has this key");
-}
-
-ClassFacts read_facts(const ModelSpec& spec) {
-  ClassFacts out;
-  if (const auto found = find_server_class("sglang", spec))
-    for (const auto& [key, value] : found->members()) read_fact(key, value, out);
-  return out;
-}
-
-bool is_among(std::string_view name, const std::vector<std::string>& names) {
-  return std::find(names.begin(), names.end(), name) != names.end();
-}
-
 LayerKind kind_of(const LinearSpec& linear, std::string_view leaf) {
   if (linear.role == Role::embedding) return LayerKind::embedding;
   if (linear.role == Role::lm_head) return LayerKind::lm_head;
-  if (is_among(leaf, layer_table().row)) return LayerKind::row;
-  if (is_among(leaf, layer_table().replicated) || linear.role == Role::router)
-    return LayerKind::replicated;
+  if (is_row_linear(leaf)) return LayerKind::row;
+  if (is_replicated_linear(leaf) || linear.role == Role::router) return LayerKind::replicated;
   return LayerKind::column;
 }
 
@@ -192,7 +123,7 @@ struct Builder {
   ModelClass out = {};
 
   ModelClass build(const Json& base_config) {
-    out.facts = read_facts(spec);
+    out.facts = read_class_facts(spec);
     out.config = read_hf_config(base_config, spec, out.facts.first_k_dense_replace);
     out.family = spec.family;
     out.architecture = spec.architecture;
@@ -205,6 +136,7 @@ struct Builder {
     out.interleaved =
         spec.gate_up_order == GateUpOrder::interleaved && out.facts.interleaves_gate_up;
     out.tied = spec.tied_embeddings;
+    out.indexer_interleaves = Reader(base_config).is_true("indexer_rope_interleave");
     for (const LinearSpec& linear : spec.linears)
       if (linear.layer < 0 && linear.role != Role::lm_head) add(linear, linear.hub);
     for (int layer = 0; layer < out.layers(); ++layer) add_layer(layer);
@@ -254,7 +186,8 @@ struct Builder {
         add_experts(layer);
         experts = true;
       }
-      if (!add_packed(*linear, name, layer, by_name)) add(*linear, name, layer);
+      if (!add_packed(*linear, name, layer, by_name) && !add_whole(*linear, name, layer))
+        add(*linear, name, layer);
     }
     if (!experts) add_experts(layer);
   }
@@ -267,11 +200,30 @@ struct Builder {
     out.has_moe = true;
   }
 
+  // Whether the hub's files hold `linear` packed already (Phi-3's qkv_proj): then it is one, split
+  // as SGLang splits it.
+  bool add_whole(const LinearSpec& linear, const std::string& name, int layer) {
+    const auto packed = std::find_if(
+        out.facts.packed.begin(), out.facts.packed.end(),
+        [&](const PackedModule& one) { return one.name == leaf_of(name) && !one.splits_first; });
+    if (packed == out.facts.packed.end() || packed->kind == LayerKind::replicated) return false;
+    add(linear, name, layer);
+    ClassModule& module = out.modules.back();
+    module.kind = packed->kind;
+    const int64_t kv = out.config.kv_heads * out.config.head_dim;
+    module.out =
+        packed->kind == LayerKind::qkv
+            ? std::vector<int64_t>{std::max<int64_t>(0, linear.out - 2 * kv), kv, kv}
+            : std::vector<int64_t>(packed->parts.size(),
+                                   linear.out / static_cast<int64_t>(packed->parts.size()));
+    return true;
+  }
+
   // Whether `linear` is a part of a packed module of its parent, which its first part adds.
   bool add_packed(const LinearSpec& linear, const std::string& name, int layer,
                   const std::map<std::string, const LinearSpec*, std::less<>>& by_name) {
     const std::string stem(stem_of(name));
-    for (const PackedModule& packed : layer_table().packed) {
+    for (const PackedModule& packed : out.facts.packed) {
       std::vector<const LinearSpec*> parts;
       for (const std::string& part : packed.parts)
         if (const auto at = by_name.find(stem + part); at != by_name.end())

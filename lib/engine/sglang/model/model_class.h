@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "lib/engine/sglang/model/class_facts.h"
 #include "lib/model/model_spec.h"
 
 namespace moelora::sglang {
@@ -30,19 +31,6 @@ struct HfConfig {
   }
 };
 
-// What SGLang builds a layer of, as far as its LoRA code distinguishes them.
-enum class LayerKind : uint8_t {
-  embedding,   // VocabParallelEmbedding
-  lm_head,     // ParallelLMHead
-  qkv,         // QKVParallelLinear
-  merged,      // MergedColumnParallelLinear
-  column,      // ColumnParallelLinear
-  row,         // RowParallelLinear
-  replicated,  // ReplicatedLinear
-  fused_moe,   // FusedMoE
-  foreign,     // anything LoRA cannot wrap
-};
-
 struct ClassModule {
   std::string name;  // "model.layers.0.self_attn.qkv_proj"
   LayerKind kind = LayerKind::foreign;
@@ -59,22 +47,6 @@ struct ClassModule {
   int64_t rows() const;           // of all parts
 };
 
-// What the class does beyond what the family's file says: its entry in schemas/engines/sglang.json,
-// whose schema explains the fields, or in the family's file.
-struct ClassFacts {
-  bool run_by_oracle = false;
-  bool interleaves_gate_up = false;
-  bool experts_in_every_layer = false;
-  bool own_hidden_dim = false;
-  bool first_k_dense_replace = false;
-  bool weights_input = false;
-  bool asks_for_moe_runner_config = false;
-  bool expert_biases = false;
-  bool transformers_fallback = false;
-  std::string router_type;                // "" where LoRA can wrap it
-  std::vector<std::string> lora_modules;  // below a layer; empty: whatever is a target
-};
-
 // The model class SGLang serves a base with: its modules in the order of named_modules(), fused as
 // SGLang fuses them. Qwen2- and Qwen3-MoE have experts in every layer, whatever mlp_only_layers and
 // decoder_sparse_step say (models/qwen3_moe.py, models/qwen2_moe.py).
@@ -88,8 +60,9 @@ struct ModelClass {
   int64_t experts = 0, expert_in = 0, intermediate = 0, top_k = 0;
   bool has_moe = false;  // a FusedMoE is among the modules
   bool gated = true;
-  bool interleaved = false;  // gate and up rows of the experts are g0,u0,g1,u1 (gpt-oss)
-  bool tied = false;         // lm_head is embed_tokens
+  bool interleaved = false;          // gate and up rows of the experts are g0,u0,g1,u1 (gpt-oss)
+  bool tied = false;                 // lm_head is embed_tokens
+  bool indexer_interleaves = false;  // indexer_rope_interleave
 
   int layers() const { return static_cast<int>(config.layers); }
 };

@@ -21,10 +21,9 @@ constexpr Mapping kMappings[] = {
     {"embeddings", "embed_tokens"}, {"word_embeddings", "embed_tokens"},
     {"output", "lm_head"},          {"unembed_tokens", "lm_head"}};
 constexpr Mapping kLaterMappings[] = {{"q_a_proj", "fused_qkv_a_proj_with_mqa"},
-                                      {"kv_a_proj_with_mqa", "fused_qkv_a_proj_with_mqa"},
-                                      {"wq_b", "indexer.wq_b"},
-                                      {"wk", "indexer.wk"},
-                                      {"weights_proj", "indexer.weights_proj"}};
+                                      {"kv_a_proj_with_mqa", "fused_qkv_a_proj_with_mqa"}};
+constexpr Mapping kIndexerMappings[] = {
+    {"wq_b", "indexer.wq_b"}, {"wk", "indexer.wk"}, {"weights_proj", "indexer.weights_proj"}};
 
 // What the pool knows how to hold.
 constexpr std::string_view kKnown[] = {"qkv_proj",
@@ -108,6 +107,13 @@ bool is_mla(const Features& features, std::string_view module) {
   return features.second_mla_layers && (module == "q_b_proj" || module == "kv_b_proj");
 }
 
+// As wide as DSA's indexer is, which the config says as well.
+HiddenDim indexer_dim(const ModelClass& model, std::string_view module) {
+  for (const ClassModule& one : model.modules)
+    if (one.name.ends_with(module)) return {one.in, one.rows()};
+  return no_attribute(model.config, "index_n_heads");
+}
+
 HiddenDim default_dim(const HfConfig& config, const Features& features, std::string_view module,
                       int layer) {
   if (module == "qkv_proj")
@@ -140,6 +146,9 @@ std::string normalised_target(std::string_view name, const Features& features) {
   if (features.replicated_layers)
     for (const auto& [from, to] : kLaterMappings)
       if (from == last) return std::string(to);
+  if (features.indexer)
+    for (const auto& [from, to] : kIndexerMappings)
+      if (from == last) return std::string(to);
   return std::string(last);
 }
 
@@ -152,10 +161,13 @@ NameSet detect_targets(const ModelClass& model, const Features& features) {
       continue;
     }
     const std::string target = normalised_target(name_of(module), features);
+    if (is_indexer(target) && contains(module.name, target)) out.insert(target);
     if (is_known(target, features)) out.insert(target);
   }
   return out;
 }
+
+bool is_indexer(std::string_view target) { return target.starts_with("indexer."); }
 
 TargetMatcher::TargetMatcher(const NameSet& targets) : targets_(targets.begin(), targets.end()) {
   std::stable_sort(targets_.begin(), targets_.end(),
@@ -202,6 +214,7 @@ HiddenDim hidden_dim(const ModelClass& model, const Features& features, std::str
   if (module == "lm_head") return {config.hidden, config.vocab};
   if (model.facts.own_hidden_dim)
     if (const ClassModule* own = find_module(model, module, layer)) return {own->in, own->rows()};
+  if (features.indexer && is_indexer(module)) return indexer_dim(model, module);
   return default_dim(config, features, module, layer);
 }
 

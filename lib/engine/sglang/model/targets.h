@@ -14,6 +14,9 @@ namespace moelora::sglang {
 // module named after the whole ("self_attn.q_proj" is qkv_proj). w1, w2, w3 stay as they are.
 std::string normalised_target(std::string_view name, const Features& features);
 
+// A target of DSA's indexer, which names its parent too: "indexer.wq_b".
+bool is_indexer(std::string_view target);
+
 // The modules "all" and "all-linear" stand for: those of the class that the pool can hold.
 NameSet detect_targets(const ModelClass& model, const Features& features);
 
