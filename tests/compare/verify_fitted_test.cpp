@@ -95,8 +95,8 @@ TEST_CASE("a fit that changes what an adapter means is not published") {
 }
 
 TEST_CASE("rows of in_proj_qkv in the wrong slice for SGLang are found") {
-  const std::string gdn = "model.layers.0.linear_attn.";
-  const ModelSpec spec = catalogue_base("qwen3_5_moe_text").spec;
+  const std::string gdn = "model.language_model.layers.0.linear_attn.";
+  const ModelSpec spec = catalogue_base("../families/qwen3_5_moe").spec;
   MadeAdapter made;
   for (const char* name : {"in_proj_qkv", "in_proj_z"}) {
     const LinearSpec* linear = spec.find_linear(gdn + name);
@@ -106,7 +106,7 @@ TEST_CASE("rows of in_proj_qkv in the wrong slice for SGLang are found") {
   TempFolder source;
   made.write(source.path + "/adapter");
   PlanOptions plan;
-  plan.load.base = std::string(MOELORA_TEST_DATA) + "/catalogue/qwen3_5_moe_text";
+  plan.load.base = std::string(MOELORA_TEST_DATA) + "/families/qwen3_5_moe";
   Conversion fit =
       plan_fitted(load_adapter(source.path + "/adapter", plan.load), fit_for("sglang"), plan)
           .conversion;

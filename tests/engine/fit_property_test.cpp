@@ -111,6 +111,7 @@ const std::map<std::string, std::string_view> kRefused = {
     {"vllm dots1", "was supported in vLLM until v0.23.0"},
     {"vllm flex_olmo", "AssertionError"},  // its map of experts names each twice
     {"vllm hunyuan_v1_moe", "AssertionError"},
+    {"sglang qwen3_5_moe_text", "LoRA buffer shape torch.Size([128, 2]) does not match"},
     {"sglang qwen3_next", "LoRA buffer shape torch.Size([128, 2]) does not match"},  // q's gate
     {"sglang lfm2_moe", "get_hidden_dim not implemented for out_proj"},
     {"sglang ernie4_5_moe", kNoDenseBuffer},

@@ -18,7 +18,7 @@ using namespace moelora::test;
 namespace {
 
 const std::string kConfig = R"({"r": 2, "lora_alpha": 4})";
-const std::string kGdn = "model.layers.0.linear_attn.";
+const std::string kGdn = "model.language_model.layers.0.linear_attn.";
 
 // The catalogue's Qwen3.5: H 64, rows of in_proj_qkv and in_proj_z as its config says.
 const LinearSpec& gdn(const ModelSpec& spec, const std::string& name) {
@@ -44,12 +44,12 @@ std::string b_change(const Tensor& b) { return b.pieces().front().source->change
 }  // namespace
 
 TEST_CASE("Qwen3.5's in_proj_qkv becomes the four slices that SGLang joins") {
-  const ModelSpec spec = catalogue_base("qwen3_5_moe_text").spec;
+  const ModelSpec spec = catalogue_base("../families/qwen3_5_moe").spec;
   const LinearSpec &qkv = gdn(spec, "in_proj_qkv"), &z = gdn(spec, "in_proj_z");
   const int64_t key = (qkv.out - z.out) / 2;
   MadeAdapter made(kConfig);
   made.pair(kGdn + "in_proj_qkv", {2, qkv.in}, {qkv.out, 2});
-  const auto c = converted(made, "qwen3_5_moe_text", fit_for("sglang"));
+  const auto c = converted(made, "../families/qwen3_5_moe", fit_for("sglang"));
   const std::string stem = "base_model.model." + kGdn;
   const Tensor& whole = made.tensors().at(stem + "in_proj_qkv.lora_B.weight");
   const std::vector<std::pair<std::string, Tensor>> slices{
@@ -67,7 +67,7 @@ TEST_CASE("Qwen3.5's in_proj_qkv becomes the four slices that SGLang joins") {
   CHECK(all_zero(c.tensors.at(stem + "in_proj_z.lora_B.weight")));
   CHECK(c.tensors.count(stem + "in_proj_qkv.lora_B.weight") == 0);
   CHECK(c.config.find("target_modules")->dump(-1) == R"(["in_proj_qkvz"])");
-  CHECK(fitted(made, "qwen3_5_moe_text", fit_for("vllm")).changes.made.empty());
+  CHECK(fitted(made, "../families/qwen3_5_moe", fit_for("vllm")).changes.made.empty());
 }
 
 TEST_CASE("a tokenizer's added_tokens.json beyond the vocabulary does not go to SGLang") {

@@ -39,13 +39,12 @@ const Families kFallback = {"aria",      "axk1",    "axk2",       "dots1",
                             "seed_oss",  "smollm3", "solar_open", "openai_privacy_filter"};
 
 // Whose class transformers 5.19 does not have either.
-const Families kNotBuilt = {"bailing_hybrid", "flint", "kolibri1", "mistral_large4",
-                            "mistral_large4_text"};
+const Families kNotBuilt = {"flint", "kolibri1", "mistral_large4", "mistral_large4_text"};
 
 // Whose class does what its names do not say.
 const Families kNotJudged = {
-    "afmoe",          "deepseek_v4", "diffusion_gemma", "dots3_note",    "gemma4",
-    "gemma4_unified", "muse_spark",  "step3p7",         "unlimited_ocr", "zaya"};
+    "bailing_hybrid", "afmoe",      "deepseek_v4", "diffusion_gemma", "dots3_note", "gemma4",
+    "gemma4_unified", "muse_spark", "step3p7",     "unlimited_ocr",   "zaya"};
 
 Families families_of_files() {
   Families out;

@@ -79,7 +79,7 @@ std::string above_information(const Validation& found) {
 
 // Linear attention, full attention and a router of the catalogue's Qwen3.5.
 MadeAdapter qwen3_5(const std::string& targets, bool router) {
-  const ModelSpec spec = catalogue_base("qwen3_5_moe_text").spec;
+  const ModelSpec spec = catalogue_base("../families/qwen3_5_moe").spec;
   MadeAdapter made(R"({"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": )" +
                    targets + "}");
   const auto add = [&](const std::string& module) {
@@ -87,10 +87,10 @@ MadeAdapter qwen3_5(const std::string& targets, bool router) {
     REQUIRE(linear != nullptr);
     made.pair(module, {2, linear->in}, {linear->out, 2});
   };
-  add("model.layers.0.linear_attn.in_proj_qkv");
-  add("model.layers.0.linear_attn.in_proj_z");
-  add("model.layers.0.linear_attn.out_proj");
-  if (router) add("model.layers.0.mlp.shared_expert_gate");
+  add("model.language_model.layers.0.linear_attn.in_proj_qkv");
+  add("model.language_model.layers.0.linear_attn.in_proj_z");
+  add("model.language_model.layers.0.linear_attn.out_proj");
+  if (router) add("model.language_model.layers.0.mlp.shared_expert_gate");
   return made;
 }
 
@@ -101,7 +101,7 @@ TEST_CASE("one fault does not hide others: an expression in target_modules, a ro
   const RepairCase of = made_case(
       temp, "regex",
       qwen3_5(R"("^model\\..*\\.(in_proj_qkv|in_proj_z|out_proj|shared_expert_gate)$")", true),
-      "qwen3_5_moe_text", "sglang");
+      "../families/qwen3_5_moe", "sglang");
   const Validation found = of.validate();
   for (const std::string rule : {"SGL001", "SGL008", "SGL022"}) {
     CAPTURE(rule);
@@ -121,7 +121,7 @@ TEST_CASE("what a conversion cuts from in_proj_qkv for SGLang is verified and ra
   const TempFolder temp;
   const RepairCase of =
       made_case(temp, "gdn", qwen3_5(R"(["in_proj_qkv", "in_proj_z", "out_proj"])", false),
-                "qwen3_5_moe_text", "sglang");
+                "../families/qwen3_5_moe", "sglang");
   ConvertOptions convert_options;
   convert_options.base = of.options.base;
   convert_options.engine = "sglang";

@@ -322,6 +322,9 @@ class EmbeddingCopier : Copier {
         std::find_if(pool.embeddings.begin(), pool.embeddings.end(),
                      [&](const EmbeddingBuffer& embedding) { return embedding.name == *target; });
     if (buffer == pool.embeddings.end()) return;
+    if (buffer->name == "lm_head" && !c.wrapping.lm_head)
+      return c.adapter.lose(entry.sources(), &cause::ignored_tensors,
+                            "the model's class has no lm_head that LoRA finds: it is dropped");
     if (contains(entry.name, "lora_embedding_A") || contains(entry.name, "lora_A"))
       copy_a(*buffer, entry);
     else if (contains(entry.name, "lora_embedding_B") || contains(entry.name, "lora_B"))

@@ -67,6 +67,8 @@ struct Reader {
     if (key == "name" || key == "families" || key == "note") return;
     if (key == "lora_modules") {
       out.lora_modules = value.strings();
+    } else if (key == "lm_head") {
+      out.lm_head = value.one_of({"within", "none"}) == 0 ? LmHead::within : LmHead::none;
     } else if (key == "packed") {
       out.packed = read_packed(value);
     } else if (key == "separate") {

@@ -29,6 +29,9 @@ struct PackedModule {
   bool splits_first;  // into q, k and v of linear attention
 };
 
+// Where the class has its lm_head: a tied one within a model inside LoRA does not find.
+enum class LmHead : uint8_t { own, within, none };
+
 // What the class does beyond what the family's file says: its entry in schemas/engines/sglang.json,
 // whose schema explains the fields, or in the family's file.
 struct ClassFacts {
@@ -42,6 +45,7 @@ struct ClassFacts {
   bool expert_biases = false;
   bool transformers_fallback = false;
   bool only_without_experts = false;
+  LmHead lm_head = LmHead::own;
   std::string router_type;                // "" where LoRA can wrap it
   std::string since;                      // the first release that has it; "" for all
   std::string not_built, not_judged;      // the server's error; why nothing is said

@@ -68,6 +68,11 @@ bool may_wrap(const ModelClass& model, const Features& features, const ClassModu
          std::find(chosen.begin(), chosen.end(), below_layer(module.name)) != chosen.end();
 }
 
+bool finds_lm_head(const ModelClass& model) {
+  const LmHead where = model.facts.lm_head;
+  return where == LmHead::own || (where == LmHead::within && !model.tied);
+}
+
 constexpr std::pair<std::string_view, int64_t> kStackedFactors[] = {
     {"qkv_proj", 3},
     {"in_proj_qkvz", 4},
@@ -200,7 +205,7 @@ Wrapping wrap_modules(const ModelClass& model, const Features& features, const N
       layer.push_back({&module, *matcher.find(module.name)});
     }
   }
-  out.lm_head = targets.count("lm_head") != 0;
+  out.lm_head = targets.count("lm_head") != 0 && finds_lm_head(model);
   return out;
 }
 
