@@ -213,7 +213,7 @@ TEST_CASE("LoRA on a fused indexer ends the start: interleaved since 0.5.23, any
         0);
 }
 
-TEST_CASE("a linear that the hub packs is cut for each rank as SGLang packs it") {
+TEST_CASE("a linear that the hub packs is split as SGLang splits it") {
   const ServerPlan plan = plan_of(MOELORA_TEST_DATA "/families/phi3", "0.5.23", "mlp");
   REQUIRE(plan.adapters.at(0).first_refusal() == nullptr);
   for (const TensorFate& fate : plan.adapters[0].fates) CHECK(fate.fate == Fate::used);
