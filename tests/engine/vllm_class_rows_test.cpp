@@ -180,7 +180,18 @@ TEST_CASE("values that are the keys have a slot of their own in qkv_proj") {
     ++without;
     CHECK(module.children[2].out == module.children[1].out);
   }
-  CHECK(without > 0);
+  REQUIRE(without > 0);
+  // Transformers takes the values from k_proj with its LoRA, vLLM from a copy of the base's.
+  const std::string keys = *vllm::keys_as_values(server.modules).begin(),
+                    values = sibling(keys, "v_proj");
+  const auto partial = [&](const std::vector<std::string>& modules) {
+    const ServerPlan plan = start.plan(modules);
+    const PlanEvent* found = event(plan.adapters.at(0), vllm::cause::silent_partial_copy);
+    return found != nullptr && found->detail.find("to the keys alone") != std::string::npos;
+  };
+  CHECK(partial({keys}));
+  CHECK_FALSE(partial({keys, values}));
+  CHECK_FALSE(partial({sibling(keys, "q_proj")}));
 }
 
 TEST_CASE("a joined Linear has one buffer, and a rank its part of each slice") {

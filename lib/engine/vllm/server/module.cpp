@@ -223,6 +223,15 @@ std::vector<Module> make_modules(const ModelSpec& spec, const Json& base_config,
   return Builder(spec, base_config, model, settings).build();
 }
 
+std::set<std::string> keys_as_values(const std::vector<Module>& modules) {
+  std::set<std::string> out;
+  for (const Module& module : modules)
+    for (size_t i = 1; module.packed && i < module.children.size(); ++i)
+      if (module.children[i].linear == nullptr && module.children[i - 1].linear != nullptr)
+        out.insert(module.children[i - 1].name);
+  return out;
+}
+
 bool packs_gate_up(const ModelClass& model, const Json& base_config) {
   if (model.packs_gate_up_with.empty()) return true;
   const Json* layers = base_config.find(model.packs_gate_up_with);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -52,6 +53,10 @@ bool wraps_stacked(const ModelClass& model, const Settings& settings);
 // `spec` must outlive them.
 std::vector<Module> make_modules(const ModelSpec& spec, const Json& base_config,
                                  const ModelClass& model, const Settings& settings);
+
+// Keys that are the values as well and that an adapter names once: "layers.5.self_attn.k_proj" of a
+// packed module whose values are no Linear of the base.
+std::set<std::string> keys_as_values(const std::vector<Module>& modules);
 
 // An integer of the base's config, first of its text_config; `otherwise` where it has none.
 int64_t config_int(const Json& config, std::string_view key, int64_t otherwise);
