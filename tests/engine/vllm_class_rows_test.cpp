@@ -161,8 +161,8 @@ const PlanEvent* event(const AdapterPlan& plan, const Cause& cause) {
 
 TEST_CASE("modules are wrapped as vLLM's source builds them") {
   for (const Row& row : kRows) {
-    CAPTURE(row.base);
-    CAPTURE(row.module);
+    CAPTURE(std::string(row.base));
+    CAPTURE(std::string(row.module));
     CHECK(text_of(Start(row.base).server(), row.module) == row.text);
   }
 }
@@ -273,7 +273,7 @@ TEST_CASE("a class begins, ends or changes with a release") {
 
 TEST_CASE("an architecture that no release has a class of has a text of its own") {
   for (const char* base : {"mistral4", "zaya", "solar_open", "axk2", "aria_text"}) {
-    CAPTURE(base);
+    CAPTURE(std::string(base));
     const std::string text = Start(base).plan({}).not_known;
     CHECK(text.starts_with("vLLM has no class "));
     CHECK(text.find("Transformers backend") != std::string::npos);

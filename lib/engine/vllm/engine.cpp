@@ -66,7 +66,7 @@ constexpr std::array<LayoutChoice, 4> kLayouts = {{
     {"mixed-moe-lora-format=on",
      [](const FitTarget& target) { return target.server.on("enable-mixed-moe-lora-format"); },
      &layouts::peft_linear, "read alike whether or not the adapter is declared 3-D"},
-    {"classes with 3-D experts (gpt-oss, Qwen3-VL, Qwen3.5)", is_stacked_class,
+    {"classes with 3-D experts (gpt-oss, Qwen3-VL, Qwen3.5, Qwen3-Omni)", is_stacked_class,
      &layouts::peft_params, "the one form it loads"},
     {"else", [](const FitTarget&) { return true; }, &layouts::peft_linear,
      "the one form it loads, in the class's own words"},
