@@ -5,11 +5,13 @@
 #include <fmt/format.h>
 
 #include "lib/base/dotted_path.h"
+#include "lib/engine/server_class.h"
 #include "lib/engine/vllm/causes.h"
 #include "lib/engine/vllm/server/module_buffers.h"
 #include "lib/engine/vllm/server/server.h"
 #include "lib/model/base_model.h"
 #include "lib/model/model_builder.h"
+#include "tests/adapter/readme_section.h"
 
 using namespace moelora;
 
@@ -131,6 +133,9 @@ constexpr Row kRows[] = {
     {"glm4_moe_lite", "model.layers.0.self_attn.q_b_proj", "column"},
     // qwen3_omni_moe_thinker.py: is_3d_moe_weight
     {"qwen3_omni_moe", "language_model.model.layers.0.mlp.experts", "stacked experts"},
+    // qwen3_vl_moe.py: Qwen3MoeLLMForCausalLM inherits embedding_modules
+    {"qwen3_vl_moe", "language_model.model.embed_tokens", "embedding"},
+    {"qwen3_vl_moe", "language_model.lm_head", "logits"},
     // granitemoeshared.py: input_linear is in no mapping, so that no LoRA layer fits it
     {"granitemoeshared", "model.layers.0.block_sparse_moe.gate", "replicated"},
     {"granitemoeshared", "model.layers.0.shared_mlp.input_linear", ""},
@@ -158,6 +163,26 @@ const PlanEvent* event(const AdapterPlan& plan, const Cause& cause) {
 }
 
 }  // namespace
+
+// Which of vLLM's classes are known, and how; in REFERENCE.md. MOELORA_UPDATE=1 writes it.
+TEST_CASE("REFERENCE.md lists vLLM's classes") {
+  const JsonView facts = engine_facts("vllm");
+  std::string run, read, without, none;
+  const auto add = [](std::string& list, const JsonView& entry) {
+    list += (list.empty() ? "" : ", ") + entry.at("name").string();
+  };
+  for (const JsonView& entry : facts.at("classes").items())
+    add(entry.find("read_in") ? read : run, entry);
+  for (const JsonView& entry : facts.at("classes_without_lora").items()) add(without, entry);
+  for (const JsonView& entry : facts.at("out_of_registry").items()) add(none, entry);
+  check_reference_section("vllm classes", fmt::format("| known by | classes |\n|---|---|\n"
+                                                      "| running them | {} |\n"
+                                                      "| reading vLLM's source alone | {} |\n"
+                                                      "| reading: no LoRA, in some releases at "
+                                                      "least | {} |\n"
+                                                      "| reading: in no release | {} |\n",
+                                                      run, read, without, none));
+}
 
 TEST_CASE("modules are wrapped as vLLM's source builds them") {
   for (const Row& row : kRows) {
