@@ -121,6 +121,9 @@ std::string wrapper_of(const vllm::Module& module, const Server& server) {
                                          : "MergedColumnParallelLinearWithLoRA";
     case vllm::Kind::variable:
       return "MergedColumnParallelLinearVariableSliceWithLoRA";
+    case vllm::Kind::joined:
+      return module.slices.size() == 3 ? "QKVParallelLinearWithLoRA"
+                                       : "ColumnParallelLinearWithLoRA";
     case vllm::Kind::unknown:
       return server.model.name == "NemotronHForCausalLM"
                  ? "MergedColumnParallelLinearVariableSliceWithLoRA"

@@ -39,6 +39,11 @@ ServerPlan plan(const PlanRequest& request) {
   out.launch = launch_text(server.settings, request.options);
   out.server = server.events;
   out.notes = server.settings.notes;
+  if (const auto& releases = server.model.read_in; !releases.empty())
+    out.notes.push_back(
+        fmt::format("vLLM's {} was not run by the oracle: what it takes was read in its source of "
+                    "{} to {}",
+                    server.model.name, releases.front(), releases.back()));
   for (std::string& note : notes_of_unknown_values(request.options, engines::vllm))
     out.notes.push_back(std::move(note));
   for (const ServedAdapter& adapter : request.adapters)
@@ -61,7 +66,7 @@ constexpr std::array<LayoutChoice, 4> kLayouts = {{
     {"mixed-moe-lora-format=on",
      [](const FitTarget& target) { return target.server.on("enable-mixed-moe-lora-format"); },
      &layouts::peft_linear, "read alike whether or not the adapter is declared 3-D"},
-    {"classes with 3-D experts (gpt-oss, Qwen3-VL, Qwen3.5)", is_stacked_class,
+    {"classes with 3-D experts (gpt-oss, Qwen3-VL, Qwen3.5, Qwen3-Omni)", is_stacked_class,
      &layouts::peft_params, "the one form it loads"},
     {"else", [](const FitTarget&) { return true; }, &layouts::peft_linear,
      "the one form it loads, in the class's own words"},
@@ -78,7 +83,7 @@ LayoutWriteOptions write_options(const FitTarget& target) {
 bool holds(DropKind kind, const FitTarget& target) {
   const auto model = vllm::find_model_class(target.spec, target.engine.version);
   return kind == DropKind::router || kind == DropKind::vision ||  // its plan knows the towers
-         (kind == DropKind::embeddings && (!model || model->embeddings));
+         (kind == DropKind::embeddings && (!model || model->embeddings || model->lm_head));
 }
 
 // A multiple of tp where lora_A is cut by it.

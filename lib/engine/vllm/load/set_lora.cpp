@@ -46,6 +46,7 @@ class DenseCopy {
     slot_.expect(a, 1, child().in);
     slot_.expect(b, 0, child().out);
     if (module_.kind == Kind::variable) return variable(a, b);
+    if (module_.kind == Kind::joined && settings_.tp > 1) return joined(a, b);
     if (module_.kind == Kind::row) cut_row(a, b);
     if (module_.kind == Kind::embedding) a = a.transpose();  // as it is held
     if (module_.kind == Kind::unknown)                       // taken as it comes
@@ -92,6 +93,20 @@ class DenseCopy {
       first += size;
     }
     copy_slices(Views(module_.slices.size(), a), std::move(bs));
+  }
+
+  // ColumnParallelLinearWithLoRA and QKVParallelLinearWithLoRA of a Linear that the adapter knows
+  // as one: the rank's part of each slice, one below the other.
+  void joined(const View& a, const View& b) {
+    slot_.put(".lora_a_stacked.0", {cut_a(a)}, 0);
+    std::vector<View> parts;
+    slot_.handle(b);
+    for (const Slice& slice : slices_of(module_)) {
+      const int64_t size = slice.rows / slice.parts;
+      const int64_t first = slice.first + rank_ / (settings_.tp / slice.parts) * size;
+      parts.push_back(rows(b, first, first + size));
+    }
+    slot_.put(".lora_b_stacked.0", std::move(parts), 0);
   }
 
   // MergedColumnParallelLinearWithLoRA: one buffer per slice; None leaves it zero.

@@ -141,8 +141,10 @@ std::string what_is_accepted(const Server& server) {
   else if (server.settings.shared_outer)
     out += ", experts as experts.w1/w2/w3";
   else if (!server.expert_names.empty())
-    out +=
-        fmt::format(", experts as experts.N.{}", fmt::join(server.model.expert_names.all(), "/"));
+    out += server.model.expert_prefix.empty()
+               ? fmt::format(", experts as experts.N.{}",
+                             fmt::join(server.model.expert_names.all(), "/"))
+               : ", and on no numbered experts: it names them with their path";
   else if (server.spec.experts > 0)
     out += ", experts stacked as experts.base_layer (gate_up) and experts (down)";
   return out;

@@ -41,9 +41,24 @@ class Blocks {
 
   void dense(const Module& module) {
     const std::vector<Slice> slices = slices_of(module);
+    if (module.kind == Kind::joined) return joined(module, slices);
     for (size_t i = 0; i < slices.size(); ++i)
       if (module.children[slices[i].child].linear != nullptr)
         add_block(dense_slice(module, slices[i], i), blocks_);
+  }
+
+  // One buffer of B, with this rank's part of each slice below the other.
+  void joined(const Module& module, const std::vector<Slice>& slices) {
+    const ServedBlock whole = dense_slice(module, slices[0], 0);
+    int64_t first = 0;
+    for (const Slice& slice : slices) {
+      const int64_t size = slice.rows / slice.parts;
+      ServedBlock block = whole;
+      block.b = whole.b.slice(0, first, size);
+      block.out_first = slice.first + rank_ / (settings_.tp / slice.parts) * size;
+      add_block(std::move(block), blocks_);
+      first += size;
+    }
   }
 
   ServedBlock dense_slice(const Module& module, const Slice& slice, size_t index) const {

@@ -11,6 +11,7 @@
 #include "lib/adapter/adapter_config.h"
 #include "lib/adapter/b_order.h"
 #include "lib/adapter/tensor_name.h"
+#include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
 #include "lib/engine/vllm/load/load.h"
 #include "lib/engine/vllm/load/untaken.h"
@@ -38,7 +39,10 @@ bool differ(double a, double b) { return std::abs(a - b) > 1e-9 * std::abs(b); }
 class Silent {
  public:
   Silent(const Server& server, const Adapter& adapter, const std::vector<TensorState>& states)
-      : server_(server), adapter_(adapter), states_(states) {}
+      : server_(server),
+        adapter_(adapter),
+        states_(states),
+        keys_as_values_(keys_as_values(server.modules)) {}
 
   std::vector<LoadEvent> events() {
     for (uint32_t i = 0; i < states_.size(); ++i)
@@ -87,6 +91,7 @@ class Silent {
                    fmt::format("{} is in the file twice: the later name wins", module(i)));
       case Use::copied:
         experts_copied_ |= module(i).find(".experts") != std::string::npos;
+        look_at_keys(i);
         return look_at_shape(i);
       default:
         return;
@@ -109,6 +114,18 @@ class Silent {
       add(&cause::silent_partial_copy, Effect::partial, {i},
           fmt::format("is {}, smaller than the base: the rest of vLLM's buffer stays zero",
                       to_string(shape(i))));
+  }
+
+  // A pair of v_proj beside it may hold the same: it is not the base's, but vLLM takes it.
+  void look_at_keys(uint32_t i) {
+    const std::string& keys = module(i);
+    if (!keys_as_values_.contains(keys) &&
+        !keys_as_values_.contains(server_.model.text_prefix + keys))
+      return;
+    const auto& names = adapter_.modules;
+    if (std::find(names.begin(), names.end(), sibling(keys, "v_proj")) == names.end())
+      add(&cause::silent_partial_copy, Effect::partial, {i},
+          "this layer's values are its keys, and vLLM adds it to the keys alone");
   }
 
   void look_at_gpt_oss() {
@@ -199,7 +216,7 @@ class Silent {
   const Server& server_;
   const Adapter& adapter_;
   const std::vector<TensorState>& states_;
-  std::set<std::string> too_large_;
+  std::set<std::string> keys_as_values_, too_large_;
   std::map<Unused, size_t> unused_;  // index in events_
   bool experts_copied_ = false;
   std::vector<LoadEvent> events_;

@@ -65,10 +65,12 @@ class VersionedClass {
 };
 
 void read_experts(const JsonView& json, ModelClass& out) {
-  json.allow_only({"path", "gate", "up", "down", "is_3d_moe_weight", "interleaved", "named_twice"});
+  json.allow_only(
+      {"path", "prefix", "gate", "up", "down", "is_3d_moe_weight", "interleaved", "named_twice"});
   out.experts = json.at("path").string();
   out.expert_names = {json.string_or_empty("gate"), json.at("up").string(),
                       json.at("down").string()};
+  out.expert_prefix = json.string_or_empty("prefix");
   out.stacked = json.is_true("is_3d_moe_weight");
   out.interleaved = json.is_true("interleaved");
   out.experts_named_twice = json.is_true("named_twice");
@@ -77,34 +79,80 @@ void read_experts(const JsonView& json, ModelClass& out) {
     json.at("path").fail("not among the class's modules");
 }
 
-void read_slices(const JsonView& json, ModelClass& out) {
+using Rows = std::map<std::string, std::vector<Dimension>, std::less<>>;
+
+void read_rows(const JsonView& json, Rows& out) {
   for (const auto& [name, rows] : json.members())
-    for (const JsonView& size : rows.items()) out.slices[name].push_back(Dimension::parse(size));
+    for (const JsonView& size : rows.items()) out[name].push_back(Dimension::parse(size));
 }
 
-void read_no_lora(const JsonView& json, const EngineVersion& version, ModelClass& out) {
-  json.allow_only({"error", "since", "before"});
-  const std::string error = json.at("error").string();
-  if (error.find(": ") == std::string::npos) json.at("error").fail("expected \"TYPE: TEXT\"");
+// True, or the names of those that it has.
+void read_embeddings(const JsonView& json, ModelClass& out) {
+  const auto found = json.find("embeddings");
+  if (!found) return;
+  if (found->json().is(Json::Kind::boolean)) {
+    out.embeddings = out.lm_head = json.is_true("embeddings");
+    return;
+  }
+  for (const JsonView& name : found->items())
+    (name.one_of({"embed_tokens", "lm_head"}) == 0 ? out.embeddings : out.lm_head) = true;
+}
+
+// Whether the version is one from "since" on and from before "before".
+bool is_in_range(const JsonView& json, const EngineVersion& version) {
   const auto has = [&](std::string_view key, bool otherwise) {
     const auto at = json.find(key);
     return at ? version.has(VersionedClass::release_of(*at)) : otherwise;
   };
-  if (has("since", true) && !has("before", false)) out.start_error = error;
+  return has("since", true) && !has("before", false);
+}
+
+std::string read_error(const JsonView& json) {
+  const std::string error = json.string();
+  if (error.find(": ") == std::string::npos) json.fail("expected \"TYPE: TEXT\"");
+  return error;
+}
+
+void read_no_lora(const JsonView& json, const EngineVersion& version, ModelClass& out) {
+  json.allow_only({"error", "since", "before"});
+  const std::string error = read_error(json.at("error"));
+  if (is_in_range(json, version)) out.start_error = error;
 }
 
 ModelClass read_class(const JsonView& json, const EngineVersion& version) {
-  json.allow_only({"name", "aliases", "families", "note", "modules", "experts", "embeddings",
-                   "local_logits", "unwrapped", "skipped", "names", "layers", "slices",
-                   "packs_gate_up_with", "text_prefix", "no_lora", "releases"});
+  json.allow_only({"name",
+                   "aliases",
+                   "families",
+                   "note",
+                   "read_in",
+                   "since",
+                   "modules",
+                   "outside",
+                   "split",
+                   "experts",
+                   "embeddings",
+                   "local_logits",
+                   "unwrapped",
+                   "skipped",
+                   "names",
+                   "layers",
+                   "slices",
+                   "joined",
+                   "packs_gate_up_with",
+                   "text_prefix",
+                   "no_lora",
+                   "releases"});
   const VersionedClass now(json, version);
   ModelClass out;
   out.name = json.at("name").string();
   out.where = json.where();
   for (const JsonView& module : now.with("modules").at("modules").items())
     out.modules.push_back(module_name(module));
-  read_experts(now.with("experts").at("experts"), out);
-  out.embeddings = now.with("embeddings").is_true("embeddings");
+  if (const auto experts = now.with("experts").find("experts")) read_experts(*experts, out);
+  read_embeddings(now.with("embeddings"), out);
+  out.read_in = json.strings_or_none("read_in");
+  out.outside = json.strings_or_none("outside");
+  out.split = json.strings_or_none("split");
   out.local_logits = json.is_true("local_logits");
   out.text_prefix = now.with("text_prefix").string_or_empty("text_prefix");
   out.unwrapped = json.strings_or_none("unwrapped");
@@ -112,7 +160,8 @@ ModelClass read_class(const JsonView& json, const EngineVersion& version) {
   if (const auto names = now.with("names").find("names")) read_names(*names, out.names);
   add_kinds(engine_facts("vllm").at("layers"), out.kinds);
   if (const auto kinds = json.find("layers")) add_kinds(*kinds, out.kinds);
-  if (const auto slices = json.find("slices")) read_slices(*slices, out);
+  if (const auto slices = json.find("slices")) read_rows(*slices, out.slices);
+  if (const auto joined = json.find("joined")) read_rows(*joined, out.joined);
   out.packs_gate_up_with = json.string_or_empty("packs_gate_up_with");
   if (const auto no_lora = json.find("no_lora"))
     for (const JsonView& range : no_lora->items()) read_no_lora(range, version, out);
@@ -128,18 +177,40 @@ bool is_of_base(const JsonView& json, const ModelSpec& spec) {
          std::find(aliases.begin(), aliases.end(), spec.architecture) != aliases.end();
 }
 
+// An entry of a list of the engine's file: of the base's architecture, or of its family where the
+// config names none.
+std::optional<JsonView> entry_of(std::string_view list, const ModelSpec& spec) {
+  if (spec.derived) return std::nullopt;
+  for (const JsonView& entry : engine_facts("vllm").at(list).items()) {
+    const std::vector<std::string> families = entry.strings_or_none("families");
+    if (spec.architecture.empty()
+            ? std::find(families.begin(), families.end(), spec.family) != families.end()
+            : entry.at("name").string() == spec.architecture)
+      return entry;
+  }
+  return std::nullopt;
+}
+
+// Since 0.33 the config's name of the class is refused, before that the class itself.
+std::string refusal_of(const JsonView& json, const EngineVersion& version) {
+  if (const auto error = json.find("error")) return read_error(*error);
+  const std::string name = json.at("name").string(), own = json.string_or_empty("class");
+  return version.has(release("0.33"))
+             ? "ValueError: LoRA is not supported for " + name
+             : "ValueError: " + (own.empty() ? name : own) + " does not support LoRA yet.";
+}
+
 // A class that does not implement SupportsLoRA.
 std::optional<ModelClass> class_without_lora(const ModelSpec& spec, const EngineVersion& version) {
-  const JsonView json = engine_facts("vllm").at("classes_without_lora");
-  const std::vector<std::string> names = json.strings();
-  if (std::find(names.begin(), names.end(), spec.architecture) == names.end()) return std::nullopt;
+  const auto json = entry_of("classes_without_lora", spec);
+  if (!json) return std::nullopt;
+  json->allow_only({"name", "class", "families", "note", "error", "since", "before"});
+  if (!is_in_range(*json, version)) return std::nullopt;
   ModelClass out;
-  out.name = spec.architecture;
-  out.where = json.where();
+  out.name = json->at("name").string();
+  out.where = json->where();
   out.takes_lora = false;
-  out.start_error = version.has(release("0.33"))
-                        ? "ValueError: LoRA is not supported for " + out.name
-                        : "ValueError: " + out.name + " does not support LoRA yet.";
+  out.start_error = refusal_of(*json, version);
   return out;
 }
 
@@ -164,8 +235,15 @@ std::vector<std::string> ExpertNames::all() const {
 std::optional<ModelClass> find_model_class(const ModelSpec& spec, const EngineVersion& version) {
   if (auto without = class_without_lora(spec, version)) return without;
   const auto found = find_server_class("vllm", spec);
-  if (!found || !is_of_base(*found, spec)) return std::nullopt;
-  return read_class(*found, version);
+  if (!found || !is_of_base(*found, spec) || !is_in_range(*found, version)) return std::nullopt;
+  ModelClass out = read_class(*found, version);
+  // A wrapper whose text model is another one than the class was read with.
+  if (out.experts.empty() && spec.experts > 0) return std::nullopt;
+  return out;
+}
+
+bool is_out_of_registry(const ModelSpec& spec) {
+  return entry_of("out_of_registry", spec).has_value();
 }
 
 }  // namespace moelora::vllm

@@ -9,7 +9,7 @@
 namespace moelora::vllm {
 namespace {
 
-constexpr std::string_view kGateUp = "gate_up_proj";
+constexpr std::string_view kGateUp = "gate_up_proj", kValues = "v_proj";
 
 bool lists(const std::vector<std::string>& list, std::string_view word) {
   return std::find(list.begin(), list.end(), word) != list.end();
@@ -37,8 +37,10 @@ class Builder {
 
   std::vector<Module> build() {
     if (model_.embeddings) add_whole(Role::embedding, Kind::embedding);
+    for (const std::string& name : model_.outside)
+      if (const LinearSpec* linear = take(name)) add_single(name, -1, *linear);
     for (int layer = 0; layer < spec_.layers; ++layer) add_layer(layer);
-    if (model_.embeddings) add_whole(Role::lm_head, Kind::logits);
+    if (model_.lm_head) add_whole(Role::lm_head, Kind::logits);
     return std::move(modules_);
   }
 
@@ -63,7 +65,8 @@ class Builder {
       if (module.name == model_.experts)
         add_experts(name, layer);
       else if (const LinearSpec* linear = take(prefix + module.linear))
-        add_single(name, layer, *linear);
+        lists(model_.split, leaf_of(name)) ? add_split(name, layer, *linear)
+                                           : add_single(name, layer, *linear);
       else if (lists(kinds_.convolutions, leaf_of(name)))
         add_convolution(name, layer);
       else
@@ -93,22 +96,30 @@ class Builder {
   Kind kind_of(std::string_view leaf) const {
     if (lists(kinds_.row, leaf)) return Kind::row;
     if (lists(kinds_.replicated, leaf)) return Kind::replicated;
+    if (model_.joined.contains(leaf)) return Kind::joined;
     return model_.slices.contains(leaf) ? Kind::variable : Kind::column;
   }
 
   void add_single(const std::string& name, int layer, const LinearSpec& linear) {
     Module module{name, kind_of(leaf_of(name)), layer, false, {}, {}};
     module.children = {child(name, linear)};
-    if (module.kind == Kind::column || module.kind == Kind::variable)
+    if (module.kind == Kind::column || module.kind == Kind::variable || module.kind == Kind::joined)
       module.children[0].parts = tp_;
-    if (module.kind == Kind::variable) module.slices = slices_of_class(leaf_of(name), linear.out);
+    if (module.kind == Kind::variable)
+      module.slices = slices_of_class(model_.slices, leaf_of(name), linear.out);
+    if (module.kind == Kind::joined) {
+      module.slices = slices_of_class(model_.joined, leaf_of(name), linear.out);
+      if (module.slices.size() == 3) module.kv_parts = std::min(tp_, kv_heads());
+    }
     modules_.push_back(std::move(module));
   }
 
   // Integers of the config, 0 where it has none, and the rows of the whole Linear as "out".
-  std::vector<int64_t> slices_of_class(std::string_view leaf, int64_t out) const {
+  std::vector<int64_t> slices_of_class(
+      const std::map<std::string, std::vector<Dimension>, std::less<>>& of, std::string_view leaf,
+      int64_t out) const {
     std::vector<int64_t> slices;
-    for (const Dimension& rows : model_.slices.find(leaf)->second) {
+    for (const Dimension& rows : of.find(leaf)->second) {
       Values values = {{"out", out}};
       for (const std::string& name : rows.names())
         values.try_emplace(name, config_int(config_, name, 0));
@@ -130,7 +141,7 @@ class Builder {
   // MergedColumnParallelLinear of what the convolution runs over.
   void split_convolution(Module& module) const {
     module.kind = Kind::variable;
-    module.slices = slices_of_class(leaf_of(module.name), 0);
+    module.slices = slices_of_class(model_.slices, leaf_of(module.name), 0);
     const int64_t rows = std::accumulate(module.slices.begin(), module.slices.end(), int64_t{0});
     module.children[0] = {module.name, config_int(config_, "conv_kernel", 4), rows, tp_};
   }
@@ -141,15 +152,29 @@ class Builder {
     if (pack->first == kGateUp && !packs_gate_up(model_, config_)) return;
     Module module{name, Kind::merged, layer, true, {}, {}};
     for (const std::string& word : pack->second)
-      if (!linears_.contains(sibling(name, word))) return;
+      if (!linears_.contains(sibling(name, word)) && word != kValues) return;
     for (const std::string& word : pack->second) add_child(module, word);
     if (pack->second.front() == "in_proj_qkv") module.slices = key_value_slices(module);
     modules_.push_back(std::move(module));
   }
 
+  // Equal parts of one Linear of the base.
+  void add_split(const std::string& name, int layer, const LinearSpec& linear) {
+    const std::vector<std::string>& words = kinds_.packed.find(leaf_of(name))->second;
+    Module module{name, Kind::merged, layer, true, {}, {}};
+    for (const std::string& word : words)
+      module.children.push_back(
+          {sibling(name, word), linear.in, linear.out / static_cast<int64_t>(words.size()), tp_});
+    modules_.push_back(std::move(module));
+  }
+
   void add_child(Module& module, const std::string& word) {
     const std::string name = sibling(module.name, word);
-    Child out = child(name, *take(name));
+    Child out;
+    if (const LinearSpec* linear = take(name))
+      out = child(name, *linear);
+    else  // as wide as the keys, which are the values
+      out = {name, module.children.back().in, module.children.back().out};
     out.parts = lists(kinds_.replicated, leaf_of(module.name)) ? 1 : tp_;
     if (word == "k_proj" || word == "v_proj") out.parts = std::min(out.parts, kv_heads());
     module.children.push_back(std::move(out));
@@ -196,6 +221,15 @@ bool wraps_stacked(const ModelClass& model, const Settings& settings) {
 std::vector<Module> make_modules(const ModelSpec& spec, const Json& base_config,
                                  const ModelClass& model, const Settings& settings) {
   return Builder(spec, base_config, model, settings).build();
+}
+
+std::set<std::string> keys_as_values(const std::vector<Module>& modules) {
+  std::set<std::string> out;
+  for (const Module& module : modules)
+    for (size_t i = 1; module.packed && i < module.children.size(); ++i)
+      if (module.children[i].linear == nullptr && module.children[i - 1].linear != nullptr)
+        out.insert(module.children[i - 1].name);
+  return out;
 }
 
 bool packs_gate_up(const ModelClass& model, const Json& base_config) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@ enum class Kind : uint8_t {
   row,              // columns of A are cut
   merged,           // column, of several children side by side: qkv_proj, gate_up_proj ...
   variable,         // one pair whose B is split into several slices
+  joined,           // one pair whose B's slices, each cut by itself, lie in one buffer
   unknown,          // a convolution whose shape we do not know
   embedding,        // A transposed, nothing cut
   logits,           // lm_head: nothing cut
@@ -28,7 +30,8 @@ struct Child {
   std::string name;           // "model.layers.0.self_attn.q_proj", as vLLM spells it
   int64_t in = -1, out = -1;  // of the whole base Linear; -1 unknown
   int64_t parts = 1;          // B's rows lie on the ranks in so many parts (kv heads: at most tp)
-  const LinearSpec* linear = nullptr;  // null: a convolution
+  // Null: a convolution, or values that are the keys and have a slot of their own all the same.
+  const LinearSpec* linear = nullptr;
 };
 
 // A module that vLLM wraps for LoRA.
@@ -39,6 +42,7 @@ struct Module {
   bool packed = false;          // the adapter names its children instead
   std::vector<Child> children;  // one entry where not packed; none for experts
   std::vector<int64_t> slices;  // rows of each buffer of B, whole; as the children's where empty
+  int64_t kv_parts = 0;         // joined: in how many parts all slices but the first lie; 0: as it
   bool is_experts() const { return kind == Kind::experts || kind == Kind::stacked_experts; }
 };
 
@@ -49,6 +53,10 @@ bool wraps_stacked(const ModelClass& model, const Settings& settings);
 // `spec` must outlive them.
 std::vector<Module> make_modules(const ModelSpec& spec, const Json& base_config,
                                  const ModelClass& model, const Settings& settings);
+
+// Keys that are the values as well and that an adapter names once: "layers.5.self_attn.k_proj" of a
+// packed module whose values are no Linear of the base.
+std::set<std::string> keys_as_values(const std::vector<Module>& modules);
 
 // An integer of the base's config, first of its text_config; `otherwise` where it has none.
 int64_t config_int(const Json& config, std::string_view key, int64_t otherwise);

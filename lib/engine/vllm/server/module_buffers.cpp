@@ -24,6 +24,13 @@ std::vector<Buffer> dense_buffers(const Server& server, const Module& module) {
   const int64_t a_rows = first.parts > 1 ? rank / cut : rank;
   const std::vector<Slice> slices = slices_of(module);
   std::vector<Buffer> out;
+  if (module.kind == Kind::joined) {
+    int64_t rows = 0;
+    for (const Slice& slice : slices) rows += slice.rows / slice.parts;
+    add(module, "lora_a", 0, {a_rows, in}, out);
+    add(module, "lora_b", 0, {rows, rank}, out);
+    return out;
+  }
   for (size_t i = 0; i < slices.size(); ++i) {
     add(module, "lora_a", i, module.kind == Kind::embedding ? Shape{in, rank} : Shape{a_rows, in},
         out);
@@ -83,6 +90,7 @@ std::vector<Slice> slices_of(const Module& module) {
       at.first = 0;
     }
     at.rows = rows;
+    if (module.kv_parts > 0 && !out.empty()) at.parts = module.kv_parts;
     out.push_back(at);
     at.first += rows;
   }

@@ -15,7 +15,8 @@ namespace moelora::vllm {
 namespace {
 
 std::vector<std::string> expert_names(const Server& server) {
-  if (server.spec.experts == 0 || !server.settings.has("0.11.1")) return {};
+  if (server.spec.experts == 0 || server.model.experts.empty() || !server.settings.has("0.11.1"))
+    return {};
   if (server.settings.shared_outer) return {"experts.w1", "experts.w2", "experts.w3"};
   if (server.stacked()) return {};
   std::vector<std::string> out;
@@ -25,7 +26,7 @@ std::vector<std::string> expert_names(const Server& server) {
   if (server.model.experts_named_twice) words.insert(words.end(), {"w1", "w2", "w3"});
   for (int64_t e = 0; e < server.spec.experts; ++e)
     for (const std::string& word : words)
-      out.push_back("experts." + std::to_string(e) + "." + word);
+      out.push_back(server.model.expert_prefix + "experts." + std::to_string(e) + "." + word);
   return out;
 }
 
@@ -74,7 +75,7 @@ void check_class(Server& server) {
     refuse(server, &cause::class_without_lora, "ValueError",
            "model_config.architectures must be defined for MoE LoRA.",
            "the base's config.json has no \"architectures\"");
-  if (model.embeddings && server.spec.vocab > kMaxVocabulary)
+  if (model.lm_head && server.spec.vocab > kMaxVocabulary)
     refuse(server, &cause::class_without_lora, "ValueError",
            "When using LoRA, vocab size must be <= 258048",
            fmt::format("the base has a vocabulary of {}", server.spec.vocab));
@@ -96,7 +97,7 @@ void check_options(Server& server) {
                        py_repr(backend)),
            fmt::format("--moe-backend is {}", backend));
   const ModelClass& model = server.model;
-  if (settings.sharded_sampling && settings.tp > 1 && model.embeddings && model.local_logits)
+  if (settings.sharded_sampling && settings.tp > 1 && model.lm_head && model.local_logits)
     refuse(
         server, &cause::option_without_lora, "NotImplementedError",
         "Skipping the logits TP gather is not supported with an lm_head LoRA.",
@@ -194,8 +195,13 @@ int64_t Server::intermediate() const {
 std::string class_not_known(const PlanRequest& request) {
   const ModelSpec& spec = request.spec;
   if (find_model_class(spec, request.version)) return "";
-  return fmt::format("{} is no class of vLLM that is known here",
-                     spec.architecture.empty() ? spec.model_type : spec.architecture);
+  const std::string& name = spec.architecture.empty() ? spec.model_type : spec.architecture;
+  if (is_out_of_registry(spec))
+    return fmt::format(
+        "vLLM has no class {}: its Transformers backend serves the model, if anything does, and "
+        "what of an adapter that takes is not known here",
+        name);
+  return fmt::format("{} is no class of vLLM that is known here", name);
 }
 
 Server make_server(const PlanRequest& request) {
