@@ -107,8 +107,9 @@ TEST_CASE("an expert that is never run has no name of its own, and no room in a 
 }
 
 TEST_CASE("a module that the hub joins is not written in the hub's names, and says why") {
-  const std::string attention = "model.layers.0.self_attn.";
+  const std::string attention = "model.layers.0.self_attn.", expert = kStem + ".0.down_proj";
   MadeAdapter apart;
+  apart.pair(expert, {2, 22}, {60, 2});
   apart.pair(attention + "q_proj", {2, 60}, {72, 2}).pair(attention + "o_proj", {2, 72}, {60, 2});
   CHECK(error_text([&] {
           apart.convert("peft-linear", "sarvam_moe");
@@ -118,6 +119,7 @@ TEST_CASE("a module that the hub joins is not written in the hub's names, and sa
   CHECK(kept.tensors.count(a_name(attention + "q_proj")) == 1);
 
   MadeAdapter joined;
+  joined.pair(expert, {2, 22}, {60, 2});
   joined.pair("model.layers.0.attention.query_key_value", {2, 60}, {120, 2})
       .pair(attention + "o_proj", {2, 72}, {60, 2});
   const Conversion hub = joined.convert("peft-linear", "sarvam_moe");
@@ -127,6 +129,11 @@ TEST_CASE("a module that the hub joins is not written in the hub's names, and sa
           joined.convert("peft-params", "sarvam_moe");
         }).find("is a module of the hub's files only: the classes of sarvam_moe have others") !=
         std::string::npos);
+
+  MadeAdapter alone;  // without experts no layout is meant, and names stay
+  alone.pair(attention + "q_proj", {2, 60}, {72, 2});
+  CHECK(alone.convert("peft-linear", "sarvam_moe").tensors.count(a_name(attention + "q_proj")) ==
+        1);
 }
 
 TEST_CASE("peft-linear has the hub's names of experts and modules, others have those in memory") {
