@@ -184,6 +184,7 @@ Names overmatched(const WrittenConfig& in, const Names& targets, const Exclusion
   const std::set<std::string> adapted(modules.begin(), modules.end());
   const Form form = in.layout != nullptr ? in.layout->form : Form::memory;
   for (const LinearSpec& linear : in.spec->linears) {
+    if (!linear.is_in(form)) continue;
     const std::string& path = form == Form::hub ? linear.hub : linear.memory;
     if (adapted.count(path) == 0 && ends_in_any(path, targets) &&
         (!ends_in_any(path, in.original.target_modules) || old.has(path)))

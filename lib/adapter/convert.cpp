@@ -45,6 +45,17 @@ void fuse_for(Conversion& c, const ModelSpec* spec, int threads) {
       {"name it with ", Option::base});
 }
 
+// A module that the other names have as a part of one, or in parts. Its factors would have to be
+// joined or divided, which no layout does.
+[[noreturn]] void refuse_one_form(const LinearSpec& linear, const ModelSpec& spec, Form form) {
+  throw Error(form == Form::hub ? linear.memory : linear.hub,
+              fmt::format("is a module of {} only: {} of {} have others in its place",
+                          form == Form::hub ? "transformers 5" : "the hub's files",
+                          form == Form::hub ? "the hub's files" : "the classes", spec.model_type),
+              {"leave it out of the adapter, or use a layout with the same names (", Option::to,
+               form == Form::hub ? " peft-params)" : " peft-linear)"});
+}
+
 // The place of a dense pair in a layout. A router is a Linear in transformers 4 and a bare
 // Parameter in 5, where PEFT finds it by target_parameters only.
 ExpertTarget dense_target(const std::string& module, const DensePair& pair, const ModelSpec* spec,
@@ -52,6 +63,8 @@ ExpertTarget dense_target(const std::string& module, const DensePair& pair, cons
   const LinearSpec* linear = spec != nullptr && to != nullptr ? spec->find_linear(module) : nullptr;
   if (linear == nullptr) return {module, pair.parameter, pair.scaling};
   const bool hub = in_hub_names(*spec, to->form);
+  if (!linear->is_in(hub ? Form::hub : Form::memory))
+    refuse_one_form(*linear, *spec, hub ? Form::hub : Form::memory);
   return {hub ? linear->hub : linear->memory,
           pair.parameter || !(hub ? linear->hub_linear : linear->memory_linear), pair.scaling};
 }

@@ -103,7 +103,8 @@ void add_dense(const Maker& maker, const InitOptions& o, const ModelSpec& spec,
   const bool hub = in_hub_names(spec, layout.form);
   const size_t before = adapter.dense.size();
   for (const LinearSpec& linear : spec.linears)
-    if (linear.role == target.role && (hub ? linear.hub_linear : linear.memory_linear))
+    if (linear.role == target.role && linear.is_in(hub ? Form::hub : Form::memory) &&
+        (hub ? linear.hub_linear : linear.memory_linear))
       adapter.dense[linear.memory] = {maker.a(linear.memory, {o.rank, linear.in}),
                                       maker.b(linear.memory, {linear.out, o.rank}),
                                       {o.rank, o.alpha, false},

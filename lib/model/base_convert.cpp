@@ -129,6 +129,10 @@ class Converter {
           "of other names for unexpected ones and starts the experts anew, with no more than a "
           "warning",
           base_.spec.model_type));
+    if (base_.spec.idle_experts > 0)
+      report_.notes.push_back(fmt::format(
+          "the {} experts of a layer that are never run {}", base_.spec.idle_experts,
+          options_.to == ExpertForm::per_expert ? "are left out" : "get zeros for gate and up"));
     decodes_ = forms.count("MXFP4") != 0;
   }
 

@@ -22,10 +22,11 @@ std::string name_of(const ExpertStorage& storage, Projection projection) {
 }
 
 // Rows of one projection out of an expert's [rows, columns] or, with in_out, [columns, rows].
-ExpertMatrix pick(const ModelSpec& spec, DType dtype, const std::vector<std::byte>& from,
-                  const WhichExpert& w, bool fused, int64_t columns, bool in_out) {
+ExpertMatrix pick(const ModelSpec& spec, const ExpertStorage& storage, DType dtype,
+                  const std::vector<std::byte>& from, const WhichExpert& w, bool fused,
+                  int64_t columns, bool in_out) {
   const int64_t rows = spec.out_dim(w.projection), all_rows = fused ? 2 * rows : rows;
-  const bool interleaved = required_gate_up_order(spec) == GateUpOrder::interleaved;
+  const bool interleaved = required_gate_up_order(spec, storage) == GateUpOrder::interleaved;
   const int64_t second = w.projection == Projection::up ? 1 : 0;
   const auto width = static_cast<size_t>(dtype_bytes(dtype));
   ExpertMatrix out = {dtype, std::vector<std::byte>(static_cast<size_t>(rows * columns) * width)};
@@ -71,11 +72,11 @@ std::optional<ExpertMatrix> PlainExperts::batched(const ExpertStorage& storage,
                                        bias ? "_bias" : "");
   const int64_t columns = bias ? 1 : spec_.in_dim(w.projection);
   if (tensors_.contains(name + "_blocks"))
-    return pick(spec_, DType::BF16, decoded(name, w.expert), w, fused, columns, false);
+    return pick(spec_, storage, DType::BF16, decoded(name, w.expert), w, fused, columns, false);
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) return std::nullopt;
   const Tensor slice = found->second.select(0, w.expert);
-  return pick(spec_, slice.dtype(), slice.read(), w, fused, columns,
+  return pick(spec_, storage, slice.dtype(), slice.read(), w, fused, columns,
               !bias && axes_in(tensors_, spec_, storage, w.layer) == ExpertAxes::in_out);
 }
 

@@ -1,9 +1,11 @@
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <array>
 #include <cctype>
 #include <set>
 
+#include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
 #include "lib/model/base_convert.h"
 #include "lib/model/mxfp4.h"
@@ -43,7 +45,7 @@ class ExpertReader {
     SplitExperts out;
     for (auto& [layer, read] : experts) out.experts.push_back(std::move(read));
     for (const auto& [name, tensor] : tensors_) {
-      if (used_.contains(name)) continue;
+      if (used_.contains(name) || is_of_idle(name)) continue;
       refuse_expert(name);
       out.rest.emplace(name, tensor);
     }
@@ -51,15 +53,28 @@ class ExpertReader {
   }
 
  private:
-  // The layer whose experts the tensor belongs to; -1 for none.
-  static int layer_of(const ExpertStorage& storage, const std::string& name) {
+  // The layer whose experts the tensor belongs to; -1 for none, and for one that is never run.
+  int layer_of(const ExpertStorage& storage, const std::string& name) const {
     const auto [layer, rest] = split_stem(name, storage.stem);
     if (layer < 0 || rest.empty()) return -1;
     if (storage.numbered)
-      return std::isdigit(static_cast<unsigned char>(rest[0])) != 0 ? layer : -1;
+      return std::isdigit(static_cast<unsigned char>(rest[0])) != 0 && !is_idle(rest) ? layer : -1;
     for (const StoredProjection& p : stored_projections(storage))
       if (rest.starts_with(p.name.substr(0, p.name.find('.')))) return layer;
     return -1;
+  }
+
+  bool is_idle(const std::string& rest) const {
+    const auto expert = parse_index(std::string_view(rest).substr(0, rest.find('.')));
+    return expert && *expert >= spec_.experts && *expert < spec_.experts + spec_.idle_experts;
+  }
+
+  // What transformers saves of experts that are never run, in numbered form: of no use.
+  bool is_of_idle(const std::string& name) const {
+    return std::any_of(storages_.begin(), storages_.end(), [&](const ExpertStorage& storage) {
+      const auto [layer, rest] = split_stem(name, storage.stem);
+      return storage.numbered && layer >= 0 && is_idle(rest);
+    });
   }
 
   std::set<int> layers_of(const ExpertStorage& storage) const {
@@ -78,23 +93,25 @@ class ExpertReader {
     for (const StoredProjection& p : stored_projections(storage)) {
       const Tensor weight =
           storage.numbered ? numbered(stem, p, "weight") : batched(stem, p, axes, out.mxfp4);
-      add(out.weights, p.projection, weight);
+      add(out.weights, p.projection, weight, storage);
       if (spec_.expert_bias)
         add(out.biases, p.projection,
-            storage.numbered ? numbered(stem, p, "bias")
-                             : take(stem + "." + p.name + "_bias",
-                                    {spec_.experts, spec_.out_dim(p.projection)}));
+            storage.numbered
+                ? numbered(stem, p, "bias")
+                : take(stem + "." + p.name + "_bias", {spec_.experts, spec_.out_dim(p.projection)}),
+            storage);
     }
     return out;
   }
 
-  void add(std::map<Projection, Tensor>& out, Projection projection, const Tensor& tensor) const {
+  void add(std::map<Projection, Tensor>& out, Projection projection, const Tensor& tensor,
+           const ExpertStorage& storage) const {
     if (projection != Projection::gate_up) {
       out[projection] = tensor;
       return;
     }
     for (const Projection half : {Projection::gate, Projection::up})
-      out[half] = half_of(tensor, half, required_gate_up_order(spec_));
+      out[half] = half_of(tensor, half, required_gate_up_order(spec_, storage));
   }
 
   Tensor numbered(const std::string& stem, const StoredProjection& p, const std::string& what) {
@@ -116,6 +133,7 @@ class ExpertReader {
   Tensor batched(const std::string& stem, const StoredProjection& p, ExpertAxes axes, bool& mxfp4) {
     const std::string name = stem + "." + p.name;
     const int64_t rows = spec_.out_dim(p.projection), columns = spec_.in_dim(p.projection);
+    const int64_t experts = spec_.batched_experts(p.projection);
     if (tensors_.count(name + "_blocks") != 0) {
       mxfp4 = true;
       const Tensor blocks = take(name + "_blocks"), scales = take(name + "_scales");
@@ -123,8 +141,10 @@ class ExpertReader {
                      mxfp4_tensor(blocks, scales, where_ + ": " + name + "_blocks"),
                      {spec_.experts, rows, columns});
     }
-    if (axes == ExpertAxes::out_in) return take(name, {spec_.experts, rows, columns});
-    return take(name, {spec_.experts, columns, rows}).transpose(1, 2);
+    const Tensor all = axes == ExpertAxes::out_in
+                           ? take(name, {experts, rows, columns})
+                           : take(name, {experts, columns, rows}).transpose(1, 2);
+    return experts == spec_.experts ? all : all.slice(0, 0, spec_.experts);
   }
 
   const Tensor& take(const std::string& name) {
@@ -172,6 +192,15 @@ Tensor stored(const std::map<Projection, Tensor>& tensors, Projection p, GateUpO
   return together(tensors.at(Projection::gate), tensors.at(Projection::up), order);
 }
 
+// Zeros for the experts that are never run: no file has values of theirs that mean anything.
+Tensor with_idle(const ModelSpec& spec, const ExpertStorage& storage, Projection p,
+                 const Tensor& tensor) {
+  Shape idle = tensor.shape();
+  idle[0] = spec.batched_experts(p) - spec.experts;
+  if (storage.numbered || idle[0] == 0) return tensor;
+  return Tensor::concat(0, std::vector{tensor, Tensor::zeros(tensor.dtype(), idle)});
+}
+
 }  // namespace
 
 ExpertAxes axes_in(const TensorMap& tensors, const ModelSpec& spec, const ExpertStorage& storage,
@@ -183,8 +212,9 @@ ExpertAxes axes_in(const TensorMap& tensors, const ModelSpec& spec, const Expert
     if (found == tensors.end()) continue;
     const int64_t rows = spec.out_dim(p.projection), columns = spec.in_dim(p.projection);
     if (rows == columns) continue;
-    if (found->second.shape() == Shape{spec.experts, rows, columns}) return ExpertAxes::out_in;
-    if (found->second.shape() == Shape{spec.experts, columns, rows}) return ExpertAxes::in_out;
+    const int64_t experts = spec.batched_experts(p.projection);
+    if (found->second.shape() == Shape{experts, rows, columns}) return ExpertAxes::out_in;
+    if (found->second.shape() == Shape{experts, columns, rows}) return ExpertAxes::in_out;
   }
   return storage.axes;
 }
@@ -199,7 +229,9 @@ void add_experts(const ExpertLayer& experts, const ModelSpec& spec, const Expert
   const std::string stem = with_layer(storage.stem, experts.layer);
   const auto add = [&](const StoredProjection& p, const std::map<Projection, Tensor>& all,
                        bool bias) {
-    const Tensor tensor = stored(all, p.projection, required_gate_up_order(spec));
+    const Tensor tensor =
+        with_idle(spec, storage, p.projection,
+                  stored(all, p.projection, required_gate_up_order(spec, storage)));
     const bool turned = !bias && storage.axes == ExpertAxes::in_out;
     if (!storage.numbered)
       out[fmt::format("{}.{}{}", stem, p.name, bias ? "_bias" : "")] =

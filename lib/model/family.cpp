@@ -32,9 +32,12 @@ ValueRule parse_value(const std::string& name, const JsonView& json) {
     rule.keys = json.one_or_more_strings();
     return rule;
   }
-  json.allow_only({"keys", "length", "default", "function", "present", "element", "top_first"});
-  rule.present = json.string_or_empty("present");
+  json.allow_only({"keys", "length", "default", "function", "present", "element", "by_layer",
+                   "equals", "top_first"});
+  if (const auto present = json.find("present")) rule.present = present->one_or_more_strings();
   rule.top_first = json.is_true("top_first");
+  rule.by_layer = json.is_true("by_layer");
+  rule.equals = json.string_or_empty("equals");
   if (const auto element = json.find("element"))
     rule.element = static_cast<size_t>(element->integer());
   if (const auto keys = json.find("keys")) rule.keys = keys->one_or_more_strings();
@@ -54,12 +57,15 @@ Role parse_role(const JsonView& json) {
                                         "shared_expert_gate", "router", "lm_head", "embedding"}));
 }
 
-void parse_linear_in(const JsonView& json, ModuleBlock& block) {
-  const auto found = json.find("linear_in");
-  if (!found) return;
-  block.hub_linear = block.memory_linear = false;
-  for (const JsonView& form : found->items())
-    (form.one_of({"hub", "memory"}) == 0 ? block.hub_linear : block.memory_linear) = true;
+bool is_hub(const JsonView& form) { return form.one_of({"hub", "memory"}) == 0; }
+
+void parse_forms(const JsonView& json, ModuleBlock& block) {
+  if (const auto found = json.find("linear_in")) {
+    block.hub_linear = block.memory_linear = false;
+    for (const JsonView& form : found->items())
+      (is_hub(form) ? block.hub_linear : block.memory_linear) = true;
+  }
+  if (const auto only = json.find("form")) (is_hub(*only) ? block.in_memory : block.in_hub) = false;
 }
 
 ModuleBlock::Linear parse_linear(const std::string& name, const JsonView& json) {
@@ -84,7 +90,8 @@ std::vector<ModuleBlock::Condition> parse_conditions(std::string_view text) {
 }
 
 ModuleBlock parse_block(const JsonView& json) {
-  json.allow_only({"path", "role", "layers", "if", "unless", "bias", "linear_in", "linears"});
+  json.allow_only(
+      {"path", "role", "layers", "if", "unless", "bias", "linear_in", "form", "linears"});
   ModuleBlock block;
   block.path = json.at("path").string();
   block.role = parse_role(json.at("role"));
@@ -92,7 +99,7 @@ ModuleBlock parse_block(const JsonView& json) {
   block.only_if = json.string_or_empty("if");
   block.unless = json.string_or_empty("unless");
   block.bias = dimension_or_zero(json, "bias");
-  parse_linear_in(json, block);
+  parse_forms(json, block);
   for (const auto& [name, dims] : json.at("linears").members())
     block.linears.push_back(parse_linear(name, dims));
   return block;
@@ -100,7 +107,7 @@ ModuleBlock parse_block(const JsonView& json) {
 
 // Every storage must have what the experts have, whichever it is written to and read from.
 ExpertStorage parse_storage(const JsonView& json, bool gated) {
-  json.allow_only({"path", "numbered", "batched", "axes"});
+  json.allow_only({"path", "numbered", "batched", "axes", "gate_up_order"});
   ExpertStorage out = {};
   out.stem = json.at("path").string();
   const auto numbered = json.find("numbered");
@@ -115,6 +122,9 @@ ExpertStorage parse_storage(const JsonView& json, bool gated) {
   if (out.up.empty() == out.gate_up.empty()) names.fail("expected either \"up\" or \"gate_up\"");
   out.axes = out.numbered || json.at("axes").one_of({"in_out", "out_in"}) == 1 ? ExpertAxes::out_in
                                                                                : ExpertAxes::in_out;
+  if (const auto order = json.find("gate_up_order"))
+    out.order = order->one_of({"halves", "interleaved"}) == 0 ? GateUpOrder::halves
+                                                              : GateUpOrder::interleaved;
   if (gated != (!out.gate.empty() || !out.gate_up.empty()))
     json.fail(gated ? "names no gate, but the experts are gated"
                     : "names a gate, but the experts are not gated",
@@ -122,8 +132,19 @@ ExpertStorage parse_storage(const JsonView& json, bool gated) {
   return out;
 }
 
+std::optional<GateUpOrder> parse_order(const JsonView& json) {
+  switch (json.one_of({"halves", "interleaved", "unknown"})) {
+    case 0:
+      return GateUpOrder::halves;
+    case 1:
+      return GateUpOrder::interleaved;
+    default:
+      return std::nullopt;
+  }
+}
+
 void parse_experts(const JsonView& json, Family& family) {
-  json.allow_only({"activation", "gated", "bias", "gate_up_order", "hub", "memory", "if"});
+  json.allow_only({"activation", "gated", "bias", "idle", "gate_up_order", "hub", "memory", "if"});
   family.experts_if = json.string_or_empty("if");
   const JsonView activation = json.at("activation");
   if (activation.json().is(Json::Kind::object)) {
@@ -135,18 +156,8 @@ void parse_experts(const JsonView& json, Family& family) {
   }
   if (const auto gated = json.find("gated")) family.gated = gated->boolean();
   family.expert_bias = dimension_or_zero(json, "bias");
-  if (const auto order = json.find("gate_up_order")) {
-    switch (order->one_of({"halves", "interleaved", "unknown"})) {
-      case 0:
-        family.gate_up_order = GateUpOrder::halves;
-        break;
-      case 1:
-        family.gate_up_order = GateUpOrder::interleaved;
-        break;
-      default:
-        family.gate_up_order = std::nullopt;
-    }
-  }
+  family.idle_experts = dimension_or_zero(json, "idle");
+  if (const auto order = json.find("gate_up_order")) family.gate_up_order = parse_order(*order);
   family.memory_experts = parse_storage(json.at("memory"), family.gated);
   const auto hub = json.find("hub");
   family.hub_experts = hub ? parse_storage(*hub, family.gated) : family.memory_experts;
@@ -166,14 +177,27 @@ PeftFacts parse_peft(const JsonView& json) {
   return out;
 }
 
-Variant parse_variant(const std::string& model_type, const JsonView& json, bool gated) {
-  json.allow_only({"config", "prefixes", "hub_prefixes", "hub_experts", "lm_head", "peft"});
-  Variant out;
-  out.model_type = model_type;
-  out.config = json.string_or_empty("config");
+ClassPaths parse_paths(const JsonView& json) {
+  ClassPaths out;
   out.prefixes = json.string_members("prefixes");
   if (json.find("hub_prefixes")) out.hub_prefixes = json.string_members("hub_prefixes");
   if (const auto head = json.find("lm_head")) out.has_lm_head = head->boolean();
+  return out;
+}
+
+Variant parse_variant(const std::string& model_type, const JsonView& json, bool gated) {
+  json.allow_only({"config", "prefixes", "hub_prefixes", "hub_experts", "lm_head", "architectures",
+                   "saved_as_memory", "peft"});
+  Variant out;
+  out.model_type = model_type;
+  out.config = json.string_or_empty("config");
+  out.paths = parse_paths(json);
+  if (const auto classes = json.find("architectures"))
+    for (const auto& [name, paths] : classes->members()) {
+      paths.allow_only({"prefixes", "hub_prefixes", "lm_head"});
+      out.classes.emplace(name, parse_paths(paths));
+    }
+  out.saved_as_memory = json.is_true("saved_as_memory");
   if (const auto hub = json.find("hub_experts")) out.hub_experts = parse_storage(*hub, gated);
   if (const auto peft = json.find("peft")) out.peft = parse_peft(*peft);
   return out;
@@ -225,6 +249,8 @@ void check_references(const JsonView& json, const Family& family) {
   if (family.has_experts && family.layers.count("moe") == 0)
     json.at("layers").fail("the choice \"moe\" is missing");
   if (!family.experts_if.empty()) check_names(json.at("experts"), {family.experts_if}, values);
+  if (family.has_experts) check_names(json.at("experts"), family.idle_experts.names(), values);
+  if (family.lm_head_rows) check_names(json, family.lm_head_rows->names(), values);
   const auto check_blocks = [&](const JsonView& list, const std::vector<ModuleBlock>& blocks) {
     const auto items = list.items();
     for (size_t i = 0; i < items.size(); ++i) check_block(items[i], blocks[i], family, values);
@@ -238,8 +264,8 @@ void check_references(const JsonView& json, const Family& family) {
 Family parse_family(const Json& document, const std::string& where) {
   const JsonView json(document, where);
   json.allow_only({"$schema", "family", "note", "model_types", "values", "layers", "layer",
-                   "embedding", "lm_head", "lm_head_bias", "modules", "outside", "experts",
-                   "hub_names", "aliases", "engines", "per_layer"});
+                   "embedding", "lm_head", "lm_head_bias", "lm_head_rows", "modules", "outside",
+                   "experts", "hub_names", "aliases", "engines", "per_layer"});
   Family family;
   family.where = where;
   family.name = json.at("family").string();
@@ -257,11 +283,12 @@ Family parse_family(const Json& document, const std::string& where) {
   family.embedding = json.at("embedding").string();
   family.lm_head = json.at("lm_head").string();
   family.lm_head_bias = dimension_or_zero(json, "lm_head_bias");
+  if (const auto rows = json.find("lm_head_rows")) family.lm_head_rows = parse_dimension(*rows);
   for (const JsonView& block : json.at("modules").items())
     family.blocks.push_back(parse_block(block));
   if (const auto outside = json.find("outside"))
     for (const JsonView& block : outside->items()) family.outside.push_back(parse_block(block));
-  family.per_layer = json.string_or_empty("per_layer");
+  if (const auto keys = json.find("per_layer")) family.per_layer = keys->one_or_more_strings();
   family.hub_names = json.string_members("hub_names");
   family.aliases = json.string_members("aliases");
   if (const auto engines = json.find("engines")) {

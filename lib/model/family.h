@@ -25,9 +25,11 @@ struct ValueRule {
   std::vector<std::string> keys, lengths;
   std::optional<Dimension> otherwise;
   ValueFunction function = nullptr;
-  std::string present;            // instead: 1 where this key is there, else 0
-  std::optional<size_t> element;  // of a list of integers that differ
-  bool top_first = false;         // a wrapper's own key counts before its text model's
+  std::vector<std::string> present;  // instead: 1 where one of these keys is there, else 0
+  std::optional<size_t> element;     // of a list of integers that differ
+  bool by_layer = false;             // of such a list the layer's; outside the layers 0
+  std::string equals;                // instead: 1 where the key's value is this word, else 0
+  bool top_first = false;            // a wrapper's own key counts before its text model's
 };
 
 // A layer's modules below one path.
@@ -46,16 +48,24 @@ struct ModuleBlock {
   std::string only_if, unless;    // value names: the block is there when non-zero, when zero
   Dimension bias;                 // non-zero: with bias
   bool hub_linear = true, memory_linear = true;
+  bool in_hub = true, in_memory = true;  // false: that form has other modules in their place
   std::vector<Linear> linears;
+};
+
+// What the module paths of a class begin with.
+struct ClassPaths {
+  Renames prefixes;                     // {"model", "model.language_model"}
+  std::optional<Renames> hub_prefixes;  // where the hub's differ
+  bool has_lm_head = true;
 };
 
 // One model_type: where its keys are and what its module paths begin with.
 struct Variant {
   std::string model_type;
-  std::string config;                   // "text_config"; "" for the config itself
-  Renames prefixes;                     // {"model", "model.language_model"}
-  std::optional<Renames> hub_prefixes;  // where the hub's differ
-  bool has_lm_head = true;
+  std::string config;  // "text_config"; "" for the config itself
+  ClassPaths paths;
+  std::map<std::string, ClassPaths> classes;  // instead, where "architectures" names it first
+  bool saved_as_memory = false;               // its files are spelled and stored as in memory
   std::optional<ExpertStorage> hub_experts;
   PeftFacts peft;
 };
@@ -67,17 +77,19 @@ struct Family {
   std::map<std::string, LayerChoice> layers;
   std::string layer_path, embedding, lm_head;  // "model.layers.{layer}"
   Dimension lm_head_bias;
+  std::optional<Dimension> lm_head_rows;  // in memory, where the hub's file has `vocab` rows
   std::vector<ModuleBlock> blocks;
 
   std::vector<ModuleBlock> outside;  // of no layer; paths from the model's root
-  std::string per_layer;  // a config key whose object has other values for some layers: {"1": {..}}
+  // Config keys, the first that is there, whose object has other values for some layers: {"1": {}}.
+  std::vector<std::string> per_layer;
 
   bool has_experts = true;  // false of dense models, for which what follows says nothing
   std::string experts_if;   // a value: the model has experts where it is not zero; "" for always
   std::string activation;   // fixed, or ""
   std::vector<std::string> activation_keys;  // config keys to look at
   bool gated = true;
-  Dimension expert_bias;
+  Dimension expert_bias, idle_experts;
   std::optional<GateUpOrder> gate_up_order = GateUpOrder::halves;  // nullopt: not known
   ExpertStorage hub_experts, memory_experts;                       // stems are paths below a layer
 

@@ -58,6 +58,20 @@ JsonView at_path(const JsonView& json, const std::string& path) {
 constexpr int64_t kMaxLayers = 1000, kMaxExperts = 4096;
 constexpr int64_t kMaxWidth = int64_t{1} << 28, kMaxHeads = int64_t{1} << 20;
 
+std::string architecture_of(const JsonView& config) {
+  const std::vector<std::string> all = config.strings_or_none("architectures");
+  return all.empty() ? "" : all.front();
+}
+
+const ClassPaths& paths_in(const Variant& variant, const std::string& architecture) {
+  const auto own = variant.classes.find(architecture);
+  return own == variant.classes.end() ? variant.paths : own->second;
+}
+
+bool is_word(const JsonView& json, std::string_view word) {
+  return json.json().is(Json::Kind::string) && json.string() == word;
+}
+
 // A config.json read through a family's spellings.
 class ModelBuilder {
  public:
@@ -67,7 +81,8 @@ class ModelBuilder {
         variant_(variant),
         where_(where),
         top_(config, where),
-        nested_(at_path(top_, variant.config)) {}
+        nested_(at_path(top_, variant.config)),
+        paths_(paths_in(variant, architecture_of(top_))) {}
 
   ModelSpec build() {
     set_values();
@@ -109,12 +124,27 @@ class ModelBuilder {
     return scalar(items[element]);
   }
 
+  // Of a list with one integer a layer: that of the layer, and 0 where no layer is meant and they
+  // differ.
+  int64_t of_layers(const JsonView& json) const {
+    if (layer_) return element_of(json, *layer_);
+    const auto items = json.items();
+    const bool same = std::all_of(items.begin(), items.end(), [&](const JsonView& item) {
+      return scalar(item) == scalar(items.front());
+    });
+    return same && !items.empty() ? scalar(items.front()) : 0;
+  }
+
   std::optional<int64_t> given(const ValueRule& rule) const {
-    if (!rule.present.empty()) return find(rule.present) ? 1 : 0;
+    if (!rule.present.empty())
+      return std::any_of(rule.present.begin(), rule.present.end(),
+                         [this](const std::string& key) { return find(key).has_value(); });
     for (const std::string& key : rule.keys) {
       auto found = rule.top_first ? find_path(top_, key) : std::nullopt;
       if (!found) found = find(key);
       if (!found || (rule.function != nullptr && is_auto(*found))) continue;
+      if (!rule.equals.empty()) return is_word(*found, rule.equals);
+      if (rule.by_layer && found->json().is(Json::Kind::array)) return of_layers(*found);
       return rule.element ? element_of(*found, *rule.element) : integer_value(*found);
     }
     for (const std::string& key : rule.lengths) {
@@ -181,10 +211,7 @@ class ModelBuilder {
     spec_.heads = std::clamp<int64_t>(optional("heads", 0), 0, kMaxHeads);
     spec_.kv_heads = std::clamp<int64_t>(optional("kv_heads", 0), 0, kMaxHeads);
     spec_.head_dim = std::clamp<int64_t>(optional("head_dim", 0), 0, kMaxWidth);
-    if (const auto architectures = top_.find("architectures")) {
-      const auto names = architectures->strings();
-      if (!names.empty()) spec_.architecture = names.front();
-    }
+    spec_.architecture = architecture_of(top_);
   }
 
   ExpertStorage storage_of(ExpertStorage storage, bool hub) const {
@@ -200,14 +227,24 @@ class ModelBuilder {
         values_.count("expert_in") != 0 ? number("expert_in", 1, kMaxWidth) : spec_.hidden;
     spec_.gated = family_.gated;
     spec_.expert_bias = family_.expert_bias.value(values_, family_.where) != 0;
+    spec_.idle_experts = idle_experts();
     spec_.gate_up_order = family_.gate_up_order;
     spec_.activation = activation();
     spec_.moe_layers = layers_.at("moe");
-    spec_.hub = storage_of(variant_.hub_experts.value_or(family_.hub_experts), true);
     spec_.memory = storage_of(family_.memory_experts, false);
+    spec_.hub = variant_.saved_as_memory
+                    ? spec_.memory
+                    : storage_of(variant_.hub_experts.value_or(family_.hub_experts), true);
     const auto quantization = find("quantization_config");
     const auto method = quantization ? quantization->find("quant_method") : std::nullopt;
     spec_.hub_mxfp4 = method && method->string() == "mxfp4";
+  }
+
+  int64_t idle_experts() const {
+    const int64_t idle = family_.idle_experts.value(values_, where_);
+    if (idle < 0 || idle > kMaxExperts)
+      nested_.fail(fmt::format("{} experts are never run, expected 0 to {}", idle, kMaxExperts));
+    return idle;
   }
 
   std::string activation() const {
@@ -218,30 +255,46 @@ class ModelBuilder {
 
   // A module path as this variant has it; the family file spells paths as they are in memory.
   std::string path_of(const std::string& path, bool hub) const {
-    if (!hub) return prefix_renamed(path, variant_.prefixes);
+    if (!hub || variant_.saved_as_memory) return prefix_renamed(path, paths_.prefixes);
     return prefix_renamed(renamed(path, family_.hub_names),
-                          variant_.hub_prefixes.value_or(variant_.prefixes));
+                          paths_.hub_prefixes.value_or(paths_.prefixes));
   }
 
+  struct Forms {
+    bool hub_linear, memory_linear, in_hub = true, in_memory = true;
+  };
+
   void add_linear(const std::string& path, Role role, int layer, int64_t out, int64_t in, bool bias,
-                  bool hub_linear, bool memory_linear) {
+                  Forms forms) {
     if (in < 1 || out < 1 || in > kMaxWidth || out > kMaxWidth) {
       throw Error(where_, fmt::format("{} would be [{}, {}]", path, out, in),
                   fmt::format("check the config against {}", family_.where));
     }
-    spec_.linears.push_back({path_of(path, true), path_of(path, false), role, layer, in, out, bias,
-                             hub_linear, memory_linear});
+    if (variant_.saved_as_memory) {
+      if (!forms.in_memory) return;
+      forms.in_hub = true;
+    }
+    spec_.linears.push_back({path_of(path, forms.in_hub), path_of(path, !forms.in_memory), role,
+                             layer, in, out, bias, forms.hub_linear, forms.memory_linear,
+                             forms.in_hub, forms.in_memory});
   }
 
   void add_embedding() {
-    add_linear(family_.embedding, Role::embedding, -1, spec_.hidden, spec_.vocab, false, false,
-               false);
+    add_linear(family_.embedding, Role::embedding, -1, spec_.hidden, spec_.vocab, false,
+               {false, false});
   }
 
   void add_lm_head() {
-    if (!variant_.has_lm_head) return;
+    if (!paths_.has_lm_head) return;
     const bool bias = family_.lm_head_bias.value(values_, family_.where) != 0;
-    add_linear(family_.lm_head, Role::lm_head, -1, spec_.vocab, spec_.hidden, bias, true, true);
+    const int64_t rows =
+        family_.lm_head_rows ? family_.lm_head_rows->value(values_, where_) : spec_.vocab;
+    const bool same = rows == spec_.vocab;
+    if (!same)
+      add_linear(family_.lm_head, Role::lm_head, -1, rows, spec_.hidden, bias,
+                 {true, true, false, true});
+    add_linear(family_.lm_head, Role::lm_head, -1, spec_.vocab, spec_.hidden, bias,
+               {true, true, true, same});
   }
 
   bool is_meant(const ModuleBlock& block) const {
@@ -265,13 +318,16 @@ class ModelBuilder {
       const std::string path =
           fmt::format("{}{}{}{}", stem, block.path, linear.name.empty() ? "" : ".", linear.name);
       add_linear(path, block.role, layer, linear.out.value(values_, where_),
-                 linear.in.value(values_, where_), bias, block.hub_linear, block.memory_linear);
+                 linear.in.value(values_, where_), bias,
+                 {block.hub_linear, block.memory_linear, block.in_hub, block.in_memory});
     }
   }
 
   // What the config says of single layers; transformers pads the numbers: "05" beside "11".
   void find_layer_configs() {
-    const auto layers = family_.per_layer.empty() ? std::nullopt : find(family_.per_layer);
+    std::optional<JsonView> layers;
+    for (const std::string& key : family_.per_layer)
+      if (!layers) layers = find(key);
     if (!layers) return;
     for (const auto& [name, values] : layers->members()) {
       if (name.empty()) continue;
@@ -284,17 +340,24 @@ class ModelBuilder {
   void add_layer(int layer) {
     if (const auto own = layer_configs_.find(layer); own != layer_configs_.end())
       of_layer_ = own->second;
-    if (of_layer_) set_values();
+    layer_ = static_cast<size_t>(layer);
+    const bool differs = of_layer_ || has_values_by_layer();
+    if (differs) set_values();
     const std::string stem = with_layer(family_.layer_path, layer) + ".";
     for (const ModuleBlock& block : family_.blocks)
       if (is_present(block, layer)) add_block(block, stem, layer);
-    if (!of_layer_) return;
+    layer_.reset();
     of_layer_.reset();
-    set_values();
+    if (differs) set_values();
+  }
+
+  bool has_values_by_layer() const {
+    return std::any_of(family_.values.begin(), family_.values.end(),
+                       [](const ValueRule& rule) { return rule.by_layer; });
   }
 
   void set_aliases() {
-    const std::string head = variant_.has_lm_head ? path_of(family_.lm_head, false) : "lm_head";
+    const std::string head = paths_.has_lm_head ? path_of(family_.lm_head, false) : "lm_head";
     for (const char* name : {"model.unembed_tokens", "unembed_tokens", "model.lm_head"})
       spec_.aliases.emplace_back(name, head);
     for (const auto& alias : family_.aliases) spec_.aliases.push_back(alias);
@@ -307,16 +370,13 @@ class ModelBuilder {
   std::string where_;
   JsonView top_, nested_;
   std::map<int64_t, JsonView> layer_configs_;
+  const ClassPaths& paths_;
   std::optional<JsonView> of_layer_;  // of the layer that is being added
+  std::optional<size_t> layer_;       // its number
   Values values_;
   std::map<std::string, std::vector<bool>> layers_;
   ModelSpec spec_;
 };
-
-std::string architecture_of(const JsonView& config) {
-  const std::vector<std::string> all = config.strings_or_none("architectures");
-  return all.empty() ? "" : all.front();
-}
 
 // The family of a config's model_type: the last of `more` that has it, else an embedded one.
 const Family& family_of(const JsonView& config, const std::vector<Family>& more) {

@@ -36,6 +36,10 @@ int64_t ModelSpec::in_dim(Projection p) const {
   return p == Projection::down ? intermediate : expert_in;
 }
 
+int64_t ModelSpec::batched_experts(Projection p) const {
+  return p == Projection::down ? experts : experts + idle_experts;
+}
+
 void ModelSpec::index_linears() {
   by_module_.clear();
   for (size_t i = 0; i < linears.size(); ++i) {
@@ -72,6 +76,10 @@ GateUpOrder required_gate_up_order(const ModelSpec& spec) {
       {"write the family down with lora-convert spec, set \"gate_up_order\" there, and pass "
        "the file with ",
        Option::model_spec});
+}
+
+GateUpOrder required_gate_up_order(const ModelSpec& spec, const ExpertStorage& storage) {
+  return storage.order ? *storage.order : required_gate_up_order(spec);
 }
 
 std::vector<StoredProjection> stored_projections(const ExpertStorage& s) {
@@ -134,8 +142,9 @@ void add_batched(const ModelSpec& spec, const ExpertStorage& storage, const std:
     const std::string parameter = fmt::format("{}.{}", stem, name);
     const int64_t rows = spec.out_dim(projection), columns = spec.in_dim(projection);
     const bool in_out = storage.axes == ExpertAxes::in_out;
-    out.emplace_back(parameter, in_out ? Shape{spec.experts, columns, rows}
-                                       : Shape{spec.experts, rows, columns});
+    const int64_t experts = spec.batched_experts(projection);
+    out.emplace_back(parameter,
+                     in_out ? Shape{experts, columns, rows} : Shape{experts, rows, columns});
     if (spec.expert_bias) out.emplace_back(parameter + "_bias", Shape{spec.experts, rows});
   }
 }
@@ -154,7 +163,7 @@ std::vector<std::pair<std::string, Shape>> ModelSpec::tensors(Form form) const {
   Tensors out;
   for (const LinearSpec& linear : linears) {
     const bool left_out = linear.role == Role::lm_head && tied_embeddings && form == Form::hub;
-    if (!left_out) add_linear(linear, form, out);
+    if (!left_out && linear.is_in(form)) add_linear(linear, form, out);
   }
   for (int layer = 0; layer < layers; ++layer) {
     if (!is_moe(layer)) continue;

@@ -50,6 +50,11 @@ struct LinearSpec {
   int64_t in, out;
   bool bias;
   bool hub_linear, memory_linear;  // an nn.Linear there (else a bare Parameter `weight`)
+  // False where a form has other modules in its place: gate and up in one, or of another size. Both
+  // names are then those of the form that has it.
+  bool in_hub = true, in_memory = true;
+
+  bool is_in(Form form) const { return form == Form::hub ? in_hub : in_memory; }
 };
 
 // How the routed experts of a family are stored in one form.
@@ -59,7 +64,8 @@ struct ExpertStorage {
   // Names below the stem. numbered: "w1"/"w3"/"w2" in {stem}.{e}.NAME.weight; batched: the
   // parameter {stem}.NAME. `gate` is empty for non-gated experts and for a fused gate_up.
   std::string gate, up, gate_up, down;
-  ExpertAxes axes;  // of the batched tensors
+  ExpertAxes axes;                        // of the batched tensors
+  std::optional<GateUpOrder> order = {};  // of its gate_up, where it is not the spec's
 };
 
 // What PEFT and transformers 5 do with the experts of a model_type (lib/engine/peft/peft.h).
@@ -71,7 +77,7 @@ struct PeftFacts {
   std::string batched_since = {};  // the transformers that holds them as `memory` says; "": 5
   std::string router_since = {};   // the transformers whose router is no Linear; "": as `memory`
   std::vector<std::string> refuses = {};  // modules that PEFT does not adapt in this type
-  bool unknown = false;  // its targets meet modules, of a tower, that no file describes
+  bool unknown = false;  // of its modules some are not known, a tower's, or their new names
 };
 
 // Family data x one config.json: everything a conversion or a check must know of a base model.
@@ -102,6 +108,9 @@ class ModelSpec {
   bool expert_bias = false;  // gate_up_proj_bias, down_proj_bias (gpt-oss)
   // Of fused gate and up; nullopt: neither the family's file nor the checkpoint says it.
   std::optional<GateUpOrder> gate_up_order = GateUpOrder::halves;
+  // Experts that are never run, for which a batched gate and up has room behind those of all
+  // others, and down has not (LongCat's zero experts).
+  int64_t idle_experts = 0;
   std::string activation;        // "silu", "gpt_oss_swiglu", "gelu", "relu2"
   std::vector<bool> moe_layers;  // one entry per layer
   ExpertStorage hub, memory;
@@ -132,6 +141,8 @@ class ModelSpec {
   // Rows x columns of one expert's weight: gate/up [I, in], gate_up [2I, in], down [in, I].
   int64_t out_dim(Projection p) const;
   int64_t in_dim(Projection p) const;
+  // The extent of the expert axis of a batched parameter.
+  int64_t batched_experts(Projection p) const;
 
   // The Linear at this module path, in either form; null when there is none.
   const LinearSpec* find_linear(std::string_view module) const;
@@ -153,6 +164,7 @@ class ModelSpec {
 
 // The order, where an operation cannot do without. Throws Error that says how to tell it.
 GateUpOrder required_gate_up_order(const ModelSpec& spec);
+GateUpOrder required_gate_up_order(const ModelSpec& spec, const ExpertStorage& storage);
 
 // What a storage calls one projection, e.g. {up, "w3"}.
 struct StoredProjection {

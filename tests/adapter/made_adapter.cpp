@@ -62,7 +62,9 @@ void MadeAdapter::write(const std::string& folder) const {
 }
 
 BaseModel catalogue_base(const std::string& family) {
-  return open_base(std::string(MOELORA_TEST_DATA "/catalogue/") + family);
+  const std::string first = MOELORA_TEST_DATA "/catalogue/" + family;
+  return open_base(std::filesystem::exists(first) ? first
+                                                  : MOELORA_TEST_DATA "/families/" + family);
 }
 
 std::vector<float> floats(const Tensor& tensor) {

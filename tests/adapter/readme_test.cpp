@@ -75,6 +75,12 @@ std::map<std::string, std::set<std::string>> builtins() {
   return out;
 }
 
+const char* order_text(const Family& family) {
+  if (family.hub_experts.order == GateUpOrder::interleaved)
+    return "halves; interleaved in hub files";
+  return family.gate_up_order == GateUpOrder::interleaved ? "interleaved" : "halves";
+}
+
 std::string family_row(const Family& family,
                        const std::map<std::string, std::set<std::string>>& known) {
   std::vector<std::string> types, models;
@@ -89,8 +95,7 @@ std::string family_row(const Family& family,
                        fmt::join(models, ", "));
   return fmt::format("| {} | {} | {} | {} | {} |\n", fmt::join(types, ", "),
                      storage_text(family.hub_experts, family.hub_names),
-                     storage_text(family.memory_experts),
-                     family.gate_up_order == GateUpOrder::interleaved ? "interleaved" : "halves",
+                     storage_text(family.memory_experts), order_text(family),
                      fmt::join(models, ", "));
 }
 

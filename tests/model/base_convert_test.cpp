@@ -131,10 +131,15 @@ TEST_CASE("MXFP4 decodes to the tensors transformers makes of it") {
 }
 
 TEST_CASE("Every family converts from either form to the other and back") {
-  for (const std::string& family : catalogue_families()) {
-    CAPTURE(family);
+  std::vector<std::string> configs;
+  for (const std::string& family : catalogue_families())
+    configs.push_back(catalogue_entry(family).config);
+  for (const char* family : {"ernie4_5_vl_moe", "inkling", "inkling2", "laguna", "lara_mini",
+                             "minimax_m3_vl", "sarvam_moe"})
+    configs.push_back(later_entry(family).config);
+  for (const std::string& config : configs) {
+    CAPTURE(config);
     const TempFolder temp;
-    const std::string config = catalogue_entry(family).config;
     for (const Form form : {Form::hub, Form::memory}) {
       const std::string name = form == Form::hub ? "hub" : "memory";
       write_model(temp.path(name), config, form);
@@ -156,6 +161,61 @@ TEST_CASE("Every family converts from either form to the other and back") {
         CHECK(difference(tensors_of(temp.path(name)), tensors_of(temp.path(name + ".back"))) == "");
     }
   }
+}
+
+TEST_CASE("Rows of gate and up that the hub interleaves are halves in memory") {
+  const TempFolder temp;
+  const CatalogueEntry entry = later_entry("inkling");
+  write_model(temp.path("hub"), entry.config, Form::hub);
+  const ModelSpec spec = open_base(temp.path("hub")).spec;
+  const TensorMap hub = tensors_of(temp.path("hub"));
+  const Tensor w13 = hub.at("model.llm.layers.1.mlp.experts.w13_weight");  // [E, g0 u0 g1 .., H]
+  REQUIRE(w13.shape() == Shape{7, 44, 60});
+  const Tensor gate = w13.reshape({7, 22, 2, 60}).select(2, 0),
+               up = w13.reshape({7, 22, 2, 60}).select(2, 1);
+  const SplitExperts split = split_experts(hub, spec, "hub");
+  REQUIRE(split.experts.size() == 1);
+  CHECK(split.experts[0].weights.at(Projection::gate).read() == gate.read());
+  CHECK(split.experts[0].weights.at(Projection::up).read() == up.read());
+
+  TensorMap memory = split.rest;
+  add_experts(split.experts[0], spec, spec.memory, memory);
+  const std::string stem = "model.language_model.layers.1.mlp.experts.";
+  const Tensor halves = Tensor::concat(1, std::vector{gate, up});
+  CHECK(memory.at(stem + "gate_up_proj").read() == halves.read());
+  CHECK(split_experts(memory, spec, "memory").experts.at(0).weights.at(Projection::up).read() ==
+        up.read());
+  CHECK(verify_base(hub, memory, spec, 1, "memory") > 0);
+}
+
+TEST_CASE("Experts that are never run have room in the batched gate and up, and zeros there") {
+  const TempFolder temp;
+  const CatalogueEntry entry = later_entry("longcat_flash");
+  write_model(temp.path("hub"), entry.config, Form::hub);
+  const BaseConversionReport fused =
+      convert(temp.path("hub"), temp.path("fused"), ExpertForm::fused);
+  CHECK(fused.verified > 0);
+  CHECK(fused.notes ==
+        std::vector<std::string>{
+            "the 2 experts of a layer that are never run get zeros for gate and up"});
+  const TensorMap hub = tensors_of(temp.path("hub")), made = tensors_of(temp.path("fused"));
+  const std::string stem = "model.layers.1.mlp.experts.";
+  for (const char* name : {"gate_up_proj", "down_proj"})
+    CHECK(made.at(stem + name).shape() == entry.memory.at(stem + name));
+  const Tensor gate_up = made.at(stem + "gate_up_proj");
+  CHECK(gate_up.select(0, 6).slice(0, 22, 22).read() == hub.at(stem + "6.up_proj.weight").read());
+  CHECK(gate_up.slice(0, 7, 2).read() == Tensor::zeros(DType::F32, {2, 44, 60}).read());
+
+  convert(temp.path("fused"), temp.path("back"), ExpertForm::per_expert);
+  CHECK(difference(hub, tensors_of(temp.path("back"))) == "");
+
+  // transformers saves gate and up of them under the numbers behind the others.
+  TensorMap saved = hub;
+  saved[stem + "8.gate_proj.weight"] = hub.at(stem + "6.gate_proj.weight");
+  CHECK(split_experts(saved, open_base(temp.path("hub")).spec, "saved")
+            .rest.count(stem + "8.gate_proj.weight") == 0);
+  saved[stem + "9.gate_proj.weight"] = hub.at(stem + "6.gate_proj.weight");
+  CHECK_THROWS_AS(split_experts(saved, open_base(temp.path("hub")).spec, "saved"), Error);
 }
 
 // transformers 5 turns the experts of some families when it loads them, and saves them turned.

@@ -90,10 +90,12 @@ Tensor join_b(const Tensor& b, BOrder order) {
   return columns.reshape({b.dim(1), b.dim(0) * b.dim(2)});
 }
 
-int64_t expert_count(const StackedPair& pair, const std::string& path, const ReadContext& context) {
+int64_t expert_count(const StackedPair& pair, Projection projection, const std::string& path,
+                     const ReadContext& context) {
   const int64_t rows = pair.a->tensor.dim(0);
   const int64_t rank = context.config.scaling(path).rank;
-  const int64_t experts = context.spec != nullptr ? context.spec->experts : rows / rank;
+  const int64_t experts =
+      context.spec != nullptr ? context.spec->batched_experts(projection) : rows / rank;
   if (experts <= 0 || rows % experts != 0 || (context.spec == nullptr && rows % rank != 0))
     throw Error(pair.a->name,
                 fmt::format("has {} rows, not a multiple of {}", rows,
@@ -103,6 +105,13 @@ int64_t expert_count(const StackedPair& pair, const std::string& path, const Rea
                 {"an expert-parallel rank's part saved as the whole? check r and ", Option::base});
   check_expert_count(*pair.a, experts);
   return experts;
+}
+
+// The slices of the experts that are run: a model may have room for more of gate and up.
+std::vector<Tensor> of_experts(const Tensor& all, const ReadContext& context) {
+  std::vector<Tensor> out = all.unstack();
+  if (context.spec != nullptr) out.resize(static_cast<size_t>(context.spec->experts));
+  return out;
 }
 
 void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Adapter& adapter) {
@@ -119,31 +128,43 @@ void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Ada
     const StackedPair& pair = pairs[i];
     const std::string path = fmt::format("{}.{}", with_layer(pair.a->path.stem, pair.layer),
                                          parameter_name(context.spec, reading.projection[i]));
-    const int64_t experts = expert_count(pair, path, context);
+    const int64_t experts = expert_count(pair, reading.projection[i], path, context);
     const Order here =
         input_order(context, path, swapped, experts, pair.a->tensor.dim(0) / experts);
     orders.add({pair.layer, reading.projection[i]}, here);
     const Tensor a = split_a(pair.a->tensor, experts),
                  b = split_b(pair.b->tensor, experts, here.order);
-    collector.add_all(*pair.a, reading.projection[i], (swapped ? b.transpose(1, 2) : a).unstack(),
-                      false, path);
-    collector.add_all(*pair.b, reading.projection[i], (swapped ? a.transpose(1, 2) : b).unstack(),
-                      false, path);
+    collector.add_all(*pair.a, reading.projection[i],
+                      of_experts(swapped ? b.transpose(1, 2) : a, context), false, path);
+    collector.add_all(*pair.b, reading.projection[i],
+                      of_experts(swapped ? a.transpose(1, 2) : b, context), false, path);
   }
   collector.finish(adapter);
   if (context.spec != nullptr) adapter.gate_up_order = context.spec->gate_up_order;
   adapter.stacked = orders.form(reading.roles);
   orders.tell(context.notes);
+  if (context.spec != nullptr && context.spec->idle_experts > 0)
+    context.notes.push_back(fmt::format(
+        "gate_up_proj has room for {} experts that are never run: what is of them is left out",
+        context.spec->idle_experts));
   if (swapped)
     context.notes.push_back(
         "lora_A lies on the output side (swapped roles, as PEFT 0.18 and older save it)");
 }
 
-std::pair<Tensor, Tensor> stack_pair(const ExpertPair& pair, int64_t experts,
+Tensor with_idle(const Tensor& all, int64_t idle) {
+  Shape shape = all.shape();
+  shape[0] = idle;
+  if (idle == 0) return all;
+  return Tensor::concat(0, std::vector{all, Tensor::zeros(all.dtype(), shape)});
+}
+
+// `idle`: of experts that are never run, behind the others, zeros.
+std::pair<Tensor, Tensor> stack_pair(const ExpertPair& pair, int64_t experts, int64_t idle,
                                      const LayoutWriteOptions& options) {
   const int64_t rank = max_rank(pair);
-  const Tensor a = stack_experts(pair.a, Side::A, experts, rank);  // [E, r, in]
-  const Tensor b = stack_experts(pair.b, Side::B, experts, rank);  // [E, out, r]
+  const Tensor a = with_idle(stack_experts(pair.a, Side::A, experts, rank), idle);  // [E, r, in]
+  const Tensor b = with_idle(stack_experts(pair.b, Side::B, experts, rank), idle);  // [E, out, r]
   if (options.roles == Roles::natural) return {join_a(a), join_b(b, options.b_order)};
   return {join_a(b.transpose(1, 2)), join_b(a.transpose(1, 2), options.b_order)};
 }
@@ -170,6 +191,11 @@ class Nesting {
   const std::map<ExpertKey, ExpertBias>& biases_;
 };
 
+int64_t idle_experts(const WriteContext& context, Projection projection) {
+  const ModelSpec* spec = context.spec;
+  return spec == nullptr ? 0 : spec->batched_experts(projection) - spec->experts;
+}
+
 WrittenExperts write(const WriteContext& context) {
   WrittenExperts out;
   const Adapter& adapter = context.adapter;
@@ -190,7 +216,8 @@ WrittenExperts write(const WriteContext& context) {
     const std::string stem = written_stem(context, Form::memory, key.layer);
     const std::string module = nesting.module(stem, key, false);
     std::tie(out.tensors[lora_name(module, Side::A)], out.tensors[lora_name(module, Side::B)]) =
-        stack_pair(pair, adapter.expert_count, context.options);
+        stack_pair(pair, adapter.expert_count, idle_experts(context, key.projection),
+                   context.options);
     out.targets.push_back({fmt::format("{}.{}", stem, parameter_name(context.spec, key.projection)),
                            true,
                            uniform_scaling(key, pair, adapter.expert_count, "one parameter")});

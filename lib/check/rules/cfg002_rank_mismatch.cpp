@@ -64,8 +64,8 @@ class RankChecker {
 
   void check_stacked(const StackedFile& file) {
     if (!file.reading || subject_.spec() == nullptr) return;
-    const int64_t experts = subject_.spec()->experts;
     for (size_t i = 0; i < file.pairs.size(); ++i) {
+      const int64_t experts = subject_.spec()->batched_experts(file.reading->projection[i]);
       const int64_t rows = file.pairs[i].a->tensor.dim(0);
       const int64_t expected = config_.scaling(parameter_path(file, i, subject_.spec())).rank;
       if (rows == experts * expected || local_experts(file, i, subject_)) continue;

@@ -62,7 +62,10 @@ std::string parameter_path(const StackedFile& file, size_t index, const ModelSpe
 }
 
 int64_t stacked_experts(const StackedFile& file, const Subject& subject) {
-  if (const ModelSpec* spec = subject.spec()) return spec->experts;
+  if (const ModelSpec* spec = subject.spec())
+    return file.reading && !file.pairs.empty()
+               ? spec->batched_experts(file.reading->projection.front())
+               : spec->experts;
   if (!file.reading || file.pairs.empty()) return 0;
   const int64_t rank = subject.parsed_config->scaling(parameter_path(file, 0, nullptr)).rank;
   const int64_t rows = file.pairs.front().a->tensor.dim(0);
@@ -77,7 +80,8 @@ std::optional<int64_t> local_experts(const StackedFile& file, size_t index,
   const int64_t rows = file.pairs[index].a->tensor.dim(0);
   if (rank <= 0 || rows <= 0 || rows % rank != 0) return std::nullopt;
   const int64_t experts = rows / rank;
-  if (experts >= spec->experts || spec->experts % experts != 0) return std::nullopt;
+  const int64_t all = spec->batched_experts(file.reading->projection[index]);
+  if (experts >= all || all % experts != 0) return std::nullopt;
   return experts;
 }
 

@@ -370,14 +370,15 @@ class Builder {
     const bool grouped = expert_major(parameter, config_, options_.reading, where_);
     const Scale scale = scales_.of({parameter.path});
     const int64_t experts =
-        options_.spec != nullptr ? options_.spec->experts : pair.rows / scale.rank;
+        options_.spec != nullptr ? options_.spec->batched_experts(p) : pair.rows / scale.rank;
     if (experts < 1 || experts > kMostExperts || pair.rows % experts != 0)
       refuse(t, fmt::format("has {} rows, not a multiple of {} experts", pair.rows, experts));
-    stacked_ = std::max(stacked_, experts);
+    stacked_ = std::max(stacked_, experts);  // where no base says how many there are
     const int64_t rank = pair.rows / experts;
-    const StridedBlock over_rows{pair.a, 0, rank * pair.a_dim, pair.a_dim, 1, 0, experts, rank};
+    const int64_t run = options_.spec != nullptr ? options_.spec->experts : experts;
+    const StridedBlock over_rows{pair.a, 0, rank * pair.a_dim, pair.a_dim, 1, 0, run, rank};
     const StridedBlock over_columns{
-        pair.b, 0, grouped ? rank : 1, grouped ? 1 : experts, pair.rows, 0, experts, rank};
+        pair.b, 0, grouped ? rank : 1, grouped ? 1 : experts, pair.rows, 0, run, rank};
     const StridedBlock &a = swapped ? over_columns : over_rows,
                        &b = swapped ? over_rows : over_columns;
     const int64_t in = swapped ? pair.b_dim : pair.a_dim, out = swapped ? pair.a_dim : pair.b_dim;

@@ -86,9 +86,10 @@ void add_batched(Modules& modules, const ModelSpec& spec, const ExpertStorage& s
     std::string name = stored.name;
     Module& holder = holder_of(holders, stem, name);
     const int64_t in = spec.in_dim(stored.projection), out = spec.out_dim(stored.projection);
+    const int64_t experts = spec.batched_experts(stored.projection);
     holder.parameters.emplace_back(name, storage.axes == ExpertAxes::in_out
-                                             ? Shape{spec.experts, in, out}
-                                             : Shape{spec.experts, out, in});
+                                             ? Shape{experts, in, out}
+                                             : Shape{experts, out, in});
     if (spec.expert_bias) holder.parameters.emplace_back(name + "_bias", Shape{spec.experts, out});
   }
   for (Module& holder : holders) add(modules, std::move(holder));
@@ -172,7 +173,7 @@ Modules modules_of(const Host& host) {
   for (size_t i = 0; i < linears.size(); ++i) {
     const int layer = linears[i].layer;
     if (stands_behind_experts(linears[i].role)) place_experts(layer);
-    add(out, linear_module(linears[i], host));
+    if (linears[i].is_in(host.form())) add(out, linear_module(linears[i], host));
     if (i + 1 == linears.size() || linears[i + 1].layer != layer) place_experts(layer);
   }
   return out;

@@ -329,7 +329,7 @@ ServerPlan plan(const PlanRequest& request) {
   ServerPlan out;
   if (request.spec.peft.unknown) {
     out.not_known = fmt::format(
-        "PEFT's targets meet modules of a {} beside its text model, which are not known",
+        "what PEFT does with the modules of a {}, a tower's or renamed ones, is not known",
         request.spec.model_type);
     return out;
   }

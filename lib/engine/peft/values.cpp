@@ -84,7 +84,12 @@ class Blocks {
   void batched(const Slot& slot, ServedBlock block) {
     const ExpertStorage& storage = host_.spec.storage(host_.form());
     const auto [layer, name] = split_stem(slot.target, storage.stem);
-    const int64_t experts = host_.spec.experts;
+    const StoredProjection* here = nullptr;
+    const std::vector<StoredProjection> all = stored_projections(storage);
+    for (const StoredProjection& stored : all)
+      if (stored.name == name) here = &stored;
+    if (here == nullptr) return;
+    const int64_t experts = host_.spec.batched_experts(here->projection);
     Tensor a = experts_of_a(block.a, experts), b = experts_of_b(block.b, experts);
     if (host_.reads_in_out() != (storage.axes == ExpertAxes::in_out)) {
       std::swap(a, b);
@@ -92,8 +97,7 @@ class Blocks {
       b = b.transpose(1, 2);
     }
     block.layer = layer;
-    for (const StoredProjection& stored : stored_projections(storage))
-      if (stored.name == name) each_expert(stored.projection, a, b, block);
+    each_expert(here->projection, a, b, block);
   }
 
   void each_expert(Projection projection, const Tensor& a, const Tensor& b, ServedBlock block) {

@@ -138,10 +138,12 @@ struct Builder {
     out.tied = spec.tied_embeddings;
     out.indexer_interleaves = Reader(base_config).is_true("indexer_rope_interleave");
     for (const LinearSpec& linear : spec.linears)
-      if (linear.layer < 0 && linear.role != Role::lm_head) add(linear, linear.hub);
+      if (linear.layer < 0 && linear.role != Role::lm_head && linear.in_hub)
+        add(linear, linear.hub);
     for (int layer = 0; layer < out.layers(); ++layer) add_layer(layer);
     for (const LinearSpec& linear : spec.linears)
-      if (linear.layer < 0 && linear.role == Role::lm_head && !out.tied) add(linear, linear.hub);
+      if (linear.layer < 0 && linear.role == Role::lm_head && linear.in_hub && !out.tied)
+        add(linear, linear.hub);
     return std::move(out);
   }
 
@@ -160,13 +162,13 @@ struct Builder {
     std::vector<std::pair<const LinearSpec*, std::string>> found;
     const bool replaced = out.facts.experts_in_every_layer && !spec.is_moe(layer);
     for (const LinearSpec& linear : spec.linears)
-      if (linear.layer == layer && (!replaced || linear.role != Role::dense_mlp))
+      if (linear.layer == layer && linear.in_hub && (!replaced || linear.role != Role::dense_mlp))
         found.emplace_back(&linear, linear.hub);
     if (!replaced || !has_moe_layer()) return found;
     const int64_t sample = first_moe_layer(spec);
     for (const LinearSpec& linear : spec.linears) {
       const bool of_block = linear.role != Role::attention && linear.role != Role::mixer;
-      if (linear.layer != sample || !of_block) continue;
+      if (linear.layer != sample || !of_block || !linear.in_hub) continue;
       std::string name = linear.hub;
       if (const auto at = find_layer(name))
         name.replace(at->begin, at->end - at->begin, std::to_string(layer));

@@ -27,7 +27,8 @@ class Builder {
         takes_experts_(settings.has("0.11.1")),
         tp_(settings.tp) {
     for (const LinearSpec& linear : spec.linears) {
-      if (linear.role == Role::embedding || linear.role == Role::lm_head) continue;
+      if (linear.role == Role::embedding || linear.role == Role::lm_head || !linear.in_hub)
+        continue;
       std::string name = name_of(linear);
       if (const auto place = find_layer(name); place && root_.empty())
         root_ = name.substr(0, place->begin);
@@ -53,7 +54,7 @@ class Builder {
 
   void add_whole(Role role, Kind kind) {
     for (const LinearSpec& linear : spec_.linears)
-      if (linear.role == role)
+      if (linear.role == role && linear.in_hub)
         modules_.push_back(
             {name_of(linear), kind, -1, false, {child(name_of(linear), linear)}, {}});
   }
