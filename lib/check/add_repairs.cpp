@@ -113,11 +113,12 @@ class Repairs {
  private:
   // ---- which command ----
 
-  // Whatever is wrong with a file in another trainer's dialect may be right once it is in PEFT's.
+  // Whatever is wrong with a file in another trainer's dialect may be right once it is in PEFT's,
+  // but that it differs from its source.
   bool may_be_repaired(const Finding& finding) const {
     return finding.remedy != Remedy::by_hand ||
            (deployment_.adapters[*finding.adapter].dialect != nullptr &&
-            finding.severity != Severity::information);
+            !finding.rule->needs_source && finding.severity != Severity::information);
   }
 
   const EngineRun* run_of(const Finding& finding) const {

@@ -1,5 +1,6 @@
 #include <fmt/core.h>
 
+#include "lib/adapter/dialect.h"
 #include "lib/base/error.h"
 #include "lib/check/define_rule.h"
 #include "lib/check/forward.h"
@@ -11,7 +12,8 @@
 namespace moelora {
 namespace {
 
-packed::AdapterInput input_of(const Subject& subject) {
+packed::AdapterInput input_of(const Subject& as_given) {
+  const Subject& subject = in_peft_form(as_given);
   const packed::Reading reading =
       subject.loaded ? reading_of(subject.loaded->adapter) : packed::Reading();
   return {subject.tensors, subject.config, subject.given, reading};
@@ -25,11 +27,16 @@ packed::Report compared(const RuleContext& context) {
                               options);
 }
 
+// The form the adapter is in, as --to names it.
+std::string_view form_of(const Subject& subject) {
+  if (subject.dialect != nullptr && subject.dialect->write != nullptr) return subject.dialect->id;
+  return (subject.layout != nullptr ? *subject.layout : layouts::peft_linear).id;
+}
+
 // The packing done again, and verified.
 std::string packed_again(const RuleContext& context) {
   Repair repair = repair_of(context.deployment(), *context.deployment().source);
-  const Layout* layout = context.subject().layout;
-  repair.to = (layout != nullptr ? *layout : layouts::peft_linear).id;
+  repair.to = form_of(context.subject());
   return repair.command() + " --verify";
 }
 

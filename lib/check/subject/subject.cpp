@@ -47,6 +47,11 @@ Subject open_subject(const std::string& path, const InputOptions& options) {
   return out;
 }
 
+const Subject& in_peft_form(const Subject& subject) {
+  if (subject.untranslated) throw *subject.untranslated;
+  return subject.translated != nullptr ? *subject.translated : subject;
+}
+
 void interpret(Subject& subject, std::optional<BaseModel> base, const SubjectOptions& options) {
   subject.base = std::move(base);
   subject.served = served_adapter(subject);
