@@ -32,6 +32,7 @@ std::optional<LoadedAdapter> translated_of(const Subject& subject,
   AdapterFiles files;
   files.folder = subject.folder;
   files.tensors = subject.tensors;
+  files.set = subject.set;
   if (whole) take_factors_out(files);
   read_config(subject.config, files);
   translate(files, base ? &base->spec : nullptr);

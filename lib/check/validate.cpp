@@ -97,6 +97,7 @@ std::optional<Subject> translated(const std::string& path, const ValidateRequest
   Subject out = open_subject(path, load.input());
   out.has_config = true;
   out.config = files.config.json;
+  out.own_names = std::move(files.own_names);
   out.files = {{out.main_file, std::move(files.tensors), nullptr}};
   out.own_files = {out.main_file};
   out.problems.clear();

@@ -38,6 +38,7 @@ void put(Translation& out, const std::string& from, const std::string& to, Tenso
   if (!out.tensors.emplace(to, std::move(tensor)).second)
     throw Error(from, fmt::format("is a second {} once it is under PEFT's name", to),
                 "keep one of the two");
+  if (from != to) out.own_names.emplace(to, from);
 }
 
 Json peft_config(const std::string& where, int64_t r, double alpha) {

@@ -19,6 +19,14 @@ packed::AdapterInput input_of(const Subject& as_given) {
   return {subject.tensors, subject.config, subject.given, reading};
 }
 
+std::vector<std::string> in_file(const Subject& as_given, std::vector<std::string> names) {
+  const Subject& subject = in_peft_form(as_given);
+  for (std::string& name : names)
+    if (const auto own = subject.own_names.find(name); own != subject.own_names.end())
+      name = own->second;
+  return names;
+}
+
 packed::Report compared(const RuleContext& context) {
   packed::CheckOptions options;
   options.spec = context.spec();
@@ -53,7 +61,7 @@ void report_same_products(RuleContext& context, const packed::Report& report) {
 void check(RuleContext& context) try {
   const packed::Report report = compared(context);
   for (const packed::Fault& fault : report.faults) {
-    Finding& finding = context.report(fault.tensors, fault.text());
+    Finding& finding = context.report(in_file(context.subject(), fault.tensors), fault.text());
     finding.fix = packed_again(context);
     if (fault.mistake == Mistake::rounding) finding.severity = Severity::warning;
   }

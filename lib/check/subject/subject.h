@@ -51,6 +51,8 @@ struct Subject : AdapterFolder {
   // model's state): the same put into it. Both unset for PEFT's own.
   std::shared_ptr<const Subject> translated;
   std::optional<Error> untranslated;  // why it could not be
+  // Of such a translation: what the files call a tensor, by its name here.
+  std::map<std::string, std::string> own_names;
 
   // What its forward computes against the source's, where both were asked for (ValidateRequest).
   std::optional<StageReport> forward;
