@@ -101,6 +101,7 @@ TEST_CASE("of what is written for MLX, experts in each other's place are found")
   CHECK(found[0].severity == Severity::error);
   CHECK(found[0].message.find("layers 1, experts 0, 1") != std::string::npos);
   CHECK(found[0].file == "adapters.safetensors");
+  CHECK(found[0].where.starts_with("model.layers.1.mlp.switch_mlp.up_proj.lora_"));
   INFO(found[0].fix);
   CHECK(found[0].fix.find("--to mlx") != std::string::npos);
 }
