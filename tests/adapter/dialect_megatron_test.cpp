@@ -438,6 +438,10 @@ TEST_CASE("a name with a colon in an ordinary file is no rank file's") {
   dialects::megatron_bridge.read({in, {}, where, &qwen()}, out);
   CHECK(out.tensors.size() == 3);
   CHECK(out.tensors.count("mp.pt:scores") == 1);
+  const TensorMap twice = joined(bridge(proj, rows({2, 64}), rows({64, 2})),
+                                 bridge("mp.pt:" + proj, rows({2, 64}), rows({64, 2})));
+  CHECK(refusal(dialects::megatron_bridge, twice, &qwen()).find(": is a second ") !=
+        std::string::npos);
   CHECK(out.own_names.at("base_model.model.model.layers.1.self_attn.o_proj.lora_A.weight") ==
         proj + ".adapter.linear_in.weight");
 }

@@ -15,6 +15,9 @@ namespace moelora {
 bool has_any(std::string_view name, std::initializer_list<std::string_view> parts);
 bool ends_in_one(std::string_view name, std::initializer_list<std::string_view> endings);
 
+// The name without a ".weight" at its end.
+std::string_view without_weight(std::string_view name);
+
 // The last component but ".weight".
 std::string_view last_word(std::string_view name);
 
