@@ -465,11 +465,21 @@ TEST_CASE("two numbers of a rank are the experts' where the last layer is there"
 }
 
 TEST_CASE("alphas of Megatron's modules are not lost") {
-  const Json config = parse_json(R"({"alpha_pattern": {"linear_fc1": 4}})", "adapter_config.json");
-  CHECK(error_text([&] {
-          read(dialects::megatron_core,
-               core("decoder.layers.1.mlp.router", rows({4, 64}), rows({8, 4})), &qwen(), config);
-        }) ==
-        "adapter_config.json: alpha_pattern: gives modules of Megatron alphas of their own, "
-        "and is not read with its names");
+  const auto translated = [](const std::string& pattern) {
+    AdapterFiles files;
+    files.tensors = core("decoder.layers.1.mlp.router", rows({4, 64}), rows({8, 4}));
+    read_config(
+        parse_json(R"({"r": 4, "lora_alpha": 8, "alpha_pattern": {")" + pattern + R"(": 6}})",
+                   "adapter_config.json"),
+        files);
+    translate(files, &qwen());
+    return files;
+  };
+  const std::string fault = error_text([&] { translated("linear_fc1"); });
+  CAPTURE(fault);
+  CHECK(fault.find("alpha_pattern") != std::string::npos);
+  CHECK(fault.find("linear_fc1") != std::string::npos);
+  CHECK(fault.ends_with("names no module of the base model that the file has factors of"));
+  CHECK(!error_text([&] { translated("mlp.router"); }).empty());  // Megatron's name
+  CHECK(translated("mlp.gate").config.scaling("model.layers.1.mlp.gate").alpha == 6);
 }

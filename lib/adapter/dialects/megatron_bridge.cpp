@@ -334,7 +334,6 @@ class Reader {
 };
 
 void read(const ForeignAdapter& in, Translation& out) {
-  refuse_alpha_pattern(in);
   const auto first = std::find_if(in.tensors.begin(), in.tensors.end(),
                                   [](const auto& entry) { return owns(entry.first); });
   if (in.spec == nullptr && first == in.tensors.end()) {
