@@ -53,8 +53,12 @@ TEST_CASE("a stamp of AutoModel's that is not known decides nothing, and ours co
     folder.stamp(word);
     CHECK(!error_text([&] { folder.load(); }).empty());
   }
+  folder.stamp("");  // no JSON
+  CHECK(error_text([&] { folder.load(); }).find("lora_A may lie") != std::string::npos);
   const Folder ours(R"(, "moelora": {"roles": "natural"})");
   ours.stamp(R"("peft-0.18")");
+  CHECK(ours.load().adapter.stacked->roles == Roles::natural);
+  ours.stamp("");
   CHECK(ours.load().adapter.stacked->roles == Roles::natural);
   ours.stamp(R"("peft-2")");
   CHECK(ours.load().adapter.stacked->roles == Roles::natural);

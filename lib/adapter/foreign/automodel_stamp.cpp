@@ -10,7 +10,7 @@
 namespace moelora {
 
 void read_automodel_stamp(const AdapterFolder& folder, Links links, AdapterConfig& config,
-                          std::vector<std::string>& notes) {
+                          std::vector<std::string>& notes) try {
   const std::string name = "automodel_peft_config.json", key = "paramwrapper_layout";
   if (config.roles || !std::binary_search(folder.listing.begin(), folder.listing.end(), name))
     return;
@@ -25,6 +25,10 @@ void read_automodel_stamp(const AdapterFolder& folder, Links links, AdapterConfi
   else
     notes.push_back(fmt::format("{} says {} {}, which is not known here and not used", name, key,
                                 in_quotes(said)));
+} catch (const MachineError&) {
+  throw;
+} catch (const Error& error) {  // nothing may need it
+  notes.push_back(fmt::format("not used: {}", error.what()));
 }
 
 }  // namespace moelora

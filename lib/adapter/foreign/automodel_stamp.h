@@ -12,7 +12,7 @@ namespace moelora {
 // it packed routed experts: until 0.19.0 lora_A was on the output side of a parameter [E, out, in],
 // since 0.19.1 it is on the input side (AutoModel, checkpoint/addons.py, moe/state_dict_mixin.py).
 // Sets config.roles, which counts where shapes leave it open, unless the config says them. A word
-// that is not known is noted and not used.
+// that is not known, and a file that cannot be read, are noted and not used.
 void read_automodel_stamp(const AdapterFolder& folder, Links links, AdapterConfig& config,
                           std::vector<std::string>& notes);
 
