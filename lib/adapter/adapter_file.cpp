@@ -6,11 +6,14 @@
 #include <iterator>
 #include <map>
 #include <set>
+#include <typeinfo>
 
 #include "lib/adapter/adapter_folder.h"
 #include "lib/adapter/dialect.h"
 #include "lib/adapter/expert_collector.h"
+#include "lib/adapter/foreign/automodel_stamp.h"
 #include "lib/adapter/foreign/whole_state.h"
+#include "lib/adapter/names/config_kinds.h"
 #include "lib/adapter/names/text_names.h"
 #include "lib/base/cast.h"
 #include "lib/base/dotted_path.h"
@@ -207,6 +210,7 @@ AdapterFiles open_adapter(const std::string& path, const InputOptions& options,
   out.folder = found.folder;
   out.how = options;
   out.tensors = found.take_tensors();
+  out.set = found.set;
   for (const FolderFile& file : found.files) out.weights.push_back(file.file);
   out.warnings = std::move(found.warnings);
   take_wrappers_out(out);
@@ -214,10 +218,13 @@ AdapterFiles open_adapter(const std::string& path, const InputOptions& options,
   std::erase_if(found.problems, [&](const ReadProblem& p) {
     return p.kind == ReadProblem::Kind::no_config && needs_no_config(out.tensors);
   });
-  if (!found.has_config && !found.problems.empty())
+  // Whose config it is, only weights tell.
+  const bool may_be_foreign = out.tensors.empty() && !has_peft_keys(found.config);
+  if (!found.problems.empty() && (!found.has_config || may_be_foreign))
     throw without_config(found.problems.front(), out.tensors);
   read_config(std::move(found.config), out, from);
   if (!found.problems.empty()) throw Error(found.problems.front().error);
+  read_automodel_stamp(found, options.links, out.config, out.notes);
   if (out.tensors.empty())
     throw Error(path, "holds no tensor", "the training saved no LoRA weights");
   return out;
@@ -275,11 +282,22 @@ Interpretation interpret_tensors(const TensorMap& tensors, std::span<const Exper
   return out;
 }
 
+Interpretation interpret_files(const AdapterFiles& files, const ModelSpec* spec,
+                               const std::string& from, const ReadOptions& read) try {
+  return interpret_tensors(files.tensors, expert_tensors(files.tensors), files.config, spec, from,
+                           read);
+} catch (const Error& error) {
+  if (typeid(error) != typeid(Error)) throw;
+  Location where = error.location();
+  const auto own = files.own_names.find(where.item.substr(0, where.item.find(' ')));
+  if (own == files.own_names.end()) throw;
+  where.item = fmt::format("{} (read as {})", own->second, where.item);
+  throw Error(where, error.text(), error.advice());
+}
+
 LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> base,
                                 const std::string& from, const ReadOptions& read) {
-  Interpretation meaning =
-      interpret_tensors(files.tensors, expert_tensors(files.tensors), files.config,
-                        base ? &base->spec : nullptr, from, read);
+  Interpretation meaning = interpret_files(files, base ? &base->spec : nullptr, from, read);
   meaning.notes.insert(meaning.notes.begin(), files.notes.begin(), files.notes.end());
   for (const std::string& twin : meaning.twins) files.tensors.erase(twin);
   return {std::move(meaning), std::move(files), std::move(base)};

@@ -42,7 +42,10 @@ Interpretation interpret_tensors(const TensorMap& tensors, std::span<const Exper
                                  const AdapterConfig& config, const ModelSpec* spec,
                                  const std::string& from, const ReadOptions& read);
 
-// The same of opened files.
+// The same of opened files. What is wrong with a translated tensor is said with the name that it
+// has in the file, too.
+Interpretation interpret_files(const AdapterFiles& files, const ModelSpec* spec,
+                               const std::string& from, const ReadOptions& read);
 LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> base,
                                 const std::string& from, const ReadOptions& read);
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,9 @@ struct AdapterFiles {
   Json own_config;         // of a dialect: adapter_config.json as it lies there
   bool form_said = false;  // by --from: no dialect is looked for
   TensorMap tensors;
+  ShardSet set = ShardSet::none;  // that they were read from
+  // After a translation: what the files call a tensor, by its name in `tensors`.
+  std::map<std::string, std::string> own_names;
   std::string folder;
   InputOptions how;                   // its files were opened
   bool in_whole_state = false;        // the files hold a whole model too (whole_state.h)

@@ -7,8 +7,11 @@
 
 #include "lib/adapter/foreign/found_instead.h"
 #include "lib/adapter/foreign/shard_set.h"
+#include "lib/base/source.h"
+#include "lib/base/utf8.h"
 #include "lib/io/disk/look.h"
 #include "lib/io/file.h"
+#include "lib/io/npy.h"
 #include "lib/io/safetensors_header.h"
 #include "lib/io/shard_index.h"
 #include "lib/io/sniff.h"
@@ -170,12 +173,39 @@ class FolderReader {
     return std::string(mlx && !peft ? kMlx : kPeft);
   }
 
+  // mlx-lm's until it wrote safetensors.
+  bool is_npz() const {
+    constexpr std::string_view kMlxNpz = "adapters.npz";
+    if (path_ != out_.folder) return name_of(path_) == kMlxNpz;
+    return lists(kMlxNpz) && ending_in(out_.listing, {kSafetensorsEnding, ".bin", ".pt"}).empty();
+  }
+
+  Weights open_npz() const {
+    Weights out;
+    const FilePtr file = File::open(in_folder("adapters.npz"));
+    for (auto& [name, array] : read_npz(*file)) {
+      if (array.header.fortran_order)
+        throw Error(in_file(file->path(), printable(name)),
+                    "is in Fortran's order, which mlx.core.savez never writes",
+                    "save it again with mlx.core.savez");
+      out.tensors.emplace(
+          name, Tensor(std::make_shared<MemorySource>(array.header.dtype, std::move(array.data),
+                                                      file->path() + ": " + printable(name)),
+                       array.header.shape));
+    }
+    out.files.push_back({file, {}, {}});
+    return out;
+  }
+
   // What the ranks of a training wrote apart, or the weights of the usual names.
-  Weights open_tensors() const {
-    if (path_ != out_.folder)
+  Weights open_tensors() {
+    if (is_npz()) return open_npz();
+    if (path_ != out_.folder) {
       refuse_part_of_set(out_.folder, name_of(path_), out_.listing);
-    else if (auto set = open_shard_set(path_, out_.listing, options_))
-      return std::move(*set);
+    } else if (auto set = open_shard_set(path_, out_.listing, options_)) {
+      out_.set = set->kind;
+      return std::move(set->weights);
+    }
     return open_weights(path_, {stem()}, options_);
   }
 

@@ -11,6 +11,14 @@
 
 namespace moelora {
 
+// Files that the ranks of a training wrote apart, read as one adapter.
+enum class ShardSet : uint8_t {
+  none,   // whole files, or the shards of huggingface with an index
+  art,    // OpenPipe/ART's shards with manifests, joined
+  ranks,  // of Megatron's ranks: what a tensor is a part of, only its module tells, so that they
+          // stay apart, named "FILE:NAME" without the wrappers of training
+};
+
 // A weights file of an adapter's folder, with lazy tensors.
 struct FolderFile {
   std::string name;  // in the folder
@@ -55,6 +63,7 @@ struct AdapterFolder {
   std::vector<FolderFile> files;       // every weights file that could be opened, sorted by name
   std::string main_file;               // the adapter's weights; an index's name when sharded
   std::vector<std::string> own_files;  // those of `files` that hold the adapter's tensors
+  ShardSet set = ShardSet::none;       // of the adapter's weights
   bool sharded = false, pickle = false;
   std::optional<Json> added_tokens;
   std::vector<std::string> warnings;  // of the adapter's weights (lib/io/weights.h)

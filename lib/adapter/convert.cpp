@@ -402,6 +402,10 @@ WrittenConversion write_conversion(const Conversion& c, const std::string& out,
     if (const FilePtr file = open_side_file(c.input.files.folder, name, written.notes))
       folder.copy_file(name, *file);
   }
+  if (options.verify && c.dialect != nullptr)
+    written.notes.push_back(
+        fmt::format("written for {}: --verify compares what is read back of it as dialect {}",
+                    c.dialect->whose, c.dialect->id));
   write_report(c, written, options.weights.threads, folder);
   if (options.verify) {
     const Verified verified = options.verify(c, staged_files(c, folder));

@@ -220,7 +220,9 @@ std::string describe(const ForeignFactors& found, size_t tensors) {
                      found.dialect->read == nullptr ? "nothing reads" : found.dialect->readers);
 }
 
-const Dialect* detect_dialect(const TensorMap& tensors, const Json& config) {
+const Dialect* detect_dialect(const TensorMap& tensors, const Json& config, ShardSet set) {
+  for (const Dialect* dialect : kAll)
+    if (set != ShardSet::none && dialect->set == set) return dialect;
   const Samples samples = samples_of(tensors);
   for (const auto* sample : samples) {
     const Dialect* dialect = dialect_of_name(sample->first);
@@ -260,7 +262,7 @@ void read_config(Json config, AdapterFiles& files, const std::string& from) {
   const std::string where = join_path(files.folder, std::string(kConfigName));
   files.dialect = dialect_named(from, Option::from);
   files.form_said = !from.empty();
-  if (from.empty()) files.dialect = detect_dialect(files.tensors, config);
+  if (from.empty()) files.dialect = detect_dialect(files.tensors, config, files.set);
   files.own_config = config;
   if (files.dialect != nullptr && files.dialect->config != nullptr && !has_peft_keys(config))
     config = files.dialect->config({files.tensors, files.own_config, where, nullptr});
@@ -273,16 +275,18 @@ void translate(AdapterFiles& files, const ModelSpec* spec) {
   if (files.dialect == nullptr && spec != nullptr && !files.form_said)
     for (const Dialect* dialect : kAll)
       if (dialect->fits_base != nullptr &&
-          dialect->fits_base({files.tensors, files.own_config, where, spec}))
+          dialect->fits_base({files.tensors, files.own_config, where, spec, files.set}))
         files.dialect = dialect;
   if (files.dialect == nullptr) return;
-  files.dialect->read({files.tensors, files.own_config, where, spec}, out);
+  files.dialect->read({files.tensors, files.own_config, where, spec, files.set}, out);
   files.notes.push_back(fmt::format(
       "written by {}: read as dialect {}, which is what --verify and --source compare with",
       files.dialect->whose, files.dialect->id));
   files.notes.insert(files.notes.end(), out.notes.begin(), out.notes.end());
   files.tensors = std::move(out.tensors);
-  if (files.dialect->owns != nullptr) check_alpha_pattern(files.config, files.tensors, spec);
+  files.own_names = std::move(out.own_names);
+  if (files.dialect->owns != nullptr || files.dialect->set != ShardSet::none)
+    check_alpha_pattern(files.config, files.tensors, spec);
   Json config = files.config.json;
   config.erase("target_modules");  // of the trainer's names; the targets follow from the tensors
   std::map<std::string, double> alphas;

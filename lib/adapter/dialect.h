@@ -19,6 +19,7 @@ struct ForeignAdapter {
   const Json& config;        // its adapter_config.json; null where there is none
   const std::string& where;  // of the config, for messages; the folder where there is none
   const ModelSpec* spec;     // null without a base model
+  ShardSet set = ShardSet::none;
 };
 
 // The same in PEFT's dialect. Only views are made of the tensors: renamed, transposed, cut,
@@ -27,6 +28,7 @@ struct Translation {
   // MODULE.lora_A.weight [r, in] and MODULE.lora_B.weight [out, r] with the hub's module paths;
   // routed experts as one of the layouts has them. What is no factor keeps its name.
   TensorMap tensors;
+  std::map<std::string, std::string> own_names;  // AdapterFiles::own_names
   // lora_alpha of the modules for which the file holds one, by module path.
   std::map<std::string, double> alphas;
   bool joins = false;  // several factors into one, of a rank that the config does not say
@@ -64,6 +66,7 @@ struct Dialect {
   // Whether a tensor of this name is a factor (or belongs to one) in this dialect. Numbers in a
   // name decide nothing: one name stands for all that differ from it in numbers.
   bool (*owns)(std::string_view name) = nullptr;
+  ShardSet set = ShardSet::none;  // all files of such a set are in it
   // Where names do not tell: whether the file is in it. `samples` are one tensor of each name's
   // shape.
   bool (*fits)(std::span<const TensorMap::value_type* const> samples, const Json& config) = nullptr;
@@ -116,7 +119,8 @@ std::string describe(const ForeignFactors& found, size_t tensors);
 const Dialect* dialect_named(const std::string& word, Option said_by);
 
 // The dialect that is read and that the file is in; null for PEFT's.
-const Dialect* detect_dialect(const TensorMap& tensors, const Json& config);
+const Dialect* detect_dialect(const TensorMap& tensors, const Json& config,
+                              ShardSet set = ShardSet::none);
 
 // Whether the dialect that the file is in says in its tensors what others say in a config.
 bool needs_no_config(const TensorMap& tensors);

@@ -220,8 +220,7 @@ Inspection inspect_adapter(const std::string& path, const LoadOptions& options) 
     if (base) out.base = base->origin;
     translate(files, base ? &base->spec : nullptr);
     const Interpretation loaded =
-        interpret_tensors(files.tensors, expert_tensors(files.tensors), files.config,
-                          base ? &base->spec : nullptr, options.from, options.read);
+        interpret_files(files, base ? &base->spec : nullptr, options.from, options.read);
     out.layout = loaded.layout == nullptr ? "none" : std::string(loaded.layout->id);
     out.experts = loaded.adapter.expert_count;
     out.stacked = loaded.adapter.stacked;

@@ -32,6 +32,7 @@ std::optional<LoadedAdapter> translated_of(const Subject& subject,
   AdapterFiles files;
   files.folder = subject.folder;
   files.tensors = subject.tensors;
+  files.set = subject.set;
   if (whole) take_factors_out(files);
   read_config(subject.config, files);
   translate(files, base ? &base->spec : nullptr);
@@ -113,11 +114,12 @@ class Repairs {
  private:
   // ---- which command ----
 
-  // Whatever is wrong with a file in another trainer's dialect may be right once it is in PEFT's.
+  // Whatever is wrong with a file in another trainer's dialect may be right once it is in PEFT's,
+  // but that it differs from its source.
   bool may_be_repaired(const Finding& finding) const {
     return finding.remedy != Remedy::by_hand ||
            (deployment_.adapters[*finding.adapter].dialect != nullptr &&
-            finding.severity != Severity::information);
+            !finding.rule->needs_source && finding.severity != Severity::information);
   }
 
   const EngineRun* run_of(const Finding& finding) const {

@@ -14,7 +14,8 @@
 namespace moelora {
 namespace {
 
-const Adapter& canonical(const Subject& subject) {
+const Adapter& canonical(const Subject& as_given) {
+  const Subject& subject = in_peft_form(as_given);
   if (subject.loaded) return subject.loaded->adapter;
   throw subject.adapter_error ? *subject.adapter_error : Error(subject.given, "could not be read");
 }

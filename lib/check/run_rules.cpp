@@ -42,6 +42,12 @@ class Runner {
   }
 
  private:
+  // The config of another trainer is read where what it says is compared with a source.
+  static bool has_no_numbers(const Rule& rule, const Subject& subject) {
+    const bool translates = subject.translated != nullptr || subject.untranslated;
+    return is_unreadable(subject) || (subject.config_error && !(rule.needs_source && translates));
+  }
+
   void run_rule(const Rule& rule) {
     if (rule.engine == nullptr) return run_for(rule, nullptr);
     for (const EngineRun& run : deployment_.engines)
@@ -58,7 +64,7 @@ class Runner {
     if (rule.whole_deployment) return check(rule, std::nullopt, run);
     for (size_t i = 0; i < deployment_.adapters.size(); ++i) {
       const Subject& subject = deployment_.adapters[i];
-      if (rule.numeric && (is_unreadable(subject) || subject.config_error))
+      if (rule.numeric && has_no_numbers(rule, subject))
         skip(rule, subject.given + " could not be read");
       else if (rule.needs_values && subject.values.empty() && !subject.tensors.empty())
         skip(rule, "values were not looked at (--no-values)");

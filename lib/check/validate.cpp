@@ -84,30 +84,55 @@ void check_named(const LoadOptions& load) {
   for (const std::string& path : load.model_specs) parse_family(read_json_file(path), path);
 }
 
-// What is compared is what it means: a source in another trainer's dialect is put into PEFT's.
-void translate_source(Subject& source, const std::string& path, const LoadOptions& load,
-                      const std::optional<BaseModel>& base) {
+// What is compared is what it means: the adapter at `path` put into PEFT's form. nullopt for one
+// that is in it. `notes` then say how it was read.
+std::optional<Subject> translated(const std::string& path, const ValidateRequest& request,
+                                  const std::optional<BaseModel>& base,
+                                  std::vector<std::string>& notes) {
+  const LoadOptions& load = request.subject.load;
   AdapterFiles files = open_adapter(path, load.input(), load.from);
-  if (files.as_on_disk()) return;
   translate(files, base ? &base->spec : nullptr);
-  source.has_config = true;
-  source.config = files.config.json;
-  source.files = {{source.main_file, std::move(files.tensors), nullptr}};
-  source.own_files = {source.main_file};
-  source.problems.clear();
+  if (files.as_on_disk()) return std::nullopt;
+  for (const std::string& note : files.notes) notes.push_back(path + ": " + note);
+  Subject out = open_subject(path, load.input());
+  out.has_config = true;
+  out.config = files.config.json;
+  out.own_names = std::move(files.own_names);
+  out.files = {{out.main_file, std::move(files.tensors), nullptr}};
+  out.own_files = {out.main_file};
+  out.problems.clear();
+  return out;
+}
+
+SubjectOptions without_values(SubjectOptions options) {
+  options.values = false;
+  return options;
 }
 
 // No rule looks at the source, but it must be readable.
-Subject source_of(const ValidateRequest& request, const std::optional<BaseModel>& base) {
+Subject source_of(const ValidateRequest& request, const std::optional<BaseModel>& base,
+                  std::vector<std::string>& notes) {
   const std::string path = adapter_path(request.source);
-  Subject out = open_subject(path, request.subject.load.input());
-  translate_source(out, path, request.subject.load, base);
+  auto in_peft = translated(path, request, base, notes);
+  Subject out = in_peft ? std::move(*in_peft) : open_subject(path, request.subject.load.input());
   if (!out.problems.empty()) throw out.problems.front().error;
-  SubjectOptions options = request.subject;
-  options.values = false;
-  interpret(out, base, options);
+  interpret(out, base, without_values(request.subject));
   if (out.config_error) throw *out.config_error;
   return out;
+}
+
+// For its comparison with the source. What cannot be read of PEFT's own form is said by the rules
+// of its files.
+void translate_adapter(const ValidateRequest& request, Subject& adapter,
+                       std::vector<std::string>& notes) try {
+  auto in_peft = translated(adapter_path(adapter.given), request, adapter.base, notes);
+  if (!in_peft) return;
+  interpret(*in_peft, adapter.base, without_values(request.subject));
+  adapter.translated = std::make_shared<const Subject>(std::move(*in_peft));
+} catch (const MachineError&) {
+  throw;
+} catch (const Error& error) {
+  if (adapter.dialect != nullptr) adapter.untranslated = error;
 }
 
 void run_forwards(const ValidateRequest& request, Deployment& deployment) {
@@ -143,7 +168,8 @@ void fill(const ValidateRequest& request, Deployment& out, std::vector<std::stri
   out.numeric = request.numeric;
   out.threads = request.subject.threads;
   if (!request.source.empty()) {
-    out.source = source_of(request, out.base);
+    out.source = source_of(request, out.base, notes);
+    for (Subject& adapter : out.adapters) translate_adapter(request, adapter, notes);
     run_forwards(request, out);
   }
   for (const EngineChoice& choice : request.engines)

@@ -122,10 +122,8 @@ std::string remedy(FileKind kind, const std::string& path) {
     case FileKind::zip_of_files:
       return "Unpack it (unzip) and give the folder.";
     case FileKind::npz:
-      return "mlx-lm once saved its adapters so (adapters.npz): save it as adapters.safetensors "
-             "with "
-             "mlx.core.save_safetensors, beside an adapter_config.json with num_layers and "
-             "lora_parameters.";
+      return "mlx-lm once saved its adapters so: they are read as adapters.npz beside an "
+             "adapter_config.json with lora_parameters.";
     case FileKind::packed:
       return "Unpack it and give the folder.";
     case FileKind::link_text:

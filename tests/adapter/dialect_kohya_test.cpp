@@ -226,8 +226,8 @@ TEST_CASE("what is no pair of a Linear is refused") {
   CHECK(fault(one(q).add(q + ".lora_mid.weight", {2, 2, 3, 3})) ==
         q + ".lora_mid.weight: is the core of a factored convolution (LoCon, Tucker)");
   CHECK(fault(one(q).add(q + ".lora_down.0.weight", {2, 64})) ==
-        q + ".lora_down.0.weight: is neither lora_down.weight, lora_up.weight nor alpha of a "
-            "module");
+        q + ".lora_down.0.weight: is of one of several parts of a module, trained apart "
+            "(split_qkv, split_dims of kohya's and musubi's scripts for image and video models)");
   CHECK(fault(one(q).add(q + ".lora_up.bias", {32})) ==
         q + ".lora_up.bias: is neither lora_down.weight, lora_up.weight nor alpha of a module");
   CHECK(fault(one(q).add(q + ".alpha", {2})) == q + ".alpha [2]: is an alpha of several numbers");

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "lib/adapter/dialect.h"
@@ -39,8 +40,11 @@ Tensor rows(const Shape& shape, float first = 0) {
 TensorMap read(const Dialect& dialect, const TensorMap& tensors, const ModelSpec* spec,
                const Json& config = {}) {
   const std::string where = "adapter_config.json";
+  const bool of_ranks = std::any_of(tensors.begin(), tensors.end(), [](const auto& entry) {
+    return entry.first.starts_with("mp_rank_") || entry.first.starts_with("adapter_megatron_");
+  });
   Translation out;
-  dialect.read({tensors, config, where, spec}, out);
+  dialect.read({tensors, config, where, spec, of_ranks ? ShardSet::ranks : ShardSet::none}, out);
   return out.tensors;
 }
 
@@ -398,6 +402,50 @@ TEST_CASE("ranks that are not all there are refused") {
             "experts");
 }
 
+// Three of four ranks divide 12 experts, and their files look like those of three.
+TEST_CASE("shared pairs of what may be all ranks but the last are refused") {
+  ModelSpec twelve = qwen(), nine = qwen();
+  twelve.experts = 12;
+  nine.experts = 9;
+  const std::string fc2 = "decoder.layers.2.mlp.experts.linear_fc2";
+  const auto ranks = [&](int count, const Shape& a, const Shape& b) {
+    TensorMap out;
+    for (int rank = 0; rank < count; ++rank)
+      out = joined(std::move(out),
+                   bridge("adapter_megatron_tp0_pp0_ep" + std::to_string(rank) + ".pt:" + fc2,
+                          rows(a), rows(b)));
+    return out;
+  };
+  const auto shared = [&](int count) { return ranks(count, {2, 24}, {64, 2}); };
+  const Dialect& nemo = dialects::megatron_bridge;
+  CHECK(refusal(nemo, shared(3), &twelve) ==
+        "adapter_megatron_tp0_pp0_ep0.pt:" + fc2 +
+            ".adapter.linear_in.weight: is of 3 ranks of the experts, which share one pair of "
+            "factors each: the files of all but the last that had 4 would look the same");
+  CHECK(refusal(nemo, shared(4), &twelve).empty());
+  CHECK(refusal(nemo, shared(6), &twelve).empty());  // 8 do not divide 12
+  CHECK(refusal(nemo, shared(3), &nine).empty());
+  CHECK(refusal(nemo, ranks(3, {4, 2, 24}, {4, 64, 2}), &twelve).empty());  // all 12 are there
+}
+
+// What a file calls its tensors does not make it one of a set.
+TEST_CASE("a name with a colon in an ordinary file is no rank file's") {
+  const std::string proj = "decoder.layers.1.self_attention.linear_proj";
+  TensorMap in = bridge(proj, rows({2, 64}), rows({64, 2}));
+  in.emplace("mp.pt:scores", rows({3, 4}));
+  const std::string where;
+  Translation out;
+  dialects::megatron_bridge.read({in, {}, where, &qwen()}, out);
+  CHECK(out.tensors.size() == 3);
+  CHECK(out.tensors.count("mp.pt:scores") == 1);
+  const TensorMap twice = joined(bridge(proj, rows({2, 64}), rows({64, 2})),
+                                 bridge("mp.pt:" + proj, rows({2, 64}), rows({64, 2})));
+  CHECK(refusal(dialects::megatron_bridge, twice, &qwen()).find(": is a second ") !=
+        std::string::npos);
+  CHECK(out.own_names.at("base_model.model.model.layers.1.self_attn.o_proj.lora_A.weight") ==
+        proj + ".adapter.linear_in.weight");
+}
+
 // mp_rank_00_001: verl writes the pipeline's rank, or the experts' where there is no pipeline.
 TEST_CASE("two numbers of a rank are the experts' where the last layer is there") {
   const auto of_layer = [](int layer) {
@@ -417,11 +465,21 @@ TEST_CASE("two numbers of a rank are the experts' where the last layer is there"
 }
 
 TEST_CASE("alphas of Megatron's modules are not lost") {
-  const Json config = parse_json(R"({"alpha_pattern": {"linear_fc1": 4}})", "adapter_config.json");
-  CHECK(error_text([&] {
-          read(dialects::megatron_core,
-               core("decoder.layers.1.mlp.router", rows({4, 64}), rows({8, 4})), &qwen(), config);
-        }) ==
-        "adapter_config.json: alpha_pattern: gives modules of Megatron alphas of their own, "
-        "and is not read with its names");
+  const auto translated = [](const std::string& pattern) {
+    AdapterFiles files;
+    files.tensors = core("decoder.layers.1.mlp.router", rows({4, 64}), rows({8, 4}));
+    read_config(
+        parse_json(R"({"r": 4, "lora_alpha": 8, "alpha_pattern": {")" + pattern + R"(": 6}})",
+                   "adapter_config.json"),
+        files);
+    translate(files, &qwen());
+    return files;
+  };
+  const std::string fault = error_text([&] { translated("linear_fc1"); });
+  CAPTURE(fault);
+  CHECK(fault.find("alpha_pattern") != std::string::npos);
+  CHECK(fault.find("linear_fc1") != std::string::npos);
+  CHECK(fault.ends_with("names no module of the base model that the file has factors of"));
+  CHECK(!error_text([&] { translated("mlp.router"); }).empty());  // Megatron's name
+  CHECK(translated("mlp.gate").config.scaling("model.layers.1.mlp.gate").alpha == 6);
 }

@@ -11,6 +11,7 @@
 #include "lib/adapter/foreign/mlx_names.h"
 #include "tests/adapter/made_adapter.h"
 #include "tests/io/error_text.h"
+#include "tests/io/npy_bytes.h"
 #include "tests/io/safetensors_bytes.h"
 #include "tests/io/temp_folder.h"
 
@@ -119,6 +120,42 @@ Projection projection_of(const std::string& hub) {
 }  // namespace
 
 // ---- names -------------------------------------------------------------------------------------
+
+// Written until mlx-lm saved safetensors.
+TEST_CASE("adapters.npz is read where nothing newer lies beside it") {
+  const auto array = [](const std::string& shape, std::initializer_list<float> values,
+                        const std::string& order = "False") {
+    return npy_bytes("{'descr': '<f4', 'fortran_order': " + order + ", 'shape': " + shape + ", }",
+                     raw<float>(values));
+  };
+  const auto archive = [&](const std::string& order) {
+    return npz_bytes({{kQ + ".lora_a.npy", array("(3, 2)", {1, 2, 3, 4, 5, 6}, order)},
+                      {kQ + ".lora_b.npy", array("(2, 4)", {1, 2, 3, 4, 5, 6, 7, 8}), true}})
+        .bytes;
+  };
+  const TempFolder temp;
+  const auto put = [&](const std::string& name, const std::string& bytes) {
+    std::ofstream(temp.path(name), std::ios::binary) << bytes;
+  };
+  put("adapters.npz", archive("False"));
+  CHECK(error_text([&] { load_adapter(temp.path(), {}); }).find("has no adapter_config.json") !=
+        std::string::npos);
+  put("adapter_config.json", kConfig);
+  for (const std::string& path : {temp.path(), temp.path("adapters.npz")}) {
+    const LoadedAdapter loaded = load_adapter(path, {});
+    CHECK(loaded.files.dialect->id == "mlx");
+    const DensePair& pair = loaded.adapter.dense.at(kQ);
+    CHECK(floats(pair.a) == std::vector<float>{1, 3, 5, 2, 4, 6});
+    CHECK(floats(pair.b) == std::vector<float>{1, 5, 2, 6, 3, 7, 4, 8});
+    CHECK(pair.scaling.value() == 20);
+  }
+  put("adapters.npz", archive("True"));
+  const std::string fortran = error_text([&] { load_adapter(temp.path(), {}); });
+  CAPTURE(fortran);
+  CHECK(fortran.find(kQ + ".lora_a: is in Fortran's order") != std::string::npos);
+  put("adapters.safetensors", safetensors_bytes(linear().tensors()));
+  CHECK(load_adapter(temp.path(), {}).adapter.dense.at(kQ).a.dim(1) == 64);
+}
 
 TEST_CASE("each module of mlx-lm's classes is the hub's that its sanitize() makes it of") {
   size_t modules = 0;

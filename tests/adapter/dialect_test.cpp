@@ -97,7 +97,7 @@ TEST_CASE("a name belongs to one dialect") {
     CHECK(find_dialect(dialect->id) == dialect);
     CHECK(!dialect->whose.empty());
     CHECK(!dialect->names.empty());
-    CHECK((dialect->owns != nullptr || dialect->fits != nullptr));
+    CHECK((dialect->owns != nullptr || dialect->fits != nullptr || dialect->set != ShardSet::none));
     CHECK((dialect->read == nullptr) == !dialect->advice.empty());
   }
 }
@@ -110,6 +110,16 @@ TEST_CASE("a layout that is named turns detection off") {
   const LoadedAdapter loaded = made.read("", {}, "peft-linear");
   CHECK(loaded.files.dialect == nullptr);
   CHECK(loaded.adapter.dense.count(module) == 1);
+}
+
+TEST_CASE("what is wrong with a translated tensor is said with the file's own name") {
+  MadeAdapter made;
+  const std::string module = "model.layers.0.self_attn.q_proj";
+  made.add(module + ".lora_down.weight", {2, 64}).add(module + ".lora_up.weight", {64, 3});
+  CHECK(loading(made).starts_with(module + ".lora_down.weight (read as " + a_name(module) + "): "));
+  MadeAdapter plain;
+  plain.pair(module, {2, 64}, {64, 3});
+  CHECK(loading(plain).starts_with(a_name(module) + ": "));
 }
 
 TEST_CASE("a rank that contradicts PEFT's config beside a dialect is refused") {

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "lib/adapter/dialect.h"
+#include "lib/adapter/foreign/rank_files.h"
 #include "lib/io/file.h"
 #include "lib/model/base_model.h"
 #include "tests/adapter/made_adapter.h"
@@ -37,7 +38,7 @@ struct Art {
     std::filesystem::remove_all(temp.path("made"));
   }
 
-  Weights open() const { return *open_shard_set(temp.path(), files_in(temp.path())); }
+  Weights open() const { return open_shard_set(temp.path(), files_in(temp.path()))->weights; }
   std::string error() const {
     std::string text = opening(temp);
     for (size_t at; (at = text.find(temp.path())) != std::string::npos;)
@@ -149,7 +150,7 @@ TEST_CASE("ART's shards are joined as their manifests say") {
   SUBCASE("uniform") {
     art.shard("01-of-02", made(), entry(1, kUniform));
     art.shard("02-of-02", made(), entry(0, kUniform));
-    const Tensor b = art.open().tensors.at("b@art");
+    const Tensor b = art.open().tensors.at("b");
     CHECK(b.shape() == Shape{6, 1});
     CHECK(floats(b) == std::vector<float>{1, 2, 3, 1, 2, 3});
   }
@@ -161,17 +162,17 @@ TEST_CASE("ART's shards are joined as their manifests say") {
       manifest.replace(manifest.find("\"b\""), 3, "\"x.lora_A.weight\"");
       art.shard(rank == 0 ? "01-of-02" : "02-of-02", a, manifest);
     }
-    CHECK(floats(art.open().tensors.at("x.lora_A.weight@art")) == std::vector<float>{1, 1, 2, 2});
+    CHECK(floats(art.open().tensors.at("x.lora_A.weight")) == std::vector<float>{1, 1, 2, 2});
   }
   SUBCASE("componentwise: [1 of 2; 2 of 4] of each") {
     art.shard("01-of-02", made(), entry(0, kComponents));
     art.shard("02-of-02", made(), entry(1, kComponents));
-    CHECK(floats(art.open().tensors.at("b@art")) == std::vector<float>{1, 1, 2, 3, 2, 3});
+    CHECK(floats(art.open().tensors.at("b")) == std::vector<float>{1, 1, 2, 3, 2, 3});
   }
   SUBCASE("whole in one of them") {
     art.shard("01-of-02", made(), R"({"b": {"sharded": false, "shard_world_size": 1}})");
     art.shard("02-of-02", MadeAdapter(), "{}");
-    CHECK(art.open().tensors.at("b@art").shape() == Shape{3, 1});
+    CHECK(art.open().tensors.at("b").shape() == Shape{3, 1});
     CHECK(art.open().files.size() == 2);
   }
 }
@@ -247,10 +248,10 @@ TEST_CASE("ART joins gate and up of an expert as halves, and changes some famili
     const ModelSpec spec = open_base(std::string(MOELORA_TEST_DATA "/") + base).spec;
     const std::string expert = "base_model.model.model.layers.1.mlp.experts.3.gate_up_proj.lora_";
     MadeAdapter made;
-    made.add(expert + "A.weight@art", {2, 64}).add(expert + "B.weight@art", {4, 2});
+    made.add(expert + "A.weight", {2, 64}).add(expert + "B.weight", {4, 2});
     const std::string where;
     Translation out;
-    dialects::art.read({made.tensors(), {}, where, named ? &spec : nullptr}, out);
+    dialects::art.read({made.tensors(), {}, where, named ? &spec : nullptr, ShardSet::art}, out);
     return out.tensors;
   };
   const TensorMap out = read("qwen3_moe/base");
@@ -261,10 +262,30 @@ TEST_CASE("ART joins gate and up of an expert as halves, and changes some famili
   CHECK(floats(out.at(expert + "up_proj.lora_B.weight")) == std::vector<float>{133, 134, 135, 136});
   CHECK(error_text([&] { read("family_goldens/qwen3_next/base"); }) ==
         expert +
-            "gate_up_proj.lora_A.weight@art: is of ART's own shards, whose factors of "
+            "gate_up_proj.lora_A.weight: is of ART's own shards, whose factors of "
             "qwen3_next are not PEFT's");
   CHECK(error_text([&] { read("qwen3_moe/base", false); }) ==
         expert +
-            "gate_up_proj.lora_A.weight@art: is of ART's own shards, whose factors are not "
+            "gate_up_proj.lora_A.weight: is of ART's own shards, whose factors are not "
             "PEFT's in some families");
+}
+
+TEST_CASE("shards of ART are of its dialect, whatever their names; names are not") {
+  Art art;
+  const std::string q = "base_model.model.model.layers.0.self_attn.q_proj.lora_";
+  MadeAdapter made;
+  made.add(q + "A.weight", {2, 64}).add(q + "B.weight", {64, 2}).add("scores@art", {2, 2});
+  std::string manifest;
+  for (const auto& entry : made.tensors())
+    manifest += (manifest.empty() ? "{\"" : ", \"") + entry.first + R"(": {"sharded": false})";
+  art.shard("01-of-01", made, manifest + "}");
+  touch(art.temp.path("adapter_config.json"), made.config());
+  const AdapterFiles shards = open_adapter(art.temp.path());
+  CHECK(shards.dialect == &dialects::art);
+  CHECK(shards.tensors.count("scores@art") == 1);
+
+  made.write(art.temp.path("whole"));
+  const AdapterFiles whole = open_adapter(art.temp.path("whole"));
+  CHECK(whole.dialect == nullptr);
+  CHECK(whole.tensors.count("scores@art") == 1);
 }

@@ -51,6 +51,44 @@ TEST_CASE("loops within loops, and of several threads, all run to their end") {
   CHECK(done == 2 * 50 * 3 * 5);
 }
 
+namespace {
+
+// How many loops of three threads each of its workers has been in, this one among them.
+std::vector<int> loops_of_workers() {
+  static thread_local int loops = 0;
+  std::vector<int> out(3);
+  std::atomic<int> started = 0;
+  parallel_for(3, 3, [&](int64_t, int worker) {
+    ++started;
+    while (started < 3) std::this_thread::yield();  // one item each
+    out[static_cast<size_t>(worker)] = ++loops;
+  });
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("helper threads are kept from one loop to the next, after an error and a loop within") {
+  const std::vector<int> before = loops_of_workers();
+  const auto same_threads = [&](int more) {
+    const std::vector<int> now = loops_of_workers();
+    for (size_t worker = 0; worker < now.size(); ++worker)
+      CHECK(now[worker] == before[worker] + more);
+  };
+  same_threads(1);
+  CHECK_THROWS_AS(parallel_for(8, 3, [](int64_t, int) { throw Error("item", "fails"); }), Error);
+  same_threads(2);
+  std::atomic<int> done = 0;
+  CHECK_THROWS_AS(parallel_for(6, 3,
+                               [&](int64_t item, int) {
+                                 parallel_for(4, 3, [&](int64_t, int) { ++done; });
+                                 if (item == 5) parallel_for(4, 3, [](int64_t, int) { throw 1; });
+                               }),
+                  int);
+  CHECK(done == 6 * 4);
+  same_threads(3);
+}
+
 #if !MOELORA_THREAD_SANITIZER  // which starts no threads in the child of a process that has some
 TEST_CASE("the child of a fork has no helpers, and starts its own") {
   std::atomic<int> done = 0;

@@ -1,6 +1,6 @@
 // An adapter as adapter_text.h writes it down, in another trainer's dialect; "base 2" reads it with
-// that one of kBases. Whatever its names and shapes say, it is translated into names that are
-// nobody else's, or refused.
+// that one of kBases, "set 1" and "set 2" as ART's shards and rank files. Whatever its names and
+// shapes say, it is translated into names that are nobody else's, or refused.
 
 #include <sstream>
 
@@ -23,6 +23,8 @@ void fuzz(std::string_view text) {
     size_t number = 0;
     if (first == "base" && words >> number)
       base = base_model(number);
+    else if (first == "set" && words >> number)
+      files.set = static_cast<ShardSet>(number % 3);
     else
       add_tensor(first, words, files.tensors);
   }

@@ -1,4 +1,4 @@
-// The shards of OpenPipe/ART's training, joined (lib/adapter/foreign/shard_set.h). Their names are
+// The shards of OpenPipe/ART's training, joined (lib/adapter/foreign/art_shards.h). Their names are
 // PEFT's, and so are most factors; gate and up of a routed expert may be one gate_up_proj, whose
 // rows are [gate; up] whatever the family. Where ART changes more when it writes for vLLM, it is
 // not read.
@@ -10,7 +10,6 @@
 
 #include "lib/adapter/dialect.h"
 #include "lib/adapter/foreign/dialect_tools.h"
-#include "lib/adapter/foreign/shard_set.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
 
@@ -19,8 +18,6 @@ namespace {
 
 constexpr std::string_view kExport =
     "Let ART export it for vLLM (art_lora_format: vllm) and give that folder.";
-
-bool owns(std::string_view name) { return name.ends_with(kArtShard); }
 
 // Handlers of ART that do more than join and split (megatron/model_support/handlers).
 constexpr std::array<std::string_view, 8> kChanged = {"gemma4",     "gemma4_unified", "deepseek_v4",
@@ -46,10 +43,6 @@ bool put_gate_up(const std::string& name, std::string_view module, Side side, co
 
 void read(const ForeignAdapter& in, Translation& out) {
   for (const auto& [name, tensor] : in.tensors) {
-    if (!owns(name)) {
-      out.tensors.emplace(name, tensor);
-      continue;
-    }
     if (in.spec == nullptr)
       throw needs_base(name,
                        "is of ART's own shards, whose factors are not PEFT's in some "
@@ -59,13 +52,12 @@ void read(const ForeignAdapter& in, Translation& out) {
                   fmt::format("is of ART's own shards, whose factors of {} are not PEFT's",
                               in.spec->family),
                   std::string(kExport));
-    const std::string own = name.substr(0, name.size() - kArtShard.size());
-    const TensorName parsed = parse_tensor_name(own);
+    const TensorName parsed = parse_tensor_name(name);
     const bool is_a = parsed.part == TensorPart::lora_a;
     const Side side = is_a ? Side::A : Side::B;
     const bool factor = is_a || parsed.part == TensorPart::lora_b;
     if (!factor || !put_gate_up(name, parsed.module, side, tensor, out))
-      put(out, name, factor ? lora_name(parsed.module, side) : own, tensor);
+      put(out, name, factor ? lora_name(parsed.module, side) : name, tensor);
   }
 }
 
@@ -78,7 +70,7 @@ const Dialect dialects::art = {
     .shapes = "PEFT's in parts; gate_up_proj of an expert [gate; up]",
     .sources = "OpenPipe/ART (megatron/lora.py, train.py, merge.py)",
     .advice = "",
-    .owns = owns,
+    .set = ShardSet::art,
     .read = read,
 };
 

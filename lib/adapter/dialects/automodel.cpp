@@ -29,9 +29,7 @@ struct Factor {
 };
 
 Factor taken_apart(const std::string& name) {
-  std::string_view path = without_peft_prefix(name);
-  constexpr std::string_view kWeight = ".weight";
-  if (path.ends_with(kWeight)) path.remove_suffix(kWeight.size());
+  const std::string_view path = without_weight(without_peft_prefix(name));
   const std::string_view word = leaf_of(path);
   const Side side = word.back() == 'A' ? Side::A : Side::B;
   const std::string_view what = word.substr(5, word.size() - 7);  // between lora_ and _A

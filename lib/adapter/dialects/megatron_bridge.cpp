@@ -12,6 +12,7 @@
 #include "lib/adapter/dialect.h"
 #include "lib/adapter/foreign/dialect_tools.h"
 #include "lib/adapter/foreign/megatron_modules.h"
+#include "lib/adapter/foreign/rank_files.h"
 #include "lib/adapter/foreign/shard_set.h"
 #include "lib/base/dotted_path.h"
 #include "lib/model/base_model.h"
@@ -68,10 +69,13 @@ struct Joined {
 class Reader {
  public:
   Reader(const ForeignAdapter& in, Translation& out)
-      : spec_(*in.spec), out_(out), modules_(spec_, GateRows::by_group) {}
+      : spec_(*in.spec),
+        out_(out),
+        modules_(spec_, GateRows::by_group),
+        of_ranks_(in.set == ShardSet::ranks) {}
 
   void add(const std::string& name, const Tensor& tensor) {
-    const RankTensorName parts = split_rank_name(name);
+    const RankTensorName parts = of_ranks_ ? split_rank_name(name) : RankTensorName{"", name};
     RankFile rank;
     if (const auto found = parse_rank_file(parts.file)) rank = *found;
     may_be_pipeline_ = may_be_pipeline_ || rank.may_be_pipeline;
@@ -109,7 +113,7 @@ class Reader {
     if (names_expert_rank_.empty() || expert_ranks_.size() > 1) return;
     throw Error(names_expert_rank_,
                 "is of one rank of the experts, and the files of the others are not here",
-                "copy the files of all ranks into the folder");
+                std::string(kCopyAllRanks));
   }
 
   void put_factor(const std::string& name, const Pieces& pieces) {
@@ -187,7 +191,7 @@ class Reader {
                               count == 1 ? std::string("one rank")
                                          : fmt::format("{} tensor-parallel ranks", count),
                               module.path, to_string(whole)),
-                  {"copy the files of all ranks into the folder, or check ", Option::base});
+                  {std::string(kCopyAllRanks) + ", or check ", Option::base});
     return {concatenated(shown, pieces, rank - (by_rows ? 2 : 1), expected), count};
   }
 
@@ -206,7 +210,7 @@ class Reader {
       const auto found = ranks.find(rank);
       if (found == ranks.end())
         throw Error(shown, fmt::format("has no part of tensor-parallel rank {}", rank),
-                    "Copy the files of all ranks into the folder.");
+                    std::string(kCopyAllRanks));
       const Tensor& part = found->second->tensor;
       const Tensor& first = pieces.front().tensor;
       if (part.shape() != first.shape() || part.dtype() != first.dtype())
@@ -214,7 +218,7 @@ class Reader {
                     fmt::format("is {} {}, and {} is {} {}", dtype_name(part.dtype()),
                                 to_string(part.shape()), shown, dtype_name(first.dtype()),
                                 to_string(first.shape())),
-                    "Copy the files of all ranks of one save into the folder.");
+                    std::string(kCopyOneSave));
       parts.push_back(part);
     }
     return Tensor::concat(axis, parts);
@@ -233,20 +237,20 @@ class Reader {
       if (found == by_rank.end())
         throw Error(pieces.front().name,
                     fmt::format("has no part of expert-parallel rank {}", rank),
-                    "Copy the files of all ranks into the folder.");
+                    std::string(kCopyAllRanks));
       out.push_back(join(name, side, found->second, module, tensor_ranks_));
       if (out.back().tensor.shape() != out.front().tensor.shape())
         throw Error(found->second.front().name,
                     fmt::format("is {} of expert-parallel rank {}, and {} of rank 0",
                                 to_string(out.back().tensor.shape()), rank,
                                 to_string(out.front().tensor.shape())),
-                    "Copy the files of all ranks of one save into the folder.");
+                    std::string(kCopyOneSave));
     }
     if (module.experts % static_cast<int64_t>(out.size()) != 0)
       throw Error(pieces.front().name,
                   fmt::format("is of {} ranks of the experts, which do not divide {} experts",
                               out.size(), module.experts),
-                  {"copy the files of all ranks into the folder, or check ", Option::base});
+                  {std::string(kCopyAllRanks) + ", or check ", Option::base});
     return out;
   }
 
@@ -259,13 +263,16 @@ class Reader {
     for (const Joined& of_rank : ranks) {
       const bool shared = of_rank.tensor.rank() == 2;
       parts.push_back(shared ? of_rank.tensor.unsqueeze(0).broadcast(0, local) : of_rank.tensor);
-      if (shared) note_shared(ranks.size(), local);
+      if (shared) {
+        refuse_part_of_ranks(pieces.front().name, static_cast<int64_t>(ranks.size()), module);
+        note_shared(ranks.size(), local);
+      }
       if (parts.back().dim(0) != local)
         throw Error(pieces.front().name,
                     fmt::format("is {} of {} ranks of the experts, and this base model has {} "
                                 "experts",
                                 to_string(of_rank.tensor.shape()), ranks.size(), module.experts),
-                    {"copy the files of all ranks into the folder, or check ", Option::base});
+                    {std::string(kCopyAllRanks) + ", or check ", Option::base});
     }
     const Tensor all = parts.size() == 1 ? parts.front() : Tensor::concat(0, parts);
     put_megatron(out_, pieces.front().name, module, {}, side, all, ranks.front().ranks);
@@ -287,6 +294,21 @@ class Reader {
     }
   }
 
+  // Trainings have 2, 4, 8 .. ranks of the experts: three of four would divide 12 experts, and give
+  // most of them the pair of others. Where no power of two that is larger divides them, three it
+  // is.
+  static void refuse_part_of_ranks(const std::string& name, int64_t ranks,
+                                   const MegatronModule& module) {
+    int64_t power = 1;
+    while (power < ranks) power *= 2;
+    if (power == ranks || module.experts % power != 0) return;
+    throw Error(name,
+                fmt::format("is of {} ranks of the experts, which share one pair of factors each: "
+                            "the files of {} that had {} would look the same",
+                            ranks, ranks == power - 1 ? "all but the last" : "the first", power),
+                std::string(kMegatronExport));
+  }
+
   // Nothing in such a file says how many ranks there were.
   void note_shared(size_t ranks, int64_t local) {
     notes_.insert(ranks == 1
@@ -302,6 +324,7 @@ class Reader {
   const ModelSpec& spec_;
   Translation& out_;
   MegatronModules modules_;
+  const bool of_ranks_;
   std::map<std::string, Pieces> pieces_;  // by the name without the file
   std::set<int64_t> tensor_ranks_, expert_ranks_;
   bool may_be_pipeline_ = false;
@@ -311,7 +334,6 @@ class Reader {
 };
 
 void read(const ForeignAdapter& in, Translation& out) {
-  refuse_alpha_pattern(in);
   const auto first = std::find_if(in.tensors.begin(), in.tensors.end(),
                                   [](const auto& entry) { return owns(entry.first); });
   if (in.spec == nullptr && first == in.tensors.end()) {
@@ -324,7 +346,7 @@ void read(const ForeignAdapter& in, Translation& out) {
                      "base model's by their heads and widths");
   Reader reader(in, out);
   for (const auto& [name, tensor] : in.tensors)
-    if (owns(name) || names_megatron(name) || !split_rank_name(name).file.empty())
+    if (owns(name) || names_megatron(name) || in.set == ShardSet::ranks)
       reader.add(name, tensor);
     else
       out.tensors.emplace(name, tensor);

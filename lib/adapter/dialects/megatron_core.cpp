@@ -47,7 +47,6 @@ std::optional<Factor> parse(std::string_view name) {
 void read(const ForeignAdapter& in, Translation& out) {
   std::optional<MegatronModules> modules;
   MegatronExperts count;
-  refuse_alpha_pattern(in);
   for (const auto& [name, tensor] : in.tensors) {
     if (!owns(name) && !names_megatron(name)) {
       out.tensors.emplace(name, tensor);

@@ -87,10 +87,9 @@ struct Place {
 };
 
 Place place_of(Text name) {
-  constexpr Text kDecoder = "decoder.", kWeight = ".weight";
-  name = without_peft_prefix(name);
+  constexpr Text kDecoder = "decoder.";
+  name = without_weight(without_peft_prefix(name));
   if (name.starts_with(kDecoder)) name.remove_prefix(kDecoder.size());
-  if (name.ends_with(kWeight)) name.remove_suffix(kWeight.size());
   Place out;
   out.side = name.back() == 'a' ? Side::A : Side::B;
   const Text word = leaf_of(name);

@@ -22,11 +22,13 @@ bool ends_in_one(std::string_view name, std::initializer_list<std::string_view> 
                      [&](std::string_view ending) { return name.ends_with(ending); });
 }
 
-std::string_view last_word(std::string_view name) {
+std::string_view without_weight(std::string_view name) {
   constexpr std::string_view kWeight = ".weight";
   if (name.ends_with(kWeight)) name.remove_suffix(kWeight.size());
-  return leaf_of(name);
+  return name;
 }
+
+std::string_view last_word(std::string_view name) { return leaf_of(without_weight(name)); }
 
 bool is_lora_word(std::string_view word, char a, char b) {
   const bool side =
@@ -38,6 +40,7 @@ void put(Translation& out, const std::string& from, const std::string& to, Tenso
   if (!out.tensors.emplace(to, std::move(tensor)).second)
     throw Error(from, fmt::format("is a second {} once it is under PEFT's name", to),
                 "keep one of the two");
+  if (from != to) out.own_names.emplace(to, from);
 }
 
 Json peft_config(const std::string& where, int64_t r, double alpha) {

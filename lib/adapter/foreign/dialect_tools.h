@@ -15,14 +15,17 @@ namespace moelora {
 bool has_any(std::string_view name, std::initializer_list<std::string_view> parts);
 bool ends_in_one(std::string_view name, std::initializer_list<std::string_view> endings);
 
+// The name without a ".weight" at its end.
+std::string_view without_weight(std::string_view name);
+
 // The last component but ".weight".
 std::string_view last_word(std::string_view name);
 
 // "lora_gate_and_up_A": a word between lora_ and the side, whose letters are given.
 bool is_lora_word(std::string_view word, char a, char b);
 
-// Adds a translated tensor. `from`: its name in the file. Throws Error where the name is taken: two
-// tensors of the file are the same factor.
+// Adds a translated tensor and remembers its name in the file, `from`. Throws Error where the name
+// is taken: two tensors of the file are the same factor.
 void put(Translation& out, const std::string& from, const std::string& to, Tensor tensor);
 
 // PEFT's config of a plain LoRA: r, lora_alpha and what never differs. Targets follow from tensors.

@@ -192,9 +192,8 @@ const Sign kSigns[] = {
      "mlx-lm writes adapter_config.json beside it, with rank and scale: put it back, and "
      "lora-convert adapter FOLDER OUT --to peft-linear --base BASE reads both."},
     {[](std::string_view n) { return has(n, {"adapters.npz"}); }, "holds an adapter of MLX",
-     "Save it as adapters.safetensors (mlx.core.save_safetensors(\"adapters.safetensors\", "
-     "dict(mlx.core.load(\"adapters.npz\")))) beside an adapter_config.json with num_layers and "
-     "lora_parameters, rank and scale; that is read."},
+     "Write an adapter_config.json beside it with num_layers and lora_parameters, rank and scale "
+     "as it was trained with; both are read then."},
     {[](std::string_view n) { return has(n, {"pytorch_lora_weights."}); },
      "holds a LoRA of diffusers", "Servers of language models want one that PEFT saved."},
     {[](std::string_view n) { return n.ends_with(".ckpt"); }, "holds a checkpoint of Lightning",

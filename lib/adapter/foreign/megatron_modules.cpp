@@ -7,7 +7,6 @@
 #include <numeric>
 #include <utility>
 
-#include "lib/adapter/config_reader.h"
 #include "lib/adapter/foreign/dialect_tools.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
@@ -358,15 +357,6 @@ bool names_megatron(std::string_view name) {
     return false;
   return has_any(name, {".self_attention.", ".mlp.linear_fc", ".mlp.router.", ".mlp.experts.",
                         ".mlp.shared_experts.", ".transformer_layer."});
-}
-
-void refuse_alpha_pattern(const ForeignAdapter& in) {
-  if (!in.config.is(Json::Kind::object)) return;
-  const ConfigReader config(in.config, in.where);
-  if (!config.pattern("alpha_pattern").empty())
-    throw Error(in_file(in.where, "alpha_pattern"),
-                "gives modules of Megatron alphas of their own, and is not read with its names",
-                std::string(kMegatronExport));
 }
 
 }  // namespace moelora

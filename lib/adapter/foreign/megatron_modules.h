@@ -111,9 +111,6 @@ class MegatronExperts {
 // Whether a name is of a module of Megatron-Core, whatever its last words.
 bool names_megatron(std::string_view name);
 
-// Throws Error where the config gives modules of Megatron alphas of their own.
-void refuse_alpha_pattern(const ForeignAdapter& in);
-
 // What tells how to have a trainer do it: "Export it to Hugging Face names ...".
 extern const std::string_view kMegatronExport;
 

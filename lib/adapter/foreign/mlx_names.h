@@ -8,6 +8,9 @@
 
 namespace moelora {
 
+// Keys of mlx-lm's adapter_config.json.
+inline constexpr std::string_view kMlxParameters = "lora_parameters", kMlxType = "fine_tune_type";
+
 // Module paths in mlx-lm's model classes and in the hub's files. mlx-lm stacks a layer's routed
 // experts in a module of its own and puts text models of multimodal ones under "language_model".
 

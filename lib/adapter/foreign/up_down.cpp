@@ -15,6 +15,7 @@
 #include "lib/adapter/names/config_kinds.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/cast.h"
+#include "lib/base/dotted_path.h"
 
 namespace moelora {
 namespace {
@@ -86,6 +87,14 @@ Tensor without_kernel(const Entry& entry) {
 
 int64_t rank_of(const Tensor& down) { return down.rank() < 2 ? 0 : down.dim(down.rank() == 3); }
 
+// MODULE.lora_down.0.weight
+bool is_split(std::string_view name) {
+  const size_t weight = name.rfind(".weight");
+  if (weight == std::string_view::npos || weight + 7 != name.size()) return false;
+  const std::string_view before = name.substr(0, weight);
+  return parse_index(leaf_of(before)) && has_any(parent_of(before), {".lora_down", ".lora_up"});
+}
+
 [[noreturn]] void refuse(const Entry& entry, UpDownPart part) {
   if (part == UpDownPart::dora_scale)
     throw Error(entry.first,
@@ -95,6 +104,12 @@ int64_t rank_of(const Tensor& down) { return down.rank() < 2 ? 0 : down.dim(down
   if (has_any(entry.first, {".lora_mid"}))
     throw Error(entry.first, "is the core of a factored convolution (LoCon, Tucker)",
                 "leave the convolutions out when training");
+  if (is_split(entry.first))
+    throw Error(entry.first,
+                "is of one of several parts of a module, trained apart (split_qkv, split_dims of "
+                "kohya's and musubi's scripts for image and video models)",
+                "join them first: lora_down of all parts one below the other, lora_up of each in "
+                "its own rows and columns of one matrix, alpha times the number of parts");
   throw Error(entry.first, "is neither lora_down.weight, lora_up.weight nor alpha of a module",
               "save the adapter with one lora_down and one lora_up for each module");
 }

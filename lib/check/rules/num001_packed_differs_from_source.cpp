@@ -1,5 +1,6 @@
 #include <fmt/core.h>
 
+#include "lib/adapter/dialect.h"
 #include "lib/base/error.h"
 #include "lib/check/define_rule.h"
 #include "lib/check/forward.h"
@@ -11,10 +12,19 @@
 namespace moelora {
 namespace {
 
-packed::AdapterInput input_of(const Subject& subject) {
+packed::AdapterInput input_of(const Subject& as_given) {
+  const Subject& subject = in_peft_form(as_given);
   const packed::Reading reading =
       subject.loaded ? reading_of(subject.loaded->adapter) : packed::Reading();
   return {subject.tensors, subject.config, subject.given, reading};
+}
+
+std::vector<std::string> in_file(const Subject& as_given, std::vector<std::string> names) {
+  const Subject& subject = in_peft_form(as_given);
+  for (std::string& name : names)
+    if (const auto own = subject.own_names.find(name); own != subject.own_names.end())
+      name = own->second;
+  return names;
 }
 
 packed::Report compared(const RuleContext& context) {
@@ -25,11 +35,16 @@ packed::Report compared(const RuleContext& context) {
                               options);
 }
 
+// The form the adapter is in, as --to names it.
+std::string_view form_of(const Subject& subject) {
+  if (subject.dialect != nullptr && subject.dialect->write != nullptr) return subject.dialect->id;
+  return (subject.layout != nullptr ? *subject.layout : layouts::peft_linear).id;
+}
+
 // The packing done again, and verified.
 std::string packed_again(const RuleContext& context) {
   Repair repair = repair_of(context.deployment(), *context.deployment().source);
-  const Layout* layout = context.subject().layout;
-  repair.to = (layout != nullptr ? *layout : layouts::peft_linear).id;
+  repair.to = form_of(context.subject());
   return repair.command() + " --verify";
 }
 
@@ -46,7 +61,7 @@ void report_same_products(RuleContext& context, const packed::Report& report) {
 void check(RuleContext& context) try {
   const packed::Report report = compared(context);
   for (const packed::Fault& fault : report.faults) {
-    Finding& finding = context.report(fault.tensors, fault.text());
+    Finding& finding = context.report(in_file(context.subject(), fault.tensors), fault.text());
     finding.fix = packed_again(context);
     if (fault.mistake == Mistake::rounding) finding.severity = Severity::warning;
   }

@@ -1,6 +1,7 @@
 #include "lib/check/subject/subject.h"
 
 #include "lib/adapter/dialect.h"
+#include "lib/adapter/foreign/automodel_stamp.h"
 #include "lib/io/file.h"
 #include "lib/model/base_model.h"
 #include "lib/numeric/stats/value_stats.h"
@@ -47,15 +48,21 @@ Subject open_subject(const std::string& path, const InputOptions& options) {
   return out;
 }
 
+const Subject& in_peft_form(const Subject& subject) {
+  if (subject.untranslated) throw *subject.untranslated;
+  return subject.translated != nullptr ? *subject.translated : subject;
+}
+
 void interpret(Subject& subject, std::optional<BaseModel> base, const SubjectOptions& options) {
   subject.base = std::move(base);
   subject.served = served_adapter(subject);
   subject.tensors = subject.take_tensors();
-  subject.dialect = detect_dialect(subject.tensors, subject.config);
+  subject.dialect = detect_dialect(subject.tensors, subject.config, subject.set);
   if (subject.has_config)
     subject.config_error = error_of([&] {
       subject.parsed_config =
           parse_adapter_config(subject.config, join_path(subject.folder, std::string(kConfigName)));
+      read_automodel_stamp(subject, options.load.links, *subject.parsed_config, subject.notes);
       const std::vector<std::string>& parameters = subject.parsed_config->target_parameters;
       subject.target_parameters = {parameters.begin(), parameters.end()};
     });

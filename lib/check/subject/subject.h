@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -46,6 +47,13 @@ struct Subject : AdapterFolder {
   // Of the tensors' values; empty when they were not looked at.
   std::map<std::string, ValueStats> values;
 
+  // Compared with a source, and not in PEFT's form on disk (another trainer's dialect, a whole
+  // model's state): the same put into it. Both unset for PEFT's own.
+  std::shared_ptr<const Subject> translated;
+  std::optional<Error> untranslated;  // why it could not be
+  // Of such a translation: what the files call a tensor, by its name here.
+  std::map<std::string, std::string> own_names;
+
   // What its forward computes against the source's, where both were asked for (ValidateRequest).
   std::optional<StageReport> forward;
   std::string forward_not_run;  // why
@@ -63,6 +71,10 @@ struct SubjectOptions {
 
 // Reads what lies at `path` (a folder, or a weights file in one).
 Subject open_subject(const std::string& path, const InputOptions& options = {});
+
+// What a comparison with a source is about: the adapter in PEFT's form. Throws Error where it could
+// not be put into it.
+const Subject& in_peft_form(const Subject& subject);
 
 // Fills everything below "What it means".
 void interpret(Subject& subject, std::optional<BaseModel> base, const SubjectOptions& options);
