@@ -46,6 +46,10 @@ const Families kNotJudged = {
     "bailing_hybrid", "afmoe",      "deepseek_v4", "diffusion_gemma", "dots3_note", "gemma4",
     "gemma4_unified", "muse_spark", "step3p7",     "unlimited_ocr",   "zaya"};
 
+// Whose class nobody has read yet, whether or not there is one.
+const Families kNotRead = {"ernie4_5_vl_moe", "inkling",       "inkling2",  "laguna",
+                           "lara_mini",       "longcat_flash", "sarvam_moe"};
+
 Families families_of_files() {
   Families out;
   for (const auto& entry :
@@ -156,7 +160,8 @@ bool is_described(const std::string& config) {
 
 }  // namespace
 
-TEST_CASE("every family is in exactly one of: a class, a fallback, not built, not judged") {
+TEST_CASE(
+    "every family is in exactly one of: a class, a fallback, not built, not judged, not read") {
   std::map<std::string, std::vector<JsonView>> classes;
   for (const JsonView& one : engine_facts("sglang").at("classes").items())
     for (const std::string& family : one.strings_or_none("families"))
@@ -165,7 +170,8 @@ TEST_CASE("every family is in exactly one of: a class, a fallback, not built, no
   for (const auto& entry : classes) CHECK_MESSAGE(files.count(entry.first) == 1, entry.first);
   for (const std::string& family : files) {
     CAPTURE(family);
-    REQUIRE(classes[family].size() == 1);
+    REQUIRE(classes[family].size() == 1 - kNotRead.count(family));
+    if (classes[family].empty()) continue;
     const JsonView& one = classes[family].front();
     CHECK((one.find("transformers_fallback").has_value()) == (kFallback.count(family) == 1));
     CHECK((one.find("not_built").has_value()) == (kNotBuilt.count(family) == 1));
