@@ -4,20 +4,13 @@
 #include <string>
 #include <vector>
 
+#include "lib/adapter/foreign/shard_set.h"
 #include "lib/base/error.h"
 #include "lib/base/tensor.h"
 #include "lib/io/file.h"
 #include "lib/io/json.h"
 
 namespace moelora {
-
-// Files that the ranks of a training wrote apart, read as one adapter.
-enum class ShardSet : uint8_t {
-  none,   // whole files, or the shards of huggingface with an index
-  art,    // OpenPipe/ART's shards with manifests, joined
-  ranks,  // of Megatron's ranks: what a tensor is a part of, only its module tells, so that they
-          // stay apart, named "FILE:NAME" without the wrappers of training
-};
 
 // A weights file of an adapter's folder, with lazy tensors.
 struct FolderFile {

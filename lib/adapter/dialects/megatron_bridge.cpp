@@ -12,8 +12,8 @@
 #include "lib/adapter/dialect.h"
 #include "lib/adapter/foreign/dialect_tools.h"
 #include "lib/adapter/foreign/megatron_modules.h"
+#include "lib/adapter/foreign/name_parts.h"
 #include "lib/adapter/foreign/rank_files.h"
-#include "lib/adapter/foreign/shard_set.h"
 #include "lib/base/dotted_path.h"
 #include "lib/model/base_model.h"
 

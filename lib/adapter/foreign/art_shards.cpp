@@ -8,7 +8,6 @@
 
 #include "lib/adapter/config_reader.h"
 #include "lib/adapter/foreign/name_parts.h"
-#include "lib/adapter/foreign/shard_set.h"
 #include "lib/base/checked.h"
 #include "lib/base/utf8.h"
 #include "lib/io/file.h"

@@ -7,7 +7,6 @@
 #include <set>
 
 #include "lib/adapter/foreign/name_parts.h"
-#include "lib/adapter/foreign/shard_set.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/utf8.h"
 #include "lib/io/torch/torch_file.h"

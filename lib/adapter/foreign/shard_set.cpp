@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "lib/adapter/adapter_folder.h"
 #include "lib/adapter/foreign/art_shards.h"
 #include "lib/adapter/foreign/rank_files.h"
 

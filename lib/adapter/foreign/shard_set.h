@@ -6,13 +6,17 @@
 #include <string_view>
 #include <vector>
 
-#include "lib/adapter/adapter_folder.h"
 #include "lib/io/weights.h"
 
 namespace moelora {
 
-// Adapters that the ranks of a training wrote apart, a file each, as one map of lazy tensors
-// (ShardSet of adapter_folder.h): art_shards.h and rank_files.h.
+// Files that the ranks of a training wrote apart, read as one adapter.
+enum class ShardSet : uint8_t {
+  none,   // whole files, or the shards of huggingface with an index
+  art,    // OpenPipe/ART's shards with manifests, joined
+  ranks,  // of Megatron's ranks: what a tensor is a part of, only its module tells, so that they
+          // stay apart, named "FILE:NAME" without the wrappers of training
+};
 
 struct OpenedSet {
   ShardSet kind;
@@ -29,10 +33,5 @@ void refuse_part_of_set(const std::string& folder, const std::string& file,
 std::optional<OpenedSet> open_shard_set(const std::string& folder,
                                         const std::vector<std::string>& listing,
                                         const InputOptions& options = {});
-
-// What to do where a file is missing; where files contradict each other.
-inline constexpr std::string_view kCopyAllRanks = "copy the files of all ranks into the folder";
-inline constexpr std::string_view kCopyOneSave =
-    "copy the files of all ranks of one save into the folder";
 
 }  // namespace moelora
