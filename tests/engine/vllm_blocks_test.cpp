@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <map>
 
-#include "lib/base/cast.h"
 #include "tests/adapter/goldens.h"
+#include "tests/engine/served_block.h"
 #include "tests/engine/vllm_filled.h"
 
 using namespace moelora;
@@ -21,23 +21,6 @@ std::string name_of(const ServedBlock& block) {
                      block.module.substr(0, block.module.find('_')));
 }
 
-// Writes the block into the delta. Returns how many elements another rank has put otherwise there.
-size_t put(const ServedBlock& block, Matrix& delta) {
-  const std::vector<double> a = read_double(block.a), b = read_double(block.b);
-  const int64_t rank = block.a.dim(0), in = block.a.dim(1), out = block.b.dim(0);
-  size_t conflicts = 0;
-  for (int64_t i = 0; i < out; ++i)
-    for (int64_t j = 0; j < in; ++j) {
-      double sum = 0;
-      for (int64_t k = 0; k < rank; ++k)
-        sum += b[static_cast<size_t>(i * rank + k)] * a[static_cast<size_t>(k * in + j)];
-      double& at = delta.at(block.out_first + i * block.out_step, block.in_first + j);
-      conflicts += at != 0 && at != block.scale * sum;
-      at = block.scale * sum;
-    }
-  return conflicts;
-}
-
 using Deltas = std::map<std::string, Matrix>;
 
 // The deltas of all ranks together, in the shapes of `meant`.
@@ -49,7 +32,7 @@ Deltas served(const VllmRun& run, const Deltas& meant) {
     for (const ServedBlock& block : vllm_blocks(each)) {
       CAPTURE(name_of(block));
       REQUIRE(out.contains(name_of(block)));
-      conflicts += put(block, out[name_of(block)]);
+      conflicts += put_block(block, out[name_of(block)]);
     }
   CHECK(conflicts == 0);
   return out;

@@ -1,52 +1,23 @@
 // What stands in vLLM's source of its classes, row by row (vllm 0.27.0 to 0.33.0 of PyPI): how a
-// module is wrapped, which names it takes, and since which release.
+// module is wrapped, and which names it takes.
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
 #include "lib/base/dotted_path.h"
-#include "lib/engine/server_class.h"
 #include "lib/engine/vllm/causes.h"
 #include "lib/engine/vllm/server/module_buffers.h"
-#include "lib/engine/vllm/server/server.h"
-#include "lib/model/base_model.h"
-#include "lib/model/model_builder.h"
-#include "tests/adapter/readme_section.h"
+#include "lib/io/json.h"
+#include "tests/engine/vllm_start.h"
 
 using namespace moelora;
+using namespace moelora::test;
 
 namespace {
 
 using vllm::Kind;
 using vllm::Module;
 using vllm::Server;
-
-// A base of the families' data and a version of vLLM.
-struct Start {
-  BaseModel base;
-  EngineVersion version;
-
-  explicit Start(const std::string& family, const std::string& release = "0.33")
-      : base(open_base(std::string(MOELORA_TEST_DATA) + "/families/" + family)),
-        version(*EngineVersion::parse(release)) {}
-
-  Server server(const ServerOptions& options = {}) const {
-    return vllm::make_server({{}, base.spec, base.config, options, version});
-  }
-  // Of an adapter of these modules, each a pair of zeros in the file.
-  ServerPlan plan(const std::vector<std::string>& modules) const {
-    ServedAdapter adapter;
-    adapter.name = adapter.folder = "adapter";
-    adapter.has_config = true;
-    adapter.config = parse_json(R"({"r": 2, "lora_alpha": 2, "target_modules": []})", "config");
-    WeightFile& file = adapter.files.emplace_back();
-    file.name = "adapter_model.safetensors";
-    for (const std::string& module : modules)
-      for (const char* side : {".lora_A.weight", ".lora_B.weight"})
-        file.tensors.push_back({"base_model.model." + module + side, DType::BF16, {2, 2}});
-    return find_engine("vllm")->plan({{&adapter, 1}, base.spec, base.config, {}, version});
-  }
-};
 
 std::string_view kind_name(Kind kind) {
   switch (kind) {
@@ -154,48 +125,38 @@ constexpr Row kRows[] = {
      "merged input_mix_weight_down block_inject_weight"},
     {"qwen4_exp_text", "model.layers.0.attn_hyper_connection.input_mix_weight_up", "replicated"},
     {"qwen4_exp_text", "model.hyper_connection_mixer.input_mix_weight_down", "replicated"},
+    // laguna.py: gate_proj and up_proj are no MergedColumnParallelLinear
+    {"laguna", "model.layers.0.self_attn.g_proj", "column"},
+    {"laguna", "model.layers.0.mlp.gate_proj", "column"},
+    {"laguna", "model.layers.1.mlp.shared_expert.up_proj", "column"},
+    {"laguna", "model.layers.1.mlp.gate", "replicated"},
+    // longcat_flash.py: fused_qkv_a_proj is in no mapping
+    {"longcat_flash", "model.layers.0.self_attn.1.q_b_proj", "column"},
+    {"longcat_flash", "model.layers.0.self_attn.0.fused_qkv_a_proj", ""},
+    {"longcat_flash", "model.layers.0.mlps.1.gate_up_proj", "merged gate_proj up_proj"},
+    {"longcat_flash", "model.layers.0.mlp.router.classifier", "replicated"},
+    {"longcat_flash", "model.layers.0.mlp.experts", "experts"},
+    // vllm/models/inkling/nvidia: attention.py, mlp.py, model.py
+    {"inkling", "model.layers.0.attn.qkvr", "merged wq_du wk_dv wv_dv wr_du"},
+    {"inkling", "model.layers.0.attn.wo_ud", "row"},
+    {"inkling", "model.layers.0.mlp.gate_up_proj", "column"},
+    {"inkling", "model.layers.1.mlp.gate", ""},
+    {"inkling", "lm_head", "logits"},
+    {"inkling", "model.embed_tokens", ""},
 };
 
-const PlanEvent* event(const AdapterPlan& plan, const Cause& cause) {
-  for (const PlanEvent& entry : plan.events)
-    if (entry.cause == &cause) return &entry;
-  return nullptr;
-}
-
 }  // namespace
-
-// Which of vLLM's classes are known, and how; in REFERENCE.md. MOELORA_UPDATE=1 writes it.
-TEST_CASE("REFERENCE.md lists vLLM's classes") {
-  const JsonView facts = engine_facts("vllm");
-  std::string run, read, without, none;
-  const auto add = [](std::string& list, const JsonView& entry) {
-    list += (list.empty() ? "" : ", ") + entry.at("name").string();
-  };
-  for (const JsonView& entry : facts.at("classes").items())
-    add(entry.find("read_in") ? read : run, entry);
-  for (const JsonView& entry : facts.at("classes_without_lora").items()) add(without, entry);
-  for (const JsonView& entry : facts.at("out_of_registry").items()) add(none, entry);
-  check_reference_section("vllm classes", fmt::format("| known by | classes |\n|---|---|\n"
-                                                      "| running them | {} |\n"
-                                                      "| reading vLLM's source alone | {} |\n"
-                                                      "| reading: no LoRA, in some releases at "
-                                                      "least | {} |\n"
-                                                      "| reading: in no release | {} |\n",
-                                                      run, read, without, none));
-}
 
 TEST_CASE("modules are wrapped as vLLM's source builds them") {
   for (const Row& row : kRows) {
     CAPTURE(std::string(row.base));
     CAPTURE(std::string(row.module));
-    CHECK(text_of(Start(row.base).server(), row.module) == row.text);
+    CHECK(text_of(VllmStart(row.base).server(), row.module) == row.text);
   }
 }
 
 TEST_CASE("values that are the keys have a slot of their own in qkv_proj") {
-  Start start("gemma4_moe_text");
-  start.base.config.set("attention_k_eq_v", Json(true));
-  start.base.spec = make_model_spec(start.base.config, "config.json");
+  const VllmStart start = VllmStart("gemma4_moe_text").with("attention_k_eq_v", Json(true));
   const Server server = start.server();
   size_t without = 0;
   for (const Module& module : server.modules) {
@@ -219,11 +180,42 @@ TEST_CASE("values that are the keys have a slot of their own in qkv_proj") {
   CHECK_FALSE(partial({sibling(keys, "q_proj")}));
 }
 
+TEST_CASE("a class takes LoRA on a module since a release") {
+  CHECK(text_of(VllmStart("glm4_moe_lite", "0.30").server(), "model.layers.1.mlp.gate") == "");
+  CHECK(text_of(VllmStart("glm4_moe_lite", "0.31").server(), "model.layers.1.mlp.gate") ==
+        "replicated");
+  CHECK(text_of(VllmStart("seed_oss", "0.31").server(), "model.embed_tokens") == "");
+  CHECK(text_of(VllmStart("seed_oss", "0.32").server(), "model.embed_tokens") == "embedding");
+}
+
+TEST_CASE(
+    "SarvamMoE's attention is BailingMoE's: one Linear for q, k and v, and a router since 0.31") {
+  const auto text = [](const char* module, const char* release) {
+    const Json names = parse_json(R"(["SarvamMoEForCausalLM"])", "architectures");
+    return text_of(VllmStart("sarvam_moe", release).with("architectures", names).server(), module);
+  };
+  CHECK(text("model.layers.0.attention.query_key_value", "0.33") == "joined 72 24 24");
+  CHECK(text("model.layers.0.attention.dense", "0.33") == "row");
+  CHECK(text("model.layers.1.mlp.shared_experts.gate_up_proj", "0.33") ==
+        "merged gate_proj up_proj");
+  CHECK(text("model.layers.1.mlp.gate", "0.30") == "");
+  CHECK(text("model.layers.1.mlp.gate", "0.31") == "replicated");
+}
+
+TEST_CASE("Inkling's class takes the names of its checkpoint, and not those of transformers") {
+  const auto refused = [](const char* module) {
+    return VllmStart("inkling").plan({module}).adapters.at(0).first_refusal() != nullptr;
+  };
+  CHECK_FALSE(refused("model.llm.layers.0.attn.wq_du"));
+  CHECK_FALSE(refused("model.llm.layers.0.mlp.w13_dn"));
+  CHECK(refused("model.language_model.layers.0.self_attn.q_proj"));
+}
+
 TEST_CASE("a joined Linear has one buffer, and a rank its part of each slice") {
   ServerOptions options;
   options.tp = 2;
   options.max_lora_rank = 8;
-  const Start start("phi3");
+  const VllmStart start("phi3");
   const Server server = start.server(options);
   for (const Module& module : server.modules) {
     if (module.kind != Kind::joined || module.layer != 0) continue;
@@ -237,7 +229,7 @@ TEST_CASE("a joined Linear has one buffer, and a rank its part of each slice") {
 
 TEST_CASE("a name that a class accepts and wraps nothing for is said to be unused") {
   const ServerPlan plan =
-      Start("granitemoeshared").plan({"model.layers.0.shared_mlp.input_linear"});
+      VllmStart("granitemoeshared").plan({"model.layers.0.shared_mlp.input_linear"});
   REQUIRE(plan.adapters.size() == 1);
   CHECK(plan.adapters[0].first_refusal() == nullptr);
   CHECK(event(plan.adapters[0], vllm::cause::silent_no_op) != nullptr);
@@ -245,7 +237,7 @@ TEST_CASE("a name that a class accepts and wraps nothing for is said to be unuse
 
 TEST_CASE("names that a class does not take are refused in the server's words") {
   const auto refusal = [](const char* base, const char* module) {
-    const ServerPlan plan = Start(base).plan({module});
+    const ServerPlan plan = VllmStart(base).plan({module});
     const PlanEvent* found = plan.adapters.at(0).first_refusal();
     return found == nullptr ? std::string() : found->refusal->text;
   };
@@ -262,73 +254,6 @@ TEST_CASE("names that a class does not take are refused in the server's words") 
             .find("'block_sparse_moe.experts.0.down_proj'") != std::string::npos);
   CHECK(refusal("deepseek_v32", "model.layers.0.self_attn.indexer.wk").find("indexer.wk'") !=
         std::string::npos);
-}
-
-TEST_CASE("a text model's names reach a wrapper's layers since 0.33, Mistral 3's always") {
-  const auto used = [](const char* base, const char* release) {
-    const ServerPlan plan = Start(base, release).plan({"model.layers.0.self_attn.q_proj"});
-    return event(plan.adapters.at(0), vllm::cause::silent_no_op) == nullptr;
-  };
-  CHECK_FALSE(used("gemma3", "0.32"));
-  CHECK(used("gemma3", "0.33"));
-  CHECK(used("mistral3", "0.27"));
-}
-
-TEST_CASE("a class begins, ends or changes with a release") {
-  const auto not_known = [](const char* base, const char* release) {
-    return Start(base, release).plan({}).not_known;
-  };
-  CHECK(not_known("qwen4_exp_text", "0.28") ==
-        "Qwen4ExpForCausalLM is no class of vLLM that is known here");
-  CHECK(not_known("qwen4_exp_text", "0.29") == "");
-  CHECK(not_known("kolibri1", "0.32") ==
-        "Kolibri1ForCausalLM is no class of vLLM that is known here");
-  CHECK(not_known("gemma4_moe", "0.30") ==
-        "Gemma4ForConditionalGeneration is no class of vLLM that is known here");
-  CHECK(not_known("gemma4_moe", "0.31") == "");
-  CHECK(not_known("gemma4", "0.30") == "");
-  CHECK(not_known("deepseek_v4", "0.33") ==
-        "DeepseekV4ForCausalLM is no class of vLLM that is known here");
-  CHECK(text_of(Start("glm4_moe_lite", "0.30").server(), "model.layers.1.mlp.gate") == "");
-  CHECK(text_of(Start("glm4_moe_lite", "0.31").server(), "model.layers.1.mlp.gate") ==
-        "replicated");
-  CHECK(text_of(Start("seed_oss", "0.31").server(), "model.embed_tokens") == "");
-  CHECK(text_of(Start("seed_oss", "0.32").server(), "model.embed_tokens") == "embedding");
-}
-
-TEST_CASE("an architecture that no release has a class of has a text of its own") {
-  for (const char* base : {"mistral4", "zaya", "solar_open", "axk2", "aria_text"}) {
-    CAPTURE(std::string(base));
-    const std::string text = Start(base).plan({}).not_known;
-    CHECK(text.starts_with("vLLM has no class "));
-    CHECK(text.find("Transformers backend") != std::string::npos);
-  }
-}
-
-TEST_CASE("a class without LoRA ends the start, by its own name before 0.33") {
-  const auto start_text = [](const char* base, const char* release) {
-    const ServerPlan plan = Start(base, release).plan({});
-    return plan.server.empty() ? std::string() : refusal_text(*plan.server[0].refusal);
-  };
-  CHECK(start_text("step3p7", "0.33") ==
-        "ValueError: LoRA is not supported for Step3p7ForConditionalGeneration");
-  CHECK(start_text("diffusion_gemma", "0.33") ==
-        "ValueError: LoRA is not supported for DiffusionGemmaForBlockDiffusion");
-  CHECK(start_text("diffusion_gemma", "0.32") ==
-        "ValueError: DiffusionGemmaForConditionalGeneration does not support LoRA yet.");
-  CHECK(start_text("qwen3_omni_moe", "0.28") ==
-        "ValueError: Qwen3OmniMoeThinkerForConditionalGeneration does not support LoRA yet.");
-  CHECK(start_text("qwen3_omni_moe", "0.29") == "");
-  CHECK(start_text("minimax", "0.33").find("until v0.23.0") != std::string::npos);
-  CHECK(start_text("deepseek_v4", "0.27") ==
-        "ValueError: DeepseekV4ForCausalLM does not support LoRA yet.");
-}
-
-TEST_CASE("of a class that no oracle ran the plan says where it was read") {
-  const ServerPlan plan = Start("llama").plan({});
-  REQUIRE(plan.notes.size() == 1);
-  CHECK(plan.notes[0] ==
-        "vLLM's LlamaForCausalLM was not run by the oracle: what it takes was read in its source "
-        "of 0.27.0 to 0.33.0");
-  CHECK(Start("qwen3_5_moe").plan({}).notes.empty());
+  CHECK(refusal("longcat_flash", "model.layers.0.self_attn.0.q_a_proj").find("q_a_proj'") !=
+        std::string::npos);
 }

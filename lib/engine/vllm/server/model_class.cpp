@@ -4,6 +4,7 @@
 
 #include "lib/engine/server_class.h"
 #include "lib/engine/vllm/releases.h"
+#include "lib/engine/vllm/server/class_lists.h"
 
 namespace moelora::vllm {
 namespace {
@@ -45,12 +46,6 @@ class VersionedClass {
       change.allow_only({"since", "modules", "experts", "embeddings", "names", "text_prefix"});
       if (version.has(release_of(change.at("since")))) views_.push_back(change);
     }
-  }
-
-  static const Release& release_of(const JsonView& json) {
-    const Release* out = find_release(json.string());
-    if (out == nullptr) json.fail("not a release of vLLM that this tool knows");
-    return *out;
   }
 
   // The object that says it; the class's own where none does.
@@ -96,15 +91,6 @@ void read_embeddings(const JsonView& json, ModelClass& out) {
   }
   for (const JsonView& name : found->items())
     (name.one_of({"embed_tokens", "lm_head"}) == 0 ? out.embeddings : out.lm_head) = true;
-}
-
-// Whether the version is one from "since" on and from before "before".
-bool is_in_range(const JsonView& json, const EngineVersion& version) {
-  const auto has = [&](std::string_view key, bool otherwise) {
-    const auto at = json.find(key);
-    return at ? version.has(VersionedClass::release_of(*at)) : otherwise;
-  };
-  return has("since", true) && !has("before", false);
 }
 
 std::string read_error(const JsonView& json) {
@@ -175,20 +161,6 @@ bool is_of_base(const JsonView& json, const ModelSpec& spec) {
   const std::vector<std::string> aliases = json.strings_or_none("aliases");
   return json.at("name").string() == spec.architecture ||
          std::find(aliases.begin(), aliases.end(), spec.architecture) != aliases.end();
-}
-
-// An entry of a list of the engine's file: of the base's architecture, or of its family where the
-// config names none.
-std::optional<JsonView> entry_of(std::string_view list, const ModelSpec& spec) {
-  if (spec.derived) return std::nullopt;
-  for (const JsonView& entry : engine_facts("vllm").at(list).items()) {
-    const std::vector<std::string> families = entry.strings_or_none("families");
-    if (spec.architecture.empty()
-            ? std::find(families.begin(), families.end(), spec.family) != families.end()
-            : entry.at("name").string() == spec.architecture)
-      return entry;
-  }
-  return std::nullopt;
 }
 
 // Since 0.33 the config's name of the class is refused, before that the class itself.

@@ -10,6 +10,7 @@
 #include "lib/base/error.h"
 #include "lib/engine/python_text.h"
 #include "lib/engine/vllm/causes.h"
+#include "lib/engine/vllm/server/class_lists.h"
 
 namespace moelora::vllm {
 namespace {
@@ -196,6 +197,8 @@ std::string class_not_known(const PlanRequest& request) {
   const ModelSpec& spec = request.spec;
   if (find_model_class(spec, request.version)) return "";
   const std::string& name = spec.architecture.empty() ? spec.model_type : spec.architecture;
+  if (const std::string why = why_not_judged(spec, request.version); !why.empty())
+    return fmt::format("vLLM's class {} is not judged: {}", name, why);
   if (is_out_of_registry(spec))
     return fmt::format(
         "vLLM has no class {}: its Transformers backend serves the model, if anything does, and "
