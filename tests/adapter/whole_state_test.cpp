@@ -173,6 +173,13 @@ TEST_CASE("the state dict in a checkpoint is read, its other parts are not looke
                 {"optimizer_state_dict", p_dict({{"state", p_dict({})}})}}) == "read: w ");
   CHECK(saying({{"optimizer_state_dict", p_dict({{"w", tensor}})}}) ==
         "f.pt: holds one rank's shard of the optimizer, no weights");
+  // What is called so and is none: no dict, a dict without a tensor, no number, one shard.
+  CHECK(saying({{"module", "N"}, {"optimizer_state_dict", p_dict({{"w", tensor}})}}) ==
+        "f.pt: module: is None, expected a tensor");
+  CHECK(saying({{"state_dict", p_dict({{"epoch", p_int(3)}})},
+                {"model", p_dict({{"w", tensor}})}}) == "read: w ");
+  for (const std::string& size : {p_text("x"), p_int(1)})
+    CHECK(saying({{"mp_world_size", size}, {"module", p_dict({{"w", tensor}})}}) == "read: w ");
   CHECK(saying({{"module", p_dict({{"w", tensor}})},
                 {"sparse_tensor_module_names", p_call(p_global("__builtin__", "set"), {"]"})},
                 {"more", p_call(p_global("builtins", "set"), {})}}) == "read: w ");

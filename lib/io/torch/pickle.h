@@ -35,7 +35,6 @@ struct PickleValue {
 
   size_t index() const { return static_cast<size_t>(number); }
   double real() const;
-  bool operator==(const PickleValue&) const = default;
 };
 
 struct PickleContainer {
