@@ -65,6 +65,11 @@ BaseModel base_of(Json config, const std::string& where, std::string origin, std
                   const std::vector<Family>& families) {
   BaseModel out;
   out.spec = make_model_spec(config, where, families);
+  if (const std::string loaders = loaders_of(config, where, families); !loaders.empty())
+    out.derived = fmt::format(
+        "{}: its modules and experts are those that weight loaders read ({}), and were compared "
+        "with no model",
+        out.spec.model_type, loaders);
   out.config = std::move(config);
   out.origin = std::move(origin);
   out.folder = std::move(folder);

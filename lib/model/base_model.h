@@ -20,8 +20,8 @@ struct BaseModel {
   // looked at, nothing else.
   bool followed = false;
   Links links = Links::within;  // of its files, as it was opened
-  // What is to be said of a model whose family no file describes, and which is read by the names
-  // and shapes of its own weights (lib/model/derived_family.h); "" for a known one.
+  // What is to be said of a family that was compared with no model: no file describes it, and the
+  // weights do (lib/model/derived_family.h), or the file was read in loaders; "" for the others.
   std::string derived = {};
 
   // Where values may be read; "" nowhere.

@@ -186,10 +186,11 @@ ClassPaths parse_paths(const JsonView& json) {
 }
 
 Variant parse_variant(const std::string& model_type, const JsonView& json, bool gated) {
-  json.allow_only({"config", "prefixes", "hub_prefixes", "hub_experts", "lm_head", "architectures",
-                   "saved_as_memory", "peft"});
+  json.allow_only({"config", "prefixes", "hub_prefixes", "hub_experts", "lm_head", "only",
+                   "architectures", "saved_as_memory", "peft"});
   Variant out;
   out.model_type = model_type;
+  if (const auto only = json.find("only")) out.only = only->one_or_more_strings();
   out.config = json.string_or_empty("config");
   out.paths = parse_paths(json);
   if (const auto classes = json.find("architectures"))
@@ -263,12 +264,13 @@ void check_references(const JsonView& json, const Family& family) {
 
 Family parse_family(const Json& document, const std::string& where) {
   const JsonView json(document, where);
-  json.allow_only({"$schema", "family", "note", "model_types", "values", "layers", "layer",
-                   "embedding", "lm_head", "lm_head_bias", "lm_head_rows", "modules", "outside",
-                   "experts", "hub_names", "aliases", "engines", "per_layer"});
+  json.allow_only({"$schema", "family", "note", "from_loaders", "model_types", "values", "layers",
+                   "layer", "embedding", "lm_head", "lm_head_bias", "lm_head_rows", "modules",
+                   "outside", "experts", "hub_names", "aliases", "engines", "per_layer"});
   Family family;
   family.where = where;
   family.name = json.at("family").string();
+  family.from_loaders = json.string_or_empty("from_loaders");
   const auto experts = json.find("experts");
   family.has_experts = experts.has_value();
   if (experts) parse_experts(*experts, family);
@@ -311,25 +313,41 @@ Family parse_embedded(const std::string& name, const std::string& text) {
 
 }  // namespace
 
-const Variant* find_variant(const Family& family, const std::string& model_type) {
+const Variant* find_variant(const Family& family, const std::string& model_type,
+                            const std::string& architecture) {
   for (const Variant& variant : family.variants)
-    if (variant.model_type == model_type) return &variant;
+    if (variant.model_type == model_type &&
+        (variant.only.empty() ||
+         std::find(variant.only.begin(), variant.only.end(), architecture) != variant.only.end()))
+      return &variant;
   return nullptr;
 }
 
-const Family* embedded_family(const std::string& model_type) {
+namespace {
+
+std::optional<Family> find_embedded(const std::string& model_type,
+                                    const std::string& architecture) {
+  std::optional<Family> out;
+  for (const auto& [name, text] : embedded_family_files()) {
+    if (text.find(json_string(model_type)) == std::string::npos) continue;
+    Family family = parse_embedded(name, text);
+    const Variant* variant = find_variant(family, model_type, architecture);
+    if (variant == nullptr) continue;
+    const bool is_its_own = !variant->only.empty();
+    if (is_its_own || !out) out = std::move(family);
+    if (is_its_own) break;
+  }
+  return out;
+}
+
+}  // namespace
+
+const Family* embedded_family(const std::string& model_type, const std::string& architecture) {
   static std::mutex mutex;
-  static std::map<std::string, std::optional<Family>> known;  // by model_type
+  static std::map<std::pair<std::string, std::string>, std::optional<Family>> known;
   const std::lock_guard lock(mutex);
-  const auto [at, is_new] = known.try_emplace(model_type);
-  if (is_new)
-    for (const auto& [name, text] : embedded_family_files()) {
-      if (text.find(json_string(model_type)) == std::string::npos) continue;
-      Family family = parse_embedded(name, text);
-      if (find_variant(family, model_type) == nullptr) continue;
-      at->second = std::move(family);
-      break;
-    }
+  const auto [at, is_new] = known.try_emplace({model_type, architecture});
+  if (is_new) at->second = find_embedded(model_type, architecture);
   return at->second ? &*at->second : nullptr;
 }
 

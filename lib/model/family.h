@@ -62,6 +62,9 @@ struct ClassPaths {
 // One model_type: where its keys are and what its module paths begin with.
 struct Variant {
   std::string model_type;
+  // The classes of which "architectures" must name one first: other models have this type too.
+  // Empty: any, and none.
+  std::vector<std::string> only;
   std::string config;  // "text_config"; "" for the config itself
   ClassPaths paths;
   std::map<std::string, ClassPaths> classes;  // instead, where "architectures" names it first
@@ -72,6 +75,8 @@ struct Variant {
 
 struct Family {
   std::string name, where;  // where: the file, for messages
+  // The servers' weight loaders that it was read in, where no model was there to compare it with.
+  std::string from_loaders;
   std::vector<Variant> variants;
   std::vector<ValueRule> values;
   std::map<std::string, LayerChoice> layers;
@@ -109,12 +114,16 @@ struct UnknownFamily : Error {
 // The families of schemas/models, parsed once, in order of name.
 const std::vector<Family>& embedded_families();
 
-// The one of them that describes this model_type, null for none. Parses no other: a tool's run
-// needs one, and all take longer than a small adapter. Safe from any thread.
-const Family* embedded_family(const std::string& model_type);
+// The one of them that describes this model_type of this class ("architectures" of the config,
+// first;
+// "" for none), null for none. A variant that is this class's alone comes before one for all.
+// Parses few others: a tool's run needs one, and all take longer than a small adapter. Safe from
+// any thread.
+const Family* embedded_family(const std::string& model_type, const std::string& architecture);
 
-// The variant of a family that has this model_type; null for none.
-const Variant* find_variant(const Family& family, const std::string& model_type);
+// The variant of a family that has this model_type and takes this class; null for none.
+const Variant* find_variant(const Family& family, const std::string& model_type,
+                            const std::string& architecture);
 
 // Throws Error that names the place in the document (path, line, column) and what was expected.
 Family parse_family(const Json& json, const std::string& where);

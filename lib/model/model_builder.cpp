@@ -381,18 +381,20 @@ class ModelBuilder {
 // The family of a config's model_type: the last of `more` that has it, else an embedded one.
 const Family& family_of(const JsonView& config, const std::vector<Family>& more) {
   const std::string model_type = config.at("model_type").string();
+  const std::string architecture = architecture_of(config);
   for (auto it = more.rbegin(); it != more.rend(); ++it)
-    if (find_variant(*it, model_type) != nullptr) return *it;
-  if (const Family* family = embedded_family(model_type)) return *family;
+    if (find_variant(*it, model_type, architecture) != nullptr) return *it;
+  if (const Family* family = embedded_family(model_type, architecture)) return *family;
   std::vector<std::string_view> known;
   for (const std::vector<Family>* families : {&more, &embedded_families()})
     for (const Family& family : *families)
-      for (const Variant& variant : family.variants) known.push_back(variant.model_type);
+      for (const Variant& variant : family.variants)
+        if (variant.only.empty()) known.push_back(variant.model_type);
   throw UnknownFamily(
       unknown_word(config.at("model_type").place(), "model type", model_type, known,
                    {"describe the family in a file like those of schemas/models and pass it with ",
                     Option::model_spec, " FILE"}),
-      architecture_of(config));
+      architecture);
 }
 
 }  // namespace
@@ -401,8 +403,14 @@ ModelSpec make_model_spec(const Json& config, const std::string& where,
                           const std::vector<Family>& more) {
   const JsonView view(config, where);
   const Family& family = family_of(view, more);
-  const Variant& variant = *find_variant(family, view.at("model_type").string());
+  const Variant& variant =
+      *find_variant(family, view.at("model_type").string(), architecture_of(view));
   return ModelBuilder(config, where, family, variant).build();
+}
+
+std::string loaders_of(const Json& config, const std::string& where,
+                       const std::vector<Family>& more) {
+  return family_of({config, where}, more).from_loaders;
 }
 
 }  // namespace moelora

@@ -15,4 +15,9 @@ namespace moelora {
 ModelSpec make_model_spec(const Json& config, const std::string& where,
                           const std::vector<Family>& more = {});
 
+// The weight loaders that the config's family was read in (Family::from_loaders), "" for a family
+// that was compared with models. Throws as make_model_spec.
+std::string loaders_of(const Json& config, const std::string& where,
+                       const std::vector<Family>& more = {});
+
 }  // namespace moelora

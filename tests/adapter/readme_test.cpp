@@ -78,6 +78,7 @@ std::map<std::string, std::set<std::string>> builtins() {
 const char* order_text(const Family& family) {
   if (family.hub_experts.order == GateUpOrder::interleaved)
     return "halves; interleaved in hub files";
+  if (!family.gate_up_order) return "unknown";
   return family.gate_up_order == GateUpOrder::interleaved ? "interleaved" : "halves";
 }
 
@@ -85,11 +86,15 @@ std::string family_row(const Family& family,
                        const std::map<std::string, std::set<std::string>>& known) {
   std::vector<std::string> types, models;
   for (const Variant& variant : family.variants) {
-    types.push_back(variant.model_type);
-    if (const auto it = known.find(variant.model_type); it != known.end())
+    types.push_back(variant.only.empty() ? variant.model_type
+                                         : fmt::format("{} of {}", variant.model_type,
+                                                       fmt::join(variant.only, " and ")));
+    if (const auto it = known.find(types.back()); it != known.end())
       models.insert(models.end(), it->second.begin(), it->second.end());
   }
   std::sort(types.begin(), types.end());
+  if (!family.from_loaders.empty())
+    types.back() += fmt::format(" (*from loaders: {}*)", family.from_loaders);
   if (!family.has_experts)
     return fmt::format("| {} | none | none | | {} |\n", fmt::join(types, ", "),
                        fmt::join(models, ", "));

@@ -18,6 +18,7 @@
 #include "tests/engine/fitted.h"
 #include "tests/engine/served_block.h"
 #include "tests/engine/served_from_folder.h"
+#include "tests/model/loader_bases.h"
 
 using namespace moelora;
 using namespace moelora::test;
@@ -26,6 +27,9 @@ namespace {
 
 // "sarvam_moe SarvamMoEForCausalLM": a base under another architecture than transformers writes.
 std::string base_path(const std::string& base, const TempFolder& temp) {
+  const std::vector<std::string> loaders = loader_bases();
+  if (std::find(loaders.begin(), loaders.end(), base) != loaders.end())
+    return write_loader_base(temp.path, base);
   const size_t space = base.find(' ');
   return space == std::string::npos
              ? std::string(MOELORA_TEST_DATA) + "/families/" + base
@@ -205,6 +209,8 @@ const std::vector<std::string> kBases = {"llama",
                                          "hy_v3",
                                          "sarvam_mla",
                                          "sarvam_moe SarvamMoEForCausalLM",
+                                         "bailing_moe",
+                                         "bailing_moe_v2",
                                          "laguna",
                                          "longcat_flash",
                                          "inkling",

@@ -116,22 +116,22 @@ shows "the logprob format is read" "llama-cpp, 1 sequence, 3 positions" \
 
 # A family, and its servers' classes
 succeeds "an adapter is made for the family" \
-  lora-convert init ling_adapter --base ling --rank 4 --targets attention,experts --to peft-linear
-shows "the family's modules are known" attention.query_key_value lora-convert inspect ling_adapter --base ling
+  lora-convert init example_adapter --base example_moe --rank 4 --targets attention,experts --to peft-linear
+shows "the family's modules are known" attention.query_key_value lora-convert inspect example_adapter --base example_moe
 shows "vLLM's class is taken from the family's file" "mlp.shared_experts.gate_up_proj" \
-  lora-validate ling_adapter --base ling --engine vllm --verbose
-succeeds "vLLM's plan finds nothing wrong" lora-validate ling_adapter --base ling --engine vllm --no-values
+  lora-validate example_adapter --base example_moe --engine vllm --verbose
+succeeds "vLLM's plan finds nothing wrong" lora-validate example_adapter --base example_moe --engine vllm --no-values
 lacks "SGLang's class is taken from the family's file" "get_hidden_dim not implemented" \
-  lora-validate ling_adapter --base ling --engine sglang
+  lora-validate example_adapter --base example_moe --engine sglang
 
 # An option of an engine
 shows "the option is offered" max-cpu-loras lora-validate --help
 shows "the option changes what is said" "max_cpu_loras (1) must be >= max_loras (2)" \
-  lora-validate ling_adapter --base ling --engine vllm --max-loras 2 --server-option max-cpu-loras=1
+  lora-validate example_adapter --base example_moe --engine vllm --max-loras 2 --server-option max-cpu-loras=1
 lacks "without the option it is not said" max_cpu_loras \
-  lora-validate ling_adapter --base ling --engine vllm --max-loras 2
+  lora-validate example_adapter --base example_moe --engine vllm --max-loras 2
 shows "a value of the wrong kind is refused" "expected a number of 1 or more" \
-  lora-validate ling_adapter --base ling --engine vllm --server-option max-cpu-loras=many
+  lora-validate example_adapter --base example_moe --engine vllm --server-option max-cpu-loras=many
 
 # Releases that change nothing: a line each makes them the newest, known and the default
 for release in sglang@0.5.24 vllm@0.34 peft@0.22; do

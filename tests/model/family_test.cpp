@@ -110,15 +110,18 @@ TEST_CASE("--model-spec adds a family or replaces an embedded one") {
 }
 
 TEST_CASE("A family file's model types and name are nowhere else") {
-  std::map<std::string, std::string> owner;
+  std::map<std::string, std::string> owner;  // of a type, or of one under a class
   for (const Family& known : embedded_families()) {
     const std::string& family = known.name;
     const std::string path = MOELORA_SOURCE_DIR "/schemas/models/" + family + ".json";
     CAPTURE(path);
     const Family parsed = parse_family(read_json_file(path), path);
     CHECK(parsed.name == family);
-    for (const Variant& variant : parsed.variants)
-      CHECK(owner.emplace(variant.model_type, family).second);
+    for (const Variant& variant : parsed.variants) {
+      if (variant.only.empty()) CHECK(owner.emplace(variant.model_type, family).second);
+      for (const std::string& name : variant.only)
+        CHECK(owner.emplace(variant.model_type + " of " + name, family).second);
+    }
   }
   CHECK(owner.size() >= 22);
 }

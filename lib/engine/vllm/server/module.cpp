@@ -115,7 +115,8 @@ class Builder {
     modules_.push_back(std::move(module));
   }
 
-  // Integers of the config, 0 where it has none, and the rows of the whole Linear as "out".
+  // Integers of the config, 0 where it has none, and the rows of the whole Linear as "out". A
+  // config may leave the head_dim to its class.
   std::vector<int64_t> slices_of_class(
       const std::map<std::string, std::vector<Dimension>, std::less<>>& of, std::string_view leaf,
       int64_t out) const {
@@ -123,7 +124,8 @@ class Builder {
     for (const Dimension& rows : of.find(leaf)->second) {
       Values values = {{"out", out}};
       for (const std::string& name : rows.names())
-        values.try_emplace(name, config_int(config_, name, 0));
+        values.try_emplace(name,
+                           config_int(config_, name, name == "head_dim" ? spec_.head_dim : 0));
       slices.push_back(rows.value(values, model_.where));
     }
     return slices;
