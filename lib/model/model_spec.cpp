@@ -70,9 +70,14 @@ ModelSpec::~ModelSpec() = default;
 
 GateUpOrder required_gate_up_order(const ModelSpec& spec) {
   if (spec.gate_up_order) return *spec.gate_up_order;
+  const std::string text =
+      "nothing says in which order the rows of gate and up lie in a fused gate_up_proj";
+  if (!spec.derived)
+    throw Error(spec.model_type, text,
+                {"set \"gate_up_order\" in a copy of ", spec.family_file, ", and pass it with ",
+                 Option::model_spec});
   throw Error(
-      spec.model_type,
-      "nothing says in which order the rows of gate and up lie in a fused gate_up_proj",
+      spec.model_type, text,
       {"write the family down with lora-convert spec, set \"gate_up_order\" there, and pass "
        "the file with ",
        Option::model_spec});

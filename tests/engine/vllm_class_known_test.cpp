@@ -71,6 +71,15 @@ TEST_CASE("a class without LoRA ends the start, by its own name before 0.33") {
   CHECK(start_text("deepseek_v4", "0.29") == "");
   CHECK(start_text("glm5_next", "0.30") ==
         "ValueError: Glm5NextForConditionalGeneration does not support LoRA yet.");
+  CHECK(start_text("kimi_k3", "0.27") ==
+        "ValueError: KimiK3ForConditionalGeneration does not support LoRA yet.");
+  CHECK(start_text("step3", "0.33") ==
+        "ValueError: LoRA is not supported for Step3VLForConditionalGeneration");
+  CHECK(start_text("grok", "0.33").find("Grok1ForCausalLM was supported in vLLM until v0.24.0") !=
+        std::string::npos);
+  CHECK(start_text("grok1", "0.27")
+            .find("Grok1ModelForCausalLM was supported in vLLM until v0.24.0") !=
+        std::string::npos);
 }
 
 TEST_CASE("of a class that takes LoRA and is not judged the plan says why") {
@@ -81,6 +90,10 @@ TEST_CASE("of a class that takes LoRA and is not judged the plan says why") {
         "vLLM's class DeepseekV4ForCausalLM is not judged: its attention packs wq_a with wkv, and "
         "each compressor wkv with wgate, which is not described here");
   CHECK(not_known("deepseek_v4", "0.28") == "");
+  CHECK(not_known("grok", "0.24").find("is not judged: one class stands for two models") !=
+        std::string::npos);
+  CHECK(not_known("kimi_k3", "0.24") ==
+        "KimiK3ForConditionalGeneration is no class of vLLM that is known here");
   CHECK(not_known("muse_spark", "0.33").find("not judged: its qkv_proj holds the output gate") !=
         std::string::npos);
   CHECK(not_known("muse_spark", "0.32") ==

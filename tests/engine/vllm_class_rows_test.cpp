@@ -202,6 +202,19 @@ TEST_CASE(
   CHECK(text("model.layers.1.mlp.gate", "0.31") == "replicated");
 }
 
+TEST_CASE("Ling's class is BailingMoE's, whose head_dim a config may leave out") {
+  const auto text = [](const char* base, const char* module, const char* release = "0.33") {
+    return text_of(VllmStart(base, release).server(), module);
+  };
+  CHECK(text("bailing_moe", "model.layers.0.attention.query_key_value") == "joined 60 20 20");
+  CHECK(text("bailing_moe_v2", "model.layers.0.attention.query_key_value") == "joined 56 28 28");
+  CHECK(text("bailing_moe", "model.layers.0.attention.dense") == "row");
+  CHECK(text("bailing_moe", "model.layers.1.mlp.shared_experts.gate_up_proj") ==
+        "merged gate_proj up_proj");
+  CHECK(text("bailing_moe_v2", "model.layers.1.mlp.gate", "0.30") == "");
+  CHECK(text("bailing_moe_v2", "model.layers.1.mlp.gate", "0.31") == "replicated");
+}
+
 TEST_CASE("Inkling's class takes the names of its checkpoint, and not those of transformers") {
   const auto refused = [](const char* module) {
     return VllmStart("inkling").plan({module}).adapters.at(0).first_refusal() != nullptr;

@@ -1,13 +1,29 @@
 #include "tests/engine/vllm_start.h"
 
+#include <algorithm>
+
 #include "lib/io/json.h"
 #include "lib/model/model_builder.h"
+#include "tests/model/loader_bases.h"
 
 namespace moelora::test {
 
+namespace {
+
+BaseModel base_named(const std::string& name) {
+  const std::vector<std::string> loaders = loader_bases();
+  if (std::find(loaders.begin(), loaders.end(), name) == loaders.end())
+    return open_base(std::string(MOELORA_TEST_DATA) + "/families/" + name);
+  BaseModel out;
+  out.config = loader_config(name);
+  out.spec = make_model_spec(out.config, "config.json");
+  return out;
+}
+
+}  // namespace
+
 VllmStart::VllmStart(const std::string& family, const std::string& release)
-    : base(open_base(std::string(MOELORA_TEST_DATA) + "/families/" + family)),
-      version(*EngineVersion::parse(release)) {}
+    : base(base_named(family)), version(*EngineVersion::parse(release)) {}
 
 VllmStart VllmStart::with(const std::string& key, const Json& value) const {
   VllmStart out = *this;

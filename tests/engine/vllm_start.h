@@ -9,7 +9,7 @@
 
 namespace moelora::test {
 
-// A base of tests/data/families and a version of vLLM.
+// A base of tests/data/families, or of loader_bases.h, and a version of vLLM.
 struct VllmStart {
   BaseModel base;
   EngineVersion version;
