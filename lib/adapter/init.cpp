@@ -137,7 +137,12 @@ AdapterConfig new_config(const std::string& base, int64_t r, double lora_alpha, 
 Conversion make_adapter(const InitOptions& options) {
   check_targets(options);
   layout_by_id(options.to);
-  return make_adapter(options, open_base(options.base, options.model_specs, options.links).spec);
+  const BaseModel base = open_base(options.base, options.model_specs, options.links);
+  Conversion out = make_adapter(options, base.spec);
+  // Those of a conversion speak of an input, which there is none of.
+  out.notes.clear();
+  if (!base.derived.empty()) out.notes.push_back(base.derived);
+  return out;
 }
 
 Conversion make_adapter(const InitOptions& given, const ModelSpec& spec) {

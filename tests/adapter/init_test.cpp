@@ -7,7 +7,9 @@
 
 #include "tests/adapter/made_adapter.h"
 #include "tests/io/error_text.h"
+#include "tests/io/temp_folder.h"
 #include "tests/model/catalogue.h"
+#include "tests/model/loader_bases.h"
 
 using namespace moelora;
 using namespace moelora::test;
@@ -202,6 +204,17 @@ TEST_CASE("the config says what PEFT needs, alpha as the rank where none is give
     o.alpha = 1e300;
     CHECK(make_adapter(o).config.find("lora_alpha")->as_double() == 1e300);
   }
+}
+
+TEST_CASE("of a base whose family was read in loaders alone it is said") {
+  const moelora::TempFolder temp;
+  InitOptions o = options("qwen3_moe", {"attention"}, "peft-linear");
+  CHECK(make_adapter(o).notes.empty());
+  o.base = write_loader_base(temp.path(), "kimi_k3");
+  const Names notes = make_adapter(o).notes;
+  REQUIRE(notes.size() == 1);
+  CHECK(
+      notes[0].starts_with("kimi_k3: its modules and experts are those that weight loaders read"));
 }
 
 TEST_CASE("factors are made in the type asked for") {

@@ -43,6 +43,7 @@ int run(InitFlags& flags) {
                         written.weights.tensors.size(), size_text(written.weights.bytes)));
   };
   const WrittenConversion written = write_adapter(fresh, flags.out, folder);
+  for (const std::string& note : fresh.notes) print_note(flags.common, kConvertTool, note);
   if (!written.left_behind.empty()) print_note(flags.common, kConvertTool, written.left_behind);
   return kClean;
 }
