@@ -296,3 +296,51 @@ TEST_CASE("no loader says in which order a fused gate and up would lie: what nee
           std::string::npos);
   }
 }
+
+// As listed of the published checkpoints: moonshotai/Kimi-K3 (its index and the headers of its
+// shards; the experts' are those of the packed halves), inclusionAI/Ling-lite-1.5.
+TEST_CASE("published models have the shapes that their files list") {
+  const auto shape = [](const ModelSpec& spec, const std::string& name) {
+    for (const auto& [found, dims] : spec.tensors(Form::hub))
+      if (found == name) return dims;
+    return Shape{};
+  };
+  Json config = loader_config("kimi_k3");
+  Json text = *config.find("text_config");
+  const Json real = parse_json(
+      R"({"hidden_size": 7168, "num_hidden_layers": 93, "vocab_size": 163840,
+          "num_attention_heads": 96, "q_lora_rank": 1536, "kv_lora_rank": 512,
+          "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "num_experts": 896,
+          "num_experts_per_token": 16, "moe_intermediate_size": 3072,
+          "routed_expert_hidden_size": 3584, "intermediate_size": 33792,
+          "linear_attn_config": {"num_heads": 96, "head_dim": 128, "kda_layers": [1, 2, 3, 91],
+          "use_full_rank_gate": true}})",
+      "config");
+  for (const auto& [key, value] : real.members()) text.set(key, value);
+  config.set("text_config", text);
+  const ModelSpec kimi = make_model_spec(config, "config.json");
+  const std::string k = "language_model.model.layers.";
+  CHECK(shape(kimi, k + "0.mlp.gate_proj.weight") == Shape{33792, 7168});
+  CHECK(shape(kimi, k + "0.self_attn.f_a_proj.weight") == Shape{128, 7168});
+  CHECK(shape(kimi, k + "1.self_attn.f_b_proj.weight") == Shape{12288, 128});
+  CHECK(shape(kimi, k + "1.self_attn.b_proj.weight") == Shape{96, 7168});
+  CHECK(shape(kimi, k + "1.self_attn.g_proj.weight") == Shape{12288, 7168});
+  CHECK(shape(kimi, k + "3.self_attn.kv_a_proj_with_mqa.weight") == Shape{576, 7168});
+  CHECK(shape(kimi, k + "3.self_attn.kv_b_proj.weight") == Shape{24576, 512});
+  CHECK(shape(kimi, k + "92.self_attn.q_b_proj.weight") == Shape{18432, 1536});
+  CHECK(shape(kimi, k + "92.self_attn.g_proj.weight") == Shape{12288, 7168});
+  CHECK(shape(kimi, k + "92.block_sparse_moe.routed_expert_down_proj.weight") == Shape{3584, 7168});
+  CHECK(shape(kimi, k + "1.block_sparse_moe.shared_experts.down_proj.weight") == Shape{7168, 6144});
+  CHECK(shape(kimi, k + "1.block_sparse_moe.experts.895.w1.weight") == Shape{3072, 2 * 1792});
+  CHECK(shape(kimi, k + "1.block_sparse_moe.experts.895.w2.weight") == Shape{3584, 2 * 1536});
+  CHECK(shape(kimi, k + "1.block_sparse_moe.experts.895.w3.weight") == Shape{3072, 2 * 1792});
+
+  const ModelSpec ling =
+      spec_of("bailing_moe", R"({"hidden_size": 2048, "num_hidden_layers": 28, "vocab_size": 126464,
+                         "num_attention_heads": 16, "num_key_value_heads": 4, "num_experts": 64,
+                         "num_experts_per_tok": 6, "moe_intermediate_size": 1408,
+                         "intermediate_size": 1408, "first_k_dense_replace": 0})");
+  CHECK(shape(ling, "model.layers.0.attention.query_key_value.weight") == Shape{3072, 2048});
+  CHECK(shape(ling, "model.layers.27.mlp.shared_experts.gate_proj.weight") == Shape{2816, 2048});
+  CHECK(shape(ling, "model.layers.27.mlp.shared_experts.down_proj.weight") == Shape{2048, 2816});
+}
