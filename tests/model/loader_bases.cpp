@@ -4,6 +4,8 @@
 #include <fstream>
 #include <map>
 
+#include "lib/model/model_builder.h"
+
 namespace {
 
 const std::map<std::string, const char*>& configs() {
@@ -44,7 +46,7 @@ const std::map<std::string, const char*>& configs() {
         "hidden_size": 60, "num_hidden_layers": 3, "vocab_size": 96, "num_attention_heads": 6,
         "num_attention_groups": 1, "head_dim": 14, "share_q_dim": 34, "moe_num_experts": 5,
         "moe_top_k": 2, "moe_intermediate_size": 22, "share_expert_dim": 26,
-        "intermediate_size": 52, "moe_layers_enum": "1,2"}})"},
+        "intermediate_size": 52, "moe_layers_enum": "2"}})"},
       {"kimi_k3", R"({"model_type": "kimi_k3", "architectures": ["KimiK3ForConditionalGeneration"],
         "text_config": {"model_type": "kimi_linear", "architectures": ["KimiLinearForCausalLM"],
         "hidden_size": 60, "num_hidden_layers": 4, "vocab_size": 96, "num_attention_heads": 6,
@@ -68,6 +70,13 @@ std::vector<std::string> loader_bases() {
 
 moelora::Json loader_config(const std::string& base) {
   return moelora::parse_json(configs().at(base), base);
+}
+
+moelora::ModelSpec loader_spec(const std::string& base, const std::string& changes) {
+  moelora::Json config = loader_config(base);
+  const moelora::Json changed = moelora::parse_json(changes, "changes");
+  for (const auto& [key, value] : changed.members()) config.set(key, value);
+  return moelora::make_model_spec(config, "config.json");
 }
 
 std::string write_loader_base(const std::string& folder, const std::string& base) {

@@ -2,30 +2,17 @@
 // written out here from the loader that is named, for the small models of loader_bases.h.
 
 #include <doctest/doctest.h>
-#include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
-#include <set>
+#include <map>
 
-#include "lib/model/base_model.h"
-#include "lib/model/family.h"
 #include "lib/model/model_builder.h"
 #include "tests/io/error_text.h"
-#include "tests/io/temp_folder.h"
 #include "tests/model/loader_bases.h"
 
 using namespace moelora;
 
 namespace {
-
-// `changes` is a JSON object, merged into the config.
-ModelSpec spec_of(const std::string& base, const std::string& changes = "{}") {
-  Json config = loader_config(base);
-  const Json changed = parse_json(changes, "changes");
-  for (const auto& [key, value] : changed.members()) config.set(key, value);
-  return make_model_spec(config, "config.json");
-}
 
 // "NAME ROWSxCOLUMNS" of every tensor below `stem`, without it, in order of name; of the experts
 // the last one alone.
@@ -66,7 +53,7 @@ size_t count(const ModelSpec& spec, Form form) { return spec.tensors(form).size(
 // BailingMoEGate, word_embeddings; load_weights: experts' gate_proj, up_proj, down_proj. The same
 // in vLLM 0.33.0 bailing_moe.py, and in inclusionAI/Ling models/modeling_bailing_moe.py.
 TEST_CASE("Ling: q, k and v in one matrix, word_embeddings, dense layers first") {
-  const ModelSpec spec = spec_of("bailing_moe");
+  const ModelSpec spec = loader_spec("bailing_moe");
   for (const Form form : {Form::hub, Form::memory}) {
     CHECK(tensors_below(spec, form, "model.layers.0.") ==
           sorted({"attention.query_key_value.weight 100x60", "attention.dense.weight 60x60",
@@ -90,24 +77,25 @@ TEST_CASE("Ling: q, k and v in one matrix, word_embeddings, dense layers first")
 // The biases: modeling_bailing_moe.py gives query_key_value use_qkv_bias, dense use_bias and an MLP
 // none. Both servers ask for both keys and fail without.
 TEST_CASE("Ling 2.0: head_dim, shared experts of an own width, and biases as the config says") {
-  const ModelSpec spec = spec_of("bailing_moe_v2");
+  const ModelSpec spec = loader_spec("bailing_moe_v2");
   CHECK(
       tensors_below(spec, Form::hub, "model.layers.1.attention.") ==
       sorted({"query_key_value.weight 112x60", "query_key_value.bias 112", "dense.weight 60x56"}));
   CHECK(spec.find_linear("model.layers.1.mlp.shared_experts.up_proj")->out == 26);
-  CHECK(spec_of("bailing_moe_v2", R"({"use_bias": true})")
+  CHECK(loader_spec("bailing_moe_v2", R"({"use_bias": true})")
             .find_linear("model.layers.1.attention.dense")
             ->bias);
   CHECK(error_text([] {
-          spec_of("bailing_moe", R"({"use_bias": null})");
+          loader_spec("bailing_moe", R"({"use_bias": null})");
         }).find("the key \"use_bias\" is missing") != std::string::npos);
-  CHECK(spec_of("bailing_moe_v2", R"({"model_type": "bailing_moe_v2"})").family == "bailing_moe");
+  CHECK(loader_spec("bailing_moe_v2", R"({"model_type": "bailing_moe_v2"})").family ==
+        "bailing_moe");
 }
 
 // SGLang 0.5.23 grok.py: Grok1DecoderLayer (self_attn, block_sparse_moe, mlp with residual_moe);
 // load_weights: w1, w3, w2. vLLM 0.24.0 grok1.py: Grok2ForCausalLM renames from the same names.
 TEST_CASE("Grok-2: Mixtral's names, a dense MLP beside the experts") {
-  const ModelSpec spec = spec_of("grok");
+  const ModelSpec spec = loader_spec("grok");
   for (const Form form : {Form::hub, Form::memory}) {
     CHECK(tensors_below(spec, form, "model.layers.1.") ==
           sorted({"self_attn.q_proj.weight 64x60", "self_attn.k_proj.weight 32x60",
@@ -123,7 +111,7 @@ TEST_CASE("Grok-2: Mixtral's names, a dense MLP beside the experts") {
   CHECK(spec.hub.up == "w3");
   CHECK(spec.activation == "gelu");
   // Without moe_intermediate_size the experts are as wide as intermediate_size says.
-  const ModelSpec first = spec_of("grok_of_mixtral");
+  const ModelSpec first = loader_spec("grok_of_mixtral");
   CHECK(first.intermediate == 52);
   CHECK(first.find_linear("model.layers.0.mlp.up_proj") == nullptr);
 }
@@ -132,7 +120,7 @@ TEST_CASE("Grok-2: Mixtral's names, a dense MLP beside the experts") {
 // "linear_v", down "linear_1"); MoeMLP of the conversions' own code is act(linear) * linear_v.
 TEST_CASE(
     "Grok-1 of the conversions for transformers: attn, moe_block, linear, linear_v, linear_1") {
-  const ModelSpec spec = spec_of("grok1");
+  const ModelSpec spec = loader_spec("grok1");
   for (const Form form : {Form::hub, Form::memory})
     CHECK(tensors_below(spec, form, "model.layers.1.") ==
           sorted({"attn.q_proj.weight 60x60", "attn.k_proj.weight 20x60",
@@ -147,10 +135,10 @@ TEST_CASE(
 }
 
 // SGLang 0.5.23 step3_vl.py and vLLM 0.33.0 step3_text.py: Step3TextAttention (qkv of share_q_dim
-// and two head_dim, wq, o_proj), share_expert; load_weights: moe.gate_proj.weight[e] and so on. The
-// names in memory: the hub's modeling_step3.py, _checkpoint_conversion_mapping.
+// and two head_dim, wq, o_proj), share_expert; load_weights: moe.gate_proj.weight[e] and so on,
+// into moe.experts. Names in memory: the hub's modeling_step3.py, _checkpoint_conversion_mapping.
 TEST_CASE("Step-3: queries in two steps, one key head, experts batched apart") {
-  const ModelSpec spec = spec_of("step3");
+  const ModelSpec spec = loader_spec("step3");
   const std::map<Form, std::string> layers = {{Form::hub, "model.layers."},
                                               {Form::memory, "model.language_model.layers."}};
   for (const auto& [form, stem] : layers) {
@@ -159,26 +147,35 @@ TEST_CASE("Step-3: queries in two steps, one key head, experts batched apart") {
                   "self_attn.v_proj.weight 14x60", "self_attn.wq.weight 84x34",
                   "self_attn.o_proj.weight 60x84", "mlp.gate_proj.weight 52x60",
                   "mlp.up_proj.weight 52x60", "mlp.down_proj.weight 60x52"}));
-    CHECK(tensors_below(spec, form, stem + "2.moe") ==
-          sorted({".gate.weight 5x60", ".gate_proj.weight 5x22x60", ".up_proj.weight 5x22x60",
-                  ".down_proj.weight 5x60x22"}));
     CHECK(tensors_below(spec, form, stem + "2.share_expert") ==
           sorted({".gate_proj.weight 26x60", ".up_proj.weight 26x60", ".down_proj.weight 60x26"}));
     CHECK(tensors_below(spec, form, "lm_head") == Lines{".weight 96x60"});
-    CHECK(count(spec, form) == 2 + 8 + 2 * (5 + 7));
+    CHECK(tensors_below(spec, form, stem + "2.moe.gate.") == Lines{"weight 5x60"});
   }
+  CHECK(tensors_below(spec, Form::hub, "model.layers.2.moe.") ==
+        sorted({"gate.weight 5x60", "gate_proj.weight 5x22x60", "up_proj.weight 5x22x60",
+                "down_proj.weight 5x60x22"}));
+  CHECK(tensors_below(spec, Form::memory, "model.language_model.layers.2.moe.experts.") ==
+        sorted({"4.gate_proj.weight 22x60", "4.up_proj.weight 22x60", "4.down_proj.weight 60x22"}));
+  CHECK(count(spec, Form::hub) == 2 + 2 * 8 + (5 + 4 + 3));
+  CHECK(count(spec, Form::memory) == 2 + 2 * 8 + (5 + 4 + 3 * 5));
+}
+
+TEST_CASE(
+    "Step-3's text model alone has its layers where the hub has, and one dense layer unless said") {
   Json text = *loader_config("step3").find("text_config");
   text.set("moe_layers_enum", Json());
   const ModelSpec alone = make_model_spec(text, "config.json");
   CHECK(alone.moe_layers == std::vector<bool>{false, true, true});
   CHECK(alone.find_linear("model.layers.1.self_attn.wq") != nullptr);
+  CHECK(loader_spec("step3").moe_layers == std::vector<bool>{false, false, true});
 }
 
 // SGLang 0.5.23 kimi_k3.py: KimiK3MLAAttention, KimiK3DeltaAttention, KimiK3MoE, AttnResidual;
 // load_weights: w1, w3, w2 and block_sparse_moe (hf_to_sglang_mapper). The same in vLLM 0.33.0
 // models/kimi_k3, and as moonshotai/Kimi-K3's index lists them.
 TEST_CASE("Kimi K3: experts at a width of their own, two kinds of attention with gates") {
-  const ModelSpec spec = spec_of("kimi_k3");
+  const ModelSpec spec = loader_spec("kimi_k3");
   const Lines residual = {"self_attention_res_proj.weight 1x60", "mlp_res_proj.weight 1x60"};
   const auto with_residual = [&](Lines lines) {
     lines.insert(lines.end(), residual.begin(), residual.end());
@@ -234,69 +231,6 @@ TEST_CASE("Kimi K3 without what a config may leave out") {
   CHECK(spec.find_linear("language_model.model.output_attn_res_proj") == nullptr);
 }
 
-TEST_CASE("a type that two models have is decided by the class") {
-  CHECK(spec_of("grok").family == "grok");
-  CHECK(spec_of("grok", R"({"architectures": ["Grok1ModelForCausalLM"]})").family == "grok");
-  CHECK(spec_of("grok_of_mixtral").family == "grok");
-  CHECK(spec_of("grok_of_mixtral", R"({"architectures": ["MixtralForCausalLM"]})").family ==
-        "mixtral");
-  CHECK(spec_of("grok_of_mixtral", R"({"architectures": null})").family == "mixtral");
-  for (const char* other : {R"({"architectures": ["GitForCausalLM"]})",
-                            R"({"architectures": null})", R"({"architectures": []})"}) {
-    CAPTURE(std::string(other));
-    CHECK_THROWS_AS(spec_of("grok", other), UnknownFamily);
-    // Nor is GIT said to be known.
-    CHECK(error_text([&] { spec_of("grok", other); }).find("did you mean \"git\"") ==
-          std::string::npos);
-  }
-}
-
-TEST_CASE(
-    "a family's own file may hold to a class, too, and comes before those that are built in") {
-  const TempFolder temp;
-  std::string text = read_json_file(MOELORA_SOURCE_DIR "/schemas/models/grok.json").dump(1);
-  text.replace(text.find("\"w1\""), 4, "\"first\"");
-  std::ofstream(temp.path() + "/mine.json") << text;
-  const std::string grok = write_loader_base(temp.path(), "grok_of_mixtral");
-  CHECK(open_base(grok).spec.hub.gate == "w1");
-  CHECK(open_base(grok, {temp.path() + "/mine.json"}).spec.hub.gate == "first");
-  CHECK(open_base("mistralai/Mixtral-8x7B-v0.1", {temp.path() + "/mine.json"}).spec.hub.gate ==
-        "w1");
-}
-
-TEST_CASE("what rests on loaders alone is marked, and said of a base") {
-  std::set<std::string> marked;
-  for (const Family& family : embedded_families())
-    if (!family.from_loaders.empty()) marked.insert(family.name);
-  CHECK(marked == std::set<std::string>{"bailing_moe", "grok", "grok1", "kimi_k3", "step3"});
-  const TempFolder temp;
-  for (const std::string& base : loader_bases()) {
-    CAPTURE(base);
-    const BaseModel model = open_base(write_loader_base(temp.path(), base));
-    CHECK(marked.count(model.spec.family) == 1);
-    CHECK_FALSE(model.spec.derived);
-    CHECK(model.derived.find(": its modules and experts are those that weight loaders read (") !=
-          std::string::npos);
-  }
-  CHECK(open_base(temp.path() + "/step3").derived.find("SGLang 0.5.23 step3_vl.py") !=
-        std::string::npos);
-  CHECK(open_base("openai/gpt-oss-20b").derived.empty());
-}
-
-TEST_CASE("no loader says in which order a fused gate and up would lie: what needs it stops") {
-  for (const std::string& base : loader_bases()) {
-    CAPTURE(base);
-    const ModelSpec spec = spec_of(base);
-    CHECK_FALSE(spec.gate_up_order.has_value());
-    CHECK(error_text([&] {
-            required_gate_up_order(spec);
-          }).find("nothing says in which order the rows of gate and up lie") != std::string::npos);
-
-    CHECK(error_hint([&] { required_gate_up_order(spec); }).find("--model-spec") !=
-          std::string::npos);
-  }
-}
-
 // As listed of the published checkpoints: moonshotai/Kimi-K3 (its index and the headers of its
 // shards; the experts' are those of the packed halves), inclusionAI/Ling-lite-1.5.
 TEST_CASE("published models have the shapes that their files list") {
@@ -335,8 +269,8 @@ TEST_CASE("published models have the shapes that their files list") {
   CHECK(shape(kimi, k + "1.block_sparse_moe.experts.895.w2.weight") == Shape{3584, 2 * 1536});
   CHECK(shape(kimi, k + "1.block_sparse_moe.experts.895.w3.weight") == Shape{3072, 2 * 1792});
 
-  const ModelSpec ling =
-      spec_of("bailing_moe", R"({"hidden_size": 2048, "num_hidden_layers": 28, "vocab_size": 126464,
+  const ModelSpec ling = loader_spec(
+      "bailing_moe", R"({"hidden_size": 2048, "num_hidden_layers": 28, "vocab_size": 126464,
                          "num_attention_heads": 16, "num_key_value_heads": 4, "num_experts": 64,
                          "num_experts_per_tok": 6, "moe_intermediate_size": 1408,
                          "intermediate_size": 1408, "first_k_dense_replace": 0})");

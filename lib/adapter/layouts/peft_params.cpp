@@ -196,15 +196,10 @@ int64_t idle_experts(const WriteContext& context, Projection projection) {
   return spec == nullptr ? 0 : spec->batched_experts(projection) - spec->experts;
 }
 
-// Whether transformers is known to hold gate and up of all experts in one parameter.
-bool has_parameters(const ModelSpec& spec) {
-  return !spec.memory.numbered && (!spec.gated || !spec.memory.gate_up.empty());
-}
-
 WrittenExperts write(const WriteContext& context) {
   WrittenExperts out;
   const Adapter& adapter = context.adapter;
-  if (context.spec != nullptr && !has_parameters(*context.spec))
+  if (context.spec != nullptr && context.spec->memory.numbered)
     throw Error(context.spec->model_type,
                 "how transformers holds the experts of this model type as parameters is not known",
                 {"say \"memory\" in a file for ", Option::model_spec, ", or use ", Option::to,
