@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 
+#include "lib/adapter/numbered_words.h"
+
 namespace moelora {
 namespace {
 
@@ -70,7 +72,7 @@ struct FormNames {
 };
 
 constexpr std::array<FormNames, 5> kForms = {
-    {{ExpertPath::Form::numbered, {"{expert}.{proj}", kApartWords}},
+    {{ExpertPath::Form::numbered, {"{expert}.{proj}", kNumberedWords}},
      {ExpertPath::Form::numbered, {"{expert}.{proj}", kJoinedWords}},
      {ExpertPath::Form::plural, {"{proj}.{expert}", kPluralWords}},
      {ExpertPath::Form::named, {"{proj}", kApartWords}},

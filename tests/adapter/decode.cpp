@@ -102,8 +102,8 @@ struct Decoder {
 };
 
 std::string gate_up_down(const std::string& word) {
-  if (word == "gate_proj" || word == "w1") return "gate";
-  if (word == "up_proj" || word == "w3") return "up";
+  if (word == "gate_proj" || word == "w1" || word == "linear") return "gate";
+  if (word == "up_proj" || word == "w3" || word == "linear_v") return "up";
   return word == "gate_up_proj" ? "gate_up" : "down";
 }
 

@@ -57,6 +57,16 @@ const Table kMixtral = {"peft-linear", "mixtral", {
     {"model.layers.1.block_sparse_moe.experts.0.w2.lora_A.weight", {2, 48}, 1, 0, kDown, Side::A, {2, 48}},
     {"model.layers.1.block_sparse_moe.experts.0.w2.lora_B.weight", {64, 2}, 1, 0, kDown, Side::B, {64, 2}}}};
 
+// PEFT on Grok-1's conversions for transformers: MoeMLP is act(linear) * linear_v, then linear_1
+// (modeling_grok1.py; vLLM 0.24.0 grok1.py). E 5, H 60, I 52.
+const Table kGrok1 = {"peft-linear", "grok1", {
+    {"model.layers.0.moe_block.experts.3.linear.lora_A.weight", {2, 60}, 0, 3, kGate, Side::A, {2, 60}},
+    {"model.layers.0.moe_block.experts.3.linear.lora_B.weight", {52, 2}, 0, 3, kGate, Side::B, {52, 2}},
+    {"model.layers.0.moe_block.experts.1.linear_v.lora_A.weight", {2, 60}, 0, 1, kUp, Side::A, {2, 60}},
+    {"model.layers.0.moe_block.experts.1.linear_v.lora_B.weight", {52, 2}, 0, 1, kUp, Side::B, {52, 2}},
+    {"model.layers.1.moe_block.experts.0.linear_1.lora_A.weight", {2, 52}, 1, 0, kDown, Side::A, {2, 52}},
+    {"model.layers.1.moe_block.experts.0.linear_1.lora_B.weight", {60, 2}, 1, 0, kDown, Side::B, {60, 2}}}};
+
 // L7: PEFT target_parameters; ParamWrapper nests the first registered parameter (gate_up_proj) as
 // base_layer (peft/tuners/tuners_utils.py _inject_parameters). A row e*r + k, B column k*E + e.
 const Table kParams = {"peft-params", "gpt_oss", {
@@ -195,8 +205,8 @@ void check_written_again(const Table& table) {
 
 TEST_CASE(
     "each name of each layout is the layer, expert, projection and side that its producer means") {
-  for (const Table* table : {&kLinear, &kMixtral, &kParams, &kNemotron, &kStacked, &kSharedOuter,
-                             &kStackedFused, &kLinearFused, &kPlural}) {
+  for (const Table* table : {&kLinear, &kMixtral, &kGrok1, &kParams, &kNemotron, &kStacked,
+                             &kSharedOuter, &kStackedFused, &kLinearFused, &kPlural}) {
     CAPTURE(table->layout);
     CAPTURE(table->family);
     check_read(*table);
@@ -204,8 +214,8 @@ TEST_CASE(
 }
 
 TEST_CASE("what is read in a layout is written in it again, name by name and bit by bit") {
-  for (const Table* table : {&kLinear, &kMixtral, &kParams, &kNemotron, &kStacked, &kSharedOuter,
-                             &kStackedFused, &kLinearFused}) {
+  for (const Table* table : {&kLinear, &kMixtral, &kGrok1, &kParams, &kNemotron, &kStacked,
+                             &kSharedOuter, &kStackedFused, &kLinearFused}) {
     CAPTURE(table->layout);
     CAPTURE(table->family);
     check_written_again(*table);

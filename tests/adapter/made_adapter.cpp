@@ -7,6 +7,7 @@
 
 #include "lib/model/base_model.h"
 #include "tests/io/safetensors_bytes.h"
+#include "tests/model/loader_bases.h"
 
 namespace moelora::test {
 
@@ -62,6 +63,7 @@ void MadeAdapter::write(const std::string& folder) const {
 }
 
 BaseModel catalogue_base(const std::string& family) {
+  if (is_loader_base(family)) return loader_model(family);
   const std::string first = MOELORA_TEST_DATA "/catalogue/" + family;
   return open_base(std::filesystem::exists(first) ? first
                                                   : MOELORA_TEST_DATA "/families/" + family);

@@ -26,7 +26,7 @@ class MadeAdapter {
   const TensorMap& tensors() const { return tensors_; }
   void set(const std::string& name, Tensor tensor) { tensors_.at(name) = std::move(tensor); }
 
-  // `family`: one of the catalogue or of families (tests/data), "" for no base model.
+  // `family`: of the catalogue, families (tests/data) or loader_bases.h; "" for no base model.
   LoadedAdapter read(const std::string& family = "", const ReadOptions& options = {},
                      const std::string& from = "") const;
   Conversion convert(const std::string& to, const std::string& family = "",

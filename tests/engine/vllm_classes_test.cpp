@@ -27,9 +27,7 @@ namespace {
 
 // "sarvam_moe SarvamMoEForCausalLM": a base under another architecture than transformers writes.
 std::string base_path(const std::string& base, const TempFolder& temp) {
-  const std::vector<std::string> loaders = loader_bases();
-  if (std::find(loaders.begin(), loaders.end(), base) != loaders.end())
-    return write_loader_base(temp.path, base);
+  if (is_loader_base(base)) return write_loader_base(temp.path, base);
   const size_t space = base.find(' ');
   return space == std::string::npos
              ? std::string(MOELORA_TEST_DATA) + "/families/" + base

@@ -1,7 +1,5 @@
 #include "tests/engine/vllm_start.h"
 
-#include <algorithm>
-
 #include "lib/io/json.h"
 #include "lib/model/model_builder.h"
 #include "tests/model/loader_bases.h"
@@ -11,13 +9,8 @@ namespace moelora::test {
 namespace {
 
 BaseModel base_named(const std::string& name) {
-  const std::vector<std::string> loaders = loader_bases();
-  if (std::find(loaders.begin(), loaders.end(), name) == loaders.end())
-    return open_base(std::string(MOELORA_TEST_DATA) + "/families/" + name);
-  BaseModel out;
-  out.config = loader_config(name);
-  out.spec = make_model_spec(out.config, "config.json");
-  return out;
+  if (is_loader_base(name)) return loader_model(name);
+  return open_base(std::string(MOELORA_TEST_DATA) + "/families/" + name);
 }
 
 }  // namespace

@@ -72,6 +72,15 @@ moelora::Json loader_config(const std::string& base) {
   return moelora::parse_json(configs().at(base), base);
 }
 
+bool is_loader_base(const std::string& name) { return configs().contains(name); }
+
+moelora::BaseModel loader_model(const std::string& base) {
+  moelora::BaseModel out;
+  out.config = loader_config(base);
+  out.spec = moelora::make_model_spec(out.config, base);
+  return out;
+}
+
 moelora::ModelSpec loader_spec(const std::string& base, const std::string& changes) {
   moelora::Json config = loader_config(base);
   const moelora::Json changed = moelora::parse_json(changes, "changes");

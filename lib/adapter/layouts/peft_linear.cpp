@@ -1,11 +1,12 @@
 // One 2-D pair per expert and projection, as PEFT saves LoRA on numbered expert Linears.
 
 #include "lib/adapter/expert_factors.h"
+#include "lib/adapter/numbered_words.h"
 
 namespace moelora {
 namespace {
 
-constexpr NamePattern kNames("{expert}.{proj}", kApartWords);
+constexpr NamePattern kNames("{expert}.{proj}", kNumberedWords);
 
 Claim claim(const ExpertTensor& t) {
   return kNames.match(t.path.rest) && t.tensor.rank() == 2 ? Claim::sure : Claim::no;
@@ -38,7 +39,9 @@ WrittenExperts write(const WriteContext& context) {
 const Layout layouts::peft_linear = {
     .id = "peft-linear",
     .summary = "one pair per expert and projection, in the family's own spelling",
-    .names = "{e}.{gate_proj|up_proj|down_proj} or {e}.{w1|w3|w2}",
+    .names =
+        "{e}.{gate_proj|up_proj|down_proj} or {e}.{w1|w3|w2}; of Grok-1 "
+        "{e}.{linear|linear_v|linear_1}",
     .shapes = "A [r, in], B [out, r]",
     .sources = "PEFT on transformers 4, tinker-cookbook build_lora_adapter, ms-swift, prime-rl",
     .numbered = true,

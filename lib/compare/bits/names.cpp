@@ -42,13 +42,16 @@ struct Word {
   std::string_view text;
   Projection projection;
 };
-constexpr std::array<Word, 7> kWords = {{{"gate_proj", Projection::gate},
-                                         {"up_proj", Projection::up},
-                                         {"down_proj", Projection::down},
-                                         {"gate_up_proj", Projection::gate_up},
-                                         {"w1", Projection::gate},
-                                         {"w3", Projection::up},
-                                         {"w2", Projection::down}}};
+constexpr std::array<Word, 10> kWords = {{{"gate_proj", Projection::gate},
+                                          {"up_proj", Projection::up},
+                                          {"down_proj", Projection::down},
+                                          {"gate_up_proj", Projection::gate_up},
+                                          {"w1", Projection::gate},
+                                          {"w3", Projection::up},
+                                          {"w2", Projection::down},
+                                          {"linear", Projection::gate},  // Grok-1's
+                                          {"linear_v", Projection::up},
+                                          {"linear_1", Projection::down}}};
 
 const Word* find_word(std::string_view text) {
   const auto* const found =
