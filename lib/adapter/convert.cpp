@@ -135,7 +135,8 @@ void check_expert_count(Conversion& c, const ModelSpec* spec) {
                 {"name the base model with ", Option::base});
   if (counted) return;
   c.notes.push_back(
-      fmt::format("without a base model, the highest number says that there are {} experts",
+      fmt::format("without a base model, the highest number says that there are {} experts: "
+                  "whether the last ones are missing is not checked",
                   c.adapter.expert_count));
 }
 

@@ -69,6 +69,15 @@ TEST_CASE("a mixed file without one expert is refused") {
             "there");
 }
 
+TEST_CASE("a mixed file's count of experts is checked with a base model, and else said not to be") {
+  const MadeAdapter made = mixed("", {1, 2, 64}, {1, 64, 2});
+  CHECK(translated("mixed-shared", made.tensors()).notes ==
+        std::vector<std::string>{"without a base model, the highest number says that there are 2 "
+                                 "experts: whether the last ones are missing is not checked"});
+  CHECK(error_text([&] { made.read("qwen3_moe"); })
+            .find("has 2 experts, the base model 8") != std::string::npos);
+}
+
 TEST_CASE("experts of a mixed file have one shape") {
   MadeAdapter made = mixed("", {1, 2, 64}, {1, 64, 2});
   made.add(b_name(kStem + ".1.gate_proj"), {24, 3});
