@@ -149,6 +149,14 @@ void refuse_foreign(const TensorMap& tensors) {
                 std::string(found.dialect->advice));
 }
 
+// Of what nothing reads (LyCORIS' LoHa, LitGPT's files) no config would help.
+void refuse_unread(const TensorMap& tensors) {
+  for (const ForeignFactors& found : foreign_factors(tensors))
+    if (found.dialect->read == nullptr && found.dialect != &unknown_dialect)
+      throw Error(found.names.front(), describe(found, tensors.size()),
+                  std::string(found.dialect->advice));
+}
+
 void refuse_without_factor(const Adapter& adapter, size_t tensors) {
   const bool embedding = std::any_of(adapter.extras.begin(), adapter.extras.end(), [](auto& entry) {
     return entry.second.kind == ExtraKind::embedding_factor;
@@ -218,6 +226,7 @@ AdapterFiles open_adapter(const std::string& path, const InputOptions& options,
   std::erase_if(found.problems, [&](const ReadProblem& p) {
     return p.kind == ReadProblem::Kind::no_config && needs_no_config(out.tensors);
   });
+  if (found.config.find("peft_type") == nullptr) refuse_unread(out.tensors);
   // Whose config it is, only weights tell.
   const bool may_be_foreign = out.tensors.empty() && !has_peft_keys(found.config);
   if (!found.problems.empty() && (!found.has_config || may_be_foreign))

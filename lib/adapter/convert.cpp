@@ -12,6 +12,7 @@
 #include "lib/adapter/dialect.h"
 #include "lib/adapter/expert_biases.h"
 #include "lib/adapter/gate_up.h"
+#include "lib/adapter/joined_modules.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
 #include "lib/io/json_build.h"
@@ -45,8 +46,8 @@ void fuse_for(Conversion& c, const ModelSpec* spec, int threads) {
       {"name it with ", Option::base});
 }
 
-// A module that the other names have as a part of one, or in parts. Its factors would have to be
-// joined or divided, which no layout does.
+// A module that the other names have as a part of one, or in parts, in an order of rows that is not
+// known: what is known was brought to the layout's form before (joined_modules.h).
 [[noreturn]] void refuse_one_form(const LinearSpec& linear, const ModelSpec& spec, Form form) {
   throw Error(form == Form::hub ? linear.memory : linear.hub,
               fmt::format("is a module of {} only: {} of {} have others in its place",
@@ -56,15 +57,22 @@ void fuse_for(Conversion& c, const ModelSpec* spec, int threads) {
                form == Form::hub ? " peft-params)" : " peft-linear)"});
 }
 
-// The place of a dense pair in a layout. A router is a Linear in transformers 4 and a bare
-// Parameter in 5, where PEFT finds it by target_parameters only.
+// In which form a layout has dense modules.
+Form dense_form(const ModelSpec& spec, const Layout& layout) {
+  return in_hub_names(spec, layout.form) ? Form::hub : Form::memory;
+}
+
+// The place of a dense pair in a layout; of one that was fitted for an engine the form is that
+// engine's. A router is a Linear in transformers 4 and a bare Parameter in 5, where PEFT finds it
+// by target_parameters only.
 ExpertTarget dense_target(const std::string& module, const DensePair& pair, const ModelSpec* spec,
-                          const Layout* to) {
+                          const Layout* to, bool fitted) {
   const LinearSpec* linear = spec != nullptr && to != nullptr ? spec->find_linear(module) : nullptr;
   if (linear == nullptr) return {module, pair.parameter, pair.scaling};
-  const bool hub = in_hub_names(*spec, to->form);
-  if (!linear->is_in(hub ? Form::hub : Form::memory))
-    refuse_one_form(*linear, *spec, hub ? Form::hub : Form::memory);
+  const Form form = dense_form(*spec, *to);
+  if (!linear->is_in(form) && fitted) return {linear->hub, pair.parameter, pair.scaling};
+  if (!linear->is_in(form)) refuse_one_form(*linear, *spec, form);
+  const bool hub = form == Form::hub;
   return {hub ? linear->hub : linear->memory,
           pair.parameter || !(hub ? linear->hub_linear : linear->memory_linear), pair.scaling};
 }
@@ -95,7 +103,8 @@ std::vector<ExpertTarget> write_dense(const Conversion& c, const ModelSpec* spec
                                       TensorMap& tensors) {
   std::vector<ExpertTarget> targets;
   for (const auto& [module, pair] : c.adapter.dense) {
-    ExpertTarget& target = targets.emplace_back(dense_target(module, pair, spec, to));
+    ExpertTarget& target =
+        targets.emplace_back(dense_target(module, pair, spec, to, c.changes.has_value()));
     tensors[lora_name(target.path, Side::A)] = pair.a;
     tensors[lora_name(target.path, Side::B)] = pair.b;
     if (target.parameter) target.path += ".weight";
@@ -135,7 +144,8 @@ void check_expert_count(Conversion& c, const ModelSpec* spec) {
                 {"name the base model with ", Option::base});
   if (counted) return;
   c.notes.push_back(
-      fmt::format("without a base model, the highest number says that there are {} experts",
+      fmt::format("without a base model, the highest number says that there are {} experts: "
+                  "whether the last ones are missing is not checked",
                   c.adapter.expert_count));
 }
 
@@ -243,8 +253,16 @@ Conversion planned(Conversion c, const PlanOptions& options, bool named) {
   c.dialect = target.dialect;
   if (!c.adapter.experts.empty()) c.to = &layout;
   const LayoutWriteOptions form = written_form(c, options);
+  const Layout* names = named ? &layout : c.to;
+  // What an engine's repairs made is in the right form.
+  if (spec != nullptr && names != nullptr && !c.changes)
+    for (std::string& note :
+         join_or_part(*spec, c.adapter, options.threads, [&](const JoinedModule& module) {
+           return joining_of(module, dense_form(*spec, *names));
+         }))
+      c.notes.push_back(std::move(note));
 
-  const std::vector<ExpertTarget> dense = write_dense(c, spec, named ? &layout : c.to, c.tensors);
+  const std::vector<ExpertTarget> dense = write_dense(c, spec, names, c.tensors);
   WrittenExperts experts;
   if (c.to != nullptr) {
     check_types(c);

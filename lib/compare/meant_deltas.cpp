@@ -1,11 +1,10 @@
 #include "lib/compare/meant_deltas.h"
 
 #include <algorithm>
-#include <array>
 #include <string_view>
 #include <vector>
 
-#include "lib/base/dotted_path.h"
+#include "lib/adapter/joined_modules.h"
 
 namespace moelora {
 namespace {
@@ -40,46 +39,61 @@ void add_embeddings(const Adapter& adapter, const ModuleNames& names, Deltas& ou
   }
 }
 
-struct Fused {
-  std::string_view name;
-  std::array<std::string_view, 3> parts;  // "" for none
-};
-constexpr Fused kFused[] = {{"qkv_proj", {"q_proj", "k_proj", "v_proj"}},
-                            {"gate_up_proj", {"gate_proj", "up_proj", ""}}};
+// A module that one form of the base has whole and the other in parts, or that is trained in parts
+// though the base has it whole, as the hub's form has it: what servers hold is named so.
+class HubForm {
+ public:
+  HubForm(Deltas& deltas, int threads) : deltas_(deltas), threads_(threads) {}
 
-// The base's modules that `module` stands for, with their rows in order; none where it is one
-// itself or they do not add up to `rows`.
-std::vector<const LinearSpec*> parts_of(const std::string& module, int64_t rows,
-                                        const ModelSpec& spec) {
-  std::vector<const LinearSpec*> out;
-  if (spec.find_linear(module) != nullptr) return out;
-  for (const Fused& fused : kFused) {
-    if (leaf_of(module) != fused.name) continue;
-    for (std::string_view part : fused.parts) {
-      if (part.empty()) continue;
-      const LinearSpec* linear = spec.find_linear(sibling(module, part));
-      if (linear == nullptr) return {};
-      out.push_back(linear);
-      rows -= linear->out;
+  void apply(const JoinedModule& module) {
+    if (module.in_hub)
+      join(module);
+    else
+      part(module);
+  }
+
+ private:
+  static DeltaKey key_of(const std::string& module) { return {module, -1, -1}; }
+
+  void part(const JoinedModule& module) {
+    auto at = deltas_.find(key_of(module.module));
+    if (at == deltas_.end()) at = deltas_.find(key_of(module.hub));
+    if (at == deltas_.end() || at->second.b.dim(0) != module.out) return;
+    const Delta whole = at->second;
+    deltas_.erase(at);
+    const std::vector<Tensor> rows = parted_rows(module, whole.b);
+    for (size_t i = 0; i < rows.size(); ++i)
+      deltas_.emplace(key_of(module.parts[i].module), Delta{whole.a, rows[i], whole.scale});
+  }
+
+  // Of parts that differ in scale or type nothing is made: no server holds such.
+  void join(const JoinedModule& module) {
+    std::vector<std::pair<Tensor, Tensor>> pairs, both;
+    const Delta* first = nullptr;
+    for (const JoinedModule::Part& part : module.parts) {
+      const auto at = deltas_.find(key_of(part.module));
+      if (at == deltas_.end()) {
+        pairs.emplace_back();
+        continue;
+      }
+      const Delta& own = at->second;
+      if (first == nullptr) first = &own;
+      if (own.b.dim(0) != part.rows || own.a.dim(1) != module.in || own.scale != first->scale ||
+          own.a.dtype() != first->a.dtype() || own.b.dtype() != first->b.dtype())
+        return;
+      pairs.emplace_back(own.a, own.b);
+      both.emplace_back(first->a, own.a);
     }
+    if (first == nullptr || deltas_.count(key_of(module.module)) != 0) return;
+    auto [a, b] = joined_pair(module, pairs, all_identical(both, threads_));
+    const double scale = first->scale;
+    for (const JoinedModule::Part& part : module.parts) deltas_.erase(key_of(part.module));
+    deltas_.emplace(key_of(module.module), Delta{std::move(a), std::move(b), scale});
   }
-  return rows == 0 ? out : std::vector<const LinearSpec*>{};
-}
 
-void add_dense(const std::string& module, const Delta& delta, const ModelSpec& spec, Deltas& out) {
-  const bool matrix = delta.b.rank() == 2;
-  const auto parts = parts_of(module, matrix ? delta.b.dim(0) : 0, spec);
-  if (!matrix || parts.empty()) {
-    out.emplace(DeltaKey{module, -1, -1}, delta);
-    return;
-  }
-  int64_t first = 0;
-  for (const LinearSpec* part : parts) {
-    out.emplace(DeltaKey{part->memory, -1, -1},
-                Delta{delta.a, delta.b.slice(0, first, part->out), delta.scale});
-    first += part->out;
-  }
-}
+  Deltas& deltas_;
+  int threads_;
+};
 
 }  // namespace
 
@@ -105,7 +119,9 @@ Deltas meant_deltas(const Adapter& adapter, const ModelSpec& spec) {
     if (key.expert >= 0)
       out.emplace(key, delta);
     else
-      add_dense(names.of(key.module), delta, spec, out);
+      out.emplace(DeltaKey{names.of(key.module), -1, -1}, delta);
+  HubForm form(out, 0);
+  for (const JoinedModule& module : joined_modules(spec)) form.apply(module);
   add_embeddings(adapter, names, out);
   return out;
 }

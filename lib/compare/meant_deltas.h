@@ -21,7 +21,8 @@ class ModuleNames {
 };
 
 // What an adapter means, module by module of the base. The embedding's factors count as a pair: a
-// one-hot x. A dense module that the base has in parts (qkv_proj, gate_up_proj) is taken apart.
+// one-hot x. A dense module that the base has in parts in one form, or that is trained in parts of
+// what the base has whole, is as the hub's form has it (lib/adapter/joined_modules.h).
 // Saved modules, biases and DoRA's magnitudes are not deltas and are left out.
 Deltas meant_deltas(const Adapter& adapter, const ModelSpec& spec);
 

@@ -43,6 +43,12 @@ void check_faults(const std::string& where, std::vector<packed::Fault> faults,
 
 }  // namespace
 
+bool joins_modules(const Conversion& c) {
+  const auto& before = c.input.adapter.dense;
+  return std::any_of(c.adapter.dense.begin(), c.adapter.dense.end(),
+                     [&](const auto& entry) { return before.count(entry.first) == 0; });
+}
+
 packed::Reading reading_of(const Adapter& adapter) {
   packed::Reading out;
   if (!adapter.stacked) return out;
@@ -65,8 +71,10 @@ Verifier packed_verifier(std::string in, int threads) {
     packed::CheckOptions options;
     options.spec = c.input.base ? &c.input.base->spec : nullptr;
     options.threads = threads;
-    // Without an engine to fit, a conversion keeps every factor and every scale.
-    options.products = options.fitted = c.changes.has_value();
+    // Without an engine to fit, a conversion keeps every factor and every scale, but of modules
+    // that it joins: the product is that of their parts.
+    options.fitted = c.changes.has_value();
+    options.products = options.fitted || joins_modules(c);
     const packed::Report report = packed::check_packed(
         {written.tensors, written.config.json, written.config.where, {}},
         {source, config, files.config.where, reading_of(c.input.adapter)}, options);

@@ -10,6 +10,10 @@ namespace moelora {
 // How the stacked pairs of an adapter were read, for the packed check.
 packed::Reading reading_of(const Adapter& adapter);
 
+// Whether dense modules were cut or joined: those that were joined may have only their product in
+// common with their parts.
+bool joins_modules(const Conversion& conversion);
+
 // The packed check (packed_check.h) as a Verifier: the written files against those at `in`, which
 // are opened and read anew, so that nothing of the conversion is taken for granted but how `in`
 // was told to be read (--base, --roles, --b-order). Every element must be the source's by its bits

@@ -252,7 +252,9 @@ TEST_CASE("numbered experts do not say how many there are") {
   const Conversion c = three.convert("stacked");
   CHECK(tensor(c, a_name(kLayer + "down_proj")).dim(0) == 3);
   REQUIRE(c.notes.size() == 1);
-  CHECK(c.notes[0] == "without a base model, the highest number says that there are 3 experts");
+  CHECK(c.notes[0] ==
+        "without a base model, the highest number says that there are 3 experts: whether "
+        "the last ones are missing is not checked");
   CHECK(three.convert("linear-fused").notes.empty());
   MadeAdapter counted;
   counted.pair(kLayer + "down_proj", {3, 2, 24}, {3, 64, 2});

@@ -6,6 +6,7 @@
 #include "lib/adapter/layout.h"
 #include "lib/base/error.h"
 #include "tests/adapter/dialect_rows.h"
+#include "tests/io/temp_folder.h"
 
 using namespace moelora;
 using namespace moelora::test;
@@ -67,6 +68,20 @@ TEST_CASE("a mixed file without one expert is refused") {
         b_name(kStem + ".1.gate_proj") +
             ": is of expert 1 of model.layers.1.mlp.experts.gate_proj, and that of expert 0 is not "
             "there");
+}
+
+TEST_CASE("a mixed file's count of experts is checked with a base model, and else said not to be") {
+  const MadeAdapter made = mixed("", {1, 2, 64}, {1, 64, 2});
+  CHECK(translated("mixed-shared", made.tensors()).notes ==
+        std::vector<std::string>{"without a base model, the highest number says that there are 2 "
+                                 "experts: whether the last ones are missing is not checked"});
+  const TempFolder temp;
+  made.write(temp.path("a"));
+  LoadOptions options;
+  options.base = MOELORA_TEST_DATA "/catalogue/qwen3_moe";
+  CHECK(error_text([&] {
+          load_adapter(temp.path("a"), options);
+        }).find("has 2 experts, the base model 8") != std::string::npos);
 }
 
 TEST_CASE("experts of a mixed file have one shape") {

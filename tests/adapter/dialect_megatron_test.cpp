@@ -464,6 +464,46 @@ TEST_CASE("two numbers of a rank are the experts' where the last layer is there"
         "is 1, and this base model has 3");
 }
 
+// Megatron writes a second number where there are several stages or several ranks of the experts.
+TEST_CASE("a lone file of two numbers is one rank of several") {
+  const std::string fc2 = ":decoder.layers.2.mlp.experts.linear_fc2";
+  const auto named = [&](const std::string& file) {
+    return bridge(file + fc2, rows({2, 24}), rows({64, 2}));
+  };
+  for (const char* file : {"mp_rank_00_000_adapter.pt", "mp_rank_00_000_000_adapter.pt",
+                           "adapter_megatron_tp0_pp0_ep0.pt"}) {
+    CAPTURE(file);
+    CHECK(refusal(dialects::megatron_bridge, named(file), &qwen())
+              .ends_with("is of one rank of the experts, and the files of the others are not "
+                         "here"));
+  }
+  for (const char* file : {"mp_rank_00_adapter.pt", "adapter_megatron_tp0_pp0.pt"}) {
+    CAPTURE(file);
+    CHECK(refusal(dialects::megatron_bridge, named(file), &qwen()).empty());
+  }
+}
+
+TEST_CASE("how many ranks of the experts there were is said not to be checked") {
+  const auto note = [](int ranks) {
+    TensorMap in;
+    for (int rank = 0; rank < ranks; ++rank)
+      in = joined(std::move(in), bridge("adapter_megatron_tp0_pp0" +
+                                            (ranks == 1 ? "" : "_ep" + std::to_string(rank)) +
+                                            ".pt:decoder.layers.2.mlp.experts.linear_fc2",
+                                        rows({2, 24}), rows({64, 2})));
+    const std::string where;
+    Translation out;
+    dialects::megatron_bridge.read({in, {}, where, &qwen(), ShardSet::ranks}, out);
+    return out.notes.at(0);
+  };
+  CHECK(note(1) ==
+        "the 8 experts of a layer share one pair of factors (not checked: the files do not say how "
+        "many ranks of the experts the training had, one is taken for all)");
+  CHECK(note(2) ==
+        "4 experts at a time share one pair of factors (not checked: the files do not say how many "
+        "ranks of the experts the training had, the 2 here are taken for all)");
+}
+
 TEST_CASE("alphas of Megatron's modules are not lost") {
   const auto translated = [](const std::string& pattern) {
     AdapterFiles files;

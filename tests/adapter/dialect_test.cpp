@@ -138,6 +138,21 @@ TEST_CASE("a file with factors that nothing reads is refused, with how many they
         "spelling of AdaLoRA (MODULE.lora_E, MODULE.ranknum), which nothing reads");
 }
 
+// LyCORIS writes no adapter_config.json, and none would help.
+TEST_CASE("another method is refused by name, config or not") {
+  const TempFolder temp;
+  const std::string name = "lora_te_model_layers_0_self_attn_q_proj.hada_w1_a";
+  MadeAdapter("").add(name, {64, 4}).write(temp.path("a"));
+  const auto refusal = [&] { return error_text([&] { open_adapter(temp.path("a")); }); };
+  std::ofstream(temp.path("a/adapter_config.json")) << "{}";
+  CHECK(refusal().starts_with(name + ": 1 of 1 tensors are low-rank factors in the spelling of "
+                                     "another method than LoRA"));
+  std::filesystem::remove(temp.path("a/adapter_config.json"));
+  CHECK(refusal().starts_with(name + ": 1 of 1 tensors"));
+  std::ofstream(temp.path("a/adapter_config.json")) << R"({"peft_type": "LOHA", "r": 4})";
+  CHECK(refusal().find("\"LOHA\", expected \"LORA\"") != std::string::npos);
+}
+
 TEST_CASE("a file without any factor is no adapter") {
   MadeAdapter whole;
   whole.add("model.layers.0.self_attn.q_proj.weight", {64, 64});

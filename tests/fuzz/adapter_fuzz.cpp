@@ -52,7 +52,8 @@ std::optional<bool> says_the_same(const packed::AdapterInput& packed, const Conv
   packed::CheckOptions options;
   options.spec = c.input.base ? &c.input.base->spec : nullptr;
   options.threads = 1;
-  options.products = options.fitted = false;
+  options.fitted = false;
+  options.products = joins_modules(c);
   const AdapterFiles& in = c.input.files;
   try {
     return packed::check_packed(

@@ -309,15 +309,17 @@ class Reader {
                 std::string(kMegatronExport));
   }
 
-  // Nothing in such a file says how many ranks there were.
+  // Nothing in such a file says how many ranks there were: a pair stands for however many experts
+  // its rank had.
   void note_shared(size_t ranks, int64_t local) {
     notes_.insert(ranks == 1
-                      ? fmt::format("the {} experts of a layer share one pair of factors (the "
-                                    "training is taken to have had one rank of the experts)",
+                      ? fmt::format("the {} experts of a layer share one pair of factors (not "
+                                    "checked: the files do not say how many ranks of the experts "
+                                    "the training had, one is taken for all)",
                                     local)
-                      : fmt::format("{} experts at a time share one pair of factors (the training "
-                                    "is taken to have had {} ranks of the experts, those whose "
-                                    "files are here)",
+                      : fmt::format("{} experts at a time share one pair of factors (not checked: "
+                                    "the files do not say how many ranks of the experts the "
+                                    "training had, the {} here are taken for all)",
                                     local, ranks));
   }
 

@@ -67,6 +67,11 @@ void ExpertStacks::check_alphas(const std::string& module, const Members& member
 }
 
 void ExpertStacks::put_all(Translation& out) const {
+  if (!has_base_ && !stacks_.empty())
+    out.notes.push_back(
+        fmt::format("without a base model, the highest number says that there are {} experts: "
+                    "whether the last ones are missing is not checked",
+                    stacks_.begin()->second.size()));
   for (const auto& [key, members] : stacks_) {
     const auto& [module, side] = key;
     check_alphas(module, members);

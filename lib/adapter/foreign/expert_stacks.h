@@ -16,13 +16,14 @@ namespace moelora {
 class ExpertStacks {
  public:
   explicit ExpertStacks(const ForeignAdapter& in)
-      : config_(parse_adapter_config(in.config, in.where)) {}
+      : config_(parse_adapter_config(in.config, in.where)), has_base_(in.spec != nullptr) {}
 
   // `path` is of the form numbered.
   void add(const std::string& name, const ExpertPath& path, Side side, const Tensor& factor);
 
   // Throws Error where a number is missing, shapes differ, or alpha_pattern gives an expert an
-  // alpha of its own, for which a stack has no place.
+  // alpha of its own, for which a stack has no place. Notes that the count is not checked where no
+  // base model is known: the layouts compare it with the base's.
   void put_all(Translation& out) const;
 
  private:
@@ -36,6 +37,7 @@ class ExpertStacks {
   void check_alphas(const std::string& module, const Members& members) const;
 
   AdapterConfig config_;
+  bool has_base_;
   std::map<std::pair<std::string, Side>, Members> stacks_;  // by "...experts.gate_proj" and side
 };
 

@@ -24,7 +24,7 @@ std::optional<RankFile> verl_rank(std::string_view name) {
   RankFile out{.tensor = numbers[0]};
   if (numbers.size() > 1) out.expert = numbers.back();
   if (numbers.size() > 2) out.pipeline = numbers[1];
-  out.names_expert_rank = numbers.size() > 2;
+  out.names_expert_rank = numbers.size() > 1;
   out.may_be_pipeline = numbers.size() == 2;
   return out;
 }

@@ -19,7 +19,9 @@ struct RankFile {
   // mp_rank_00_001: the second number counts pipeline stages where there are any, else ranks of the
   // experts, which it is taken for here.
   bool may_be_pipeline = false;
-  bool names_expert_rank = false;  // as trainers do where the experts have several
+  // As trainers do where the experts have several. Two numbers of verl's are of several ranks,
+  // whichever they count.
+  bool names_expert_rank = false;
 };
 std::optional<RankFile> parse_rank_file(std::string_view file_name);
 

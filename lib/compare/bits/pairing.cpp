@@ -1,6 +1,7 @@
 #include "lib/compare/bits/pairing.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <map>
 
@@ -138,55 +139,106 @@ void join_renamed(std::map<ProjectionKey, Pairing>& found) {
   }
 }
 
-// The rows [first, first + rows) of a dense unit's lora_B, with its lora_A.
-ProjectionFactors rows_of(const ProjectionFactors& unit, int64_t first, int64_t rows) {
+// Rows first, first + step, .. of a dense unit's lora_B, with its lora_A.
+ProjectionFactors rows_of(const ProjectionFactors& unit, int64_t first, int64_t rows,
+                          int64_t step) {
   ProjectionFactors out = unit;
   Factor& b = out.side(Side::B);
   b.width = rows;
-  for (StridedBlock& block : b.blocks) block.offset += first * block.x_step;
+  for (StridedBlock& block : b.blocks) {
+    block.offset += first * block.x_step;
+    block.x_step *= step;
+  }
   return out;
 }
 
-// SGLang loads the rows of a linear attention's in_proj_qkv as in_proj_q, in_proj_k and in_proj_v:
-// where one adapter has them apart and the other in one, the latter's are taken apart too.
+// A dense module that one adapter has whole and the other in parts. `beside`: what the parts are
+// below where it is not what the whole is below.
+struct Joint {
+  std::string_view whole;
+  std::array<std::string_view, 3> parts;  // "" for none
+  std::string_view below = {}, beside = {};
+  bool in_turn = false;   // g0, u0, g1, u1
+  bool same_tail = true;  // of three parts the last two have the same rows
+};
+constexpr std::array<Joint, 5> kJoints = {{
+    // SGLang loads a linear attention's in_proj_qkv so.
+    {"in_proj_qkv", {"in_proj_q", "in_proj_k", "in_proj_v"}, {}, {}, false, false},
+    {"qkv_proj", {"q_proj", "k_proj", "v_proj"}},
+    {"gate_up_proj", {"gate_proj", "up_proj", ""}},
+    {"query_key_value", {"q_proj", "k_proj", "v_proj"}, "attention.", "self_attn."},
+    {"w13_dn", {"gate_proj", "up_proj", ""}, {}, {}, true},
+}};
+
+// Takes the rows of a whole apart where the other adapter has its parts.
 class JointRows {
  public:
   JointRows(std::map<ProjectionKey, Pairing>& found, std::list<ProjectionFactors>& slices)
       : found_(found), slices_(slices) {}
 
   void take_apart() {
-    std::vector<ProjectionKey> joints;
-    for (const auto& [key, pairing] : found_)
-      if (key.layer < 0 && leaf_of(key.module) == "in_proj_qkv" &&
-          (pairing.packed == nullptr) != (pairing.source == nullptr))
-        joints.push_back(key);
-    for (const ProjectionKey& key : joints) take_apart(key);
+    for (const Joint& joint : kJoints) {
+      std::vector<ProjectionKey> wholes;
+      for (const auto& [key, pairing] : found_)
+        if (key.layer < 0 && leaf_of(key.module) == joint.whole &&
+            (pairing.packed == nullptr) != (pairing.source == nullptr))
+          wholes.push_back(key);
+      for (const ProjectionKey& key : wholes) take_apart(key, joint);
+    }
   }
 
  private:
-  void take_apart(const ProjectionKey& joint) {
-    const bool in_source = found_.at(joint).source != nullptr;
+  void take_apart(const ProjectionKey& whole, const Joint& joint) {
+    const bool in_source = found_.at(whole).source != nullptr;
     const ProjectionFactors& unit =
-        *(in_source ? found_.at(joint).source : found_.at(joint).packed);
-    const std::string stem =
-        below_wrapper(joint.module)
-            .substr(0, below_wrapper(joint.module).size() - leaf_of(joint.module).size());
+        *(in_source ? found_.at(whole).source : found_.at(whole).packed);
+    const std::string stem = stem_of_parts(below_wrapper(whole.module), joint);
     std::vector<Pairing*> parts;
-    int64_t rows = 0;
-    for (const char* name : {"in_proj_q", "in_proj_k", "in_proj_v"}) {
-      parts.push_back(alone(stem + name, in_source));
-      if (parts.back() == nullptr) return;
-      rows += width_of(&of(*parts.back(), !in_source)->side(Side::B));
+    std::vector<int64_t> rows;
+    for (std::string_view name : joint.parts) {
+      if (name.empty()) continue;
+      parts.push_back(alone(stem + std::string(name), in_source));
+      const bool there = parts.back() != nullptr;
+      rows.push_back(there ? width_of(&of(*parts.back(), !in_source)->side(Side::B)) : -1);
     }
-    if (rows != unit.side(Side::B).width) return;
+    const int64_t width = unit.side(Side::B).width;
+    if (!fill_missing(rows, width, joint.same_tail)) return;
     int64_t first = 0;
-    for (Pairing* part : parts) {
-      const int64_t own = width_of(&of(*part, !in_source)->side(Side::B));
-      slices_.push_back(rows_of(unit, first, own));
-      of(*part, in_source) = &slices_.back();
-      first += own;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      slices_.push_back(joint.in_turn ? rows_of(unit, static_cast<int64_t>(i), rows[i], 2)
+                                      : rows_of(unit, first, rows[i], 1));
+      Pairing& part = parts[i] != nullptr ? *parts[i] : absent(whole, joint.parts[i]);
+      of(part, in_source) = &slices_.back();
+      first += rows[i];
     }
-    found_.erase(joint);
+    found_.erase(whole);
+  }
+
+  static std::string stem_of_parts(const std::string& whole, const Joint& joint) {
+    std::string stem = whole.substr(0, whole.size() - joint.whole.size());
+    if (!joint.below.empty() && stem.ends_with(joint.below))
+      stem.replace(stem.size() - joint.below.size(), joint.below.size(), joint.beside);
+    return stem;
+  }
+
+  // What is left of the whole is that of the parts that are not there. False where no part is, or
+  // they do not add up.
+  static bool fill_missing(std::vector<int64_t>& rows, int64_t width, bool same_tail) {
+    if (rows.size() == 3 && same_tail) rows[1] = rows[2] = std::max(rows[1], rows[2]);
+    int64_t missing = 0, known = 0;
+    for (const int64_t own : rows) own < 0 ? ++missing : known += own;
+    if (missing == static_cast<int64_t>(rows.size()) || known > width) return false;
+    if (missing == 0) return known == width;
+    if (missing > 1 && !same_tail) return false;
+    if ((width - known) % missing != 0) return false;
+    for (int64_t& own : rows)
+      if (own < 0) own = (width - known) / missing;
+    return true;
+  }
+
+  // A part that the other adapter lacks, under a name beside the whole.
+  Pairing& absent(const ProjectionKey& whole, std::string_view part) {
+    return found_[{-1, whole.projection, sibling(whole.module, part)}];
   }
 
   static const ProjectionFactors*& of(Pairing& pairing, bool source) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <set>
 #include <span>
 #include <string>
@@ -87,6 +88,9 @@ struct EngineFit {
   // What --max-lora-rank may be, ascending, and what it is when nothing is said; empty: any.
   std::span<const int64_t> legal_ranks = {};
   int64_t default_rank = 0;
+  // Modules (and experts' stems) that it finds by the hub's names alone, by those that a layout
+  // with transformers' names would write; null: none.
+  std::map<std::string, std::string> (*hub_names)(const FitTarget& target) = nullptr;
   // What of a conversion's options would spare this event; empty where none is known. Or null.
   Hint (*advice)(const PlanEvent& event) = nullptr;
 };

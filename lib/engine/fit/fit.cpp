@@ -11,6 +11,7 @@
 #include "lib/base/nearest.h"
 #include "lib/base/utf8.h"
 #include "lib/engine/fit/drop.h"
+#include "lib/engine/fit/hub_names.h"
 #include "lib/io/tensor_writer.h"
 #include "lib/model/base_model.h"
 
@@ -208,8 +209,14 @@ FittedConversion plan_fitted(LoadedAdapter input, const FitOptions& options, Pla
   FittedAdapter fitted = fit_adapter(input, options);
   convert.to = fitted.layout->id;
   convert.layout = fitted.write;
-  return {std::move(fitted.meant), plan_conversion(std::move(input), std::move(fitted.adapter),
-                                                   std::move(fitted.changes), convert)};
+  FittedConversion out{std::move(fitted.meant),
+                       plan_conversion(std::move(input), std::move(fitted.adapter),
+                                       std::move(fitted.changes), convert)};
+  if (const auto hub_names = options.engine.engine->fit->hub_names; hub_names != nullptr)
+    fit::rename_modules(
+        hub_names({options.engine, options.server, out.conversion.input.base->spec}),
+        out.conversion);
+  return out;
 }
 
 void check_served(const Conversion& c, const std::string& out, const FitOptions& options,

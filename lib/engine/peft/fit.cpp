@@ -11,6 +11,7 @@
 #include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
 #include "lib/engine/fit/drop.h"
+#include "lib/engine/fit/joined.h"
 #include "lib/engine/fit/module_names.h"
 #include "lib/engine/fit/scale_and_rank.h"
 #include "lib/engine/peft/model.h"
@@ -204,8 +205,9 @@ const fit::FitStep plain_config = {
     "plain-config", "for PEFT's parameters, lora_dropout, and lora_bias that is dropped",
     make_plain};
 
-constexpr std::array<const fit::FitStep*, 5> kSteps = {
-    &fit::drop_unheld, &fit::module_names, &own_parameters, &even_experts, &plain_config};
+constexpr std::array<const fit::FitStep*, 6> kSteps = {&fit::drop_unheld,    &fit::module_names,
+                                                       &fit::joined_modules, &own_parameters,
+                                                       &even_experts,        &plain_config};
 
 }  // namespace
 

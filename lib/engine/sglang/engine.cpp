@@ -18,6 +18,7 @@
 #include "lib/engine/buffers.h"
 #include "lib/engine/fit/drop.h"
 #include "lib/engine/fit/experts.h"
+#include "lib/engine/fit/joined.h"
 #include "lib/engine/fit/module_names.h"
 #include "lib/engine/fit/scale_and_rank.h"
 #include "lib/engine/fit/step.h"
@@ -285,10 +286,10 @@ Hint advice(const PlanEvent& event) {
          "it, or merge the adapter into the base model";
 }
 
-constexpr std::array<const fit::FitStep*, 11> kSteps = {
-    &fit::drop_unheld,   &fit::module_names, &split_gdn,   &whole_groups,
-    &fit::whole_experts, &fit::one_scale,    &fit::one_a,  &fit::one_rank,
-    &wide_range,         &fit::plain_config, &added_tokens};
+constexpr std::array<const fit::FitStep*, 12> kSteps = {
+    &fit::drop_unheld, &fit::module_names,  &fit::joined_in_one_form, &split_gdn,
+    &whole_groups,     &fit::whole_experts, &fit::one_scale,          &fit::one_a,
+    &fit::one_rank,    &wide_range,         &fit::plain_config,       &added_tokens};
 
 constexpr EngineFit kFit = {
     .layouts = kLayouts,

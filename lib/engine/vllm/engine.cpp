@@ -4,11 +4,14 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <array>
 
+#include "lib/base/dotted_path.h"
 #include "lib/engine/buffers.h"
 #include "lib/engine/fit/drop.h"
 #include "lib/engine/fit/experts.h"
+#include "lib/engine/fit/joined.h"
 #include "lib/engine/fit/module_names.h"
 #include "lib/engine/fit/scale_and_rank.h"
 #include "lib/engine/vllm/causes.h"
@@ -99,9 +102,52 @@ Hint advice(const PlanEvent& event) {
   return {"leave ", Option::max_shard_size, " out: it reads one file"};
 }
 
-constexpr std::array<const fit::FitStep*, 7> kSteps = {
-    &fit::drop_unheld, &fit::module_names, &fit::whole_experts, &fit::one_scale,
-    &fit::one_a,       &fit::one_rank,     &fit::plain_config};
+// A class finds its modules by mapping the hub's names. Where it maps transformers' to others
+// (Inkling, whose checkpoint has wq_du for q_proj; the thinker of Qwen3-Omni), it finds nothing by
+// these.
+std::map<std::string, std::string> hub_names(const FitTarget& target) {
+  std::map<std::string, std::string> out;
+  const auto model = vllm::find_model_class(target.spec, target.engine.version);
+  if (!model) return out;
+  const auto root = [&](const std::string& name) {
+    const std::string mapped = model->names.map(name + ".");
+    return mapped.substr(0, mapped.find("layers."));
+  };
+  // Where the layers have one place the layouts' own names are right.
+  const auto layered = std::find_if(target.spec.linears.begin(), target.spec.linears.end(),
+                                    [](const LinearSpec& linear) { return linear.layer >= 0; });
+  if (layered == target.spec.linears.end() || root(layered->memory) == root(layered->hub))
+    return out;
+  const auto add = [&](const std::string& memory, const std::string& hub) {
+    if (model->names.map(memory + ".") != model->names.map(hub + ".")) out.emplace(memory, hub);
+  };
+  for (const LinearSpec& linear : target.spec.linears) add(linear.memory, linear.hub);
+  for (int layer = 0; layer < target.spec.layers; ++layer)
+    if (target.spec.is_moe(layer))
+      add(target.spec.expert_stem(Form::memory, layer), target.spec.expert_stem(Form::hub, layer));
+  return out;
+}
+
+// A class may take LoRA on the parts alone of what is one Linear of the base (GLM-4). What is in
+// one form alone it has as the hub.
+void join_or_split(fit::FitContext& context) {
+  const auto model = vllm::find_model_class(context.spec(), context.target.engine.version);
+  const auto splits = [&](const JoinedModule& module) {
+    return model && std::find(model->split.begin(), model->split.end(), leaf_of(module.module)) !=
+                        model->split.end();
+  };
+  fit::join_or_part(context, [&](const JoinedModule& module) {
+    if (splits(module)) return Joining::parted;
+    return module.in_hub == module.in_memory ? fit::joining_of(module, context)
+                                             : joining_of(module, Form::hub);
+  });
+}
+
+const fit::FitStep joined_or_split = {fit::kJoinedName, fit::kJoinedSummary, join_or_split, true};
+
+constexpr std::array<const fit::FitStep*, 8> kSteps = {
+    &fit::drop_unheld, &fit::module_names, &joined_or_split, &fit::whole_experts,
+    &fit::one_scale,   &fit::one_a,        &fit::one_rank,   &fit::plain_config};
 
 constexpr EngineFit kFit = {
     .layouts = kLayouts,
@@ -111,6 +157,7 @@ constexpr EngineFit kFit = {
     .served_rank = served_rank,
     .legal_ranks = vllm::kLegalRanks,
     .default_rank = vllm::kDefaultRank,
+    .hub_names = hub_names,
     .advice = advice,
 };
 

@@ -61,6 +61,15 @@ class Blocks {
     }
   }
 
+  // Of the base's Linear: children that are parts of one follow each other.
+  static int64_t first_row(const Module& module, size_t child) {
+    int64_t first = 0;
+    for (size_t i = 0; i < child; ++i)
+      if (module.children[i].linear == module.children[child].linear)
+        first += module.children[i].out;
+    return first;
+  }
+
   ServedBlock dense_slice(const Module& module, const Slice& slice, size_t index) const {
     const Child& child = module.children[slice.child];
     const std::string a = fmt::format("{}.lora_a_stacked.{}", module.name, index);
@@ -69,7 +78,8 @@ class Blocks {
     out.a = held(a);
     out.b = held(fmt::format("{}.lora_b_stacked.{}", module.name, index));
     const int64_t rows = out.b.dim(0);
-    out.out_first = slice.first + rank_ / (settings_.tp / slice.parts) * rows;
+    out.out_first =
+        first_row(module, slice.child) + slice.first + rank_ / (settings_.tp / slice.parts) * rows;
     if (module.kind == Kind::embedding) out.a = out.a.transpose(0, 1);
     if (module.kind == Kind::row) {
       out.out_first = fully_ ? rank_ * rows : 0;

@@ -166,8 +166,8 @@ class Builder {
     const std::vector<std::string>& words = kinds_.packed.find(leaf_of(name))->second;
     Module module{name, Kind::merged, layer, true, {}, {}};
     for (const std::string& word : words)
-      module.children.push_back(
-          {sibling(name, word), linear.in, linear.out / static_cast<int64_t>(words.size()), tp_});
+      module.children.push_back({sibling(name, word), linear.in,
+                                 linear.out / static_cast<int64_t>(words.size()), tp_, &linear});
     modules_.push_back(std::move(module));
   }
 

@@ -1,0 +1,100 @@
+// Modules that one side has whole and the other in parts: --verify finds a sound conversion sound
+// and a mixed-up one not, and what an adapter means has one name whatever it was trained as.
+
+#include "lib/adapter/joined_modules.h"
+
+#include <doctest/doctest.h>
+
+#include "lib/base/error.h"
+#include "lib/compare/meant_deltas.h"
+#include "lib/compare/verify_conversion.h"
+#include "tests/adapter/goldens.h"
+#include "tests/adapter/made_adapter.h"
+
+using namespace moelora;
+using namespace moelora::test;
+
+namespace {
+
+const std::string kAttention = "model.layers.0.self_attn.";
+const std::string kWhole = "model.layers.0.attention.query_key_value";
+const std::string kExpert = "model.layers.1.mlp.experts.0.down_proj";
+
+const ModelSpec& sarvam() {
+  static const BaseModel base = catalogue_base("sarvam_moe");
+  return base.spec;
+}
+
+struct Written {
+  TempFolder temp;
+  Conversion conversion;
+
+  Written(std::initializer_list<std::string> modules, const std::string& to) {
+    MadeAdapter made;
+    made.pair(kExpert, {2, 22}, {60, 2});
+    for (const std::string& module : modules) {
+      const LinearSpec& linear = *sarvam().find_linear(module);
+      made.pair(module, {2, linear.in}, {linear.out, 2});
+    }
+    made.write(temp.path + "/in");
+    PlanOptions convert;
+    convert.to = to;
+    convert.load.base = MOELORA_TEST_DATA "/families/sarvam_moe";
+    conversion = plan_conversion(temp.path + "/in", convert);
+  }
+
+  WrittenConversion write() {
+    WriteFolderOptions options;
+    options.output.durable = false;
+    options.verify = packed_verifier(temp.path + "/in", 1);
+    return write_conversion(conversion, temp.path + "/out", options);
+  }
+};
+
+Tensor swapped_halves(const Tensor& t) {
+  const int64_t half = t.dim(0) / 2;
+  return Tensor::concat(0, std::vector{t.slice(0, half, t.dim(0) - half), t.slice(0, 0, half)});
+}
+
+}  // namespace
+
+TEST_CASE("modules that are cut or joined are verified element by element or by their product") {
+  CHECK(Written({kWhole}, "peft-params").write().same_product == 0);
+  const std::string q = kAttention + "q_proj", k = kAttention + "k_proj", v = kAttention + "v_proj";
+  CHECK(Written({q, k, v}, "peft-linear").write().same_product > 0);
+  CHECK_NOTHROW(Written({q, v}, "peft-linear").write());
+  for (const std::string& only : {q, k, v}) CHECK_NOTHROW(Written({only}, "peft-linear").write());
+}
+
+TEST_CASE("rows of another part are found") {
+  Written cut({kWhole}, "peft-params");
+  Tensor& k = cut.conversion.tensors.at(b_name(kAttention + "k_proj"));
+  k = cut.conversion.tensors.at(b_name(kAttention + "v_proj"));
+  CHECK_THROWS_AS(cut.write(), Error);
+
+  Written joined({kAttention + "q_proj", kAttention + "k_proj", kAttention + "v_proj"},
+                 "peft-linear");
+  Tensor& whole = joined.conversion.tensors.at(b_name(kWhole));
+  whole = swapped_halves(whole);
+  CHECK_THROWS_AS(joined.write(), Error);
+}
+
+TEST_CASE("what an adapter means has the hub's modules, whether it was trained whole or in parts") {
+  const BaseModel glm = catalogue_base("glm4");
+  const std::string mlp = "model.layers.0.mlp.";
+  const LinearSpec& whole = *glm.spec.find_linear(mlp + "gate_up_proj");
+  MadeAdapter parts;
+  for (const char* part : {"gate_proj", "up_proj"})
+    parts.pair(mlp + part, {2, whole.in}, {whole.out / 2, 2});
+  const Deltas meant = meant_deltas(parts.read("glm4").adapter, glm.spec);
+  REQUIRE(meant.size() == 1);
+  CHECK(meant.begin()->first.module == mlp + "gate_up_proj");
+  CHECK(meant.begin()->second.b.shape() == Shape{whole.out, 4});
+
+  MadeAdapter memory;
+  for (const char* part : {"q_proj", "v_proj"}) {
+    const LinearSpec& linear = *sarvam().find_linear(kAttention + part);
+    memory.pair(kAttention + part, {2, linear.in}, {linear.out, 2});
+  }
+  CHECK(meant_deltas(memory.read("sarvam_moe").adapter, sarvam()).contains({kWhole, -1, -1}));
+}
