@@ -27,8 +27,8 @@ AdapterConfig new_config(const std::string& base, int64_t r, double lora_alpha,
 
 // A new adapter as PEFT would start it: A uniform in ±1/sqrt(in) (Kaiming with a = sqrt(5)), B
 // zero. gate and up share their A where the layout holds them as one matrix. Never on the router:
-// SGLang and vLLM refuse it. Same options, same bytes. What comes back has no input, and a note of a
-// base that was compared with no model (BaseModel::derived).
+// SGLang and vLLM refuse it. Same options, same bytes. What comes back has no input, and a note of
+// a base that was compared with no model (BaseModel::derived).
 Conversion make_adapter(const InitOptions& options);
 
 // The same for a base model that is at hand; options.base is only its name.

@@ -114,11 +114,10 @@ struct UnknownFamily : Error {
 // The families of schemas/models, parsed once, in order of name.
 const std::vector<Family>& embedded_families();
 
-// The one of them that describes this model_type of this class ("architectures" of the config,
-// first;
-// "" for none), null for none. A variant that is this class's alone comes before one for all.
-// Parses few others: a tool's run needs one, and all take longer than a small adapter. Safe from
-// any thread.
+// The one of them that describes this model_type of this class (the first of the config's
+// "architectures", "" for none), null for none. A variant that is this class's alone comes before
+// one for all. Parses few others: a tool's run needs one, and all take longer than a small adapter.
+// Safe from any thread.
 const Family* embedded_family(const std::string& model_type, const std::string& architecture);
 
 // The variant of a family that has this model_type and takes this class; null for none.

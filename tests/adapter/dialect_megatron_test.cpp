@@ -474,7 +474,7 @@ TEST_CASE("a lone file of two numbers is one rank of several") {
                            "adapter_megatron_tp0_pp0_ep0.pt"}) {
     CAPTURE(file);
     CHECK(refusal(dialects::megatron_bridge, named(file), &qwen())
-              .ends_with("is of one rank of the experts, and the files of the others are not "
+              .ends_with("is in a file of one rank of the experts, and those of the others are not "
                          "here"));
   }
   for (const char* file : {"mp_rank_00_adapter.pt", "adapter_megatron_tp0_pp0.pt"}) {

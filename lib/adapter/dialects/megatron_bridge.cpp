@@ -112,7 +112,7 @@ class Reader {
   void refuse_lone_rank() const {
     if (names_expert_rank_.empty() || expert_ranks_.size() > 1) return;
     throw Error(names_expert_rank_,
-                "is of one rank of the experts, and the files of the others are not here",
+                "is in a file of one rank of the experts, and those of the others are not here",
                 std::string(kCopyAllRanks));
   }
 
