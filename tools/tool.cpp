@@ -39,6 +39,7 @@ std::string harmless(std::string text, DataKind kind) {
 
 // A line on stderr. One that is closed or full changes nothing: the exit status says it all.
 void print_line(const std::string& before, const std::string& text) {
+  hide_progress();
   const std::string line = before + printable(text, kLongestLine) + "\n";
   std::fputs(harmless(line, DataKind::plain).c_str(), stderr);
 }
@@ -207,6 +208,7 @@ void open_output(CommonOptions& options, const std::vector<std::string>& inputs,
 }
 
 void print_data(const CommonOptions& options, const std::string& text, DataKind kind) {
+  hide_progress();
   const std::string data = harmless(text, kind);
   if (options.report)
     options.report->write(data);

@@ -86,6 +86,11 @@ std::optional<std::vector<std::string>> replaced_files(const std::string& target
 // are the ones it has to find again first: measured 0.4 against 3 GB/s (tests/bench/RESULTS.md).
 constexpr size_t kStep = 256 << 10;
 
+void check_plain(const std::string& path, const std::string& name, std::string_view last) {
+  if (last.empty() || last == "." || last == ".." || last.find('/') != std::string_view::npos)
+    throw Error(in_file(path), "'" + name + "' is not a plain file name");
+}
+
 int reserve(int fd, uint64_t size) {
   const auto length = static_cast<off_t>(size);
   if (size == 0) return 0;
@@ -161,9 +166,18 @@ OutputFolder::~OutputFolder() {
   if (!temporary_.empty()) remove_staged(temporary_);
 }
 
+void OutputFolder::make_folder(const std::string& name) {
+  check_plain(path_, name, name);
+  make_staged_folder(temporary_, name, path_);
+  folders_.push_back(name);
+}
+
 OutputFilePtr OutputFolder::create(const std::string& name, uint64_t size) {
-  if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos)
-    throw Error(in_file(path_), "'" + name + "' is not a plain file name");
+  const size_t slash = name.find('/');
+  const bool within =
+      slash != std::string::npos &&
+      std::find(folders_.begin(), folders_.end(), name.substr(0, slash)) != folders_.end();
+  check_plain(path_, name, within ? std::string_view(name).substr(slash + 1) : name);
   auto file = std::make_shared<OutputFile>(open_staged(temporary_, name), join_path(path_, name),
                                            size, options_.durable);
   files_[name] = file;
@@ -199,7 +213,10 @@ std::string OutputFolder::commit(const std::string& last_name, std::string_view 
   finish_files();
   write_text(last_name, last_text);
   finish_files();
-  if (options_.durable) sync_folder(temporary_, path_);
+  if (options_.durable) {
+    for (const std::string& folder : folders_) sync_folder(join_path(temporary_, folder), path_);
+    sync_folder(temporary_, path_);
+  }
   if (ready) ready();
   std::optional<std::vector<std::string>> replaced;
   if (options_.force) replaced = replaced_files(target_, path_, true);

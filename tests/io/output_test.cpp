@@ -89,6 +89,29 @@ TEST_CASE("an output that is not committed leaves nothing") {
   CHECK(temp.names().empty());
 }
 
+TEST_CASE("an output may hold folders of files, which go with it") {
+  const TempFolder temp;
+  const auto fill = [](OutputFolder& out) {
+    out.make_folder("deep");
+    out.write_text("deep/a.txt", "abc");
+    CHECK_THROWS_AS(out.write_text("deep/../a.txt", ""), Error);
+    CHECK_THROWS_AS(out.write_text("deep/", ""), Error);
+    CHECK_THROWS_AS(out.write_text("other/a.txt", ""), Error);
+    CHECK_THROWS_AS(out.make_folder("deep/deeper"), Error);
+    CHECK_THROWS_AS(out.make_folder("deep"), Error);
+  };
+  {
+    OutputFolder out(temp.path("out"), {}, {});
+    fill(out);
+  }
+  CHECK(temp.names().empty());
+  OutputFolder out(temp.path("out"), {}, {});
+  fill(out);
+  out.commit("last", "");
+  CHECK(temp.names() == std::vector<std::string>{"out"});
+  CHECK(get(temp.path("out/deep/a.txt")) == "abc");
+}
+
 TEST_CASE("the name of an output may be written in any way") {
   const TempFolder temp;
   fs::create_directory(temp.path("deep"));

@@ -30,8 +30,9 @@ namespace fs = std::filesystem;
 // either unpublished, and leaves nothing, or published, and leaves it whole.
 struct Staging {
   std::mutex mutex;
-  std::map<std::string, std::vector<std::string>> folders;  // the files in each
-  std::map<std::string, std::vector<std::string>> files;    // none in each
+  // What is in each, in the order in which it was made: files, and folders as "NAME/".
+  std::map<std::string, std::vector<std::string>> folders;
+  std::map<std::string, std::vector<std::string>> files;  // none in each
 };
 
 Staging& staging() {
@@ -88,7 +89,10 @@ int remove_all_of(const std::string& path, const std::vector<std::string>& files
   const auto removed = [&](int result) {
     if (result != 0 && errno != ENOENT && fault == 0) fault = errno;
   };
-  for (const std::string& file : files) removed(unlink((path + "/" + file).c_str()));
+  for (auto file = files.rbegin(); file != files.rend(); ++file) {
+    const std::string at = path + "/" + *file;
+    removed(file->ends_with('/') ? rmdir(at.c_str()) : unlink(at.c_str()));
+  }
   removed(is_folder ? rmdir(path.c_str()) : unlink(path.c_str()));
   return fault;
 }
@@ -192,6 +196,14 @@ int open_staged(const std::string& folder, const std::string& name) {
   const int fd = open((folder + "/" + name).c_str(), kFlags, 0666);
   if (fd >= 0) staging().folders[folder].push_back(name);
   return fd;
+}
+
+void make_staged_folder(const std::string& folder, const std::string& name,
+                        const std::string& where) {
+  const std::lock_guard lock(staging().mutex);
+  if (mkdir((folder + "/" + name).c_str(), 0777) != 0)
+    throw Error(in_file(where), fmt::format("cannot make a folder in it: {}", system_text(errno)));
+  staging().folders[folder].push_back(name + "/");
 }
 
 std::string remove_staged(const std::string& path) {
