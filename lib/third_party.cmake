@@ -31,3 +31,18 @@ else()
   add_library(moelora_fmt INTERFACE)
   target_link_libraries(moelora_fmt INTERFACE fmt::fmt-header-only)
 endif()
+
+# What of others is in a binary, by its text in lib/third_party.
+set(MOELORA_THIRD_PARTY nlohmann-json CLI11 Eigen fmt xxHash zlib PCRE2 libstdc++)
+set(third_party_texts ${CMAKE_CURRENT_LIST_DIR}/third_party)
+
+# moelora_write_licenses(FILE NAMES...): one text of them all.
+function(moelora_write_licenses file)
+  set(all "What is linked into moelora's programs, and on which terms. moelora itself: Apache 2.0 (LICENSE).\n")
+  foreach(name ${ARGN})
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${third_party_texts}/${name}.txt)
+    file(READ ${third_party_texts}/${name}.txt text)
+    string(APPEND all "\n---- ${name} ----\n\n${text}")
+  endforeach()
+  file(CONFIGURE OUTPUT ${file} CONTENT "@all@" @ONLY)
+endfunction()
