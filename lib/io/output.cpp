@@ -9,12 +9,14 @@
 #include <cerrno>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <system_error>
 
 #include "lib/base/error.h"
 #include "lib/io/disk/look.h"
 #include "lib/io/disk/own_output.h"
 #include "lib/io/disk/staging.h"
+#include "lib/io/output_tree.h"
 
 namespace moelora {
 namespace fs = std::filesystem;
@@ -85,11 +87,6 @@ std::optional<std::vector<std::string>> replaced_files(const std::string& target
 // Linux gives a large write large pages of cache. Where a hypervisor takes free memory back, those
 // are the ones it has to find again first: measured 0.4 against 3 GB/s (tests/bench/RESULTS.md).
 constexpr size_t kStep = 256 << 10;
-
-void check_plain(const std::string& path, const std::string& name, std::string_view last) {
-  if (last.empty() || last == "." || last == ".." || last.find('/') != std::string_view::npos)
-    throw Error(in_file(path), "'" + name + "' is not a plain file name");
-}
 
 int reserve(int fd, uint64_t size) {
   const auto length = static_cast<off_t>(size);
@@ -166,18 +163,9 @@ OutputFolder::~OutputFolder() {
   if (!temporary_.empty()) remove_staged(temporary_);
 }
 
-void OutputFolder::make_folder(const std::string& name) {
-  check_plain(path_, name, name);
-  make_staged_folder(temporary_, name, path_);
-  folders_.push_back(name);
-}
-
 OutputFilePtr OutputFolder::create(const std::string& name, uint64_t size) {
-  const size_t slash = name.find('/');
-  const bool within =
-      slash != std::string::npos &&
-      std::find(folders_.begin(), folders_.end(), name.substr(0, slash)) != folders_.end();
-  check_plain(path_, name, within ? std::string_view(name).substr(slash + 1) : name);
+  if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos)
+    throw Error(in_file(path_), "'" + name + "' is not a plain file name");
   auto file = std::make_shared<OutputFile>(open_staged(temporary_, name), join_path(path_, name),
                                            size, options_.durable);
   files_[name] = file;
@@ -213,10 +201,7 @@ std::string OutputFolder::commit(const std::string& last_name, std::string_view 
   finish_files();
   write_text(last_name, last_text);
   finish_files();
-  if (options_.durable) {
-    for (const std::string& folder : folders_) sync_folder(join_path(temporary_, folder), path_);
-    sync_folder(temporary_, path_);
-  }
+  if (options_.durable) sync_folder(temporary_, path_);
   if (ready) ready();
   std::optional<std::vector<std::string>> replaced;
   if (options_.force) replaced = replaced_files(target_, path_, true);
@@ -233,6 +218,49 @@ const std::string& OutputFolder::staged() {
 void OutputFolder::finish_files() {
   for (const auto& [name, file] : files_) file->finish();
   files_.clear();
+}
+
+// ---- a folder of folders ----
+
+namespace {
+
+// A temporary folder until it is published.
+struct StagedTree {
+  explicit StagedTree(const std::string& target) : path(stage_folder(target)) {}
+  ~StagedTree() {
+    if (!path.empty()) remove_staged(path);
+  }
+  StagedTree(const StagedTree&) = delete;
+  StagedTree& operator=(const StagedTree&) = delete;
+
+  std::string path;
+};
+
+}  // namespace
+
+void write_tree(const std::string& path, const TreeFiles& files, bool durable,
+                const std::function<void()>& ready) {
+  const std::string target = resolve(path).string();
+  if (struct stat s{}; lstat(target.c_str(), &s) == 0)
+    throw Error(in_file(path), "exists already", "name another folder: none is replaced");
+  StagedTree tree(target);
+  std::set<std::string> folders;
+  for (const auto& [name, bytes] : files) {
+    const std::string file_name(name);
+    if (const size_t slash = file_name.find('/'); slash != std::string::npos)
+      if (const std::string folder = file_name.substr(0, slash); folders.insert(folder).second)
+        make_staged_folder(tree.path, folder, path);
+    OutputFile file(open_staged(tree.path, file_name), join_path(path, file_name), bytes.size(),
+                    durable);
+    file.write(0, std::as_bytes(std::span(bytes)));
+    file.finish();
+  }
+  for (const std::string& folder : folders)
+    if (durable) sync_folder(join_path(tree.path, folder), path);
+  if (durable) sync_folder(tree.path, path);
+  if (ready) ready();
+  publish_folder(tree.path, target, path, std::nullopt, durable);
+  tree.path.clear();
 }
 
 }  // namespace moelora

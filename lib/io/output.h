@@ -61,9 +61,6 @@ class OutputFolder {
   OutputFolder(const OutputFolder&) = delete;
   OutputFolder& operator=(const OutputFolder&) = delete;
 
-  // A folder in it; create() then takes "NAME/FILE" too.
-  void make_folder(const std::string& name);
-
   // A file of `size` bytes, space reserved at once (no space is an Error before any work).
   OutputFilePtr create(const std::string& name, uint64_t size);
   void write_text(std::string_view name, std::string_view text);
@@ -95,7 +92,6 @@ class OutputFolder {
   std::string temporary_;
   std::map<std::string, OutputFilePtr> files_;  // those that are not finished
   std::vector<std::string> names_;              // all
-  std::vector<std::string> folders_;            // in it
 };
 
 }  // namespace moelora
