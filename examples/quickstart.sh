@@ -14,7 +14,7 @@ build() {
   packages=$(tests/install_packages.sh --list build | tr '\n' ' ')
   sources=$(find lib tools -name '*.cpp' | wc -l)
   cores=$(nproc)
-  echo "This compiles $sources files: about $((sources * 4 / 60 / cores + 1)) minutes on $cores cores, 250 MB below build/portable, nothing elsewhere."
+  echo "This compiles $sources files: about $((sources * 4 / 60 / cores + 1)) minutes on $cores cores, 100 MB below build/portable, nothing elsewhere."
   echo "Packages to install first: ${packages:-none}"
   tests/install_packages.sh build
   mkdir -p build

@@ -4,7 +4,7 @@
 # What cannot be done here is said, and is no failure.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-build=$PWD/build/package
+build=${MOELORA_PACKAGE_BUILD:-$PWD/build/package}
 suites=("$@")
 ((${#suites[@]})) || suites=(bookworm trixie)
 
