@@ -8,6 +8,7 @@
 #include "lib/adapter/init.h"
 #include "lib/base/cast.h"
 #include "lib/base/nearest.h"
+#include "lib/base/progress_meter.h"
 #include "lib/base/utf8.h"
 #include "lib/check/ignore.h"
 #include "lib/check/report.h"
@@ -86,6 +87,7 @@ void name_base(LoadedAdapter& input, const ConvertOptions& o) {
 LoadedAdapter load_input(const std::string& in, const ConvertOptions& o) {
   LoadedAdapter out = load_adapter(in, o, o.dtype);
   name_base(out, o);
+  begin_stage("planning", o.job);
   return out;
 }
 
@@ -127,6 +129,7 @@ ConvertResult convert_adapter(const std::string& in, const std::string& out,
   if (o.verify)
     folder.verify = [&](const Conversion& conversion, const AdapterFiles& written) {
       o.job.check();
+      begin_stage("verifying", o.job);
       const Verified verified = packed_verifier(in, o.threads)(conversion, written);
       o.job.check();
       return verified;
@@ -161,6 +164,7 @@ void check_buffer_options(const ConvertOptions& o) {
 ConvertResult convert_to_buffers(const std::string& in, const std::string& out,
                                  const ConvertOptions& o) {
   check_buffer_options(o);
+  begin_stage("planning", o.job);
   const BufferConversion c = plan_buffers(in, {o.to, o.engine, o.server_options, o.base,
                                                o.model_specs, rule_name, o.follow_base, o.links});
   ConvertResult result;

@@ -107,7 +107,7 @@ int run_diff(int argc, char** argv) {
   CLI::App app{
       "Is it still the same model? Compares log-probabilities, and adapters in weight space",
       kTool};
-  app.set_version_flag("--version", [] { return version_line(kTool); });
+  add_tool_options(app);
   app.require_subcommand(1);
   app.footer("Exit codes: 0 the same, 1 different, 2 not judged or cannot be decided.\n\n" +
              examples({"lora-diff weights trained converted --base openai/gpt-oss-20b",

@@ -103,7 +103,7 @@ int main_(int argc, char** argv) {
   CLI::App app(
       "Shows, before you start the server, what it would reject, drop, or compute incorrectly",
       kTool);
-  app.set_version_flag("--version", [] { return version_line(kTool); });
+  add_tool_options(app);
   app.footer(help_end);
   ValidateFlags flags;
   add_validate_options(app, flags);

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "lib/adapter/dialect.h"
+#include "lib/base/progress_meter.h"
 #include "lib/check/add_repairs.h"
 #include "lib/check/forward.h"
 #include "lib/io/input_watch.h"
@@ -174,6 +175,7 @@ void fill(const ValidateRequest& request, Deployment& out, std::vector<std::stri
   }
   for (const EngineChoice& choice : request.engines)
     out.engines.push_back({choice, request.options, std::nullopt, ""});
+  begin_stage("planning", request.job);
   plan_engines(out);
 }
 
@@ -200,7 +202,9 @@ void append(RuleResults results, const Deployment& deployment, ValidationReport&
 void judge(const ValidateRequest& request, Deployment deployment, ValidationReport& out) {
   std::vector<std::string> notes;
   fill(request, deployment, notes);
+  begin_stage("checking", request.job);
   RuleResults results = run_rules(deployment, request.job);
+  begin_stage("trying fixes", request.job);
   add_repairs(deployment, results.findings, request.job);
   add_forward_notes(deployment.adapters, results);
   results.notes.insert(results.notes.begin(), notes.begin(), notes.end());

@@ -8,6 +8,7 @@ import fcntl
 import os
 import pathlib
 import pty
+import shutil
 import struct
 import subprocess
 import sys
@@ -20,13 +21,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 ESCAPE = "\x1b["
 
 
-def on_terminal(*arguments, columns=200, **variables):
-    """What the command prints on a terminal of so many columns."""
+def on_terminal(*arguments, columns=200, before=(), stderr=False, **variables):
+    """What the command prints on a terminal of so many columns. `before`: the program that runs the tool."""
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "TERM")}
     with tempfile.TemporaryDirectory() as home:
-        process = subprocess.Popen([TOOL, *arguments], stdin=subprocess.DEVNULL, stdout=child, cwd=ROOT / "examples/data",
+        process = subprocess.Popen([*before, TOOL, *arguments], stdin=subprocess.DEVNULL, stdout=child,
+                                   stderr=child if stderr else None, cwd=ROOT / "examples/data",
                                    env={**environment, "HOME": home, "TERM": "xterm", **variables})
         os.close(child)
         text = b""
@@ -68,6 +70,18 @@ class TerminalTest(unittest.TestCase):
         prose = [line for line in narrow.splitlines() if not line.startswith("    fix: ")]
         self.assertLessEqual(max(map(len, prose[2:])), 40)
         self.assertEqual(wide.split(), narrow.split())
+
+
+    def test_no_screen_stays_blank_while_files_are_read(self):
+        slow = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=pread64", "-e", "inject=pread64:delay_enter=700000"]
+        if shutil.which("strace") is None or subprocess.run([*slow, "true"], stderr=subprocess.DEVNULL).returncode != 0:
+            self.skipTest("no strace, or it may not trace")
+        text = on_terminal("gpt_oss_adapter", before=slow, stderr=True)
+        self.assertRegex(text, r"\rreading: 0.0 GB read, [12] s\x1b\[K")
+        report = text.index("gpt_oss_adapter\x1b[0m: 1 informational")
+        self.assertEqual(text[:report].split("\r")[-1], f"{ESCAPE}K{ESCAPE}1m")
+        self.assertNotIn("\r", text[report:])
+        self.assertNotIn("reading:", on_terminal("gpt_oss_adapter", "--quiet", before=slow, stderr=True))
 
 
 if __name__ == "__main__":

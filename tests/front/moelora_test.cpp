@@ -63,7 +63,7 @@ TEST_CASE("convert writes what inspect and load then find, and says how far it i
   CHECK(result.bytes > 0);
   CHECK(!result.modules.empty());
   CHECK(!result.repaired);
-  CHECK(stages == std::set<std::string>{"writing"});
+  CHECK(stages == std::set<std::string>{"planning", "verifying", "writing"});
   CHECK(done == total);
 
   LoadOptions how;

@@ -69,6 +69,7 @@ JOBS = [
     Job("adapter --drop", "lora-convert adapter all there/out --for sglang --drop router --base base --threads 2", writes=True),
     Job("spec", "lora-convert spec model --output there/report"),
     Job("init", "lora-convert init there/out --base base --rank 4 --targets attention,experts --to peft-params --threads 2", writes=True),
+    Job("init --demo", "lora-convert init --demo there/out --output there/report", writes=True),
     Job("base", "lora-convert base model there/out --to per-expert --verify --threads 2 --quiet", writes=True),
     Job("base --force", "lora-convert base model there/out --to per-expert --force --output there/report --threads 2", writes=True, force=True),
     Job("validate", "lora-validate in --base base --engine sglang --engine vllm --threads 2"),

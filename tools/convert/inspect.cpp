@@ -18,7 +18,9 @@ struct InspectFlags {
 
 int run(InspectFlags& flags) {
   open_output(flags.common, flags.load.inputs());
-  const Inspection found = inspect(flags.load.path, flags.load.options());
+  LoadOptions options = flags.load.options();
+  options.job = shown_job(flags.common.quiet);
+  const Inspection found = inspect(flags.load.path, options);
   print_data(flags.common,
              flags.format == "json" ? inspection_json(found) : inspection_text(found));
   return kClean;
