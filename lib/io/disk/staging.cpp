@@ -8,11 +8,12 @@
 
 #include <cerrno>
 #include <csignal>
+#include <cstdint>
 #include <cstdio>
+#include <ctime>
 #include <filesystem>
 #include <map>
 #include <mutex>
-#include <random>
 #include <system_error>
 #include <thread>
 
@@ -38,17 +39,24 @@ Staging& staging() {
   return *staged;
 }
 
+// Not std::random_device: libstdc++'s wants a newer glibc than images that servers run in
+// (MOELORA_STATIC). Two runs that draw the same only try again.
+uint32_t random_number() {
+  uint32_t out = 0;
+  if (getentropy(&out, sizeof out) != 0) out = static_cast<uint32_t>(std::clock());
+  return out;
+}
+
 // A name may have 255 bytes, of which the longest suffix here takes 30.
 std::string temporary_name(const fs::path& target) {
   constexpr size_t kMostOfName = 64;
-  std::random_device random;
   std::string name = target.filename().string();
   if (name.size() > kMostOfName) {
     name.resize(kMostOfName);
     while (!name.empty() && (name.back() & 0xC0) == 0x80) name.pop_back();  // no half character
     if (!name.empty() && (name.back() & 0x80) != 0) name.pop_back();
   }
-  name = fmt::format(".{}.tmp.{}.{:08x}", name, getpid(), random());
+  name = fmt::format(".{}.tmp.{}.{:08x}", name, getpid(), random_number());
   return (target.parent_path() / name).string();
 }
 

@@ -1,0 +1,33 @@
+# The libraries that everything here is built on, as targets: moelora_fmt, moelora_zlib, moelora_pcre2. With
+# MOELORA_STATIC each is linked statically, and users of the installed library get the machine's own.
+find_package(nlohmann_json 3.11 REQUIRED)
+find_package(CLI11 2 REQUIRED)
+find_package(fmt 9 REQUIRED)
+find_package(Eigen3 3.4 REQUIRED NO_MODULE)
+find_package(Threads REQUIRED)
+set(ZLIB_USE_STATIC_LIBS ${MOELORA_STATIC})
+find_package(ZLIB REQUIRED)
+set(pcre2_name pcre2-8)  # no CMake package of it in Debian: linked by its name
+if(MOELORA_STATIC)
+  set(pcre2_name libpcre2-8.a)
+endif()
+find_library(MOELORA_PCRE2 ${pcre2_name} REQUIRED)
+
+add_library(moelora_zlib INTERFACE)
+target_link_libraries(moelora_zlib INTERFACE ZLIB::ZLIB)
+add_library(moelora_pcre2 INTERFACE)
+target_link_libraries(moelora_pcre2 INTERFACE $<IF:$<BOOL:${MOELORA_STATIC}>,${MOELORA_PCRE2},pcre2-8>)
+
+get_target_property(fmt_kind fmt::fmt TYPE)
+if(NOT MOELORA_STATIC OR fmt_kind STREQUAL STATIC_LIBRARY)
+  add_library(moelora_fmt INTERFACE)
+  target_link_libraries(moelora_fmt INTERFACE fmt::fmt)
+elseif(fmt_VERSION VERSION_LESS 11)
+  add_library(moelora_fmt STATIC lib/base/static_fmt.cpp)
+  target_include_directories(moelora_fmt SYSTEM PUBLIC $<TARGET_PROPERTY:fmt::fmt,INTERFACE_INCLUDE_DIRECTORIES>)
+  # The same definitions too: objects are the same with and without MOELORA_STATIC, and a compiler cache has them.
+  target_compile_definitions(moelora_fmt PUBLIC $<TARGET_PROPERTY:fmt::fmt,INTERFACE_COMPILE_DEFINITIONS>)
+else()
+  add_library(moelora_fmt INTERFACE)
+  target_link_libraries(moelora_fmt INTERFACE fmt::fmt-header-only)
+endif()
