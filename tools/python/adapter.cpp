@@ -12,9 +12,7 @@ namespace {
 // rank, alpha, scale.
 using Scale = std::tuple<int64_t, double, double>;
 
-Scale scale_of(const Scaling& scaling) {
-  return {scaling.rank, scaling.alpha, scaling.value()};
-}
+Scale scale_of(const Scaling& scaling) { return {scaling.rank, scaling.alpha, scaling.value()}; }
 
 // module, A, B, scale.
 std::vector<std::tuple<std::string, Tensor, Tensor, Scale>> dense(const Adapter& adapter) {

@@ -70,8 +70,8 @@ class Call {
 
 [[noreturn]] void raise(const Error& error, const Words& words);
 
-// Runs `work`, an Error of which becomes a moelora.Error that names options as the function of these
-// words does.
+// Runs `work`, an Error of which becomes a moelora.Error that names options as the function of
+// these words does.
 template <class F>
 auto in_python(const Words& words, F&& work) {
   try {

@@ -46,10 +46,10 @@ std::optional<DType> dtype_of(nb::dlpack::dtype type) {
   };
   using Code = nb::dlpack::dtype_code;
   constexpr Known kKnown[] = {
-      {Code::Float, 64, DType::F64}, {Code::Float, 32, DType::F32}, {Code::Float, 16, DType::F16},
-      {Code::Bfloat, 16, DType::BF16}, {Code::Int, 64, DType::I64},  {Code::Int, 32, DType::I32},
-      {Code::Int, 16, DType::I16},   {Code::Int, 8, DType::I8},     {Code::UInt, 64, DType::U64},
-      {Code::UInt, 32, DType::U32},  {Code::UInt, 16, DType::U16},  {Code::UInt, 8, DType::U8},
+      {Code::Float, 64, DType::F64},   {Code::Float, 32, DType::F32}, {Code::Float, 16, DType::F16},
+      {Code::Bfloat, 16, DType::BF16}, {Code::Int, 64, DType::I64},   {Code::Int, 32, DType::I32},
+      {Code::Int, 16, DType::I16},     {Code::Int, 8, DType::I8},     {Code::UInt, 64, DType::U64},
+      {Code::UInt, 32, DType::U32},    {Code::UInt, 16, DType::U16},  {Code::UInt, 8, DType::U8},
       {Code::Bool, 8, DType::BOOL}};
   for (const Known& known : kKnown)
     if (type.code == static_cast<uint8_t>(known.code) && type.bits == known.bits && type.lanes == 1)
@@ -58,8 +58,7 @@ std::optional<DType> dtype_of(nb::dlpack::dtype type) {
 }
 
 Tensor borrowed(const std::string& name, const Array& array, const std::string& said) {
-  const std::optional<DType> dtype =
-      said.empty() ? dtype_of(array.dtype()) : dtype_from_name(said);
+  const std::optional<DType> dtype = said.empty() ? dtype_of(array.dtype()) : dtype_from_name(said);
   if (!dtype) throw nb::type_error((name + ": an array of a type that no tensor has").c_str());
   Shape shape;
   std::vector<int64_t> strides;
@@ -67,9 +66,11 @@ Tensor borrowed(const std::string& name, const Array& array, const std::string& 
   for (size_t d = 0; d < array.ndim(); ++d) {
     shape.push_back(static_cast<int64_t>(array.shape(d)));
     strides.push_back(array.stride(d));
-    if (shape.back() == 0) return Tensor::zeros(*dtype, Shape(array.shape_ptr(), array.shape_ptr() + array.ndim()));
+    if (shape.back() == 0)
+      return Tensor::zeros(*dtype, Shape(array.shape_ptr(), array.shape_ptr() + array.ndim()));
     span += (shape.back() - 1) * strides.back();
-    if (strides.back() < 0) throw nb::type_error((name + ": an array with negative strides").c_str());
+    if (strides.back() < 0)
+      throw nb::type_error((name + ": an array with negative strides").c_str());
   }
   return Tensor::strided(std::make_shared<BorrowedSource>(name, *dtype, span, array.data()), shape,
                          strides);
@@ -81,8 +82,7 @@ using View = std::tuple<std::string, uint64_t, std::vector<int64_t>, std::vector
 
 std::optional<View> file_view(const Tensor& tensor) {
   const std::vector<Piece>& pieces = tensor.pieces();
-  if (dtype_bits(tensor.dtype()) % 8 != 0 || pieces.size() != 1 ||
-      pieces[0].count != tensor.axes())
+  if (dtype_bits(tensor.dtype()) % 8 != 0 || pieces.size() != 1 || pieces[0].count != tensor.axes())
     return std::nullopt;
   const FileRange* range = file_range(*pieces[0].source);
   if (range == nullptr) return std::nullopt;
@@ -110,8 +110,7 @@ TensorMap borrowed_tensors(const nb::list& named) {
     const auto entry = nb::cast<nb::tuple>(each);
     const auto name = nb::cast<std::string>(entry[0]);
     Array array;
-    if (!nb::try_cast(nb::object(entry[1]), array) ||
-        array.device_type() != nb::device::cpu::value)
+    if (!nb::try_cast(nb::object(entry[1]), array) || array.device_type() != nb::device::cpu::value)
       throw nb::type_error((name + ": no array of the CPU that numpy or DLPack knows").c_str());
     out[name] = borrowed(name, array, nb::cast<std::string>(entry[2]));
   }
