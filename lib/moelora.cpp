@@ -92,7 +92,7 @@ struct Input {
 
   AdapterFiles open(const ConvertOptions& o) const {
     if (tensors == nullptr) return open_adapter(path, o.input(), o.from);
-    return adapter_in_memory(*tensors, parse_json(config, "config"), o.from);
+    return adapter_in_memory(*tensors, parse_json(config, std::string(kConfigName)), o.from);
   }
 };
 

@@ -48,6 +48,7 @@ class Work:
         if known is not None:
             return known | {"resumed": True}
         record.begin()
+        stack.callback(record.leave)
         options = dict(self.options)
         if options.get("base"):
             options["base"] = _files.local_base(options["base"])
@@ -124,7 +125,11 @@ class _Record:
             return
         known = {"inputs": self._inputs(), "conversion": self._conversion(), "result": result}
         _files.write_text(self._path, json.dumps(known))
-        _files.remove(self._path + ".begun")
+
+    def leave(self) -> None:
+        """Only a worker that dies leaves the mark: then what it wrote may be replaced."""
+        if self._path is not None:
+            _files.remove(self._path + ".begun")
 
     def _inputs(self) -> Any:
         folders = [self._unit.uri] + ([self._unit.other] if self._work.kind == "diff" else [])
