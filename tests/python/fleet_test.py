@@ -49,7 +49,8 @@ def test_a_fleet_says_of_each_adapter_what_validate_says(tmp_path):
         assert unit["outcome"] == alone.outcome and unit["findings"] == alone.data["findings"]
     rules = {rule["rule"]: rule["units"] for rule in report.by_rule()}
     assert all(
-        count == len({f["adapter"] for f in report.findings if f["rule"] == rule}) for rule, count in rules.items()
+        count == len({f["adapter"] for f in report.findings if f["rule"] == rule})
+        for rule, count in rules.items()
     )
     assert str(report).splitlines()[0].startswith("7 adapters: ")
 
@@ -100,7 +101,9 @@ def test_what_a_dead_worker_left_is_replaced_and_what_was_there_is_not(tmp_path)
     refused = fleet.convert(pattern, str(out), **options)
     assert refused.counts == {"clean": 1, "failed": 1} and refused.exit_status == 2
     assert fleet.convert(pattern, str(out), **options).counts == refused.counts
-    work = _units.Work("convert", {"threads": 1, "to": "peft-linear", "base": BASE}, str(out / ".moelora-fleet"))
+    work = _units.Work(
+        "convert", {"threads": 1, "to": "peft-linear", "base": BASE}, str(out / ".moelora-fleet")
+    )
     _units._Record(work, _units.Unit(str(tmp_path / "in/0000"), str(out / "0000"))).begin()  # and died
     assert fleet.convert(pattern, str(out), **options).ok
 
@@ -124,7 +127,10 @@ def test_uris_are_read_and_written_by_the_worker(tmp_path):
     made = fleet.convert(f"{uri}/in/*", f"{uri}/out", to="stacked", base=BASE, address="local")
     assert made.ok and made.units[0]["out"] == f"{uri}/out/0000"
     assert fleet.diff(f"{tmp_path}/in/*", f"{tmp_path}/out", base=BASE, address="local").ok
-    assert fleet.convert(f"{uri}/in/*", f"{uri}/out", to="stacked", base=BASE, address="local").run["resumed"] == 3
+    assert (
+        fleet.convert(f"{uri}/in/*", f"{uri}/out", to="stacked", base=BASE, address="local").run["resumed"]
+        == 3
+    )
 
 
 def test_the_command_says_what_it_found(tmp_path):

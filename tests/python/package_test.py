@@ -108,7 +108,9 @@ def test_an_error_has_parts_and_says_python_s_words(tmp_path):
     assert "did you mean 'peft-linear'" in caught.value.what
     with pytest.raises(moelora.Error) as caught:
         moelora.convert(ADAPTER, tmp_path / "out", base=BASE)
-    assert caught.value.where == "to=" and "for_= ENGINE" in caught.value.hint and "--" not in str(caught.value)
+    assert (
+        caught.value.where == "to=" and "for_= ENGINE" in caught.value.hint and "--" not in str(caught.value)
+    )
     assert str(caught.value).endswith("hint: " + caught.value.hint)
     assert not (tmp_path / "out").exists()
     copy = pickle.loads(pickle.dumps(caught.value))
@@ -308,11 +310,15 @@ def test_any_view_of_any_type_is_saved_as_it_is(tmp_path):
         plain = {name: array.astype(dtype) for name, array in tensors.items()}
         views = {name: changed[i % 4](array) for i, (name, array) in enumerate(plain.items())}
         for name, given in (("plain", plain), ("views", views)):
-            moelora.save(given, config_of(ATTENTION), tmp_path / name, to="peft-linear", base=BASE, force=True)
+            moelora.save(
+                given, config_of(ATTENTION), tmp_path / name, to="peft-linear", base=BASE, force=True
+            )
         assert files(tmp_path / "plain") == files(tmp_path / "views")
         adapter = moelora.load(tmp_path / "views", base=BASE)
         for pair in adapter.pairs():
-            assert numpy.array_equal(bits(pair.a), bits(plain[f"base_model.model.{pair.module}.lora_A.weight"]))
+            assert numpy.array_equal(
+                bits(pair.a), bits(plain[f"base_model.model.{pair.module}.lora_A.weight"])
+            )
 
 
 def test_torch_tensors_are_saved_through_dlpack(tmp_path):
@@ -335,7 +341,9 @@ def test_what_is_no_adapter_is_refused(tmp_path):
     with pytest.raises(moelora.Error, match='"r" is missing'):
         moelora.save(tensors, {"peft_type": "LORA"}, tmp_path / "out", to="stacked", base=BASE)
     with pytest.raises(moelora.Error, match="in memory"):
-        moelora.save(tensors, config_of(ADAPTER), tmp_path / "out", to="sglang-pool", for_="sglang", base=BASE)
+        moelora.save(
+            tensors, config_of(ADAPTER), tmp_path / "out", to="sglang-pool", for_="sglang", base=BASE
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -349,14 +357,18 @@ def long_save(tmp_path):
     row = numpy.ones(1, numpy.float16)
     rank, width = 64, 1 << 20
     tensors = {
-        f"base_model.model.model.layers.0.self_attn.{module}.lora_{side}.weight": numpy.broadcast_to(row, shape)
+        f"base_model.model.model.layers.0.self_attn.{module}.lora_{side}.weight": numpy.broadcast_to(
+            row, shape
+        )
         for module in ("q_proj", "k_proj")
         for side, shape in (("A", (rank, width)), ("B", (64, rank)))
     }
 
     def start(**options):
         given = config | {"r": rank, "lora_alpha": rank, "target_modules": ["q_proj", "k_proj"]}
-        return moelora.save(tensors, given, tmp_path / "out", to="peft-linear", dtype="f32", threads=1, **options)
+        return moelora.save(
+            tensors, given, tmp_path / "out", to="peft-linear", dtype="f32", threads=1, **options
+        )
 
     return start
 

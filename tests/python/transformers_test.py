@@ -48,7 +48,11 @@ def test_a_finding_warns_or_ends_the_training(tmp_path):
         train(tmp_path / "warned", callback, ["q_proj"], steps=1)
     assert not callback.reports[0].ok
     with pytest.raises(moelora.Error, match="checkpoint-1"):
-        train(tmp_path / "failed", ValidateOnSave(engines=["sglang"], base=str(BASE), on_findings="fail"), ["q_proj"])
+        train(
+            tmp_path / "failed",
+            ValidateOnSave(engines=["sglang"], base=str(BASE), on_findings="fail"),
+            ["q_proj"],
+        )
     with pytest.raises(ValueError, match="on_findings"):
         ValidateOnSave(on_findings="stop")
 
@@ -58,9 +62,13 @@ def test_what_a_model_holds_is_saved_as_its_checkpoint_is_converted(tmp_path):
         warnings.simplefilter("ignore")
         model = train(tmp_path, ValidateOnSave(), ["q_proj", "k_proj", "v_proj", "o_proj"])
     options = {"to": "peft-linear", "base": BASE}
-    moelora.save(peft.get_peft_model_state_dict(model), model.peft_config["default"], tmp_path / "memory", **options)
+    moelora.save(
+        peft.get_peft_model_state_dict(model), model.peft_config["default"], tmp_path / "memory", **options
+    )
     moelora.convert(tmp_path / "run/checkpoint-2", tmp_path / "disk", **options)
     assert moelora.diff_weights(tmp_path / "memory", tmp_path / "disk", base=BASE, tolerance=0).same
-    configs = [json.loads((tmp_path / each / "adapter_config.json").read_text()) for each in ("memory", "disk")]
+    configs = [
+        json.loads((tmp_path / each / "adapter_config.json").read_text()) for each in ("memory", "disk")
+    ]
     for key in ("r", "lora_alpha", "peft_type", "task_type"):
         assert configs[0][key] == configs[1][key]

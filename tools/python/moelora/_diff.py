@@ -33,7 +33,7 @@ class LogprobDiff:
 
     @property
     def verdict(self) -> str:
-        """"same", "different", or "not judged": there was no threshold."""
+        """ "same", "different", or "not judged": there was no threshold."""
         return self._found.verdict
 
     @property

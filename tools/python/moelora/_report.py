@@ -62,7 +62,7 @@ class Report:
 
     @property
     def outcome(self) -> str:
-        """"clean", "findings", or "not judged": a server was asked for and no base model is known."""
+        """ "clean", "findings", or "not judged": a server was asked for and no base model is known."""
         return self._found.outcome(self._options)
 
     @property
@@ -90,7 +90,9 @@ class Report:
     def to_json(self) -> str:
         return self.render("json")
 
-    def repair(self, dst: str | os.PathLike[str], *, progress: _progress.Progress = None) -> Conversion | None:
+    def repair(
+        self, dst: str | os.PathLike[str], *, progress: _progress.Progress = None
+    ) -> Conversion | None:
         """Writes the repair of the most severe finding that leaves nothing out, as
         `lora-validate --fix` does; None where there is none."""
         with _progress.heard(progress) as callback:
@@ -124,6 +126,8 @@ _COLORS = {"error": "#c62828", "warning": "#b26a00", "information": "#1565c0"}
 
 def _row(finding: Finding) -> str:
     place = ": ".join(each for each in (finding.adapter, finding.file, finding.where) if each)
-    rule = f'<b style="color:{_COLORS[finding.severity]}">{html.escape(finding.rule)}</b> ' + html.escape(finding.name)
+    rule = f'<b style="color:{_COLORS[finding.severity]}">{html.escape(finding.rule)}</b> ' + html.escape(
+        finding.name
+    )
     cells = [html.escape(each or "") for each in (finding.engine, place, finding.message, finding.fix)]
     return f"<tr><td>{rule}</td>" + "".join(f"<td>{each}</td>" for each in cells) + "</tr>"

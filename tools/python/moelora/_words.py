@@ -18,7 +18,7 @@ def optional_path(value: StrPath | None) -> str | None:
     return None if value is None else os.fspath(value)
 
 
-def texts(value: str | Iterable[StrPath] | None) -> list[str]:
+def texts(value: StrPath | Iterable[StrPath] | None) -> list[str]:
     """One text is a list of one: no string is meant as its letters."""
     if value is None:
         return []

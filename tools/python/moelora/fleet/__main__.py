@@ -67,10 +67,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     out: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    out.add_argument("uris", nargs="+", metavar="GLOB", help="folders, patterns or URIs; - reads them from stdin")
+    out.add_argument(
+        "uris", nargs="+", metavar="GLOB", help="folders, patterns or URIs; - reads them from stdin"
+    )
     out.add_argument("--base", metavar="BASE", help="hub name, path or URI of the base model")
-    out.add_argument("--address", default="auto", help='of the Ray cluster; "local": this machine, without Ray')
-    out.add_argument("--state", metavar="FOLDER", help="remembers what is done, so that a second run takes it up")
+    out.add_argument(
+        "--address", default="auto", help='of the Ray cluster; "local": this machine, without Ray'
+    )
+    out.add_argument(
+        "--state", metavar="FOLDER", help="remembers what is done, so that a second run takes it up"
+    )
     out.add_argument("--cpus", type=float, metavar="N", help="of one unit (default: 1)")
     out.add_argument("--in-flight", type=int, metavar="N", help="units handed out at once, at most")
     out.add_argument("--retries", type=int, metavar="N", help="of a unit whose worker dies (default: 3)")

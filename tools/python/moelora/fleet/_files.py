@@ -6,7 +6,6 @@ import contextlib
 import functools
 import glob
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -83,7 +82,8 @@ def stamp(uri: str) -> list[Any]:
     """What changes when a file of a folder does."""
     if is_remote(uri):
         fs, path = remote(uri)
-        return sorted([os.path.basename(each["name"]), each["size"], fs.ukey(each["name"])] for each in fs.ls(path, detail=True) if each["type"] == "file")
+        there = [each for each in fs.ls(path, detail=True) if each["type"] == "file"]
+        return sorted([os.path.basename(each["name"]), each["size"], fs.ukey(each["name"])] for each in there)
     with os.scandir(uri) as entries:
         files = [(entry.name, entry.stat()) for entry in entries if entry.is_file()]
     return sorted([name, seen.st_size, seen.st_mtime_ns] for name, seen in files)
@@ -161,7 +161,3 @@ def remove(uri: str) -> None:
             fs.rm_file(path)
         else:
             os.remove(uri)
-
-
-def remove_folder(folder: str) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

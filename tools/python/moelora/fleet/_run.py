@@ -20,6 +20,7 @@ def run(
     work: Work, units: list[Unit], *, address: str, cpus: float, in_flight: int | None, retries: int
 ) -> FleetReport:
     began = time.monotonic()
+    how: dict[str, Any]
     if address == "local":
         results, how = _local(work, units, cpus, in_flight), {"retried": 0, "nodes": 1}
     else:
@@ -53,7 +54,9 @@ def _import_ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise Error("ray", "is not installed", 'pip install "moelora[ray]", or use the address "local"') from None
+        raise Error(
+            "ray", "is not installed", 'pip install "moelora[ray]", or use the address "local"'
+        ) from None
     return ray
 
 
@@ -100,7 +103,9 @@ class _Cluster:
             return
         self._looked = time.monotonic()
         self._nodes = {
-            node["NodeID"]: node["Resources"].get("CPU", 0) / self._cpus for node in self._ray.nodes() if node["Alive"]
+            node["NodeID"]: node["Resources"].get("CPU", 0) / self._cpus
+            for node in self._ray.nodes()
+            if node["Alive"]
         }
 
     def _room(self, avoid: str) -> str | None:
@@ -110,7 +115,11 @@ class _Cluster:
         load = {node: 0 for node in self._nodes}
         for _, _, node in self._running.values():
             load[node] = load.get(node, 0) + 1
-        fit = {node: load[node] / size for node, size in self._nodes.items() if size >= 1 and load[node] < 2 * size}
+        fit = {
+            node: load[node] / size
+            for node, size in self._nodes.items()
+            if size >= 1 and load[node] < 2 * size
+        }
         others = {node: share for node, share in fit.items() if node != avoid}
         if avoid in self._nodes and len(self._nodes) > 1 and not others:
             return None  # another will have room
@@ -120,7 +129,11 @@ class _Cluster:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         there = NodeAffinitySchedulingStrategy(node, soft=True)  # elsewhere where it is gone by then
-        self._running[self._task.options(scheduling_strategy=there).remote(self._work, unit)] = (unit, begun + 1, node)
+        self._running[self._task.options(scheduling_strategy=there).remote(self._work, unit)] = (
+            unit,
+            begun + 1,
+            node,
+        )
         self.used.add(node)
 
     def _finished(self) -> Iterator[Any]:
@@ -141,7 +154,11 @@ class _Cluster:
             if begun <= self._retries:
                 return None
             said = f"its worker died {begun} times, last: {str(error).splitlines()[0]}"
-            return {"unit": unit.uri, "error": {"where": unit.uri, "what": said, "hint": ""}, "outcome": "failed"}
+            return {
+                "unit": unit.uri,
+                "error": {"where": unit.uri, "what": said, "hint": ""},
+                "outcome": "failed",
+            }
 
 
 def _do(work: Work, unit: Unit) -> Result:

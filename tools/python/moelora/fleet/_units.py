@@ -8,12 +8,11 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
 from typing import Any
 
-from . import _files
 from .. import __version__, _convert, _diff, _validate
 from .._error import Error
+from . import _files
 
 Result = dict[str, Any]
 
@@ -39,7 +38,11 @@ class Work:
         except Error as error:
             said = {"where": error.where, "what": error.what, "hint": error.hint}
         except OSError as error:
-            said = {"where": str(error.filename or unit.uri), "what": error.strerror or str(error), "hint": ""}
+            said = {
+                "where": str(error.filename or unit.uri),
+                "what": error.strerror or str(error),
+                "hint": "",
+            }
         return {"unit": unit.uri, "error": said, "outcome": "failed"}
 
     def _done_or_do(self, unit: Unit, stack: contextlib.ExitStack) -> Result:

@@ -50,28 +50,30 @@ class ValidateOnSave(TrainerCallback):
             return
         checkpoint = os.path.join(args.output_dir, f"checkpoint-{state.global_step}")
         if not os.path.exists(os.path.join(checkpoint, "adapter_config.json")):
-            return self._tell(Error(checkpoint, "is no adapter: it has no adapter_config.json", "train with PEFT"))
+            return self._tell(
+                Error(checkpoint, "is no adapter: it has no adapter_config.json", "train with PEFT")
+            )
         report = _validate.validate(checkpoint, **self._options)
         self.reports.append(report)
         if not report.ok:
             worst = next(iter(report), None)
             self._tell(Error(checkpoint, str(worst) if worst else report.outcome, worst.fix if worst else ""))
         if self._serve_for is not None:
-            self._serve(args.output_dir, state.global_step, checkpoint)
+            self._serve(self._serve_for, args.output_dir, state.global_step, checkpoint)
 
     def _tell(self, error: Error) -> None:
         if self._fail:
             raise error
         warnings.warn(str(error), stacklevel=3)
 
-    def _serve(self, folder: str, step: int, checkpoint: str) -> None:
+    def _serve(self, server: str, folder: str, step: int, checkpoint: str) -> None:
         # Not called checkpoint-..: the Trainer deletes old ones of that name.
-        dst = os.path.join(folder, f"served-{self._serve_for.split('@')[0]}-{step}")
+        dst = os.path.join(folder, f"served-{server.split('@')[0]}-{step}")
         try:
             _convert.convert(
                 checkpoint,
                 dst,
-                for_=self._serve_for,
+                for_=server,
                 base=self._options["base"],
                 server_options=self._options["server_options"],
                 force=True,
