@@ -152,6 +152,29 @@ def test_without_ray_the_command_says_what_to_install(tmp_path):
     assert done.returncode == 2 and "pip install" in done.stderr and "moelora[ray]" in done.stderr
 
 
+def test_an_array_job_comes_to_the_report_of_one_machine(tmp_path):
+    """Slurm itself is not here: the script is run as its tasks would be, with what sbatch sets."""
+    make_adapters(tmp_path / "in", 7, corrupt=2)
+    (tmp_path / "list").write_text("".join(f"{tmp_path}/in/{i:04}\n" for i in range(7)))
+    script = DATA.parent / "slurm_array.sh"
+    words = ["--engine", "sglang", "--base", BASE]
+    for task in range(3, 7):
+        given = {"SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_TASK_MIN": 3, "SLURM_ARRAY_TASK_COUNT": 4}
+        subprocess.run(
+            ["bash", script, tmp_path / "list", tmp_path / "state", "validate", *words],
+            env=os.environ | {key: str(value) for key, value in given.items()},
+            check=True,
+        )
+    done = subprocess.run(
+        [sys.executable, "-m", "moelora.fleet", "validate", "-", "--state", tmp_path / "state", "--address", "local"]
+        + words
+        + ["--format", "json"],
+        input=(tmp_path / "list").read_text(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and "7 done before" in done.stderr
+    assert done.stdout.strip() == fleet.validate(f"{tmp_path}/in/*", address="local", **JUDGED).to_json()
+
+
 # ---- on a Ray cluster of two nodes -----------------------------------------------------------------------
 
 

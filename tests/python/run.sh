@@ -49,7 +49,7 @@ done
 
 # As a user without a compiler: PATH has the environment and what a shell needs.
 mkdir -p "$work/path" "$work/elsewhere"
-for tool in sh env cat ls mkdir rm ps uname id sleep true; do ln -sf "$(command -v $tool)" "$work/path/$tool"; done
+for tool in sh bash awk env cat ls mkdir rm ps uname id sleep true; do ln -sf "$(command -v $tool)" "$work/path/$tool"; done
 cd "$work/elsewhere"  # no sources to be imported by accident
 env -i PATH="$work/venv/bin:$work/path" HOME="$work" LANG=C.UTF-8 MOELORA_SOURCE_DIR="$here" MOELORA_NO_COMPILER=1 \
   PYTHONDONTWRITEBYTECODE=1 RAY_USAGE_STATS_ENABLED=0 \

@@ -52,6 +52,7 @@ def convert(
     uris: Uris,
     out: str,
     *,
+    root: str | None = None,
     state: str | None = None,
     address: str = "auto",
     cpus: float = 1,
@@ -59,14 +60,15 @@ def convert(
     retries: int = 3,
     **options: Any,
 ) -> FleetReport:
-    """Converts every adapter into a folder of `out`, as moelora.convert does with the same options.
+    """Converts every adapter into a folder of `out`, as moelora.convert does with the same options:
+    each in its path below `root`, by default below the folder that all are in.
 
     An output appears whole or not at all (on an object store: its adapter_config.json comes last).
     state: as in validate; by default `out`/.moelora-fleet. A unit is done when its conversion.json is
     the one that was recorded there.
     """
     found = list(_files.adapters(uris))
-    units = [_units.Unit(uri, _files.join(out, name)) for uri, name in zip(found, _files.names(found))]
+    units = [_units.Unit(uri, _files.join(out, name)) for uri, name in zip(found, _files.names(found, root))]
     work = _units.Work(
         "convert", {"threads": _threads(cpus)} | options, state or _files.join(out, ".moelora-fleet")
     )
@@ -77,6 +79,7 @@ def diff(
     uris: Uris,
     other: str,
     *,
+    root: str | None = None,
     state: str | None = None,
     address: str = "auto",
     cpus: float = 1,
@@ -87,7 +90,7 @@ def diff(
     """Compares every adapter with the one of the same name in the folder `other`, as
     moelora.diff_weights does with the same options."""
     found = list(_files.adapters(uris))
-    units = [_units.Unit(uri, _files.join(other, name)) for uri, name in zip(found, _files.names(found))]
+    units = [_units.Unit(uri, _files.join(other, name)) for uri, name in zip(found, _files.names(found, root))]
     work = _units.Work("diff", {"threads": _threads(cpus)} | options, state)
     return run(work, units, address=address, cpus=cpus, in_flight=in_flight, retries=retries)
 

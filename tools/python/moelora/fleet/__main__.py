@@ -60,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     compared = _command(commands, "diff", "Compare every adapter with the one of its name in another folder")
     compared.add_argument("--other", required=True, metavar="FOLDER")
     compared.add_argument("--tolerance", type=float, metavar="X")
+    for command in (made, compared):
+        command.add_argument("--root", metavar="FOLDER", help="adapters are named by their paths below it")
     for command in (judged, made):
         command.add_argument("--server-option", action="append", dest="server_options", metavar="KEY=VALUE")
     return parser

@@ -71,11 +71,17 @@ def _remote_adapters(pattern: str) -> list[str]:
     return [fs.unstrip_protocol(config[: -len(CONFIG) - 1]) for config in configs]
 
 
-def names(uris: list[str]) -> list[str]:
-    """What each is called below an output folder: its path below the folder of all."""
+def names(uris: list[str], root: str | None = None) -> list[str]:
+    """What each is called below an output folder: its path below `root`, else below the folder of
+    all."""
     stripped = [uri.rstrip("/") for uri in uris]
-    common = os.path.commonpath([os.path.dirname(uri) or "." for uri in stripped]) if stripped else ""
-    return [os.path.relpath(uri, common or ".") for uri in stripped]
+    if root is None:
+        root = os.path.commonpath([os.path.dirname(uri) or "." for uri in stripped]) if stripped else "."
+    out = [os.path.relpath(uri, root) for uri in stripped]
+    for uri, name in zip(uris, out):
+        if name.split("/")[0] in ("..", "."):
+            raise Error(uri, f"is not below {root}", "give a root that all adapters are below")
+    return out
 
 
 def stamp(uri: str) -> list[Any]:
