@@ -7,6 +7,7 @@
 set -euo pipefail
 list=$1 state=$2 command=$3
 shift 3
+mkdir -p "$state"
 
 # Every n-th adapter, so that neighbours of one size are spread.
 awk -v n="$SLURM_ARRAY_TASK_COUNT" -v i="$((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN))" 'NR % n == i' "$list" |
