@@ -71,6 +71,11 @@ def test_stubs_name_what_the_module_has():
             assert f"def {name}(" in stub or f"class {name}" in stub, name
 
 
+def test_the_licenses_of_what_is_inside_are_there():
+    text = (pathlib.Path(moelora.__file__).parent / "THIRD_PARTY_LICENSES").read_text()
+    assert "---- nanobind ----" in text and "Wenzel Jakob" in text and "Thibaut Goetghebuer" in text
+
+
 def test_nothing_but_the_entry_is_exported():
     for name in ("_ZN7moelora7versionEv", "_ZTISt9exception"):
         handle = __import__("ctypes").CDLL(_core.__file__)
@@ -225,6 +230,29 @@ def test_sequences_may_differ_in_length_and_be_masked():
     with pytest.raises(moelora.Error, match="token"):
         moelora.diff_logprobs(same, {"logprobs": b, "tokens": other})
     assert not moelora.diff_logprobs([a[1]], [numpy.array([-1.0, numpy.nan])], max={"k2": 1}).same
+
+
+def test_the_cuda_module_of_another_wheel_is_found(tmp_path):
+    """A file that is none: what is said of it shows that it was opened."""
+    moelora.convert(ADAPTER, tmp_path / "out", to="stacked", base=BASE)
+    packages = pathlib.Path(moelora.__file__).parent.parent
+    (packages / "moelora_cuda13").mkdir()
+    try:
+        (packages / "moelora_cuda13/libmoelora_cuda.so").write_text("none")
+        words = ["--base", BASE, "--source", ADAPTER, "--numeric", "--device", "cuda"]
+        tool = pathlib.Path(sys.prefix) / "bin/lora-validate"
+        done = subprocess.run([tool, tmp_path / "out", *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and "moelora_cuda13/libmoelora_cuda.so" in done.stderr
+        code = (
+            "import moelora, sys\n"
+            "moelora.validate(sys.argv[1], base=sys.argv[2], source=sys.argv[3], numeric=True, device='cuda')"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, tmp_path / "out", BASE, ADAPTER], capture_output=True, text=True, check=False
+        )
+        assert "moelora.Error" in done.stderr.replace("_error.", "") and "moelora_cuda13/libmoelora" in done.stderr
+    finally:
+        shutil.rmtree(packages / "moelora_cuda13")
 
 
 # ---- load --------------------------------------------------------------------------------------------
