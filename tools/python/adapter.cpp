@@ -58,8 +58,8 @@ std::vector<std::tuple<std::string, std::string, Tensor>> extras(const Adapter& 
 
 Adapter load_path(const std::string& path, const nb::dict& options) {
   const Words words(options);
+  LoadOptions how = in_python(words, [&] { return load_options(words); });
   return call(words, nb::none(), [&](const JobControl& job) {
-    LoadOptions how = load_options(words);
     how.job = job;
     return load(path, how);
   });

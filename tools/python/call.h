@@ -81,7 +81,7 @@ auto in_python(const Words& words, F&& work) {
   }
 }
 
-// The two of them.
+// The two of them. REQUIRES that `work` touches nothing of Python.
 template <class F>
 auto call(const Words& words, nb::object progress, F&& work) {
   return in_python(words, [&] {

@@ -41,8 +41,8 @@ Scores scores_of(const std::string& name, const nb::list& sequences) {
 
 Comparison diff_files(const std::string& a, const std::string& b, const nb::dict& options) {
   const Words words(options);
+  CompareLogprobsOptions how = in_python(words, [&] { return logprobs_options(words); });
   return call(words, nb::none(), [&](const JobControl& job) {
-    CompareLogprobsOptions how = logprobs_options(words);
     how.job = job;
     return compare_logprobs(a, b, how);
   });

@@ -8,8 +8,8 @@ namespace {
 
 std::string inspect_path(const std::string& path, const nb::dict& options) {
   const Words words(options);
+  LoadOptions how = in_python(words, [&] { return load_options(words); });
   return call(words, nb::none(), [&](const JobControl& job) {
-    LoadOptions how = load_options(words);
     how.job = job;
     return inspection_json(inspect(path, how));
   });

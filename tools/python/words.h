@@ -17,7 +17,7 @@ namespace moelora::python {
 namespace nb = nanobind;
 
 // The options of one call, by the keywords of its Python function. Those that are None are left as
-// they are.
+// they are. Only for a thread that holds the GIL.
 class Words {
  public:
   explicit Words(nb::dict words) : words_(std::move(words)) {}
