@@ -15,7 +15,8 @@ namespace fs = std::filesystem;
 
 constexpr const char* kModule = "libmoelora_cuda.so";
 
-// Where pip puts the wheel moelora-cuda13 when it puts our commands into `folder`.
+// Where pip puts the wheel moelora-cuda13 when it puts our commands into `folder`; looked at before
+// the places of the dynamic linker.
 std::vector<fs::path> package_places(const fs::path& folder) {
   std::vector<fs::path> out;
   std::error_code error;

@@ -17,8 +17,7 @@ struct DeviceMemoryError : Error {
 
 // A CUDA card, through the module libmoelora_cuda.so. No tool links CUDA: the module is opened when
 // a device is asked for, from $MOELORA_CUDA_MODULE, else beside the executable, in ../lib from
-// there, in the Python package moelora_cuda13 there, or where the dynamic linker looks. One thread
-// at a time.
+// there, or where the dynamic linker looks. One thread at a time.
 class Device {
  public:
   // Throws Error: no module, a module of another version, no card.
