@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "lib/adapter/adapter_in_memory.h"
 #include "lib/adapter/convert.h"
 #include "lib/adapter/init.h"
 #include "lib/base/cast.h"
@@ -84,15 +85,27 @@ void name_base(LoadedAdapter& input, const ConvertOptions& o) {
   }
 }
 
-LoadedAdapter load_input(const std::string& in, const ConvertOptions& o) {
-  LoadedAdapter out = load_adapter(in, o, o.dtype);
+// What is converted: a path, or an adapter in memory.
+struct Input {
+  std::string path;                    // "" in memory
+  const TensorMap* tensors = nullptr;  // and its config
+  std::string_view config = {};
+
+  AdapterFiles open(const ConvertOptions& o) const {
+    if (tensors == nullptr) return open_adapter(path, o.input(), o.from);
+    return adapter_in_memory(*tensors, parse_json(config, std::string(kConfigName)), o.from);
+  }
+};
+
+LoadedAdapter load_input(const Input& in, const ConvertOptions& o) {
+  LoadedAdapter out = load_adapter(in.open(o), o, o.dtype);
   name_base(out, o);
   begin_stage("planning", o.job);
   return out;
 }
 
 // Fitted for the engine and held against its own plan.
-Conversion plan_for_engine(const std::string& in, const std::string& out, const ConvertOptions& o) {
+Conversion plan_for_engine(const Input& in, const std::string& out, const ConvertOptions& o) {
   if (o.out_b_order || o.out_roles)
     throw Error(o.out_b_order ? Option::out_b_order : Option::out_roles,
                 "is the engine's to decide: it says how stacked pairs are written",
@@ -111,8 +124,7 @@ void describe_tensors(const TensorMap& tensors, ConvertResult& out) {
   }
 }
 
-ConvertResult convert_adapter(const std::string& in, const std::string& out,
-                              const ConvertOptions& o) {
+ConvertResult convert_adapter(const Input& in, const std::string& out, const ConvertOptions& o) {
   if (o.engine.empty()) check_alone(o);
   const Conversion c = o.engine.empty() ? plan_conversion(load_input(in, o), plan_of(o))
                                         : plan_for_engine(in, out, o);
@@ -130,7 +142,7 @@ ConvertResult convert_adapter(const std::string& in, const std::string& out,
     folder.verify = [&](const Conversion& conversion, const AdapterFiles& written) {
       o.job.check();
       begin_stage("verifying", o.job);
-      const Verified verified = packed_verifier(in, o.threads)(conversion, written);
+      const Verified verified = packed_verifier(in.path, o.threads)(conversion, written);
       o.job.check();
       return verified;
     };
@@ -285,14 +297,24 @@ void write(const Adapter& adapter, const std::string& out, const WriteAdapterOpt
                    adapter.config.r, adapter.config.lora_alpha, adapter.config.use_rslora);
   if (made.expert_count == 0 && !made.experts.empty()) made.expert_count = base.spec.experts;
   o.job.check();
-  write_adapter(plan_conversion(std::move(made), base.spec, plan), out, folder_of(o));
+  write_conversion(plan_conversion(std::move(made), base.spec, plan), out, folder_of(o));
 }
 
 ConvertResult convert(const std::string& in, const std::string& out,
                       const ConvertOptions& options) {
   options.job.check();
   return find_buffer_engine(options.to) != nullptr ? convert_to_buffers(in, out, options)
-                                                   : convert_adapter(in, out, options);
+                                                   : convert_adapter({in}, out, options);
+}
+
+ConvertResult convert(const TensorMap& tensors, std::string_view config, const std::string& out,
+                      const ConvertOptions& options) {
+  options.job.check();
+  if (find_buffer_engine(options.to) != nullptr)
+    throw Error(at_option(Option::to, options.to),
+                "reads the files of a folder as the server does, and this adapter is in memory",
+                "write it in a layout first");
+  return convert_adapter({"", &tensors, config}, out, options);
 }
 
 Outcome Validation::outcome(std::optional<Severity> fail_on) const {

@@ -97,6 +97,11 @@ struct ConvertOptions : LoadOptions {
 
 ConvertResult convert(const std::string& in, const std::string& out, const ConvertOptions& options);
 
+// The same of an adapter in memory: `tensors` by the names that its trainer would write (views of
+// any source, lib/base/source.h), `config` the text of its adapter_config.json.
+ConvertResult convert(const TensorMap& tensors, std::string_view config, const std::string& out,
+                      const ConvertOptions& options);
+
 // Validating.
 
 struct ValidateOptions : LoadOptions {
@@ -162,6 +167,7 @@ ConvertResult repair_adapter(const Repair& repair, const std::string& out,
 // Comparing.
 
 // WeightComparison compare_weights(a, b, CompareWeightsOptions): see lib/diff/weight_comparison.h.
-// Comparison compare_logprobs(a, b, CompareLogprobsOptions): see lib/diff/comparison.h.
+// Comparison compare_logprobs(a, b, CompareLogprobsOptions): see lib/diff/comparison.h; of files,
+// or of scores in memory.
 
 }  // namespace moelora

@@ -24,6 +24,7 @@ if(NOT MOELORA_STATIC OR fmt_kind STREQUAL STATIC_LIBRARY)
   target_link_libraries(moelora_fmt INTERFACE fmt::fmt)
 elseif(fmt_VERSION VERSION_LESS 11)
   add_library(moelora_fmt STATIC lib/base/static_fmt.cpp)
+  set_target_properties(moelora_fmt PROPERTIES POSITION_INDEPENDENT_CODE ON)  # for a Python module
   target_include_directories(moelora_fmt SYSTEM PUBLIC $<TARGET_PROPERTY:fmt::fmt,INTERFACE_INCLUDE_DIRECTORIES>)
   # The same definitions too: objects are the same with and without MOELORA_STATIC, and a compiler cache has them.
   target_compile_definitions(moelora_fmt PUBLIC $<TARGET_PROPERTY:fmt::fmt,INTERFACE_COMPILE_DEFINITIONS>)

@@ -21,6 +21,7 @@ layering_sees(json_in_model lib/model/a.cpp "<nlohmann/json.hpp>" "in lib/io onl
 layering_sees(json_in_tools tools/a.cpp "<nlohmann/json.hpp>" "in lib/io only")
 layering_sees(pcre2_in_adapter lib/adapter/a.cpp "<pcre2.h>" "in lib/base/python_regex.cpp only")
 layering_sees(cli11_in_lib lib/base/a.h "<CLI/CLI.hpp>" "in tools only")
+layering_sees(nanobind_in_tools tools/a.cpp "<nanobind/nanobind.h>" "in tools/python only")
 layering_sees(adapter_in_packed_check lib/compare/bits/a.cpp "\"lib/adapter/scaling.h\"" "works everything out by itself")
 layering_sees(engine_in_packed_check lib/compare/packed_check.h "\"lib/engine/plan.h\"" "works everything out by itself")
 layering_sees(adapter_in_mistakes lib/compare/mistakes.h "\"lib/adapter/delta_pair.h\"" "works everything out by itself")

@@ -62,6 +62,8 @@ function(check_library_include file part line target)
     complain(${file} ${line} "PCRE2 has its place in lib/base/python_regex.cpp only")
   elseif(target MATCHES "^CLI/" AND NOT part STREQUAL tools)
     complain(${file} ${line} "CLI11 has its place in tools only")
+  elseif(target MATCHES "^nanobind/" AND NOT file MATCHES "^tools/python/")
+    complain(${file} ${line} "nanobind has its place in tools/python only")
   endif()
 endfunction()
 

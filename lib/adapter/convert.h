@@ -75,14 +75,10 @@ struct WriteFolderOptions {
   std::function<void(const WrittenConversion& written)> ready = {};
 };
 
-// Writes the output folder: weights, carried files (README, tokenizer, chat template),
-// conversion.json (per output tensor its sources, whether it is exact, its XXH3-128),
-// adapter_config.json last.
+// Writes the output folder: weights, carried files (README, tokenizer, chat template; none of an
+// adapter made in memory), conversion.json (per output tensor its sources, whether it is exact, its
+// XXH3-128), adapter_config.json last.
 WrittenConversion write_conversion(const Conversion& conversion, const std::string& out,
                                    const WriteFolderOptions& options);
-
-// The same for an adapter made in memory, which has no files to carry along.
-WrittenConversion write_adapter(const Conversion& conversion, const std::string& out,
-                                const WriteFolderOptions& options);
 
 }  // namespace moelora

@@ -80,6 +80,9 @@ struct Comparison {
 Comparison compare_logprobs(const std::string& a, const std::string& b,
                             const CompareLogprobsOptions& options);
 
+// The same of scores in memory; Scores::path is what reports call a side.
+Comparison compare_logprobs(Scores a, Scores b, const CompareLogprobsOptions& options);
+
 // Its reports, in lib/diff/reports. JSON is schemas/logprobs.schema.json, `with_scores` one that
 // reads as a file of both sides again; HTML is one page with four charts as inline SVG: no script,
 // nothing loaded.

@@ -66,7 +66,7 @@ int run(InitFlags& flags) {
             fmt::format("wrote {}: {} tensors, {}\n", printable(flags.out),
                         written.weights.tensors.size(), size_text(written.weights.bytes)));
   };
-  const WrittenConversion written = write_adapter(fresh, flags.out, folder);
+  const WrittenConversion written = write_conversion(fresh, flags.out, folder);
   for (const std::string& note : fresh.notes) print_note(flags.common, kConvertTool, note);
   if (!written.left_behind.empty()) print_note(flags.common, kConvertTool, written.left_behind);
   return kClean;
