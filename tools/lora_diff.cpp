@@ -5,6 +5,7 @@
 
 #include "lib/moelora.h"
 #include "tools/load_options.h"
+#include "tools/page_origin.h"
 
 namespace moelora {
 namespace {
@@ -94,10 +95,11 @@ struct LogprobsCommand {
     std::vector<std::string> inputs = options.candidates;
     inputs.insert(inputs.end(), {a, b, options.base_a, options.base_b, options.floor});
     open_output(common, inputs);
+    const PageOrigin origin = page_origin(format);
     options.job = shown_job(common.quiet);
     const Comparison c = compare_logprobs(a, b, options);
     for (const std::string& note : c.notes) print_note(common, kTool, note);
-    print_data(common, comparison_report(c, format, with_scores));
+    print_data(common, comparison_report(c, format, with_scores, origin));
     if (c.verdict == Verdict::not_judged) return only_report ? kClean : kFailed;
     return c.verdict == Verdict::different ? kFindings : kClean;
   }

@@ -22,6 +22,7 @@
 #include "lib/io/file.h"
 #include "lib/io/report_file.h"
 #include "lib/numeric/device.h"
+#include "tools/page_origin.h"
 
 namespace moelora {
 namespace {
@@ -154,6 +155,7 @@ int parse_and_run(CLI::App& app, int argc, char** argv, const std::function<int(
 int run_tool(CLI::App& app, int argc, char** argv, const std::function<int()>& run) {
   hold_standard_streams();
   install_signal_handlers();
+  remember_command(argc, argv, app.get_name());
   const std::string tool = app.get_name();
   try {
     return parse_and_run(app, argc, argv, run);
