@@ -1,8 +1,6 @@
 #include "tools/validate/validate_options.h"
 
 #include <fmt/format.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -14,6 +12,7 @@
 #include "lib/check/report.h"
 #include "lib/engine/engine.h"
 #include "tools/sizes.h"
+#include "tools/terminal.h"
 
 namespace moelora {
 namespace {
@@ -30,25 +29,6 @@ std::vector<std::string> format_ids() {
   std::vector<std::string> out;
   for (const ReportFormat* format : all_report_formats()) out.emplace_back(format->id);
   return out;
-}
-
-bool is_set(const char* variable) {
-  const char* value = std::getenv(variable);
-  return value != nullptr && *value != '\0';
-}
-
-// Whether colors can be shown, and are wanted (https://no-color.org).
-bool wants_color(const CommonOptions& options) {
-  if (options.no_color || is_set("NO_COLOR") || !options.output.empty()) return false;
-  const char* terminal = std::getenv("TERM");
-  return isatty(STDOUT_FILENO) == 1 && terminal != nullptr && std::string_view(terminal) != "dumb";
-}
-
-size_t terminal_width(const CommonOptions& options) {
-  winsize size{};
-  const bool known = options.output.empty() && isatty(STDOUT_FILENO) == 1 &&
-                     ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0;
-  return known ? size.ws_col : 0;
 }
 
 }  // namespace
@@ -158,7 +138,8 @@ ReportOptions report_options(const ValidateFlags& flags) {
   std::error_code ignored;
   out.working_folder = fs::current_path(ignored).string();
   out.project = project_file(flags);
-  out.root = is_set("GITHUB_WORKSPACE") ? std::getenv("GITHUB_WORKSPACE") : out.working_folder;
+  const char* workspace = std::getenv("GITHUB_WORKSPACE");
+  out.root = workspace != nullptr && *workspace != '\0' ? workspace : out.working_folder;
   return out;
 }
 

@@ -15,6 +15,7 @@ constexpr double kWidth = 460, kHeight = 280;
 constexpr double kLeft = 64, kRight = 12, kTop = 8, kBottom = 44;
 constexpr int kColumns = 72, kRows = 48;  // of the raster of a density
 constexpr int kShades = 9;
+constexpr int kBins = 40;  // of a histogram
 
 // The shade of a count, by its logarithm.
 int shade_of(int64_t count, int64_t most) {
@@ -129,6 +130,22 @@ std::string Plot::finish(std::string_view explanation) const {
       "aria-label=\"{0}\">{3}</svg>{4}<figcaption>{5}</figcaption></figure>\n",
       text(title_), kWidth, kHeight, body_, key_.empty() ? "" : element("ul", "key", key_),
       text(caption));
+}
+
+std::string histogram(std::string title, std::string x_label, std::string_view noun,
+                      const std::vector<double>& values) {
+  const ValueScale scale = ValueScale::logarithmic(values);
+  std::array<double, kBins> counts = {};
+  for (const double value : values)
+    if (!std::isnan(value)) ++counts[static_cast<size_t>(cell_of(scale.at(value), kBins))];
+  const double highest = *std::max_element(counts.begin(), counts.end());
+  Plot plot(std::move(title), {std::move(x_label), scale},
+            {fmt::format("{}, log", noun), ValueScale::logarithmic({0.5, std::max(1.0, highest)})});
+  for (size_t i = 0; i < kBins; ++i)
+    if (counts[i] > 0)
+      plot.bar(scale.value(static_cast<double>(i) / kBins),
+               scale.value(static_cast<double>(i + 1) / kBins), counts[i]);
+  return plot.finish("");
 }
 
 }  // namespace moelora::page

@@ -49,4 +49,8 @@ class Plot {
   Axis x_, y_;
 };
 
+// How many of `values` lie in each of some bins, both axes logarithmic. NaN is left out.
+std::string histogram(std::string title, std::string x_label, std::string_view noun,
+                      const std::vector<double>& values);
+
 }  // namespace moelora::page

@@ -16,7 +16,6 @@ using page::Plot;
 using page::Points;
 using page::ValueScale;
 
-constexpr int kBins = 40;
 constexpr size_t kCurve = 500;  // points of the cumulative curve
 
 double apart(const ScorePair& p) { return std::fabs(p.d()); }
@@ -59,21 +58,6 @@ std::string along(const Comparison& c) {
   plot.scatter(points);
   plot.rings(worst);
   return plot.finish("All sequences on each other; the worst tokens are ringed.");
-}
-
-std::string histogram(const Comparison& c) {
-  const ValueScale sizes = ValueScale::logarithmic(sizes_of(c));
-  std::vector<double> counts(kBins);
-  for (const ScorePair& p : c.alignment.pairs)
-    ++counts[static_cast<size_t>(std::min(kBins - 1.0, std::floor(sizes.at(apart(p)) * kBins)))];
-  const double highest = *std::max_element(counts.begin(), counts.end());
-  Plot plot("How large |d| is", {"|d|, log", sizes},
-            {"tokens, log", ValueScale::logarithmic({0.5, highest})});
-  for (int i = 0; i < kBins; ++i)
-    if (counts[static_cast<size_t>(i)] > 0)
-      plot.bar(sizes.value(static_cast<double>(i) / kBins),
-               sizes.value(static_cast<double>(i + 1) / kBins), counts[static_cast<size_t>(i)]);
-  return plot.finish("");
 }
 
 std::string cumulative(const Comparison& c) {
@@ -148,7 +132,10 @@ std::string comparison_html(const Comparison& c, const PageOrigin& origin) {
                   c.alignment.not_finite),
       "soft");
   out += verdict_part(c);
-  out += page::element("div", "charts", scatter(c) + along(c) + histogram(c) + cumulative(c));
+  out += page::element("div", "charts",
+                       scatter(c) + along(c) +
+                           page::histogram("How large |d| is", "|d|, log", "tokens", sizes_of(c)) +
+                           cumulative(c));
   out += worst_table(c) + page::heading("Metrics") + metrics_table(c);
   out += page::terms(
       {{"d", "log p(B) - log p(A) of a token, in nats: 0.01 is a probability 1 % higher in B"},
