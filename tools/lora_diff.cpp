@@ -57,7 +57,7 @@ struct WeightsCommand {
   void print_report(const WeightComparison& c, const PageOrigin& origin) const {
     if (format == "json") return print_data(common, weight_json(c));
     if (format == "html") return print_data(common, weight_html(c, origin));
-    if (!verbose || !wants_color(common)) return print_data(common, weight_text(c));
+    if (!verbose || !wants_blocks(common)) return print_data(common, weight_text(c));
     print_data(common, weight_blocks(c, terminal_width(common)) + "\n" + weight_text(c),
                DataKind::colored);
   }

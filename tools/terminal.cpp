@@ -16,11 +16,19 @@ bool is_set(const char* variable) {
 
 }  // namespace
 
+bool in_ci() {
+  for (const char* variable : {"CI", "GITHUB_ACTIONS", "TF_BUILD", "TEAMCITY_VERSION"})
+    if (is_set(variable)) return true;
+  return false;
+}
+
 bool wants_color(const CommonOptions& options) {
   if (options.no_color || is_set("NO_COLOR") || !options.output.empty()) return false;
   const char* terminal = std::getenv("TERM");
   return isatty(STDOUT_FILENO) == 1 && terminal != nullptr && std::string_view(terminal) != "dumb";
 }
+
+bool wants_blocks(const CommonOptions& options) { return wants_color(options) && !in_ci(); }
 
 size_t terminal_width(const CommonOptions& options) {
   winsize size{};

@@ -23,15 +23,10 @@
 #include "lib/io/report_file.h"
 #include "lib/numeric/device.h"
 #include "tools/page_origin.h"
+#include "tools/terminal.h"
 
 namespace moelora {
 namespace {
-
-bool in_ci() {
-  for (const char* variable : {"CI", "GITHUB_ACTIONS", "TF_BUILD", "TEAMCITY_VERSION"})
-    if (const char* value = std::getenv(variable); value != nullptr && *value != '\0') return true;
-  return false;
-}
 
 std::string harmless(std::string text, DataKind kind) {
   text = printable_lines(std::move(text), kind == DataKind::colored);

@@ -32,7 +32,7 @@ struct WeightComparison {
   // of LoRA) and differ: "use_dora" is true in A and not set in B.
   std::vector<std::string> settings;
   std::optional<SameUpTo> same_up_to;  // looked for only where something differs
-  std::optional<Spectrum> spectrum;  // of worst(), where asked for and not identical
+  std::optional<Spectrum> spectrum;    // of worst(), where asked for and not identical
   std::vector<std::string> notes;
 
   // Every place is in both, within the tolerance, and so are the extras and settings.

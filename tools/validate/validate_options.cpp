@@ -11,6 +11,7 @@
 #include "lib/check/ignore.h"
 #include "lib/check/report.h"
 #include "lib/engine/engine.h"
+#include "tools/page_origin.h"
 #include "tools/sizes.h"
 #include "tools/terminal.h"
 
@@ -131,7 +132,9 @@ ValidateOptions validate_options(const ValidateFlags& flags) {
 ReportOptions report_options(const ValidateFlags& flags) {
   ReportOptions out;
   out.color = wants_color(flags.common);
+  out.blocks = wants_blocks(flags.common);
   out.verbose = flags.verbose;
+  out.origin = page_origin(flags.format);
   out.width = terminal_width(flags.common);
   if (flags.fail_on == "warning") out.fail_on = Severity::warning;
   if (flags.fail_on == "never") out.fail_on = std::nullopt;

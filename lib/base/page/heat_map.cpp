@@ -88,6 +88,17 @@ std::vector<Shade> key_of(const HeatMap& map, const ValueScale& scale) {
 
 }  // namespace
 
+HeatMap HeatMap::titled(std::string title_, std::string row, std::string column, std::string text,
+                        std::string zero_) const {
+  HeatMap out = *this;
+  out.title = std::move(title_);
+  out.row_noun = std::move(row);
+  out.column_noun = std::move(column);
+  out.explanation = std::move(text);
+  out.zero = std::move(zero_);
+  return out;
+}
+
 HeatMap HeatMap::fitted(size_t most_rows, size_t most_columns) const {
   const Merge down(rows.size(), most_rows), across(columns.size(), most_columns);
   if (down.step == 1 && across.step == 1) return *this;

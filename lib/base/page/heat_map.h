@@ -19,6 +19,10 @@ struct HeatMap {
   std::optional<double> full;                 // set: linear from 0 to this
   std::string zero;                           // what exactly 0 means, for the key: "identical"
 
+  // The same with these words.
+  HeatMap titled(std::string title, std::string row_noun, std::string column_noun,
+                 std::string explanation, std::string zero) const;
+
   // Of at most so many rows and columns: neighbours share a cell, which has the largest value of
   // them, one that is not finite first; the explanation says so.
   HeatMap fitted(size_t rows, size_t columns) const;

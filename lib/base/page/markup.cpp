@@ -2,7 +2,7 @@
 
 #include <fmt/core.h>
 
-#include <cmath>
+#include <algorithm>
 
 #include "lib/base/utf8.h"
 
@@ -39,6 +39,20 @@ std::string code(std::string_view text) { return element("code", "", page::text(
 
 std::string item(std::string_view text, std::string_view css_class) {
   return element("li", css_class, page::text(text)) + "\n";
+}
+
+std::string listed(std::string_view title, const std::vector<std::string>& texts, size_t most) {
+  if (texts.empty()) return "";
+  std::string items = "\n";
+  for (size_t i = 0; i < std::min(texts.size(), most); ++i) items += item(texts[i]);
+  return heading(title) + element("ul", "", items) + "\n" + and_more(texts.size(), most);
+}
+
+std::string and_more(size_t all, size_t shown, std::string_view what) {
+  return all <= shown
+             ? ""
+             : paragraph(fmt::format("and {} more{}{}", all - shown, what.empty() ? "" : " ", what),
+                         "soft");
 }
 
 Table::Table(std::initializer_list<std::string_view> headings, size_t prose_from)

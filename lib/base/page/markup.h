@@ -21,6 +21,11 @@ std::string paragraph(std::string_view text, std::string_view css_class = "");
 std::string code(std::string_view text);
 std::string item(std::string_view text, std::string_view css_class = "");  // of a list
 
+// A heading and a list of at most `most` texts, and how many more there are; "" without any.
+std::string listed(std::string_view title, const std::vector<std::string>& texts, size_t most);
+// "and 4 more" of `all` where `shown` are shown, as a paragraph; "" where all are.
+std::string and_more(size_t all, size_t shown, std::string_view what = "");
+
 // A table that scrolls by itself where the page is narrow. Cells are markup; `wide` columns hold
 // prose and are left-aligned, as the first one is.
 class Table {

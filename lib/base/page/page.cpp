@@ -23,7 +23,7 @@ constexpr std::string_view kColors = R"css(
 .s1 { fill: var(--s1); } .s2 { fill: var(--s2); } .s3 { fill: var(--s3); } .s4 { fill: var(--s4); }
 .s5 { fill: var(--s5); } .s6 { fill: var(--s6); } .s7 { fill: var(--s7); } .s8 { fill: var(--s8); }
 .s9 { fill: var(--s9); } .kz { fill: var(--zero); } .ka { fill: var(--above); } .kx { fill: var(--broken); }
-.k0 { fill: var(--none); } .used { fill: var(--good); } .changed { fill: var(--warn); } .lost { fill: var(--bad); }
+.k0 { fill: var(--none); } .gap { fill: none; } .used { fill: var(--good); } .changed { fill: var(--warn); } .lost { fill: var(--bad); }
 .dot { fill: var(--line); fill-opacity: .6; } .worst { fill: none; stroke: var(--above); stroke-width: 1.4; }
 .bar { fill: var(--line); fill-opacity: .75; } .other { fill: var(--other); fill-opacity: .85; }
 .line, .line2, .line3 { fill: none; stroke: var(--line); stroke-width: 1.6; } .line2 { stroke: var(--other); }

@@ -23,30 +23,23 @@ constexpr size_t kListed = 20;  // of each kind that a page lists
 
 // ---- heat maps ----------------------------------------------------------------------------------
 
-HeatMap titled(HeatMap map, std::string title, std::string row, std::string column,
-               std::string explanation) {
-  map.title = std::move(title);
-  map.row_noun = std::move(row);
-  map.column_noun = std::move(column);
-  map.explanation = std::move(explanation);
-  map.zero = "0 or below rounding";
-  return map;
-}
-
 HeatMap by_module(const WeightComparison& c) {
   Cells cells;
   for (const Distance& d : c.diff.pairs)
     cells.add(0, place_name(d.key), place_layer(d.key), d.relative());
-  return titled(cells.map(Cells::Show::largest), "Distance by module and layer", "module", "layer",
-                "The relative distance of the two deltas; of routed experts the largest of all.");
+  return cells.map(Cells::Show::largest)
+      .titled("Distance by module and layer", "module", "layer",
+              "The relative distance of the two deltas; of routed experts the largest of all.",
+              "0 or below rounding");
 }
 
 HeatMap by_expert(const WeightComparison& c) {
   Cells cells;
   for (const Distance& d : c.diff.pairs)
     if (d.key.expert >= 0) cells.add(d.key.layer, d.key.expert, d.relative());
-  return titled(cells.map(Cells::Show::largest), "Distance by layer and routed expert", "layer",
-                "expert", "The largest relative distance of the expert's projections.");
+  return cells.map(Cells::Show::largest)
+      .titled("Distance by layer and routed expert", "layer", "expert",
+              "The largest relative distance of the expert's projections.", "0 or below rounding");
 }
 
 // ---- charts -------------------------------------------------------------------------------------
@@ -145,12 +138,10 @@ std::string spectrum_part(const WeightComparison& c) {
 std::string modules_table(const WeightComparison& c) {
   page::Table table({"module", "layers", "pairs", "identical", "distance", "least cosine", "norm A",
                      "norm B", "rank A", "rank B"});
-  size_t rows = 0, left_out = 0;
-  for (const auto& [name, row] : modules_of(c)) {
-    if (++rows > page::kMostRows) {
-      ++left_out;
-      continue;
-    }
+  const auto modules = modules_of(c);
+  size_t rows = 0;
+  for (const auto& [name, row] : modules) {
+    if (++rows > page::kMostRows) break;
     table.row({page::code(name), ranges({row.layers.begin(), row.layers.end()}),
                std::to_string(row.pairs), std::to_string(row.identical),
                page::number(row.worst->relative()), fmt::format("{:.6f}", row.least_cosine),
@@ -158,7 +149,7 @@ std::string modules_table(const WeightComparison& c) {
                fmt::format("{:.1f}", row.rank_a), fmt::format("{:.1f}", row.rank_b)});
   }
   return page::heading("Modules") + table.finish() +
-         (left_out > 0 ? page::paragraph(fmt::format("and {} more", left_out), "soft") : "");
+         page::and_more(modules.size(), page::kMostRows);
 }
 
 std::string worst_table(const WeightComparison& c) {
@@ -172,21 +163,9 @@ std::string worst_table(const WeightComparison& c) {
                fmt::format("{:.1f}", d.effective_rank_a),
                fmt::format("{:.1f}", d.effective_rank_b)});
   }
-  std::string out = page::heading("Worst pairs") + table.finish();
-  if (list.size() > kListed)
-    out += page::paragraph(
-        fmt::format("and {} more beyond the tolerance of {:g}", list.size() - kListed, c.tolerance),
-        "soft");
-  return out;
-}
-
-std::string listed(std::string_view title, const std::vector<std::string>& texts) {
-  if (texts.empty()) return "";
-  std::string items;
-  for (size_t i = 0; i < std::min(texts.size(), kListed); ++i) items += page::item(texts[i]);
-  if (texts.size() > kListed)
-    items += page::item(fmt::format("and {} more", texts.size() - kListed), "soft");
-  return page::heading(title) + page::element("ul", "", items) + "\n";
+  return page::heading("Worst pairs") + table.finish() +
+         page::and_more(list.size(), kListed,
+                        fmt::format("beyond the tolerance of {:g}", c.tolerance));
 }
 
 std::vector<std::string> names_of(const std::vector<DeltaKey>& keys) {
@@ -234,10 +213,11 @@ std::string weight_html(const WeightComparison& c, const PageOrigin& origin) {
     out += page::element("div", "charts", distances(c) + spectrum_part(c) + along_layers(c)) + "\n";
     out += worst_table(c) + modules_table(c);
   }
-  out +=
-      listed("In A only", names_of(c.diff.only_a)) + listed("In B only", names_of(c.diff.only_b));
-  out += listed("Shapes differ", c.diff.shapes_differ) + listed("Other tensors", c.extras) +
-         listed("Settings", c.settings);
+  out += page::listed("In A only", names_of(c.diff.only_a), kListed) +
+         page::listed("In B only", names_of(c.diff.only_b), kListed);
+  out += page::listed("Shapes differ", c.diff.shapes_differ, kListed) +
+         page::listed("Other tensors", c.extras, kListed) +
+         page::listed("Settings", c.settings, kListed);
   return page::whole_page("Two adapters in weight space", origin, out + meanings());
 }
 
