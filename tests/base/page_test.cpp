@@ -208,10 +208,3 @@ TEST_CASE("of many bars the largest are drawn, and the caption says it") {
   CHECK(!has(figure, ">b1<"));
   CHECK(has(figure, "The largest 24 of 100."));
 }
-
-TEST_CASE("a drawing of its own brings its colors along") {
-  const std::string drawing = whole_drawing(grid_svg(shaded(map_of(2, 2))));
-  CHECK(drawing.starts_with("<svg "));
-  CHECK(has(drawing, "xmlns=\"http://www.w3.org/2000/svg\"><style>"));
-  CHECK(has(drawing, "prefers-color-scheme: dark"));
-}

@@ -10,6 +10,7 @@ namespace {
 
 // Shades s1 to s9 are a sequence; kz (exactly zero), ka (above the scale), kx (not finite) and k0
 // (nothing there) stand beside it; the others are kinds.
+// All that a drawing needs, so that it can be taken out of the page with them.
 constexpr std::string_view kColors = R"css(
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #59636e; --paper: #fff; --card: #f7f8fa;
   --edge: #d9dee4; --line: #2458b3; --other: #b4540a; --good: #1a7f37; --warn: #9a6700; --bad: #c1271c;
@@ -73,12 +74,6 @@ std::string whole_page(std::string_view title, const PageOrigin& origin, std::st
       "<title>{0}</title>\n<style>{1}{2}</style>\n</head>\n<body>\n<h1>{0}</h1>\n{3}{4}</body>\n"
       "</html>\n",
       text(title), kColors, kStyle, origin_part(origin), markup);
-}
-
-std::string whole_drawing(std::string_view svg) {
-  const size_t inside = svg.find('>');
-  return fmt::format("{} xmlns=\"http://www.w3.org/2000/svg\"><style>{}</style>{}\n",
-                     svg.substr(0, inside), kColors, svg.substr(inside + 1));
 }
 
 }  // namespace moelora::page

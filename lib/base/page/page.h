@@ -18,8 +18,5 @@ namespace page {
 // loaded; light, dark and for paper. `markup` is the body below the title and the origin.
 std::string whole_page(std::string_view title, const PageOrigin& origin, std::string_view markup);
 
-// A drawing of such a page as a file of its own: `svg` with the colors that the page gives it.
-std::string whole_drawing(std::string_view svg);
-
 }  // namespace page
 }  // namespace moelora
