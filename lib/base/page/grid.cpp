@@ -142,6 +142,24 @@ std::string block(const Shade& shade, std::string_view two) {
 
 }  // namespace
 
+Grid narrowed(const Grid& grid, size_t columns) {
+  const size_t all = grid.columns.size(), most = std::max<size_t>(1, columns);
+  if (all <= most) return grid;
+  const size_t step = (all + most - 1) / most;
+  Grid out = grid;
+  out.tips.clear();
+  out.columns.clear();
+  for (size_t i = 0; i < all; i += step)
+    out.columns.push_back(grid.columns[i] + "-" + grid.columns[std::min(all, i + step) - 1]);
+  out.cells.assign(out.rows.size() * out.columns.size(), 0);
+  for (size_t i = 0; i < grid.cells.size(); ++i) {
+    uint8_t& cell = out.cells[i / all * out.columns.size() + i % all / step];
+    cell = std::max(cell, grid.cells[i]);
+  }
+  out.explanation += fmt::format(" A cell is the worst of {} {}s.", step, grid.column_noun);
+  return out;
+}
+
 std::string grid_svg(const Grid& grid) { return Drawing(grid).svg(); }
 
 std::string grid_figure(const Grid& grid) {
@@ -154,8 +172,9 @@ std::string grid_blocks(const Grid& grid) {
   size_t longest = 0;
   for (const std::string& row : grid.rows) longest = std::max(longest, short_label(row).size());
   const std::string_view cell = grid.columns.size() <= 40 ? "  " : " ";
-  std::string out = fmt::format("{}, by {} ({} to {}):\n", printable(grid.title), grid.column_noun,
-                                grid.columns.front(), grid.columns.back());
+  std::string out =
+      fmt::format("{}, by {} ({} to {}):\n", printable(grid.title), printable(grid.column_noun),
+                  printable(grid.columns.front()), printable(grid.columns.back()));
   for (size_t row = 0; row < grid.rows.size(); ++row) {
     out += fmt::format("  {:<{}}  ", short_label(grid.rows[row]), longest);
     for (size_t column = 0; column < grid.columns.size(); ++column)

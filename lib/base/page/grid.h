@@ -26,6 +26,10 @@ struct Grid {
   std::vector<std::string> tips;  // of each cell, or empty
 };
 
+// The same in at most so many columns: neighbours share a cell, which has the one of their shades
+// that is last in the key; the explanation says so.
+Grid narrowed(const Grid& grid, size_t columns);
+
 // A <figure> that scrolls by itself where it is wider than the page. Cells have tips only where
 // they are few.
 std::string grid_figure(const Grid& grid);
@@ -33,7 +37,7 @@ std::string grid_figure(const Grid& grid);
 std::string grid_svg(const Grid& grid);
 
 // The same as colored blocks for a terminal that knows 256 colors; a line for each row, and one
-// with the key. REQUIRES: as narrow as the terminal (HeatMap::fitted).
+// with the key. REQUIRES: a cell, and as narrow as the terminal (narrowed(), HeatMap::fitted).
 std::string grid_blocks(const Grid& grid);
 
 }  // namespace moelora::page

@@ -155,7 +155,7 @@ std::vector<Coverage> coverages(const Report& report, size_t most, size_t* left_
     if (!at.adapter) continue;
     const Deployment& deployment = report.deployments[at.deployment];
     const Subject& subject = deployment.adapters[*at.adapter];
-    if (subject.parts.tensors.empty()) continue;
+    if (subject.parts.pairs.empty()) continue;
     const size_t before = all;
     for (const EngineRun& run : deployment.engines)
       if (const AdapterPlan* plan = run.plan_of(*at.adapter);

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "lib/base/page/bars.h"
+#include "lib/base/page/heat_map.h"
 #include "lib/base/page/markup.h"
 #include "lib/base/utf8.h"
 #include "lib/check/name_groups.h"
@@ -116,7 +117,7 @@ std::string coverage_part(const Report& report) {
   if (all.empty()) return "";
   std::string out = page::heading("What is adapted, and what the server makes of it");
   for (const Coverage& each : all) {
-    page::Grid grid = each.grid;
+    page::Grid grid = page::narrowed(each.grid, page::kMostColumns);
     grid.title = each.title;
     out += grid_figure(grid);
   }

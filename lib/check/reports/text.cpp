@@ -114,10 +114,11 @@ class Text {
   }
 
   void pictures() {
-    constexpr size_t kMost = 4;
+    constexpr size_t kMost = 4, kLabels = 34, kTwo = 2;  // kTwo: columns of the terminal for a cell
+    const size_t width = std::max(report_.options.width, kLabels + 20);
     for (Coverage& each : coverages(report_, kMost)) {
       each.grid.title = each.title;
-      out_ += page::grid_blocks(each.grid) + "\n";
+      out_ += page::grid_blocks(page::narrowed(each.grid, (width - kLabels) / kTwo)) + "\n";
     }
   }
 
