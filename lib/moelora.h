@@ -17,6 +17,7 @@
 #include "lib/check/repair.h"
 #include "lib/check/report_options.h"
 #include "lib/diff/comparison.h"
+#include "lib/diff/inspection_page.h"
 #include "lib/diff/weight_comparison.h"
 
 // The front door of the library: what the tools can do, as functions. All of them

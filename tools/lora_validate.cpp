@@ -66,12 +66,12 @@ void open_report(ValidateFlags& flags) {
 
 int run_validate(ValidateFlags& flags) {
   open_report(flags);
+  const ReportOptions how = report_options(flags);
   if (!flags.fix.empty() && flags.adapters.size() > 1)
     throw Error("--fix", fmt::format("repairs one adapter, {} are named", flags.adapters.size()),
                 "run it once for each");
   Validation found = validate(flags.adapters, validate_options(flags));
   if (!flags.fix.empty()) found = fixed(flags, std::move(found));
-  const ReportOptions how = report_options(flags);
   for (const std::string& note : found.unused_ignores) print_note(flags.common, kTool, note);
   const DataKind kind = flags.format == "github" ? DataKind::commands
                         : how.color              ? DataKind::colored

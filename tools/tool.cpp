@@ -24,15 +24,11 @@
 #include "lib/numeric/device.h"
 #include "tools/embedded_licenses.h"
 #include "tools/manual.h"
+#include "tools/page_origin.h"
+#include "tools/terminal.h"
 
 namespace moelora {
 namespace {
-
-bool in_ci() {
-  for (const char* variable : {"CI", "GITHUB_ACTIONS", "TF_BUILD", "TEAMCITY_VERSION"})
-    if (const char* value = std::getenv(variable); value != nullptr && *value != '\0') return true;
-  return false;
-}
 
 std::string harmless(std::string text, DataKind kind) {
   text = printable_lines(std::move(text), kind == DataKind::colored);
@@ -189,6 +185,7 @@ int parse_and_run(CLI::App& app, int argc, char** argv, const std::function<int(
 int run_tool(CLI::App& app, int argc, char** argv, const std::function<int()>& run) {
   hold_standard_streams();
   install_signal_handlers();
+  remember_command(argc, argv, app.get_name());
   const std::string tool = app.get_name();
   try {
     return parse_and_run(app, argc, argv, run);

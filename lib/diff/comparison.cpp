@@ -291,11 +291,12 @@ Comparison compare_logprobs(Scores a, Scores b, const CompareLogprobsOptions& op
   return out;
 }
 
-std::string comparison_report(const Comparison& c, std::string_view format, bool with_scores) {
+std::string comparison_report(const Comparison& c, std::string_view format, bool with_scores,
+                              const PageOrigin& origin) {
   constexpr std::array<std::string_view, 3> kFormats = {"text", "json", "html"};
   if (format == "text") return comparison_text(c);
   if (format == "json") return comparison_json(c, with_scores);
-  if (format == "html") return comparison_html(c);
+  if (format == "html") return comparison_html(c, origin);
   throw unknown_word(at_option(Option::format), "format", format, kFormats);
 }
 

@@ -57,6 +57,7 @@ ADAPTER = "lora-convert adapter in there/out --base base --threads 2 --to "
 JOBS = [
     Job("inspect", "lora-convert inspect in --base base"),
     Job("inspect a base as JSON", "lora-convert inspect model --format json --output there/report"),
+    Job("inspect as HTML", "lora-convert inspect in --base base --format html --output there/report --threads 2"),
     Job("adapter", ADAPTER + "peft-linear --quiet", writes=True),
     Job("adapter --force", ADAPTER + "peft-linear --force", writes=True, force=True),
     Job("adapter into shards", ADAPTER + "stacked --verify --max-shard-size 20KB --output there/report", writes=True),
@@ -76,6 +77,7 @@ JOBS = [
     Job("validate as SARIF", "lora-validate in made --base base --engine vllm --format sarif --output there/report --threads 2"),
     Job("validate as JUnit", "lora-validate in --base base --engine peft --format junit --no-values"),
     Job("validate for GitHub", "lora-validate in --base base --engine sglang --format github --output there/report --threads 2"),
+    Job("validate as HTML", "lora-validate in made --base base --engine sglang --format html --output there/report --threads 2"),
     Job("validate --numeric", "lora-validate made --base base --source in --numeric --device cpu --format json --threads 2"),
     Job("validate --fix", "lora-validate rslora --base base --engine vllm --fix there/out --threads 2", writes=True, kept=True),
     Job("validate --project", "lora-validate in --project project.json --format markdown --output there/report --threads 2"),
@@ -83,6 +85,7 @@ JOBS = [
     Job("explain", "lora-validate --explain FMT001"),
     Job("diff weights", "lora-diff weights in made --base base --threads 2"),
     Job("diff weights as JSON", "lora-diff weights in rslora --base base --format json --output there/report --threads 2"),
+    Job("diff weights as HTML", "lora-diff weights in rslora --base base --format html --output there/report --threads 2"),
     Job("diff logprobs", "lora-diff logprobs trainer.safetensors server.sglang.json --max k2=5e-3"),
     Job("diff logprobs as HTML", "lora-diff logprobs trainer.safetensors server.sglang.json --report --format html --output there/report"),
     Job("help", "lora-convert adapter --help"),
@@ -132,7 +135,7 @@ class Place:
         tool, *arguments = command.split()
         traced = ["strace", "-f", "-qq", "-o", str(self.log), *strace] if strace else []
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "LC_ALL": "C.UTF-8",
-                       "MOELORA_CUDA_MODULE": "/nowhere/libmoelora_cuda.so"}
+                       "SOURCE_DATE_EPOCH": "1764547200", "MOELORA_CUDA_MODULE": "/nowhere/libmoelora_cuda.so"}
         if "github" in command:
             environment["GITHUB_STEP_SUMMARY"] = str(self.there / "summary")
         return subprocess.run([*traced, self.tools / tool, *arguments], cwd=self.folder, env=environment,

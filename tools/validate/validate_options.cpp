@@ -1,8 +1,6 @@
 #include "tools/validate/validate_options.h"
 
 #include <fmt/format.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -13,7 +11,9 @@
 #include "lib/check/ignore.h"
 #include "lib/check/report.h"
 #include "lib/engine/engine.h"
+#include "tools/page_origin.h"
 #include "tools/sizes.h"
+#include "tools/terminal.h"
 
 namespace moelora {
 namespace {
@@ -30,25 +30,6 @@ std::vector<std::string> format_ids() {
   std::vector<std::string> out;
   for (const ReportFormat* format : all_report_formats()) out.emplace_back(format->id);
   return out;
-}
-
-bool is_set(const char* variable) {
-  const char* value = std::getenv(variable);
-  return value != nullptr && *value != '\0';
-}
-
-// Whether colors can be shown, and are wanted (https://no-color.org).
-bool wants_color(const CommonOptions& options) {
-  if (options.no_color || is_set("NO_COLOR") || !options.output.empty()) return false;
-  const char* terminal = std::getenv("TERM");
-  return isatty(STDOUT_FILENO) == 1 && terminal != nullptr && std::string_view(terminal) != "dumb";
-}
-
-size_t terminal_width(const CommonOptions& options) {
-  winsize size{};
-  const bool known = options.output.empty() && isatty(STDOUT_FILENO) == 1 &&
-                     ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0;
-  return known ? size.ws_col : 0;
 }
 
 }  // namespace
@@ -151,14 +132,17 @@ ValidateOptions validate_options(const ValidateFlags& flags) {
 ReportOptions report_options(const ValidateFlags& flags) {
   ReportOptions out;
   out.color = wants_color(flags.common);
+  out.blocks = wants_blocks(flags.common);
   out.verbose = flags.verbose;
+  out.origin = page_origin(flags.format);
   out.width = terminal_width(flags.common);
   if (flags.fail_on == "warning") out.fail_on = Severity::warning;
   if (flags.fail_on == "never") out.fail_on = std::nullopt;
   std::error_code ignored;
   out.working_folder = fs::current_path(ignored).string();
   out.project = project_file(flags);
-  out.root = is_set("GITHUB_WORKSPACE") ? std::getenv("GITHUB_WORKSPACE") : out.working_folder;
+  const char* workspace = std::getenv("GITHUB_WORKSPACE");
+  out.root = workspace != nullptr && *workspace != '\0' ? workspace : out.working_folder;
   return out;
 }
 

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "lib/base/utf8.h"
+#include "lib/check/page/coverage.h"
 #include "lib/check/report_parts.h"
 
 namespace moelora {
@@ -27,6 +28,7 @@ class Text {
     if (!report_.waived.empty()) out_ += "\n";
     if (report_.options.verbose)
       for (const EngineRun* run : with_memory(report_)) memory(*run);
+    if (report_.options.verbose && report_.options.blocks) pictures();
     all_remarks();
     out_ += paint(Style::bold, prose(summary_line(report_), 0)) + "\n";
     return std::move(out_);
@@ -109,6 +111,15 @@ class Text {
                        std::to_string(row.bytes)});
     out_ += text_table(std::move(cells));
     out_ += "one " + slots_text(plan) + "\n\n";
+  }
+
+  void pictures() {
+    constexpr size_t kMost = 4, kLabels = 34, kTwo = 2;  // kTwo: columns of the terminal for a cell
+    const size_t width = std::max(report_.options.width, kLabels + 20);
+    for (Coverage& each : coverages(report_, kMost)) {
+      each.grid.title = each.title;
+      out_ += page::grid_blocks(page::narrowed(each.grid, (width - kLabels) / kTwo)) + "\n";
+    }
   }
 
   void all_remarks() {
