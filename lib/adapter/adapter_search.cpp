@@ -146,7 +146,7 @@ class Search {
   // Whether there was an adapter.
   bool look_into(const std::string& root) {
     root_ = root;
-    const size_t before = out_.paths.size();
+    const size_t before = out_.paths.size() + out_.unlisted.size();
     std::vector<std::string> left = {root};
     while (!left.empty()) {
       job_.check();
@@ -158,7 +158,7 @@ class Search {
       if (found.has_weights && !found.has_adapter) weights_.push_back(folder);
       left.insert(left.end(), found.folders.rbegin(), found.folders.rend());
     }
-    return out_.paths.size() > before;
+    return out_.paths.size() + out_.unlisted.size() > before;
   }
 
   void add_notes() {
@@ -179,20 +179,34 @@ class Search {
     return seen_.insert(fault ? key_of(folder) : real.string()).second;
   }
 
-  Listing list(const std::string& folder) try {
+  Listing list(const std::string& folder) {
     Listing out;
-    for (const std::string& name : names_in(folder)) {
+    std::vector<std::string> names;
+    if (!looked(folder, [&] { names = names_in(folder); })) return out;
+    for (const std::string& name : names) {
       const std::string path = join_path(folder, name);
-      if (!is_entered(path))
-        add_file(name, out);
-      else if (!name.starts_with('.') && may_enter(path))
-        out.folders.push_back(path);
+      looked(path, [&] {
+        if (!is_folder(path))
+          add_file(name, out);
+        else if (!name.starts_with('.') && may_enter(path))
+          out.folders.push_back(path);
+      });
     }
     std::sort(out.folders.begin(), out.folders.end(), comes_before);
     return out;
-  } catch (const Error&) {
-    if (folder == root_) throw;
-    return {{}, true, false};
+  }
+
+  // What cannot be looked at is kept with the reason.
+  template <class F>
+  bool looked(const std::string& path, F&& look) {
+    try {
+      look();
+      return true;
+    } catch (const Error& error) {
+      if (path == root_) throw;
+      out_.unlisted.emplace_back(path, error);
+      return false;
+    }
   }
 
   static void add_file(const std::string& name, Listing& out) {
@@ -202,17 +216,12 @@ class Search {
     out.has_weights = out.has_weights || (part == Part::other && name.ends_with(".safetensors"));
   }
 
-  // A folder, or a link to one.
-  static bool is_entered(const std::string& path) {
-    std::error_code fault;
-    const fs::file_type type = fs::status(path, fault).type();
-    // What may not be looked at is listed, which says why.
-    return type == fs::file_type::directory || (fault && is_machines(fault.value()));
-  }
-
   bool may_enter(const std::string& path) {
-    std::error_code none;
-    if (links_ == Links::all || !fs::is_symlink(path, none)) return true;
+    if (links_ == Links::all) return true;
+    std::error_code fault;
+    const fs::file_type type = fs::symlink_status(path, fault).type();
+    if (fault) throw Error(in_file(path), "cannot be looked at: " + system_text(fault.value()));
+    if (type != fs::file_type::symlink) return true;
     if (leads_out(path)) linked_.push_back(path);
     return false;
   }
@@ -235,7 +244,7 @@ class Search {
 
 // Files that were given are merged among themselves; a folder stands where it was given.
 FoundAdapters searched(const std::vector<std::string>& given, Links links, const JobControl& job) {
-  FoundAdapters out = {{}, {}};
+  FoundAdapters out;
   Search search(links, job, out);
   std::vector<std::string> files, empty;
   for (const std::string& path : given)
@@ -255,7 +264,7 @@ FoundAdapters searched(const std::vector<std::string>& given, Links links, const
     }
     out.notes.insert(out.notes.end(), more.notes.begin(), more.notes.end());
   }
-  if (out.paths.empty())
+  if (out.paths.empty() && out.unlisted.empty())
     throw Error(in_file(list_some(empty)),
                 fmt::format("{} no adapter: no adapter_config.json and no adapter_model.*, in it "
                             "or in the folders below{}",

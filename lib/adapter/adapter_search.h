@@ -2,8 +2,10 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "lib/base/error.h"
 #include "lib/base/progress.h"
 #include "lib/io/file.h"
 
@@ -13,6 +15,8 @@ namespace moelora {
 struct FoundAdapters {
   std::vector<std::string> paths;  // folders, and weights files in one; each once, in order
   std::vector<std::string> notes;  // what was passed over, for people: a line each
+  // Folders below those that were given of which nobody knows what is in them, and why.
+  std::vector<std::pair<std::string, Error>> unlisted;
 };
 
 // `given`, in their order. The config of an adapter is its folder; of its weights files so are two
@@ -23,9 +27,8 @@ struct FoundAdapters {
 //
 // `recursive`: of each folder, the folders in it and below that hold an adapter's config or
 // weights, checkpoint-57 before checkpoint-114. Folders whose name begins with a dot are not
-// entered, nor are links to folders, but with Links::all, and then each folder once. A folder that
-// cannot be listed is taken for an adapter, so that whoever reads it says why. Throws Error where a
-// folder that was given cannot be listed, or where no adapter is found at all.
+// entered, nor are links to folders, but with Links::all, and then each folder once. Throws Error
+// where a folder that was given cannot be listed, or where no adapter is found at all.
 FoundAdapters find_adapters(const std::vector<std::string>& given, bool recursive = false,
                             Links links = Links::within, const JobControl& job = {});
 

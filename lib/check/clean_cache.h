@@ -10,7 +10,7 @@
 
 namespace moelora {
 
-// All that a report says of an adapter in which nothing was found.
+// What a report says again of an adapter in which nothing was found.
 struct CleanVerdict {
   std::string layout;  // its id, "" for none
   int64_t tensors = 0, rules_run = 0;
@@ -23,7 +23,8 @@ struct CleanVerdict {
 // alone. An adapter counts as unchanged where its path, the names of its files, its config and what
 // else of JSON is read of it, the headers and sizes of its safetensors, its base model, every
 // option and this tool's version and rules are those of the verdict. Values are not read for that.
-// Kept is only that nothing was found: no finding, not one that was waived.
+// Kept is only that there was no error and no warning, and none that was waived; what is merely
+// information is not said again.
 class CleanCache {
  public:
   // Makes the folder (mode 0700), or takes one that such a run has made (CACHEDIR.TAG says so).

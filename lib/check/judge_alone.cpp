@@ -8,9 +8,9 @@
 
 #include "lib/base/progress_meter.h"
 #include "lib/check/clean_cache.h"
-#include "lib/engine/cause.h"
 #include "lib/check/judge.h"
 #include "lib/check/name_groups.h"
+#include "lib/engine/cause.h"
 #include "lib/io/input_watch.h"
 
 namespace moelora {
@@ -92,8 +92,12 @@ One unjudged(const ValidateRequest& request, const std::string& path, const Erro
   One out;
   Subject& adapter = out.judged.deployment.adapters.emplace_back();
   adapter.given = adapter.folder = path;
-  for (const EngineChoice& choice : request.engines)
-    out.judged.deployment.engines.push_back({choice, {}, std::nullopt, error.what(), true});
+  for (const EngineChoice& choice : request.engines) {
+    EngineRun& run = out.judged.deployment.engines.emplace_back();
+    run.choice = choice;
+    run.not_planned = error.what();
+    run.unreadable = true;
+  }
   Finding& finding = out.judged.results.findings.emplace_back();
   finding.rule = find_rule(cause::unreadable_adapter);
   finding.adapter = 0;
@@ -102,6 +106,16 @@ One unjudged(const ValidateRequest& request, const std::string& path, const Erro
   finding.fix = error.hint();
   finding.unjudged = true;
   return out;
+}
+
+// Nothing was found, and nothing was waived.
+bool is_clean(const Judged& judged) {
+  const auto& findings = judged.results.findings;
+  return judged.waived.empty() &&
+         std::all_of(findings.begin(), findings.end(), [](const Finding& finding) {
+           return finding.severity == Severity::information && !finding.unchecked &&
+                  !finding.unjudged;
+         });
 }
 
 class Alone {
@@ -121,6 +135,35 @@ class Alone {
     }
   }
 
+  void take(One one) {
+    Judged& judged = one.judged;
+    const size_t index = out_.deployments.size();
+    const std::string& path = judged.deployment.adapters.front().given;
+    const auto own = [&](Finding& finding) {
+      finding.deployment = index;
+      finding.adapter = 0;
+    };
+    for (Finding& finding : judged.results.findings) {
+      own(finding);
+      out_.results.findings.push_back(std::move(finding));
+    }
+    for (Waived& waived : judged.waived) {
+      own(waived.finding);
+      out_.waived.push_back(std::move(waived));
+    }
+    for (Served& served : judged.results.served) {
+      served.deployment = index;
+      out_.results.served.push_back(std::move(served));
+    }
+    for (const std::string& note : judged.results.notes) notes_.add(note, path);
+    for (const Skipped& skipped : judged.results.skipped) skip(skipped, path);
+    out_.results.rules_run += judged.results.rules_run;
+    unchanged_ += one.facts.unchanged ? 1 : 0;
+    let_go(judged.deployment);
+    out_.deployments.push_back(std::move(judged.deployment));
+    out_.alone.push_back(one.facts);
+  }
+
   ValidationReport done() {
     if (!base_failed_) base_watch_.check();
     out_.results.notes = notes_.lines(adapters_);
@@ -129,8 +172,9 @@ class Alone {
         out_.results.skipped.push_back({what, std::move(line)});
     if (unchanged_ > 0)
       out_.results.skipped.push_back(
-          {"the values of " + pluralized(unchanged_, "adapter"),
-           fmt::format("config and headers are what they were when it was found clean ({})",
+          {fmt::format("{} again, in values and in what is information only",
+                       pluralized(unchanged_, "adapter")),
+           fmt::format("config and headers are what they were when nothing was found ({})",
                        request_.cache)});
     if (adapters_ > 1)
       out_.results.skipped.push_back(
@@ -174,8 +218,7 @@ class Alone {
     } catch (const Error& error) {  // another process writes it meanwhile
       return unjudged(request_, path, error);
     }
-    if (!key.empty() && out.judged.results.findings.empty() && out.judged.waived.empty())
-      cache_->store(path, key, verdict_of(out));
+    if (!key.empty() && is_clean(out.judged)) cache_->store(path, key, verdict_of(out));
     return out;
   }
 
@@ -203,43 +246,17 @@ class Alone {
     kept.base = deployment.base;
     for (const Layout* layout : all_layouts())
       if (layout->id == verdict.layout) kept.layout = layout;
-    for (const EngineChoice& choice : request_.engines)
-      deployment.engines.push_back({choice, {}, ServerPlan{}, "", false});
+    for (const EngineChoice& choice : request_.engines) {
+      EngineRun& run = deployment.engines.emplace_back();
+      run.choice = choice;
+      run.plan.emplace();
+    }
     out.judged.results.served = verdict.served;
     out.judged.results.notes = verdict.notes;
     out.judged.results.skipped = verdict.skipped;
     out.judged.results.rules_run = verdict.rules_run;
     out.facts = {verdict.tensors, true};
     return out;
-  }
-
-  void take(One one) {
-    Judged& judged = one.judged;
-    const size_t index = out_.deployments.size();
-    const std::string& path = judged.deployment.adapters.front().given;
-    const auto own = [&](Finding& finding) {
-      finding.deployment = index;
-      finding.adapter = 0;
-    };
-    for (Finding& finding : judged.results.findings) {
-      own(finding);
-      out_.results.findings.push_back(std::move(finding));
-    }
-    for (Waived& waived : judged.waived) {
-      own(waived.finding);
-      out_.waived.push_back(std::move(waived));
-    }
-    for (Served& served : judged.results.served) {
-      served.deployment = index;
-      out_.results.served.push_back(std::move(served));
-    }
-    for (const std::string& note : judged.results.notes) notes_.add(note, path);
-    for (const Skipped& skipped : judged.results.skipped) skip(skipped, path);
-    out_.results.rules_run += judged.results.rules_run;
-    unchanged_ += one.facts.unchanged ? 1 : 0;
-    let_go(judged.deployment);
-    out_.deployments.push_back(std::move(judged.deployment));
-    out_.alone.push_back(one.facts);
   }
 
   void skip(const Skipped& skipped, const std::string& path) {
@@ -263,14 +280,15 @@ class Alone {
 
 }  // namespace
 
-ValidationReport judge_alone(const ValidateRequest& request, const std::vector<std::string>& paths,
+ValidationReport judge_alone(const ValidateRequest& request, const FoundAdapters& found,
                              OpenedBases& bases) {
-  Alone alone(request, bases, paths.size());
-  ProgressMeter meter(kAdapterStage, paths.size(), request.job);
-  for (const std::string& path : paths) {
+  Alone alone(request, bases, found.paths.size() + found.unlisted.size());
+  ProgressMeter meter(kAdapterStage, found.paths.size(), request.job);
+  for (const std::string& path : found.paths) {
     alone.judge_one(path);
     meter.add(1);
   }
+  for (const auto& [path, error] : found.unlisted) alone.take(unjudged(request, path, error));
   return alone.done();
 }
 

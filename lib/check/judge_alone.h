@@ -1,9 +1,8 @@
 #pragma once
 
-#include <string>
 #include <string_view>
-#include <vector>
 
+#include "lib/adapter/adapter_search.h"
 #include "lib/check/opened_bases.h"
 #include "lib/check/validate.h"
 
@@ -15,7 +14,7 @@ inline constexpr std::string_view kAdapterStage = "checking adapters";
 // validate() of adapters that are judged alone, one after the other: of each no more is kept than a
 // report prints, so that a thousand take the memory of one and their findings. What their servers
 // say is theirs: no finding is of a deployment. Notes that many have in common are one.
-ValidationReport judge_alone(const ValidateRequest& request, const std::vector<std::string>& paths,
+ValidationReport judge_alone(const ValidateRequest& request, const FoundAdapters& found,
                              OpenedBases& bases);
 
 }  // namespace moelora

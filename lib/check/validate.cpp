@@ -113,7 +113,7 @@ ValidationReport validate(const ValidateRequest& request) {
   const FoundAdapters found =
       find_adapters(request.adapters, request.recursive, load.links, request.job);
   OpenedBases bases(load);
-  ValidationReport out = request.alone ? judge_alone(request, found.paths, bases)
+  ValidationReport out = request.alone ? judge_alone(request, found, bases)
                                        : judge_together(request, found.paths, bases);
   out.results.notes.insert(out.results.notes.begin(), found.notes.begin(), found.notes.end());
   watch.check();
