@@ -184,7 +184,8 @@ class Search {
     std::vector<std::string> names;
     if (!looked(folder, [&] { names = names_in(folder); })) return out;
     for (const std::string& name : names) {
-      const std::string path = join_path(folder, name);
+      const std::string path =
+          folder == "." && !name.starts_with('-') ? name : join_path(folder, name);
       looked(path, [&] {
         if (!is_folder(path))
           add_file(name, out);

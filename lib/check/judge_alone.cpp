@@ -20,28 +20,33 @@ namespace {
 class Said {
  public:
   void add(const std::string& text, const std::string& adapter) {
-    const auto [at, is_new] = index_.try_emplace(text, all_.size());
-    if (is_new) all_.push_back({text, adapter, 0});
+    const bool names_it = text.starts_with(adapter + " ");  // "a could not be read"
+    const std::string rest = names_it ? text.substr(adapter.size()) : ": " + text;
+    const auto [at, is_new] = index_.try_emplace(rest, all_.size());
+    if (is_new) all_.push_back({rest, adapter, 0});
     ++all_[at->second].adapters;
   }
 
   // "TEXT" of what holds for all `of` them; else "a: TEXT", "a and 65 more: TEXT".
   std::vector<std::string> lines(size_t of) const {
     std::vector<std::string> out;
-    for (const Entry& each : all_) out.push_back(whose(each, of) + each.text);
+    for (const Entry& each : all_)
+      if (each.adapters == of && each.rest.starts_with(": "))
+        out.push_back(each.rest.substr(2));
+      else
+        out.push_back(whose(each) + each.rest);
     return out;
   }
 
  private:
   struct Entry {
-    std::string text, first;
+    std::string rest, first;  // what follows the adapter
     size_t adapters;
   };
 
-  static std::string whose(const Entry& entry, size_t of) {
-    if (entry.adapters == of) return "";
-    if (entry.adapters == 1) return entry.first + ": ";
-    return fmt::format("{} and {} more: ", entry.first, entry.adapters - 1);
+  static std::string whose(const Entry& entry) {
+    return entry.adapters == 1 ? entry.first
+                               : fmt::format("{} and {} more", entry.first, entry.adapters - 1);
   }
 
   std::vector<Entry> all_;

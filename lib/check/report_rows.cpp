@@ -17,6 +17,30 @@ constexpr size_t kMostInFull = 20, kMostRemarks = 12, kLongestFinding = 120;
 
 bool is_listed(const AdapterRow& row) { return row.counts.errors + row.counts.warnings > 0; }
 
+// "a: TEXT", "b: TEXT" become "a and 1 more: TEXT", where a and b are adapters.
+std::vector<Remark> without_repeats(const Report& report) {
+  std::set<std::string_view> adapters;
+  for (const Subject* adapter : adapters_of(report)) adapters.insert(adapter->given);
+  std::vector<Remark> out;
+  std::map<std::string, std::pair<size_t, std::string>> first;  // by text: where, and of whom
+  std::map<size_t, size_t> more;
+  for (Remark& remark : remarks(report)) {
+    const size_t colon = remark.text.find(": ");
+    const std::string who = remark.text.substr(0, colon);
+    if (colon != std::string::npos && adapters.count(who) != 0) {
+      const auto [at, is_new] = first.try_emplace(remark.text.substr(colon), out.size(), who);
+      if (!is_new) {
+        const size_t others = ++more[at->second.first];
+        out[at->second.first].text =
+            fmt::format("{} and {} more{}", at->second.second, others, at->first);
+        continue;
+      }
+    }
+    out.push_back(std::move(remark));
+  }
+  return out;
+}
+
 }  // namespace
 
 bool is_concise(const Report& report) {
@@ -42,20 +66,10 @@ std::vector<AdapterRow> listed_rows(const Report& report) {
 }
 
 std::string unlisted_line(const Report& report) {
-  const std::vector<AdapterRow> rows = adapter_rows(report);
-  if (rows.size() <= kMostInFull) return "";
-  const auto count = [&](auto&& is_one) {
-    return static_cast<size_t>(std::count_if(rows.begin(), rows.end(), is_one));
-  };
-  const size_t clean = count([](const AdapterRow& row) { return row.first == nullptr; });
-  const size_t left = count([](const AdapterRow& row) { return !is_listed(row); });
-  if (left == 0) return "";
-  std::string out = left == rows.size() ? pluralized(left, "adapter") + ": "
-                                        : fmt::format("{} more: ", pluralized(left, "adapter"));
-  if (clean > 0) out += fmt::format("{} without findings", clean);
-  if (left > clean)
-    out += fmt::format("{}{} with information only", clean > 0 ? ", " : "", left - clean);
-  return out;
+  const size_t all = adapter_rows(report).size(), listed = listed_rows(report).size();
+  if (listed == all) return "";
+  return fmt::format("{}{} without errors or warnings", all - listed,
+                     listed == 0 ? " adapters" : " more");
 }
 
 std::vector<RuleRow> rule_rows(const Report& report) {
@@ -110,7 +124,7 @@ std::vector<std::string> served_lines(const Report& report) {
 }
 
 std::vector<Remark> few_remarks(const Report& report) {
-  std::vector<Remark> out = remarks(report);
+  std::vector<Remark> out = without_repeats(report);
   if (out.size() <= kMostRemarks) return out;
   const size_t more = out.size() - kMostRemarks;
   out.resize(kMostRemarks);

@@ -30,7 +30,7 @@ std::vector<AdapterRow> adapter_rows(const Report& report);
 
 // Those to be listed: all of twenty or fewer, else those with an error or a warning.
 std::vector<AdapterRow> listed_rows(const Report& report);
-// "930 more adapters: 900 without findings, 30 with information only"; "" where all are listed.
+// "930 more without errors or warnings"; "" where all are listed.
 std::string unlisted_line(const Report& report);
 
 // What one rule says for one engine, at one severity.
@@ -48,7 +48,7 @@ std::string first_text(const Finding& finding);
 // "sglang@0.5.23 serves 934 of 1000 adapters whole", a line an engine that serves any.
 std::vector<std::string> served_lines(const Report& report);
 
-// The first dozen of remarks(), and how many more there are.
+// The first dozen of remarks(), and how many more there are. What is noted of several adapters is one.
 std::vector<Remark> few_remarks(const Report& report);
 
 }  // namespace moelora

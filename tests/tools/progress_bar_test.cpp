@@ -100,4 +100,6 @@ TEST_CASE("the line says how much, how fast and how long") {
   CHECK(ProgressBar::line("x", 0, 0, 0) ==
         "x 100% [########################] 0.0 of 0.0 GB, 0.00 GB/s, 0 s left");
   CHECK(ProgressBar::line("x", 5, 3, 1).starts_with("x 100% [########################]"));
+  CHECK(ProgressBar::line("checking adapters", 250, 1000, 2) ==
+        "checking adapters  25% [######                  ] 250 of 1000, 6 s left");
 }
