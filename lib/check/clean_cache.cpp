@@ -227,10 +227,10 @@ const std::string& CleanCache::digest_of(OpenedBase& base) {
   return at->second = out.add(note).hex();
 }
 
-std::string CleanCache::key_of(const Subject& adapter, OpenedBase& base) {
+std::string CleanCache::key_of(const Subject& adapter, const std::string& base) const {
   if (!adapter.problems.empty() || adapter.files.empty() || adapter.pickle) return "";
   TextDigest out;
-  out.add(asked_).add(digest_of(base)).add(adapter.given);
+  out.add(asked_).add(base).add(adapter.given);
   for (const std::string& name : adapter.listing) {
     out.add(name);
     if (!is_read(name)) continue;

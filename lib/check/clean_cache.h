@@ -32,9 +32,14 @@ class CleanCache {
   // what lies there would be believed.
   CleanCache(std::string folder, const ValidateRequest& request);
 
-  // What identifies the adapter as it is now; "" for one that is not kept, since it cannot be read,
-  // or no header says what it holds (torch.save).
-  std::string key_of(const Subject& adapter, OpenedBase& base);
+  // What identifies a base model; the same each time.
+  const std::string& digest_of(OpenedBase& base);
+
+  // The rest may be called by several threads.
+
+  // What identifies the adapter as it is now, with the digest of its base; "" for one that is not
+  // kept, since it cannot be read, or no header says what it holds (torch.save).
+  std::string key_of(const Subject& adapter, const std::string& base) const;
 
   // nullopt where there is none of this key, or what lies there cannot be read as one.
   std::optional<CleanVerdict> find(const std::string& path, const std::string& key) const;
@@ -44,7 +49,6 @@ class CleanCache {
 
  private:
   std::string file_of(const std::string& path) const;
-  const std::string& digest_of(OpenedBase& base);
 
   std::string folder_, asked_;  // the digest of what is asked
   std::map<const OpenedBase*, std::string> bases_;

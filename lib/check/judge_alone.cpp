@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <map>
+#include <mutex>
 #include <optional>
 
+#include "lib/base/parallel.h"
 #include "lib/base/progress_meter.h"
 #include "lib/check/clean_cache.h"
 #include "lib/check/judge.h"
@@ -123,6 +125,12 @@ bool is_clean(const Judged& judged) {
          });
 }
 
+// The base of an adapter, as it was opened for all.
+struct SharedBase {
+  OpenedBase* opened;
+  std::string digest;  // for the cache; "" without one
+};
+
 class Alone {
  public:
   Alone(const ValidateRequest& request, OpenedBases& bases, size_t adapters)
@@ -131,13 +139,21 @@ class Alone {
     if (!request.subject.load.base.empty()) read_headers(bases_.given());
   }
 
-  void judge_one(const std::string& path) {
-    try {
-      const InputWatch watch;
-      take(judged(path, watch));
-    } catch (const MachineError& error) {
-      take(unjudged(request_, path, error));
-    }
+  // Adapters one by one, several at a time. What only one thread may do is behind mutex_.
+  void judge_all(const std::vector<std::string>& paths) {
+    ProgressMeter meter(kAdapterStage, paths.size(), request_.job);
+    std::vector<One> all(paths.size());
+    const int threads =
+        request_.subject.threads > 0 ? request_.subject.threads : available_threads();
+    if (paths.size() > 1 && threads > 1) request_.subject.threads = 1;  // of each
+    request_.job.progress = {};
+    parallel_for(std::ssize(paths), threads, [&](int64_t i, int) {
+      const auto at = static_cast<size_t>(i);
+      all[at] = judge_one(paths[at]);
+      let_go(all[at].judged.deployment);
+      meter.add(1);
+    });
+    for (One& one : all) take(std::move(one));
   }
 
   void take(One one) {
@@ -164,7 +180,6 @@ class Alone {
     for (const Skipped& skipped : judged.results.skipped) skip(skipped, path);
     out_.results.rules_run += judged.results.rules_run;
     unchanged_ += one.facts.unchanged ? 1 : 0;
-    let_go(judged.deployment);
     out_.deployments.push_back(std::move(judged.deployment));
     out_.alone.push_back(one.facts);
   }
@@ -196,20 +211,33 @@ class Alone {
   }
 
   // Its files are watched to the end: all adapters are held against them.
-  OpenedBase& base_of(const Subject& adapter) try {
+  SharedBase base_of(const Subject& adapter) {
+    const std::lock_guard lock(mutex_);
     const InputWatch::Here here(base_watch_);
-    OpenedBase& base = bases_.of(adapter);
-    read_headers(base);
-    return base;
-  } catch (const MachineError&) {
-    base_failed_ = true;
-    throw;
+    try {
+      OpenedBase& base = bases_.of(adapter);
+      read_headers(base);
+      return {&base, cache_ ? cache_->digest_of(base) : ""};
+    } catch (const MachineError&) {
+      base_failed_ = true;
+      throw;
+    }
+  }
+
+  One judge_one(const std::string& path) {
+    try {
+      const InputWatch watch;
+      return judged(path, watch);
+    } catch (const MachineError& error) {
+      return unjudged(request_, path, error);
+    }
   }
 
   One judged(const std::string& path, const InputWatch& watch) {
     Subject adapter = open_subject(path, request_.subject.load.input());
-    OpenedBase& base = base_of(adapter);
-    const std::string key = cache_ ? cache_->key_of(adapter, base) : "";
+    const SharedBase shared = base_of(adapter);
+    OpenedBase& base = *shared.opened;
+    const std::string key = cache_ ? cache_->key_of(adapter, shared.digest) : "";
     if (!key.empty())
       if (const auto verdict = cache_->find(path, key)) return of_verdict(*verdict, adapter, base);
     One out;
@@ -271,9 +299,10 @@ class Alone {
     at->second.add(skipped.why, path);
   }
 
-  const ValidateRequest& request_;
+  ValidateRequest request_;
   OpenedBases& bases_;
   size_t adapters_;
+  std::mutex mutex_;
   std::optional<CleanCache> cache_;
   InputWatch base_watch_;
   bool base_failed_ = false;
@@ -288,11 +317,7 @@ class Alone {
 ValidationReport judge_alone(const ValidateRequest& request, const FoundAdapters& found,
                              OpenedBases& bases) {
   Alone alone(request, bases, found.paths.size() + found.unlisted.size());
-  ProgressMeter meter(kAdapterStage, found.paths.size(), request.job);
-  for (const std::string& path : found.paths) {
-    alone.judge_one(path);
-    meter.add(1);
-  }
+  alone.judge_all(found.paths);
   for (const auto& [path, error] : found.unlisted) alone.take(unjudged(request, path, error));
   return alone.done();
 }

@@ -22,8 +22,10 @@ OpenedBase opened(F&& open) {
 }  // namespace
 
 const std::shared_ptr<const BaseHeaders>& OpenedBase::headers(std::string& note) {
-  if (!read_ && model) headers_ = read_base_headers(*model, note_);
-  read_ = true;
+  if (!read_) {
+    if (model) headers_ = read_base_headers(*model, note_);
+    read_ = true;
+  }
   note = note_;
   return headers_;
 }

@@ -15,8 +15,8 @@ struct OpenedBase {
   std::optional<Error> error;
   std::string class_name;  // of a base whose family is not known: "Qwen3ForCausalLM"
 
-  // Of its weights, read when they are first asked for: null where they are not at hand. `note`
-  // then says so. Throws as read_base_headers does.
+  // Of its weights, read when they are first asked for (threads may ask after that): null where
+  // they are not at hand. `note` then says so. Throws as read_base_headers does.
   const std::shared_ptr<const BaseHeaders>& headers(std::string& note);
 
   // Puts all but the headers into a deployment.

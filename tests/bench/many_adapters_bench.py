@@ -89,7 +89,7 @@ def main():
     for targets, layout in (("attention", "peft-linear"), ("experts", "peft-params")):
         sources.append(given.folder / targets)
         subprocess.run([given.bin / "lora-convert", "init", sources[-1], "--base", base, "--rank", "8", "--targets", targets,
-                        "--to", layout, "--quiet"], check=True, stdout=subprocess.DEVNULL)
+                        "--to", layout, "--random-b", "--quiet"], check=True, stdout=subprocess.DEVNULL)
     write_tree(given.folder / "sound", sources, given.adapters, 0)
     write_tree(given.folder / "mixed", sources, given.adapters, 15)
     command = [given.bin / "lora-validate", "-r", "--base", base, "--engine", "sglang", "--engine", "vllm", "--threads",

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 
@@ -319,7 +320,7 @@ TEST_CASE("progress counts adapters, and a job ends between two of them") {
   fleet.run(options);
   CHECK(std::count(stages.begin(), stages.end(), "checking adapters") >= 1);
   CHECK(total == 4);
-  int asked = 0;
+  std::atomic<int> asked = 0;  // by several threads
   options.job.cancelled = [&] { return ++asked > 40; };
   CHECK_THROWS_AS(fleet.run(options), Cancelled);
 }
