@@ -248,9 +248,16 @@ DeviceChoice device_of(const std::string& device) {
 ValidateRequest request_of(const std::vector<std::string>& adapters, const ValidateOptions& o) {
   if (!o.source.empty() && !o.numeric)
     throw Error(Option::source, "requires numeric checks", {"add ", Option::numeric});
+  if (!o.cache.empty() && o.numeric)
+    throw Error("cache",
+                "keeps no verdict of numeric checks: they are of values, which it does not look at",
+                {"leave out ", Option::numeric, " or the cache"});
   Project project = o.project.empty() ? Project{} : read_project(o.project);
   ValidateRequest out;
   out.adapters = adapters;
+  out.recursive = o.recursive;
+  out.alone = o.one_by_one || o.recursive || !o.cache.empty();
+  out.cache = o.cache;
   out.engines = o.engines.empty() ? of_project(o, [&] { return choices(project.engines); })
                                   : choices(o.engines);
   out.options = server_of(o, project, out.engines);
@@ -270,7 +277,7 @@ ValidateRequest request_of(const std::vector<std::string>& adapters, const Valid
 
 Report report_of(const Validation& validation, const ReportOptions& options) {
   const ValidationReport& result = *validation.details;
-  return {result.deployments, result.results, result.waived, options};
+  return {result.deployments, result.results, result.waived, options, result.alone};
 }
 
 }  // namespace
@@ -337,7 +344,8 @@ Validation validate(const std::vector<std::string>& adapters, const ValidateOpti
   Validation out;
   out.details = std::make_shared<const ValidationReport>(validate(request));
   const ValidationReport& result = *out.details;
-  out.adapters = adapters;
+  for (const Deployment& deployment : result.deployments)
+    for (const Subject& adapter : deployment.adapters) out.adapters.push_back(adapter.given);
   out.findings = result.results.findings;
   for (const Waived& waived : result.waived)
     out.ignored.push_back({waived.finding, waived.reason, waived.from});

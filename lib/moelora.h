@@ -119,6 +119,14 @@ struct ValidateOptions : LoadOptions {
   std::vector<std::string> ignore;           // rules not to fail for, by id or name
   std::string project;                       // a project file; "" none
   int threads = 0;                           // 0: all
+  // The adapters in the folders that are named and in those below them (checkpoints of a training).
+  bool recursive = false;
+  // Each is judged as the only one of its server, and let go then: for as many as there are. So it
+  // is with `recursive` and `cache`; else those of one base are one deployment.
+  bool one_by_one = false;
+  // A folder that keeps which adapters were found clean. One whose config and headers are as they
+  // were then is not judged again, nor are its values read: the report says of how many.
+  std::string cache;
 };
 
 // A finding that the caller has decided to live with: not counted, never fails, but reported.
@@ -133,7 +141,7 @@ struct ValidationReport;  // lib/check/validate.h
 enum class Outcome : uint8_t { clean, findings, not_judged };
 
 struct Validation {
-  std::vector<std::string> adapters;  // as given
+  std::vector<std::string> adapters;  // as given, or found
   std::vector<Finding> findings;      // by deployment, adapter, then severity, then rule
   std::vector<IgnoredFinding> ignored;
   std::vector<std::pair<std::string, std::string>> skipped;  // what was not checked, and why
@@ -148,8 +156,9 @@ struct Validation {
   bool fails(Severity severity = Severity::error) const;
 };
 
-// Adapters that one server is to serve. What is wrong with them is a finding; throws Error for what
-// the options name wrongly.
+// Adapters that one server is to serve. Several files of a folder are its adapter, once; files of
+// other kinds beside adapters are passed over with a note. What is wrong with them is a finding;
+// throws Error for what the options name wrongly.
 Validation validate(const std::vector<std::string>& adapters, const ValidateOptions& options);
 
 // "text", "json", "sarif", "junit", "github", "markdown".

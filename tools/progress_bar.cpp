@@ -16,6 +16,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kSilent{1000}, kRedraw{100}, kBeat{200};
 constexpr size_t kBarCells = 24;
+constexpr std::string_view kCounted = " adapters";  // a stage that counts them, not bytes
 
 struct Bars {
   std::mutex mutex;
@@ -135,6 +136,10 @@ std::string ProgressBar::line(std::string_view stage, uint64_t done, uint64_t to
   const auto cells = static_cast<size_t>(share * static_cast<double>(kBarCells));
   const double rate = seconds > 0 ? static_cast<double>(done) / seconds : 0;
   const double left = rate > 0 ? (1 - share) * static_cast<double>(total) / rate : 0;
+  if (stage.ends_with(kCounted))
+    return fmt::format("{} {:3.0f}% [{}{}] {} of {}, {:.0f} s left", stage, share * 100,
+                       std::string(cells, '#'), std::string(kBarCells - cells, ' '), done, total,
+                       left);
   return fmt::format("{} {:3.0f}% [{}{}] {:.1f} of {:.1f} GB, {:.2f} GB/s, {:.0f} s left", stage,
                      share * 100, std::string(cells, '#'), std::string(kBarCells - cells, ' '),
                      static_cast<double>(done) * 1e-9, static_cast<double>(total) * 1e-9,

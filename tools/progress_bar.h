@@ -27,7 +27,8 @@ class ProgressBar {
   void show(const Progress& progress);
   void hide();  // until something is shown again
 
-  // The line shown: "converting  42% [########            ] 1.2 of 2.9 GB, 0.61 GB/s, 3 s left".
+  // The line shown: "converting  42% [########            ] 1.2 of 2.9 GB, 0.61 GB/s, 3 s left",
+  // "checking adapters  42% [########            ] 420 of 1000, 3 s left".
   static std::string line(std::string_view stage, uint64_t done, uint64_t total, double seconds);
   // "planning: 3.2 GB read, 12 s".
   static std::string line_without_total(std::string_view stage, uint64_t read, double seconds);

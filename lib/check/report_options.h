@@ -14,6 +14,7 @@ struct ReportOptions {
   bool color = false;
   bool blocks = false;   // text: pictures of colored blocks too, where it is verbose
   bool verbose = false;  // every name, fixes of information too, the memory table of each engine
+  bool concise = false;  // a table of the adapters, one of the rules; so it is of more than 20
   size_t width = 0;      // columns to wrap prose to; 0: never
   std::optional<Severity> fail_on = Severity::error;  // nullopt: no finding fails
   // Absolute: where adapters' paths are printed relative to, and what a repository holds. Files in

@@ -10,7 +10,8 @@ namespace moelora {
 
 // Adapters that one server is to serve, as a command line names them.
 struct ValidateRequest {
-  std::vector<std::string> adapters;  // folders, weights files or adapter_config.json in one
+  std::vector<std::string> adapters;  // as find_adapters takes them (lib/adapter/adapter_search.h)
+  bool recursive = false;             // search folders
   std::vector<EngineChoice> engines;
   ServerOptions options;
   SubjectOptions subject;  // load.base: what the server serves; "" to believe the adapters
@@ -19,12 +20,19 @@ struct ValidateRequest {
   std::string source;    // what the adapters were made from; "" unknown. REQUIRES numeric
   DeviceChoice device = DeviceChoice::automatic;  // where forwards run
   bool forward = true;  // run source and adapter through their layers, beside comparing them
+  // Each adapter is the only one of its server: what is judged does not depend on the others, and
+  // each is let go when it is judged. Else those of a base are one deployment.
+  bool alone = false;
+  std::string
+      cache;  // a folder of verdicts to keep (lib/check/clean_cache.h); "" none. REQUIRES alone
   JobControl job;
 };
 
 struct ValidationReport {
-  std::vector<Deployment> deployments;  // one for each base, as the adapters first name them
-  RuleResults results;                  // of all; without what was waived
+  // One for each base, as the adapters first name them; one for each adapter judged alone.
+  std::vector<Deployment> deployments;
+  std::vector<JudgedAlone> alone;  // of each deployment; empty where they were judged together
+  RuleResults results;             // of all; without what was waived
   std::vector<Waived> waived;
 };
 
@@ -33,7 +41,8 @@ struct ValidationReport {
 // read, a device that is not there; and where nobody can judge: a read that failed, whatever it was
 // for, or an input that changed meanwhile.
 // A base of a family that is not known, and one that an adapter names and that cannot be read, is a
-// finding too: the rules that need none are run.
+// finding too: the rules that need none are run. Of adapters that are judged alone, one that the
+// machine does not let us read, or that changes meanwhile, is a finding that nothing was judged.
 // Without load.base the base is what adapters name in base_model_name_or_path: a folder with a
 // config.json here, or a known hub name. One server has one base, so adapters of several are
 // several deployments; adapters that name none are one without a base.

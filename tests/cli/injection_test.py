@@ -129,12 +129,12 @@ class InjectionTest(unittest.TestCase):
         self.addCleanup(self.temporary.cleanup)
         self.home = pathlib.Path(self.temporary.name)
 
-    def run_tool(self, tool, *arguments, environment=CI):
+    def run_tool(self, tool, *arguments, environment=CI, given=""):
         """Runs it; whatever it says on either stream is text, without commands and lines that are not its own."""
         settings = {k: v for k, v in os.environ.items() if k not in (*CI, "TF_BUILD", "TEAMCITY_VERSION")}
         summary = self.home / "summary.md"
         summary.unlink(missing_ok=True)
-        done = subprocess.run([BIN / tool, *arguments], cwd=self.home, stdin=subprocess.DEVNULL, capture_output=True,
+        done = subprocess.run([BIN / tool, *arguments], cwd=self.home, input=given.encode(), capture_output=True,
                               env={**settings, "HOME": str(self.home), "GITHUB_STEP_SUMMARY": str(summary), **environment})
         texts = {"stdout": done.stdout, "stderr": done.stderr}
         if summary.exists():
@@ -194,6 +194,32 @@ class InjectionTest(unittest.TestCase):
             for form in ("text", "json", "html"):
                 self.read_as(form, self.run_tool("lora-convert", "inspect", adapter.name, "--format", form)[0])
             self.run_tool("lora-convert", "adapter", adapter.name, "out", "--to", "peft-linear", "--dry-run")
+
+    def test_trees_and_lists_of_such_adapters(self):
+        """Folders of such names below one another, links out and files beside them, in each form of report."""
+        tree = self.home / "tree"
+        tree.mkdir()
+        for adapter in self.adapters():
+            os.rename(adapter, tree / adapter.name)
+        os.symlink("..", tree / "\x1b[31m\n::error::out")
+        (tree / f"\n{LEAK}").mkdir()
+        (tree / f"\n{LEAK}" / "weights.safetensors").write_bytes(b"")
+        names = [text.replace("/", "_").replace("\0", "") for text in HOSTILE]
+        for i, name in enumerate(name for name in names if name and not name.startswith(".")):
+            write_adapter(tree / name, HOSTILE[i:i + 2])
+        engines = ("--base", EXAMPLES / "gpt_oss_base", "--engine", "vllm", "--engine", "sglang")
+        for form in ("text", "json", "sarif", "junit", "github", "markdown"):
+            self.read_as(form, self.run_tool("lora-validate", "-r", "tree", *engines, "--format", form)[0])
+        for more in (("--concise", "--no-values"), ("-v",), ("--cache", "cache"), ("--cache", "cache")):
+            self.assertIn("adapters", self.run_tool("lora-validate", "-r", "tree", *engines, *more)[0])
+        entries = list((self.home / "cache").glob("*.json"))
+        for entry in entries:
+            self.assertEqual([], unseen(entry.read_text()))
+        for end, flags in (("\n", ()), ("\0", ("-0",))):
+            listed = end.join(HOSTILE if end == "\n" else names) + end
+            self.run_tool("lora-validate", "-", *flags, "--concise", given=listed.replace("\0" if end == "\n" else "", ""))
+        self.run_tool("lora-validate", "-r", "tree", "--cache", names[0])
+        self.run_tool("lora-validate", *names, "tree")
 
     def test_names_in_conversions_and_comparisons(self):
         names = write_adapter(self.home / "names", HOSTILE)

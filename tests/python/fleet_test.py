@@ -156,7 +156,7 @@ def test_an_array_job_comes_to_the_report_of_one_machine(tmp_path):
     """Slurm itself is not here: the script is run as its tasks would be, with what sbatch sets."""
     make_adapters(tmp_path / "in", 7, corrupt=2)
     (tmp_path / "list").write_text("".join(f"{tmp_path}/in/{i:04}\n" for i in range(7)))
-    script = DATA.parent / "slurm_array.sh"
+    script = DATA.parent / "slurm_fleet.sh"
     words = ["--engine", "sglang", "--base", BASE]
     for task in range(3, 7):
         given = {"SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_TASK_MIN": 3, "SLURM_ARRAY_TASK_COUNT": 4}

@@ -124,4 +124,6 @@ TEST_CASE("the line says how much, how fast and how long") {
   CHECK(ProgressBar::line_without_total("planning", 3'210'000'000, 12.3) ==
         "planning: 3.2 GB read, 12 s");
   CHECK(ProgressBar::line("x", 5, 3, 1).starts_with("x 100% [########################]"));
+  CHECK(ProgressBar::line("checking adapters", 250, 1000, 2) ==
+        "checking adapters  25% [######                  ] 250 of 1000, 6 s left");
 }
