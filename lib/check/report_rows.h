@@ -48,7 +48,8 @@ std::string first_text(const Finding& finding);
 // "sglang@0.5.23 serves 934 of 1000 adapters whole", a line an engine that serves any.
 std::vector<std::string> served_lines(const Report& report);
 
-// The first dozen of remarks(), and how many more there are. What is noted of several adapters is one.
+// The first dozen of remarks(), and how many more there are. What is noted of several adapters is
+// one.
 std::vector<Remark> few_remarks(const Report& report);
 
 }  // namespace moelora
