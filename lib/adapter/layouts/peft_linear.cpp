@@ -1,7 +1,7 @@
 // One 2-D pair per expert and projection, as PEFT saves LoRA on numbered expert Linears.
 
 #include "lib/adapter/expert_factors.h"
-#include "lib/adapter/numbered_words.h"
+#include "lib/adapter/tensor_name.h"
 
 namespace moelora {
 namespace {
