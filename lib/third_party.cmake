@@ -5,6 +5,12 @@ find_package(CLI11 2 REQUIRED)
 find_package(fmt 9 REQUIRED)
 find_package(Eigen3 3.4 REQUIRED NO_MODULE)
 find_package(Threads REQUIRED)
+if(NOT "${MOELORA_FOUND_FOR_STATIC}" STREQUAL "${MOELORA_STATIC}")  # what was found before is of the other kind
+  foreach(found ZLIB_LIBRARY ZLIB_LIBRARY_RELEASE ZLIB_LIBRARY_DEBUG MOELORA_PCRE2)
+    unset(${found} CACHE)
+  endforeach()
+  set(MOELORA_FOUND_FOR_STATIC ${MOELORA_STATIC} CACHE INTERNAL "")
+endif()
 set(ZLIB_USE_STATIC_LIBS ${MOELORA_STATIC})
 find_package(ZLIB REQUIRED)
 set(pcre2_name pcre2-8)  # no CMake package of it in Debian: linked by its name

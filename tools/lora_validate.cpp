@@ -111,10 +111,10 @@ int main_(int argc, char** argv) {
   CLI::App app(
       "Shows, before you start the server, what it would reject, drop, or compute incorrectly",
       kTool);
-  add_tool_options(app);
   app.footer(help_end);
   ValidateFlags flags;
   add_validate_options(app, flags);
+  add_tool_options(app);
   return run_tool(app, argc, argv, [&] {
     if (flags.list_rules) return run_list(flags);
     return flags.explain.empty() ? run_validate(flags) : run_explain(flags);

@@ -120,12 +120,15 @@ std::string licenses() {
 }  // namespace
 
 void add_tool_options(CLI::App& app) {
-  CLI::Option* verbose = app.add_flag("--verbose");
-  verbose->description("With --version: the licenses of what is linked");
+  // lora-validate has one of its own, which its reports go by.
+  CLI::Option* const own = app.get_option_no_throw("--verbose");
+  CLI::Option* const verbose = own != nullptr ? own : app.add_flag("--verbose");
   const auto version_text = [&app, verbose] {
     return version_line(app.get_name()) + (verbose->count() > 0 ? licenses() : "");
   };
-  verbose->needs(app.set_version_flag("--version", version_text));
+  CLI::Option* const version_flag = app.set_version_flag("--version", version_text);
+  if (own == nullptr)
+    verbose->description("With --version: the licenses of what is linked")->needs(version_flag);
   const auto print = [&app](const std::string& what) {
     throw CLI::CallForVersion(what == "man" ? manual_page(app) : completion_script(app, what), 0);
   };
