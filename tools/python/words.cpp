@@ -9,40 +9,33 @@
 namespace moelora::python {
 namespace {
 
-// One of a few words, parsed.
-template <class T>
-std::optional<T> choice(const Words& words, const char* key, Option option, std::string_view kind,
-                        std::optional<T> (*parse)(std::string_view),
-                        std::span<const std::string_view> known) {
-  std::string word;
-  words.take(key, word);
-  if (word.empty()) return std::nullopt;
-  if (const auto value = parse(word)) return value;
-  throw unknown_word(at_option(option), kind, word, known);
-}
-
 constexpr std::array<std::string_view, 2> kOrders = {"rank-major", "expert-major"},
                                           kRoles = {"natural", "swapped"};
 constexpr std::array<std::string_view, 4> kTypes = {"keep", "f32", "f16", "bf16"};
 constexpr std::array<std::string_view, 2> kNames = {"family", "canonical"};
 constexpr std::array<std::string_view, 3> kFailOn = {"error", "warning", "never"};
 
-std::optional<std::optional<DType>> parse_type(std::string_view word) {
-  if (word == "keep") return std::optional<DType>();
-  if (std::find(kTypes.begin(), kTypes.end(), word) == kTypes.end()) return std::nullopt;
-  return std::optional(word == "f32" ? DType::F32 : word == "f16" ? DType::F16 : DType::BF16);
+// Which of a few words an option is; nullopt where it is not given.
+std::optional<size_t> choice(const Words& words, const char* key, Option option,
+                             std::string_view kind, std::span<const std::string_view> known) {
+  std::string word;
+  words.take(key, word);
+  if (word.empty()) return std::nullopt;
+  const auto at = std::find(known.begin(), known.end(), word);
+  if (at == known.end()) throw unknown_word(at_option(option), kind, word, known);
+  return static_cast<size_t>(at - known.begin());
 }
 
-std::optional<bool> parse_canonical(std::string_view word) {
-  if (word != "family" && word != "canonical") return std::nullopt;
-  return word == "canonical";
+std::optional<BOrder> order(const Words& words, const char* key, Option option) {
+  const auto at = choice(words, key, option, "order", kOrders);
+  if (!at) return std::nullopt;
+  return *at == 0 ? BOrder::rank_major : BOrder::expert_major;
 }
 
-std::optional<std::optional<Severity>> parse_fail_on(std::string_view word) {
-  if (word == "never") return std::optional<Severity>();
-  if (word == "error") return std::optional(Severity::error);
-  if (word == "warning") return std::optional(Severity::warning);
-  return std::nullopt;
+std::optional<Roles> roles(const Words& words, const char* key, Option option) {
+  const auto at = choice(words, key, option, "role", kRoles);
+  if (!at) return std::nullopt;
+  return *at == 0 ? Roles::natural : Roles::swapped;
 }
 
 }  // namespace
@@ -84,8 +77,8 @@ LoadOptions load_options(const Words& words) {
   words.take("ignore_zip_crc", out.ignore_zip_crc);
   words.take("follow_links", follow_links);
   out.links = follow_links ? Links::all : Links::within;
-  out.read.b_order = choice(words, "b_order", Option::b_order, "order", parse_b_order, kOrders);
-  out.read.roles = choice(words, "roles", Option::roles, "role", parse_roles, kRoles);
+  out.read.b_order = order(words, "b_order", Option::b_order);
+  out.read.roles = roles(words, "roles", Option::roles);
   return out;
 }
 
@@ -96,13 +89,12 @@ ConvertOptions convert_options(const Words& words) {
   words.take("for_", out.engine);
   words.take("server_options", out.server_options);
   words.take("drop", out.drop);
-  out.out_b_order =
-      choice(words, "out_b_order", Option::out_b_order, "order", parse_b_order, kOrders);
-  out.out_roles = choice(words, "out_roles", Option::out_roles, "role", parse_roles, kRoles);
-  out.canonical_names =
-      choice(words, "names", Option::names, "value", parse_canonical, kNames).value_or(false);
-  out.dtype = choice(words, "dtype", Option::dtype, "value", parse_type, kTypes)
-                  .value_or(std::optional<DType>());
+  out.out_b_order = order(words, "out_b_order", Option::out_b_order);
+  out.out_roles = roles(words, "out_roles", Option::out_roles);
+  out.canonical_names = choice(words, "names", Option::names, "value", kNames) == size_t{1};
+  constexpr std::array<DType, 3> kCasts = {DType::F32, DType::F16, DType::BF16};
+  if (const auto at = choice(words, "dtype", Option::dtype, "value", kTypes); at && *at > 0)
+    out.dtype = kCasts[*at - 1];
   words.take("verify", out.verify);
   words.take("dry_run", out.dry_run);
   words.take_size("max_shard_size", out.max_shard_size);
@@ -161,8 +153,9 @@ ReportOptions report_options(const Words& words) {
   words.take("working_folder", out.working_folder);
   words.take("root", out.root);
   words.take("project", out.project);
-  out.fail_on = choice(words, "fail_on", Option::format, "value", parse_fail_on, kFailOn)
-                    .value_or(std::optional(Severity::error));
+  const size_t at = choice(words, "fail_on", Option::format, "value", kFailOn).value_or(0);
+  if (at == 1) out.fail_on = Severity::warning;
+  if (at == 2) out.fail_on = std::nullopt;
   return out;
 }
 
