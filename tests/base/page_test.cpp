@@ -98,6 +98,23 @@ TEST_CASE("a scale is clipped where one value would take most of it, and says so
   CHECK(has(ValueScale::linear(values).remark("tokens"), "down to -1e+06"));
 }
 
+TEST_CASE("a scale keeps its tails: only what is far out is clipped") {
+  std::vector<double> values(1000, -1);
+  for (size_t i = 0; i < 500; ++i) values[i] = -1 - 0.002 * static_cast<double>(i);
+  values.insert(values.end(), {-2.9, -1e6});
+  const ValueScale scale = ValueScale::linear(values);
+  CHECK(scale.low() == doctest::Approx(-2.9).epsilon(0.05));
+  CHECK(has(scale.remark("tokens"), "clipped: 1 tokens below"));
+}
+
+TEST_CASE("shades span a decade, so that small differences look small") {
+  HeatMap map = map_of(1, 2);
+  map.values = {1.2, 1.3};
+  const Grid grid = shaded(map);
+  CHECK(grid.key[grid.cells[0]].css_class == "s9");
+  CHECK(grid.key[grid.cells[1]].css_class == "s9");
+}
+
 TEST_CASE("a logarithmic scale holds decades as they are, and says where zeros and NaN went") {
   std::vector<double> values;
   for (int i = 0; i < 1000; ++i) values.push_back(std::pow(10, -6 + i * 0.004));

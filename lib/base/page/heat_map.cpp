@@ -60,7 +60,7 @@ ValueScale scale_of(const HeatMap& map) {
   std::vector<double> values;
   for (const auto& value : map.values)
     if (value && *value > 0) values.push_back(*value);
-  return ValueScale::logarithmic(values);
+  return ValueScale::logarithmic(values, 1);  // small differences look small
 }
 
 uint8_t shade_of(const std::optional<double>& value, const ValueScale& scale) {

@@ -45,13 +45,14 @@ pre { margin: 4px 0; padding: 6px 8px; white-space: pre-wrap; background: var(--
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 14px; margin: 10px 0; }
 figure, .card { margin: 10px 0; padding: 10px 12px; background: var(--card); border: 1px solid var(--edge); border-radius: 6px; }
 .charts figure { margin: 0; } figure > b { display: block; } figcaption { font-size: 13px; margin-top: 4px; }
-.scroll { overflow-x: auto; } .fit svg { display: block; width: 100%; height: auto; } .scroll svg { display: block; }
+.scroll { overflow-x: auto; } .fit > svg { display: block; width: 100%; height: auto; } .scroll svg { display: block; }
 .key { display: flex; flex-wrap: wrap; gap: 2px 12px; padding: 0; margin: 6px 0 0; list-style: none; font-size: 13px; }
 .key svg { width: 12px; height: 12px; margin-right: 4px; vertical-align: -1px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 td, th { padding: 3px 12px 3px 0; text-align: right; vertical-align: top; border-bottom: 1px solid var(--edge); }
 td:first-child, th:first-child, .prose { text-align: left; } .prose { min-width: 12em; overflow-wrap: anywhere; }
-dt { font-weight: 600; } dd { margin: 0 0 6px; }
+td:first-child code { white-space: nowrap; } dt { font-weight: 600; } dd { margin: 0 0 6px; }
+@media (max-width: 480px) { .fit text { font-size: 15px; } }
 @media print { body { max-width: none; padding: 0; font-size: 11px; } figure, .card, tr { break-inside: avoid; }
   .scroll { overflow: visible; } .scroll svg { max-width: 100%; height: auto; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }

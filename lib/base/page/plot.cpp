@@ -12,7 +12,7 @@ namespace moelora::page {
 namespace {
 
 constexpr double kWidth = 460, kHeight = 280;
-constexpr double kLeft = 64, kRight = 12, kTop = 8, kBottom = 44;
+constexpr double kLeft = 76, kRight = 12, kTop = 8, kBottom = 44;
 constexpr int kColumns = 72, kRows = 48;  // of the raster of a density
 constexpr int kShades = 9;
 constexpr int kBins = 40;  // of a histogram
@@ -22,6 +22,14 @@ int shade_of(int64_t count, int64_t most) {
   if (most <= 1) return kShades;
   const double share = std::log(static_cast<double>(count)) / std::log(static_cast<double>(most));
   return 1 + static_cast<int>(std::lround(share * (kShades - 1)));
+}
+
+std::string tick_text(double value) { return fmt::format("{:.6g}", value); }
+
+std::vector<double> ticks_of(const Axis& axis, int count) {
+  std::vector<double> out = axis.scale.ticks(count);
+  if (axis.whole) std::erase_if(out, [](double tick) { return tick != std::floor(tick); });
+  return out;
 }
 
 int cell_of(double share, int cells) {
@@ -42,20 +50,20 @@ double Plot::py(double y) const {
 }
 
 void Plot::draw_axes() {
-  for (const double x : x_.scale.ticks(6))
+  for (const double x : ticks_of(x_, 6))
     body_ += fmt::format(
         "<line class=\"grid\" x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1}\" y2=\"{2}\"/>"
         "<text x=\"{0:.1f}\" y=\"{3}\" text-anchor=\"middle\">{4}</text>",
-        px(x), kTop, kHeight - kBottom, kHeight - kBottom + 16, number(x));
-  for (const double y : y_.scale.ticks(5))
+        px(x), kTop, kHeight - kBottom, kHeight - kBottom + 16, tick_text(x));
+  for (const double y : ticks_of(y_, 5))
     body_ += fmt::format(
         "<line class=\"grid\" x1=\"{1}\" x2=\"{2}\" y1=\"{0:.1f}\" y2=\"{0:.1f}\"/>"
         "<text x=\"{3}\" y=\"{4:.1f}\" text-anchor=\"end\">{5}</text>",
-        py(y), kLeft, kWidth - kRight, kLeft - 6, py(y) + 4, number(y));
+        py(y), kLeft, kWidth - kRight, kLeft - 6, py(y) + 4, tick_text(y));
   body_ += fmt::format("<text class=\"ink\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
                        (kLeft + kWidth - kRight) / 2, kHeight - 8, text(x_.label));
   body_ += fmt::format(
-      "<text class=\"ink\" transform=\"translate(14 {}) rotate(-90)\" "
+      "<text class=\"ink\" transform=\"translate(12 {}) rotate(-90)\" "
       "text-anchor=\"middle\">{}</text>",
       (kTop + kHeight - kBottom) / 2, text(y_.label));
 }
@@ -122,9 +130,10 @@ std::string Plot::finish(std::string_view explanation) const {
   std::string caption(explanation);
   if (!caption.empty()) caption += " ";
   caption += remark_;
-  for (const Axis* axis : {&x_, &y_})
-    if (const std::string remark = axis->scale.remark("values"); !remark.empty())
-      caption += fmt::format("{}: {}. ", axis->label, remark);
+  const std::string of_x = x_.scale.remark("values"), of_y = y_.scale.remark("values");
+  if (of_x == of_y && !of_x.empty()) caption += fmt::format("Both axes {}. ", of_x);
+  for (const auto& [axis, remark] : {std::pair(&x_, &of_x), std::pair(&y_, &of_y)})
+    if (of_x != of_y && !remark->empty()) caption += fmt::format("{}: {}. ", axis->label, *remark);
   return fmt::format(
       "<figure class=\"fit\"><b>{0}</b><svg viewBox=\"0 0 {1} {2}\" role=\"img\" "
       "aria-label=\"{0}\">{3}</svg>{4}<figcaption>{5}</figcaption></figure>\n",

@@ -13,6 +13,7 @@ namespace moelora::page {
 struct Axis {
   std::string label;
   ValueScale scale;
+  bool whole = false;  // its values are whole numbers, and so are its ticks
 };
 
 using Points = std::vector<std::pair<double, double>>;

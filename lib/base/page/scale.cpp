@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "lib/base/page/markup.h"
 
@@ -39,9 +40,10 @@ ValueScale ValueScale::linear(const std::vector<double>& values) {
   return out;
 }
 
-ValueScale ValueScale::logarithmic(const std::vector<double>& values) {
+ValueScale ValueScale::logarithmic(const std::vector<double>& values, double decades) {
   ValueScale out(true);
   out.fill(values);
+  out.low_ = std::min(out.low_, out.high_ - decades);
   return out;
 }
 
@@ -63,8 +65,10 @@ void ValueScale::fill(const std::vector<double>& values) {
     const size_t outer = std::max<size_t>(1, all.size() / 200);
     const double inner_low = all[outer], inner_high = all[all.size() - 1 - outer];
     const double inner = inner_high - inner_low;
-    if (inner > 0 && high_ - inner_high > 2 * inner) high_ = inner_high;
-    if (inner > 0 && inner_low - low_ > 2 * inner) low_ = inner_low;
+    if (inner > 0 && high_ - inner_high > 2 * inner)
+      high_ = *std::prev(std::upper_bound(all.begin(), all.end(), inner_high + 2 * inner));
+    if (inner > 0 && inner_low - low_ > 2 * inner)
+      low_ = *std::lower_bound(all.begin(), all.end(), inner_low - 2 * inner);
     below_ = std::lower_bound(all.begin(), all.end(), low_) - all.begin();
     above_ = all.end() - std::upper_bound(all.begin(), all.end(), high_);
   }

@@ -7,13 +7,14 @@
 
 namespace moelora::page {
 
-// How values lie along an axis or between shades, as shares of it from 0 to 1. It holds all values,
-// unless its outermost half percent (one value at least) would take more than two thirds of it:
-// then it ends at that quantile, values beyond lie at its ends, and remark() says so.
+// How values lie along an axis or between shades, as shares of it from 0 to 1. It holds all values
+// but those that lie beyond the middle 99 % of them by more than twice its width: they lie at the
+// ends, and remark() counts them.
 class ValueScale {
  public:
   static ValueScale linear(const std::vector<double>& values);
-  static ValueScale logarithmic(const std::vector<double>& values);  // of those above 0
+  // Of those above 0; it spans so many decades at least, further down than the values.
+  static ValueScale logarithmic(const std::vector<double>& values, double decades = 0);
 
   bool is_logarithmic() const { return log_; }
   double low() const { return value(0); }

@@ -53,7 +53,7 @@ std::string along(const Comparison& c) {
     positions.push_back(points.back().first);
   }
   for (const ScorePair& p : c.worst) worst.push_back(point(p));
-  Plot plot("|d| along the sequence", {"position", ValueScale::linear(positions)},
+  Plot plot("|d| along the sequence", {"position", ValueScale::linear(positions), true},
             {"|logp B - logp A|, log", ValueScale::logarithmic(sizes_of(c))});
   plot.scatter(points);
   plot.rings(worst);

@@ -81,7 +81,7 @@ std::string two_lines(const std::string& title, std::string_view explanation, co
       y.push_back(value);
     }
   Plot plot(
-      title, {"layer", ValueScale::linear(x)},
+      title, {"layer", ValueScale::linear(x), true},
       {log ? title + ", log" : title, log ? ValueScale::logarithmic(y) : ValueScale::linear(y)});
   plot.line(a, "line");
   plot.line(b, "line2");
@@ -109,28 +109,28 @@ std::string along_layers(const WeightComparison& c) {
 std::string spectrum_part(const WeightComparison& c) {
   if (!c.spectrum || c.spectrum->apart.empty()) return "";
   const Spectrum& s = *c.spectrum;
-  const auto points = [](const std::vector<double>& values) {
-    Points out;
-    for (const double value : values)
-      if (value > 0) out.emplace_back(static_cast<double>(out.size() + 1), value);
-    return out;
-  };
   std::vector<double> all = s.a;
   all.insert(all.end(), s.b.begin(), s.b.end());
-  std::erase_if(all, [](double value) { return value <= 0; });
-  const double least = all.empty() ? 1 : *std::max_element(all.begin(), all.end()) * 1e-8;
-  std::erase_if(all, [&](double value) { return value < least; });
-  Plot plot(
-      "Spectrum of the worst pair",
-      {"index", ValueScale::linear({1, static_cast<double>(std::max<size_t>(2, s.apart.size()))})},
-      {"singular value, log", ValueScale::logarithmic(all)});
+  all.insert(all.end(), s.apart.begin(), s.apart.end());
+  const double rounding = *std::max_element(all.begin(), all.end()) * 1e-7;
+  std::erase_if(all, [&](double value) { return value <= rounding; });
+  if (all.empty()) return "";
+  const auto points = [&](const std::vector<double>& values) {
+    Points out;
+    for (const double value : values)
+      if (value > rounding) out.emplace_back(static_cast<double>(out.size() + 1), value);
+    return out;
+  };
+  const double last = static_cast<double>(std::max<size_t>(2, points(s.apart).size()));
+  Plot plot("Spectrum of the worst pair", {"index", ValueScale::linear({1, last}), true},
+            {"singular value, log", ValueScale::logarithmic(all)});
   plot.line(points(s.a), "line");
   plot.line(points(s.b), "line2");
   plot.line(points(s.apart), "line3");
   plot.key("line", "A");
   plot.key("line2", "B");
   plot.key("line3", "A - B");
-  return plot.finish(to_string(s.key) + ". Below 1e-8 of the largest is rounding.");
+  return plot.finish(to_string(s.key) + ". Below 1e-7 of the largest is rounding and not drawn.");
 }
 
 // ---- tables -------------------------------------------------------------------------------------
