@@ -100,8 +100,7 @@ int run_validate(ValidateFlags& flags) {
 std::string help_end() {
   return engines_help() + "\n\n" +
          examples({"lora-validate my-adapter --engine sglang --base openai/gpt-oss-20b --tp 2",
-                   "lora-validate my-adapter --engine vllm@0.22 --base BASE --max-lora-rank 64",
-                   "lora-validate -r checkpoints --engine sglang --cache ~/.cache/lora-validate",
+                   "lora-validate -r checkpoints --engine vllm@0.22 --base BASE --max-lora-rank 64",
                    "lora-validate --explain SGL021"});
 }
 

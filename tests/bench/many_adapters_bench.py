@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Times lora-validate on a tree of adapters of one base, for two servers.
 
-    many_adapters_bench.py BIN FOLDER [--adapters N] [--rounds N] [--threads N]
+    many_adapters_bench.py BIN FOLDER [--adapters N] [--rounds N] [--threads N] [--only WORDS]
 
 BIN holds lora-convert and lora-validate. Makes its inputs in FOLDER: a base folder with the config of Qwen3-30B-A3B and the
 headers of all its weights (a sparse file), and N adapters of it, attention at rank 8 (384 tensors, 13 MB), each a folder
 with a config of its own; their weights are hard links to one file, so that reading them is not the disk's time. In the
-tree "mixed" one in fifteen holds stacked experts instead, which SGLang refuses and for which a repair is worked out. Prints
+tree "mixed" one in fifteen holds stacked experts instead, which SGLang refuses and for which a repair is worked out. "small" is
+such a mixture of the adapters in examples/data, of a GPT-OSS of two layers. Prints
 a Markdown table: median and range of the wall time, CPU time, peak memory, lines of the report, exit status.
 """
 
@@ -81,6 +82,7 @@ def main():
     parser.add_argument("--adapters", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", default="")
     given = parser.parse_args()
     given.folder.mkdir(parents=True)
     base = given.folder / "base"
@@ -92,19 +94,26 @@ def main():
                         "--to", layout, "--random-b", "--quiet"], check=True, stdout=subprocess.DEVNULL)
     write_tree(given.folder / "sound", sources, given.adapters, 0)
     write_tree(given.folder / "mixed", sources, given.adapters, 15)
-    command = [given.bin / "lora-validate", "-r", "--base", base, "--engine", "sglang", "--engine", "vllm", "--threads",
+    data = ROOT / "examples/data"
+    for i in range(given.adapters):
+        name = "gpt_oss_adapter" if i % 15 == 0 else "gpt_oss_attention"
+        shutil.copytree(data / name, given.folder / "small" / f"run-{i % 10}" / f"checkpoint-{i}")
+    command = [given.bin / "lora-validate", "-r", "--engine", "sglang", "--engine", "vllm", "--threads",
                given.threads, "--quiet"]
     cache = given.folder / "cache"
-    jobs = [("sound, names and shapes", ["sound", "--no-values"]), ("sound", ["sound"]),
+    jobs = [("small", ["small"]), ("sound, names and shapes", ["sound", "--no-values"]), ("sound", ["sound"]),
             ("sound, --cache, first", ["sound", "--cache", cache]), ("sound, --cache, again", ["sound", "--cache", cache]),
             ("mixed", ["mixed"]), ("mixed, JSON", ["mixed", "--format", "json"])]
+    if given.only:
+        jobs = [job for job in jobs if given.only in job[0]]
     print(f"| {given.adapters} adapters | s | CPU s | peak MB | lines | exit |\n|---|---|---|---|---|---|")
     for name, arguments in jobs:
         runs = []
         for _ in range(given.rounds):
             if name.endswith("first"):
                 shutil.rmtree(cache, ignore_errors=True)
-            runs.append(timed([*command, given.folder / arguments[0], *arguments[1:]], given.folder / "report"))
+            of = data / "gpt_oss_base" if name == "small" else base
+            runs.append(timed([*command, "--base", of, given.folder / arguments[0], *arguments[1:]], given.folder / "report"))
         walls = [run[0] for run in runs]
         lines = (given.folder / "report").read_bytes().count(b"\n")
         print(f"| {name} | {statistics.median(walls):.2f} ({min(walls):.2f}-{max(walls):.2f}) | "
