@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "lib/adapter/adapter_in_memory.h"
+#include "lib/adapter/adapter_file.h"
 #include "lib/adapter/convert.h"
 #include "lib/adapter/init.h"
 #include "lib/base/cast.h"

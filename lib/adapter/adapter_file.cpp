@@ -9,7 +9,6 @@
 #include <typeinfo>
 
 #include "lib/adapter/adapter_folder.h"
-#include "lib/adapter/adapter_in_memory.h"
 #include "lib/adapter/dialect.h"
 #include "lib/adapter/expert_collector.h"
 #include "lib/adapter/foreign/automodel_stamp.h"

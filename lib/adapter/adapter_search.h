@@ -32,7 +32,4 @@ struct FoundAdapters {
 FoundAdapters find_adapters(const std::vector<std::string>& given, bool recursive = false,
                             Links links = Links::within, const JobControl& job = {});
 
-// "checkpoint-57" before "checkpoint-114": runs of digits count as numbers.
-bool comes_before(std::string_view a, std::string_view b);
-
 }  // namespace moelora

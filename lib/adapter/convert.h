@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "lib/adapter/adapter_file.h"
-#include "lib/adapter/config_writer.h"
+#include "lib/adapter/config/config_writer.h"
 #include "lib/io/output.h"
 #include "lib/io/tensor_writer.h"
 

@@ -2,8 +2,8 @@
 
 #include <vector>
 
-#include "lib/check/opened_bases.h"
-#include "lib/check/validate.h"
+#include "lib/check/many/opened_bases.h"
+#include "lib/check/validation.h"
 
 namespace moelora {
 

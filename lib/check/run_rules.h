@@ -24,7 +24,7 @@ struct Served {
 // What is known of an adapter that was judged alone and let go.
 struct JudgedAlone {
   int64_t tensors = 0;
-  bool unchanged = false;  // as it was when it was found clean, by lib/check/clean_cache.h
+  bool unchanged = false;  // as it was when it was found clean, by lib/check/many/clean_cache.h
 };
 
 struct RuleResults {

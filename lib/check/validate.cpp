@@ -8,7 +8,7 @@
 #include "lib/adapter/adapter_search.h"
 #include "lib/adapter/dialect.h"
 #include "lib/check/judge.h"
-#include "lib/check/judge_alone.h"
+#include "lib/check/many/judge_alone.h"
 #include "lib/io/input_watch.h"
 #include "lib/model/family.h"
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "lib/adapter/adapter_config.h"
+#include "lib/adapter/config/adapter_config.h"
 #include "lib/base/page/page.h"
 #include "lib/compare/spectrum.h"
 #include "lib/compare/weight_distance.h"

@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-#include "lib/adapter/adapter_config.h"
+#include "lib/adapter/config/adapter_config.h"
 #include "lib/base/error.h"
 #include "lib/moelora.h"
 

@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <vector>
 
-#include "lib/adapter/adapter_search.h"
+#include "lib/base/natural_order.h"
 #include "lib/base/utf8.h"
 #include "lib/io/file.h"
 #include "lib/io/safetensors_header.h"

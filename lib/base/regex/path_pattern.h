@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "lib/base/python_regex.h"
+#include "lib/base/regex/python_regex.h"
 
 namespace moelora {
 

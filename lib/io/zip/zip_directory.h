@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "lib/io/zip_record.h"
+#include "lib/io/zip/zip_record.h"
 
 namespace moelora {
 

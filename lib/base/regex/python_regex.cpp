@@ -1,5 +1,5 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
-#include "lib/base/python_regex.h"
+#include "lib/base/regex/python_regex.h"
 
 #include <fmt/core.h>
 #include <pcre2.h>
@@ -11,7 +11,7 @@
 #include <optional>
 
 #include "lib/base/error.h"
-#include "lib/base/python_syntax.h"
+#include "lib/base/regex/python_syntax.h"
 #include "lib/base/utf8.h"
 
 namespace moelora {

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "lib/adapter/scaling.h"
-#include "lib/base/path_pattern.h"
 #include "lib/base/progress.h"
+#include "lib/base/regex/path_pattern.h"
 #include "lib/io/file.h"
 #include "lib/io/json.h"
 

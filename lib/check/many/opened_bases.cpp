@@ -1,4 +1,4 @@
-#include "lib/check/opened_bases.h"
+#include "lib/check/many/opened_bases.h"
 
 #include "lib/io/file.h"
 #include "lib/model/family.h"

@@ -1,4 +1,4 @@
-#include "lib/adapter/config_reader.h"
+#include "lib/adapter/config/config_reader.h"
 
 #include <fmt/core.h>
 

@@ -1,11 +1,11 @@
-#include "lib/adapter/config_writer.h"
+#include "lib/adapter/config/config_writer.h"
 
 #include <algorithm>
 #include <cmath>
 #include <functional>
 
 #include "lib/base/dotted_path.h"
-#include "lib/base/python_regex.h"
+#include "lib/base/regex/python_regex.h"
 #include "lib/base/version.h"
 
 namespace moelora {

@@ -1,4 +1,4 @@
-#include "lib/check/clean_cache.h"
+#include "lib/check/many/clean_cache.h"
 
 #include <fmt/format.h>
 #include <sys/stat.h>

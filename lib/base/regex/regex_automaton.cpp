@@ -1,4 +1,4 @@
-#include "lib/base/regex_automaton.h"
+#include "lib/base/regex/regex_automaton.h"
 
 #include <algorithm>
 #include <charconv>

@@ -3,8 +3,8 @@
 #include <string_view>
 
 #include "lib/adapter/adapter_search.h"
-#include "lib/check/opened_bases.h"
-#include "lib/check/validate.h"
+#include "lib/check/many/opened_bases.h"
+#include "lib/check/validation.h"
 
 namespace moelora {
 

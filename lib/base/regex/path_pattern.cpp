@@ -1,4 +1,4 @@
-#include "lib/base/path_pattern.h"
+#include "lib/base/regex/path_pattern.h"
 
 #include <fmt/core.h>
 
@@ -7,7 +7,7 @@
 #include <numeric>
 
 #include "lib/base/error.h"
-#include "lib/base/python_syntax.h"
+#include "lib/base/regex/python_syntax.h"
 
 namespace moelora {
 namespace {

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "lib/check/opened_bases.h"
-#include "lib/check/validate.h"
+#include "lib/check/many/opened_bases.h"
+#include "lib/check/validation.h"
 
 namespace moelora {
 

@@ -1,4 +1,4 @@
-#include "lib/base/python_syntax.h"
+#include "lib/base/regex/python_syntax.h"
 
 #include <fmt/core.h>
 

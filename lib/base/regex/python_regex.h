@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "lib/base/regex_automaton.h"
+#include "lib/base/regex/regex_automaton.h"
 
 struct pcre2_real_code_8;
 

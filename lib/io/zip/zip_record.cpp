@@ -1,4 +1,4 @@
-#include "lib/io/zip_record.h"
+#include "lib/io/zip/zip_record.h"
 
 #include <fmt/core.h>
 #include <zlib.h>

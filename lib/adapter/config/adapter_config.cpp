@@ -1,11 +1,11 @@
-#include "lib/adapter/adapter_config.h"
+#include "lib/adapter/config/adapter_config.h"
 
 #include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
 
-#include "lib/adapter/config_reader.h"
+#include "lib/adapter/config/config_reader.h"
 #include "lib/adapter/names/config_kinds.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"

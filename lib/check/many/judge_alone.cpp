@@ -1,4 +1,4 @@
-#include "lib/check/judge_alone.h"
+#include "lib/check/many/judge_alone.h"
 
 #include <fmt/core.h>
 
@@ -9,8 +9,8 @@
 
 #include "lib/base/parallel.h"
 #include "lib/base/progress_meter.h"
-#include "lib/check/clean_cache.h"
 #include "lib/check/judge.h"
+#include "lib/check/many/clean_cache.h"
 #include "lib/check/name_groups.h"
 #include "lib/engine/cause.h"
 #include "lib/io/input_watch.h"
