@@ -22,20 +22,29 @@ using Parts = std::vector<JoinedModule::Part>;
 using Pairs = std::vector<std::pair<Tensor, Tensor>>;
 
 // By the last component of the whole. All rows of one part, then all of the next, but where they
-// come in turn:
-//   query_key_value  sarvam_moe, as BailingMoE's class views its rows: (heads + 2 * kv_heads) heads
-//   qkv_proj         phi3 (Phi3Attention slices it at heads and kv_heads)
-//   gate_up_proj     glm4, phi3 (chunk(2)), minimax_m3_vl (its halves)
-//   w13_dn           inkling, as its experts' w13_weight
+// come in turn. Other families' modules of these names hold them in other orders (query_key_value
+// of GPT-NeoX and Falcon head by head): the families whose order was read are named.
+//
+// - query_key_value: the classes of sarvam_moe and bailing_moe view the rows as heads, q's first.
+// - qkv_proj: Phi3Attention slices it at heads and kv_heads.
+// - gate_up_proj: chunk(2) of glm4 and phi3, the halves of minimax_m3_vl.
+// - w13_dn: inkling, as its experts' w13_weight.
 struct Known {
   std::string_view whole;
-  std::array<std::string_view, 3> parts;  // "" for none
+  std::array<std::string_view, 3> parts;     // "" for none
+  std::array<std::string_view, 3> families;  // as their files in schemas/models; "" for none
   bool in_turn = false;
+
+  bool is_of(const ModelSpec& spec) const {
+    return !spec.family.empty() && !spec.derived &&
+           std::find(families.begin(), families.end(), spec.family) != families.end();
+  }
 };
-constexpr std::array<Known, 4> kKnown = {{{"query_key_value", {"q_proj", "k_proj", "v_proj"}},
-                                          {"qkv_proj", {"q_proj", "k_proj", "v_proj"}},
-                                          {"gate_up_proj", {"gate_proj", "up_proj", ""}},
-                                          {"w13_dn", {"gate_proj", "up_proj", ""}, true}}};
+constexpr std::array<Known, 4> kKnown = {
+    {{"query_key_value", {"q_proj", "k_proj", "v_proj"}, {"sarvam_moe", "bailing_moe"}},
+     {"qkv_proj", {"q_proj", "k_proj", "v_proj"}, {"phi3"}},
+     {"gate_up_proj", {"gate_proj", "up_proj", ""}, {"glm4", "phi3", "minimax_m3_vl"}},
+     {"w13_dn", {"gate_proj", "up_proj", ""}, {"inkling"}, true}}};
 
 // The other form's modules of the same layer and role.
 Parts parts_of_other_form(const LinearSpec& whole, const Known& known, const ModelSpec& spec) {
@@ -56,10 +65,8 @@ Parts parts_of_other_form(const LinearSpec& whole, const Known& known, const Mod
   return rows == whole.out ? out : Parts{};
 }
 
-// Halves, or heads of attention. Rows of other attention (MiniMax's lightning) lie by heads, and
-// those of a model that nothing describes in an order that is not known.
+// Halves, or heads of attention.
 Parts parts_by_size(const LinearSpec& whole, const Known& known, const ModelSpec& spec) {
-  if (spec.derived) return {};
   const auto part = [&](size_t i, int64_t rows) {
     return JoinedModule::Part{sibling(whole.memory, known.parts[i]), rows};
   };
@@ -72,7 +79,7 @@ Parts parts_by_size(const LinearSpec& whole, const Known& known, const ModelSpec
 
 std::optional<JoinedModule> whole_of_base(const LinearSpec& linear, const ModelSpec& spec) {
   for (const Known& known : kKnown) {
-    if (leaf_of(linear.memory) != known.whole) continue;
+    if (leaf_of(linear.memory) != known.whole || !known.is_of(spec)) continue;
     Parts parts = linear.in_hub && linear.in_memory ? parts_by_size(linear, known, spec)
                                                     : parts_of_other_form(linear, known, spec);
     if (parts.empty()) return std::nullopt;
@@ -186,6 +193,22 @@ Tensor joined_rows(const JoinedModule& module, const std::vector<Tensor>& parts)
   return Tensor::concat(0, parts);
 }
 
+// The rows and columns of zeros that the whole needs more, so that there is an alpha with which it
+// has exactly the parts' scale. 4 times a rank is one: there it is 4 times the alpha, twice with
+// rsLoRA.
+void settle_scale(DensePair& whole) {
+  const Scaling parts = whole.scaling;
+  const int64_t least = whole.a.dim(0);
+  for (int64_t rank = least;; ++rank) try {
+      whole.scaling = parts.with_rank(rank);
+      break;
+    } catch (const Error&) {
+      if (rank >= 4 * std::max(least, parts.rank)) throw;
+    }
+  whole.a = pad_rank(whole.a, Side::A, whole.scaling.rank);
+  whole.b = pad_rank(whole.b, Side::B, whole.scaling.rank);
+}
+
 std::string names_of(const JoinedModule& module) {
   std::vector<std::string_view> names;
   for (const JoinedModule::Part& part : module.parts) names.push_back(leaf_of(part.module));
@@ -287,7 +310,7 @@ bool join_module(const JoinedModule& module, const ModelSpec& spec, Adapter& ada
   DensePair whole;
   std::tie(whole.a, whole.b) = joined_pair(module, parts, same_a);
   whole.scaling = found.any().scaling;
-  if (whole.a.dim(0) != whole.scaling.rank) whole.scaling = whole.scaling.with_rank(whole.a.dim(0));
+  settle_scale(whole);
   for (const std::string& name : found.modules) adapter.dense.erase(name);
   adapter.dense.emplace(module.module, std::move(whole));
   return true;

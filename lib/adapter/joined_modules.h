@@ -35,8 +35,9 @@ struct JoinedModule {
 // Those of the base whose rows can be told, in its order: a module of one form that the other has
 // in parts (query_key_value of Sarvam, gate_up_proj of MiniMax-M3), one that both have whole (GLM-4
 // and Phi-3), and what both have in parts and an adapter may name qkv_proj or gate_up_proj. Not
-// there: rows that lie by heads (MiniMax's qkv_proj), and what nothing is known to be a part of
-// (Lara's in_proj).
+// there: modules of families whose order of rows was not read, though they have such a name (those
+// of --model-spec, MiniMax's qkv_proj, which lies by heads), and what nothing is known to be a part
+// of (Lara's in_proj).
 std::vector<JoinedModule> joined_modules(const ModelSpec& spec);
 
 // lora_B [rows of all parts, r] as that of each part, and back.
@@ -53,9 +54,10 @@ std::pair<Tensor, Tensor> joined_pair(const JoinedModule& module,
 // another shape, and where it holds more of it than factors (a bias, DoRA's magnitude).
 bool part_module(const JoinedModule& module, Adapter& adapter);
 
-// Puts the pairs of such a module's parts into it, alpha chosen so that the scale is the same
-// double. False where the adapter has none of them. `threads` (0: all) compare bytes. Throws Error
-// as above, and where parts differ in scale or dtype.
+// Puts the pairs of such a module's parts into it, alpha (and, where no alpha does, a rank with
+// some zeros more) chosen so that the scale is the same double. False where the adapter has none of
+// them. `threads` (0: all) compare bytes. Throws Error as above, and where parts differ in scale or
+// dtype.
 bool join_module(const JoinedModule& module, const ModelSpec& spec, Adapter& adapter, int threads);
 
 // How a place has such a module.

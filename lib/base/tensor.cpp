@@ -84,6 +84,11 @@ template <class... T>
   throw Error("tensor", fmt::format(what, std::forward<T>(values)...));
 }
 
+// Before an extent is looked at: Tensor() has none.
+void check_dim(const Tensor& tensor, int d) {
+  if (d < 0 || d >= tensor.rank()) refuse("no dim {} of {}", d, to_string(tensor.shape()));
+}
+
 }  // namespace
 
 Tensor::Tensor(TensorDraft&& draft) : form_(std::make_shared<TensorForm>(std::move(draft))) {}
@@ -194,6 +199,7 @@ Tensor Tensor::transpose(int a, int b) const {
 }
 
 Tensor Tensor::slice(int d, int64_t first, int64_t count) const {
+  check_dim(*this, d);
   if (first < 0 || count < 0 || first + count > dim(d))
     refuse("rows {}..{} of dim {} of {}", first, first + count, d, to_string(shape()));
   const TensorDraft& parts = form().parts();
@@ -220,6 +226,7 @@ Tensor Tensor::slice(int d, int64_t first, int64_t count) const {
 }
 
 Tensor Tensor::select(int d, int64_t index) const {
+  check_dim(*this, d);
   if (index < 0 || index >= dim(d))
     refuse("index {} of dim {} of {}", index, d, to_string(shape()));
   const TensorDraft& in = form().parts();
@@ -247,6 +254,7 @@ Tensor Tensor::select(int d, int64_t index) const {
 
 // In one walk over the pieces: of stacks of experts there is a piece an expert.
 std::vector<Tensor> Tensor::unstack() const {
+  check_dim(*this, 0);
   const TensorDraft& in = form().parts();
   std::vector<Tensor> out;
   out.reserve(static_cast<size_t>(dim(0)));
@@ -279,6 +287,7 @@ Tensor Tensor::unsqueeze(int d) const {
 }
 
 Tensor Tensor::broadcast(int d, int64_t count) const {
+  check_dim(*this, d);
   if (dim(d) != 1) refuse("cannot broadcast dim {} of {}", d, to_string(shape()));
   TensorDraft out = draft();
   out.make_single_axis(d);
@@ -293,6 +302,7 @@ Tensor Tensor::concat(int d, std::span<const Tensor> parts) {
   if (parts.empty()) refuse("nothing to concatenate");
   if (parts.size() == 1) return parts.front();
   const Tensor& model = parts.front();
+  check_dim(model, d);
   std::vector<TensorDraft> aligned;
   bool same_axes = true;
   int64_t extent = 0;

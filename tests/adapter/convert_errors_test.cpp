@@ -44,6 +44,14 @@ const Tensor& tensor(const Conversion& c, const std::string& name) { return c.te
 
 }  // namespace
 
+TEST_CASE("Grok-1's words are refused of a model whose experts have others") {
+  MadeAdapter made;
+  made.pair(kLayer + "0.linear_1", {2, 24}, {64, 2});
+  CHECK(refused(made, "stacked", "qwen3_moe")
+            .find("\"linear_1\" is down_proj in Grok-1, which the "
+                  "experts of this base model call \"down_proj\"") != std::string::npos);
+}
+
 TEST_CASE("gate without up fits fused layouts: the other half is zero") {
   MadeAdapter made;
   made.pair(kLayer + "gate_proj", {8, 2, 64}, {8, 24, 2});

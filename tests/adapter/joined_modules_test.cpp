@@ -136,6 +136,42 @@ TEST_CASE("parts become the module of the hub's files, of the sum of their ranks
   CHECK(c.config.find("rank_pattern")->members().size() == 1);
 }
 
+// GPT-NeoX and Falcon have a query_key_value whose rows lie head by head, gpt-oss gate and up in
+// turn: a family of --model-spec may be like these.
+TEST_CASE("of a family whose order of rows was not read no module is cut by its name") {
+  for (const char* known_family : {"phi3", "glm4", "sarvam_moe", "minimax_m3_vl", "inkling"}) {
+    ModelSpec spec = catalogue_base(known_family).spec;
+    const auto wholes = [&] {
+      const auto all = joined_modules(spec);
+      return std::count_if(all.begin(), all.end(),
+                           [](const JoinedModule& m) { return m.in_hub || m.in_memory; });
+    };
+    CHECK(wholes() > 0);
+    spec.family = "one_of_ones_own";
+    CHECK(wholes() == 0);
+    spec.family = "";
+    CHECK(wholes() == 0);
+  }
+}
+
+// alpha / sqrt(6) is no double that 5 / sqrt(2) is, whatever alpha.
+TEST_CASE("where no alpha gives the parts' scale at the joined rank, some zeros more do") {
+  MadeAdapter made(R"({"r": 2, "lora_alpha": 5, "use_rslora": true})");
+  made.pair(kExpert, {2, 22}, {60, 2});
+  for (const char* part : {"q_proj", "k_proj", "v_proj"}) add(made, sarvam(), kSarvam + part);
+  const Conversion c = made.convert("peft-linear", "sarvam_moe");
+  const DensePair& whole = c.adapter.dense.at(kSarvamHub);
+  CHECK(whole.scaling.value() == c.input.adapter.dense.at(kSarvam + "q_proj").scaling.value());
+  CHECK(whole.a.dim(0) == whole.scaling.rank);
+  CHECK(whole.b.dim(1) == whole.scaling.rank);
+  CHECK(whole.scaling.rank > 6);
+  CHECK(whole.scaling.rank <= 8);
+  std::vector<double> meant;
+  for (const char* part : {"q_proj", "k_proj", "v_proj"})
+    meant = below(meant, delta(c.input.adapter, kSarvam + part));
+  CHECK(delta(c.adapter, kSarvamHub) == meant);
+}
+
 TEST_CASE("parts with one lora_A keep their rank, and come back as they were") {
   MadeAdapter made;
   made.pair(kExpert, {2, 22}, {60, 2});

@@ -122,6 +122,18 @@ TEST_CASE("a shape that does not fit is refused") {
   CHECK_THROWS_AS(Tensor::concat(0, std::vector{a, counting({2, 4})}), Error);
 }
 
+TEST_CASE("a dim that a tensor does not have is refused, of a tensor of rank 0 as of any") {
+  for (const Tensor& t : {Tensor(), counting({3})}) {
+    const int beyond = t.rank();
+    CHECK_THROWS_AS(t.slice(beyond, 0, 0), Error);
+    CHECK_THROWS_AS(t.select(beyond, 0), Error);
+    CHECK_THROWS_AS(t.broadcast(beyond, 2), Error);
+    CHECK_THROWS_AS(Tensor::concat(beyond, std::vector{t, t}), Error);
+    CHECK_THROWS_AS(t.select(-1, 0), Error);
+  }
+  CHECK_THROWS_AS(Tensor().unstack(), Error);
+}
+
 TEST_CASE("random chains of operations agree with plain arrays") {
   std::mt19937 rng(7);
   const auto pick = [&](int64_t n) {

@@ -7,6 +7,7 @@
 
 #include "lib/base/error.h"
 #include "lib/compare/meant_deltas.h"
+#include "lib/compare/packed_check.h"
 #include "lib/compare/verify_conversion.h"
 #include "tests/adapter/goldens.h"
 #include "tests/adapter/made_adapter.h"
@@ -56,6 +57,15 @@ Tensor swapped_halves(const Tensor& t) {
   return Tensor::concat(0, std::vector{t.slice(0, half, t.dim(0) - half), t.slice(0, 0, half)});
 }
 
+packed::Report compared(const MadeAdapter& packed, const MadeAdapter& source) {
+  const Json ours = parse_json(packed.config(), "packed"),
+             theirs = parse_json(source.config(), "source");
+  packed::CheckOptions options;
+  options.threads = 1;
+  return packed::check_packed({packed.tensors(), ours, "packed"},
+                              {source.tensors(), theirs, "source"}, options);
+}
+
 }  // namespace
 
 TEST_CASE("modules that are cut or joined are verified element by element or by their product") {
@@ -97,4 +107,32 @@ TEST_CASE("what an adapter means has the hub's modules, whether it was trained w
     memory.pair(kAttention + part, {2, linear.in}, {linear.out, 2});
   }
   CHECK(meant_deltas(memory.read("sarvam_moe").adapter, sarvam()).contains({kWhole, -1, -1}));
+}
+
+TEST_CASE("a whole is not taken apart where its adapter has one of its parts beside it") {
+  const std::string attention = "model.layers.0.self_attn.";
+  const std::vector<float> rows_of_q(8 * 2, 0), rows_of_kv(8 * 2, 1);
+  MadeAdapter source, cut, both;
+  source.pair(attention + "qkv_proj", {2, 6}, {16, 2});
+  source.set(b_name(attention + "qkv_proj"),
+             Tensor::concat(0, std::vector{Tensor::of_f32({8, 2}, rows_of_q),
+                                           Tensor::of_f32({8, 2}, rows_of_kv)}));
+  for (const char* part : {"k_proj", "v_proj"}) {
+    cut.pair(attention + part, {2, 6}, {4, 2});
+    cut.set(a_name(attention + part), source.tensors().at(a_name(attention + "qkv_proj")));
+    cut.set(b_name(attention + part), Tensor::of_f32({4, 2}, std::vector<float>(8, 1)));
+  }
+  CHECK(compared(cut, source).sound());
+  source.pair(attention + "q_proj", {2, 6}, {8, 2});
+  CHECK_FALSE(compared(cut, source).sound());
+}
+
+TEST_CASE("rows in turn of parts of two sizes are not those of the whole") {
+  const std::string mlp = "model.layers.0.mlp.";
+  MadeAdapter whole, parts;
+  whole.pair(mlp + "w13_dn", {2, 6}, {16, 2});
+  parts.pair(mlp + "gate_proj", {2, 6}, {2, 2});
+  parts.pair(mlp + "up_proj", {2, 6}, {14, 2});
+  CHECK_FALSE(compared(parts, whole).sound());
+  CHECK_FALSE(compared(whole, parts).sound());
 }

@@ -77,6 +77,30 @@ TEST_CASE("parts stay parts where the server takes them, and become the base's m
   CHECK(has_pair(converted(whole, "glm4", fit_for("peft")), kMlp + "gate_up_proj"));
 }
 
+// SGLang starts its qkv_proj from q_proj and its gate_up_proj from gate_proj; phi3 and GLM-4 have
+// no such module of which zeros could stand beside k_proj or up_proj.
+TEST_CASE("a part alone becomes the base's module for SGLang where zeros cannot stand beside it") {
+  const ModelSpec glm = catalogue_base("glm4").spec, phi = catalogue_base("phi3").spec;
+  MadeAdapter up, k, lone;
+  up.pair(kMlp + "up_proj", {2, glm.hidden}, {glm.find_linear(kMlp + "gate_up_proj")->out / 2, 2});
+  const Conversion c = converted(up, "glm4", fit_for("sglang"));
+  CHECK(has_pair(c, kMlp + "gate_up_proj"));
+  CHECK(c.tensors.size() == 2);
+  std::vector<double> meant(delta(c.input.adapter, kMlp + "up_proj").size());
+  const std::vector<double> own = delta(c.input.adapter, kMlp + "up_proj");
+  meant.insert(meant.end(), own.begin(), own.end());
+  CHECK(delta(c.adapter, kMlp + "gate_up_proj") == meant);
+
+  const std::string attention = "model.layers.0.self_attn.";
+  const int64_t kv = phi.kv_heads * phi.head_dim;
+  k.pair(attention + "k_proj", {2, phi.hidden}, {kv, 2});
+  CHECK(has_pair(converted(k, "phi3", fit_for("sglang")), attention + "qkv_proj"));
+  // q and v it joins itself.
+  lone.pair(attention + "q_proj", {2, phi.hidden}, {phi.heads * phi.head_dim, 2});
+  lone.pair(attention + "v_proj", {2, phi.hidden}, {kv, 2});
+  CHECK(has_pair(converted(lone, "phi3", fit_for("sglang")), attention + "q_proj"));
+}
+
 // vLLM, models/inkling/lora.py, does the same to adapters of transformers' names in its newest
 // source: wq_du for q_proj, rows of gate and up in turn.
 TEST_CASE("Inkling's modules are written for vLLM as its checkpoint has them") {

@@ -199,10 +199,13 @@ class JointRows {
       if (name.empty()) continue;
       parts.push_back(alone(stem + std::string(name), in_source));
       const bool there = parts.back() != nullptr;
+      // That has the part beside the whole too: which of them it means is not ours to choose.
+      if (!there && has(stem + std::string(name))) return;
       rows.push_back(there ? width_of(&of(*parts.back(), !in_source)->side(Side::B)) : -1);
     }
     const int64_t width = unit.side(Side::B).width;
     if (!fill_missing(rows, width, joint.same_tail)) return;
+    if (joint.in_turn && rows[0] != rows[1]) return;
     int64_t first = 0;
     for (size_t i = 0; i < parts.size(); ++i) {
       slices_.push_back(joint.in_turn ? rows_of(unit, static_cast<int64_t>(i), rows[i], 2)
@@ -251,6 +254,12 @@ class JointRows {
       if (key.layer < 0 && of(pairing, in_source) == nullptr && below_wrapper(key.module) == module)
         return &pairing;
     return nullptr;
+  }
+
+  bool has(const std::string& module) const {
+    return std::any_of(found_.begin(), found_.end(), [&](const auto& entry) {
+      return entry.first.layer < 0 && below_wrapper(entry.first.module) == module;
+    });
   }
 
   std::map<ProjectionKey, Pairing>& found_;

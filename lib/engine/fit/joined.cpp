@@ -7,17 +7,9 @@ void by_form(FitContext& context) {
   join_or_part(context, [&](const JoinedModule& module) { return joining_of(module, context); });
 }
 
-void in_one_form(FitContext& context) {
-  join_or_part(context, [&](const JoinedModule& module) {
-    return module.in_hub == module.in_memory ? Joining::either : joining_of(module, context);
-  });
-}
-
 }  // namespace
 
 const FitStep joined_modules = {kJoinedName, kJoinedSummary, by_form, true};
-
-const FitStep joined_in_one_form = {kJoinedName, kJoinedSummary, in_one_form, true};
 
 Joining joining_of(const JoinedModule& module, const FitContext& context) {
   const bool hub = in_hub_names(context.spec(), context.layout.form);

@@ -11,10 +11,6 @@ namespace moelora::fit {
 // written layout has them, and what both forms have whole, too.
 extern const FitStep joined_modules;
 
-// The same for an engine that joins parts itself, and takes the whole too: what both forms have
-// alike stays as it is.
-extern const FitStep joined_in_one_form;
-
 inline constexpr std::string_view kJoinedName = "joined-modules",
                                   kJoinedSummary =
                                       "q, k and v, or gate and up, that the server's files have in "

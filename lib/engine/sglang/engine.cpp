@@ -122,6 +122,28 @@ constexpr std::array<Need, 7> kNeeds = {{{"q_proj", "v_proj"},
                                          {"q_a_proj", "kv_a_proj_with_mqa"},
                                          {"kv_a_proj_with_mqa", "q_a_proj"}}};
 
+// Whether SGLang would miss a part that no module of the base, which has them as one, stands for.
+bool lacks_part(const FitContext& context, const JoinedModule& whole) {
+  const auto adapted = [&](std::string_view part) {
+    return context.adapter.dense.count(sibling(whole.module, part)) != 0;
+  };
+  return std::any_of(kNeeds.begin(), kNeeds.end(), [&](const Need& need) {
+    return adapted(need.present) && !adapted(need.absent) &&
+           context.spec().find_linear(sibling(whole.module, need.absent)) == nullptr;
+  });
+}
+
+// SGLang joins parts itself, and takes the whole too: what both forms have alike stays as it is,
+// but for parts that it would not join.
+void join_lone_parts(FitContext& context) {
+  fit::join_or_part(context, [&](const JoinedModule& module) {
+    if (module.in_hub != module.in_memory) return fit::joining_of(module, context);
+    return module.in_hub && lacks_part(context, module) ? Joining::whole : Joining::either;
+  });
+}
+
+const FitStep joined_parts = {fit::kJoinedName, fit::kJoinedSummary, join_lone_parts, true};
+
 void add_siblings(FitContext& context) {
   std::map<std::string, DensePair> added;
   for (const auto& [module, pair] : context.adapter.dense) {
@@ -287,9 +309,9 @@ Hint advice(const PlanEvent& event) {
 }
 
 constexpr std::array<const fit::FitStep*, 12> kSteps = {
-    &fit::drop_unheld, &fit::module_names,  &fit::joined_in_one_form, &split_gdn,
-    &whole_groups,     &fit::whole_experts, &fit::one_scale,          &fit::one_a,
-    &fit::one_rank,    &wide_range,         &fit::plain_config,       &added_tokens};
+    &fit::drop_unheld, &fit::module_names,  &joined_parts,      &split_gdn,
+    &whole_groups,     &fit::whole_experts, &fit::one_scale,    &fit::one_a,
+    &fit::one_rank,    &wide_range,         &fit::plain_config, &added_tokens};
 
 constexpr EngineFit kFit = {
     .layouts = kLayouts,
