@@ -33,7 +33,8 @@ def headers():
         if not line.startswith(" "):
             ours = re.match(r"(lib|tools|CMakeFiles/moelora_fmt\.dir)/", line) is not None
         elif ours:
-            found.add((BUILD / line.strip()).resolve())
+            found.add(line.strip())
+    found = {(BUILD / name).resolve() for name in found}
     return {path for path in found if ROOT not in path.parents and BUILD not in path.parents}
 
 
@@ -41,7 +42,7 @@ def libraries():
     """What the linker is given for a tool, beside our own, and what g++ adds to it."""
     found = set()
     for tool in TOOLS:
-        words = shlex.split(ninja("commands", "-s", tool).splitlines()[-1])
+        words = shlex.split(ninja("commands", "-s", f"bin/{tool}").splitlines()[-1])
         compiler = next(word for word in words if re.search(r"(\+\+|g\+\+-\d+|clang\+\+-\d+)$", word))
         names = [f"lib{word[2:]}.so" for word in words if word.startswith("-l")] + ["libstdc++.a"]
         asked = [subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout
