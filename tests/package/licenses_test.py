@@ -33,7 +33,8 @@ def headers():
         if not line.startswith(" "):
             ours = re.match(r"(lib|tools|CMakeFiles/moelora_fmt\.dir)/", line) is not None
         elif ours:
-            found.add((BUILD / line.strip()).resolve())
+            found.add(line.strip())
+    found = {(BUILD / name).resolve() for name in found}
     return {path for path in found if ROOT not in path.parents and BUILD not in path.parents}
 
 
@@ -41,7 +42,7 @@ def libraries():
     """What the linker is given for a tool, beside our own, and what g++ adds to it."""
     found = set()
     for tool in TOOLS:
-        words = shlex.split(ninja("commands", "-s", tool).splitlines()[-1])
+        words = shlex.split(ninja("commands", "-s", f"bin/{tool}").splitlines()[-1])
         compiler = next(word for word in words if re.search(r"(\+\+|g\+\+-\d+|clang\+\+-\d+)$", word))
         names = [f"lib{word[2:]}.so" for word in words if word.startswith("-l")] + ["libstdc++.a"]
         asked = [subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout
@@ -51,18 +52,26 @@ def libraries():
     return found
 
 
-def section_of(path):
-    done = subprocess.run(["dpkg", "-S", path], capture_output=True, text=True)
-    if done.returncode != 0:  # /lib is a link to /usr/lib, and the database has either
-        other = str(path).removeprefix("/usr") if str(path).startswith("/usr") else f"/usr{path}"
-        done = subprocess.run(["dpkg", "-S", other], capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"{path} is linked or included, and of no package")
-    package = done.stdout.split(":")[0]
-    for name, section in SECTIONS.items():
-        if package.startswith(name):
-            return section
-    sys.exit(f"{path} of {package} is linked or included: its license belongs into lib/third_party")
+def owners(paths):
+    """{path: package} of those that the database has, in one question: it reads all of it for each."""
+    done = subprocess.run(["dpkg", "-S", *paths], capture_output=True, text=True)
+    return {line.split(": ", 1)[1]: line.split(":")[0] for line in done.stdout.splitlines() if ": " in line}
+
+
+def sections_of(paths):
+    other = lambda path: path.removeprefix("/usr") if path.startswith("/usr") else f"/usr{path}"  # /lib is a link to /usr/lib
+    names = [str(path) for path in paths]
+    found = owners(names + [other(name) for name in names])
+    sections = set()
+    for name in names:
+        package = found.get(name) or found.get(other(name))
+        if package is None:
+            sys.exit(f"{name} is linked or included, and of no package")
+        known = [section for start, section in SECTIONS.items() if package.startswith(start)]
+        if not known:
+            sys.exit(f"{name} of {package} is linked or included: its license belongs into lib/third_party")
+        sections.add(known[0])
+    return sections - {None}
 
 
 def main():
@@ -71,7 +80,7 @@ def main():
         return 77
     by_folder = {path.parent: path for path in sorted(headers())}  # one of each folder: a folder is of one package
     singles = {path for path in headers() if path.parent in (pathlib.Path("/usr/include"), pathlib.Path("/usr/local/include"))}
-    used = {section_of(path) for path in singles | set(by_folder.values()) | libraries()} - {None}
+    used = sections_of(singles | set(by_folder.values()) | libraries())
     text = (BUILD / "THIRD_PARTY_LICENSES").read_text(encoding="utf-8")
     said = set(re.findall(r"^---- (\S+) ----$", text, re.MULTILINE))
     if used != said:

@@ -21,13 +21,14 @@ source /etc/os-release
 [[ ${VERSION_CODENAME:-} != bookworm ]] || dpkg --compare-versions "${BASH_REMATCH[1]}" le 2.35 ||
   { echo "it needs glibc ${BASH_REMATCH[1]}"; exit 1; }
 
+held=$(dpkg-deb -c "$deb")
 for tool in lora-convert lora-validate lora-diff; do
   for file in bin/$tool share/man/man1/$tool.1 share/bash-completion/completions/$tool share/zsh/vendor-completions/_$tool \
     share/fish/vendor_completions.d/$tool.fish; do
-    dpkg-deb -c "$deb" | grep -q " ./usr/$file$" || { echo "$file is not in it"; exit 1; }
+    grep -q " ./usr/$file$" <<<"$held" || { echo "$file is not in it"; exit 1; }
   done
 done
-dpkg-deb -c "$deb" | grep -q ' ./usr/share/doc/moelora/THIRD_PARTY_LICENSES$'
+grep -q ' ./usr/share/doc/moelora/THIRD_PARTY_LICENSES$' <<<"$held" || { echo "no licenses in it"; exit 1; }
 
 echo "=== an outside project, built against what it holds"
 rm -rf "$build/held" "$build/outside"
@@ -51,7 +52,7 @@ in_root() {
     chroot "$root" /moelora/examples/quickstart.sh --installed | tee "$build/quickstart-$suite.log" &&
     grep -q '^sglang serves it: ' "$build/quickstart-$suite.log" &&
     grep -q '^The tools are in /usr/bin: ' "$build/quickstart-$suite.log" &&
-    chroot "$root" lora-validate --version --verbose | grep -q -- '---- PCRE2 ----' &&
+    grep -q -- '---- PCRE2 ----' <<<"$(chroot "$root" lora-validate --version --verbose)" &&
     chroot "$root" dpkg -r moelora && [[ ! -e $root/usr/bin/lora-convert ]] && rm -rf "$root"
 }
 if [[ $(id -u) != 0 ]] || ! command -v debootstrap >/dev/null; then
