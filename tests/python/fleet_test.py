@@ -97,6 +97,7 @@ def test_conversions_are_done_once_each_and_whole(tmp_path):
 def test_what_a_dead_worker_left_is_replaced_and_what_was_there_is_not(tmp_path):
     pattern, out = make_adapters(tmp_path / "in", 2), tmp_path / "out"
     options = {"to": "peft-linear", "base": BASE, "address": "local"}
+    out.mkdir()
     moelora.convert(tmp_path / "in/0000", out / "0000", to="stacked", base=BASE)
     refused = fleet.convert(pattern, str(out), **options)
     assert refused.counts == {"clean": 1, "failed": 1} and refused.exit_status == 2
