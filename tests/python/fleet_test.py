@@ -97,6 +97,7 @@ def test_conversions_are_done_once_each_and_whole(tmp_path):
 def test_what_a_dead_worker_left_is_replaced_and_what_was_there_is_not(tmp_path):
     pattern, out = make_adapters(tmp_path / "in", 2), tmp_path / "out"
     options = {"to": "peft-linear", "base": BASE, "address": "local"}
+    out.mkdir()
     moelora.convert(tmp_path / "in/0000", out / "0000", to="stacked", base=BASE)
     refused = fleet.convert(pattern, str(out), **options)
     assert refused.counts == {"clean": 1, "failed": 1} and refused.exit_status == 2
@@ -183,7 +184,14 @@ def cluster():
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    made = None
+    for attempt in range(4):  # Ray gives a node 30 s to start, which is little on a machine that is busy
+        try:
+            made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+            break
+        except Exception as error:
+            if attempt == 3 or "timed out during startup" not in str(error):
+                raise
     made.second = made.add_node(num_cpus=1)
     made.wait_for_nodes()
     ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")

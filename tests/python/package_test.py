@@ -248,9 +248,15 @@ def test_the_cuda_module_of_another_wheel_is_found(tmp_path):
             "moelora.validate(sys.argv[1], base=sys.argv[2], source=sys.argv[3], numeric=True, device='cuda')"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code, tmp_path / "out", BASE, ADAPTER], capture_output=True, text=True, check=False
+            [sys.executable, "-c", code, tmp_path / "out", BASE, ADAPTER],
+            capture_output=True,
+            text=True,
+            check=False,
         )
-        assert "moelora.Error" in done.stderr.replace("_error.", "") and "moelora_cuda13/libmoelora" in done.stderr
+        assert (
+            "moelora.Error" in done.stderr.replace("_error.", "")
+            and "moelora_cuda13/libmoelora" in done.stderr
+        )
     finally:
         shutil.rmtree(packages / "moelora_cuda13")
 
@@ -380,10 +386,10 @@ def test_what_is_no_adapter_is_refused(tmp_path):
 
 @pytest.fixture
 def long_save(tmp_path):
-    """A conversion that takes a second or more: 400 MB of one repeated row, cast."""
+    """A conversion that takes a second or more: 200 MB of one repeated row, cast."""
     config = config_of(ATTENTION)
     row = numpy.ones(1, numpy.float16)
-    rank, width = 64, 1 << 20
+    rank, width = 64, 1 << 19
     tensors = {
         f"base_model.model.model.layers.0.self_attn.{module}.lora_{side}.weight": numpy.broadcast_to(
             row, shape
@@ -411,12 +417,10 @@ def test_the_gil_is_released(long_save):
 
     counter = threading.Thread(target=count)
     counter.start()
-    began = time.monotonic()
     long_save()
-    took = time.monotonic() - began
     stop.set()
     counter.join()
-    assert counted[0] > took / 0.001 / 10
+    assert counted[0] > 20  # and not one or two, before and after
 
 
 def test_ctrl_c_ends_a_call_and_leaves_nothing(long_save, tmp_path):
@@ -424,6 +428,7 @@ def test_ctrl_c_ends_a_call_and_leaves_nothing(long_save, tmp_path):
     long_save()
     whole = time.monotonic() - began
     shutil.rmtree(tmp_path / "out")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     timer = threading.Timer(whole / 4, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     began = time.monotonic()

@@ -122,7 +122,8 @@ class Experts:
         a, b = self._found.a(expert), self._found.b(expert)
         if not a.shape or not b.shape:
             return None
-        return Pair(f"{self.module}.{expert}", a, b, self._found.scale(expert), self._files)
+        stem = self.module.removesuffix(self.projection)
+        return Pair(f"{stem}{expert}.{self.projection}", a, b, self._found.scale(expert), self._files)
 
     def __iter__(self) -> Iterator[Pair | None]:
         return (self[expert] for expert in range(len(self)))

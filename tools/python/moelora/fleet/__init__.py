@@ -90,7 +90,9 @@ def diff(
     """Compares every adapter with the one of the same name in the folder `other`, as
     moelora.diff_weights does with the same options."""
     found = list(_files.adapters(uris))
-    units = [_units.Unit(uri, _files.join(other, name)) for uri, name in zip(found, _files.names(found, root))]
+    units = [
+        _units.Unit(uri, _files.join(other, name)) for uri, name in zip(found, _files.names(found, root))
+    ]
     work = _units.Work("diff", {"threads": _threads(cpus)} | options, state)
     return run(work, units, address=address, cpus=cpus, in_flight=in_flight, retries=retries)
 

@@ -97,12 +97,15 @@ def stamp(uri: str) -> list[Any]:
 
 @contextlib.contextmanager
 def local(uri: str) -> Iterator[str]:
-    """The folder here: itself, or a copy that is gone afterwards."""
+    """The folder here: itself, or a copy of the same name (servers' messages have it) that is gone
+    afterwards."""
     if not is_remote(uri):
         yield uri
         return
     fs, path = remote(uri)
-    with tempfile.TemporaryDirectory(prefix="moelora-") as folder:
+    with tempfile.TemporaryDirectory(prefix="moelora-") as above:
+        folder = os.path.join(above, os.path.basename(path.rstrip("/")))
+        os.mkdir(folder)
         _download(fs, path, folder)
         yield folder
 
