@@ -13,7 +13,7 @@ namespace {
 
 constexpr size_t kMostTips = 1200;
 constexpr size_t kKeysOfLine = 3;                     // on a terminal
-constexpr double kTextWidth = 6.6, kTextHeight = 12;  // of the page's 12 px, about
+constexpr double kTextWidth = 7.4, kTextHeight = 12;  // of the page's 12 px, about
 constexpr size_t kLongestLabel = 28;                  // characters; the whole is in the tips
 
 // The end of a name says most of it.
