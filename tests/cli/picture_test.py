@@ -15,8 +15,8 @@ import tempfile
 
 PICTURE = pathlib.Path(__file__).resolve().parents[2] / "examples/coverage.svg"
 MOST_BYTES = 60000
-COMMANDS = ("lora-convert init adapter --base openai/gpt-oss-20b --rank 2 --targets attention,router,experts --to peft-params --quiet",
-            "lora-validate adapter --base openai/gpt-oss-20b --engine vllm --no-values --format html --quiet --fail-on never --output page.html")
+COMMANDS = ("lora-convert init adapter --base openai/gpt-oss-20b --rank 2 --targets attention,experts --to peft-params --quiet",
+            "lora-validate adapter --base openai/gpt-oss-20b --engine sglang --no-values --format html --quiet --fail-on never --output page.html")
 
 
 def drawing(binaries):
@@ -27,10 +27,14 @@ def drawing(binaries):
             subprocess.run(command.split(), cwd=folder, env=environment, check=True)
         page = (pathlib.Path(folder) / "page.html").read_text(encoding="utf-8")
     colors = re.search(r"<style>(.*?svg \.ink [^\n]*\n)", page, re.DOTALL)[1]
-    attributes, body = re.search(r"<figure>.*?<svg ([^>]*)>(.*?)</svg>", page, re.DOTALL).groups()
+    figure = re.search(r"<figure>.*?</figure>", page, re.DOTALL)[0]
+    width, height, label, body = re.search(r'<svg viewBox="0 0 (\d+) (\d+)"[^>]*(aria-label="[^"]*")>(.*?)</svg>', figure, re.DOTALL).groups()
     body = re.sub(r"<title>[^<]*</title>", "", body)  # an image shows none
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" {attributes}><style>{colors}</style>'
-            f'<rect width="100%" height="100%" fill="var(--paper)"/>{body}</svg>\n')
+    for i, (shade, words) in enumerate(re.findall(r'<rect class="(\w+)" width="1" height="1"/></svg>([^<]*)<', figure)):
+        body += (f'<rect class="{shade}" x="{10 + 150 * i}" y="{int(height) + 8}" width="12" height="12"/>'
+                 f'<text class="ink" x="{28 + 150 * i}" y="{int(height) + 18}">{words}</text>')
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {int(height) + 30}" role="img" {label}>'
+            f'<style>{colors}</style><rect width="100%" height="100%" style="fill: var(--paper)"/>{body}</svg>\n')
 
 
 def main():

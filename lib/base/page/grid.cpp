@@ -12,7 +12,8 @@ namespace moelora::page {
 namespace {
 
 constexpr size_t kMostTips = 1200;
-constexpr double kTextWidth = 6.6, kTextHeight = 12;  // of the page's 12 px, about
+constexpr size_t kKeysOfLine = 3;                     // on a terminal
+constexpr double kTextWidth = 7.4, kTextHeight = 12;  // of the page's 12 px, about
 constexpr size_t kLongestLabel = 28;                  // characters; the whole is in the tips
 
 // The end of a name says most of it.
@@ -183,9 +184,13 @@ std::string grid_blocks(const Grid& grid) {
   }
   const std::vector<bool> used = shades_in_use(grid);
   std::string key;
-  for (size_t i = 0; i < grid.key.size(); ++i)
-    if (used[i] && !grid.key[i].label.empty())
-      key += "  " + block(grid.key[i], "  ") + " " + printable(grid.key[i].label);
+  size_t shown = 0;
+  for (size_t i = 0; i < grid.key.size(); ++i) {
+    if (!used[i] || grid.key[i].label.empty()) continue;
+    if (shown > 0 && shown % kKeysOfLine == 0) key += "\n";
+    key += "  " + block(grid.key[i], "  ") + " " + printable(grid.key[i].label);
+    ++shown;
+  }
   return out + key + "\n";
 }
 
