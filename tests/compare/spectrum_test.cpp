@@ -75,7 +75,7 @@ TEST_CASE("there is no spectrum of what is not finite") {
 TEST_CASE("sizes of single deltas are those that a comparison measures") {
   const Deltas a = golden("peft_params");
   const std::vector<DeltaSize> sizes = delta_sizes(a, {});
-  const WeightDiff diff = weight_distances(a, golden("peft_params_rslora"), {});
+  const WeightDiff diff = weight_distances(a, golden("peft_params_grouped_b_unmarked"), {});
   REQUIRE(sizes.size() == a.size());
   REQUIRE(sizes.size() == diff.pairs.size());
   for (size_t i = 0; i < sizes.size(); ++i) {
