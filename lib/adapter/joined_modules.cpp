@@ -23,11 +23,12 @@ using Pairs = std::vector<std::pair<Tensor, Tensor>>;
 
 // By the last component of the whole. All rows of one part, then all of the next, but where they
 // come in turn. Other families' modules of these names hold them in other orders (query_key_value
-// of GPT-NeoX and Falcon head by head): whose order was read is named.
-//   query_key_value  sarvam_moe, bailing_moe: their classes view the rows as heads, those of q
-//   first qkv_proj         phi3 (Phi3Attention slices it at heads and kv_heads) gate_up_proj glm4,
-//   phi3 (chunk(2)), minimax_m3_vl (its halves) w13_dn           inkling, as its experts'
-//   w13_weight
+// of GPT-NeoX and Falcon head by head): the families whose order was read are named.
+//
+// - query_key_value: the classes of sarvam_moe and bailing_moe view the rows as heads, q's first.
+// - qkv_proj: Phi3Attention slices it at heads and kv_heads.
+// - gate_up_proj: chunk(2) of glm4 and phi3, the halves of minimax_m3_vl.
+// - w13_dn: inkling, as its experts' w13_weight.
 struct Known {
   std::string_view whole;
   std::array<std::string_view, 3> parts;     // "" for none
