@@ -102,6 +102,7 @@ TEST_CASE("what an adapter means has the hub's modules, whether it was trained w
   REQUIRE(meant.size() == 1);
   CHECK(meant.begin()->first.module == mlp + "gate_up_proj");
   CHECK(meant.begin()->second.b.shape() == Shape{whole.out, 4});
+  CHECK(meant.begin()->second.scale == 2);
 
   MadeAdapter memory;
   for (const char* part : {"q_proj", "v_proj"}) {
@@ -109,6 +110,20 @@ TEST_CASE("what an adapter means has the hub's modules, whether it was trained w
     memory.pair(kAttention + part, {2, linear.in}, {linear.out, 2});
   }
   CHECK(meant_deltas(memory.read("sarvam_moe").adapter, sarvam()).contains({kWhole, -1, -1}));
+
+  const BaseModel minimax = catalogue_base("minimax_m3_vl");
+  const std::string fused = "model.language_model.layers.0.mlp.gate_up_proj";
+  const LinearSpec& joint = *minimax.spec.find_linear(fused);
+  MadeAdapter joined;
+  joined.pair(fused, {2, joint.in}, {joint.out, 2});
+  const Deltas apart = meant_deltas(joined.read("minimax_m3_vl").adapter, minimax.spec);
+  REQUIRE(apart.size() == 2);
+  CHECK(apart.begin()->first.module.ends_with("mlp.gate_proj"));
+  CHECK(apart.rbegin()->first.module.ends_with("mlp.up_proj"));
+  CHECK(apart.begin()->second.scale == 2);
+  const auto own = apart.rbegin()->second.b.read();
+  const auto rows = joined.tensors().at(b_name(fused)).slice(0, joint.out / 2, joint.out / 2);
+  CHECK(own == rows.read());
 }
 
 TEST_CASE("a whole is not taken apart where its adapter has one of its parts beside it") {

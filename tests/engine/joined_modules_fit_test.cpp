@@ -4,9 +4,13 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <map>
 
+#include "lib/engine/buffers.h"
 #include "lib/model/base_model.h"
+#include "tests/adapter/goldens.h"
 #include "tests/engine/fitted.h"
+#include "tests/engine/served_from_folder.h"
 
 using namespace moelora;
 using namespace moelora::test;
@@ -57,6 +61,27 @@ TEST_CASE("GLM-4's gate_up_proj is cut for vLLM, which takes LoRA on its parts a
   CHECK(targets(c) == std::vector<std::string>{"gate_proj", "up_proj"});
   CHECK(note_of(*c.changes, "joined-modules").find("cut into gate_proj and up_proj") !=
         std::string::npos);
+}
+
+TEST_CASE("vLLM adds up_proj below gate_proj to the rows of GLM-4's one module") {
+  const BaseModel glm = catalogue_base("glm4");
+  const std::string whole = kMlp + "gate_up_proj";
+  MadeAdapter made;
+  add(made, glm.spec, whole);
+  TempFolder temp;
+  WriteFolderOptions write;
+  write.output.durable = false;
+  write_adapter(converted(made, "glm4", fit_for("vllm")), temp.path + "/out", write);
+  const ServedAdapter served = served_from_folder(temp.path + "/out");
+  const std::vector<TensorMap> values = values_from_folder(temp.path + "/out");
+  const EngineVersion version = *EngineVersion::parse("0.33");
+  const ServerOptions options;
+  const BufferRequest request{served, values, glm.spec, glm.config, options, version};
+  std::map<std::string, std::vector<int64_t>> first_rows;
+  for (const ServedBlock& block : engines::vllm.blocks(request, engines::vllm.fill(request)))
+    first_rows[block.module].push_back(block.out_first);
+  const int64_t half = glm.spec.find_linear(whole)->out / 2;
+  CHECK(first_rows == std::map<std::string, std::vector<int64_t>>{{whole, {0, half}}});
 }
 
 TEST_CASE("parts stay parts where the server takes them, and become the base's module for PEFT") {
