@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <array>
 
-#include "lib/adapter/numbered_words.h"
-
 namespace moelora {
 namespace {
 

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <algorithm>
+#include <array>
+#include <iterator>
 #include <optional>
 #include <span>
 #include <string>
@@ -113,8 +116,9 @@ class NamePattern {
   std::span<const Word> words_;
 };
 
-// How files spell the projections of experts, gate and up apart; joined; and joined under the
-// plural names of Unsloth's linearized gpt-oss.
+// How files spell the projections of experts, gate and up apart; joined; joined under the plural
+// names of Unsloth's linearized gpt-oss; and apart with a Linear for each expert, where Grok-1's
+// conversions for transformers (schemas/models/grok1.json) have words of their own.
 inline constexpr NamePattern::Word kApartWords[] = {
     {Projection::gate, "gate_proj"}, {Projection::up, "up_proj"}, {Projection::down, "down_proj"},
     {Projection::gate, "w1"},        {Projection::up, "w3"},      {Projection::down, "w2"}};
@@ -122,5 +126,13 @@ inline constexpr NamePattern::Word kJoinedWords[] = {{Projection::gate_up, "gate
                                                      {Projection::down, "down_proj"}};
 inline constexpr NamePattern::Word kPluralWords[] = {{Projection::gate_up, "gate_up_projs"},
                                                      {Projection::down, "down_projs"}};
+inline constexpr auto kNumberedWords = [] {
+  constexpr NamePattern::Word kGrok[] = {
+      {Projection::gate, "linear"}, {Projection::up, "linear_v"}, {Projection::down, "linear_1"}};
+  std::array<NamePattern::Word, std::size(kApartWords) + std::size(kGrok)> out = {};
+  std::copy(std::begin(kGrok), std::end(kGrok),
+            std::copy(std::begin(kApartWords), std::end(kApartWords), out.begin()));
+  return out;
+}();
 
 }  // namespace moelora

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "lib/adapter/expert_factors.h"
-#include "lib/adapter/numbered_words.h"
+#include "lib/adapter/tensor_name.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
 #include "lib/model/base_model.h"
