@@ -11,6 +11,7 @@
 
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
+#include "lib/base/progress_meter.h"
 #include "lib/io/output.h"
 #include "lib/io/tensor_writer.h"
 #include "lib/io/weights.h"
@@ -194,6 +195,7 @@ class Converter {
     WriteOptions write_options;
     write_options.max_shard_size = options_.max_shard_size;
     write_options.threads = options_.threads;
+    write_options.job = options_.job;
     report_.files = write_weights(folder, "model", tensors, write_options).files;
     for (const std::string& name : files) {
       const FilePtr file = open_side_file(base_.folder, name, report_.notes);
@@ -211,6 +213,7 @@ class Converter {
   }
 
   void verify(const std::string& staged) {
+    begin_stage("verifying", options_.job);
     const Weights written = open_weights(staged, {"model"});
     report_.verified =
         verify_base(weights_.tensors, written.tensors, base_.spec, options_.threads, options_.out);

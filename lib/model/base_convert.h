@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "lib/base/progress.h"
 #include "lib/base/tensor.h"
 #include "lib/io/file.h"
 #include "lib/model/model_spec.h"
@@ -96,6 +97,8 @@ struct BaseConversion {
   bool durable = true;          // fsync
   Links links = Links::within;  // of weights and config
   std::vector<std::string> model_specs;
+
+  JobControl job = {};
 
   // Called when all is written and before the output appears; what it throws leaves nothing.
   std::function<void(const BaseConversionReport& report)> ready = {};

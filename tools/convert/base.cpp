@@ -49,6 +49,7 @@ int run(BaseFlags& flags) {
   options.force = flags.write.force;
   options.durable = !flags.write.no_sync;
   options.threads = flags.common.threads;
+  options.job = shown_job(flags.common.quiet);
   options.links = links_of(flags.follow_links);
   std::vector<std::string> inputs = options.model_specs;
   inputs.push_back(options.in);

@@ -1,0 +1,57 @@
+#!/bin/sh
+# Builds the wheel, installs it into a fresh virtual environment and tests it there as its users have it, with no
+# compiler on PATH. Skips, with the reason, where PyPI is not to be reached.
+#   tests/python/run.sh [fleet] [transformers]     which of the tests that want much (Ray, 70 MB; torch, 5 GB) to run too
+# MOELORA_PYTHON names the interpreter (3.10 or newer); MOELORA_WHEEL a wheel that is built already.
+set -eu
+cd "$(dirname "$0")/../.."
+here=$PWD
+work=$here/build/python_test
+python=${MOELORA_PYTHON:-python3}
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
+  echo "skipped: $("$python" --version) is older than 3.10, which nanobind needs"
+  exit 0
+}
+fetch() { timeout 1800 "$@" --quiet --disable-pip-version-check --retries 1 --timeout 15 </dev/null; }
+
+rm -rf "$work/venv"
+mkdir -p "$work"
+"$python" -m venv "$work/venv"
+fetch "$work/venv/bin/python" -m pip install pytest numpy safetensors ml_dtypes tqdm fsspec || {
+  echo "skipped: no Python packages are to be had here"
+  exit 0
+}
+
+wheel=${MOELORA_WHEEL:-}
+if [ -z "$wheel" ]; then
+  rm -rf "$work/wheel"
+  "$python" -m pip wheel --quiet --no-deps --wheel-dir "$work/wheel" .
+  wheel=$(echo "$work"/wheel/moelora-*.whl)
+fi
+size=$(wc -c <"$wheel")
+echo "$(basename "$wheel"): $size bytes"
+[ "$size" -le 15000000 ] || { echo "a wheel has at most 15 MB" >&2; exit 1; }
+"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps "$wheel"
+
+tests="package_test.py fleet_test.py"
+for more; do
+  case $more in
+    fleet) fetch "$work/venv/bin/python" -m pip install 'ray>=2.9' || echo "no Ray to be had: its tests will skip" ;;
+    transformers)
+      fetch "$work/venv/bin/python" -m pip install torch==2.15.0 transformers==5.24.0 peft==0.21.2 accelerate ||
+        echo "no torch to be had: its tests will skip"
+      tests="$tests transformers_test.py"
+      ;;
+    *) echo "unknown word: $more" >&2; exit 2 ;;
+  esac
+done
+
+# As a user without a compiler: PATH has the environment and what a shell needs.
+mkdir -p "$work/path" "$work/elsewhere"
+for tool in sh bash awk env cat ls mkdir rm ps uname id sleep true; do ln -sf "$(command -v $tool)" "$work/path/$tool"; done
+cd "$work/elsewhere"  # no sources to be imported by accident
+env -i PATH="$work/venv/bin:$work/path" HOME="$work" LANG=C.UTF-8 MOELORA_SOURCE_DIR="$here" MOELORA_NO_COMPILER=1 \
+  PYTHONDONTWRITEBYTECODE=1 RAY_USAGE_STATS_ENABLED=0 \
+  "$work/venv/bin/python" -m pytest -q -rs -p no:cacheprovider --rootdir "$here/tests/python" \
+  $(for test in $tests; do echo "$here/tests/python/$test"; done)
