@@ -61,7 +61,8 @@ TEST_CASE("of many adapters the page shows the worst, and says how many more the
 
 TEST_CASE("no text of a file is markup on the page") {
   const std::string page = hostile_report().written("html");
-  for (const char* part : {"<img", "<c>", "\"d\"", "&rlm;</", "\n::error"}) CHECK(!has(page, part));
+  // Lines that a CI would take for commands are the tools' matter, as in every form of report.
+  for (const char* part : {"<img", "<c>", "\"d\"", "&rlm;</"}) CHECK(!has(page, part));
   CHECK(has(page, "&lt;img&gt;"));
 }
 
