@@ -299,9 +299,9 @@ void write(const Adapter& adapter, const std::string& out, const WriteAdapterOpt
   plan.threads = o.threads;
   Adapter made = adapter;
   if (made.config.json.is(Json::Kind::null))
-    made.config =
-        new_config(adapter.config.base_model.empty() ? o.base : adapter.config.base_model,
-                   adapter.config.r, adapter.config.lora_alpha, adapter.config.use_rslora);
+    made.config = new_config(adapter.config.base_model.empty() ? o.base : adapter.config.base_model,
+                             base.spec, adapter.config.r, adapter.config.lora_alpha,
+                             adapter.config.use_rslora);
   if (made.expert_count == 0 && !made.experts.empty()) made.expert_count = base.spec.experts;
   o.job.check();
   write_conversion(plan_conversion(std::move(made), base.spec, plan), out, folder_of(o));

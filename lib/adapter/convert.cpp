@@ -13,6 +13,7 @@
 #include "lib/adapter/expert_biases.h"
 #include "lib/adapter/gate_up.h"
 #include "lib/adapter/joined_modules.h"
+#include "lib/adapter/tensor_name.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
 #include "lib/io/json_build.h"
@@ -173,7 +174,8 @@ void note_ranks(Conversion& c) {
 // Factors that one tensor will hold are of one type: those of all experts where they are not
 // numbered, those of gate and up where they are fused.
 void check_types(const Conversion& c) {
-  if (c.to->numbered && !c.to->fused) return;
+  const bool joins = joins_gate_up(*c.to, c.input.base ? &c.input.base->spec : nullptr);
+  if (c.to->numbered && !joins) return;
   struct First {
     DType dtype;
     std::string name;
@@ -188,7 +190,7 @@ void check_types(const Conversion& c) {
             fmt::format("{}.{}.{}.lora_{}", c.adapter.stem(key.layer), e,
                         projection_name(key.projection), side == Side::A ? "A" : "B");
         const DType dtype = factor.parts[e].dtype();
-        const bool joined = c.to->fused && key.projection != Projection::down;
+        const bool joined = joins && key.projection != Projection::down;
         const First& other =
             first
                 .try_emplace({key.layer, joined ? Projection::gate_up : key.projection,
@@ -244,6 +246,11 @@ void put_in_dialect(Conversion& c, const ModelSpec* spec) {
 
 // Everything that follows from what is read (c.input) and what is to be written (c.adapter).
 // Without experts dense modules keep their names, unless `named`: then they take the layout's.
+bool has_linear_experts(const Adapter& adapter) {
+  return std::any_of(adapter.dense.begin(), adapter.dense.end(),
+                     [](const auto& entry) { return find_linear_expert(entry.first).has_value(); });
+}
+
 Conversion planned(Conversion c, const PlanOptions& options, bool named) {
   refuse_no_scale(c.input);
   c.notes = c.input.notes;
@@ -266,7 +273,7 @@ Conversion planned(Conversion c, const PlanOptions& options, bool named) {
   WrittenExperts experts;
   if (c.to != nullptr) {
     check_types(c);
-    if (c.to->fused)
+    if (joins_gate_up(*c.to, spec))
       fuse_for(c, spec, options.threads);
     else
       split_gate_up(c.adapter);
@@ -275,7 +282,9 @@ Conversion planned(Conversion c, const PlanOptions& options, bool named) {
     check_expert_biases(c);
     experts = c.to->write({c.adapter, spec, form});
   } else if (!c.changes && c.dialect == nullptr) {
-    c.notes.push_back("no routed-expert factors: every layout writes the same");
+    c.notes.push_back(has_linear_experts(c.adapter)
+                          ? "its experts are Linears of their own: every layout writes the same"
+                          : "no routed-expert factors: every layout writes the same");
   }
   for (auto& [name, tensor] : experts.tensors) c.tensors[name] = std::move(tensor);
   note_others(c);

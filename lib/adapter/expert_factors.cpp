@@ -53,10 +53,6 @@ WrittenExperts write_numbered(const WriteContext& context,
 
 namespace {
 
-bool is_outer(Projection projection, Side side) {
-  return projection == Projection::down ? side == Side::B : side == Side::A;
-}
-
 // Nemotron-like trainers save up as w1 and an empty w3: without a gate, w1 is up.
 bool gate_is_up(std::span<const ExpertTensor> tensors, const ReadContext& context) {
   if (context.spec != nullptr) return !context.spec->gated;
@@ -75,19 +71,25 @@ std::string pattern_path(const ExpertTensor& t, Projection projection,
   return stem + (named ? t.path.rest : std::string(projection_name(projection)));
 }
 
-const Tensor& outer_part(const ExpertKey& key, const Factor& factor, Side side, int64_t experts) {
+}  // namespace
+
+bool is_outer(Projection projection, Side side) {
+  return projection == Projection::down ? side == Side::B : side == Side::A;
+}
+
+const Tensor& outer_part(const ExpertKey& key, const ExpertPair& pair, int64_t experts,
+                         std::string_view holder) {
+  const Side side = key.projection == Projection::down ? Side::B : Side::A;
+  const Factor& factor = side == Side::A ? pair.a : pair.b;
   if (factor.shared) return factor.parts.front();
   for (int64_t e = 0; e < experts; ++e)
     if (!factor.has(e) || !factor.has(0) || !identical(factor.at(0), factor.at(e)))
-      throw Error(
-          fmt::format("layer {} {} lora_{}", key.layer, projection_name(key.projection),
-                      side_letter(side)),
-          fmt::format("differs between experts 0 and {}; shared-outer holds one for all", e),
-          {"use ", Option::to, " stacked, which holds one per expert"});
+      throw Error(fmt::format("layer {} {} lora_{}", key.layer, projection_name(key.projection),
+                              side_letter(side)),
+                  fmt::format("differs between experts 0 and {}; {}", e, holder),
+                  {"use ", Option::to, " stacked, which holds one per expert"});
   return factor.parts.front();
 }
-
-}  // namespace
 
 void read_stacked(const NamePattern& names, std::span<const ExpertTensor> tensors,
                   const ReadContext& context, Adapter& adapter) {
@@ -129,7 +131,7 @@ WrittenExperts write_stacked(const NamePattern& names, const WriteContext& conte
       const Factor& factor = side == Side::A ? pair.a : pair.b;
       out.tensors[lora_name(module, side)] =
           outer && is_outer(key.projection, side)
-              ? outer_part(key, factor, side, experts).unsqueeze(0)
+              ? outer_part(key, pair, experts, "shared-outer holds one for all").unsqueeze(0)
               : stack_experts(factor, side, experts, rank);
     }
     out.targets.push_back({stem + "." + std::string(projection_name(named)), false, scaling});

@@ -26,6 +26,14 @@ void read_stacked(const NamePattern& names, std::span<const ExpertTensor> tensor
 // differ. Otherwise every factor is written for all experts.
 WrittenExperts write_stacked(const NamePattern& names, const WriteContext& context, bool outer);
 
+// Whether a side is the outer one: gate and up's A, down's B.
+bool is_outer(Projection projection, Side side);
+
+// The outer factor that all experts share. Throws Error where it differs between experts, or one
+// has none; `holder` says why there is one only ("shared-outer holds one for all").
+const Tensor& outer_part(const ExpertKey& key, const ExpertPair& pair, int64_t experts,
+                         std::string_view holder);
+
 // The scaling of all experts of a pair at its largest rank. Throws Error where their scales differ:
 // `holder` ("a stacked tensor") has one.
 Scaling uniform_scaling(const ExpertKey& key, const ExpertPair& pair, int64_t experts,

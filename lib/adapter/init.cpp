@@ -85,13 +85,13 @@ void add_experts(const Maker& maker, const InitOptions& o, const ModelSpec& spec
   if (spec.experts == 0)
     throw Error(Option::targets, "this base model has no experts", "leave them out");
   adapter.expert_count = spec.experts;
-  adapter.expert_stem = spec.memory.stem;
+  adapter.expert_stem = spec.factor_stem(Form::memory);
   std::vector<Projection> projections{Projection::up, Projection::down};
   if (spec.gated) projections.insert(projections.begin(), Projection::gate);
   for (int layer = 0; layer < static_cast<int>(spec.layers); ++layer)
     for (Projection p : projections)
       if (spec.is_moe(layer)) {
-        const bool joint_a = layout.fused && spec.gated && p != Projection::down;
+        const bool joint_a = joins_gate_up(layout, &spec) && spec.gated && p != Projection::down;
         adapter.experts.emplace(ExpertKey{layer, p},
                                 expert_pair(maker, o, spec, layer, p, joint_a));
       }
@@ -116,7 +116,8 @@ void add_dense(const Maker& maker, const InitOptions& o, const ModelSpec& spec,
 
 }  // namespace
 
-AdapterConfig new_config(const std::string& base, int64_t r, double lora_alpha, bool use_rslora) {
+AdapterConfig new_config(const std::string& base, const ModelSpec& spec, int64_t r,
+                         double lora_alpha, bool use_rslora) {
   Json json = Json::object({{"base_model_name_or_path", base},
                             {"bias", "none"},
                             {"fan_in_fan_out", false},
@@ -128,7 +129,7 @@ AdapterConfig new_config(const std::string& base, int64_t r, double lora_alpha, 
                             {"peft_type", "LORA"},
                             {"r", r},
                             {"target_modules", Json::array()},
-                            {"task_type", "CAUSAL_LM"},
+                            {"task_type", spec.has_encoder ? "SEQ_2_SEQ_LM" : "CAUSAL_LM"},
                             {"use_dora", false},
                             {"use_rslora", use_rslora}});
   return parse_adapter_config(std::move(json), "adapter_config.json");
@@ -152,14 +153,16 @@ Conversion make_adapter(const InitOptions& given, const ModelSpec& spec) {
     throw Error(Option::alpha, "is not finite", "leave it out: alpha is then the rank");
   check_targets(o);
   const Layout& layout = layout_by_id(o.to);
-  o.shared_outer = o.shared_outer || layout.shared_outer;
+  o.shared_outer = o.shared_outer || layout.shared_outer || has_rows(layout, &spec);
   const Maker maker(o);
   Adapter made;
-  made.config = new_config(o.base, o.rank, o.alpha);
+  made.config = new_config(o.base, spec, o.rank, o.alpha);
   for (const Target& target : kTargets) {
     if (std::find(o.targets.begin(), o.targets.end(), target.name) == o.targets.end()) continue;
     if (target.role)
       add_dense(maker, o, spec, layout, target, made);
+    else if (spec.has_linear_experts())
+      add_dense(maker, o, spec, layout, {target.name, Role::expert}, made);
     else
       add_experts(maker, o, spec, layout, made);
   }

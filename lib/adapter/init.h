@@ -21,9 +21,10 @@ struct InitOptions {
   DType dtype = DType::F32;
 };
 
-// The config of an adapter that was never in a file: what PEFT writes by default.
-AdapterConfig new_config(const std::string& base, int64_t r, double lora_alpha,
-                         bool use_rslora = false);
+// The config of an adapter of this model that was never in a file: what PEFT writes by default.
+// `base` is the model's name.
+AdapterConfig new_config(const std::string& base, const ModelSpec& spec, int64_t r,
+                         double lora_alpha, bool use_rslora = false);
 
 // A new adapter as PEFT would start it: A uniform in ±1/sqrt(in) (Kaiming with a = sqrt(5)), B
 // zero. gate and up share their A where the layout holds them as one matrix. Never on the router:

@@ -31,13 +31,27 @@ struct GatheredRow {
 };
 using Rows = std::map<RowKey, GatheredRow>;
 
+// "self_attn.q_proj" of a path, all experts' Linears under one name, and of an encoder and a
+// decoder "encoder.self_attn.q_proj": their layers have the same numbers.
+std::string row_name(std::string_view path) {
+  const auto place = find_layer(path);
+  std::string out(below_layer(path));
+  if (const auto expert = find_linear_expert(out))
+    out.replace(expert->begin, expert->end - expert->begin, "{e}");
+  if (!place) return out;
+  constexpr std::string_view kLayers = ".layers.";
+  const std::string_view above = path.substr(0, place->begin);
+  const std::string_view stack = leaf_of(above.substr(0, above.size() - kLayers.size()));
+  return stack == "encoder" || stack == "decoder" ? std::string(stack) + "." + out : out;
+}
+
 // `experts`: the pair that these are one expert's parts of; null for a dense pair.
 ModuleRow& add_pair(const std::string& path, const Tensor& a, const Tensor& b,
                     const Scaling& scaling, const ExpertPair* experts, Rows& rows) {
   const bool shared_a = experts != nullptr && experts->a.shared,
              shared_b = experts != nullptr && experts->b.shared;
   const auto place = find_layer(path);
-  const std::string module(below_layer(path));
+  const std::string module = row_name(path);
   auto& [row, layers] = rows[{!place, module, scaling.rank, scaling.alpha, a.dtype(), a.shape(),
                               b.shape(), shared_a, shared_b}];
   row = {module,    {},        row.pairs + 1, scaling.rank, scaling.alpha, scaling.value(),
@@ -87,7 +101,8 @@ std::string module_table(const std::vector<ModuleRow>& rows, std::string_view la
       {"module", "layers", "layout", "pairs", "rank", "alpha", "scale", "dtype", "A", "B"}};
   for (const ModuleRow& row : rows) {
     const bool expert = row.module.find("experts.") != std::string::npos &&
-                        row.module.find("shared_experts.") == std::string::npos;
+                        row.module.find("shared_experts.") == std::string::npos &&
+                        row.module.find("experts.expert_{e}") == std::string::npos;
     cells.push_back({printable(row.module, 4096), row.layers.empty() ? "-" : row.layers,
                      expert ? std::string(layout) : "dense", std::to_string(row.pairs),
                      std::to_string(row.rank), fmt::format("{}", row.alpha),

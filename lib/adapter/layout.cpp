@@ -35,7 +35,15 @@ bool in_hub_names(const ModelSpec& spec, Form form) {
 std::string written_stem(const WriteContext& context, Form form, int layer) {
   if (context.spec == nullptr) return context.adapter.stem(layer);
   const bool hub = in_hub_names(*context.spec, form);
-  return context.spec->expert_stem(hub ? Form::hub : Form::memory, layer);
+  return with_layer(context.spec->factor_stem(hub ? Form::hub : Form::memory), layer);
+}
+
+bool has_rows(const Layout& layout, const ModelSpec* spec) {
+  return layout.one_parameter && spec != nullptr && spec->memory.axes == ExpertAxes::rows;
+}
+
+bool joins_gate_up(const Layout& layout, const ModelSpec* spec) {
+  return layout.fused && !has_rows(layout, spec);
 }
 
 namespace {

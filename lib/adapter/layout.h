@@ -113,6 +113,11 @@ std::vector<ExpertTensor> expert_tensors(const TensorMap& tensors);
 // Whether files of this form name modules as the hub does, not as they are called in memory.
 bool in_hub_names(const ModelSpec& spec, Form form);
 
+// Whether a layout has the experts of this base as rows of one matrix (DBRX): gate and up apart,
+// one factor of PEFT's for all experts of each. Whether it has gate and up as one matrix.
+bool has_rows(const Layout& layout, const ModelSpec* spec);
+bool joins_gate_up(const Layout& layout, const ModelSpec* spec);
+
 // The stem of the written tensors: the base's spelling in the layout's form, or as found.
 std::string written_stem(const WriteContext& context, Form form, int layer);
 

@@ -193,9 +193,18 @@ std::string_view parameter_name(const ModelSpec* spec, Projection projection) {
   if (spec == nullptr || spec->memory.numbered) return projection_name(projection);
   const ExpertStorage& s = spec->memory;
   const std::string& name = projection == Projection::gate_up ? s.gate_up
+                            : projection == Projection::gate  ? s.gate
                             : projection == Projection::up    ? s.up
                                                               : s.down;
   return name.empty() ? projection_name(projection) : std::string_view(name);
+}
+
+std::string parameter_path(const ModelSpec* spec, std::string stem, Projection projection) {
+  constexpr std::string_view kOfFactors = ".experts";
+  if (spec != nullptr && spec->memory.stem != spec->factor_stem(Form::memory) &&
+      stem.ends_with(kOfFactors))
+    stem.resize(stem.size() - kOfFactors.size());
+  return fmt::format("{}.{}", stem, parameter_name(spec, projection));
 }
 
 StackedReading read_stacked_pairs(std::span<const StackedPair> pairs, const ReadContext& context) {

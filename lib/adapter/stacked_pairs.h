@@ -1,6 +1,7 @@
 #pragma once
 
 #include <span>
+#include <string>
 #include <vector>
 
 #include "lib/adapter/layout.h"
@@ -34,6 +35,10 @@ struct StackedReading {
 
 // What the base model calls the expert parameter of a projection: "gate_up_proj" without one.
 std::string_view parameter_name(const ModelSpec* spec, Projection projection);
+
+// The path of that parameter, which PEFT's patterns are matched with; `stem`: that of the layer's
+// factors.
+std::string parameter_path(const ModelSpec* spec, std::string stem, Projection projection);
 
 StackedReading read_stacked_pairs(std::span<const StackedPair> pairs, const ReadContext& context);
 

@@ -77,7 +77,11 @@ constexpr std::array<FormNames, 5> kForms = {
      {ExpertPath::Form::named, {"{proj}", kJoinedWords}}}};
 
 void find_place(ExpertPath& path) {
-  if (const auto depth = nesting(path.rest)) {
+  // DBRX's parameters stand in a module below: experts.mlp.
+  std::string_view below = path.rest;
+  if (std::string_view rest = below; take_component(rest) == "mlp" && !below.ends_with('.'))
+    below = rest;
+  if (const auto depth = nesting(below)) {
     path.form = ExpertPath::Form::parameters;
     path.nesting = *depth;
     return;
@@ -148,13 +152,25 @@ std::string lora_name(std::string_view module, Side side) {
   return fmt::format("{}{}.lora_{}.weight", kPeftPrefix, module, side_letter(side));
 }
 
+std::optional<NumberPlace> find_linear_expert(std::string_view module) {
+  constexpr std::string_view kWord = "experts.expert_";
+  const size_t at = module.find(kWord);
+  if (at == std::string_view::npos || (at > 0 && module[at - 1] != '.')) return std::nullopt;
+  const size_t begin = at + kWord.size(), end = module.find('.', begin);
+  if (end == std::string_view::npos || !parse_index(module.substr(begin, end - begin)))
+    return std::nullopt;
+  return NumberPlace{begin, end};
+}
+
 std::optional<ExpertPath> parse_expert_path(std::string_view module) {
   const auto layer = find_layer(module);
-  if (!layer) return std::nullopt;
+  if (!layer || find_linear_expert(module)) return std::nullopt;
   for (size_t at = layer->end; at != std::string_view::npos; at = module.find('.', at + 1)) {
     const std::string_view here = module.substr(at + 1);
     if (here != "experts" && !(here.starts_with("experts.") && here.size() > 8)) continue;
     const size_t end = at + 1 + 7;
+    // A router that chooses among them is none of them (JetMoe's attention).
+    if (here.starts_with("experts.router.") || here == "experts.router") return std::nullopt;
     std::string stem;
     stem.reserve(module.size());
     stem.append(module.substr(0, layer->begin)).append("{layer}");

@@ -63,14 +63,18 @@ std::string lora_name(std::string_view module, Side side);
 
 // The place of an expert tensor: "model.layers.3.mlp.experts.7.gate_proj" is stem
 // "model.layers.{layer}.mlp.experts", layer 3, rest "7.gate_proj", whatever the layout. The rest is
-// empty for PEFT's outermost parameter. nullopt for a module that is not under routed experts.
+// empty for PEFT's outermost parameter. nullopt for a module that is not under routed experts, and
+// for an expert's that is a Linear of its own in every form (nllb-moe's experts.expert_3.fc1): its
+// pair is read like that of any other Linear.
 struct ExpertPath {
   enum class Form : uint8_t {
-    numbered,    // 7.gate_proj, 7.w1, 7.gate_up_proj: one expert
-    plural,      // gate_up_projs.7: one expert, Unsloth's linearized gpt-oss
-    named,       // gate_proj, w1, gate_up_proj: all experts in one tensor
-    parameters,  // "", base_layer: PEFT's target_parameters, which name no projection
-    unknown,     // anything else
+    numbered,  // 7.gate_proj, 7.w1, 7.gate_up_proj: one expert
+    plural,    // gate_up_projs.7: one expert, Unsloth's linearized gpt-oss
+    named,     // gate_proj, w1, gate_up_proj: all experts in one tensor
+    // "", base_layer; DBRX's "mlp", mlp.base_layer: PEFT's target_parameters, which name no
+    // projection
+    parameters,
+    unknown,  // anything else
   };
   std::string stem;
   int layer = 0;
@@ -81,6 +85,13 @@ struct ExpertPath {
   int nesting = 0;                            // of parameters: how many ".base_layer"
 };
 std::optional<ExpertPath> parse_expert_path(std::string_view module);
+
+// Where the number of an expert that is a Linear of its own stands: "3" of
+// "ffn.experts.expert_3.fc1", with or without what comes before "experts".
+struct NumberPlace {
+  size_t begin, end;
+};
+std::optional<NumberPlace> find_linear_expert(std::string_view module);
 
 // Whether a module holds PEFT's stacks of experts in two dims, A [E*r, in] and B [out, r*E], which
 // do not tell the rank.

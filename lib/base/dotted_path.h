@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <set>
 #include <string>
@@ -64,22 +65,23 @@ inline std::optional<int64_t> parse_index(std::string_view text) {
 }
 
 // Where a path says which layer it lies in: at its first components "layers" and a number that
-// another follows.
+// another follows; without them at "transformer.blocks" and a number (DBRX). Blocks of another
+// parent are a tower's.
 struct LayerPlace {
   size_t begin, end;  // of the digits in the path
   int layer;
 };
 
 inline std::optional<LayerPlace> find_layer(std::string_view path) {
-  constexpr std::string_view kLayers = "layers.";
-  for (size_t at = path.find(kLayers); at != std::string_view::npos;
-       at = path.find(kLayers, at + 1)) {
-    if (at > 0 && path[at - 1] != '.') continue;
-    const size_t begin = at + kLayers.size(), end = path.find('.', begin);
-    if (end == std::string_view::npos) return std::nullopt;
-    if (const auto layer = parse_index(path.substr(begin, end - begin)))
-      return LayerPlace{begin, end, static_cast<int>(*layer)};
-  }
+  for (const std::string_view word :
+       std::initializer_list<std::string_view>{"layers.", "transformer.blocks."})
+    for (size_t at = path.find(word); at != std::string_view::npos; at = path.find(word, at + 1)) {
+      if (at > 0 && path[at - 1] != '.') continue;
+      const size_t begin = at + word.size(), end = path.find('.', begin);
+      if (end == std::string_view::npos) return std::nullopt;
+      if (const auto layer = parse_index(path.substr(begin, end - begin)))
+        return LayerPlace{begin, end, static_cast<int>(*layer)};
+    }
   return std::nullopt;
 }
 

@@ -90,6 +90,13 @@ class Converter {
 
  private:
   Weights open() const {
+    if (base_.spec.has_linear_experts())
+      throw Error(
+          options_.in,
+          fmt::format("each expert of this model ({}) is a module of its own wherever it is held: "
+                      "there is no other form to write",
+                      base_.spec.model_type),
+          "use the model as it is");
     if (base_.folder.empty()) {
       throw Error(options_.in,
                   fmt::format("found {} only, expected a folder with weights", base_.origin),

@@ -75,6 +75,12 @@ std::optional<ExpertMatrix> PlainExperts::batched(const ExpertStorage& storage,
     return pick(spec_, storage, DType::BF16, decoded(name, w.expert), w, fused, columns, false);
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) return std::nullopt;
+  if (!bias && storage.axes == ExpertAxes::rows) {
+    const int64_t width = spec_.intermediate;
+    const Tensor rows = found->second.slice(0, w.expert * width, width);
+    return pick(spec_, storage, rows.dtype(), rows.read(), w, false, columns,
+                w.projection == Projection::down);
+  }
   const Tensor slice = found->second.select(0, w.expert);
   return pick(spec_, storage, slice.dtype(), slice.read(), w, fused, columns,
               !bias && axes_in(tensors_, spec_, storage, w.layer) == ExpertAxes::in_out);

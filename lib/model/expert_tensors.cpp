@@ -32,6 +32,22 @@ Tensor together(const Tensor& gate, const Tensor& up, GateUpOrder order) {
   return Tensor::concat(halves ? 1 : 2, parts).reshape(shape);
 }
 
+// A batched parameter as [E, out, in], and back.
+Tensor by_expert(const Tensor& parameter, const ModelSpec& spec, Projection p, ExpertAxes axes) {
+  if (axes == ExpertAxes::out_in) return parameter;
+  if (axes == ExpertAxes::in_out) return parameter.transpose(1, 2);
+  const Tensor apart = parameter.reshape(
+      {parameter.dim(0) / spec.intermediate, spec.intermediate, parameter.dim(1)});
+  return p == Projection::down ? apart.transpose(1, 2) : apart;
+}
+
+Tensor as_parameter(const Tensor& experts, Projection p, ExpertAxes axes) {
+  if (axes == ExpertAxes::out_in) return experts;
+  if (axes == ExpertAxes::in_out) return experts.transpose(1, 2);
+  const Tensor apart = p == Projection::down ? experts.transpose(1, 2) : experts;
+  return apart.reshape({apart.dim(0) * apart.dim(1), apart.dim(2)});
+}
+
 class ExpertReader {
  public:
   ExpertReader(const TensorMap& tensors, const ModelSpec& spec, const std::string& where)
@@ -89,10 +105,11 @@ class ExpertReader {
     out.layer = layer;
     out.numbered = storage.numbered;
     const std::string stem = with_layer(storage.stem, layer);
-    const ExpertAxes axes = axes_in(tensors_, spec_, storage, layer);
+    ExpertStorage as_found = storage;
+    as_found.axes = axes_in(tensors_, spec_, storage, layer);
     for (const StoredProjection& p : stored_projections(storage)) {
       const Tensor weight =
-          storage.numbered ? numbered(stem, p, "weight") : batched(stem, p, axes, out.mxfp4);
+          storage.numbered ? numbered(stem, p, "weight") : batched(stem, p, as_found, out.mxfp4);
       add(out.weights, p.projection, weight, storage);
       if (spec_.expert_bias)
         add(out.biases, p.projection,
@@ -130,10 +147,10 @@ class ExpertReader {
     return Tensor::stack(parts);
   }
 
-  Tensor batched(const std::string& stem, const StoredProjection& p, ExpertAxes axes, bool& mxfp4) {
+  Tensor batched(const std::string& stem, const StoredProjection& p, const ExpertStorage& storage,
+                 bool& mxfp4) {
     const std::string name = stem + "." + p.name;
     const int64_t rows = spec_.out_dim(p.projection), columns = spec_.in_dim(p.projection);
-    const int64_t experts = spec_.batched_experts(p.projection);
     if (tensors_.count(name + "_blocks") != 0) {
       mxfp4 = true;
       const Tensor blocks = take(name + "_blocks"), scales = take(name + "_scales");
@@ -141,10 +158,9 @@ class ExpertReader {
                      mxfp4_tensor(blocks, scales, where_ + ": " + name + "_blocks"),
                      {spec_.experts, rows, columns});
     }
-    const Tensor all = axes == ExpertAxes::out_in
-                           ? take(name, {experts, rows, columns})
-                           : take(name, {experts, columns, rows}).transpose(1, 2);
-    return experts == spec_.experts ? all : all.slice(0, 0, spec_.experts);
+    const Tensor all = by_expert(take(name, spec_.parameter_shape(storage, p.projection)), spec_,
+                                 p.projection, storage.axes);
+    return all.dim(0) == spec_.experts ? all : all.slice(0, 0, spec_.experts);
   }
 
   const Tensor& take(const std::string& name) {
@@ -232,10 +248,9 @@ void add_experts(const ExpertLayer& experts, const ModelSpec& spec, const Expert
     const Tensor tensor =
         with_idle(spec, storage, p.projection,
                   stored(all, p.projection, required_gate_up_order(spec, storage)));
-    const bool turned = !bias && storage.axes == ExpertAxes::in_out;
     if (!storage.numbered)
       out[fmt::format("{}.{}{}", stem, p.name, bias ? "_bias" : "")] =
-          turned ? tensor.transpose(1, 2) : tensor;
+          bias ? tensor : as_parameter(tensor, p.projection, storage.axes);
     for (int64_t e = 0; storage.numbered && e < spec.experts; ++e)
       out[fmt::format("{}.{}.{}.{}", stem, e, p.name, bias ? "bias" : "weight")] =
           tensor.select(0, e);

@@ -154,10 +154,34 @@ std::vector<std::string> Dimension::names() const {
   return out;
 }
 
-ValueFunction find_value_function(std::string_view name) {
-  if (name != "mamba_dt_rank") return nullptr;
-  // transformers' JambaConfig: "auto" is ceil(hidden_size / 16).
-  return [](const Values& values) { return (values.at("hidden") + 15) / 16; };
+namespace {
+
+// transformers' SwitchTransformersConfig, of 5.24: one layer in so many is sparse.
+int64_t sparse_step(int64_t layers, int64_t sparse) {
+  return sparse > 0 ? layers / sparse : layers;
+}
+
+}  // namespace
+
+const ValueFunction* find_value_function(std::string_view name) {
+  static const std::vector<ValueFunction> all = {
+      // transformers' JambaConfig: "auto" is ceil(hidden_size / 16).
+      {"mamba_dt_rank",
+       {"hidden"},
+       [](const Values& values) { return (values.at("hidden") + 15) / 16; }},
+      {"switch_encoder_step",
+       {"encoder_layers", "sparse_encoder_layers"},
+       [](const Values& values) {
+         return sparse_step(values.at("encoder_layers"), values.at("sparse_encoder_layers"));
+       }},
+      {"switch_decoder_step",
+       {"decoder_layers", "sparse_decoder_layers"},
+       [](const Values& values) {
+         return sparse_step(values.at("decoder_layers"), values.at("sparse_decoder_layers"));
+       }}};
+  const auto found = std::find_if(
+      all.begin(), all.end(), [&](const ValueFunction& function) { return function.name == name; });
+  return found == all.end() ? nullptr : &*found;
 }
 
 namespace {
@@ -240,11 +264,12 @@ LayerChoice::Rule LayerChoice::parse_rule(const JsonView& json) {
     return {};
   }
   json.allow_only({"from", "to", "every", "first", "list", "except", "pattern", "values", "longer",
-                   "base", "only"});
+                   "base", "only", "if"});
   Rule rule = {find_dimension(json, "from"),
                find_dimension(json, "to"),
                find_dimension(json, "every"),
                find_dimension(json, "first"),
+               find_dimension(json, "if"),
                json.string_or_empty("list"),
                json.string_or_empty("except"),
                json.string_or_empty("pattern"),
@@ -285,6 +310,7 @@ std::vector<bool> LayerChoice::layers(int64_t count, const Values& values, const
   const auto number = [&](const std::optional<Dimension>& d, int64_t otherwise) {
     return d ? d->value(values, family) : otherwise;
   };
+  if (number(rule->only_if, 1) == 0) return std::vector<bool>(static_cast<size_t>(count));
   const int64_t from = number(rule->from, 0), step = number(rule->every, 1);
   int64_t last = number(rule->to, -1);
   if (last < 0) last = count - 1;
@@ -318,7 +344,7 @@ std::vector<bool> LayerChoice::layers(int64_t count, const Values& values, const
 std::vector<std::string> LayerChoice::value_names() const {
   std::vector<std::string> out;
   for (const Rule& rule : rules_) {
-    for (const auto* d : {&rule.from, &rule.to, &rule.every, &rule.first}) {
+    for (const auto* d : {&rule.from, &rule.to, &rule.every, &rule.first, &rule.only_if}) {
       if (!*d) continue;
       for (std::string& name : (*d)->names()) out.push_back(std::move(name));
     }

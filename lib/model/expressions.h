@@ -52,10 +52,13 @@ class Dimension {
 };
 
 // What a config value is when its key is absent (or says "auto") and no sum of products gives it.
-// A family file names one with {"function": NAME}; null for an unknown name. REQUIRES that the
-// values have "hidden".
-using ValueFunction = int64_t (*)(const Values& values);
-ValueFunction find_value_function(std::string_view name);
+// A family file names one with {"function": NAME}; null for an unknown name.
+struct ValueFunction {
+  std::string_view name;
+  std::vector<std::string> needs;  // the values that it reads
+  int64_t (*value)(const Values& values);
+};
+const ValueFunction* find_value_function(std::string_view name);
 
 // A config key, looked up wherever this family keeps its keys; nullopt when absent or null. The
 // key "" is the config itself.
@@ -64,12 +67,13 @@ using FindKey = std::function<std::optional<JsonView>(const std::string& key)>;
 // Which layers have something ("moe", "attention"), as a family file writes it:
 //   "all"
 //   {"from": N, "to": N, "every": N, "first": N, "list": KEY, "except": KEY, "pattern": KEY,
-//    "values": [...]}   all that hold; "pattern" has one entry (or character) a layer
+//    "values": [...], "if": N}   all that hold; "pattern" has one entry (or character) a layer
 //   {"only": [0, 2]}   these, in a file of one model
 //   [ ... ]   the first of these whose KEY the config has
 // "from" and "to" are inclusive, a negative "to" is the last layer; "every" N picks layers
 // first, first + N, ..., where `first` is N - 1 unless given. N are dimensions. With "longer" lists
-// and patterns go on behind the model's layers; "base" is what lists call the first one.
+// and patterns go on behind the model's layers; "base" is what lists call the first one. Where "if"
+// is zero, none.
 class LayerChoice {
  public:
   static LayerChoice parse(const JsonView& json);
@@ -83,7 +87,7 @@ class LayerChoice {
 
  private:
   struct Rule {
-    std::optional<Dimension> from, to, every, first;
+    std::optional<Dimension> from, to, every, first, only_if;
     std::string list, except, pattern;
     std::vector<std::string> values;
     std::optional<std::vector<int64_t>> only;  // the layers themselves

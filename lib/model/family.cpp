@@ -53,8 +53,9 @@ ValueRule parse_value(const std::string& name, const JsonView& json) {
 
 Role parse_role(const JsonView& json) {
   // In the order of the enum.
-  return static_cast<Role>(json.one_of({"attention", "mixer", "dense_mlp", "shared_expert",
-                                        "shared_expert_gate", "router", "lm_head", "embedding"}));
+  return static_cast<Role>(
+      json.one_of({"attention", "mixer", "dense_mlp", "shared_expert", "shared_expert_gate",
+                   "router", "lm_head", "embedding", "expert"}));
 }
 
 bool is_hub(const JsonView& form) { return form.one_of({"hub", "memory"}) == 0; }
@@ -95,6 +96,10 @@ ModuleBlock parse_block(const JsonView& json) {
   ModuleBlock block;
   block.path = json.at("path").string();
   block.role = parse_role(json.at("role"));
+  if ((block.role == Role::expert) != (block.path.find("{expert}") != std::string::npos))
+    json.at("path").fail(block.role == Role::expert
+                             ? "names no {expert}, but the role is that of experts"
+                             : "names an {expert}, but the role is not that of experts");
   block.layers = parse_conditions(json.string_or_empty("layers"));
   block.only_if = json.string_or_empty("if");
   block.unless = json.string_or_empty("unless");
@@ -103,6 +108,17 @@ ModuleBlock parse_block(const JsonView& json) {
   for (const auto& [name, dims] : json.at("linears").members())
     block.linears.push_back(parse_linear(name, dims));
   return block;
+}
+
+ExpertAxes parse_axes(const JsonView& json) {
+  switch (json.one_of({"in_out", "out_in", "rows"})) {
+    case 0:
+      return ExpertAxes::in_out;
+    case 1:
+      return ExpertAxes::out_in;
+    default:
+      return ExpertAxes::rows;
+  }
 }
 
 // Every storage must have what the experts have, whichever it is written to and read from.
@@ -120,8 +136,10 @@ ExpertStorage parse_storage(const JsonView& json, bool gated) {
   out.gate_up = names.string_or_empty("gate_up");
   out.down = names.at("down").string();
   if (out.up.empty() == out.gate_up.empty()) names.fail("expected either \"up\" or \"gate_up\"");
-  out.axes = out.numbered || json.at("axes").one_of({"in_out", "out_in"}) == 1 ? ExpertAxes::out_in
-                                                                               : ExpertAxes::in_out;
+  out.axes = out.numbered ? ExpertAxes::out_in : parse_axes(json.at("axes"));
+  if (out.axes == ExpertAxes::rows && !out.gate_up.empty())
+    json.at("axes").fail("gate and up in one have no rows of one expert in a run",
+                         "name \"gate\" and \"up\", each a parameter of its own");
   if (const auto order = json.find("gate_up_order"))
     out.order = order->one_of({"halves", "interleaved"}) == 0 ? GateUpOrder::halves
                                                               : GateUpOrder::interleaved;
@@ -212,6 +230,33 @@ std::string parse_layer_path(const JsonView& json) {
   return path;
 }
 
+// Of a family with one stack of layers, the family's own keys.
+LayerStack parse_stack(const JsonView& json, const std::string& count) {
+  LayerStack out;
+  out.count = count;
+  if (const auto layers = json.find("layers"))
+    for (const auto& [name, choice] : layers->members())
+      out.choices.emplace(name, LayerChoice::parse(choice));
+  out.path = parse_layer_path(json.at("layer"));
+  for (const JsonView& block : json.at("modules").items()) out.blocks.push_back(parse_block(block));
+  return out;
+}
+
+std::vector<LayerStack> parse_stacks(const JsonView& json) {
+  const auto stacks = json.find("stacks");
+  if (!stacks) return {parse_stack(json, "layers")};
+  for (const char* key : {"layer", "layers", "modules", "experts"})
+    if (json.find(key))
+      json.at(key).fail("stands beside \"stacks\", each of which has its own layers and modules");
+  std::vector<LayerStack> out;
+  for (const JsonView& stack : stacks->items()) {
+    stack.allow_only({"layer", "count", "layers", "modules"});
+    out.push_back(parse_stack(stack, stack.at("count").string()));
+  }
+  if (out.empty()) stacks->fail("found no stack of layers, expected at least one");
+  return out;
+}
+
 void check_names(const JsonView& json, const std::vector<std::string>& used,
                  const std::set<std::string>& known) {
   for (const std::string& name : used) {
@@ -220,18 +265,34 @@ void check_names(const JsonView& json, const std::vector<std::string>& used,
   }
 }
 
-void check_block(const JsonView& json, const ModuleBlock& block, const Family& family,
+void check_block(const JsonView& json, const ModuleBlock& block,
+                 const std::map<std::string, LayerChoice>& choices,
                  const std::set<std::string>& values) {
   for (const ModuleBlock::Condition& condition : block.layers)
-    if (family.layers.count(condition.choice) == 0)
+    if (choices.count(condition.choice) == 0)
       json.at("layers").fail(fmt::format("no layer choice is called \"{}\"", condition.choice));
   for (const std::string& name : {block.only_if, block.unless})
     if (!name.empty()) check_names(json, {name}, values);
   check_names(json, block.bias.names(), values);
+  if (block.role == Role::expert) check_names(json, {"experts"}, values);
   for (const auto& linear : block.linears) {
     check_names(json.at("linears").at(linear.name), linear.out.names(), values);
     check_names(json.at("linears").at(linear.name), linear.in.names(), values);
   }
+}
+
+void check_blocks(const JsonView& list, const std::vector<ModuleBlock>& blocks,
+                  const std::map<std::string, LayerChoice>& choices,
+                  const std::set<std::string>& values) {
+  const auto items = list.items();
+  for (size_t i = 0; i < items.size(); ++i) check_block(items[i], blocks[i], choices, values);
+}
+
+void check_stack(const JsonView& json, const LayerStack& stack,
+                 const std::set<std::string>& values) {
+  for (const auto& [name, choice] : stack.choices)
+    check_names(json.at("layers").at(name), choice.value_names(), values);
+  check_blocks(json.at("modules"), stack.blocks, stack.choices, values);
 }
 
 void check_references(const JsonView& json, const Family& family) {
@@ -239,34 +300,34 @@ void check_references(const JsonView& json, const Family& family) {
   for (const ValueRule& rule : family.values) {
     if (rule.otherwise)
       check_names(json.at("values").at(rule.name), rule.otherwise->names(), values);
-    if (rule.function != nullptr) check_names(json.at("values").at(rule.name), {"hidden"}, values);
+    if (rule.function != nullptr)
+      check_names(json.at("values").at(rule.name), rule.function->needs, values);
     values.insert(rule.name);
   }
-  check_names(json.at("values"), {"hidden", "layers", "vocab"}, values);
+  check_names(json.at("values"), {"hidden", "vocab"}, values);
+  for (const LayerStack& stack : family.stacks)
+    check_names(json.at("values"), {stack.count}, values);
   if (family.has_experts)
     check_names(json.at("values"), {"experts", "top_k", "intermediate"}, values);
-  for (const auto& [name, choice] : family.layers)
-    check_names(json.at("layers").at(name), choice.value_names(), values);
-  if (family.has_experts && family.layers.count("moe") == 0)
+  if (family.has_experts && family.stacks.front().choices.count("moe") == 0)
     json.at("layers").fail("the choice \"moe\" is missing");
   if (!family.experts_if.empty()) check_names(json.at("experts"), {family.experts_if}, values);
   if (family.has_experts) check_names(json.at("experts"), family.idle_experts.names(), values);
   if (family.lm_head_rows) check_names(json, family.lm_head_rows->names(), values);
-  const auto check_blocks = [&](const JsonView& list, const std::vector<ModuleBlock>& blocks) {
-    const auto items = list.items();
-    for (size_t i = 0; i < items.size(); ++i) check_block(items[i], blocks[i], family, values);
-  };
-  check_blocks(json.at("modules"), family.blocks);
-  if (const auto outside = json.find("outside")) check_blocks(*outside, family.outside);
+  const auto stacks = json.find("stacks");
+  for (size_t i = 0; i < family.stacks.size(); ++i)
+    check_stack(stacks ? stacks->items()[i] : json, family.stacks[i], values);
+  if (const auto outside = json.find("outside")) check_blocks(*outside, family.outside, {}, values);
 }
 
 }  // namespace
 
 Family parse_family(const Json& document, const std::string& where) {
   const JsonView json(document, where);
-  json.allow_only({"$schema", "family", "note", "from_loaders", "model_types", "values", "layers",
-                   "layer", "embedding", "lm_head", "lm_head_bias", "lm_head_rows", "modules",
-                   "outside", "experts", "hub_names", "aliases", "engines", "per_layer"});
+  json.allow_only({"$schema",      "family",       "note",    "from_loaders", "model_types",
+                   "values",       "layers",       "layer",   "embedding",    "lm_head",
+                   "lm_head_bias", "lm_head_rows", "modules", "outside",      "experts",
+                   "hub_names",    "aliases",      "engines", "per_layer",    "stacks"});
   Family family;
   family.where = where;
   family.name = json.at("family").string();
@@ -278,16 +339,11 @@ Family parse_family(const Json& document, const std::string& where) {
     family.variants.push_back(parse_variant(type, variant, family.gated));
   for (const auto& [name, value] : json.at("values").members())
     family.values.push_back(parse_value(name, value));
-  if (const auto layers = json.find("layers"))
-    for (const auto& [name, choice] : layers->members())
-      family.layers.emplace(name, LayerChoice::parse(choice));
-  family.layer_path = parse_layer_path(json.at("layer"));
+  family.stacks = parse_stacks(json);
   family.embedding = json.at("embedding").string();
   family.lm_head = json.at("lm_head").string();
   family.lm_head_bias = dimension_or_zero(json, "lm_head_bias");
   if (const auto rows = json.find("lm_head_rows")) family.lm_head_rows = parse_dimension(*rows);
-  for (const JsonView& block : json.at("modules").items())
-    family.blocks.push_back(parse_block(block));
   if (const auto outside = json.find("outside"))
     for (const JsonView& block : outside->items()) family.outside.push_back(parse_block(block));
   if (const auto keys = json.find("per_layer")) family.per_layer = keys->one_or_more_strings();

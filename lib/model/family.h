@@ -24,7 +24,7 @@ struct ValueRule {
   std::string name;
   std::vector<std::string> keys, lengths;
   std::optional<Dimension> otherwise;
-  ValueFunction function = nullptr;
+  const ValueFunction* function = nullptr;
   std::vector<std::string> present;  // instead: 1 where one of these keys is there, else 0
   std::optional<size_t> element;     // of a list of integers that differ
   bool by_layer = false;             // of such a list the layer's; outside the layers 0
@@ -38,7 +38,7 @@ struct ModuleBlock {
     std::string name;  // below `path`; "" when the path itself is the module
     Dimension out, in;
   };
-  std::string path;
+  std::string path;  // with "{expert}": once for each expert
   Role role = Role::attention;
   struct Condition {
     std::string choice;  // a layer choice's name
@@ -50,6 +50,14 @@ struct ModuleBlock {
   bool hub_linear = true, memory_linear = true;
   bool in_hub = true, in_memory = true;  // false: that form has other modules in their place
   std::vector<Linear> linears;
+};
+
+// Layers under one path. A model has one stack of them, or an encoder and a decoder.
+struct LayerStack {
+  std::string path;   // "model.layers.{layer}"
+  std::string count;  // the value that says how many
+  std::map<std::string, LayerChoice> choices;
+  std::vector<ModuleBlock> blocks;
 };
 
 // What the module paths of a class begin with.
@@ -79,19 +87,18 @@ struct Family {
   std::string from_loaders;
   std::vector<Variant> variants;
   std::vector<ValueRule> values;
-  std::map<std::string, LayerChoice> layers;
-  std::string layer_path, embedding, lm_head;  // "model.layers.{layer}"
+  std::vector<LayerStack> stacks;  // in the model's order; one where there is an ExpertStorage
+  std::string embedding, lm_head;
   Dimension lm_head_bias;
   std::optional<Dimension> lm_head_rows;  // in memory, where the hub's file has `vocab` rows
-  std::vector<ModuleBlock> blocks;
-
-  std::vector<ModuleBlock> outside;  // of no layer; paths from the model's root
+  std::vector<ModuleBlock> outside;       // of no layer; paths from the model's root
   // Config keys, the first that is there, whose object has other values for some layers: {"1": {}}.
   std::vector<std::string> per_layer;
 
-  bool has_experts = true;  // false of dense models, for which what follows says nothing
-  std::string experts_if;   // a value: the model has experts where it is not zero; "" for always
-  std::string activation;   // fixed, or ""
+  // False of dense models, and where experts are Linears (Role::expert): what follows says nothing.
+  bool has_experts = true;
+  std::string experts_if;  // a value: the model has experts where it is not zero; "" for always
+  std::string activation;  // fixed, or ""
   std::vector<std::string> activation_keys;  // config keys to look at
   bool gated = true;
   Dimension expert_bias, idle_experts;

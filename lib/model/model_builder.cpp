@@ -56,6 +56,7 @@ JsonView at_path(const JsonView& json, const std::string& path) {
 // Bounds against a config that would make us list forever or whose products overflow: some ten
 // times what exists.
 constexpr int64_t kMaxLayers = 1000, kMaxExperts = 4096;
+constexpr size_t kMaxModules = size_t{1} << 18;  // Switch-C: some 120,000 of experts
 constexpr int64_t kMaxWidth = int64_t{1} << 28, kMaxHeads = int64_t{1} << 20;
 
 std::string architecture_of(const JsonView& config) {
@@ -86,10 +87,9 @@ class ModelBuilder {
 
   ModelSpec build() {
     set_values();
+    place_stacks();
     set_dimensions();
-    const FindKey find_key = [this](const std::string& key) { return find(key); };
-    for (const auto& [name, choice] : family_.layers)
-      layers_[name] = choice.layers(spec_.layers, values_, find_key, family_.where);
+    for (PlacedStack& stack : stacks_) choose_layers(stack);
     if (has_experts())
       set_experts();
     else
@@ -98,7 +98,8 @@ class ModelBuilder {
     find_layer_configs();
     for (const ModuleBlock& block : family_.outside)
       if (is_meant(block)) add_block(block, "", -1);
-    for (int layer = 0; layer < spec_.layers; ++layer) add_layer(layer);
+    for (const PlacedStack& stack : stacks_)
+      for (int layer = 0; layer < stack.count; ++layer) add_layer(stack, layer);
     add_lm_head();
     set_aliases();
     spec_.index_linears();
@@ -106,6 +107,13 @@ class ModelBuilder {
   }
 
  private:
+  // A stack as this config has it.
+  struct PlacedStack {
+    const LayerStack& of;
+    int first, count;  // of the model's layers
+    std::map<std::string, std::vector<bool>> choices;
+  };
+
   // What a layer has otherwise, below `nested` ("text_config"), then at the top; null counts as
   // absent.
   std::optional<JsonView> find(const std::string& key) const {
@@ -164,7 +172,7 @@ class ModelBuilder {
   int64_t value(const ValueRule& rule) const {
     if (const auto found = given(rule)) return *found;
     if (rule.otherwise) return rule.otherwise->value(values_, nested_.where());
-    if (rule.function != nullptr) return rule.function(values_);
+    if (rule.function != nullptr) return rule.function->value(values_);
     std::vector<std::string> keys = rule.keys;
     keys.insert(keys.end(), rule.lengths.begin(), rule.lengths.end());
     nested_.fail(fmt::format("the key \"{}\" is missing, which a {} model needs",
@@ -204,7 +212,8 @@ class ModelBuilder {
     spec_.family_file = family_.where;
     spec_.model_type = variant_.model_type;
     spec_.peft = variant_.peft;
-    spec_.layers = number("layers", 1, kMaxLayers);
+    spec_.layers = stacks_.back().first + stacks_.back().count;
+    spec_.has_encoder = stacks_.size() > 1;
     spec_.hidden = number("hidden", 1, kMaxWidth);
     spec_.vocab = number("vocab", 1, kMaxWidth);
     spec_.tied_embeddings = optional("tied", 0) != 0;
@@ -214,8 +223,23 @@ class ModelBuilder {
     spec_.architecture = architecture_of(top_);
   }
 
+  void place_stacks() {
+    int first = 0;
+    for (const LayerStack& stack : family_.stacks) {
+      const int count = static_cast<int>(number(stack.count, 1, kMaxLayers));
+      stacks_.push_back({stack, first, count, {}});
+      first += count;
+    }
+  }
+
+  void choose_layers(PlacedStack& stack) const {
+    const FindKey find_key = [this](const std::string& key) { return find(key); };
+    for (const auto& [name, choice] : stack.of.choices)
+      stack.choices[name] = choice.layers(stack.count, values_, find_key, family_.where);
+  }
+
   ExpertStorage storage_of(ExpertStorage storage, bool hub) const {
-    storage.stem = path_of(family_.layer_path + "." + storage.stem, hub);
+    storage.stem = path_of(family_.stacks.front().path + "." + storage.stem, hub);
     return storage;
   }
 
@@ -230,7 +254,7 @@ class ModelBuilder {
     spec_.idle_experts = idle_experts();
     spec_.gate_up_order = family_.gate_up_order;
     spec_.activation = activation();
-    spec_.moe_layers = layers_.at("moe");
+    spec_.moe_layers = stacks_.front().choices.at("moe");
     spec_.memory = storage_of(family_.memory_experts, false);
     spec_.hub = variant_.saved_as_memory
                     ? spec_.memory
@@ -270,6 +294,8 @@ class ModelBuilder {
       throw Error(where_, fmt::format("{} would be [{}, {}]", path, out, in),
                   fmt::format("check the config against {}", family_.where));
     }
+    if (spec_.linears.size() >= kMaxModules)
+      nested_.fail(fmt::format("the model would have more than {} modules", kMaxModules));
     if (variant_.saved_as_memory) {
       if (!forms.in_memory) return;
       forms.in_hub = true;
@@ -302,10 +328,11 @@ class ModelBuilder {
     return block.unless.empty() || values_.at(block.unless) == 0;
   }
 
-  bool is_present(const ModuleBlock& block, int layer) const {
+  // `layer`: within the stack.
+  bool is_present(const ModuleBlock& block, const PlacedStack& stack, int layer) const {
     return std::all_of(block.layers.begin(), block.layers.end(),
                        [&](const ModuleBlock::Condition& condition) {
-                         return layers_.at(condition.choice)[static_cast<size_t>(layer)] !=
+                         return stack.choices.at(condition.choice)[static_cast<size_t>(layer)] !=
                                 condition.is_not;
                        }) &&
            is_meant(block);
@@ -313,10 +340,20 @@ class ModelBuilder {
 
   // `stem`: "model.layers.3.", or "" outside the layers.
   void add_block(const ModuleBlock& block, const std::string& stem, int layer) {
+    if (block.role != Role::expert) return add_linears(block, stem + block.path, layer);
+    constexpr std::string_view kExpert = "{expert}";
+    const int64_t experts = number("experts", 1, kMaxExperts);
+    for (int64_t e = 0; e < experts; ++e) {
+      std::string path = block.path;
+      path.replace(path.find(kExpert), kExpert.size(), std::to_string(e));
+      add_linears(block, stem + path, layer);
+    }
+  }
+
+  void add_linears(const ModuleBlock& block, const std::string& stem, int layer) {
     const bool bias = block.bias.value(values_, family_.where) != 0;
     for (const auto& linear : block.linears) {
-      const std::string path =
-          fmt::format("{}{}{}{}", stem, block.path, linear.name.empty() ? "" : ".", linear.name);
+      const std::string path = linear.name.empty() ? stem : stem + "." + linear.name;
       add_linear(path, block.role, layer, linear.out.value(values_, where_),
                  linear.in.value(values_, where_), bias,
                  {block.hub_linear, block.memory_linear, block.in_hub, block.in_memory});
@@ -337,15 +374,15 @@ class ModelBuilder {
     }
   }
 
-  void add_layer(int layer) {
+  void add_layer(const PlacedStack& stack, int layer) {
     if (const auto own = layer_configs_.find(layer); own != layer_configs_.end())
       of_layer_ = own->second;
     layer_ = static_cast<size_t>(layer);
     const bool differs = of_layer_ || has_values_by_layer();
     if (differs) set_values();
-    const std::string stem = with_layer(family_.layer_path, layer) + ".";
-    for (const ModuleBlock& block : family_.blocks)
-      if (is_present(block, layer)) add_block(block, stem, layer);
+    const std::string stem = with_layer(stack.of.path, layer) + ".";
+    for (const ModuleBlock& block : stack.of.blocks)
+      if (is_present(block, stack, layer)) add_block(block, stem, stack.first + layer);
     layer_.reset();
     of_layer_.reset();
     if (differs) set_values();
@@ -374,7 +411,7 @@ class ModelBuilder {
   std::optional<JsonView> of_layer_;  // of the layer that is being added
   std::optional<size_t> layer_;       // its number
   Values values_;
-  std::map<std::string, std::vector<bool>> layers_;
+  std::vector<PlacedStack> stacks_;
   ModelSpec spec_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <charconv>
 
 namespace moelora {
@@ -18,8 +19,8 @@ std::string_view projection_name(Projection projection) {
 
 std::string_view role_name(Role role) {
   constexpr std::string_view kNames[] = {
-      "attention",          "mixer",  "dense MLP", "shared expert",
-      "shared expert gate", "router", "lm_head",   "embedding"};
+      "attention", "mixer",   "dense MLP", "shared expert", "shared expert gate",
+      "router",    "lm_head", "embedding", "routed experts"};
   return kNames[static_cast<size_t>(role)];
 }
 
@@ -40,12 +41,42 @@ int64_t ModelSpec::batched_experts(Projection p) const {
   return p == Projection::down ? experts : experts + idle_experts;
 }
 
+Shape ModelSpec::parameter_shape(const ExpertStorage& storage, Projection p) const {
+  const int64_t count = batched_experts(p), out = out_dim(p), in = in_dim(p);
+  switch (storage.axes) {
+    case ExpertAxes::in_out:
+      return {count, in, out};
+    case ExpertAxes::out_in:
+      return {count, out, in};
+    case ExpertAxes::rows:
+      return p == Projection::down ? Shape{count * in, out} : Shape{count * out, in};
+  }
+  return {};
+}
+
+std::string ModelSpec::factor_stem(Form form) const {
+  constexpr std::string_view kExperts = "experts";
+  const std::string& stem = storage(form).stem;
+  const std::string_view below = std::string_view(stem).substr(stem.find(kLayer) + kLayer.size());
+  for (size_t at = below.find(kExperts); at != std::string_view::npos;
+       at = below.find(kExperts, at + 1)) {
+    const std::string_view after = below.substr(at + kExperts.size());
+    if (at > 0 && below[at - 1] == '.' && (after.empty() || after[0] == '.')) return stem;
+  }
+  return stem + ".experts";
+}
+
 void ModelSpec::index_linears() {
   by_module_.clear();
   for (size_t i = 0; i < linears.size(); ++i) {
     by_module_.emplace(linears[i].memory, i);
     by_module_.emplace(linears[i].hub, i);
   }
+}
+
+bool ModelSpec::has_linear_experts() const {
+  return std::any_of(linears.begin(), linears.end(),
+                     [](const LinearSpec& linear) { return linear.role == Role::expert; });
 }
 
 const LinearSpec* ModelSpec::find_linear(std::string_view module) const {
@@ -100,8 +131,13 @@ std::vector<StoredProjection> stored_projections(const ExpertStorage& s) {
 
 ExpertStorage per_expert_storage(const ModelSpec& spec) {
   if (spec.hub.numbered) return spec.hub;
-  return {true,        spec.memory.stem,  spec.gated ? "gate_proj" : "", "up_proj", "",
-          "down_proj", ExpertAxes::out_in};
+  return {true,
+          spec.factor_stem(Form::memory),
+          spec.gated ? "gate_proj" : "",
+          "up_proj",
+          "",
+          "down_proj",
+          ExpertAxes::out_in};
 }
 
 ExpertStorage fused_storage(const ModelSpec& spec) {
@@ -145,12 +181,9 @@ void add_batched(const ModelSpec& spec, const ExpertStorage& storage, const std:
                  Tensors& out) {
   for (const auto& [projection, name] : stored_projections(storage)) {
     const std::string parameter = fmt::format("{}.{}", stem, name);
-    const int64_t rows = spec.out_dim(projection), columns = spec.in_dim(projection);
-    const bool in_out = storage.axes == ExpertAxes::in_out;
-    const int64_t experts = spec.batched_experts(projection);
-    out.emplace_back(parameter,
-                     in_out ? Shape{experts, columns, rows} : Shape{experts, rows, columns});
-    if (spec.expert_bias) out.emplace_back(parameter + "_bias", Shape{spec.experts, rows});
+    out.emplace_back(parameter, spec.parameter_shape(storage, projection));
+    if (spec.expert_bias)
+      out.emplace_back(parameter + "_bias", Shape{spec.experts, spec.out_dim(projection)});
   }
 }
 

@@ -26,8 +26,10 @@ enum class Form : uint8_t { hub, memory };
 // Order of the 2I rows (or columns) of a fused gate_up: [gate; up], or g0,u0,g1,u1 (gpt-oss).
 enum class GateUpOrder : uint8_t { halves, interleaved };
 
-// Axes of a batched expert parameter after the expert axis: [E, in, out] or [E, out, in].
-enum class ExpertAxes : uint8_t { in_out, out_in };
+// Axes of a batched expert parameter after the expert axis: [E, in, out] or [E, out, in]. `rows`:
+// the parameter has two dims, [E*I, hidden], and an expert's are I rows of it in a run: those of
+// gate and of up [out, in], those of down [in, out], which is not transposed (DBRX).
+enum class ExpertAxes : uint8_t { in_out, out_in, rows };
 
 enum class Role : uint8_t {
   attention,      // q/k/v/o and MLA projections
@@ -38,6 +40,7 @@ enum class Role : uint8_t {
   router,
   lm_head,
   embedding,
+  expert,  // a routed expert's that is a Linear of its own in every form: nllb-moe, Switch
 };
 std::string_view role_name(Role role);
 
@@ -46,7 +49,7 @@ std::string_view role_name(Role role);
 struct LinearSpec {
   std::string hub, memory;  // module paths, e.g. "model.layers.0.self_attn.q_proj"
   Role role;
-  int layer;  // -1 outside the layers
+  int layer;  // -1 outside the layers; the decoder's are counted on from the encoder's
   int64_t in, out;
   bool bias;
   bool hub_linear, memory_linear;  // an nn.Linear there (else a bare Parameter `weight`)
@@ -96,12 +99,15 @@ class ModelSpec {
   std::string model_type;    // as the config says
   std::string architecture;  // architectures[0], "" when absent
   int64_t layers = 0, hidden = 0, vocab = 0;
+  bool has_encoder = false;  // an encoder's layers, then the decoder's
   bool tied_embeddings = false;
   // Of softmax attention; 0 where the family's file does not say. attention_heads() of
   // lib/model/attention_heads.h asks for all three.
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
 
-  // Routed experts. `experts` is E, `expert_in` the input width (hidden, or the latent size of a
+  // Routed experts that have a storage, which is of all experts of a layer; those that are Linears
+  // (Role::expert) are among `linears` alone, and leave these as they are of a dense model.
+  // `experts` is E, `expert_in` the input width (hidden, or the latent size of a
   // latent MoE), `intermediate` is I.
   int64_t experts = 0, top_k = 0, expert_in = 0, intermediate = 0;
   bool gated = true;
@@ -143,6 +149,14 @@ class ModelSpec {
   int64_t in_dim(Projection p) const;
   // The extent of the expert axis of a batched parameter.
   int64_t batched_experts(Projection p) const;
+  // The shape of the batched parameter that a storage has for a projection, idle experts included.
+  Shape parameter_shape(const ExpertStorage& storage, Projection p) const;
+
+  // The path, with "{layer}", below which adapters name the experts' factors: that of the storage,
+  // and "experts" below it where the model has no module of that name (JetMoe).
+  std::string factor_stem(Form form) const;
+
+  bool has_linear_experts() const;  // of Role::expert
 
   // The Linear at this module path, in either form; null when there is none.
   const LinearSpec* find_linear(std::string_view module) const;
@@ -176,7 +190,7 @@ struct StoredProjection {
 std::vector<StoredProjection> stored_projections(const ExpertStorage& storage);
 
 // Storage with a 2-D weight per expert: the hub's own where it is such, else
-// STEM.{e}.gate_proj|up_proj|down_proj below the in-memory stem.
+// STEM.{e}.gate_proj|up_proj|down_proj below the stem of memory's factors.
 ExpertStorage per_expert_storage(const ModelSpec& spec);
 
 // Storage with batched parameters: the hub's own where it is such (gpt-oss, Llama 4, Qwen3-VL,

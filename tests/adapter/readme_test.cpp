@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <set>
 
@@ -60,7 +61,8 @@ std::string storage_text(const ExpertStorage& s, const Renames& renames = {}) {
   std::vector<std::string> names;
   for (const std::string& name : {s.gate, s.up, s.gate_up, s.down})
     if (!name.empty()) names.push_back(name);
-  const char* axes = s.axes == ExpertAxes::in_out ? "[E, in, out]" : "[E, out, in]";
+  constexpr std::array<std::string_view, 3> kAxes = {"[E, in, out]", "[E, out, in]", "[E*I, H]"};
+  const std::string_view axes = kAxes[static_cast<size_t>(s.axes)];
   return fmt::format("`{}.{}{}`{}", renamed(s.stem, renames), s.numbered ? "{e}." : "",
                      cell(fmt::format("{}", fmt::join(names, "|"))),
                      s.numbered ? "" : fmt::format(" {}", axes));
@@ -82,6 +84,22 @@ const char* order_text(const Family& family) {
   return family.gate_up_order == GateUpOrder::interleaved ? "interleaved" : "halves";
 }
 
+// "`ffn.experts.expert_{e}.fc1\|fc2`" of each block of experts that are Linears; "none" without.
+std::string linear_experts_text(const Family& family) {
+  std::vector<std::string> out;
+  for (const LayerStack& stack : family.stacks)
+    for (const ModuleBlock& block : stack.blocks) {
+      if (block.role != Role::expert) continue;
+      std::vector<std::string> names;
+      for (const auto& linear : block.linears) names.push_back(linear.name);
+      std::string path = block.path;
+      path.replace(path.find("{expert}"), 8, "{e}");
+      path = fmt::format("`{}.{}`", path, cell(fmt::format("{}", fmt::join(names, "|"))));
+      if (std::find(out.begin(), out.end(), path) == out.end()) out.push_back(path);
+    }
+  return out.empty() ? "none" : fmt::format("{}", fmt::join(out, ", "));
+}
+
 std::string family_row(const Family& family,
                        const std::map<std::string, std::set<std::string>>& known) {
   std::vector<std::string> types, models;
@@ -95,9 +113,11 @@ std::string family_row(const Family& family,
   std::sort(types.begin(), types.end());
   if (!family.from_loaders.empty())
     types.back() += fmt::format(" (*from loaders: {}*)", family.from_loaders);
-  if (!family.has_experts)
-    return fmt::format("| {} | none | none | | {} |\n", fmt::join(types, ", "),
+  if (!family.has_experts) {
+    const std::string experts = linear_experts_text(family);
+    return fmt::format("| {} | {} | {} | | {} |\n", fmt::join(types, ", "), experts, experts,
                        fmt::join(models, ", "));
+  }
   return fmt::format("| {} | {} | {} | {} | {} |\n", fmt::join(types, ", "),
                      storage_text(family.hub_experts, family.hub_names),
                      storage_text(family.memory_experts), order_text(family),

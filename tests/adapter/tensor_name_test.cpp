@@ -91,6 +91,8 @@ TEST_CASE("an expert's module path is a stem, a layer and a rest") {
            {"model.language_model.layers.2.mlp.experts.3.up_proj",
             "model.language_model.layers.{layer}.mlp.experts", 2, "3.up_proj"},
            {"model.layers.4.experts.down_proj", "model.layers.{layer}.experts", 4, "down_proj"},
+           {"transformer.blocks.11.ffn.experts.mlp.base_layer",
+            "transformer.blocks.{layer}.ffn.experts", 11, "mlp.base_layer"},
            {"backbone.layers.8.mixer.experts.1.up_proj", "backbone.layers.{layer}.mixer.experts", 8,
             "1.up_proj"}}) {
     CAPTURE(row.module);
@@ -110,8 +112,24 @@ TEST_CASE("what is not under a layer's routed experts is not an expert path") {
         "model.layers.3.mlp.gate", "model.layers.x.mlp.experts.0.w1",
         "model.layers.03.mlp.experts.0.w1", "model.layers.mlp.experts.0.w1", "model.experts.0.w1",
         "mlayers.3.mlp.experts", "model.layers.3", "model.layers.1.mlp.experts.",
-        "model.layers.1234567890.mlp.experts", "model.layers.-1.mlp.experts", "experts", ""})
+        "model.layers.0.self_attention.experts.router.layer", "visual.blocks.3.experts.0.w1",
+        "transformer.blocks.x.ffn.experts", "model.layers.1234567890.mlp.experts",
+        "model.layers.-1.mlp.experts", "experts", ""})
     CHECK_MESSAGE(!parse_expert_path(module), module);
+}
+
+TEST_CASE("DBRX's parameters, in a module below experts, are nested as others are") {
+  const auto nesting_of = [](const std::string& rest) {
+    const auto path = parse_expert_path("transformer.blocks.0.ffn.experts." + rest);
+    REQUIRE(path);
+    return path->form == ExpertPath::Form::parameters ? path->nesting : -1;
+  };
+  CHECK(nesting_of("mlp") == 0);
+  CHECK(nesting_of("mlp.base_layer.base_layer") == 2);
+  CHECK(nesting_of("base_layer") == 1);
+  CHECK(nesting_of("mlp.w1") == -1);
+  CHECK(nesting_of("mlp.mlp") == -1);
+  CHECK(nesting_of("mlp.") == -1);
 }
 
 TEST_CASE("a pattern reads what it prints, in every spelling") {

@@ -74,7 +74,7 @@ Random random_source(Dice& dice) {
   Random out;
   const std::string family = dice.of<std::string>(
       {"qwen3_moe", "gpt_oss", "mixtral", "deepseek_v3", "glm4_moe", "nemotron_h", "qwen2_moe",
-       "olmoe", "granitemoe", "llama4_text", "phimoe", "lfm2_moe", "jamba"});
+       "olmoe", "granitemoe", "llama4_text", "phimoe", "lfm2_moe", "jamba", "dbrx"});
   Dims dims;
   dims.layers = dice.between(1, 3);
   dims.experts = dice.between(2, 14);

@@ -29,10 +29,18 @@ TEST_CASE("factor names of every spelling are taken apart") {
        0},
       {"layers.5.block_sparse_moe.experts.w2.lora_B.weight", "layers.5.block_sparse_moe.experts.w2",
        "layers.5.block_sparse_moe.experts", "w2", Side::B, 5},
+      {"transformer.blocks.4.ffn.experts.mlp.lora_A.weight", "transformer.blocks.4.ffn.experts.mlp",
+       "transformer.blocks.4.ffn.experts", "mlp", Side::A, 4},
+      {"visual.blocks.4.ffn.experts.0.w1.lora_A.weight", "visual.blocks.4.ffn.experts.0.w1", "", "",
+       Side::A, -1},
+      {"model.layers.1.self_attention.experts.router.layer.lora_A.weight",
+       "model.layers.1.self_attention.experts.router.layer", "", "", Side::A, -1},
       {"model.layers.1.self_attn.q_proj.lora_A.weight", "model.layers.1.self_attn.q_proj", "", "",
        Side::A, -1},
       {"model.layers.1.mlp.shared_experts.up_proj.lora_A.weight",
        "model.layers.1.mlp.shared_experts.up_proj", "", "", Side::A, -1},
+      {"model.encoder.layers.1.ffn.experts.expert_3.fc1.lora_A.weight",
+       "model.encoder.layers.1.ffn.experts.expert_3.fc1", "", "", Side::A, -1},
       {"model.layers.01.mlp.experts.w1.lora_A.weight", "model.layers.01.mlp.experts.w1", "", "",
        Side::A, -1},
   };
@@ -71,6 +79,8 @@ TEST_CASE("what stands below experts says layout, projection and expert") {
            {"", Form::parameter, Projection::down, -1, 0},
            {"base_layer", Form::parameter, Projection::down, -1, 1},
            {"base_layer.base_layer", Form::parameter, Projection::down, -1, 2},
+           {"mlp", Form::parameter, Projection::down, -1, 0},
+           {"mlp.base_layer", Form::parameter, Projection::down, -1, 1},
        }) {
     CAPTURE(row.rest);
     const auto rest = parse_expert_rest(row.rest);
@@ -81,7 +91,7 @@ TEST_CASE("what stands below experts says layout, projection and expert") {
     CHECK(rest->nesting == row.nesting);
   }
   for (const char* other : {"7", "7.q_proj", "shared.gate_proj", "up_projs.1", "-1.w1", "w4",
-                            "base_layer.", "7.gate_proj.x", "01.w1"})
+                            "base_layer.", "7.gate_proj.x", "01.w1", "mlp.", "mlp.w1"})
     CHECK_FALSE(parse_expert_rest(other));
 }
 

@@ -38,32 +38,20 @@ using Families = std::set<std::string>;
 // Whose class of transformers SGLang falls back to, as 0.5.23 does with transformers 5.19.
 const Families kFallback = {"aria",      "axk1",    "axk2",       "dots1",
                             "flex_olmo", "jamba",   "minimax",    "mistral4",
-                            "seed_oss",  "smollm3", "solar_open", "openai_privacy_filter"};
+                            "seed_oss",  "smollm3", "solar_open", "openai_privacy_filter",
+                            "jetmoe"};
 
-// Whose class transformers 5.19 does not have either.
-const Families kNotBuilt = {"flint",     "inkling2",       "kolibri1",
-                            "lara_mini", "mistral_large4", "mistral_large4_text"};
+// Whose class transformers 5.19 does not have either, or has in a way that SGLang refuses.
+const Families kNotBuilt = {"flint",     "inkling2",           "kolibri1",
+                            "lara_mini", "mistral_large4",     "mistral_large4_text",
+                            "nllb_moe",  "switch_transformers"};
 
 // Whose class does what its names do not say.
-const Families kNotJudged = {"bailing_hybrid",
-                             "afmoe",
-                             "deepseek_v4",
-                             "diffusion_gemma",
-                             "dots3_note",
-                             "gemma4",
-                             "ernie4_5_vl_moe",
-                             "gemma4_unified",
-                             "inkling",
-                             "laguna",
-                             "longcat_flash",
-                             "muse_spark",
-                             "step3p7",
-                             "unlimited_ocr",
-                             "zaya",
-                             "grok",
-                             "grok1",
-                             "kimi_k3",
-                             "step3"};
+const Families kNotJudged = {
+    "bailing_hybrid", "dbrx",          "afmoe",           "deepseek_v4",    "diffusion_gemma",
+    "dots3_note",     "gemma4",        "ernie4_5_vl_moe", "gemma4_unified", "inkling",
+    "laguna",         "longcat_flash", "muse_spark",      "step3p7",        "unlimited_ocr",
+    "zaya",           "grok",          "grok1",           "kimi_k3",        "step3"};
 
 Families families_of_files() {
   Families out;

@@ -56,6 +56,8 @@ TEST_CASE("a class without LoRA ends the start, by its own name before 0.33") {
     const ServerPlan plan = VllmStart(base, release).plan({});
     return plan.server.empty() ? std::string() : refusal_text(*plan.server[0].refusal);
   };
+  CHECK(start_text("dbrx", "0.24") == "ValueError: DbrxForCausalLM does not support LoRA yet.");
+  CHECK(start_text("dbrx", "0.33") == "ValueError: LoRA is not supported for DbrxForCausalLM");
   CHECK(start_text("step3p7", "0.33") ==
         "ValueError: LoRA is not supported for Step3p7ForConditionalGeneration");
   CHECK(start_text("diffusion_gemma", "0.33") ==

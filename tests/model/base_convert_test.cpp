@@ -134,8 +134,8 @@ TEST_CASE("Every family converts from either form to the other and back") {
   std::vector<std::string> configs;
   for (const std::string& family : catalogue_families())
     configs.push_back(catalogue_entry(family).config);
-  for (const char* family : {"ernie4_5_vl_moe", "inkling", "inkling2", "laguna", "lara_mini",
-                             "minimax_m3_vl", "sarvam_moe"})
+  for (const char* family : {"dbrx", "ernie4_5_vl_moe", "inkling", "inkling2", "jetmoe", "laguna",
+                             "lara_mini", "minimax_m3_vl", "sarvam_moe"})
     configs.push_back(later_entry(family).config);
   for (const std::string& config : configs) {
     CAPTURE(config);
@@ -161,6 +161,51 @@ TEST_CASE("Every family converts from either form to the other and back") {
         CHECK(difference(tensors_of(temp.path(name)), tensors_of(temp.path(name + ".back"))) == "");
     }
   }
+}
+
+TEST_CASE("Experts that are rows of one matrix are cut into Linears, down the other way round") {
+  const TempFolder temp;
+  write_model(temp.path("rows"), later_entry("dbrx").config, Form::hub);
+  const TensorMap rows = tensors_of(temp.path("rows"));
+  const std::string stem = "transformer.blocks.1.ffn.experts.";
+  REQUIRE(rows.at(stem + "mlp.w2").shape() == Shape{7 * 26, 60});
+  convert(temp.path("rows"), temp.path("split"), ExpertForm::per_expert);
+  const TensorMap split = tensors_of(temp.path("split"));
+  const Tensor gate = split.at(stem + "3.gate_proj.weight");
+  REQUIRE(gate.shape() == Shape{26, 60});
+  CHECK(gate.read() == rows.at(stem + "mlp.w1").slice(0, 3 * 26, 26).read());
+  CHECK(split.at(stem + "3.up_proj.weight").read() ==
+        rows.at(stem + "mlp.v1").slice(0, 3 * 26, 26).read());
+  const Tensor down = split.at(stem + "6.down_proj.weight");
+  REQUIRE(down.shape() == Shape{60, 26});
+  CHECK(down.read() == rows.at(stem + "mlp.w2").slice(0, 6 * 26, 26).transpose(0, 1).read());
+  CHECK(split.count(stem + "mlp.w1") == 0);
+}
+
+TEST_CASE(
+    "Experts that are rows of one matrix are verified, and a matrix of another size refused") {
+  const TempFolder temp;
+  const CatalogueEntry entry = later_entry("dbrx");
+  write_model(temp.path("rows"), entry.config, Form::hub);
+  convert(temp.path("rows"), temp.path("split"), ExpertForm::per_expert);
+  const ModelSpec spec = open_base(temp.path("rows")).spec;
+  const TensorMap rows = tensors_of(temp.path("rows"));
+  TensorMap split = tensors_of(temp.path("split"));
+  CHECK(verify_base(rows, split, spec, 1, "out") > 2 * 7 * 3);
+  const std::string stem = "transformer.blocks.0.ffn.experts.";
+  split[stem + "2.down_proj.weight"] =
+      rows.at(stem + "mlp.w2").slice(0, 2 * 26, 26).reshape({60, 26});
+  CHECK_THROWS_AS(verify_base(rows, split, spec, 1, "out"), Error);
+
+  TensorMap cut = rows;
+  cut[stem + "mlp.v1"] = rows.at(stem + "mlp.v1").slice(0, 0, 6 * 26);
+  std::string error;
+  try {
+    split_experts(cut, spec, "model");
+  } catch (const Error& e) {
+    error = e.what();
+  }
+  CHECK(contains(error, stem + "mlp.v1: has shape [156, 60], the config says [182, 60]"));
 }
 
 TEST_CASE("Rows of gate and up that the hub interleaves are halves in memory") {

@@ -13,25 +13,21 @@
 namespace moelora {
 namespace {
 
-const std::string kMixtral = MOELORA_SOURCE_DIR "/schemas/models/mixtral.json";
-
-std::string mixtral_text() {
-  std::ifstream in(kMixtral);
-  return std::string(std::istreambuf_iterator<char>(in), {});
-}
-
-// mixtral.json with one piece of text replaced.
-std::string edited(const std::string& from, const std::string& to) {
-  std::string text = mixtral_text();
+// FAMILY.json with one piece of text replaced, where it first is.
+std::string edited(const std::string& from, const std::string& to,
+                   const std::string& family = "mixtral") {
+  std::ifstream in(MOELORA_SOURCE_DIR "/schemas/models/" + family + ".json");
+  std::string text(std::istreambuf_iterator<char>(in), {});
   const size_t at = text.find(from);
   REQUIRE(at != std::string::npos);
   return text.replace(at, from.size(), to);
 }
 
 // What parsing says, without "f.json:LINE:COLUMN: ".
-std::string fault(const std::string& from, const std::string& to) {
+std::string fault(const std::string& from, const std::string& to,
+                  const std::string& family = "mixtral") {
   const std::string text =
-      error_text([&] { parse_family(parse_json(edited(from, to), "f.json"), "f.json"); });
+      error_text([&] { parse_family(parse_json(edited(from, to, family), "f.json"), "f.json"); });
   if (text.empty()) return text;
   CHECK(text.rfind("f.json:", 0) == 0);
   return text.substr(text.find(": ") + 2);
@@ -47,7 +43,9 @@ TEST_CASE("A family file that breaks the schema is refused at its place") {
   CHECK(fault("\"hub_names\"", "\"hubnames\"").find("/hubnames: unknown key, expected one of: ") ==
         0);
   CHECK(fault("\"axes\": \"out_in\"", "\"axes\": \"in\"") ==
-        "/experts/memory/axes: found \"in\", expected one of: in_out, out_in");
+        "/experts/memory/axes: found \"in\", expected one of: in_out, out_in, rows");
+  CHECK(fault("\"axes\": \"out_in\"", "\"axes\": \"rows\"") ==
+        "/experts/memory/axes: gate and up in one have no rows of one expert in a run");
   CHECK(fault("\"axes\": \"out_in\", ", "") == "/experts/memory: the key \"axes\" is missing");
   CHECK(fault("\"role\": \"router\"", "\"role\": \"gate\"")
             .find("/modules/1/role: found \"gate\", expected one of: attention, mixer") == 0);
@@ -82,6 +80,45 @@ TEST_CASE("A family file that breaks the schema is refused at its place") {
         "/layer: found \"model.layers\", expected a path that ends in {layer}");
   CHECK(fault("\"role\": \"router\",", "\"role\": \"router\", \"if\": \"shared\",") ==
         "/modules/1: no value is called \"shared\"");
+}
+
+TEST_CASE("A family file of an encoder and a decoder that breaks the schema is refused") {
+  const auto nllb = [](const std::string& from, const std::string& to) {
+    return fault(from, to, "nllb_moe");
+  };
+  CHECK(nllb("\"nllb_moe\"", "\"nllb_moe\"") == "");
+  CHECK(nllb("\"stacks\": [", "\"stacks\": [], \"per_layer\": [") ==
+        "/stacks: found no stack of layers, expected at least one");
+  CHECK(nllb("\"stacks\": [", "\"stack\": [").find("/stack: unknown key") == 0);
+  CHECK(nllb("\"stacks\": [", "\"hub_names\": {}, \"aliases\": [") ==
+        "the key \"layer\" is missing");
+  CHECK(nllb("\"stacks\": [", "\"layer\": \"model.{layer}\", \"stacks\": [") ==
+        "/layer: stands beside \"stacks\", each of which has its own layers and modules");
+  CHECK(nllb("\"stacks\": [", "\"experts\": {}, \"stacks\": [").find("/experts: ") == 0);
+  CHECK(nllb("\"layer\": \"model.encoder.layers.{layer}\",", "") ==
+        "/stacks/0: the key \"layer\" is missing");
+  CHECK(nllb("model.decoder.layers.{layer}", "model.decoder.layers") ==
+        "/stacks/1/layer: found \"model.decoder.layers\", expected a path that ends in {layer}");
+  CHECK(nllb("\"count\": \"encoder_layers\",", "") == "/stacks/0: the key \"count\" is missing");
+  CHECK(nllb("\"count\": \"decoder_layers\"", "\"count\": \"layers\"") ==
+        "/values: no value is called \"layers\"");
+  CHECK(nllb("{\"every\": \"encoder_step\", \"if\": \"encoder_step\"}",
+             "{\"every\": \"encoder_step\", \"if\": \"step\"}") ==
+        "/stacks/0/layers/moe: no value is called \"step\"");
+  CHECK(nllb("\"layers\": \"not moe\"", "\"layers\": \"dense\"") ==
+        "/stacks/0/modules/1/layers: no layer choice is called \"dense\"");
+  CHECK(nllb("\"layer\": \"model.decoder", "\"hub\": 1, \"layer\": \"model.decoder")
+            .find("/stacks/1/hub: unknown key, expected one of: layer, count") == 0);
+  CHECK(nllb("ffn.experts.expert_{expert}", "ffn.experts") ==
+        "/stacks/0/modules/3/path: names no {expert}, but the role is that of experts");
+  CHECK(nllb("\"path\": \"self_attn\"", "\"path\": \"self_attn.{expert}\"") ==
+        "/stacks/0/modules/0/path: names an {expert}, but the role is not that of experts");
+  CHECK(nllb("\"experts\": {\"keys\": \"num_experts\", \"default\": 128},", "")
+            .find("no value is called \"experts\"") != std::string::npos);
+  CHECK(
+      fault("\"sparse_encoder_layers\": {\"keys\": \"num_sparse_encoder_layers\", \"default\": 3},",
+            "", "switch_transformers") ==
+      "/values/encoder_step: no value is called \"sparse_encoder_layers\"");
 }
 
 TEST_CASE("--model-spec adds a family or replaces an embedded one") {

@@ -70,6 +70,27 @@ def faults():
     }
 
 
+def stack_faults():
+    """Mutations of nllb_moe.json, each of which must be refused."""
+    def edit(change):
+        family = copy.deepcopy(load(ROOT / "models" / "nllb_moe.json"))
+        change(family)
+        return family
+    return {
+        "no stacks": edit(lambda f: f.pop("stacks")),
+        "no stack": edit(lambda f: f.update(stacks=[])),
+        "no count": edit(lambda f: f["stacks"][1].pop("count")),
+        "no path of a stack": edit(lambda f: f["stacks"][1].pop("layer")),
+        "no modules of a stack": edit(lambda f: f["stacks"][1].pop("modules")),
+        "unknown key of a stack": edit(lambda f: f["stacks"][0].update(experts={})),
+        "stacks and a layer": edit(lambda f: f.update(layer="model.layers.{layer}")),
+        "stacks and modules": edit(lambda f: f.update(modules=[])),
+        "stacks and layers": edit(lambda f: f.update(layers={"moe": "all"})),
+        "an expert without a number": edit(lambda f: f["stacks"][0]["modules"][3].update(path="ffn.experts")),
+        "a number without an expert": edit(lambda f: f["stacks"][0]["modules"][3].update(role="router")),
+    }
+
+
 def check_engines():
     """ENGINE.json against ENGINE.schema.json; its classes' families are there, each once."""
     known = {path.stem for path in (ROOT / "models").glob("*.json")}
@@ -120,9 +141,11 @@ builtins = check_folder("builtin_model.schema.json", "builtin_models")
 family_schema = validator("model_spec.schema.json")
 for name, family in faults().items():
     assert not family_schema.is_valid(family), f"the schema accepts: {name}"
+for name, family in stack_faults().items():
+    assert not family_schema.is_valid(family), f"the schema accepts: {name}"
 engines = check_engines()
 assert family_schema.is_valid(taught(lambda e: None))
 for name, family in class_faults().items():
     assert not family_schema.is_valid(family), f"the schema accepts: {name}"
-refused = len(faults()) + len(class_faults())
+refused = len(faults()) + len(stack_faults()) + len(class_faults())
 print(f"{families} families, {builtins} built-in models, {engines} engines, {refused} faults refused")

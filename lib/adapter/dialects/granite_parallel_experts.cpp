@@ -3,6 +3,7 @@
 // (down), each of which holds one pair, where later versions nest both in "experts". The pairs are
 // the same, which is why they only get the later names; roles and the order of lora_B are the
 // layout's to find. PEFT on those versions reads the file, later versions and servers do not.
+// JetMoe's stand so below "mlp" in every version (schemas/models/jetmoe.json).
 
 #include <fmt/core.h>
 
@@ -29,8 +30,8 @@ std::optional<Factor> factor_of(std::string_view name) {
   const TensorNameView parsed = view_tensor_name(name);
   if (parsed.part != TensorPart::lora_a && parsed.part != TensorPart::lora_b) return std::nullopt;
   const std::string_view parent = parent_of(parsed.module), leaf = leaf_of(parsed.module);
-  if (leaf_of(parent) != "block_sparse_moe" || (leaf != kInput && leaf != kOutput))
-    return std::nullopt;
+  const bool known = leaf_of(parent) == "block_sparse_moe" || leaf_of(parent) == "mlp";
+  if (!known || (leaf != kInput && leaf != kOutput)) return std::nullopt;
   return Factor{parent, leaf == kInput, parsed.part == TensorPart::lora_a ? Side::A : Side::B};
 }
 
@@ -58,14 +59,16 @@ void read(const ForeignAdapter& in, Translation& out) {
 
 const Dialect dialects::granite_parallel_experts = {
     .id = "granite-parallel-experts",
-    .whose = "PEFT on GraniteMoE before transformers 5.13",
-    .names = "block_sparse_moe.input_linear.lora_A.weight, block_sparse_moe.output_linear",
+    .whose = "PEFT on GraniteMoE before transformers 5.13, and on JetMoe",
+    .names =
+        "block_sparse_moe.input_linear.lora_A.weight, block_sparse_moe.output_linear; of "
+        "JetMoe mlp.input_linear, mlp.output_linear",
     .shapes = "A [E*r, in], B [out, r*E], as peft-params",
     .sources =
         "PEFT 0.21.2 (tuners/lora/layer.py: ParamWrapper), transformers 4.57 "
         "(GraniteMoeParallelExperts)",
     .advice = "",
-    .readers = "only PEFT with transformers before 5.13 reads",
+    .readers = "only PEFT reads, on GraniteMoE with transformers before 5.13",
     .owns = owns,
     .read = read,
 };

@@ -1,14 +1,19 @@
 // PEFT target_parameters: two 2-D tensors per parameter, experts and rank on one axis. A row e*r +
 // k; B column k*E + e (PEFT) or e*r + k (Unsloth before 2026-09-17). The outermost parameter of a
-// module is "experts", the one wrapped before it "experts.base_layer".
+// module is "experts", the one wrapped before it "experts.base_layer". Of experts that are rows of
+// one matrix (DBRX) expert_rows.h says what the pairs are.
 
 #include <fmt/core.h>
+
+#include <algorithm>
 
 #include "lib/adapter/b_order.h"
 #include "lib/adapter/expert_biases.h"
 #include "lib/adapter/expert_collector.h"
 #include "lib/adapter/expert_factors.h"
+#include "lib/adapter/expert_rows.h"
 #include "lib/adapter/stacked_pairs.h"
+#include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
 
 namespace moelora {
@@ -114,7 +119,13 @@ std::vector<Tensor> of_experts(const Tensor& all, const ReadContext& context) {
   return out;
 }
 
+bool is_rows(std::span<const ExpertTensor> tensors, const ModelSpec* spec) {
+  return (spec != nullptr && spec->memory.axes == ExpertAxes::rows) ||
+         std::any_of(tensors.begin(), tensors.end(), is_row_parameter);
+}
+
 void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Adapter& adapter) {
+  if (is_rows(tensors, context.spec)) return read_expert_rows(tensors, context, adapter);
   std::vector<StackedPair> pairs = pair_up(tensors);
   for (const auto& [name, tensor] : take_expert_biases(pairs, context))
     adapter.extras[name] = {ExtraKind::other, tensor->tensor};
@@ -126,8 +137,8 @@ void read(std::span<const ExpertTensor> tensors, const ReadContext& context, Ada
   Orders orders;
   for (size_t i = 0; i < pairs.size(); ++i) {
     const StackedPair& pair = pairs[i];
-    const std::string path = fmt::format("{}.{}", with_layer(pair.a->path.stem, pair.layer),
-                                         parameter_name(context.spec, reading.projection[i]));
+    const std::string path = parameter_path(context.spec, with_layer(pair.a->path.stem, pair.layer),
+                                            reading.projection[i]);
     const int64_t experts = expert_count(pair, reading.projection[i], path, context);
     const Order here =
         input_order(context, path, swapped, experts, pair.a->tensor.dim(0) / experts);
@@ -177,10 +188,10 @@ class Nesting {
       : adapter_(adapter), biases_(biases) {}
 
   std::string module(const std::string& stem, const ExpertKey& key, bool bias) const {
-    const ExpertKey down{key.layer, Projection::down};
     size_t depth = bias ? 0 : biases_.count(key);
-    if (key.projection != Projection::down)
-      depth += adapter_.experts.count(down) + biases_.count(down);
+    for (const Projection later : {Projection::up, Projection::down})
+      if (later > key.projection)
+        depth += adapter_.experts.count({key.layer, later}) + biases_.count({key.layer, later});
     std::string out = stem;
     for (size_t i = 0; i < depth; ++i) out += ".base_layer";
     return out;
@@ -196,28 +207,59 @@ int64_t idle_experts(const WriteContext& context, Projection projection) {
   return spec == nullptr ? 0 : spec->batched_experts(projection) - spec->experts;
 }
 
-WrittenExperts write(const WriteContext& context) {
-  WrittenExperts out;
-  const Adapter& adapter = context.adapter;
-  if (context.spec != nullptr && context.spec->memory.numbered)
-    throw Error(context.spec->model_type,
+// Throws Error for a base whose parameters cannot be nested below one module.
+void check_base_parameters(const ModelSpec* spec) {
+  if (spec == nullptr) return;
+  if (spec->memory.numbered)
+    throw Error(spec->model_type,
                 "how transformers holds the experts of this model type as parameters is not known",
                 {"say \"memory\" in a file for ", Option::model_spec, ", or use ", Option::to,
                  " peft-linear"});
+  if (spec->memory.stem != spec->factor_stem(Form::memory))
+    throw Error(spec->model_type,
+                fmt::format("holds the parameters of its experts in modules of their own ({}, {}), "
+                            "and peft-params nests them below one",
+                            parent_of(parameter_name(spec, Projection::gate_up)),
+                            parent_of(parameter_name(spec, Projection::down))),
+                {"use ", Option::to, " peft-linear or stacked"});
+}
+
+// A pair of a parameter, and below which module.
+struct WrittenPair {
+  std::string stem;
+  Tensor a, b;
+};
+
+WrittenPair written_pair(const ExpertKey& key, const ExpertPair& pair,
+                         const WriteContext& context) {
+  const std::string stem = written_stem(context, Form::memory, key.layer);
+  if (has_rows(layouts::peft_params, context.spec)) {
+    auto [a, b] = expert_rows(key, pair, *context.spec);
+    const std::string_view below = parent_of(parameter_name(context.spec, key.projection));
+    return {below.empty() ? stem : fmt::format("{}.{}", stem, below), std::move(a), std::move(b)};
+  }
+  if (key.projection == Projection::up && (context.spec == nullptr || context.spec->gated))
+    throw Error(fmt::format("layer {} up_proj", key.layer),
+                "a gated model's up is part of gate_up_proj, and no base model says that this one "
+                "has no gate",
+                {"name it with ", Option::base});
+  auto [a, b] = stack_pair(pair, context.adapter.expert_count,
+                           idle_experts(context, key.projection), context.options);
+  return {stem, std::move(a), std::move(b)};
+}
+
+WrittenExperts write(const WriteContext& context) {
+  WrittenExperts out;
+  const Adapter& adapter = context.adapter;
+  check_base_parameters(context.spec);
   const auto biases = expert_biases(adapter, context.spec);
   const Nesting nesting(adapter, biases);
   for (const auto& [key, pair] : adapter.experts) {
-    if (key.projection == Projection::up && (context.spec == nullptr || context.spec->gated))
-      throw Error(
-          fmt::format("layer {} up_proj", key.layer),
-          "a gated model's up is part of gate_up_proj, and no base model says that this one has "
-          "no gate",
-          {"name it with ", Option::base});
+    const WrittenPair written = written_pair(key, pair, context);
+    const std::string module = nesting.module(written.stem, key, false);
+    out.tensors[lora_name(module, Side::A)] = written.a;
+    out.tensors[lora_name(module, Side::B)] = written.b;
     const std::string stem = written_stem(context, Form::memory, key.layer);
-    const std::string module = nesting.module(stem, key, false);
-    std::tie(out.tensors[lora_name(module, Side::A)], out.tensors[lora_name(module, Side::B)]) =
-        stack_pair(pair, adapter.expert_count, idle_experts(context, key.projection),
-                   context.options);
     out.targets.push_back({fmt::format("{}.{}", stem, parameter_name(context.spec, key.projection)),
                            true,
                            uniform_scaling(key, pair, adapter.expert_count, "one parameter")});
@@ -237,8 +279,8 @@ WrittenExperts write(const WriteContext& context) {
 const Layout layouts::peft_params = {
     .id = "peft-params",
     .summary = "PEFT target_parameters: experts and rank on one axis",
-    .names = "base_layer (gate_up) and the bare stem (down)",
-    .shapes = "A [E*r, in] row e*r+k, B [out, r*E] column k*E+e",
+    .names = "base_layer (gate_up) and the bare stem (down); of DBRX below mlp, gate, up, down",
+    .shapes = "A [E*r, in] row e*r+k, B [out, r*E] column k*E+e; of DBRX A [r, H], B [E*I, r]",
     .sources = "PEFT >= 0.17 ParamWrapper, vLLM 3-D, Unsloth, prime-rl",
     .fused = true,
     .one_parameter = true,

@@ -32,7 +32,8 @@ bool has_component(std::string_view module, std::span<const std::string_view> wo
 bool knows(const ModelSpec& spec, const std::string& module) {
   if (spec.find_linear(module) != nullptr) return true;
   const auto expert = parse_expert_path(module);
-  return expert && (expert->stem == spec.hub.stem || expert->stem == spec.memory.stem);
+  return expert && (expert->stem == spec.factor_stem(Form::hub) ||
+                    expert->stem == spec.factor_stem(Form::memory));
 }
 
 // The factors of one module by their part, in one spelling of its path.

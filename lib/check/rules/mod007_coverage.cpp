@@ -1,8 +1,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 
+#include "lib/base/dotted_path.h"
 #include "lib/base/utf8.h"
 #include "lib/check/define_rule.h"
 #include "lib/check/name_groups.h"
@@ -15,7 +17,23 @@ namespace {
 // Leaf names and layers of the modules of one kind.
 struct Covered {
   std::set<std::string> words;
-  std::set<int> layers;
+  // By what stands before the number: "model.encoder.layers."; "" for a model without an encoder.
+  std::map<std::string, std::set<int>> layers;
+
+  void add_layer(const LinearSpec& linear, bool has_encoder) {
+    const std::string& path = linear.memory;
+    size_t begin = 0;
+    if (!has_encoder && linear.layer >= 0) layers[""].insert(linear.layer);
+    if (!has_encoder || linear.layer < 0) return;
+    while (begin < path.size()) {
+      const size_t end = std::min(path.find('.', begin), path.size());
+      if (const auto layer = parse_index(std::string_view(path).substr(begin, end - begin))) {
+        layers[path.substr(0, begin)].insert(static_cast<int>(*layer));
+        return;
+      }
+      begin = end + 1;
+    }
+  }
 };
 
 struct Coverage {
@@ -35,13 +53,13 @@ Coverage cover(const Subject& subject) {
   for (const FactorPair& pair : subject.parts.pairs) {
     const NamedTensor& any = subject.parts.any(pair);
     if (any.expert) {
-      out.experts.layers.insert(any.expert->layer);
+      out.experts.layers[""].insert(any.expert->layer);
       if (any.expert->projection)
         out.experts.words.emplace(projection_name(*any.expert->projection));
     } else if (const LinearSpec* linear = linear_or_joint(subject, any)) {
       Covered& covered = out.dense[linear->role];
       covered.words.emplace(leaf_of(any.module));
-      if (linear->layer >= 0) covered.layers.insert(linear->layer);
+      covered.add_layer(*linear, subject.spec()->has_encoder);
     } else {
       ++out.unknown;
     }
@@ -53,8 +71,11 @@ Coverage cover(const Subject& subject) {
 }
 
 std::string layers_text(const Covered& covered) {
-  if (covered.layers.empty()) return "";
-  return fmt::format(" in layers {}", ranges({covered.layers.begin(), covered.layers.end()}));
+  std::vector<std::string> stacks;
+  for (const auto& [stack, layers] : covered.layers)
+    stacks.push_back(stack + ranges({layers.begin(), layers.end()}));
+  if (stacks.empty()) return "";
+  return fmt::format(" in layers {}", fmt::join(stacks, " and "));
 }
 
 std::string text_of(std::string_view what, const Covered& covered) {

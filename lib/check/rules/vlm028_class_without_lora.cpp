@@ -1,3 +1,5 @@
+#include <string>
+
 #include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"
 #include "lib/engine/vllm/causes.h"
@@ -6,11 +8,14 @@
 namespace moelora {
 namespace {
 
-// No version helps where the class never takes LoRA.
+// Neither another version helps where the class never takes LoRA, nor a merged model where vLLM has
+// the class no more.
 void check(RuleContext& context) {
   const auto model = vllm::find_model_class(*context.spec(), context.run().choice.version);
   context.explain_plan([&](Finding& finding, const PlanEvent&) {
-    if (model && !model->takes_lora)
+    if (model && model->start_error.find("was supported in vLLM until") != std::string::npos)
+      finding.fix = "Use a vLLM that still has the class, or another server.";
+    else if (model && !model->takes_lora)
       finding.fix = "Merge the adapter into the base model and serve that.";
   });
 }

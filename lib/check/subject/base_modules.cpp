@@ -56,8 +56,9 @@ BaseModules::BaseModules(const BaseModel& base, const BaseHeaders* headers)
 }
 
 bool BaseModules::is_expert_stem(const std::string& stem) const {
-  if (stem == spec_.hub.stem || stem == spec_.memory.stem) return true;
-  return with_layer(spec_.memory.stem, 0) == spec_.normalised(with_layer(stem, 0));
+  const std::string memory = spec_.factor_stem(Form::memory);
+  if (stem == spec_.factor_stem(Form::hub) || stem == memory) return true;
+  return with_layer(memory, 0) == spec_.normalised(with_layer(stem, 0));
 }
 
 ModuleFit BaseModules::fit_expert(const ExpertPath& place) const {
@@ -80,7 +81,8 @@ ModuleFit BaseModules::fit_dense(const NamedTensor& tensor) const {
 ModuleFit BaseModules::fit(const NamedTensor& tensor) const {
   if (is_in_tower(tensor.module))
     return tensor.layer >= 0 ? ModuleFit::foreign_tower : ModuleFit::outside_text;
-  if (tensor.layer >= spec_.layers) return ModuleFit::out_of_range;
+  // An encoder and a decoder have a last layer each: a name of neither is unknown.
+  if (!spec_.has_encoder && tensor.layer >= spec_.layers) return ModuleFit::out_of_range;
   return tensor.expert ? fit_expert(*tensor.expert) : fit_dense(tensor);
 }
 

@@ -29,9 +29,12 @@ void add_dense(const Subject& subject, const NamedTensor& tensor, std::vector<st
 // A pair of target_parameters may be either parameter: the names of all are given.
 void add_parameters(const Subject& subject, const std::string& stem,
                     std::vector<std::string>& out) {
-  const bool gated = subject.spec() == nullptr || subject.spec()->gated;
-  for (Projection p : {gated ? Projection::gate_up : Projection::up, Projection::down})
-    add_once(out, stem + std::string(parameter_name(subject.spec(), p)));
+  const ModelSpec* spec = subject.spec();
+  std::vector<Projection> parameters = {
+      spec == nullptr || spec->gated ? Projection::gate_up : Projection::up, Projection::down};
+  if (spec != nullptr && spec->memory.axes == ExpertAxes::rows)
+    parameters = {Projection::gate, Projection::up, Projection::down};
+  for (const Projection p : parameters) add_once(out, parameter_path(spec, stem, p));
 }
 
 }  // namespace
@@ -53,14 +56,14 @@ std::vector<std::string> paths_of(const Subject& subject, const FactorPair& pair
     add_dense(subject, tensor, out);
     return out;
   }
-  const std::string stem = tensor.experts_path() + ".";
+  const std::string stem = tensor.experts_path();
   if (tensor.expert->form == ExpertPath::Form::parameters) {
     add_parameters(subject, stem, out);
     return out;
   }
   out.push_back(tensor.module);
   if (tensor.is_named_experts())
-    add_once(out, stem + std::string(projection_name(*tensor.expert->projection)));
+    add_once(out, stem + "." + std::string(projection_name(*tensor.expert->projection)));
   return out;
 }
 

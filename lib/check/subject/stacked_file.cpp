@@ -1,6 +1,9 @@
 #include "lib/check/subject/stacked_file.h"
 
+#include <algorithm>
+
 #include "lib/adapter/expert_biases.h"
+#include "lib/adapter/expert_rows.h"
 
 namespace moelora {
 namespace {
@@ -26,6 +29,9 @@ Attempt attempt(const StackedFile& file, const Subject& subject, std::optional<R
 
 std::optional<StackedFile> stacked_file(const Subject& subject) {
   if (!subject.parsed_config || subject.layout == nullptr || !subject.layout->one_parameter)
+    return std::nullopt;
+  // One rank, one side and no order of columns: reading the adapter itself says what is wrong.
+  if (std::any_of(subject.experts.begin(), subject.experts.end(), is_row_parameter))
     return std::nullopt;
   StackedFile out;
   try {
@@ -57,8 +63,8 @@ std::vector<std::string> names_of(const StackedFile& file) {
 
 std::string parameter_path(const StackedFile& file, size_t index, const ModelSpec* spec) {
   const StackedPair& pair = file.pairs[index];
-  return with_layer(pair.a->path.stem, pair.layer) + "." +
-         std::string(parameter_name(spec, file.reading->projection[index]));
+  return parameter_path(spec, with_layer(pair.a->path.stem, pair.layer),
+                        file.reading->projection[index]);
 }
 
 int64_t stacked_experts(const StackedFile& file, const Subject& subject) {

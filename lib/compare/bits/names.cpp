@@ -73,16 +73,32 @@ std::optional<Factor> take_factor(std::string_view& path) {
   return factor;
 }
 
-// Finds "layers.N" and, after it, "experts".
-void find_experts(FactorName& name) {
-  std::string_view rest = name.module;
-  while (!rest.empty() && take(rest) != "layers") {
+// nllb-moe's "expert_3.fc1", a Linear like any other.
+bool is_linear(std::string_view rest) {
+  const std::string_view first = take(rest);
+  return !rest.empty() && first.starts_with("expert_") && parse_index(first.substr(7));
+}
+
+// What follows "layers", or DBRX's "transformer.blocks"; nothing where neither is there.
+std::string_view behind_layers(std::string_view path) {
+  for (std::string_view before; !path.empty();) {
+    const std::string_view here = take(path);
+    if (here == "layers" || (here == "blocks" && before == "transformer")) break;
+    before = here;
   }
+  return path;
+}
+
+// Finds "layers.N" and, after it, "experts"; their router is a dense module.
+void find_experts(FactorName& name) {
+  std::string_view rest = behind_layers(name.module);
   const auto layer = parse_index(take(rest));
   if (!layer || rest.empty()) return;
   while (!rest.empty()) {
     if (take(rest) != "experts") continue;
+    if (is_linear(rest)) return;
     const bool outermost = rest.empty();
+    if (rest.substr(0, rest.find('.')) == "router") return;
     if (outermost && name.module.back() == '.') return;
     name.expert = true;
     name.layer = static_cast<int>(*layer);
@@ -123,7 +139,9 @@ std::optional<FactorName> parse_factor_name(std::string_view name) {
 
 std::optional<ExpertRest> parse_expert_rest(std::string_view rest) {
   using Form = ExpertRest::Form;
-  if (const auto depth = nesting(rest))
+  std::string_view below = rest;
+  if (take(below) != "mlp" || rest.ends_with('.')) below = rest;  // DBRX's parameters are in mlp
+  if (const auto depth = nesting(below))
     return ExpertRest{Form::parameter, Projection::down, -1, *depth, false};
   std::string_view tail = rest;
   const std::string_view first = take(tail);

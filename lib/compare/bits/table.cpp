@@ -339,9 +339,11 @@ class Builder {
     }
     for (auto& [name, index] : take_biases(out, config_, options_.spec))
       out_.extras.emplace(std::move(name), index);
-    for (size_t i = 2; i < out.size(); ++i)
-      if (out[i - 2].layer == out[i].layer)
-        refuse(out_.tensors[out[i].a], "is a third stacked parameter of its layer");
+    const size_t most = has_rows() ? 3 : 2;
+    for (size_t i = most; i < out.size(); ++i)
+      if (out[i - most].layer == out[i].layer)
+        refuse(out_.tensors[out[i].a],
+               fmt::format("is a stacked parameter too many: its layer has {}", most));
     return out;
   }
 
@@ -349,6 +351,7 @@ class Builder {
     if (options_.spec == nullptr || options_.spec->memory.numbered) return projection_name(p);
     const ExpertStorage& s = options_.spec->memory;
     const std::string& name = p == Projection::gate_up ? s.gate_up
+                              : p == Projection::gate  ? s.gate
                               : p == Projection::up    ? s.up
                                                        : s.down;
     return name.empty() ? projection_name(p) : std::string_view(name);
@@ -357,10 +360,61 @@ class Builder {
   void add_stacked() {
     const std::vector<StackedPair> pairs = stacked_pairs();
     if (pairs.empty()) return;
+    if (has_rows()) return add_rows(pairs);
     const StackedForm form =
         resolve_stacked(pairs, config_, options_.spec, options_.reading, where_);
     for (size_t i = 0; i < pairs.size(); ++i)
       add_stacked_pair(pairs[i], form.projections[i], form.swapped);
+  }
+
+  // ---- pairs on experts that are rows of one matrix: A [r, H], B [E*I, r] ----
+
+  bool has_rows() const {
+    return options_.spec != nullptr && options_.spec->memory.axes == ExpertAxes::rows;
+  }
+
+  void add_rows(const std::vector<StackedPair>& pairs) {
+    for (size_t first = 0, last = 0; first < pairs.size(); first = last) {
+      while (last < pairs.size() && pairs[last].layer == pairs[first].layer) ++last;
+      const std::vector<Projection> meant = adapted_rows(pairs[first], last - first);
+      for (size_t i = first; i < last; ++i) add_row_pair(pairs[i], meant[i - first]);
+    }
+  }
+
+  // Innermost first. The shapes are all the same: where some are missing, the config says which.
+  std::vector<Projection> adapted_rows(const StackedPair& pair, size_t count) const {
+    const std::vector<Projection> all = {Projection::gate, Projection::up, Projection::down};
+    if (count == all.size()) return all;
+    std::vector<Projection> out;
+    const Json* targets = config_.find("target_parameters");
+    for (const Projection p : all) {
+      const std::string path = fmt::format(".{}.{}", pair.stem, parameter_name(p));
+      if (targets != nullptr &&
+          std::any_of(targets->items().begin(), targets->items().end(), [&](const Json& t) {
+            return t.is(Json::Kind::string) && path.ends_with("." + t.as_string());
+          }))
+        out.push_back(p);
+    }
+    if (out.size() != count)
+      refuse(out_.tensors[pair.a], fmt::format("is one of {} parameters, and target_parameters "
+                                               "names {} of them",
+                                               count, out.size()));
+    return out;
+  }
+
+  // An expert's rows of B are its lora_B of gate and up, and of down its lora_A.
+  void add_row_pair(const StackedPair& pair, Projection p) {
+    const int64_t experts = options_.spec->experts, width = options_.spec->intermediate;
+    const int64_t rank = pair.rows, hidden = pair.a_dim;
+    if (hidden != options_.spec->expert_in || pair.b_dim != experts * width)
+      refuse(out_.tensors[pair.a], "is of no such matrix as this base model's experts");
+    const StridedBlock own{pair.b, 0, width * rank, 1, rank, 0, experts, rank};
+    const StridedBlock shared{pair.a, 0, 0, hidden, 1, 0, experts, rank};
+    const Side outer = p == Projection::down ? Side::B : Side::A;
+    const Side inner = p == Projection::down ? Side::A : Side::B;
+    const Scale scale = scales_.of({fmt::format("{}.{}", pair.stem, parameter_name(p))});
+    table_.add({pair.layer, p, {}, inner, width, own, scale});
+    table_.add({pair.layer, p, {}, outer, hidden, shared, scale});
   }
 
   void add_stacked_pair(const StackedPair& pair, Projection p, bool swapped) {

@@ -115,9 +115,10 @@ void join_gate_and_up(FitContext& context) {
   const Layout& layout = context.layout;
   const std::string_view misread = misreads_up(context);
   if (context.adapter.experts.empty() || !context.spec().gated) return;
-  if (misread.empty() && !layout.fused) return;
+  const bool joins = joins_gate_up(layout, &context.spec());
+  if (misread.empty() && !joins) return;
   const auto before = gate_ranks(context.adapter);
-  const bool family_order = layout.fused && !layout.gate_up_order;
+  const bool family_order = joins && !layout.gate_up_order;
   fuse_gate_up(context.adapter,
                family_order ? required_gate_up_order(context.spec()) : GateUpOrder::halves,
                context.options.threads);

@@ -72,8 +72,8 @@ void move_extras(FitContext& context, const Places& places, std::vector<std::str
 
 bool other_stem(const FitContext& context) {
   const std::string& stem = context.adapter.expert_stem;
-  return !context.adapter.experts.empty() && stem != context.spec().hub.stem &&
-         stem != context.spec().memory.stem;
+  return !context.adapter.experts.empty() && stem != context.spec().factor_stem(Form::hub) &&
+         stem != context.spec().factor_stem(Form::memory);
 }
 
 void run(FitContext& context) {

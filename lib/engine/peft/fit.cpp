@@ -43,8 +43,10 @@ constexpr std::array<LayoutChoice, 3> kLayouts = {{
 
 LayoutWriteOptions write_options(const FitTarget& target) {
   const Host host = host_for(target);
-  const bool in_out = host.spec.storage(host.form()).axes == ExpertAxes::in_out;
+  const ExpertAxes axes = host.spec.storage(host.form()).axes;
   LayoutWriteOptions out;
+  if (axes == ExpertAxes::rows) return out;  // two dims are [out, in] to every release
+  const bool in_out = axes == ExpertAxes::in_out;
   out.roles = host.reads_in_out() == in_out ? Roles::natural : Roles::swapped;
   return out;
 }
@@ -53,11 +55,14 @@ LayoutWriteOptions write_options(const FitTarget& target) {
 
 using Group = std::vector<std::map<ExpertKey, ExpertPair>::value_type*>;
 
-// By layer: what becomes one parameter.
-std::map<std::pair<int, bool>, Group> groups(Adapter& adapter) {
-  std::map<std::pair<int, bool>, Group> out;
-  for (auto& entry : adapter.experts)
-    out[{entry.first.layer, entry.first.projection == Projection::down}].push_back(&entry);
+// What becomes one parameter.
+std::map<ExpertKey, Group> groups(Adapter& adapter, bool joins) {
+  std::map<ExpertKey, Group> out;
+  for (auto& entry : adapter.experts) {
+    const bool joined = joins && entry.first.projection != Projection::down;
+    out[{entry.first.layer, joined ? Projection::gate_up : entry.first.projection}].push_back(
+        &entry);
+  }
   return out;
 }
 
@@ -80,7 +85,7 @@ Scaling scaling_with(const Group& group, double value) {
 void even_scales(FitContext& context) {
   Adapter& adapter = context.adapter;
   if (!context.layout.one_parameter) return;
-  for (auto& [key, group] : groups(adapter)) {
+  for (auto& [key, group] : groups(adapter, joins_gate_up(context.layout, &context.spec()))) {
     const ScaleCounts counts = counts_of(group, adapter.expert_count);
     if (counts.size() < 2) continue;
     const double scale = most_common(counts);
@@ -88,7 +93,7 @@ void even_scales(FitContext& context) {
     ScaleFolder folder(scale);
     for (auto* entry : group) {
       const std::string name =
-          fmt::format("{}.{}", adapter.stem(key.first), projection_name(entry->first.projection));
+          fmt::format("{}.{}", adapter.stem(key.layer), projection_name(entry->first.projection));
       folder.fold(name, entry->second, adapter.expert_count);
       entry->second.scaling = {common.with_rank(max_rank(entry->second))};
     }

@@ -49,7 +49,9 @@ class Explanation {
   }
 
   bool is_routed(const ExpertPath& expert) const {
-    return expert.stem == into_.host.spec.hub.stem || expert.stem == into_.host.spec.memory.stem;
+    const ModelSpec& spec = into_.host.spec;
+    return expert.stem == spec.factor_stem(Form::hub) ||
+           expert.stem == spec.factor_stem(Form::memory);
   }
 
   // Whether the same module in another spelling of the name would be found.

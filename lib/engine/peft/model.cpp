@@ -85,12 +85,10 @@ void add_batched(Modules& modules, const ModelSpec& spec, const ExpertStorage& s
   for (const StoredProjection& stored : stored_projections(storage)) {
     std::string name = stored.name;
     Module& holder = holder_of(holders, stem, name);
-    const int64_t in = spec.in_dim(stored.projection), out = spec.out_dim(stored.projection);
-    const int64_t experts = spec.batched_experts(stored.projection);
-    holder.parameters.emplace_back(name, storage.axes == ExpertAxes::in_out
-                                             ? Shape{experts, in, out}
-                                             : Shape{experts, out, in});
-    if (spec.expert_bias) holder.parameters.emplace_back(name + "_bias", Shape{spec.experts, out});
+    holder.parameters.emplace_back(name, spec.parameter_shape(storage, stored.projection));
+    if (spec.expert_bias)
+      holder.parameters.emplace_back(name + "_bias",
+                                     Shape{spec.experts, spec.out_dim(stored.projection)});
   }
   for (Module& holder : holders) add(modules, std::move(holder));
 }

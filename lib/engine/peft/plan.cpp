@@ -329,7 +329,8 @@ ServerPlan plan(const PlanRequest& request) {
   ServerPlan out;
   if (request.spec.peft.unknown) {
     out.not_known = fmt::format(
-        "what PEFT does with the modules of a {}, a tower's or renamed ones, is not known",
+        "what PEFT does with the modules of a {}, of which some are renamed or not described here "
+        "(a tower's, or experts of attention), is not known",
         request.spec.model_type);
     return out;
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "lib/adapter/gate_up.h"
@@ -72,8 +73,11 @@ class Blocks {
       block.module = projection_name(*expert->projection);
       block.layer = expert->layer;
       block.expert = *expert->expert;
-    } else if (slot.batched) {
-      return batched(slot, std::move(block));
+    } else if (const auto parameter = expert_parameter(slot)) {
+      block.layer = parameter->first;
+      return host_.spec.storage(host_.form()).axes == ExpertAxes::rows
+                 ? rows(parameter->second, std::move(block))
+                 : batched(parameter->second, std::move(block));
     } else {
       block.module = path.ends_with(".weight") ? path.substr(0, path.size() - 7) : path;
       if (host_.spec.find_linear(block.module) == nullptr) return;  // the experts' biases
@@ -81,23 +85,38 @@ class Blocks {
     add_block(std::move(block), blocks_);
   }
 
-  void batched(const Slot& slot, ServedBlock block) {
+  // The layer and the projection whose weights the slot's parameter holds; nullopt of another.
+  std::optional<std::pair<int, Projection>> expert_parameter(const Slot& slot) const {
     const ExpertStorage& storage = host_.spec.storage(host_.form());
+    if (storage.numbered) return std::nullopt;
     const auto [layer, name] = split_stem(slot.target, storage.stem);
-    const StoredProjection* here = nullptr;
-    const std::vector<StoredProjection> all = stored_projections(storage);
-    for (const StoredProjection& stored : all)
-      if (stored.name == name) here = &stored;
-    if (here == nullptr) return;
-    const int64_t experts = host_.spec.batched_experts(here->projection);
+    for (const StoredProjection& stored : stored_projections(storage))
+      if (layer >= 0 && stored.name == name) return std::pair(layer, stored.projection);
+    return std::nullopt;
+  }
+
+  // One Linear to PEFT, of whose outputs each expert has a run; down's weight is transposed.
+  void rows(Projection projection, ServedBlock block) {
+    const Tensor a = block.a, b = block.b;
+    const int64_t width = host_.spec.intermediate;
+    for (block.expert = 0; block.expert < host_.spec.experts; ++block.expert) {
+      const Tensor own = b.slice(0, block.expert * width, width);
+      const bool down = projection == Projection::down;
+      block.a = down ? own.transpose(0, 1) : a;
+      add(projection, down ? a.transpose(0, 1) : own, block);
+    }
+  }
+
+  void batched(Projection projection, ServedBlock block) {
+    const ExpertStorage& storage = host_.spec.storage(host_.form());
+    const int64_t experts = host_.spec.batched_experts(projection);
     Tensor a = experts_of_a(block.a, experts), b = experts_of_b(block.b, experts);
     if (host_.reads_in_out() != (storage.axes == ExpertAxes::in_out)) {
       std::swap(a, b);
       a = a.transpose(1, 2);
       b = b.transpose(1, 2);
     }
-    block.layer = layer;
-    each_expert(here->projection, a, b, block);
+    each_expert(projection, a, b, block);
   }
 
   void each_expert(Projection projection, const Tensor& a, const Tensor& b, ServedBlock block) {
