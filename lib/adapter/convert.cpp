@@ -8,7 +8,6 @@
 #include <string>
 #include <tuple>
 
-#include "lib/adapter/conversion_report.h"
 #include "lib/adapter/dialect.h"
 #include "lib/adapter/expert_biases.h"
 #include "lib/adapter/gate_up.h"
@@ -16,6 +15,7 @@
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
+#include "lib/io/conversion_report.h"
 #include "lib/io/json_build.h"
 #include "lib/io/weights.h"
 

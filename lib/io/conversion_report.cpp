@@ -1,4 +1,4 @@
-#include "lib/adapter/conversion_report.h"
+#include "lib/io/conversion_report.h"
 
 #include <fmt/format.h>
 
