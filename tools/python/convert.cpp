@@ -36,6 +36,36 @@ nb::dict convert_tensors(const nb::list& named, const std::string& config, const
   }));
 }
 
+nb::dict base_dict(const BaseConversionReport& made) {
+  nb::dict out;
+  out["family"] = made.family;
+  out["from_"] = made.from;
+  out["to"] = made.to;
+  out["expert_layers"] = made.expert_layers;
+  out["tensors"] = made.tensors;
+  out["bytes"] = made.bytes;
+  out["verified"] = made.verified;
+  out["changes"] = made.changes;
+  out["files"] = made.files;
+  out["warnings"] = made.warnings;
+  out["left_out"] = made.left_out;
+  out["notes"] = made.notes;
+  out["left_behind"] = made.left_behind;
+  return out;
+}
+
+nb::dict convert_base_path(const std::string& in, const std::string& out, const nb::dict& options,
+                           nb::object progress) {
+  const Words words(options);
+  BaseConversion how = in_python(words, [&] { return base_conversion(words); });
+  how.in = in;
+  how.out = out;
+  return base_dict(call(words, std::move(progress), [&](const JobControl& job) {
+    how.job = job;
+    return convert_base(how);
+  }));
+}
+
 }  // namespace
 
 nb::dict result_dict(const ConvertResult& made) {
@@ -57,6 +87,7 @@ nb::dict result_dict(const ConvertResult& made) {
 void bind_convert(nb::module_& module) {
   module.def("inspect", inspect_path);
   module.def("convert", convert_path, nb::arg(), nb::arg(), nb::arg(), nb::arg().none());
+  module.def("convert_base", convert_base_path, nb::arg(), nb::arg(), nb::arg(), nb::arg().none());
   module.def("convert_tensors", convert_tensors, nb::arg(), nb::arg(), nb::arg(), nb::arg(),
              nb::arg().none());
 }

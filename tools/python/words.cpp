@@ -13,6 +13,8 @@ constexpr std::array<std::string_view, 2> kOrders = {"rank-major", "expert-major
                                           kRoles = {"natural", "swapped"};
 constexpr std::array<std::string_view, 4> kTypes = {"keep", "f32", "f16", "bf16"};
 constexpr std::array<std::string_view, 2> kNames = {"family", "canonical"};
+constexpr std::array<std::string_view, 2> kForms = {"per-expert", "fused"},
+                                          kBaseTypes = {"keep", "bf16"};
 constexpr std::array<std::string_view, 3> kFailOn = {"error", "warning", "never"};
 
 // Which of a few words an option is; nullopt where it is not given.
@@ -36,6 +38,12 @@ std::optional<Roles> roles(const Words& words, const char* key, Option option) {
   const auto at = choice(words, key, option, "role", kRoles);
   if (!at) return std::nullopt;
   return *at == 0 ? Roles::natural : Roles::swapped;
+}
+
+Links links(const Words& words) {
+  bool follow = false;
+  words.take("follow_links", follow);
+  return follow ? Links::all : Links::within;
 }
 
 }  // namespace
@@ -69,14 +77,12 @@ std::string Words::spelling(Option option) const {
 
 LoadOptions load_options(const Words& words) {
   LoadOptions out;
-  bool follow_links = false;
   words.take("from_", out.from);
   words.take("base", out.base);
   words.take("model_specs", out.model_specs);
   words.take("follow_base", out.follow_base);
   words.take("ignore_zip_crc", out.ignore_zip_crc);
-  words.take("follow_links", follow_links);
-  out.links = follow_links ? Links::all : Links::within;
+  out.links = links(words);
   out.read.b_order = order(words, "b_order", Option::b_order);
   out.read.roles = roles(words, "roles", Option::roles);
   return out;
@@ -100,6 +106,31 @@ ConvertOptions convert_options(const Words& words) {
   words.take_size("max_shard_size", out.max_shard_size);
   words.take("force", out.force);
   words.take("sync", out.sync);
+  words.take("threads", out.threads);
+  return out;
+}
+
+BaseConversion base_conversion(const Words& words) {
+  BaseConversion out;
+  const auto to = choice(words, "to", Option::to, "form", kForms);
+  if (!to) throw Error(Option::to, "is empty, expected per-expert or fused");
+  out.to = *to == 0 ? ExpertForm::per_expert : ExpertForm::fused;
+  out.to_bf16 = choice(words, "dtype", Option::dtype, "value", kBaseTypes) == size_t{1};
+  std::string layers, part;
+  words.take("layers", layers);
+  words.take("part", part);
+  if (!layers.empty()) out.layers = parse_layers("layers=", layers);
+  if (!part.empty()) {
+    const auto [number, count] = parse_part("part=", part);
+    out.part = {number, count};
+  }
+  words.take("model_specs", out.model_specs);
+  out.links = links(words);
+  words.take("verify", out.verify);
+  words.take("dry_run", out.dry_run);
+  words.take_size("max_shard_size", out.max_shard_size);
+  words.take("force", out.force);
+  words.take("sync", out.durable);
   words.take("threads", out.threads);
   return out;
 }

@@ -10,6 +10,7 @@
 
 #include "lib/adapter/config/adapter_config.h"
 #include "lib/base/error.h"
+#include "lib/model/base_convert.h"
 #include "lib/moelora.h"
 
 namespace moelora::python {
@@ -50,6 +51,7 @@ class Words {
 
 LoadOptions load_options(const Words& words);
 ConvertOptions convert_options(const Words& words);
+BaseConversion base_conversion(const Words& words);
 ValidateOptions validate_options(const Words& words);
 CompareWeightsOptions weights_options(const Words& words);
 CompareLogprobsOptions logprobs_options(const Words& words);

@@ -17,6 +17,7 @@ import os as _os
 
 from . import _core
 from ._adapter import Adapter, Experts, Pair, load, save
+from ._base import BaseConversion, convert_base
 from ._convert import Conversion, convert, inspect
 from ._diff import LogprobDiff, WeightDiff, diff_logprobs, diff_weights
 from ._error import Error
@@ -27,6 +28,7 @@ __version__: str = _core.version()
 
 __all__ = [
     "Adapter",
+    "BaseConversion",
     "Conversion",
     "Error",
     "Experts",
@@ -36,6 +38,7 @@ __all__ = [
     "Report",
     "WeightDiff",
     "convert",
+    "convert_base",
     "diff_logprobs",
     "diff_weights",
     "inspect",
