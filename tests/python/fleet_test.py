@@ -105,7 +105,7 @@ def test_what_a_dead_worker_left_is_replaced_and_what_was_there_is_not(tmp_path)
     work = _units.Work(
         "convert", {"threads": 1, "to": "peft-linear", "base": BASE}, str(out / ".moelora-fleet")
     )
-    _units._Record(work, _units.Unit(str(tmp_path / "in/0000"), str(out / "0000"))).begin()  # and died
+    _units.Record(work, _units.Unit(str(tmp_path / "in/0000"), str(out / "0000"))).begin()  # and died
     assert fleet.convert(pattern, str(out), **options).ok
 
 

@@ -1,11 +1,11 @@
-"""Thousands of adapters on the machines of a Ray cluster, or on this one.
+"""Thousands of adapters, or one huge base, on the machines of a Ray cluster or on this one.
 
     from moelora import fleet
 
     report = fleet.validate("s3://bucket/adapters/*", engines=["sglang"], base="openai/gpt-oss-20b")
     print(report)  # one summary, a line for each rule that found something
 
-A unit is one adapter. It runs wherever there is room, reads and writes its files itself (nothing but
+A unit is one adapter, or one part of a base. It runs wherever there is room, reads and writes its files itself (nothing but
 its small result goes through Ray), and is tried again on another node when its worker dies. With a
 state folder a second run takes up what the first has not done.
 """
@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Union
 
-from . import _files, _units
+from . import _files, _parts, _units
 from ._report import FleetReport
 from ._run import run
 
-__all__ = ["FleetReport", "convert", "diff", "validate"]
+__all__ = ["FleetReport", "convert", "convert_base", "diff", "validate"]
 
 Uris = Union[str, Iterable[str]]
 
@@ -95,6 +95,38 @@ def diff(
     ]
     work = _units.Work("diff", {"threads": _threads(cpus)} | options, state)
     return run(work, units, address=address, cpus=cpus, in_flight=in_flight, retries=retries)
+
+
+def convert_base(
+    src: str,
+    dst: str,
+    *,
+    to: str,
+    parts: int,
+    address: str = "auto",
+    cpus: float = 1,
+    in_flight: int | None = None,
+    retries: int = 3,
+    **options: Any,
+) -> FleetReport:
+    """Rewrites how one base checkpoint stores its experts, as moelora.convert_base does with the same
+    options, in `parts` parts of its layers: a unit is one of them.
+
+    `dst` appears complete or not at all and holds the tensors of a conversion in one; where its shards
+    begin is another matter: each part has its own (max_shard_size cuts within a part). The parts lie in
+    `dst`.moelora-fleet/parts until then, so that another run does only those that are missing, or whose
+    source, options or moelora have changed. src, dst: folders that all machines see.
+    """
+    return _parts.convert(
+        src,
+        dst,
+        parts,
+        {"threads": _threads(cpus), "to": to} | options,
+        address=address,
+        cpus=cpus,
+        in_flight=in_flight,
+        retries=retries,
+    )
 
 
 def _threads(cpus: float) -> int:

@@ -72,7 +72,8 @@ class FleetReport:
 
     def __str__(self) -> str:
         said = ", ".join(f"{count} {outcome}" for outcome, count in self.counts.items())
-        lines = [f"{len(self.units)} adapters: {said or 'none'}"]
+        what = "parts" if self.kind == "base" else "adapters"
+        lines = [f"{len(self.units)} {what}: {said or 'none'}"]
         for rule in self.by_rule():
             lines.append(
                 f"{rule['severity']:<11} {rule['rule']} {rule['name']} in {rule['units']} adapters; "

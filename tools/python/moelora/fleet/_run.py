@@ -155,8 +155,8 @@ class _Cluster:
                 return None
             said = f"its worker died {begun} times, last: {str(error).splitlines()[0]}"
             return {
-                "unit": unit.uri,
-                "error": {"where": unit.uri, "what": said, "hint": ""},
+                "unit": unit.name,
+                "error": {"where": unit.name, "what": said, "hint": ""},
                 "outcome": "failed",
             }
 

@@ -1,4 +1,4 @@
-"""What a worker does with one adapter."""
+"""What a worker does with one adapter, or one part of a base checkpoint."""
 
 from __future__ import annotations
 
@@ -10,22 +10,33 @@ import os
 import tempfile
 from typing import Any
 
-from .. import __version__, _convert, _diff, _validate
+from .. import __version__, _base, _convert, _diff, _validate
 from .._error import Error
 from . import _files
 
 Result = dict[str, Any]
 
 
+def as_error(error: Error | OSError, where: str) -> Error:
+    if isinstance(error, Error):
+        return error
+    return Error(str(error.filename or where), error.strerror or str(error))
+
+
 @dataclasses.dataclass(frozen=True)
 class Unit:
     uri: str
     other: str = ""  # where it is converted to, or what it is compared with
+    part: str = ""  # of a base: "03/16"
+
+    @property
+    def name(self) -> str:
+        return f"{self.uri}: part {self.part}" if self.part else self.uri
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    kind: str  # "validate", "convert" or "diff"
+    kind: str  # "validate", "convert", "diff" or "base"
     options: dict[str, Any]
     state: str | None  # where is written down what is done
 
@@ -34,19 +45,14 @@ class Work:
         wrong with an adapter, a path or a file system is a result."""
         try:
             with contextlib.ExitStack() as stack:
-                return {"unit": unit.uri, "error": None} | self._done_or_do(unit, stack)
-        except Error as error:
-            said = {"where": error.where, "what": error.what, "hint": error.hint}
-        except OSError as error:
-            said = {
-                "where": str(error.filename or unit.uri),
-                "what": error.strerror or str(error),
-                "hint": "",
-            }
-        return {"unit": unit.uri, "error": said, "outcome": "failed"}
+                return {"unit": unit.name, "error": None} | self._done_or_do(unit, stack)
+        except (Error, OSError) as error:
+            wrong = as_error(error, unit.uri)
+        said = {"where": wrong.where, "what": wrong.what, "hint": wrong.hint}
+        return {"unit": unit.name, "error": said, "outcome": "failed"}
 
     def _done_or_do(self, unit: Unit, stack: contextlib.ExitStack) -> Result:
-        record = _Record(self, unit)
+        record = Record(self, unit)
         known = record.result()
         if known is not None:
             return known | {"resumed": True}
@@ -61,13 +67,13 @@ class Work:
         return result
 
 
-def _validate_one(src: str, unit: Unit, options: dict[str, Any], stack: Any, record: _Record) -> Result:
+def _validate_one(src: str, unit: Unit, options: dict[str, Any], stack: Any, record: Record) -> Result:
     report = _validate.validate(src, **{"project": False} | options)
     members = ("findings", "ignored", "skipped", "notes")
     return {"outcome": report.outcome} | {member: report.data[member] for member in members}
 
 
-def _convert_one(src: str, unit: Unit, options: dict[str, Any], stack: Any, record: _Record) -> Result:
+def _convert_one(src: str, unit: Unit, options: dict[str, Any], stack: Any, record: Record) -> Result:
     dst = unit.other
     if _files.is_remote(unit.other):
         dst = os.path.join(stack.enter_context(tempfile.TemporaryDirectory(prefix="moelora-")), "out")
@@ -82,13 +88,20 @@ def _convert_one(src: str, unit: Unit, options: dict[str, Any], stack: Any, reco
     return {"outcome": "clean", "out": unit.other} | {member: getattr(made, member) for member in members}
 
 
-def _diff_one(src: str, unit: Unit, options: dict[str, Any], stack: Any, record: _Record) -> Result:
+def _diff_one(src: str, unit: Unit, options: dict[str, Any], stack: Any, record: Record) -> Result:
     other = stack.enter_context(_files.local(unit.other))
     found = _diff.diff_weights(src, other, **options)
     return {"outcome": "clean" if found.same else "findings", "other": unit.other, "diff": found.data}
 
 
-_KINDS = {"validate": _validate_one, "convert": _convert_one, "diff": _diff_one}
+def _base_one(src: str, unit: Unit, options: dict[str, Any], stack: Any, record: Record) -> Result:
+    # What is there of the part is of a run that did not end, or of files that have changed.
+    made = _base.convert_base(src, unit.other, part=unit.part, force=True, **options)
+    members = ("expert_layers", "tensors", "bytes", "verified", "changes", "files", "left_out", "notes")
+    return {"outcome": "clean"} | {member: getattr(made, member) for member in members}
+
+
+_KINDS = {"validate": _validate_one, "convert": _convert_one, "diff": _diff_one, "base": _base_one}
 
 
 def _renamed(value: Any, folder: str, uri: str) -> Any:
@@ -98,7 +111,7 @@ def _renamed(value: Any, folder: str, uri: str) -> Any:
     return json.loads(json.dumps(value).replace(json.dumps(folder)[1:-1], json.dumps(uri)[1:-1]))
 
 
-class _Record:
+class Record:
     """What the state folder knows of a unit: its result, for as long as its files, the options and
     moelora are what they were, and of a conversion its conversion.json."""
 
@@ -107,26 +120,33 @@ class _Record:
         key = json.dumps([work.kind, dataclasses.asdict(unit)])
         digest = hashlib.sha256(key.encode()).hexdigest()[:32]
         self._path = _files.join(work.state, digest + ".json") if work.state else None
+        self._seen: Any = None
         self.begun = False
 
     def result(self) -> Result | None:
         if self._path is None:
             return None
+        self._seen = self._inputs()
         self.begun = _files.read_text(self._path + ".begun") is not None
         text = _files.read_text(self._path)
         known = json.loads(text) if text else None
-        if known is None or known["inputs"] != self._inputs():
+        if known is None or known["inputs"] != self._seen:
             return None
-        return known["result"] if known["conversion"] == self._conversion() else None
+        if known["conversion"] != self._conversion(self._unit.other) or not self._has_files(known["result"]):
+            return None
+        return known["result"]
 
     def begin(self) -> None:
         if self._path is not None and not self.begun:
             _files.write_text(self._path + ".begun", self._unit.uri)
 
-    def end(self, result: Result) -> None:
+    def end(self, result: Result, written: str | None = None) -> None:
+        """Of files as they were at result(), so that one which has changed since is no input of it.
+        written: where the conversion lies that is to come to the unit's place."""
         if self._path is None:
             return
-        known = {"inputs": self._inputs(), "conversion": self._conversion(), "result": result}
+        conversion = self._conversion(written or self._unit.other)
+        known = {"inputs": self._seen, "conversion": conversion, "result": result}
         _files.write_text(self._path, json.dumps(known))
 
     def leave(self) -> None:
@@ -136,11 +156,16 @@ class _Record:
 
     def _inputs(self) -> Any:
         folders = [self._unit.uri] + ([self._unit.other] if self._work.kind == "diff" else [])
-        seen = [__version__, self._work.options, [_files.stamp(each) for each in folders]]
+        options = {key: value for key, value in self._work.options.items() if key != "threads"}
+        seen = [__version__, options, [_files.stamp(each) for each in folders]]
         return json.loads(json.dumps(seen, default=str))
 
-    def _conversion(self) -> str | None:
-        if self._work.kind != "convert":
+    def _conversion(self, folder: str) -> str | None:
+        if self._work.kind not in ("convert", "base"):
             return None
-        text = _files.read_text(_files.join(self._unit.other, "conversion.json"))
+        text = _files.read_text(_files.join(folder, "conversion.json"))
         return hashlib.sha256(text.encode()).hexdigest() if text is not None else ""
+
+    def _has_files(self, result: Result) -> bool:
+        """Of a base, whose parts give their files away when they are put together."""
+        return all(os.path.exists(_files.join(self._unit.other, name)) for name in result.get("files", ()))
