@@ -13,7 +13,8 @@ import time
 import moelora
 import pytest
 from moelora import fleet
-from moelora.fleet import _files, _units
+from moelora.fleet import _files, _parts, _units
+from small_base import LAYERS, make_base, tensors_of
 
 DATA = pathlib.Path(os.environ["MOELORA_SOURCE_DIR"]) / "examples/data"
 BASE = str(DATA / "gpt_oss_base")
@@ -176,6 +177,185 @@ def test_an_array_job_comes_to_the_report_of_one_machine(tmp_path):
     assert done.stdout.strip() == fleet.validate(f"{tmp_path}/in/*", address="local", **JUDGED).to_json()
 
 
+# ---- one base in parts -----------------------------------------------------------------------------------
+
+IN_TURN = {"to": "fused", "address": "local", "in_flight": 1}
+
+
+def whole_of(base, folder):
+    moelora.convert_base(base, folder, to="fused")
+    return tensors_of(folder)
+
+
+def run_and_die(base, out, parts, after):
+    """A run whose process is killed when so many parts are done."""
+    code = """if True:
+        import os, signal, sys
+        from moelora import fleet
+        from moelora.fleet import _units
+        do, done = _units.Work.do, []
+
+        def or_die(work, unit):
+            if len(done) == int(sys.argv[4]):
+                os.kill(os.getpid(), signal.SIGKILL)
+            done.append(unit)
+            return do(work, unit)
+
+        _units.Work.do = or_die
+        fleet.convert_base(*sys.argv[1:3], to="fused", parts=int(sys.argv[3]), address="local", in_flight=1)
+    """
+    words = [str(word) for word in (base, out, parts, after)]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not out.exists()
+
+
+def shards_below(folder):
+    return {path.stat().st_ino for path in folder.rglob("*.safetensors")}
+
+
+def test_a_base_in_parts_is_the_one_that_one_machine_writes(tmp_path):
+    base, out = make_base(tmp_path / "in"), tmp_path / "out"
+    whole = moelora.convert_base(base, tmp_path / "whole", to="fused")
+    report = fleet.convert_base(str(base), str(out), parts=4, verify=True, **IN_TURN)
+    assert str(report) == "4 parts: 4 clean" and report.exit_status == 0
+    assert [unit["unit"] for unit in report] == [f"{base}: part {number}/4" for number in range(1, 5)]
+    assert sum(unit["tensors"] for unit in report) == whole.tensors
+    assert sum(unit["expert_layers"] for unit in report) == whole.expert_layers == LAYERS - 1
+    assert all(unit["verified"] > 0 for unit in report)
+    assert tensors_of(out) == tensors_of(tmp_path / "whole")
+
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["config.json", "conversion.json"] + [
+        f"model-{number:05}-of-00004.safetensors" for number in range(1, 5)
+    ] + ["model.safetensors.index.json", "tokenizer.json"]
+    config, expected = (json.loads((each / "config.json").read_text()) for each in (out, tmp_path / "whole"))
+    assert sorted(config["moelora"].pop("files")) == names and expected["moelora"].pop("files")
+    assert config == expected
+    made = json.loads((out / "conversion.json").read_text())
+    assert sorted(made["files"]) == names and "part" not in made
+    assert list(made["tensors"]) == sorted(tensors_of(out))
+    index = json.loads((out / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == whole.bytes
+    assert len(list((tmp_path / "out.moelora-fleet").iterdir())) == 1
+
+
+def test_a_base_that_was_put_together_is_read_and_replaced_like_any_other(tmp_path):
+    base, out = make_base(tmp_path / "in"), tmp_path / "out"
+    fleet.convert_base(str(base), str(out), parts=3, **IN_TURN)
+    back = moelora.convert_base(out, tmp_path / "back", to="per-expert", verify=True)
+    assert tensors_of(tmp_path / "back") == tensors_of(base) and not back.warnings
+    assert not (tmp_path / "back/conversion.json").exists()
+    moelora.convert_base(base, out, to="fused", force=True)
+    assert not (out / "model.safetensors.index.json").exists()
+
+
+@pytest.mark.parametrize("parts, options", [(1, {}), (2, {"max_shard_size": "8KB"}), (LAYERS, {})])
+def test_any_number_of_parts_and_shards_holds_the_same(tmp_path, parts, options):
+    base, out = make_base(tmp_path / "in"), tmp_path / "out"
+    assert fleet.convert_base(str(base), str(out), parts=parts, **IN_TURN, **options).ok
+    assert tensors_of(out) == whole_of(base, tmp_path / "whole")
+    shards = len(list(out.glob("*.safetensors")))
+    assert shards > parts if options else shards == parts
+    assert (out / "model.safetensors").exists() == (parts == 1)
+
+
+def test_parts_without_hard_links_are_moved(tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    base, out = make_base(tmp_path / "in"), tmp_path / "out"
+    assert fleet.convert_base(str(base), str(out), parts=3, **IN_TURN).ok
+    assert tensors_of(out) == whole_of(base, tmp_path / "whole") and (out / "tokenizer.json").exists()
+
+
+def test_a_run_after_one_that_was_killed_does_what_is_missing(tmp_path):
+    base, out = make_base(tmp_path / "in"), tmp_path / "out"
+    run_and_die(base, out, parts=5, after=2)
+    done = shards_below(tmp_path / "out.moelora-fleet")
+    again = fleet.convert_base(str(base), str(out), parts=5, **IN_TURN)
+    assert again.ok and again.run["resumed"] == 2
+    assert len(done) == 2 and done < shards_below(out)
+    assert tensors_of(out) == whole_of(base, tmp_path / "whole")
+
+    shards = shards_below(out)
+    third = fleet.convert_base(str(base), str(out), parts=5, **IN_TURN, cpus=2)
+    assert third.run["resumed"] == 5 and third.to_json() == again.to_json() and shards_below(out) == shards
+
+
+def test_a_part_whose_shard_is_gone_is_done_again(tmp_path):
+    base, out = make_base(tmp_path / "in"), tmp_path / "out"
+    run_and_die(base, out, parts=5, after=3)
+    (tmp_path / "out.moelora-fleet/parts/2-of-5/model.safetensors").unlink()
+    again = fleet.convert_base(str(base), str(out), parts=5, **IN_TURN)
+    assert again.run["resumed"] == 2 and tensors_of(out) == whole_of(base, tmp_path / "whole")
+
+
+def test_a_source_that_changed_between_runs_is_noticed(tmp_path):
+    base, out = make_base(tmp_path / "in"), tmp_path / "out"
+    run_and_die(base, out, parts=4, after=2)
+    make_base(base, seed=2)
+    again = fleet.convert_base(str(base), str(out), parts=4, **IN_TURN)
+    assert again.run["resumed"] == 0 and tensors_of(out) == whole_of(base, tmp_path / "second")
+
+    make_base(base, seed=3)
+    with pytest.raises(moelora.Error, match="is there, and not known") as caught:
+        fleet.convert_base(str(base), str(out), parts=4, **IN_TURN)
+    assert caught.value.where == str(out) and "remove" in caught.value.hint
+    with pytest.raises(moelora.Error, match="is there, and not known"):
+        fleet.convert_base(str(base), str(out), parts=4, **IN_TURN, dtype="bf16")
+    assert tensors_of(out) == tensors_of(tmp_path / "second")
+
+
+def test_a_source_that_changes_during_a_run_is_not_mixed(tmp_path, monkeypatch):
+    base, out, do, done = make_base(tmp_path / "in"), tmp_path / "out", _units.Work.do, []
+
+    def and_change(work, unit):
+        done.append(do(work, unit))
+        if len(done) == 2:
+            make_base(base, seed=2)
+        return done[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_units.Work, "do", and_change)
+        with pytest.raises(moelora.Error, match="changed while it was converted: 2 of 5 parts"):
+            fleet.convert_base(str(base), str(out), parts=5, **IN_TURN)
+    assert not out.exists()
+    again = fleet.convert_base(str(base), str(out), parts=5, **IN_TURN)
+    assert again.run["resumed"] == 3 and tensors_of(out) == whole_of(base, tmp_path / "whole")
+
+
+def test_what_no_part_could_do_is_refused_at_once(tmp_path):
+    base, out = make_base(tmp_path / "in"), tmp_path / "out"
+    with pytest.raises(moelora.Error, match=f"the model has {LAYERS} layers") as caught:
+        fleet.convert_base(str(base), str(out), parts=LAYERS + 1, **IN_TURN)
+    assert f"at most {LAYERS} parts" in caught.value.hint
+    with pytest.raises(moelora.Error, match="nothing to convert"):
+        fleet.convert_base(str(base), str(out), parts=2, **IN_TURN | {"to": "per-expert"})
+    with pytest.raises(moelora.Error, match="is a URI"):
+        fleet.convert_base("s3://bucket/base", str(out), parts=2, **IN_TURN)
+    with pytest.raises(moelora.Error):
+        fleet.convert_base(str(tmp_path / "none"), str(out), parts=2, **IN_TURN)
+    with pytest.raises(TypeError, match="force"):
+        fleet.convert_base(str(base), str(out), parts=2, force=True, **IN_TURN)
+    out.mkdir()
+    with pytest.raises(moelora.Error, match="is there, and not known"):
+        fleet.convert_base(str(base), str(out), parts=2, **IN_TURN)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+def test_the_command_converts_a_base_in_parts(tmp_path):
+    base, out = make_base(tmp_path / "in"), tmp_path / "out"
+    words = ["base", base, out, "--to", "fused", "--address", "local", "--verify", "--parts"]
+    done = command(*words, 3)
+    assert done.returncode == 0 and done.stdout == "3 parts: 3 clean\n"
+    assert "3 units on 1 nodes" in done.stderr
+    again = command(*words, 3, "--format", "json")
+    assert "3 done before" in again.stderr and json.loads(again.stdout)["counts"] == {"clean": 3}
+    assert command(*words, 0).returncode == 2
+
+
 # ---- on a Ray cluster of two nodes -----------------------------------------------------------------------
 
 
@@ -281,3 +461,29 @@ class _Deadly(_units.Work):
         if unit.uri == "deadly":
             os.kill(os.getpid(), signal.SIGKILL)
         return {"unit": unit.uri, "outcome": "clean", "error": None}
+
+
+def test_a_base_in_parts_survives_a_worker_that_dies(cluster, tmp_path, monkeypatch):
+    import ray.cloudpickle
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    base = make_base(tmp_path / "in")
+    here = fleet.convert_base(str(base), str(tmp_path / "here"), parts=4, **IN_TURN)
+    monkeypatch.setattr(_parts, "Work", _DiesOnce)
+    there = fleet.convert_base(str(base), str(tmp_path / "there"), to="fused", parts=4)
+    assert there.ok and there.run["retried"] == 1 and there.to_json() == here.to_json()
+    assert tensors_of(tmp_path / "there") == tensors_of(tmp_path / "here")
+    assert len(list((tmp_path / "there.moelora-fleet").iterdir())) == 1
+
+
+class _DiesOnce(_units.Work):
+    """With a part that is written and not recorded."""
+
+    def do(self, unit):
+        died = pathlib.Path(self.state) / "died"
+        if unit.part == "2/4" and not died.exists():
+            died.parent.mkdir(parents=True, exist_ok=True)
+            died.touch()
+            moelora.convert_base(unit.uri, unit.other, to="fused", part=unit.part)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().do(unit)

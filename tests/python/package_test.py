@@ -16,6 +16,7 @@ import numpy
 import pytest
 from moelora import _adapter, _core
 from safetensors.numpy import load_file, save_file
+from small_base import LAYERS, make_base
 
 DATA = pathlib.Path(os.environ["MOELORA_SOURCE_DIR"]) / "examples/data"
 ADAPTER, ATTENTION, LONE_Q, BASE = (
@@ -135,6 +136,45 @@ def test_sizes_are_numbers_or_words(tmp_path):
     assert files(tmp_path / "a") == files(tmp_path / "b") and len(files(tmp_path / "a")) > 4
     with pytest.raises(moelora.Error, match="max_shard_size="):
         moelora.convert(ADAPTER, tmp_path / "c", to="stacked", base=BASE, max_shard_size="many")
+
+
+def test_convert_base_writes_what_the_command_writes(tmp_path):
+    base = make_base(tmp_path / "in")
+    made = moelora.convert_base(base, tmp_path / "here", to="fused", verify=True)
+    command("lora-convert", "base", base, tmp_path / "there", "--to", "fused")
+    assert files(tmp_path / "here") == files(tmp_path / "there") and made.verified > 0
+    assert (made.family, made.from_, made.to) == ("qwen3_moe", "per expert", "fused")
+    assert made.expert_layers == LAYERS - 1
+    assert made.tensors == len(load_file(tmp_path / "here/model.safetensors"))
+    cut = moelora.convert_base(base, tmp_path / "none", to="fused", layers="0-1", dry_run=True)
+    assert cut.tensors < made.tensors and not (tmp_path / "none").exists()
+
+
+def test_a_part_of_a_base_is_the_one_of_the_command(tmp_path):
+    base = make_base(tmp_path / "in")
+    moelora.convert_base(base, tmp_path / "here", to="fused", part="2/3", max_shard_size="8KB")
+    words = ["--to", "fused", "--part", "2/3", "--max-shard-size", "8KB"]
+    command("lora-convert", "base", base, tmp_path / "there", *words)
+    assert files(tmp_path / "here") == files(tmp_path / "there")
+    assert "conversion.json" in files(tmp_path / "here")
+
+
+def test_convert_base_says_python_s_words(tmp_path):
+    base, out = make_base(tmp_path / "in"), tmp_path / "out"
+    for options, said in {
+        ("to", "fussed"): "did you mean 'fused'",
+        ("to", ""): "expected per-expert or fused",
+        ("part", "3/2"): "part='3/2': there is no such part",
+        ("part", "3"): 'part=: "3" is not a part of so many',
+        ("layers", "2-9"): f"layers=: 2-9 is not a range of the model's layers 0-{LAYERS - 1}",
+    }.items():
+        with pytest.raises(moelora.Error) as caught:
+            moelora.convert_base(base, out, **{"to": "fused"} | dict([options]))
+        assert said in str(caught.value) and "--" not in str(caught.value)
+    with pytest.raises(moelora.Error) as caught:
+        moelora.convert_base(base, out, to="fused", part="1/2", layers="0-1")
+    assert caught.value.where == "part=" and caught.value.hint == "leave part= or layers= out"
+    assert not out.exists()
 
 
 # ---- validate ----------------------------------------------------------------------------------------
