@@ -148,10 +148,10 @@ TEST_CASE("what is written for PEFT on DBRX is what it reads, whatever the relea
     const MadeAdapter made = on_rows();
     const Conversion out = converted(made, "dbrx", fit_for(fmt::format("peft@{}", release)));
     CHECK(out.tensors.size() == made.tensors().size());
-    for (const auto& [name, tensor] : made.tensors()) {
-      CAPTURE(name);
-      REQUIRE(out.tensors.count(name) == 1);
-      CHECK(identical(out.tensors.at(name), tensor));
+    for (const auto& given : made.tensors()) {
+      CAPTURE(given.first);
+      REQUIRE(out.tensors.count(given.first) == 1);
+      CHECK(identical(out.tensors.at(given.first), given.second));
     }
   }
   const Conversion from_numbered = converted(numbered(true), "dbrx", fit_for("peft"));

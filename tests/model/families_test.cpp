@@ -116,7 +116,9 @@ TEST_CASE("every matrix of an encoder and a decoder is listed, in the files and 
       Named listed;
       for (const auto& [name, shape] : spec.tensors(form))
         CHECK(listed.emplace(name, shape).second);
-      for (const auto& [name, shape] : form == Form::hub ? entry.saved : entry.memory) {
+      for (const auto& tensor : form == Form::hub ? entry.saved : entry.memory) {
+        const std::string& name = tensor.first;
+        const Shape& shape = tensor.second;
         CAPTURE(name);
         if (shape.size() == 2) CHECK(listed[name] == shape);
         if (name.ends_with(".bias") && name.find("norm") == std::string::npos)
