@@ -1,5 +1,5 @@
 #!/bin/sh
-# Loads what lora-convert writes with real peers: PEFT (logits), mlx-lm (fused weights, both ways). Not part of .ci/run:
+# Loads what lora-convert writes with real peers: PEFT (logits; and what it merges, read back), mlx-lm (fused weights, both ways). Not part of .ci/run:
 # PyPI's torch brings its CUDA libraries (5 GB, minutes). Run once before an issue is closed:
 #   tests/peers/run.sh BUILD [--update]     BUILD: a build folder with bin/lora-convert and test_data
 # PEERS_PYTHON names an interpreter that has torch, transformers and peft; without it a virtual
@@ -15,6 +15,7 @@ if ! [ -x "$python" ]; then
   "$build/peers/bin/pip" install -q torch==2.15.0 transformers==5.24.0 peft==0.21.2 safetensors
 fi
 "$python" "$here/peft_logits.py" "$build" "$@"
+"$python" "$here/peft_reads_back.py" "$build"
 
 # MLX's adapters against mlx-lm's own load_adapters() and fuse(), both ways (mlx for the CPU: 200 MB).
 mlx=${PEERS_MLX_PYTHON:-$build/peers_mlx/bin/python}
