@@ -12,90 +12,128 @@ state folder a second run takes up what the first has not done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Union
+import inspect
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from . import _files, _units
+from .. import _convert, _diff, _validate
+from .._progress import Progress
+from .._words import StrPath, optional_path, path
+from . import _files
 from ._report import FleetReport
 from ._run import run
+from ._units import Unit, Work
 
 __all__ = ["FleetReport", "convert", "diff", "validate"]
 
-Uris = Union[str, Iterable[str]]
-
 
 def validate(
-    uris: Uris,
+    uris: StrPath | Iterable[StrPath],
     *,
-    state: str | None = None,
+    state: StrPath | None = None,
     address: str = "auto",
     cpus: float = 1,
     in_flight: int | None = None,
     retries: int = 3,
+    progress: Progress = None,
     **options: Any,
 ) -> FleetReport:
-    """Judges every adapter by itself, as moelora.validate does with the same options.
+    """Judges every adapter by itself, as moelora.validate does with the same options (but that it
+    takes no project file unless one is named).
 
     uris: folders, patterns, or folders of adapters; paths that all machines see, or fsspec URIs.
-    state: a folder or URI that remembers what is done; a unit whose files, options and moelora are
-        the same is not run again.
+    state: a folder or URI that remembers what is done; a unit whose files, base model, options and
+        moelora are the same is not run again.
     address: of the Ray cluster; "local" runs on this machine without Ray.
     cpus: of one unit. in_flight: how many are handed out at most (default: twice what runs at once).
     retries: of a unit whose worker or node dies.
+    progress: a callable ("adapters", done, in all), or True for tqdm's bar.
     """
-    units = [_units.Unit(uri) for uri in _files.adapters(uris)]
-    work = _units.Work("validate", {"threads": _threads(cpus)} | options, state)
-    return run(work, units, address=address, cpus=cpus, in_flight=in_flight, retries=retries)
+    work = _work("validate", _validate.validate, [""], cpus, options, state)
+    units = [Unit(uri) for uri in _files.adapters(uris)]
+    return run(
+        work, units, address=address, cpus=cpus, in_flight=in_flight, retries=retries, progress=progress
+    )
 
 
 def convert(
-    uris: Uris,
-    out: str,
+    uris: StrPath | Iterable[StrPath],
+    out: StrPath,
     *,
-    root: str | None = None,
-    state: str | None = None,
+    root: StrPath | None = None,
+    state: StrPath | None = None,
     address: str = "auto",
     cpus: float = 1,
     in_flight: int | None = None,
     retries: int = 3,
+    progress: Progress = None,
     **options: Any,
 ) -> FleetReport:
     """Converts every adapter into a folder of `out`, as moelora.convert does with the same options:
-    each in its path below `root`, by default below the folder that all are in.
+    each in its path below `root`, by default below the folder that all are in. What lies in `out` is
+    no input.
 
     An output appears whole or not at all (on an object store: its adapter_config.json comes last).
+    One that is there already is refused, but for what an earlier run of this fleet wrote; force=True
+    replaces what lora-convert wrote.
     state: as in validate; by default `out`/.moelora-fleet. A unit is done when its conversion.json is
     the one that was recorded there.
     """
-    found = list(_files.adapters(uris))
-    units = [_units.Unit(uri, _files.join(out, name)) for uri, name in zip(found, _files.names(found, root))]
-    work = _units.Work(
-        "convert", {"threads": _threads(cpus)} | options, state or _files.join(out, ".moelora-fleet")
+    folder = path(out)
+    work = _work(
+        "convert",
+        _convert.convert,
+        ["", ""],
+        cpus,
+        options,
+        state or _files.join(folder, ".moelora-fleet"),
     )
-    return run(work, units, address=address, cpus=cpus, in_flight=in_flight, retries=retries)
+    units = _pairs(_files.outside(_files.adapters(uris), folder), folder, root)
+    return run(
+        work, units, address=address, cpus=cpus, in_flight=in_flight, retries=retries, progress=progress
+    )
 
 
 def diff(
-    uris: Uris,
-    other: str,
+    uris: StrPath | Iterable[StrPath],
+    other: StrPath,
     *,
-    root: str | None = None,
-    state: str | None = None,
+    root: StrPath | None = None,
+    state: StrPath | None = None,
     address: str = "auto",
     cpus: float = 1,
     in_flight: int | None = None,
     retries: int = 3,
+    progress: Progress = None,
     **options: Any,
 ) -> FleetReport:
     """Compares every adapter with the one of the same name in the folder `other`, as
-    moelora.diff_weights does with the same options."""
-    found = list(_files.adapters(uris))
-    units = [
-        _units.Unit(uri, _files.join(other, name)) for uri, name in zip(found, _files.names(found, root))
-    ]
-    work = _units.Work("diff", {"threads": _threads(cpus)} | options, state)
-    return run(work, units, address=address, cpus=cpus, in_flight=in_flight, retries=retries)
+    moelora.diff_weights does with the same options. What lies in `other` is compared with nothing."""
+    folder = path(other)
+    work = _work("diff", _diff.diff_weights, ["", ""], cpus, options, state)
+    units = _pairs(_files.outside(_files.adapters(uris), folder), folder, root)
+    return run(
+        work, units, address=address, cpus=cpus, in_flight=in_flight, retries=retries, progress=progress
+    )
 
 
-def _threads(cpus: float) -> int:
-    return max(1, int(cpus))
+def _work(
+    kind: str,
+    call: Callable[..., Any],
+    words: list[str],
+    cpus: float,
+    options: dict[str, Any],
+    state: StrPath | None,
+) -> Work:
+    """Raises TypeError for an option that the function of one adapter does not have: here, and not in
+    every unit."""
+    inspect.signature(call).bind(*words, **options)
+    if isinstance(options.get("base"), os.PathLike):
+        options["base"] = os.fspath(options["base"])
+    return Work(kind, {"threads": max(1, int(cpus))} | options, optional_path(state))
+
+
+def _pairs(uris: list[str], folder: str, root: StrPath | None) -> list[Unit]:
+    names = _files.names(uris, optional_path(root))
+    return [Unit(uri, _files.join(folder, name)) for uri, name in zip(uris, names)]
