@@ -320,13 +320,19 @@ def test_an_array_job_comes_to_the_report_of_one_machine(tmp_path):
     (tmp_path / "list").write_text("".join(f"{tmp_path}/in/{i:04}\n" for i in range(7)))
     script = DATA.parent / "slurm_fleet.sh"
     words = ["--engine", "sglang", "--base", BASE]
-    for task in range(3, 7):
-        given = {"SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_TASK_MIN": 3, "SLURM_ARRAY_TASK_COUNT": 4}
-        subprocess.run(
+
+    def task(number, **environment):
+        given = {"ID": number, "MIN": 3, "COUNT": 4, "STEP": 2}
+        return subprocess.run(
             ["bash", script, tmp_path / "list", tmp_path / "state", "validate", *words],
-            env=os.environ | {key: str(value) for key, value in given.items()},
-            check=True,
-        )
+            env=os.environ
+            | {f"SLURM_ARRAY_TASK_{key}": str(value) for key, value in given.items()}
+            | environment,
+            check=False,
+        ).returncode
+
+    assert task(3, PYTHON="false") != 0  # no report is no finding
+    assert [task(number, PYTHON=sys.executable) for number in (3, 5, 7, 9)] == [0] * 4
     done = subprocess.run(
         [sys.executable, "-m", "moelora.fleet", "validate", "-", "--state", tmp_path / "state", "--address", "local"]
         + words

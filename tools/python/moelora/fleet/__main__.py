@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+import traceback
 from typing import Any
 
 from .._error import Error
@@ -32,6 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("moelora.fleet: interrupted; what is done is kept where there is a state", file=sys.stderr)
         return 130
+    except Exception:
+        traceback.print_exc()
+        return 2  # Python's own 1 would be findings
     how = report.run
     print(
         f"moelora.fleet: note: {_counted(how['units'], 'unit')} on {_counted(how['nodes'], 'node')} in "
