@@ -85,6 +85,13 @@ class PreCommitTest(Scratch):
         (self.work / ".pre-commit-config.yaml").write_text(
             f"repos:\n- repo: {self.hooks}\n  rev: {self.commit}\n  hooks:\n  - id: lora-validate\n")
 
+    def test_the_files_for_ci_are_yaml(self):
+        """pre-commit brings a library that reads it."""
+        files = [ROOT / "action.yml", ROOT / ".pre-commit-hooks.yaml", EXAMPLES / "validate_in_ci.yml",
+                 EXAMPLES / "validate_in_gitlab.yml"]
+        code = "import sys, yaml\nfor name in sys.argv[1:]: assert yaml.safe_load(open(name)), name"
+        run([self.tools / "bin/python", "-c", code, *files], self.folder)
+
     def commit_of(self, *paths):
         run(["git", "reset", "-q"], self.work)
         run(["git", "add", ".pre-commit-config.yaml", *paths], self.work)
