@@ -32,6 +32,16 @@ fi
 size=$(wc -c <"$wheel")
 echo "$(basename "$wheel"): $size bytes"
 [ "$size" -le 15000000 ] || { echo "a wheel has at most 15 MB" >&2; exit 1; }
+# Where it runs: what auditwheel grants, and made with Debian 12 what the servers' images have (Ubuntu 22.04: glibc 2.35).
+if fetch "$work/venv/bin/python" -m pip install auditwheel; then
+  tag=$("$work/venv/bin/auditwheel" show "$wheel" 2>/dev/null | grep -o 'manylinux_2_[0-9]*_[a-z0-9_]*' | head -n 1) || true
+  echo "auditwheel grants: ${tag:-none}"
+  [ -n "$tag" ] || { echo "it needs more of a machine than glibc" >&2; exit 1; }
+  glibc=${tag#manylinux_2_}
+  ! grep -q '^VERSION_CODENAME=bookworm' /etc/os-release || [ "${glibc%%_*}" -le 35 ] || { echo "it needs a newer glibc than 2.35" >&2; exit 1; }
+else
+  echo "no auditwheel to be had: not asked which glibc the wheel needs"
+fi
 "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps "$wheel"
 
 tests="package_test.py fleet_test.py"
