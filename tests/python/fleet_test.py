@@ -146,13 +146,13 @@ def test_outputs_among_the_inputs_are_no_inputs(tmp_path):
 
 
 def test_a_record_that_is_none_is_done_again(tmp_path):
-    pattern, state = make_adapters(tmp_path / "in", 4), tmp_path / "state"
+    pattern, state = make_adapters(tmp_path / "in", 5), tmp_path / "state"
     first = fleet.validate(pattern, address="local", state=state, **JUDGED)
     records = sorted(state.iterdir())
-    for record, text in zip(records, ("", "{", "[]", "{}")):
+    for record, text in zip(records, ("", "{", "[]", "{}", '"conversion"')):
         record.write_text(text)
     again = fleet.validate(pattern, address="local", state=state, **JUDGED)
-    assert len(records) == 4 and again.run["resumed"] == 0 and again.to_json() == first.to_json()
+    assert len(records) == 5 and again.run["resumed"] == 0 and again.to_json() == first.to_json()
 
 
 def test_another_config_of_the_base_is_another_question(tmp_path):
