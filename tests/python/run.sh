@@ -15,7 +15,7 @@ python=${MOELORA_PYTHON:-python3}
 }
 fetch() { timeout 1800 "$@" --quiet --disable-pip-version-check --retries 1 --timeout 15 </dev/null; }
 
-rm -rf "$work/venv"
+rm -rf "$work/venv" "$work/wheel"
 mkdir -p "$work"
 "$python" -m venv "$work/venv"
 fetch "$work/venv/bin/python" -m pip install pytest numpy safetensors ml_dtypes tqdm fsspec || {
@@ -25,7 +25,6 @@ fetch "$work/venv/bin/python" -m pip install pytest numpy safetensors ml_dtypes 
 
 wheel=${MOELORA_WHEEL:-}
 if [ -z "$wheel" ]; then
-  rm -rf "$work/wheel"
   "$python" -m pip wheel --quiet --no-deps --wheel-dir "$work/wheel" .
   wheel=$(echo "$work"/wheel/moelora-*.whl)
 fi
