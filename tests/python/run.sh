@@ -31,6 +31,9 @@ fi
 size=$(wc -c <"$wheel")
 echo "$(basename "$wheel"): $size bytes"
 [ "$size" -le 15000000 ] || { echo "a wheel has at most 15 MB" >&2; exit 1; }
+# One for all Pythons from 3.12 on, one for this Python before.
+tag=$("$python" -c 'import sys; v = sys.version_info; print("cp312-abi3" if v >= (3, 12) else "cp3{0}-cp3{0}".format(v[1]))')
+case $wheel in *-"$tag"-*) ;; *) echo "not a wheel of $tag" >&2; exit 1 ;; esac
 # Where it runs: what auditwheel grants, and made with Debian 12 what the servers' images have (Ubuntu 22.04: glibc 2.35).
 if fetch "$work/venv/bin/python" -m pip install auditwheel; then
   tag=$("$work/venv/bin/auditwheel" show "$wheel" 2>/dev/null | grep -o 'manylinux_2_[0-9]*_[a-z0-9_]*' | head -n 1) || true
