@@ -1,5 +1,6 @@
 #!/bin/bash
-# Checks a list of adapters on a Slurm cluster: a task an adapter, or every Nth where the array is shorter than the list.
+# Checks a list of adapters on a Slurm cluster with lora-validate: a task an adapter, or every Nth where the array is shorter
+# than the list. slurm_fleet.sh converts and compares too and makes one report; it needs the Python package.
 #
 #   find /checkpoints -name adapter_config.json -printf '%h\n' | sort >units.txt
 #   sbatch --array=1-"$(wc -l <units.txt)"%64 slurm_array.sh units.txt reports --base openai/gpt-oss-20b --engine sglang
@@ -63,18 +64,19 @@ if [ "${1-}" = --summary ]; then
   summary "$2" "$3"
   exit
 fi
-[ $# -ge 2 ] && [ -r "$1" ] || usage
+if [ $# -lt 2 ] || [ ! -r "$1" ]; then usage; fi
 units=$1 out=$2
 shift 2
 mkdir -p "$out"
 first=${SLURM_ARRAY_TASK_ID:?is not set: submit this with sbatch --array, see the head of it}
 begin=${SLURM_ARRAY_TASK_MIN:-1}
 tasks=${SLURM_ARRAY_TASK_COUNT:-1}
+step=${SLURM_ARRAY_TASK_STEP:-1}  # of --array=A-B:STEP
 failed=0
 number=0
 while IFS= read -r unit <&3; do
   [ -n "$unit" ] || continue
-  if ((number % tasks == (first - begin) % tasks)); then check "$unit" "$out" "$@" || failed=1; fi
+  if ((number % tasks == (first - begin) / step % tasks)); then check "$unit" "$out" "$@" || failed=1; fi
   number=$((number + 1))
 done 3<"$units"
 exit "$failed"

@@ -220,6 +220,12 @@ auto of_project(const ValidateOptions& o, F&& use) {
   }
 }
 
+// A tool's flags are held to this before; a program's fields are not.
+int64_t counted(const char* field, int64_t value) {
+  if (value < 1) throw Error(field, fmt::format("is {}, expected 1 or more", value));
+  return value;
+}
+
 ServerOptions server_of(const ValidateOptions& o, const Project& project,
                         const std::vector<EngineChoice>& engines) {
   ServerOptions out;
@@ -227,10 +233,10 @@ ServerOptions server_of(const ValidateOptions& o, const Project& project,
     for (const std::string& pair : project.server_options) set_server_option(out, pair, engines);
   });
   for (const std::string& pair : o.server_options) set_server_option(out, pair, engines);
-  if (o.tp) out.tp = *o.tp;
-  if (o.ep) out.ep = *o.ep;
-  if (o.max_lora_rank) out.max_lora_rank = o.max_lora_rank;
-  if (o.max_loras) out.max_loras = o.max_loras;
+  if (o.tp) out.tp = counted("tp", *o.tp);
+  if (o.ep) out.ep = counted("ep", *o.ep);
+  if (o.max_lora_rank) out.max_lora_rank = counted("max_lora_rank", *o.max_lora_rank);
+  if (o.max_loras) out.max_loras = counted("max_loras", *o.max_loras);
   if (o.gpu_memory) out.gpu_memory = *o.gpu_memory;
   out.compute_capability = o.compute_capability;
   return out;

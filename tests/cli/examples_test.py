@@ -111,7 +111,7 @@ class ExamplesTest(unittest.TestCase):
     def test_the_action_builds_what_it_names(self):
         steps = ci_steps.action_steps(ROOT / "action.yml")
         install = steps["Install lora-validate"]["run"]
-        self.assertIn("tests/install_packages.sh\" build\n", install)
+        self.assertIn("tests/install_packages.sh\" build python\n", install)
         self.assertIn("\"$GITHUB_ACTION_PATH\"\n", install)
         named = steps["Name the sources"]["run"]
         for part in re.search(r"find (.*) -type f", named)[1].split():
@@ -120,6 +120,20 @@ class ExamplesTest(unittest.TestCase):
         workflow = (EXAMPLES / "validate_in_ci.yml").read_text(encoding="utf-8")
         inputs = set(re.findall(r"^          (\w+):", workflow[workflow.index("uses: OWNER/moelora@"):], re.MULTILINE))
         self.assertLessEqual(inputs, set(ci_steps.action_inputs(ROOT / "action.yml")))
+
+    def test_the_files_for_ci_are_yaml(self):
+        """As far as it shows without a library of it: a plain scalar ends where ": " or " #" begins. tests/python/ci_files_test.py
+        reads them with one."""
+        for path in (ROOT / "action.yml", ROOT / ".pre-commit-hooks.yaml", EXAMPLES / "validate_in_ci.yml",
+                     EXAMPLES / "validate_in_gitlab.yml"):
+            block = None  # the indent of the key of a literal block
+            for line in path.read_text(encoding="utf-8").splitlines():
+                indent = len(line) - len(line.lstrip())
+                if block is not None and (not line.strip() or indent > block):
+                    continue
+                block = indent if re.search(r"(: |- )\|$", line) else None
+                if entry := re.match(r" *(?:- )?[\w-]+: +([^'\"\[{|>&*!%#@`].*)$", line):
+                    self.assertNotRegex(entry[1].split(" #")[0], r":( |$)", f"{path.name}: {line}")
 
     def test_the_gitlab_job_fails_broken_adapters_and_leaves_its_report(self):
         lines = ci_steps.gitlab_lines(EXAMPLES / "validate_in_gitlab.yml", "script")
@@ -172,6 +186,8 @@ class ExamplesTest(unittest.TestCase):
         for target in targets:
             self.assertTrue((pathlib.Path(sys.argv[1]) / target).exists(), target)
             self.assertIn(f"/build/bin/{target} ", " ".join(rest for _, rest in build))
+        ignored = (EXAMPLES / "Dockerfile.dockerignore").read_text(encoding="utf-8").split("\n")
+        self.assertLessEqual({".git", "build"}, set(ignored))
         self.assertTrue(any("$(cat /tmp/out/packages)" in rest for _, rest in image))
         user = [rest for instruction, rest in image if instruction == "USER"]
         self.assertEqual(user, ["10001"])
@@ -190,10 +206,10 @@ class SlurmTest(unittest.TestCase):
             shutil.copytree(EXAMPLES / "data" / source, self.folder / name)
         (self.folder / "units.txt").write_text("a\nb c\nbroken\ngone\n")
 
-    def task(self, number, tasks=4):
+    def task(self, number, tasks=4, step=1):
         return run([str(EXAMPLES / "slurm_array.sh"), "units.txt", "out", "--base", str(EXAMPLES / "data/gpt_oss_base"),
                     "--engine", "sglang"], self.folder, SLURM_ARRAY_TASK_ID=str(number), SLURM_ARRAY_TASK_MIN="1",
-                   SLURM_ARRAY_TASK_COUNT=str(tasks))
+                   SLURM_ARRAY_TASK_COUNT=str(tasks), SLURM_ARRAY_TASK_STEP=str(step))
 
     def summary(self):
         return run([str(EXAMPLES / "slurm_array.sh"), "--summary", "units.txt", "out"], self.folder)
@@ -217,6 +233,10 @@ class SlurmTest(unittest.TestCase):
 
     def test_a_shorter_array_takes_every_nth(self):
         self.assertEqual([self.task(number, 2).returncode for number in (1, 2)], [0, 0])
+        self.assertEqual(len(list((self.folder / "out").glob("*.json"))), 4)
+
+    def test_an_array_that_counts_by_a_step_takes_all(self):
+        self.assertEqual([self.task(number, 2, step=2).returncode for number in (1, 3)], [0, 0])  # --array=1-4:2
         self.assertEqual(len(list((self.folder / "out").glob("*.json"))), 4)
 
     def test_a_task_without_a_report_fails(self):

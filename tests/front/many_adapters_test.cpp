@@ -12,6 +12,7 @@
 
 #include "lib/check/validate.h"
 #include "lib/io/json.h"
+#include "lib/io/read_count.h"
 #include "lib/moelora.h"
 #include "tests/io/error_text.h"
 #include "tests/io/temp_folder.h"
@@ -123,6 +124,34 @@ TEST_CASE("what was judged is let go: no tensor, plan or name table stays") {
     for (const EngineRun& run : deployment.engines) CHECK(run.plan->adapters.empty());
   }
   CHECK(all.details->alone.front().tensors == 16);
+}
+
+TEST_CASE("the base is read once, however many adapters are of it") {
+  const Fleet two(2), six(6);
+  const std::string base = two.path("base");
+  fs::copy(kData + "/gpt_oss/base", base, fs::copy_options::recursive);
+  constexpr uint64_t kHeader = 1 << 20;  // more than all that is read of six adapters
+  std::string header =
+      R"({"__metadata__":{"padding":")" + std::string(kHeader, 'x') +
+      R"("},"model.norm.weight":{"dtype":"F32","shape":[64],"data_offsets":[0,256]}})";
+  header.resize((header.size() + 7) / 8 * 8, ' ');
+  const uint64_t length = header.size();
+  std::ofstream file(base + "/model.safetensors", std::ios::binary);
+  for (int byte = 0; byte < 8; ++byte) file.put(static_cast<char>(length >> (8 * byte) & 0xff));
+  file << header << std::string(256, '\0');
+  file.close();
+  const auto read = [&](const Fleet& fleet) {
+    ValidateOptions options = fleet.options();
+    options.base = base;
+    options.look_at_values = false;
+    const uint64_t before = bytes_read();
+    fleet.run(options);
+    return bytes_read() - before;
+  };
+  const uint64_t of_two = read(two), of_six = read(six);
+  CHECK(of_two >= kHeader);
+  CHECK(of_six < of_two + kHeader);
+  CHECK(of_six < 2 * kHeader);
 }
 
 TEST_CASE("what many have in common is said once, what one has with its name") {

@@ -316,6 +316,13 @@ TEST_CASE("what the tools refuse the functions refuse, in the same words") {
   ValidateOptions checks;
   checks.source = kAdapter;
   CHECK(error_text([&] { validate({kAdapter}, checks); }) == "--source: requires numeric checks");
+  for (auto field : {&ValidateOptions::tp, &ValidateOptions::ep, &ValidateOptions::max_lora_rank,
+                     &ValidateOptions::max_loras}) {
+    ValidateOptions none;
+    none.*field = 0;
+    CHECK(error_text([&] { validate({kAdapter}, none); }).find(": is 0, expected 1 or more") !=
+          std::string::npos);
+  }
   CHECK(temp.names().empty());
 }
 

@@ -71,7 +71,7 @@ class PackagesTest(unittest.TestCase):
     def test_the_lists_names_are_whole(self):
         for line in (ROOT / "tests/packages.txt").read_text().splitlines():
             if not line.startswith("#"):
-                self.assertRegex(line, r"^[a-z0-9.+-]+(\|[a-z0-9.+-]+)* +(build|test|ci|full)$")
+                self.assertRegex(line, r"^[a-z0-9.+-]+(\|[a-z0-9.+-]+)* +(build|python|test|ci|full)$")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The CI files as their users run them: the real pre-commit in a scratch repository, the run steps of action.yml and the
-scripts of the GitLab job executed in order, the Dockerfile's steps that need no container.
+scripts of the GitLab job executed in order, the Dockerfile's second stage in a clean root of debootstrap.
 
     ci_files_test.py WHEEL BUILD/bin
 
@@ -9,6 +9,8 @@ itself; exits 77, which ctest counts as skipped, where that cannot be had. tests
 and needs neither.
 """
 
+import json
+import os
 import pathlib
 import re
 import shutil
@@ -84,6 +86,13 @@ class PreCommitTest(Scratch):
         repository(self.work, "gpt_oss_attention", "gpt_oss_lone_q")
         (self.work / ".pre-commit-config.yaml").write_text(
             f"repos:\n- repo: {self.hooks}\n  rev: {self.commit}\n  hooks:\n  - id: lora-validate\n")
+
+    def test_the_files_for_ci_are_yaml(self):
+        """pre-commit brings a library that reads it."""
+        files = [ROOT / "action.yml", ROOT / ".pre-commit-hooks.yaml", EXAMPLES / "validate_in_ci.yml",
+                 EXAMPLES / "validate_in_gitlab.yml"]
+        code = "import sys, yaml\nfor name in sys.argv[1:]: assert yaml.safe_load(open(name)), name"
+        run([self.tools / "bin/python", "-c", code, *files], self.folder)
 
     def commit_of(self, *paths):
         run(["git", "reset", "-q"], self.work)
@@ -162,10 +171,10 @@ class GitLabTest(Scratch):
 
 
 class DockerfileTest(Scratch):
-    """No container is to be had here: the step that names packages is run on the tools of this build, and what it
-    names is held against what they are linked with."""
+    """No container is to be had here: the steps that need none are run on the tools of this build."""
 
-    def test_the_packages_of_the_image_are_those_of_the_tools_libraries(self):
+    def out_folder(self):
+        """What the first stage leaves in /out: the tools, and what the step that names packages says of them."""
         step = next(rest for instruction, rest in ci_steps.docker_stages(EXAMPLES / "Dockerfile")[0]
                     if instruction == "RUN" and "ldd" in rest)
         out = self.folder / "out"
@@ -173,6 +182,10 @@ class DockerfileTest(Scratch):
         for tool in ("lora-convert", "lora-validate", "lora-diff"):
             shutil.copy(BIN / tool, out / "bin")
         run(["sh", "-c", step.replace("/out/", f"{out}/")], self.folder)
+        return out
+
+    def test_the_packages_of_the_image_are_those_of_the_tools_libraries(self):
+        out = self.out_folder()
         packages = (out / "packages").read_text().split()
         self.assertIn("libc6", packages)
         missing = []
@@ -183,6 +196,52 @@ class DockerfileTest(Scratch):
             if not any(name in run(["dpkg", "-L", package], self.folder, check=False).stdout for package in packages):
                 missing.append(name)
         self.assertEqual(missing, [])
+
+    def clean_root(self):
+        """A root of this machine's release, whose libraries these tools are linked with."""
+        if os.geteuid() != 0 or shutil.which("debootstrap") is None:
+            self.skipTest("needs root and debootstrap")
+        suite = re.search(r"^VERSION_CODENAME=(\S+)", pathlib.Path("/etc/os-release").read_text(), re.MULTILINE)[1]
+        root = self.folder / "root"
+        proxies = {key: value for key, value in os.environ.items() if key.lower().endswith("_proxy")}
+        made = run(["debootstrap", "--variant=minbase", suite, root], self.folder, check=False,
+                   **{**proxies, "PATH": f"{PATH}:/usr/sbin:/sbin"})
+        if made.returncode != 0:
+            self.skipTest(f"debootstrap of {suite}: {made.stdout.splitlines()[-1:]}")
+        for name in ("resolv.conf", "apt/sources.list", "apt/sources.list.d", "apt/apt.conf.d"):  # of where packages are to be had
+            here, there = pathlib.Path("/etc", name), root / "etc" / name
+            if here.is_dir():
+                shutil.copytree(here, there, dirs_exist_ok=True)
+            elif here.exists():
+                shutil.copy(here, there)
+        return root, proxies
+
+    def test_the_steps_of_the_image_run_in_a_clean_root_and_its_user_is_not_root(self):
+        root, proxies = self.clean_root()
+        environment = {**proxies, "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/"}
+        in_root = lambda *command, **how: run(["chroot", *command], self.folder, **{**environment, **how})  # noqa: E731
+        if in_root(root, "apt-get", "update", "-q", check=False).returncode != 0:
+            self.skipTest("no packages are to be had in a root")
+        user = folder = entry = None
+        for instruction, rest in ci_steps.docker_stages(EXAMPLES / "Dockerfile")[1]:
+            if instruction == "COPY":
+                self.assertEqual(rest, "--from=build /out/ /tmp/out/")
+                shutil.copytree(self.out_folder(), root / "tmp/out")
+            elif instruction == "RUN":
+                in_root(root, "sh", "-c", rest)
+            elif instruction == "USER":
+                user = rest
+            elif instruction == "WORKDIR":
+                folder = rest
+            elif instruction == "ENTRYPOINT":
+                entry = json.loads(rest)
+        shutil.copytree(EXAMPLES / "data", root / folder.lstrip("/"))
+        inside = lambda words, **how: in_root(f"--userspec={user}:{user}", root, "sh", "-c", f"cd {folder} && {words}", **how)  # noqa: E731
+        judged = f"{entry[0]} gpt_oss_attention --base gpt_oss_base --engine sglang"
+        self.assertIn("sglang", inside(judged).stdout)
+        self.assertEqual(inside(judged.replace("gpt_oss_attention", "gpt_oss_lone_q"), check=False).returncode, 1)
+        self.assertEqual(inside("id -u").stdout.strip(), "10001")
+        self.assertNotEqual(inside("touch /usr/local/bin/mine", check=False).returncode, 0)
 
     def test_the_user_can_be_made(self):
         step = next(rest for instruction, rest in ci_steps.docker_stages(EXAMPLES / "Dockerfile")[1]

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import moelora
 import pytest
 from moelora import fleet
-from moelora.fleet import _files, _parts, _units
+from moelora.fleet import _files, _parts, _run, _units
 from small_base import LAYERS, make_base, tensors_of
 
 DATA = pathlib.Path(os.environ["MOELORA_SOURCE_DIR"]) / "examples/data"
@@ -102,12 +103,113 @@ def test_what_a_dead_worker_left_is_replaced_and_what_was_there_is_not(tmp_path)
     moelora.convert(tmp_path / "in/0000", out / "0000", to="stacked", base=BASE)
     refused = fleet.convert(pattern, str(out), **options)
     assert refused.counts == {"clean": 1, "failed": 1} and refused.exit_status == 2
+    assert str(refused).splitlines()[1:] == [
+        f"failed      1 adapter; first {tmp_path}/in/0000: {out}/0000: exists already",
+        "            hint: pass force= to replace it, or name another output",
+    ]
     assert fleet.convert(pattern, str(out), **options).counts == refused.counts
-    work = _units.Work(
-        "convert", {"threads": 1, "to": "peft-linear", "base": BASE}, str(out / ".moelora-fleet")
-    )
-    _units.Record(work, _units.Unit(str(tmp_path / "in/0000"), str(out / "0000"))).begin()  # and died
+
+    def begin():  # and die
+        work = _units.Work(
+            "convert", {"threads": 1, "to": "peft-linear", "base": BASE}, str(out / ".moelora-fleet")
+        )
+        _units.Record(work, _units.Unit(str(tmp_path / "in/0000"), str(out / "0000"))).begin()
+
+    begin()  # beside what was there before: it is still nobody's of the fleet
+    assert fleet.convert(pattern, str(out), **options).counts == refused.counts
+    shutil.rmtree(out / "0000")
+    begin()
+    moelora.convert(tmp_path / "in/0000", out / "0000", to="stacked", base=BASE)
     assert fleet.convert(pattern, str(out), **options).ok
+    assert not list(out.rglob("*.begun"))
+
+
+def test_an_output_is_made_anew_when_its_input_changes(tmp_path):
+    pattern, out = make_adapters(tmp_path / "in", 3), tmp_path / "out"
+    options = {"to": "peft-linear", "base": BASE, "address": "local"}
+    assert fleet.convert(pattern, out, **options).ok
+    for name, change in (("0000", '"lora_alpha": 16'), ("0001", '"lora_alpha": 32')):
+        config = tmp_path / "in" / name / "adapter_config.json"
+        config.write_text(config.read_text().replace('"lora_alpha": 8', change))
+    (out / "0001/conversion.json").write_text("{}")  # somebody's
+    again = fleet.convert(pattern, out, **options)
+    assert again.run["resumed"] == 1 and again.counts == {"clean": 2, "failed": 1}
+    assert json.loads((out / "0000/adapter_config.json").read_text())["lora_alpha"] == 16
+    assert json.loads((out / "0001/adapter_config.json").read_text())["lora_alpha"] == 8
+
+
+def test_outputs_among_the_inputs_are_no_inputs(tmp_path):
+    make_adapters(tmp_path, 3)
+    options = {"to": "peft-linear", "base": BASE, "address": "local"}
+    first = fleet.convert(tmp_path, tmp_path / "served", **options)
+    again = fleet.convert(tmp_path, tmp_path / "served", **options)
+    assert first.ok and len(first) == 3 and again.run["resumed"] == 3 and again.to_json() == first.to_json()
+
+
+def test_a_record_that_is_none_is_done_again(tmp_path):
+    pattern, state = make_adapters(tmp_path / "in", 5), tmp_path / "state"
+    first = fleet.validate(pattern, address="local", state=state, **JUDGED)
+    records = sorted(state.iterdir())
+    for record, text in zip(records, ("", "{", "[]", "{}", '"conversion"')):
+        record.write_text(text)
+    again = fleet.validate(pattern, address="local", state=state, **JUDGED)
+    assert len(records) == 5 and again.run["resumed"] == 0 and again.to_json() == first.to_json()
+
+
+def test_another_config_of_the_base_is_another_question(tmp_path):
+    pattern, base = make_adapters(tmp_path / "in", 1), tmp_path / "base"
+    shutil.copytree(BASE, base)
+    options = JUDGED | {"base": base, "address": "local", "state": tmp_path / "state"}
+    assert fleet.validate(pattern, **options).run["resumed"] == 0
+    os.utime(base / "config.json", (1, 1))  # as another node's copy
+    assert fleet.validate(pattern, **options).run["resumed"] == 1
+    (base / "config.json").write_text((base / "config.json").read_text() + "\n")
+    assert fleet.validate(pattern, **options).run["resumed"] == 0
+
+
+def test_what_is_asked_wrongly_is_refused_before_any_unit(tmp_path):
+    pattern = make_adapters(tmp_path / "in", 1)
+    for name, value in (("cpus", 0), ("cpus", -1), ("in_flight", 0), ("retries", -1)):
+        with pytest.raises(moelora.Error, match=f"{name}="):
+            fleet.validate(pattern, address="local", **{name: value})
+    with pytest.raises(TypeError, match="engine"):
+        fleet.validate(pattern, address="local", engine="sglang")
+    with pytest.raises(TypeError, match="tp"):
+        fleet.convert(pattern, tmp_path / "out", address="local", to="stacked", tp=2)
+    with pytest.raises(moelora.Error, match="root"):
+        fleet.convert(pattern, tmp_path / "out", address="local", to="stacked", root=tmp_path / "elsewhere")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_store_that_breaks_fails_a_unit_and_stops_no_other(tmp_path, monkeypatch):
+    pattern, real = make_adapters(tmp_path / "in", 3), _files.stamp
+
+    def stamp(uri):
+        if uri.endswith("0001"):
+            raise RuntimeError("503 slow down")
+        return real(uri)
+
+    monkeypatch.setattr(_files, "stamp", stamp)
+    report = fleet.validate(pattern, address="local", state=tmp_path / "state", **JUDGED)
+    assert report.counts["failed"] == 1 and len(report) == 3
+    assert report.failures() == [
+        {"where": f"{tmp_path}/in/0001", "what": "RuntimeError: 503 slow down", "hint": "", "units": 1,
+         "first": f"{tmp_path}/in/0001"}
+    ]  # fmt: skip
+
+
+def test_long_lists_of_names_are_cut_and_counted(tmp_path, monkeypatch):
+    pattern = make_adapters(tmp_path / "in", 1)
+    monkeypatch.setattr(_units, "_MOST_NAMES", 3)
+    report = fleet.validate(pattern, address="local", **JUDGED)
+    assert any(finding["count"] > 3 for finding in report.findings)
+    assert all(len(finding["names"]) == min(3, finding["count"]) for finding in report.findings)
+
+
+def test_progress_is_told_by_units(tmp_path):
+    pattern, heard = make_adapters(tmp_path / "in", 3), []
+    fleet.validate(pattern, address="local", progress=lambda *how: heard.append(how), **JUDGED)
+    assert heard == [("adapters", done, 3) for done in (1, 2, 3)]
 
 
 def test_an_adapter_that_is_gone_fails_alone(tmp_path):
@@ -125,7 +227,7 @@ def test_uris_are_read_and_written_by_the_worker(tmp_path):
     here = fleet.validate(f"{tmp_path}/in/*", address="local", **JUDGED)
     assert [unit["unit"] for unit in report] == [f"{uri}/in/{i:04}" for i in range(3)]
     assert [unit["outcome"] for unit in report] == [unit["outcome"] for unit in here]
-    assert "moelora-" not in report.to_json().replace("moelora-base-", "")
+    assert "moelora-" not in report.to_json()  # no name of a copy
     made = fleet.convert(f"{uri}/in/*", f"{uri}/out", to="stacked", base=BASE, address="local")
     assert made.ok and made.units[0]["out"] == f"{uri}/out/0000"
     assert fleet.diff(f"{tmp_path}/in/*", f"{tmp_path}/out", base=BASE, address="local").ok
@@ -135,14 +237,73 @@ def test_uris_are_read_and_written_by_the_worker(tmp_path):
     )
 
 
+def test_an_output_that_a_uri_names_is_replaced_whole_or_not_at_all(tmp_path):
+    pytest.importorskip("fsspec")
+    make_adapters(tmp_path / "in", 2)
+    uri, options = f"file://{tmp_path}", {"to": "stacked", "base": BASE, "address": "local"}
+    assert fleet.convert(f"{uri}/in/*", f"{uri}/out", max_shard_size=8000, **options).ok
+    (tmp_path / "out/0000/mine.txt").write_text("kept")
+    refused = fleet.convert(f"{uri}/in/*", f"{uri}/out", state=f"{uri}/state", **options)
+    assert refused.counts == {"failed": 2} and "exists already" in str(refused)
+    assert fleet.convert(f"{uri}/in/*", f"{uri}/out", state=f"{uri}/state", force=True, **options).ok
+    whole = {"adapter_config.json", "adapter_model.safetensors", "conversion.json"}
+    assert {each.name for each in (tmp_path / "out/0001").iterdir()} == whole  # none of the shards
+    assert {each.name for each in (tmp_path / "out/0000").iterdir()} == whole | {"mine.txt"}
+
+
+def test_errors_of_a_copy_name_the_uri(tmp_path):
+    pytest.importorskip("fsspec")
+    make_adapters(tmp_path / "in", 1)
+    (tmp_path / "in/0000/adapter_config.json").write_text("{")
+    report = fleet.convert(
+        f"file://{tmp_path}/in", f"file://{tmp_path}/out", to="stacked", base=BASE, address="local"
+    )
+    assert report.counts == {"failed": 1} and "/moelora-" not in report.to_json()
+    assert not (tmp_path / "out/0000").exists()
+
+
+def test_headers_alone_are_read_where_nobody_reads_values(tmp_path):
+    pytest.importorskip("fsspec")
+    make_adapters(tmp_path / "in", 3)
+    (tmp_path / "in/0000/optimizer.pt").write_bytes(b"moments")
+    uri, options = f"file://{tmp_path}/in", JUDGED | {"address": "local", "values": False}
+    with _files.local(f"{uri}/0000", headers_only=True) as folder:
+        there, here = (
+            pathlib.Path(each) / "adapter_model.safetensors" for each in (tmp_path / "in/0000", folder)
+        )
+        end = 8 + int.from_bytes(there.read_bytes()[:8], "little")
+        assert here.stat().st_size == there.stat().st_size
+        assert here.read_bytes() == there.read_bytes()[:end] + bytes(there.stat().st_size - end)
+        assert not (pathlib.Path(folder) / "optimizer.pt").exists()
+    remote, local = fleet.validate(uri, **options), fleet.validate(tmp_path / "in", **options)
+    assert remote.to_json().replace("file://", "") == local.to_json()
+
+
+def test_uris_are_found_by_one_listing(tmp_path):
+    pytest.importorskip("fsspec")
+    make_adapters(tmp_path / "a/runs", 3)
+    shutil.copytree(DATA / KINDS[0], tmp_path / "a/runs/0000/checkpoint-1")  # below an adapter: not another
+    uri, runs = f"file://{tmp_path}", [f"file://{tmp_path}/a/runs/{i:04}" for i in range(3)]
+    for pattern in ("/a/runs/*", "/a", "/a/runs", "/*"):
+        assert _files.adapters(uri + pattern)[-2:] == runs[-2:]
+    assert _files.adapters(uri + "/a/runs/*") == runs
+    assert _files.adapters(f"{tmp_path}/a/runs/*") == [each.removeprefix("file://") for each in runs]
+    with pytest.raises(moelora.Error, match="names no adapter"):
+        _files.adapters(uri + "/nothing/*")
+
+
 def test_the_command_says_what_it_found(tmp_path):
     pattern = make_adapters(tmp_path / "in", 3)
     words = ["--engine", "sglang", "--base", BASE, "--address", "local"]
     done = command("validate", pattern, *words, "--format", "json")
     assert done.returncode == 1 and json.loads(done.stdout)["counts"]
-    assert "3 units on 1 nodes" in done.stderr
+    assert "3 units on 1 node in" in done.stderr
     assert json.loads(done.stdout) == json.loads(fleet.validate(pattern, address="local", **JUDGED).to_json())
     assert command("validate", tmp_path / "none", *words).returncode == 2
+    for place in (tmp_path, tmp_path / "none/report"):
+        refused = command("validate", pattern, *words, "--output", place)
+        assert refused.returncode == 2 and f"{place}: cannot be written" in refused.stderr
+    assert command("validate", pattern, *words, "--cpus", "0").returncode == 2
 
 
 def test_without_ray_the_command_says_what_to_install(tmp_path):
@@ -160,13 +321,19 @@ def test_an_array_job_comes_to_the_report_of_one_machine(tmp_path):
     (tmp_path / "list").write_text("".join(f"{tmp_path}/in/{i:04}\n" for i in range(7)))
     script = DATA.parent / "slurm_fleet.sh"
     words = ["--engine", "sglang", "--base", BASE]
-    for task in range(3, 7):
-        given = {"SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_TASK_MIN": 3, "SLURM_ARRAY_TASK_COUNT": 4}
-        subprocess.run(
+
+    def task(number, **environment):
+        given = {"ID": number, "MIN": 3, "COUNT": 4, "STEP": 2}
+        return subprocess.run(
             ["bash", script, tmp_path / "list", tmp_path / "state", "validate", *words],
-            env=os.environ | {key: str(value) for key, value in given.items()},
-            check=True,
-        )
+            env=os.environ
+            | {f"SLURM_ARRAY_TASK_{key}": str(value) for key, value in given.items()}
+            | environment,
+            check=False,
+        ).returncode
+
+    assert task(3, PYTHON="false") != 0  # no report is no finding
+    assert [task(number, PYTHON=sys.executable) for number in (3, 5, 7, 9)] == [0] * 4
     done = subprocess.run(
         [sys.executable, "-m", "moelora.fleet", "validate", "-", "--state", tmp_path / "state", "--address", "local"]
         + words
@@ -350,10 +517,119 @@ def test_the_command_converts_a_base_in_parts(tmp_path):
     words = ["base", base, out, "--to", "fused", "--address", "local", "--verify", "--parts"]
     done = command(*words, 3)
     assert done.returncode == 0 and done.stdout == "3 parts: 3 clean\n"
-    assert "3 units on 1 nodes" in done.stderr
+    assert "3 units on 1 node in" in done.stderr
     again = command(*words, 3, "--format", "json")
     assert "3 done before" in again.stderr and json.loads(again.stdout)["counts"] == {"clean": 3}
     assert command(*words, 0).returncode == 2
+
+
+# ---- how units are handed out, on nodes that are none ---------------------------------------------------
+
+
+class Nodes:
+    """As much of Ray as the fleet calls. A unit runs when it is waited for, all that were handed out at once."""
+
+    class exceptions:
+        class RayError(Exception):
+            pass
+
+        class RayTaskError(RayError):
+            pass
+
+    def __init__(self, *sizes, deadly=()):
+        self.sizes, self.deadly = dict(zip("abc", sizes)), set(deadly)
+        self.most, self.handed = 0, []  # handed: (unit, node)
+
+    def is_initialized(self):
+        return True
+
+    def nodes(self):
+        return [{"NodeID": n, "Alive": True, "Resources": {"CPU": size}} for n, size in self.sizes.items()]
+
+    def put(self, value):
+        return value
+
+    def remote(self, **options):
+        def task(function):
+            def options(scheduling_strategy):
+                def hand_out(work, unit):
+                    self.handed.append((unit.uri, scheduling_strategy))
+                    return (lambda: function(work, unit)), unit.uri, scheduling_strategy
+
+                return types.SimpleNamespace(remote=hand_out)
+
+            return types.SimpleNamespace(options=options)
+
+        return task
+
+    def wait(self, refs, num_returns, timeout):
+        self.most = max(self.most, len(refs))
+        return refs[:num_returns], refs[num_returns:]
+
+    def get(self, ref):
+        function, unit, node = ref
+        if (unit, node) in self.deadly or (unit, None) in self.deadly:
+            raise self.exceptions.RayError("the worker died")
+        return function()
+
+
+@pytest.fixture
+def nodes(monkeypatch):
+    strategies = types.ModuleType("ray.util.scheduling_strategies")
+    strategies.NodeAffinitySchedulingStrategy = lambda node, soft: node
+    for name in ("ray", "ray.util"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies", strategies)
+
+    def run(made, count, **how):
+        monkeypatch.setattr(_run, "_import_ray", lambda: made)
+        units = [_units.Unit(str(i)) for i in range(count)]
+        return _run.run(_Named("validate", {}, None), units, **HOW | how)
+
+    return run
+
+
+HOW = {"address": "auto", "cpus": 1, "in_flight": None, "retries": 3}
+
+
+class _Named(_units.Work):
+    def do(self, unit):
+        return {"unit": unit.uri, "outcome": "clean", "error": None}
+
+
+def test_no_more_is_handed_out_than_nodes_soon_have_room_for(nodes):
+    made = Nodes(4, 1, 0)
+    report = nodes(made, 100)
+    assert report.counts == {"clean": 100} and made.most == 10
+    by_node = [sum(node == n for _, node in made.handed) for n in "abc"]
+    assert by_node[2] == 0 and by_node[0] > 3 * by_node[1] > 0
+    for how, most in (({"cpus": 2}, 4), ({"in_flight": 3}, 3), ({"cpus": 0.5}, 20)):
+        made = Nodes(4, 1)
+        assert len(nodes(made, 100, **how)) == 100 and made.most == most
+
+
+def test_what_dies_is_begun_again_on_another_node(nodes):
+    made = Nodes(2, 2, deadly=[("3", "a"), ("3", "b")])
+    report = nodes(made, 9, retries=0)
+    assert report.counts == {"clean": 8, "failed": 1} and report.run["retried"] == 0
+    made = Nodes(2, 2, deadly=[("5", "a")])
+    report = nodes(made, 9)
+    assert (
+        report.counts == {"clean": 9}
+        and report.run["retried"] == sum(made.handed.count(("5", n)) for n in "ab") - 1
+    )
+    made = Nodes(2, 2, deadly=[("5", None)])
+    report = nodes(made, 9, retries=2)
+    assert report.counts == {"clean": 8, "failed": 1} and report.run["retried"] == 2
+    where = [node for unit, node in made.handed if unit == "5"]
+    assert len(where) == 3 and where[0] != where[1] != where[2]
+
+
+def test_a_unit_that_no_node_has_room_for_is_an_error(nodes, monkeypatch):
+    monkeypatch.setattr(_run, "_PATIENCE", 0.1)
+    monkeypatch.setattr(_run, "_LOOK_EVERY", 0.02)
+    with pytest.raises(moelora.Error, match="no node has the 3 CPUs of a unit; the largest of 2 has 2"):
+        nodes(Nodes(2, 1), 5, cpus=3)
 
 
 # ---- on a Ray cluster of two nodes -----------------------------------------------------------------------
@@ -446,13 +722,12 @@ def test_conversions_on_a_cluster_are_those_of_one_machine(cluster, tmp_path):
 
 def test_a_unit_that_kills_its_workers_fails_alone(cluster, tmp_path):
     import ray.cloudpickle
-    from moelora.fleet import _run
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not have this file
     pattern = make_adapters(tmp_path / "in", 3)
 
     units = [_units.Unit(uri) for uri in _files.adapters(pattern)] + [_units.Unit("deadly")]
-    report = _run.run(_Deadly("validate", {}, None), units, address="auto", cpus=1, in_flight=None, retries=1)
+    report = _run.run(_Deadly("validate", {}, None), units, **HOW | {"retries": 1})
     assert report.counts == {"clean": 3, "failed": 1} and "died 2 times" in str(report)
 
 

@@ -207,6 +207,21 @@ def test_what_fails_a_report_can_be_said():
     assert unjudged.outcome == "not judged" and not unjudged.ok
 
 
+def test_what_is_asked_wrongly_is_said_before_any_work():
+    for options, where in (
+        ({"tp": 0}, "tp"),
+        ({"max_loras": -1}, "max_loras"),
+        ({"fail_on": "warn"}, "fail_on="),
+    ):
+        with pytest.raises(moelora.Error) as caught:
+            moelora.validate(ATTENTION, engines="sglang", base=BASE, **options)
+        assert caught.value.where == where
+    with pytest.raises(moelora.Error, match="none is named"):
+        moelora.validate([], engines="sglang", base=BASE)  # nothing was looked at: not clean
+    with pytest.raises(ValueError, match="without 'logprobs'"):
+        moelora.diff_logprobs({"logprob": [-1.0]}, {"logprobs": [-1.0]})
+
+
 def test_the_table_of_a_notebook_is_harmless(tmp_path):
     bad = tmp_path / "<img src=x onerror=alert(1)>"
     shutil.copytree(LONE_Q, bad)
@@ -410,6 +425,8 @@ def test_what_is_no_adapter_is_refused(tmp_path):
     tensors = load_file(ADAPTER / "adapter_model.safetensors")
     with pytest.raises(moelora.Error, match="hold no tensor"):
         moelora.save({}, config_of(ADAPTER), tmp_path / "out", to="stacked", base=BASE)
+    with pytest.raises(TypeError, match="a tensor's name is a str, not int"):
+        moelora.save({1: numpy.zeros(3)}, config_of(ADAPTER), tmp_path / "out", to="stacked", base=BASE)
     with pytest.raises(TypeError, match="is no array"):
         moelora.save({"a": "text"}, config_of(ADAPTER), tmp_path / "out", to="stacked", base=BASE)
     with pytest.raises(moelora.Error, match='"r" is missing'):

@@ -15,7 +15,7 @@ python=${MOELORA_PYTHON:-python3}
 }
 fetch() { timeout 1800 "$@" --quiet --disable-pip-version-check --retries 1 --timeout 15 </dev/null; }
 
-rm -rf "$work/venv"
+rm -rf "$work/venv" "$work/wheel"
 mkdir -p "$work"
 "$python" -m venv "$work/venv"
 fetch "$work/venv/bin/python" -m pip install pytest numpy safetensors ml_dtypes tqdm fsspec || {
@@ -25,13 +25,25 @@ fetch "$work/venv/bin/python" -m pip install pytest numpy safetensors ml_dtypes 
 
 wheel=${MOELORA_WHEEL:-}
 if [ -z "$wheel" ]; then
-  rm -rf "$work/wheel"
   "$python" -m pip wheel --quiet --no-deps --wheel-dir "$work/wheel" .
   wheel=$(echo "$work"/wheel/moelora-*.whl)
 fi
 size=$(wc -c <"$wheel")
 echo "$(basename "$wheel"): $size bytes"
 [ "$size" -le 15000000 ] || { echo "a wheel has at most 15 MB" >&2; exit 1; }
+# One for all Pythons from 3.12 on, one for this Python before.
+tag=$("$python" -c 'import sys; v = sys.version_info; print("cp312-abi3" if v >= (3, 12) else "cp3{0}-cp3{0}".format(v[1]))')
+case $wheel in *-"$tag"-*) ;; *) echo "not a wheel of $tag" >&2; exit 1 ;; esac
+# Where it runs: what auditwheel grants, and made with Debian 12 what the servers' images have (Ubuntu 22.04: glibc 2.35).
+if fetch "$work/venv/bin/python" -m pip install auditwheel; then
+  tag=$("$work/venv/bin/auditwheel" show "$wheel" 2>/dev/null | grep -o 'manylinux_2_[0-9]*_[a-z0-9_]*' | head -n 1) || true
+  echo "auditwheel grants: ${tag:-none}"
+  [ -n "$tag" ] || { echo "it needs more of a machine than glibc" >&2; exit 1; }
+  glibc=${tag#manylinux_2_}
+  ! grep -q '^VERSION_CODENAME=bookworm' /etc/os-release || [ "${glibc%%_*}" -le 35 ] || { echo "it needs a newer glibc than 2.35" >&2; exit 1; }
+else
+  echo "no auditwheel to be had: not asked which glibc the wheel needs"
+fi
 "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps "$wheel"
 
 tests="package_test.py fleet_test.py"

@@ -53,9 +53,8 @@ nb::object Words::find(const char* key) const {
 }
 
 void Words::mistyped(const char* key, const nb::object& value) {
-  throw nb::type_error((std::string(key) + ": a " + nb::type_name(value.type()).c_str() +
-                        " is none of the types that it may have")
-                           .c_str());
+  throw nb::type_error(
+      (std::string(key) + ": cannot be a " + nb::type_name(value.type()).c_str()).c_str());
 }
 
 void Words::take_size(const char* key, uint64_t& out) const {

@@ -26,7 +26,7 @@ struct Grid {
   std::vector<std::string> tips;  // of each cell, or empty
 };
 
-// The same in at most so many columns: neighbours share a cell, which has the one of their shades
+// The same in at most so many columns: neighbors share a cell, which has the one of their shades
 // that is last in the key; the explanation says so.
 Grid narrowed(const Grid& grid, size_t columns);
 

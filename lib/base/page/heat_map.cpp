@@ -20,7 +20,7 @@ constexpr std::array<int, kSteps> kTerminal = {195, 153, 117, 75, 69, 33, 27, 20
 
 enum Special : uint8_t { kNone, kZero, kFirstStep, kAbove = kFirstStep + kSteps, kNotFinite };
 
-// How neighbours of one axis share cells.
+// How neighbors of one axis share cells.
 struct Merge {
   size_t size, step;
   Merge(size_t extent, size_t most)

@@ -23,7 +23,7 @@ struct HeatMap {
   HeatMap titled(std::string title, std::string row_noun, std::string column_noun,
                  std::string explanation, std::string zero) const;
 
-  // Of at most so many rows and columns: neighbours share a cell, which has the largest value of
+  // Of at most so many rows and columns: neighbors share a cell, which has the largest value of
   // them, one that is not finite first; the explanation says so.
   HeatMap fitted(size_t rows, size_t columns) const;
 };

@@ -276,6 +276,8 @@ def save(
 
 def _array(name: str, tensor: Any) -> tuple[Any, str]:
     """An array that the extension module can look into, and a type where the array's says less."""
+    if not isinstance(name, str):
+        raise TypeError(f"{name!r}: a tensor's name is a str, not {type(name).__name__}")
     if hasattr(tensor, "detach"):  # torch
         tensor = tensor.detach().cpu()
         return tensor, ""

@@ -145,6 +145,8 @@ def _sequences(name: str, side: Any) -> list[tuple[Any, Any, Any]]:
 
     tokens: Any = None
     if isinstance(side, Mapping):
+        if "logprobs" not in side:
+            raise ValueError(f"{name}: a dict without 'logprobs'")
         side, tokens = side["logprobs"], side.get("tokens")
     rows = _rows(side)
     ids: Sequence[Any] = [None] * len(rows) if tokens is None else _ids(tokens, len(rows))

@@ -11,8 +11,9 @@ Progress = Union[Callback, bool, None]
 
 
 class _Bar:
-    def __init__(self, tqdm: Any) -> None:
+    def __init__(self, tqdm: Any, unit: str) -> None:
         self._tqdm = tqdm
+        self._unit = unit
         self._bar: Any = None
         self._stage = ""
 
@@ -20,7 +21,7 @@ class _Bar:
         if self._bar is None or stage != self._stage:
             self.close()
             self._stage = stage
-            self._bar = self._tqdm(total=total, desc=stage, unit="B", unit_scale=True)
+            self._bar = self._tqdm(total=total, desc=stage, unit=self._unit, unit_scale=True)
         self._bar.total = total
         self._bar.update(done - self._bar.n)
 
@@ -30,8 +31,9 @@ class _Bar:
 
 
 @contextmanager
-def heard(progress: Progress) -> Iterator[Callback | None]:
-    """What the extension module calls with (stage, done, total), in bytes. True asks for a bar."""
+def heard(progress: Progress, unit: str = "B") -> Iterator[Callback | None]:
+    """What is called with (stage, done, total), in `unit`: by the extension module in bytes. True asks
+    for a bar."""
     if callable(progress):
         yield progress
         return
@@ -43,7 +45,7 @@ def heard(progress: Progress) -> Iterator[Callback | None]:
     except ImportError:
         yield None
         return
-    bar = _Bar(tqdm)
+    bar = _Bar(tqdm, unit)
     try:
         yield bar
     finally:

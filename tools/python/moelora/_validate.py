@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from . import _core, _progress
 from ._convert import load_words
+from ._error import Error
 from ._report import Report
 from ._words import Pairs, StrPath, optional_path, pairs, path, texts
 
@@ -49,6 +50,11 @@ def validate(
     takes none.
     fail_on: "error", "warning" or None: what makes Report.ok false.
     """
+    named = texts(adapters)
+    if not named:
+        raise Error("adapters", "none is named", "name folders with adapter_config.json")
+    if fail_on not in ("error", "warning", "never", None):
+        raise Error("fail_on=", f"unknown value {fail_on!r}", "values: 'error', 'warning', None")
     words = load_words(
         base=base,
         from_=from_,
@@ -77,7 +83,7 @@ def validate(
         "threads": threads,
     }
     with _progress.heard(progress) as callback:
-        found = _core.validate(texts(adapters), words, callback)
+        found = _core.validate(named, words, callback)
     return Report(found, fail_on=fail_on, project=words["project"])
 
 

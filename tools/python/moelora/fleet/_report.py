@@ -22,7 +22,7 @@ class FleetReport:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many units there are of each outcome."""
+        """How many units there are of each outcome: clean, findings, not judged, failed."""
         out: dict[str, int] = {}
         for unit in self.units:
             out[unit["outcome"]] = out.get(unit["outcome"], 0) + 1
@@ -47,17 +47,27 @@ class FleetReport:
         """Of each rule that found something: in how many units, and in which first."""
         rules: dict[str, dict[str, Any]] = {}
         for unit in self.units:
+            worst: dict[str, dict[str, Any]] = {}  # of this unit, by rule
             for finding in unit.get("findings", []):
-                rule = rules.setdefault(
-                    finding["rule"],
-                    {key: finding[key] for key in ("rule", "name", "severity", "message")}
-                    | {"units": 0, "first": unit["unit"]},
-                )
+                other = worst.setdefault(finding["rule"], finding)
+                if _ORDER[finding["severity"]] < _ORDER[other["severity"]]:
+                    worst[finding["rule"]] = finding
+            for name, finding in worst.items():
+                members = {key: finding[key] for key in ("rule", "name", "severity", "message")}
+                rule = rules.setdefault(name, members | {"units": 0, "first": unit["unit"]})
+                rule["units"] += 1
                 rule["severity"] = min(rule["severity"], finding["severity"], key=_ORDER.__getitem__)
-                rule.setdefault("seen", set()).add(unit["unit"])
-        for rule in rules.values():
-            rule["units"] = len(rule.pop("seen"))
         return sorted(rules.values(), key=lambda r: (_ORDER[r["severity"]], -r["units"], r["rule"]))
+
+    def failures(self) -> list[dict[str, Any]]:
+        """What units failed of, each once: in how many, and in which first."""
+        out: dict[tuple[str, str], dict[str, Any]] = {}
+        for unit in self.units:
+            if (error := unit["error"]) is not None:
+                key = (error["what"], error["hint"])
+                failure = out.setdefault(key, error | {"units": 0, "first": unit["unit"]})
+                failure["units"] += 1
+        return sorted(out.values(), key=lambda failure: -failure["units"])
 
     def to_json(self) -> str:
         units = [{key: value for key, value in unit.items() if key != "resumed"} for unit in self.units]
@@ -70,18 +80,36 @@ class FleetReport:
     def __len__(self) -> int:
         return len(self.units)
 
+    def __bool__(self) -> bool:  # not that of __len__: a report of nothing is a report
+        return True
+
     def __str__(self) -> str:
         said = ", ".join(f"{count} {outcome}" for outcome, count in self.counts.items())
-        what = "parts" if self.kind == "base" else "adapters"
-        lines = [f"{len(self.units)} {what}: {said or 'none'}"]
+        lines = [f"{self._counted(len(self.units))}: {said or 'none'}"]
         for rule in self.by_rule():
             lines.append(
-                f"{rule['severity']:<11} {rule['rule']} {rule['name']} in {rule['units']} adapters; "
+                f"{rule['severity']:<11} {rule['rule']} {rule['name']} in {self._counted(rule['units'])}; "
                 f"first {rule['first']}: {rule['message']}"
             )
-        for unit in self.units:
-            if unit["error"]:
-                lines.append(f"failed      {unit['error']['where']}: {unit['error']['what']}")
-            elif self.kind == "diff" and unit["outcome"] == "findings":
-                lines.append(f"different   {unit['unit']}")
+        for failure in self.failures():
+            place = "" if failure["where"] == failure["first"] else f"{failure['where']}: "
+            lines.append(
+                f"failed      {self._counted(failure['units'])}; first {failure['first']}: "
+                f"{place}{failure['what']}"
+            )
+            if failure["hint"]:
+                lines.append(f"            hint: {failure['hint']}")
+        lines += [
+            f"different   {unit['unit']}"
+            for unit in self.units
+            if self.kind == "diff" and unit["outcome"] == "findings"
+        ]
         return "\n".join(lines)
+
+    def _counted(self, count: int) -> str:
+        return f"{count} {noun(self.kind)}" if count == 1 else f"{count} {noun(self.kind)}s"
+
+
+def noun(kind: str) -> str:
+    """What a unit is."""
+    return "part" if kind == "base" else "adapter"

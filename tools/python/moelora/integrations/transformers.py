@@ -51,7 +51,7 @@ class ValidateOnSave(TrainerCallback):
         checkpoint = os.path.join(args.output_dir, f"checkpoint-{state.global_step}")
         if not os.path.exists(os.path.join(checkpoint, "adapter_config.json")):
             return self._tell(
-                Error(checkpoint, "is no adapter: it has no adapter_config.json", "train with PEFT")
+                Error(checkpoint, "holds no adapter: it has no adapter_config.json", "train with PEFT")
             )
         report = _validate.validate(checkpoint, **self._options)
         self.reports.append(report)
