@@ -1,6 +1,7 @@
 """moelora.fleet: the same report from threads of one machine and from a Ray cluster whose workers and nodes die."""
 
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -169,9 +170,9 @@ def test_another_config_of_the_base_is_another_question(tmp_path):
 
 def test_what_is_asked_wrongly_is_refused_before_any_unit(tmp_path):
     pattern = make_adapters(tmp_path / "in", 1)
-    for name, value in (("cpus", 0), ("cpus", -1), ("in_flight", 0), ("retries", -1)):
+    for name, value in (("cpus", 0), ("cpus", -1), ("cpus", math.inf), ("in_flight", 0), ("retries", -1)):
         with pytest.raises(moelora.Error, match=f"{name}="):
-            fleet.validate(pattern, address="local", **{name: value})
+            fleet.validate(tmp_path / "none", address="local", **{name: value})  # nor is any searched for
     with pytest.raises(TypeError, match="engine"):
         fleet.validate(pattern, address="local", engine="sglang")
     with pytest.raises(TypeError, match="tp"):
@@ -459,6 +460,50 @@ def test_a_part_whose_shard_is_gone_is_done_again(tmp_path):
     assert again.run["resumed"] == 2 and tensors_of(out) == whole_of(base, tmp_path / "whole")
 
 
+def test_a_part_whose_record_is_none_is_done_again(tmp_path):
+    base, out, parts = make_base(tmp_path / "in"), tmp_path / "out", tmp_path / "out.moelora-fleet/parts"
+    run_and_die(base, out, parts=5, after=4)
+    records = sorted(parts.glob("*.json"))
+    whole = json.loads(records[3].read_text())
+    broken = whole | {"result": {key: value for key, value in whole["result"].items() if key != "files"}}
+    for record, text in zip(records, ("", "{", "[]", json.dumps(broken))):
+        record.write_text(text)
+    again = fleet.convert_base(base, out, parts=5, **IN_TURN)
+    assert len(records) == 4 and again.run["resumed"] == 0
+    assert tensors_of(out) == whole_of(base, tmp_path / "whole")
+
+    for record in (tmp_path / "out.moelora-fleet").glob("*.json"):
+        record.write_text("{")
+    with pytest.raises(moelora.Error, match="is there, and not known"):
+        fleet.convert_base(base, out, parts=5, **IN_TURN)
+
+
+def test_a_part_that_fails_leaves_the_others_done(tmp_path, monkeypatch):
+    base, out, real = make_base(tmp_path / "in"), tmp_path / "out", moelora.convert_base
+
+    def broken(src, dst, *, part, dry_run=False, **options):
+        if not dry_run and part != "2/3":
+            raise moelora.Error(dst, "no space is left", "make some")
+        return real(src, dst, part=part, dry_run=dry_run, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_parts._base, "convert_base", broken)
+        report = fleet.convert_base(base, out, parts=3, **IN_TURN)
+    assert report.exit_status == 2 and not out.exists()
+    assert str(report).splitlines() == [
+        "3 parts: 1 clean, 2 failed",
+        f"failed      2 parts; first {base}: part 1/3: {out}.moelora-fleet/parts/1-of-3: no space is left",
+        "            hint: make some",
+    ]
+    assert fleet.convert_base(base, out, parts=3, **IN_TURN).run["resumed"] == 1
+
+
+def test_progress_is_told_by_parts(tmp_path):
+    base, heard = make_base(tmp_path / "in"), []
+    fleet.convert_base(base, tmp_path / "out", parts=3, progress=lambda *how: heard.append(how), **IN_TURN)
+    assert heard == [("parts", done, 3) for done in (1, 2, 3)]
+
+
 def test_a_source_that_changed_between_runs_is_noticed(tmp_path):
     base, out = make_base(tmp_path / "in"), tmp_path / "out"
     run_and_die(base, out, parts=4, after=2)
@@ -504,8 +549,12 @@ def test_what_no_part_could_do_is_refused_at_once(tmp_path):
         fleet.convert_base("s3://bucket/base", str(out), parts=2, **IN_TURN)
     with pytest.raises(moelora.Error):
         fleet.convert_base(str(tmp_path / "none"), str(out), parts=2, **IN_TURN)
-    with pytest.raises(TypeError, match="force"):
-        fleet.convert_base(str(base), str(out), parts=2, force=True, **IN_TURN)
+    for name, value in (("cpus", 0), ("in_flight", 0), ("retries", -1)):
+        with pytest.raises(moelora.Error, match=f"{name}="):
+            fleet.convert_base(tmp_path / "none", out, parts=2, **IN_TURN | {name: value})
+    for option in ("force", "part", "dry_run", "engines"):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{option}'"):
+            fleet.convert_base(base, out, parts=2, **{option: ""}, **IN_TURN)
     out.mkdir()
     with pytest.raises(moelora.Error, match="is there, and not known"):
         fleet.convert_base(str(base), str(out), parts=2, **IN_TURN)
@@ -521,6 +570,13 @@ def test_the_command_converts_a_base_in_parts(tmp_path):
     again = command(*words, 3, "--format", "json")
     assert "3 done before" in again.stderr and json.loads(again.stdout)["counts"] == {"clean": 3}
     assert command(*words, 0).returncode == 2
+
+    written = command(*words, 3, "--quiet", "--output", tmp_path / "report", "--format", "json")
+    assert written.stdout == "" and (tmp_path / "report").read_text() == again.stdout
+    refused = command(*words, 3, "--output", tmp_path / "none/report")
+    assert refused.returncode == 2 and f"{tmp_path}/none/report: cannot be written" in refused.stderr
+    refused = command(*words, 3, "--cpus", 0)
+    assert refused.returncode == 2 and "cpus=: is 0" in refused.stderr
 
 
 # ---- how units are handed out, on nodes that are none ---------------------------------------------------
@@ -630,6 +686,18 @@ def test_a_unit_that_no_node_has_room_for_is_an_error(nodes, monkeypatch):
     monkeypatch.setattr(_run, "_LOOK_EVERY", 0.02)
     with pytest.raises(moelora.Error, match="no node has the 3 CPUs of a unit; the largest of 2 has 2"):
         nodes(Nodes(2, 1), 5, cpus=3)
+
+
+def test_parts_are_handed_out_as_adapters_are(nodes, tmp_path, monkeypatch):
+    base, out = make_base(tmp_path / "in"), tmp_path / "out"
+    made = Nodes(2, 2, deadly=[(str(base), None)])
+    monkeypatch.setattr(_run, "_import_ray", lambda: made)
+    report = fleet.convert_base(base, out, to="fused", parts=2, retries=0)
+    assert report.counts == {"failed": 2} and not out.exists()
+    assert f"failed      2 parts; first {base}: part 1/2: its worker died 1 times" in str(report)
+    made.deadly.clear()
+    report = fleet.convert_base(base, out, to="fused", parts=2)
+    assert report.ok and report.run["nodes"] == 2 and tensors_of(out) == whole_of(base, tmp_path / "whole")
 
 
 # ---- on a Ray cluster of two nodes -----------------------------------------------------------------------

@@ -22,7 +22,7 @@ from .._progress import Progress
 from .._words import StrPath, optional_path, path
 from . import _files, _parts
 from ._report import FleetReport
-from ._run import run
+from ._run import check, run
 from ._units import Unit, Work
 
 __all__ = ["FleetReport", "convert", "convert_base", "diff", "validate"]
@@ -50,11 +50,10 @@ def validate(
     retries: of a unit whose worker or node dies.
     progress: a callable ("adapters", done, in all), or True for tqdm's bar.
     """
+    how = _checked(address=address, cpus=cpus, in_flight=in_flight, retries=retries, progress=progress)
     work = _work("validate", _validate.validate, [""], cpus, options, state)
     units = [Unit(uri) for uri in _files.adapters(uris)]
-    return run(
-        work, units, address=address, cpus=cpus, in_flight=in_flight, retries=retries, progress=progress
-    )
+    return run(work, units, **how)
 
 
 def convert(
@@ -80,6 +79,7 @@ def convert(
     state: as in validate; by default `out`/.moelora-fleet. A unit is done when its conversion.json is
     the one that was recorded there.
     """
+    how = _checked(address=address, cpus=cpus, in_flight=in_flight, retries=retries, progress=progress)
     folder = path(out)
     work = _work(
         "convert",
@@ -90,9 +90,7 @@ def convert(
         state or _files.join(folder, ".moelora-fleet"),
     )
     units = _pairs(_files.outside(_files.adapters(uris), folder), folder, root)
-    return run(
-        work, units, address=address, cpus=cpus, in_flight=in_flight, retries=retries, progress=progress
-    )
+    return run(work, units, **how)
 
 
 def diff(
@@ -110,12 +108,11 @@ def diff(
 ) -> FleetReport:
     """Compares every adapter with the one of the same name in the folder `other`, as
     moelora.diff_weights does with the same options. What lies in `other` is compared with nothing."""
+    how = _checked(address=address, cpus=cpus, in_flight=in_flight, retries=retries, progress=progress)
     folder = path(other)
     work = _work("diff", _diff.diff_weights, ["", ""], cpus, options, state)
     units = _pairs(_files.outside(_files.adapters(uris), folder), folder, root)
-    return run(
-        work, units, address=address, cpus=cpus, in_flight=in_flight, retries=retries, progress=progress
-    )
+    return run(work, units, **how)
 
 
 def convert_base(
@@ -141,19 +138,16 @@ def convert_base(
     src, dst: folders that all machines see.
     progress: a callable ("parts", done, in all), or True for tqdm's bar.
     """
+    how = _checked(address=address, cpus=cpus, in_flight=in_flight, retries=retries, progress=progress)
     own = ("part", "dry_run", "force")
     work = _work("base", _base.convert_base, ["", ""], cpus, {"to": to} | options, None, own)
-    return _parts.convert(
-        path(src),
-        path(dst),
-        parts,
-        work.options,
-        address=address,
-        cpus=cpus,
-        in_flight=in_flight,
-        retries=retries,
-        progress=progress,
-    )
+    return _parts.convert(path(src), path(dst), parts, work.options, **how)
+
+
+def _checked(**how: Any) -> dict[str, Any]:
+    """How units are to be run: refused before adapters are listed or a base is read."""
+    check(how["cpus"], how["in_flight"], how["retries"])
+    return how
 
 
 def _work(

@@ -11,7 +11,7 @@ from .. import _base
 from .._error import Error
 from . import _files
 from ._report import FleetReport
-from ._run import check, run
+from ._run import run
 from ._units import Record, Result, Unit, Work, as_error
 
 _INDEX = "model.safetensors.index.json"
@@ -19,7 +19,6 @@ _TOLD_ANEW = ("conversion.json", "config.json")  # of the whole what they are of
 
 
 def convert(src: str, dst: str, parts: int, options: dict[str, Any], **how: Any) -> FleetReport:
-    check(how["cpus"], how["in_flight"], how["retries"])
     src, dst = _folder(src), _folder(dst)
     # What would be refused of every part is refused here.
     _base.convert_base(src, dst, part=f"1/{parts}", dry_run=True, force=True, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections import Counter, deque
@@ -29,7 +30,6 @@ def run(
     retries: int,
     progress: _progress.Progress = None,
 ) -> FleetReport:
-    check(cpus, in_flight, retries)
     began = time.monotonic()
     how: dict[str, Any]
     if address == "local":
@@ -48,9 +48,8 @@ def run(
 
 
 def check(cpus: float, in_flight: int | None, retries: int) -> None:
-    """Before any work."""
-    if not cpus > 0:
-        raise Error("cpus=", f"is {cpus:g}, expected more than 0", "leave it out for 1")
+    if not 0 < cpus < math.inf:
+        raise Error("cpus=", f"is {cpus:g}, expected a number above 0", "leave it out for 1")
     if in_flight is not None and in_flight < 1:
         raise Error(
             "in_flight=", f"is {in_flight}, expected 1 or more", "leave it out for twice what runs at once"
