@@ -4,10 +4,12 @@
 
 #include <algorithm>
 
+#include "lib/adapter/adapter_file.h"
 #include "lib/adapter/convert.h"
 #include "lib/adapter/init.h"
 #include "lib/base/cast.h"
 #include "lib/base/nearest.h"
+#include "lib/base/progress_meter.h"
 #include "lib/base/utf8.h"
 #include "lib/check/ignore.h"
 #include "lib/check/report.h"
@@ -83,14 +85,27 @@ void name_base(LoadedAdapter& input, const ConvertOptions& o) {
   }
 }
 
-LoadedAdapter load_input(const std::string& in, const ConvertOptions& o) {
-  LoadedAdapter out = load_adapter(in, o, o.dtype);
+// What is converted: a path, or an adapter in memory.
+struct Input {
+  std::string path;                    // "" in memory
+  const TensorMap* tensors = nullptr;  // and its config
+  std::string_view config = {};
+
+  AdapterFiles open(const ConvertOptions& o) const {
+    if (tensors == nullptr) return open_adapter(path, o.input(), o.from);
+    return adapter_in_memory(*tensors, parse_json(config, std::string(kConfigName)), o.from);
+  }
+};
+
+LoadedAdapter load_input(const Input& in, const ConvertOptions& o) {
+  LoadedAdapter out = load_adapter(in.open(o), o, o.dtype);
   name_base(out, o);
+  begin_stage("planning", o.job);
   return out;
 }
 
 // Fitted for the engine and held against its own plan.
-Conversion plan_for_engine(const std::string& in, const std::string& out, const ConvertOptions& o) {
+Conversion plan_for_engine(const Input& in, const std::string& out, const ConvertOptions& o) {
   if (o.out_b_order || o.out_roles)
     throw Error(o.out_b_order ? Option::out_b_order : Option::out_roles,
                 "is the engine's to decide: it says how stacked pairs are written",
@@ -109,8 +124,7 @@ void describe_tensors(const TensorMap& tensors, ConvertResult& out) {
   }
 }
 
-ConvertResult convert_adapter(const std::string& in, const std::string& out,
-                              const ConvertOptions& o) {
+ConvertResult convert_adapter(const Input& in, const std::string& out, const ConvertOptions& o) {
   if (o.engine.empty()) check_alone(o);
   const Conversion c = o.engine.empty() ? plan_conversion(load_input(in, o), plan_of(o))
                                         : plan_for_engine(in, out, o);
@@ -127,7 +141,8 @@ ConvertResult convert_adapter(const std::string& in, const std::string& out,
   if (o.verify)
     folder.verify = [&](const Conversion& conversion, const AdapterFiles& written) {
       o.job.check();
-      const Verified verified = packed_verifier(in, o.threads)(conversion, written);
+      begin_stage("verifying", o.job);
+      const Verified verified = packed_verifier(in.path, o.threads)(conversion, written);
       o.job.check();
       return verified;
     };
@@ -161,6 +176,7 @@ void check_buffer_options(const ConvertOptions& o) {
 ConvertResult convert_to_buffers(const std::string& in, const std::string& out,
                                  const ConvertOptions& o) {
   check_buffer_options(o);
+  begin_stage("planning", o.job);
   const BufferConversion c = plan_buffers(in, {o.to, o.engine, o.server_options, o.base,
                                                o.model_specs, rule_name, o.follow_base, o.links});
   ConvertResult result;
@@ -204,6 +220,12 @@ auto of_project(const ValidateOptions& o, F&& use) {
   }
 }
 
+// A tool's flags are held to this before; a program's fields are not.
+int64_t counted(const char* field, int64_t value) {
+  if (value < 1) throw Error(field, fmt::format("is {}, expected 1 or more", value));
+  return value;
+}
+
 ServerOptions server_of(const ValidateOptions& o, const Project& project,
                         const std::vector<EngineChoice>& engines) {
   ServerOptions out;
@@ -211,10 +233,10 @@ ServerOptions server_of(const ValidateOptions& o, const Project& project,
     for (const std::string& pair : project.server_options) set_server_option(out, pair, engines);
   });
   for (const std::string& pair : o.server_options) set_server_option(out, pair, engines);
-  if (o.tp) out.tp = *o.tp;
-  if (o.ep) out.ep = *o.ep;
-  if (o.max_lora_rank) out.max_lora_rank = o.max_lora_rank;
-  if (o.max_loras) out.max_loras = o.max_loras;
+  if (o.tp) out.tp = counted("tp", *o.tp);
+  if (o.ep) out.ep = counted("ep", *o.ep);
+  if (o.max_lora_rank) out.max_lora_rank = counted("max_lora_rank", *o.max_lora_rank);
+  if (o.max_loras) out.max_loras = counted("max_loras", *o.max_loras);
   if (o.gpu_memory) out.gpu_memory = *o.gpu_memory;
   out.compute_capability = o.compute_capability;
   return out;
@@ -232,9 +254,16 @@ DeviceChoice device_of(const std::string& device) {
 ValidateRequest request_of(const std::vector<std::string>& adapters, const ValidateOptions& o) {
   if (!o.source.empty() && !o.numeric)
     throw Error(Option::source, "requires numeric checks", {"add ", Option::numeric});
+  if (!o.cache.empty() && o.numeric)
+    throw Error("cache",
+                "keeps no verdict of numeric checks: they are of values, which it does not look at",
+                {"leave out ", Option::numeric, " or the cache"});
   Project project = o.project.empty() ? Project{} : read_project(o.project);
   ValidateRequest out;
   out.adapters = adapters;
+  out.recursive = o.recursive;
+  out.alone = o.one_by_one || o.recursive || !o.cache.empty();
+  out.cache = o.cache;
   out.engines = o.engines.empty() ? of_project(o, [&] { return choices(project.engines); })
                                   : choices(o.engines);
   out.options = server_of(o, project, out.engines);
@@ -254,7 +283,7 @@ ValidateRequest request_of(const std::vector<std::string>& adapters, const Valid
 
 Report report_of(const Validation& validation, const ReportOptions& options) {
   const ValidationReport& result = *validation.details;
-  return {result.deployments, result.results, result.waived, options};
+  return {result.deployments, result.results, result.waived, options, result.alone};
 }
 
 }  // namespace
@@ -281,14 +310,24 @@ void write(const Adapter& adapter, const std::string& out, const WriteAdapterOpt
                              adapter.config.use_rslora);
   if (made.expert_count == 0 && !made.experts.empty()) made.expert_count = base.spec.experts;
   o.job.check();
-  write_adapter(plan_conversion(std::move(made), base.spec, plan), out, folder_of(o));
+  write_conversion(plan_conversion(std::move(made), base.spec, plan), out, folder_of(o));
 }
 
 ConvertResult convert(const std::string& in, const std::string& out,
                       const ConvertOptions& options) {
   options.job.check();
   return find_buffer_engine(options.to) != nullptr ? convert_to_buffers(in, out, options)
-                                                   : convert_adapter(in, out, options);
+                                                   : convert_adapter({in}, out, options);
+}
+
+ConvertResult convert(const TensorMap& tensors, std::string_view config, const std::string& out,
+                      const ConvertOptions& options) {
+  options.job.check();
+  if (find_buffer_engine(options.to) != nullptr)
+    throw Error(at_option(Option::to, options.to),
+                "reads the files of a folder as the server does, and this adapter is in memory",
+                "write it in a layout first");
+  return convert_adapter({"", &tensors, config}, out, options);
 }
 
 Outcome Validation::outcome(std::optional<Severity> fail_on) const {
@@ -311,7 +350,8 @@ Validation validate(const std::vector<std::string>& adapters, const ValidateOpti
   Validation out;
   out.details = std::make_shared<const ValidationReport>(validate(request));
   const ValidationReport& result = *out.details;
-  out.adapters = adapters;
+  for (const Deployment& deployment : result.deployments)
+    for (const Subject& adapter : deployment.adapters) out.adapters.push_back(adapter.given);
   out.findings = result.results.findings;
   for (const Waived& waived : result.waived)
     out.ignored.push_back({waived.finding, waived.reason, waived.from});

@@ -17,6 +17,7 @@
 #include "lib/check/repair.h"
 #include "lib/check/report_options.h"
 #include "lib/diff/comparison.h"
+#include "lib/diff/inspection_page.h"
 #include "lib/diff/weight_comparison.h"
 
 // The front door of the library: what the tools can do, as functions. All of them
@@ -97,6 +98,11 @@ struct ConvertOptions : LoadOptions {
 
 ConvertResult convert(const std::string& in, const std::string& out, const ConvertOptions& options);
 
+// The same of an adapter in memory: `tensors` by the names that its trainer would write (views of
+// any source, lib/base/source.h), `config` the text of its adapter_config.json.
+ConvertResult convert(const TensorMap& tensors, std::string_view config, const std::string& out,
+                      const ConvertOptions& options);
+
 // Validating.
 
 struct ValidateOptions : LoadOptions {
@@ -113,6 +119,14 @@ struct ValidateOptions : LoadOptions {
   std::vector<std::string> ignore;           // rules not to fail for, by id or name
   std::string project;                       // a project file; "" none
   int threads = 0;                           // 0: all
+  // The adapters in the folders that are named and in those below them (checkpoints of a training).
+  bool recursive = false;
+  // Each is judged as the only one of its server, and let go then: for as many as there are. So it
+  // is with `recursive` and `cache`; else those of one base are one deployment.
+  bool one_by_one = false;
+  // A folder that keeps which adapters were found clean. One whose config and headers are as they
+  // were then is not judged again, nor are its values read: the report says of how many.
+  std::string cache;
 };
 
 // A finding that the caller has decided to live with: not counted, never fails, but reported.
@@ -127,7 +141,7 @@ struct ValidationReport;  // lib/check/validate.h
 enum class Outcome : uint8_t { clean, findings, not_judged };
 
 struct Validation {
-  std::vector<std::string> adapters;  // as given
+  std::vector<std::string> adapters;  // as given, or found
   std::vector<Finding> findings;      // by deployment, adapter, then severity, then rule
   std::vector<IgnoredFinding> ignored;
   std::vector<std::pair<std::string, std::string>> skipped;  // what was not checked, and why
@@ -142,8 +156,9 @@ struct Validation {
   bool fails(Severity severity = Severity::error) const;
 };
 
-// Adapters that one server is to serve. What is wrong with them is a finding; throws Error for what
-// the options name wrongly.
+// Adapters that one server is to serve. Several files of a folder are its adapter, once; files of
+// other kinds beside adapters are passed over with a note. What is wrong with them is a finding;
+// throws Error for what the options name wrongly.
 Validation validate(const std::vector<std::string>& adapters, const ValidateOptions& options);
 
 // "text", "json", "sarif", "junit", "github", "markdown".
@@ -162,6 +177,7 @@ ConvertResult repair_adapter(const Repair& repair, const std::string& out,
 // Comparing.
 
 // WeightComparison compare_weights(a, b, CompareWeightsOptions): see lib/diff/weight_comparison.h.
-// Comparison compare_logprobs(a, b, CompareLogprobsOptions): see lib/diff/comparison.h.
+// Comparison compare_logprobs(a, b, CompareLogprobsOptions): see lib/diff/comparison.h; of files,
+// or of scores in memory.
 
 }  // namespace moelora

@@ -11,7 +11,7 @@ namespace moelora {
 int main_(int argc, char** argv) {
   CLI::App app("Rewrites MoE LoRA adapters between the layouts of trainers and servers",
                kConvertTool);
-  app.set_version_flag("--version", [] { return version_line(kConvertTool); });
+  add_tool_options(app);
   app.require_subcommand(1);
   app.footer(examples({"lora-convert inspect my-adapter",
                        "lora-convert adapter my-adapter served --for sglang --base "

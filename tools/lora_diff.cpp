@@ -5,6 +5,8 @@
 
 #include "lib/moelora.h"
 #include "tools/load_options.h"
+#include "tools/page_origin.h"
+#include "tools/terminal.h"
 
 namespace moelora {
 namespace {
@@ -16,6 +18,7 @@ struct WeightsCommand {
   LoadFlags load;
   CompareWeightsOptions options;
   std::string a, b, format = "text";
+  bool verbose = false;
 
   CLI::App* add(CLI::App& app) {
     CLI::App* sub =
@@ -27,10 +30,12 @@ struct WeightsCommand {
                     "Relative distance up to which two deltas are the same")
         ->capture_default_str()
         ->check(CLI::NonNegativeNumber);
-    add_choice(*sub, "--format", format, "Form of the report", {"text", "json"});
+    add_choice(*sub, "--format", format, "Form of the report", {"text", "json", "html"});
+    sub->add_flag("-v,--verbose", verbose, "On a terminal with colors: heat maps too");
     add_common_options(*sub, common);
-    sub->footer(examples({"lora-diff weights trained converted --base openai/gpt-oss-20b",
-                          "lora-diff weights trained other --tolerance 1e-3 --format json"}));
+    sub->footer(examples(
+        {"lora-diff weights trained converted --base openai/gpt-oss-20b",
+         "lora-diff weights trained other --tolerance 1e-3 --format html --output report.html"}));
     return sub;
   }
 
@@ -39,12 +44,22 @@ struct WeightsCommand {
     inputs.insert(inputs.end(), {a, b});
     open_output(common, inputs);
     static_cast<LoadOptions&>(options) = load.options();
+    const PageOrigin origin = page_origin(format);
     options.threads = common.threads;
+    options.spectrum = format == "html";
     options.job = shown_job(common.quiet);
     const WeightComparison c = compare_weights(a, b, options);
     for (const std::string& note : c.notes) print_note(common, kTool, note);
-    print_data(common, format == "json" ? weight_json(c) : weight_text(c));
+    print_report(c, origin);
     return c.same() ? kClean : kFindings;
+  }
+
+  void print_report(const WeightComparison& c, const PageOrigin& origin) const {
+    if (format == "json") return print_data(common, weight_json(c));
+    if (format == "html") return print_data(common, weight_html(c, origin));
+    if (!verbose || !wants_blocks(common)) return print_data(common, weight_text(c));
+    print_data(common, weight_blocks(c, terminal_width(common)) + "\n" + weight_text(c),
+               DataKind::colored);
   }
 };
 
@@ -94,10 +109,11 @@ struct LogprobsCommand {
     std::vector<std::string> inputs = options.candidates;
     inputs.insert(inputs.end(), {a, b, options.base_a, options.base_b, options.floor});
     open_output(common, inputs);
+    const PageOrigin origin = page_origin(format);
     options.job = shown_job(common.quiet);
     const Comparison c = compare_logprobs(a, b, options);
     for (const std::string& note : c.notes) print_note(common, kTool, note);
-    print_data(common, comparison_report(c, format, with_scores));
+    print_data(common, comparison_report(c, format, with_scores, origin));
     if (c.verdict == Verdict::not_judged) return only_report ? kClean : kFailed;
     return c.verdict == Verdict::different ? kFindings : kClean;
   }
@@ -107,7 +123,7 @@ int run_diff(int argc, char** argv) {
   CLI::App app{
       "Is it still the same model? Compares log-probabilities, and adapters in weight space",
       kTool};
-  app.set_version_flag("--version", [] { return version_line(kTool); });
+  add_tool_options(app);
   app.require_subcommand(1);
   app.footer("Exit codes: 0 the same, 1 different, 2 not judged or cannot be decided.\n\n" +
              examples({"lora-diff weights trained converted --base openai/gpt-oss-20b",

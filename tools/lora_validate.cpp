@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "lib/adapter/adapter_search.h"
 #include "lib/base/error.h"
 #include "lib/check/ignore.h"
 #include "lib/check/report.h"
@@ -57,21 +58,27 @@ Validation fixed(const ValidateFlags& flags, Validation found) {
 }
 
 // A report into a file is opened before any work.
-void open_report(ValidateFlags& flags) {
+void open_report(ValidateFlags& flags, const std::vector<std::string>& adapters) {
   std::vector<std::string> inputs = flags.load.inputs();
-  inputs.insert(inputs.end(), flags.adapters.begin(), flags.adapters.end());
+  inputs.insert(inputs.end(), adapters.begin(), adapters.end());
   inputs.insert(inputs.end(), {flags.source, project_file(flags)});
   open_output(flags.common, inputs, flags.fix);
 }
 
-int run_validate(ValidateFlags& flags) {
-  open_report(flags);
-  if (!flags.fix.empty() && flags.adapters.size() > 1)
-    throw Error("--fix", fmt::format("repairs one adapter, {} are named", flags.adapters.size()),
+void refuse_several(const std::vector<std::string>& adapters) {
+  const size_t count = find_adapters(adapters).paths.size();
+  if (count > 1)
+    throw Error("--fix", fmt::format("repairs one adapter, {} are named", count),
                 "run it once for each");
-  Validation found = validate(flags.adapters, validate_options(flags));
-  if (!flags.fix.empty()) found = fixed(flags, std::move(found));
+}
+
+int run_validate(ValidateFlags& flags) {
+  const std::vector<std::string> adapters = named_adapters(flags);
+  open_report(flags, adapters);
   const ReportOptions how = report_options(flags);
+  if (!flags.fix.empty()) refuse_several(adapters);
+  Validation found = validate(adapters, validate_options(flags));
+  if (!flags.fix.empty()) found = fixed(flags, std::move(found));
   for (const std::string& note : found.unused_ignores) print_note(flags.common, kTool, note);
   const DataKind kind = flags.format == "github" ? DataKind::commands
                         : how.color              ? DataKind::colored
@@ -93,7 +100,7 @@ int run_validate(ValidateFlags& flags) {
 std::string help_end() {
   return engines_help() + "\n\n" +
          examples({"lora-validate my-adapter --engine sglang --base openai/gpt-oss-20b --tp 2",
-                   "lora-validate my-adapter --engine vllm@0.22 --base BASE --max-lora-rank 64",
+                   "lora-validate -r checkpoints --engine vllm@0.22 --base BASE --max-lora-rank 64",
                    "lora-validate --explain SGL021"});
 }
 
@@ -103,10 +110,10 @@ int main_(int argc, char** argv) {
   CLI::App app(
       "Shows, before you start the server, what it would reject, drop, or compute incorrectly",
       kTool);
-  app.set_version_flag("--version", [] { return version_line(kTool); });
   app.footer(help_end);
   ValidateFlags flags;
   add_validate_options(app, flags);
+  add_tool_options(app);
   return run_tool(app, argc, argv, [&] {
     if (flags.list_rules) return run_list(flags);
     return flags.explain.empty() ? run_validate(flags) : run_explain(flags);

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <charconv>
+#include <optional>
 #include <string_view>
 
 #include "lib/base/checked.h"
@@ -35,20 +36,36 @@ uint64_t parse_size(const std::string& flag, const std::string& text) {
   throw Error(flag, fmt::format("\"{}\" is not a size", text), "write 5GB, 500MB or 64MiB");
 }
 
-std::pair<int, int> parse_layers(const std::string& flag, const std::string& text) {
+namespace {
+
+// The numbers of "A-B"; one alone is both.
+std::optional<std::pair<int, int>> parse_two(std::string_view text, char between) {
   const char *at = text.data(), *end = at + text.size();
   int first = 0, last = 0;
   auto read = std::from_chars(at, end, first);
-  bool sound = read.ec == std::errc();
-  last = first;
-  if (sound && read.ptr != end) {
-    sound = *read.ptr == '-';
-    read = std::from_chars(read.ptr + 1, end, last);
-    sound = sound && read.ec == std::errc() && read.ptr == end;
-  }
-  if (!sound || first < 0 || last < first)
+  if (read.ec != std::errc()) return std::nullopt;
+  if (read.ptr == end) return std::pair(first, first);
+  if (*read.ptr != between) return std::nullopt;
+  read = std::from_chars(read.ptr + 1, end, last);
+  if (read.ec != std::errc() || read.ptr != end) return std::nullopt;
+  return std::pair(first, last);
+}
+
+}  // namespace
+
+std::pair<int, int> parse_layers(const std::string& flag, const std::string& text) {
+  const auto layers = parse_two(text, '-');
+  if (!layers || layers->first < 0 || layers->second < layers->first)
     throw Error(flag, fmt::format("\"{}\" is not a range of layers", text), "write 3 or 0-11");
-  return {first, last};
+  return *layers;
+}
+
+std::pair<int, int> parse_part(const std::string& flag, const std::string& text) {
+  const auto part = parse_two(text, '/');
+  if (!part || text.find('/') == std::string::npos)
+    throw Error(flag, fmt::format("\"{}\" is not a part of so many", text),
+                "write 3/16: the third of 16");
+  return *part;
 }
 
 }  // namespace moelora

@@ -22,15 +22,13 @@
 #include "lib/io/file.h"
 #include "lib/io/report_file.h"
 #include "lib/numeric/device.h"
+#include "tools/embedded_licenses.h"
+#include "tools/manual.h"
+#include "tools/page_origin.h"
+#include "tools/terminal.h"
 
 namespace moelora {
 namespace {
-
-bool in_ci() {
-  for (const char* variable : {"CI", "GITHUB_ACTIONS", "TF_BUILD", "TEAMCITY_VERSION"})
-    if (const char* value = std::getenv(variable); value != nullptr && *value != '\0') return true;
-  return false;
-}
 
 std::string harmless(std::string text, DataKind kind) {
   text = printable_lines(std::move(text), kind == DataKind::colored);
@@ -39,6 +37,7 @@ std::string harmless(std::string text, DataKind kind) {
 
 // A line on stderr. One that is closed or full changes nothing: the exit status says it all.
 void print_line(const std::string& before, const std::string& text) {
+  hide_progress();
   const std::string line = before + printable(text, kLongestLine) + "\n";
   std::fputs(harmless(line, DataKind::plain).c_str(), stderr);
 }
@@ -95,7 +94,48 @@ Error unexpected(const CLI::App& command) {
                       fmt::format("run '{} --help'", command_line(command)));
 }
 
+CLI::Validator one_of(const std::string& flag, std::vector<std::string> choices) {
+  const auto check = [flag, choices](const std::string& word) -> std::string {
+    if (std::find(choices.begin(), choices.end(), word) != choices.end()) return "";
+    const std::vector<std::string_view> known(choices.begin(), choices.end());
+    throw unknown_word({{}, 0, 0, flag, {}}, "value", word, known);
+  };
+  return {check, fmt::format("{{{}}}", fmt::join(choices, ","))};
+}
+
+// "lora-convert 0.1.0 (CUDA no)", "lora-convert 0.1.0 (CUDA on NVIDIA H200, 139.8 GiB, ...)". Looks
+// for a card, which takes a moment where there is one.
+std::string version_line(const std::string& tool) {
+  const FoundDevice found = find_device();
+  return fmt::format("{} {} (CUDA {})", tool, version(),
+                     found.device == nullptr ? "no" : "on " + found.device->description());
+}
+
+std::string licenses() {
+  std::string out;
+  for (const auto& [name, text] : embedded_licenses()) out += "\n\n" + std::string(text);
+  return out;
+}
+
 }  // namespace
+
+void add_tool_options(CLI::App& app) {
+  // lora-validate has one of its own, which its reports go by.
+  CLI::Option* const own = app.get_option_no_throw("--verbose");
+  CLI::Option* const verbose = own != nullptr ? own : app.add_flag("--verbose");
+  const auto version_text = [&app, verbose] {
+    return version_line(app.get_name()) + (verbose->count() > 0 ? licenses() : "");
+  };
+  CLI::Option* const version_flag = app.set_version_flag("--version", version_text);
+  if (own == nullptr)
+    verbose->description("With --version: the licenses of what is linked")->needs(version_flag);
+  const auto print = [&app](const std::string& what) {
+    throw CLI::CallForVersion(what == "man" ? manual_page(app) : completion_script(app, what), 0);
+  };
+  app.add_option_function<std::string>(
+         "--generate", print, "Print the manual page or a completion script of a shell, and exit")
+      ->check(one_of("--generate", {"man", "bash", "zsh", "fish"}));
+}
 
 void add_common_options(CLI::App& app, CommonOptions& options) {
   app.add_option("-o,--output", options.output, "Write what would go to stdout into FILE")
@@ -110,13 +150,7 @@ void add_common_options(CLI::App& app, CommonOptions& options) {
 CLI::Option* add_choice(CLI::App& app, const char* name, std::string& value, const char* help,
                         std::vector<std::string> choices) {
   const std::string flag = std::string(name).substr(std::string(name).rfind(',') + 1);
-  const auto check = [flag, choices](const std::string& word) -> std::string {
-    if (std::find(choices.begin(), choices.end(), word) != choices.end()) return "";
-    const std::vector<std::string_view> known(choices.begin(), choices.end());
-    throw unknown_word({{}, 0, 0, flag, {}}, "value", word, known);
-  };
-  return app.add_option(name, value, help)
-      ->check(CLI::Validator(check, fmt::format("{{{}}}", fmt::join(choices, ","))));
+  return app.add_option(name, value, help)->check(one_of(flag, std::move(choices)));
 }
 
 std::string examples(std::initializer_list<std::string_view> lines) {
@@ -154,6 +188,7 @@ int parse_and_run(CLI::App& app, int argc, char** argv, const std::function<int(
 int run_tool(CLI::App& app, int argc, char** argv, const std::function<int()>& run) {
   hold_standard_streams();
   install_signal_handlers();
+  remember_command(argc, argv, app.get_name());
   const std::string tool = app.get_name();
   try {
     return parse_and_run(app, argc, argv, run);
@@ -207,6 +242,7 @@ void open_output(CommonOptions& options, const std::vector<std::string>& inputs,
 }
 
 void print_data(const CommonOptions& options, const std::string& text, DataKind kind) {
+  hide_progress();
   const std::string data = harmless(text, kind);
   if (options.report)
     options.report->write(data);
@@ -216,12 +252,6 @@ void print_data(const CommonOptions& options, const std::string& text, DataKind 
 
 void print_note(const CommonOptions& options, const std::string& tool, const std::string& text) {
   if (!options.quiet) print_line(tool + ": note: ", text);
-}
-
-std::string version_line(const std::string& tool) {
-  const FoundDevice found = find_device();
-  return fmt::format("{} {} (CUDA {})", tool, version(),
-                     found.device == nullptr ? "no" : "on " + found.device->description());
 }
 
 }  // namespace moelora

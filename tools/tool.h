@@ -25,6 +25,9 @@ struct CommonOptions {
   int threads = 0;  // 0: all
 };
 
+// --version, --verbose that goes with it, and --generate (manual.h).
+void add_tool_options(CLI::App& app);
+
 void add_common_options(CLI::App& app, CommonOptions& options);
 
 // An option that takes one of a few words; "unknown value 'jsn' (did you mean 'json'?)" for others.
@@ -62,9 +65,5 @@ void print_data(const CommonOptions& options, const std::string& text,
 
 // A line for people, on stderr; nothing with --quiet.
 void print_note(const CommonOptions& options, const std::string& tool, const std::string& text);
-
-// "lora-convert 0.1.0 (CUDA no)", "lora-convert 0.1.0 (CUDA on NVIDIA H200, 139.8 GiB, ...)". Looks
-// for a card, which takes a moment where there is one.
-std::string version_line(const std::string& tool);
 
 }  // namespace moelora

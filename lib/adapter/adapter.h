@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "lib/adapter/adapter_config.h"
+#include "lib/adapter/config/adapter_config.h"
 #include "lib/adapter/scaling.h"
 #include "lib/base/tensor.h"
 #include "lib/model/model_spec.h"

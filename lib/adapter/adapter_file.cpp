@@ -239,6 +239,17 @@ AdapterFiles open_adapter(const std::string& path, const InputOptions& options,
   return out;
 }
 
+AdapterFiles adapter_in_memory(TensorMap tensors, Json config, const std::string& from) {
+  AdapterFiles out;
+  out.tensors = std::move(tensors);
+  if (out.tensors.empty())
+    throw Error("tensors", "hold no tensor", "give the adapter's state dict, by name");
+  take_wrappers_out(out);
+  take_factors_out(out);
+  read_config(std::move(config), out, from);
+  return out;
+}
+
 std::optional<BaseModel> base_for(const AdapterConfig& config, const LoadOptions& options,
                                   std::vector<std::string>& notes) {
   return base_or_hint(options.base, config.base_model, options.model_specs, options.follow_base,
@@ -327,7 +338,11 @@ void refuse_codes(const TensorMap& tensors, DType to) {
 
 LoadedAdapter load_adapter(const std::string& path, const LoadOptions& options,
                            std::optional<DType> dtype) {
-  AdapterFiles files = open_adapter(path, options.input(), options.from);
+  return load_adapter(open_adapter(path, options.input(), options.from), options, dtype);
+}
+
+LoadedAdapter load_adapter(AdapterFiles files, const LoadOptions& options,
+                           std::optional<DType> dtype) {
   std::vector<std::string> notes;
   std::optional<BaseModel> base = base_for(files.config, options, notes);
   translate(files, base ? &base->spec : nullptr);

@@ -53,8 +53,15 @@ LoadedAdapter interpret_adapter(AdapterFiles files, std::optional<BaseModel> bas
 // scales, which no adapter's file has.
 void refuse_codes(const TensorMap& tensors, DType to);
 
-// All of it, from a path. `dtype`: every factor cast to it; unset keeps.
+// All of it, from a path or from opened files. `dtype`: every factor cast to it; unset keeps.
 LoadedAdapter load_adapter(const std::string& path, const LoadOptions& options,
                            std::optional<DType> dtype = std::nullopt);
+LoadedAdapter load_adapter(AdapterFiles files, const LoadOptions& options,
+                           std::optional<DType> dtype = std::nullopt);
+
+// An adapter that was never in a file: `tensors` by the names that its trainer would write,
+// `config` what its adapter_config.json would hold. Read like a folder (open_adapter): wrappers of
+// training are left out of names, dialects are recognized. Throws Error.
+AdapterFiles adapter_in_memory(TensorMap tensors, Json config, const std::string& from = "");
 
 }  // namespace moelora

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "lib/adapter/adapter_config.h"
 #include "lib/adapter/adapter_folder.h"
+#include "lib/adapter/config/adapter_config.h"
 #include "lib/base/tensor.h"
 #include "lib/io/file.h"
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "lib/adapter/adapter_config.h"
+#include "lib/adapter/config/adapter_config.h"
 #include "lib/model/model_spec.h"
 
 namespace moelora {

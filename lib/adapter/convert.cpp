@@ -8,7 +8,6 @@
 #include <string>
 #include <tuple>
 
-#include "lib/adapter/conversion_report.h"
 #include "lib/adapter/dialect.h"
 #include "lib/adapter/expert_biases.h"
 #include "lib/adapter/gate_up.h"
@@ -16,6 +15,7 @@
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
+#include "lib/io/conversion_report.h"
 #include "lib/io/json_build.h"
 #include "lib/io/weights.h"
 
@@ -405,6 +405,25 @@ void write_report(const Conversion& c, const WrittenConversion& written, int thr
   folder.write_text(kConversionName, report_text(head, c.tensors, written.weights, threads));
 }
 
+// What no output may replace. A dialect's config may be another file (mistral-finetune's
+// params.json), or none; an adapter made in memory has no file.
+std::vector<FilePtr> input_files(const AdapterFiles& input) {
+  std::vector<FilePtr> out = input.weights;
+  if (input.folder.empty()) return out;
+  if (const InputPath config = input.config_path(); !is_absent(config.path))
+    out.push_back(File::open(config));
+  return out;
+}
+
+void carry_along(const Conversion& c, OutputFolder& folder, std::vector<std::string>& notes) {
+  const std::string& from = c.input.files.folder;
+  if (from.empty()) return;
+  for (const std::string& name : names_in(from)) {
+    if (!is_carried(name) || (c.changes && c.changes->left_files.count(name) != 0)) continue;
+    if (const FilePtr file = open_side_file(from, name, notes)) folder.copy_file(name, *file);
+  }
+}
+
 void commit(const Conversion& c, OutputFolder& folder, const WriteFolderOptions& options,
             WrittenConversion& written) {
   const auto ready = [&] {
@@ -417,18 +436,10 @@ void commit(const Conversion& c, OutputFolder& folder, const WriteFolderOptions&
 
 WrittenConversion write_conversion(const Conversion& c, const std::string& out,
                                    const WriteFolderOptions& options) {
-  std::vector<FilePtr> inputs = c.input.files.weights;
-  // A dialect's config may be another file (mistral-finetune's params.json), or none.
-  if (const InputPath config = c.input.files.config_path(); !is_absent(config.path))
-    inputs.push_back(File::open(config));
-  OutputFolder folder(out, std::move(inputs), options.output);
+  OutputFolder folder(out, input_files(c.input.files), options.output);
   WrittenConversion written;
   written.weights = write_tensors(c, folder, options.weights);
-  for (const std::string& name : names_in(c.input.files.folder)) {
-    if (!is_carried(name) || (c.changes && c.changes->left_files.count(name) != 0)) continue;
-    if (const FilePtr file = open_side_file(c.input.files.folder, name, written.notes))
-      folder.copy_file(name, *file);
-  }
+  carry_along(c, folder, written.notes);
   if (options.verify && c.dialect != nullptr)
     written.notes.push_back(
         fmt::format("written for {}: --verify compares what is read back of it as dialect {}",
@@ -439,16 +450,6 @@ WrittenConversion write_conversion(const Conversion& c, const std::string& out,
     written.verified = verified.factors;
     written.same_product = verified.same_product;
   }
-  commit(c, folder, options, written);
-  return written;
-}
-
-WrittenConversion write_adapter(const Conversion& c, const std::string& out,
-                                const WriteFolderOptions& options) {
-  OutputFolder folder(out, {}, options.output);
-  WrittenConversion written;
-  written.weights = write_tensors(c, folder, options.weights);
-  write_report(c, written, options.weights.threads, folder);
   commit(c, folder, options, written);
   return written;
 }

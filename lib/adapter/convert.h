@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "lib/adapter/adapter_file.h"
-#include "lib/adapter/config_writer.h"
+#include "lib/adapter/config/config_writer.h"
 #include "lib/io/output.h"
 #include "lib/io/tensor_writer.h"
 
@@ -75,14 +75,10 @@ struct WriteFolderOptions {
   std::function<void(const WrittenConversion& written)> ready = {};
 };
 
-// Writes the output folder: weights, carried files (README, tokenizer, chat template),
-// conversion.json (per output tensor its sources, whether it is exact, its XXH3-128),
-// adapter_config.json last.
+// Writes the output folder: weights, carried files (README, tokenizer, chat template; none of an
+// adapter made in memory), conversion.json (per output tensor its sources, whether it is exact, its
+// XXH3-128), adapter_config.json last.
 WrittenConversion write_conversion(const Conversion& conversion, const std::string& out,
                                    const WriteFolderOptions& options);
-
-// The same for an adapter made in memory, which has no files to carry along.
-WrittenConversion write_adapter(const Conversion& conversion, const std::string& out,
-                                const WriteFolderOptions& options);
 
 }  // namespace moelora

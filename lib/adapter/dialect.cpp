@@ -8,7 +8,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "lib/adapter/config_writer.h"
+#include "lib/adapter/config/config_writer.h"
 #include "lib/adapter/layout.h"
 #include "lib/adapter/names/config_kinds.h"
 #include "lib/adapter/tensor_name.h"

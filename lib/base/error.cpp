@@ -11,7 +11,7 @@ namespace moelora {
 namespace {
 
 // In the order of Option.
-constexpr std::array<std::string_view, 29> kNames = {"alpha",
+constexpr std::array<std::string_view, 30> kNames = {"alpha",
                                                      "b-order",
                                                      "base",
                                                      "device",
@@ -33,6 +33,7 @@ constexpr std::array<std::string_view, 29> kNames = {"alpha",
                                                      "numeric",
                                                      "out-b-order",
                                                      "out-roles",
+                                                     "part",
                                                      "preset",
                                                      "project",
                                                      "roles",

@@ -37,6 +37,7 @@ enum class Option : uint8_t {
   numeric,
   out_b_order,
   out_roles,
+  part,
   preset,
   project,
   roles,

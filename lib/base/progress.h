@@ -8,7 +8,7 @@
 
 namespace moelora {
 
-// How far one stage of a job is, in bytes.
+// How far one stage of a job is, in bytes; 0 of 0 where nobody knows how much it will be.
 struct Progress {
   std::string_view stage;  // "writing", "comparing", "computing"
   uint64_t done = 0, total = 0;

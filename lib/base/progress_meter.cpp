@@ -25,4 +25,8 @@ void ProgressMeter::add(uint64_t bytes) {
   job_.progress({stage_, std::min<uint64_t>(done_, total_), total_});
 }
 
+void begin_stage(std::string_view stage, const JobControl& job) {
+  if (job.progress) job.progress({stage, 0, 0});
+}
+
 }  // namespace moelora

@@ -29,4 +29,7 @@ class ProgressMeter {
   std::mutex mutex_;
 };
 
+// Says that a stage begins of which nobody knows how much it will be: "planning", "checking".
+void begin_stage(std::string_view stage, const JobControl& job);
+
 }  // namespace moelora

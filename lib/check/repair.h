@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "lib/adapter/adapter_config.h"
+#include "lib/adapter/config/adapter_config.h"
 #include "lib/base/dtype.h"
 
 namespace moelora {

@@ -17,6 +17,8 @@ struct Report {
   const RuleResults& results;               // without what was waived
   std::span<const Waived> waived;
   ReportOptions options;
+  // Of each deployment, where each holds one adapter that was judged alone and let go; else empty.
+  std::span<const JudgedAlone> alone = {};
 };
 
 // Whether a finding is at or above options.fail_on, or says that nothing was judged.

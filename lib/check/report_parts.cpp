@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <tuple>
 
 #include "lib/base/error.h"
@@ -57,6 +58,14 @@ bool is_judged(const EngineRun& run) {
   return run.not_planned.empty() && (!run.plan || run.plan->not_known.empty());
 }
 
+// "sglang@0.5.18 in 2 of 3 deployments".
+std::string in_some(const std::string& label, int64_t count, const Report& report) {
+  const auto all = static_cast<int64_t>(report.deployments.size());
+  return count == all ? label
+                      : fmt::format("{} in {} of {} {}", label, count, all,
+                                    report.alone.empty() ? "deployments" : "adapters");
+}
+
 // For whom was checked, and for whom that was asked for and could not be done.
 std::string engines_text(const Report& report) {
   std::vector<std::string> judged, unjudged;
@@ -65,10 +74,8 @@ std::string engines_text(const Report& report) {
     for (const Deployment& deployment : report.deployments)
       count += is_judged(deployment.engines[e]) ? 1 : 0;
     const std::string label = report.deployments.front().engines[e].choice.label();
-    const auto all = static_cast<int64_t>(report.deployments.size());
     if (count > 0)
-      judged.push_back(count == all ? label
-                                    : fmt::format("{} in {} of {} deployments", label, count, all));
+      judged.push_back(in_some(label, count, report));
     else
       unjudged.push_back(label);
   }
@@ -78,6 +85,24 @@ std::string engines_text(const Report& report) {
   if (!judged.empty()) out += fmt::format("; checked for {}", fmt::join(judged, ", "));
   if (!unjudged.empty()) out += fmt::format("; not checked for {}", fmt::join(unjudged, ", "));
   return out;
+}
+
+// By deployment and adapter; what is of none comes behind those of all.
+auto place_of(const Section& section) {
+  return std::make_pair(section.deployment, section.adapter.value_or(SIZE_MAX));
+}
+
+// Those of a sorted list that are of one section: a thousand adapters have ten thousand findings.
+template <class T, class SectionOf>
+auto range_of(const std::vector<T>& sorted, const Section& section, SectionOf section_of_entry) {
+  const auto wanted = place_of(section);
+  const auto first = std::partition_point(sorted.begin(), sorted.end(), [&](const T& entry) {
+    return place_of(section_of_entry(entry)) < wanted;
+  });
+  const auto last = std::partition_point(first, sorted.end(), [&](const T& entry) {
+    return place_of(section_of_entry(entry)) == wanted;
+  });
+  return std::make_pair(first, last);
 }
 
 // What was not found has no folder; its path is the one that was given.
@@ -126,8 +151,8 @@ std::string adapter_title(const Report& report, const Finding& finding) {
 
 std::vector<const Finding*> findings_of(const RuleResults& results, const Section& section) {
   std::vector<const Finding*> out;
-  for (const Finding& finding : results.findings)
-    if (section_of(finding) == section) out.push_back(&finding);
+  const auto [first, last] = range_of(results.findings, section, section_of);
+  for (auto at = first; at != last; ++at) out.push_back(&*at);
   return out;
 }
 
@@ -149,8 +174,10 @@ std::vector<const Subject*> adapters_of(const Report& report) {
 
 std::vector<std::string> served_texts(const Report& report, const Section& section) {
   std::vector<std::string> out;
-  for (const Served& served : report.results.served)
-    if (section == Section{served.deployment, served.adapter}) out.push_back(one_line(served.text));
+  const auto [first, last] = range_of(report.results.served, section, [](const Served& served) {
+    return Section{served.deployment, served.adapter};
+  });
+  for (auto at = first; at != last; ++at) out.push_back(one_line(at->text));
   return out;
 }
 
@@ -216,10 +243,22 @@ std::vector<Remark> remarks_and_served(const Report& report) {
 
 std::vector<const EngineRun*> with_memory(const Report& report) {
   std::vector<const EngineRun*> out;
+  std::set<std::string> seen;
   for (const Deployment& deployment : report.deployments)
-    for (const EngineRun& run : deployment.engines)
-      if (run.plan && !run.plan->memory.rows.empty()) out.push_back(&run);
+    for (const EngineRun& run : deployment.engines) {
+      if (!run.plan || run.plan->memory.rows.empty()) continue;
+      const MemoryPlan& memory = run.plan->memory;
+      const std::string same =
+          fmt::format("{} {} {}", run.choice.label(), memory.slot_bytes(), memory.rows.size());
+      if (report.alone.empty() || seen.insert(same).second) out.push_back(&run);
+    }
   return out;
+}
+
+int64_t tensors_of(const Report& report, const Section& section) {
+  if (!report.alone.empty()) return report.alone[section.deployment].tensors;
+  const Subject& adapter = report.deployments[section.deployment].adapters[*section.adapter];
+  return static_cast<int64_t>(adapter.tensors.size());
 }
 
 std::string slots_text(const MemoryPlan& memory) {

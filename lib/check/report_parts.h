@@ -35,7 +35,7 @@ inline Section section_of(const Finding& finding) { return {finding.deployment, 
 std::string adapter_title(const Report& report, const Section& section);
 std::string adapter_title(const Report& report, const Finding& finding);
 
-// The findings of one section, in the order of the results.
+// The findings of one section. REQUIRES findings in the order of RuleResults, by deployment first.
 std::vector<const Finding*> findings_of(const RuleResults& results, const Section& section);
 // The adapters in order, and each deployment behind its own when something was found in it.
 std::vector<Section> sections(const Report& report);
@@ -74,9 +74,12 @@ std::vector<Remark> remarks(const Report& report);
 // The same, and before it each good case: "served", "adapters/a: sglang 0.5.23 serves it whole".
 std::vector<Remark> remarks_and_served(const Report& report);
 
-// The engine runs whose memory is known.
+// The engine runs whose memory is known; of adapters that were judged alone, each memory once.
 std::vector<const EngineRun*> with_memory(const Report& report);
 std::string slots_text(const MemoryPlan& memory);  // "slot 1.5 kB, 8 slots 12 kB"
+
+// How many tensors an adapter has, let go or not.
+int64_t tensors_of(const Report& report, const Section& section);
 
 // "2 errors, 1 warning in 3 adapters; checked for sglang@0.5.18; not checked for vllm@0.27".
 std::string summary_line(const Report& report);

@@ -21,6 +21,12 @@ struct Served {
   std::string text;    // "sglang 0.5.23 serves it whole: --enable-lora --max-lora-rank 8"
 };
 
+// What is known of an adapter that was judged alone and let go.
+struct JudgedAlone {
+  int64_t tensors = 0;
+  bool unchanged = false;  // as it was when it was found clean, by lib/check/many/clean_cache.h
+};
+
 struct RuleResults {
   std::vector<Finding> findings;  // by adapter, then severity (errors first), then rule id
   std::vector<Skipped> skipped;

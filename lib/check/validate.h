@@ -1,39 +1,16 @@
 #pragma once
 
-#include <string>
-#include <vector>
-
-#include "lib/check/ignore.h"
-#include "lib/check/run_rules.h"
+#include "lib/check/validation.h"
 
 namespace moelora {
-
-// Adapters that one server is to serve, as a command line names them.
-struct ValidateRequest {
-  std::vector<std::string> adapters;  // folders, weights files or adapter_config.json in one
-  std::vector<EngineChoice> engines;
-  ServerOptions options;
-  SubjectOptions subject;  // load.base: what the server serves; "" to believe the adapters
-  std::vector<Waiver> waivers;
-  bool numeric = false;  // run the rules that compute too
-  std::string source;    // what the adapters were made from; "" unknown. REQUIRES numeric
-  DeviceChoice device = DeviceChoice::automatic;  // where forwards run
-  bool forward = true;  // run source and adapter through their layers, beside comparing them
-  JobControl job;
-};
-
-struct ValidationReport {
-  std::vector<Deployment> deployments;  // one for each base, as the adapters first name them
-  RuleResults results;                  // of all; without what was waived
-  std::vector<Waived> waived;
-};
 
 // Reads, plans and runs every rule. What is wrong with an adapter is a finding; throws Error only
 // for what the user named wrongly: load.base, load.from, load.model_specs, a source that cannot be
 // read, a device that is not there; and where nobody can judge: a read that failed, whatever it was
 // for, or an input that changed meanwhile.
 // A base of a family that is not known, and one that an adapter names and that cannot be read, is a
-// finding too: the rules that need none are run.
+// finding too: the rules that need none are run. Of adapters that are judged alone, one that the
+// machine does not let us read, or that changes meanwhile, is a finding that nothing was judged.
 // Without load.base the base is what adapters name in base_model_name_or_path: a folder with a
 // config.json here, or a known hub name. One server has one base, so adapters of several are
 // several deployments; adapters that name none are one without a base.

@@ -63,8 +63,8 @@ Verifier packed_verifier(std::string in, int threads) {
   return [in = std::move(in), threads](const Conversion& c, const AdapterFiles& written) {
     const AdapterFiles& files = c.input.files;
     // Read again from the disk, but for what only its reader knows: another trainer's dialect, and
-    // which tensors of a whole model's state are the adapter's.
-    const bool peft = files.as_on_disk();
+    // which tensors of a whole model's state are the adapter's; and for what is on no disk.
+    const bool peft = files.as_on_disk() && !files.folder.empty();
     const TensorMap source =
         peft ? open_weights(in, {"adapter_model"}, files.how).tensors : files.tensors;
     const Json config = peft ? read_json_file(files.config_path()) : files.config.json;

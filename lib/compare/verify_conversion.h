@@ -16,11 +16,12 @@ bool joins_modules(const Conversion& conversion);
 
 // The packed check (packed_check.h) as a Verifier: the written files against those at `in`, which
 // are opened and read anew, so that nothing of the conversion is taken for granted but how `in`
-// was told to be read (--base, --roles, --b-order). Every element must be the source's by its bits
-// and every scale the same double; where the adapter was fitted for an engine
-// (Conversion::changes), scales may be folded into lora_B, products must be the same or, with a
-// repair that rounds, within rounding, and only what was dropped may be missing. Counts factors,
-// and pairs of which only the product is the same; throws Error naming the first fault.
+// was told to be read (--base, --roles, --b-order); one that was made in memory has no `in`, and is
+// compared with its tensors. Every element must be the source's by its bits and every scale the
+// same double; where the adapter was fitted for an engine (Conversion::changes), scales may be
+// folded into lora_B, products must be the same or, with a repair that rounds, within rounding, and
+// only what was dropped may be missing. Counts factors, and pairs of which only the product is the
+// same; throws Error naming the first fault.
 Verifier packed_verifier(std::string in, int threads = 0);
 
 }  // namespace moelora

@@ -15,10 +15,6 @@
 namespace moelora {
 namespace {
 
-double effective_rank(double squares, double fourths) {
-  return squares <= 0 || fourths <= 0 ? 0 : squares * squares / fourths;
-}
-
 bool same_bytes(const Tensor& x, const std::byte* x_data, const Tensor& y,
                 const std::byte* y_data) {
   return x.dtype() == y.dtype() && x.shape() == y.shape() &&
@@ -74,6 +70,10 @@ uint64_t bytes_of(const Deltas& deltas) {
 }
 
 }  // namespace
+
+double effective_rank(double squares, double fourths) {
+  return squares <= 0 || fourths <= 0 ? 0 : squares * squares / fourths;
+}
 
 double Distance::relative() const {
   return ProductDistance{norm_a, norm_b, inner, apart}.relative();

@@ -29,6 +29,9 @@ struct Distance {
   double cosine() const;    // 1 where both are 0, 0 where one is
 };
 
+// The participation ratio, of the sums of the singular values' squares and fourth powers.
+double effective_rank(double squares, double fourths);
+
 struct WeightDiff {
   std::vector<Distance> pairs;  // of places that both have, by key
   std::vector<DeltaKey> only_a, only_b;

@@ -282,11 +282,21 @@ Comparison compare_logprobs(const std::string& a, const std::string& b,
   return out;
 }
 
-std::string comparison_report(const Comparison& c, std::string_view format, bool with_scores) {
+Comparison compare_logprobs(Scores a, Scores b, const CompareLogprobsOptions& options) {
+  const InputWatch watch;  // of the files that the options name
+  const CompareLogprobsOptions decided = with_thresholds(options);
+  options.job.check();
+  Comparison out = Comparer({std::move(a), {}}, ScoreFile{std::move(b), {}}, decided).run();
+  watch.check();
+  return out;
+}
+
+std::string comparison_report(const Comparison& c, std::string_view format, bool with_scores,
+                              const PageOrigin& origin) {
   constexpr std::array<std::string_view, 3> kFormats = {"text", "json", "html"};
   if (format == "text") return comparison_text(c);
   if (format == "json") return comparison_json(c, with_scores);
-  if (format == "html") return comparison_html(c);
+  if (format == "html") return comparison_html(c, origin);
   throw unknown_word(at_option(Option::format), "format", format, kFormats);
 }
 

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "lib/base/page/page.h"
 #include "lib/base/progress.h"
 #include "lib/diff/alignment.h"
 #include "lib/diff/metrics.h"
@@ -80,15 +81,17 @@ struct Comparison {
 Comparison compare_logprobs(const std::string& a, const std::string& b,
                             const CompareLogprobsOptions& options);
 
+// The same of scores in memory; Scores::path is what reports call a side.
+Comparison compare_logprobs(Scores a, Scores b, const CompareLogprobsOptions& options);
+
 // Its reports, in lib/diff/reports. JSON is schemas/logprobs.schema.json, `with_scores` one that
-// reads as a file of both sides again; HTML is one page with four charts as inline SVG: no script,
-// nothing loaded.
+// reads as a file of both sides again; HTML is a page of lib/base/page.
 std::string comparison_text(const Comparison& comparison);
 std::string comparison_json(const Comparison& comparison, bool with_scores = false);
-std::string comparison_html(const Comparison& comparison);
+std::string comparison_html(const Comparison& comparison, const PageOrigin& origin = {});
 
 // One of them, by the name of its format; Error for another.
 std::string comparison_report(const Comparison& comparison, std::string_view format,
-                              bool with_scores = false);
+                              bool with_scores = false, const PageOrigin& origin = {});
 
 }  // namespace moelora

@@ -121,6 +121,9 @@ WeightComparison compare_weights(const std::string& a, const std::string& b,
   if (!out.same())
     out.same_up_to =
         same_up_to(first.adapter, second.adapter, out.diff, options.tolerance, options.threads);
+  const Distance* worst = out.worst();
+  if (options.spectrum && worst != nullptr && !worst->identical)
+    out.spectrum = spectrum_of(worst->key, deltas_a.at(worst->key), deltas_b.at(worst->key));
   watch.check();
   return out;
 }

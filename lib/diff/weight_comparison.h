@@ -4,7 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "lib/adapter/adapter_config.h"
+#include "lib/adapter/config/adapter_config.h"
+#include "lib/base/page/page.h"
+#include "lib/compare/spectrum.h"
 #include "lib/compare/weight_distance.h"
 
 namespace moelora {
@@ -13,6 +15,7 @@ namespace moelora {
 struct CompareWeightsOptions : LoadOptions {
   double tolerance = 1e-6;  // relative distance up to which two deltas are the same
   int threads = 0;
+  bool spectrum = false;  // of the worst pair too
 };
 
 // Two adapters in weight space, whatever their layouts.
@@ -29,6 +32,7 @@ struct WeightComparison {
   // of LoRA) and differ: "use_dora" is true in A and not set in B.
   std::vector<std::string> settings;
   std::optional<SameUpTo> same_up_to;  // looked for only where something differs
+  std::optional<Spectrum> spectrum;    // of worst(), where asked for and not identical
   std::vector<std::string> notes;
 
   // Every place is in both, within the tolerance, and so are the extras and settings.
@@ -41,7 +45,14 @@ struct WeightComparison {
 WeightComparison compare_weights(const std::string& a, const std::string& b,
                                  const CompareWeightsOptions& options);
 
+// Its reports, in lib/diff/reports. JSON is schemas/weight_diff.schema.json; HTML is a page of
+// lib/base/page.
 std::string weight_text(const WeightComparison& comparison);
-std::string weight_json(const WeightComparison& comparison);  // schemas/weight_diff.schema.json
+std::string weight_json(const WeightComparison& comparison);
+std::string weight_html(const WeightComparison& comparison, const PageOrigin& origin = {});
+
+// The heat maps of that page as blocks in 256 colors, for a terminal of so many columns (0:
+// unknown).
+std::string weight_blocks(const WeightComparison& comparison, size_t width);
 
 }  // namespace moelora

@@ -4,11 +4,11 @@
 
 #include <filesystem>
 
-#include "lib/adapter/conversion_report.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
 #include "lib/engine/fit/step.h"
+#include "lib/io/conversion_report.h"
 #include "lib/io/disk/look.h"
 #include "lib/io/evaluate.h"
 #include "lib/io/file.h"

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <compare>
 #include <filesystem>
@@ -18,10 +19,13 @@
 #include "lib/base/utf8.h"
 #include "lib/io/disk/beneath.h"
 #include "lib/io/input_watch.h"
+#include "lib/io/read_count.h"
 
 namespace moelora {
 namespace fs = std::filesystem;
 namespace {
+
+std::atomic<uint64_t> read_so_far = 0;
 
 // Linux moves at most 2 GiB - 4 KiB a call; a smaller window bounds what a signal can undo.
 constexpr uint64_t kWindow = uint64_t{1} << 28;
@@ -138,6 +142,8 @@ FilePtr File::open(const InputPath& input) {
   return file;
 }
 
+uint64_t bytes_read() { return read_so_far.load(std::memory_order_relaxed); }
+
 File::~File() {
   if (fd_ >= 0) ::close(fd_);
 }
@@ -165,6 +171,7 @@ void File::read(uint64_t offset, uint64_t count, std::byte* out) const {
       fail_to_read(
           fmt::format("ends at offset {}, had {} bytes when it was opened", offset, size()), 0,
           "Something shortened the file while it was read; run again when it is still.");
+    read_so_far.fetch_add(static_cast<uint64_t>(got), std::memory_order_relaxed);
     offset += static_cast<uint64_t>(got);
     count -= static_cast<uint64_t>(got);
     out += got;

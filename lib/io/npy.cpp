@@ -11,8 +11,8 @@
 #include "lib/base/checked.h"
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
-#include "lib/io/zip_directory.h"
-#include "lib/io/zip_record.h"
+#include "lib/io/zip/zip_directory.h"
+#include "lib/io/zip/zip_record.h"
 
 namespace moelora {
 namespace {

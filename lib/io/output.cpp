@@ -9,12 +9,14 @@
 #include <cerrno>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <system_error>
 
 #include "lib/base/error.h"
 #include "lib/io/disk/look.h"
 #include "lib/io/disk/own_output.h"
 #include "lib/io/disk/staging.h"
+#include "lib/io/output_tree.h"
 
 namespace moelora {
 namespace fs = std::filesystem;
@@ -216,6 +218,49 @@ const std::string& OutputFolder::staged() {
 void OutputFolder::finish_files() {
   for (const auto& [name, file] : files_) file->finish();
   files_.clear();
+}
+
+// ---- a folder of folders ----
+
+namespace {
+
+// A temporary folder until it is published.
+struct StagedTree {
+  explicit StagedTree(const std::string& target) : path(stage_folder(target)) {}
+  ~StagedTree() {
+    if (!path.empty()) remove_staged(path);
+  }
+  StagedTree(const StagedTree&) = delete;
+  StagedTree& operator=(const StagedTree&) = delete;
+
+  std::string path;
+};
+
+}  // namespace
+
+void write_tree(const std::string& path, const TreeFiles& files, bool durable,
+                const std::function<void()>& ready) {
+  const std::string target = resolve(path).string();
+  if (struct stat s{}; lstat(target.c_str(), &s) == 0)
+    throw Error(in_file(path), "exists already", "name another folder: none is replaced");
+  StagedTree tree(target);
+  std::set<std::string> folders;
+  for (const auto& [name, bytes] : files) {
+    const std::string file_name(name);
+    if (const size_t slash = file_name.find('/'); slash != std::string::npos)
+      if (const std::string folder = file_name.substr(0, slash); folders.insert(folder).second)
+        make_staged_folder(tree.path, folder, path);
+    OutputFile file(open_staged(tree.path, file_name), join_path(path, file_name), bytes.size(),
+                    durable);
+    file.write(0, std::as_bytes(std::span(bytes)));
+    file.finish();
+  }
+  for (const std::string& folder : folders)
+    if (durable) sync_folder(join_path(tree.path, folder), path);
+  if (durable) sync_folder(tree.path, path);
+  if (ready) ready();
+  publish_folder(tree.path, target, path, std::nullopt, durable);
+  tree.path.clear();
 }
 
 }  // namespace moelora

@@ -6,11 +6,14 @@
 #include <algorithm>
 #include <cstdint>
 #include <iterator>
+#include <limits>
 #include <set>
 #include <string_view>
 
 #include "lib/base/cast.h"
 #include "lib/base/error.h"
+#include "lib/base/progress_meter.h"
+#include "lib/io/conversion_report.h"
 #include "lib/io/output.h"
 #include "lib/io/tensor_writer.h"
 #include "lib/io/weights.h"
@@ -32,13 +35,14 @@ bool is_weights(std::string_view name) {
 }
 
 // The files of `folder` that go along unchanged (tokenizer, chat template, license), in order of
-// name. What else is neither config.json nor converted (other weights, folders, files above
-// kMaxCarriedBytes, hidden files) is added to the report's `left_out`; links that leave the folder
-// are noted in it.
+// name. What else is neither config.json, nor converted, nor a report on how the input was made
+// (other weights, folders, files above kMaxCarriedBytes, hidden files) is added to the report's
+// `left_out`; links that leave the folder are noted in it.
 std::vector<std::string> other_files(const std::string& folder, BaseConversionReport& report) {
   std::vector<std::string> out;
   for (const std::string& name : names_in(folder)) {
-    const bool converted = name == "config.json" || name.ends_with(".safetensors") ||
+    const bool converted = name == "config.json" || name == kConversionName ||
+                           name.ends_with(".safetensors") ||
                            name.ends_with(".safetensors.index.json");
     if (converted) continue;
     const size_t notes = report.notes.size();
@@ -68,6 +72,45 @@ std::string found_form(const ExpertLayer& experts) {
   return experts.numbered ? "per expert" : "batched";
 }
 
+// What of the model is written: layers, both inclusive, and what is in none.
+struct Cut {
+  int first = 0, last = std::numeric_limits<int>::max();  // behind the model's last layer too
+  bool rest = true;
+
+  bool keeps(int layer) const { return layer < 0 ? rest : layer >= first && layer <= last; }
+};
+
+Cut cut_of(const std::pair<int, int>& layers, int64_t count) {
+  const auto [first, last] = layers;
+  if (first < 0 || first > last || last >= count)
+    throw Error(Option::layers, fmt::format("{}-{} is not a range of the model's layers 0-{}",
+                                            first, last, count - 1));
+  return {first, last, true};
+}
+
+Cut cut_of(const WhichPart& part, int64_t layers) {
+  const int64_t number = part.number, count = part.count;
+  const Location where = at_option(Option::part, fmt::format("{}/{}", number, count));
+  if (count < 1 || number < 1 || number > count)
+    throw Error(where, "there is no such part: of N parts the first is 1/N and the last N/N");
+  if (count > layers)
+    throw Error(where, fmt::format("the model has {} layers, and a part has one at least", layers),
+                fmt::format("make at most {} parts", layers));
+  Cut out;
+  out.first = static_cast<int>((number - 1) * layers / count);
+  if (number < count) out.last = static_cast<int>(number * layers / count) - 1;
+  out.rest = number == 1;
+  return out;
+}
+
+Cut cut_of(const BaseConversion& options, int64_t layers) {
+  if (options.layers && options.part)
+    throw Error(Option::part, "shares out all layers, not some of them",
+                {"leave ", Option::part, " or ", Option::layers, " out"});
+  if (options.layers) return cut_of(*options.layers, layers);
+  return options.part ? cut_of(*options.part, layers) : Cut{};
+}
+
 class Converter {
  public:
   explicit Converter(const BaseConversion& options)
@@ -76,13 +119,17 @@ class Converter {
         weights_(open()) {}
 
   BaseConversionReport run() {
+    cut_ = cut_of(options_, base_.spec.layers);
     SplitExperts split = split_experts(weights_.tensors, base_.spec, base_.folder);
     if (split.experts.empty()) throw Error(base_.folder, "no tensor of routed experts was found");
-    keep_layers(split);
     describe(split);
+    if (options_.part) refuse_no_change(output(split));  // no part is the whole input
+    cut(split);
     const TensorMap tensors = output(split);
     refuse_no_change(tensors);
-    const std::vector<std::string> files = other_files(base_.folder, report_);
+    count(split, tensors);
+    std::vector<std::string> files;
+    if (cut_.rest) files = other_files(base_.folder, report_);
     if (!options_.dry_run) write(tensors, files);
     return std::move(report_);
   }
@@ -104,22 +151,15 @@ class Converter {
     return open_weights(base_.folder, {"model"}, {false, options_.links});
   }
 
-  bool keeps(int layer) const {
-    return layer < 0 || !options_.layers ||
-           (layer >= options_.layers->first && layer <= options_.layers->second);
+  int layer_of(const std::string& name) const {
+    return split_stem(name, layer_stem(base_.spec)).first;
   }
 
-  void keep_layers(SplitExperts& split) const {
-    if (!options_.layers) return;
-    const auto [first, last] = *options_.layers;
-    if (first < 0 || first > last || last >= base_.spec.layers) {
-      throw Error(Option::layers, fmt::format("{}-{} is not a range of the model's layers 0-{}",
-                                              first, last, base_.spec.layers - 1));
-    }
-    const std::string stem = layer_stem(base_.spec);
+  void cut(SplitExperts& split) const {
     std::erase_if(split.rest,
-                  [&](const auto& entry) { return !keeps(split_stem(entry.first, stem).first); });
-    std::erase_if(split.experts, [&](const ExpertLayer& experts) { return !keeps(experts.layer); });
+                  [&](const auto& entry) { return !cut_.keeps(layer_of(entry.first)); });
+    std::erase_if(split.experts,
+                  [&](const ExpertLayer& experts) { return !cut_.keeps(experts.layer); });
   }
 
   void describe(const SplitExperts& split) {
@@ -129,7 +169,6 @@ class Converter {
     report_.warnings = weights_.warnings;
     report_.from = fmt::format("{}", fmt::join(forms, ", "));
     report_.to = form_name(options_.to);
-    report_.expert_layers = static_cast<int64_t>(split.experts.size());
     if (options_.to == ExpertForm::per_expert && !base_.spec.hub.numbered)
       report_.notes.push_back(fmt::format(
           "transformers does not load this form: its {} has batched experts alone, takes weights "
@@ -143,13 +182,16 @@ class Converter {
     decodes_ = forms.count("MXFP4") != 0;
   }
 
-  TensorMap output(const SplitExperts& split) {
+  TensorMap output(const SplitExperts& split) const {
     const ExpertStorage storage = options_.to == ExpertForm::per_expert
                                       ? per_expert_storage(base_.spec)
                                       : fused_storage(base_.spec);
     TensorMap out = split.rest;
     for (const ExpertLayer& experts : split.experts) add_experts(experts, base_.spec, storage, out);
-    if (options_.to_bf16) out = cast(out);
+    return options_.to_bf16 ? cast(out) : out;
+  }
+
+  void count(const SplitExperts& split, const TensorMap& out) {
     std::set<std::string> changes;
     for (const auto& [name, tensor] : out) {
       report_.bytes += tensor.bytes();
@@ -158,7 +200,7 @@ class Converter {
     changes.erase("");
     report_.changes.assign(changes.begin(), changes.end());
     report_.tensors = static_cast<int64_t>(out.size());
-    return out;
+    report_.expert_layers = static_cast<int64_t>(split.experts.size());
   }
 
   static TensorMap cast(const TensorMap& tensors) {
@@ -179,6 +221,8 @@ class Converter {
                 fmt::format("the experts are {} already: there is nothing to convert", report_.to));
   }
 
+  Json part() const { return Json::array({options_.part->number, options_.part->count}); }
+
   Json config(const std::vector<std::string>& files) const {
     Json out = base_.config;
     if (decodes_) out.erase("quantization_config");
@@ -189,6 +233,7 @@ class Converter {
     Json about = Json::object({{"experts", std::string(form_name(options_.to))}});
     if (options_.layers)
       about.set("layers", Json::array({options_.layers->first, options_.layers->second}));
+    if (options_.part) about.set("part", part());
     about.set("files", Json::strings(files));
     out.set("moelora", std::move(about));
     return out;
@@ -201,7 +246,9 @@ class Converter {
     WriteOptions write_options;
     write_options.max_shard_size = options_.max_shard_size;
     write_options.threads = options_.threads;
-    report_.files = write_weights(folder, "model", tensors, write_options).files;
+    write_options.job = options_.job;
+    const WrittenWeights weights = write_weights(folder, "model", tensors, write_options);
+    report_.files = weights.files;
     for (const std::string& name : files) {
       const FilePtr file = open_side_file(base_.folder, name, report_.notes);
       if (file == nullptr) continue;  // it was there a moment ago
@@ -209,6 +256,7 @@ class Converter {
       report_.files.push_back(name);
     }
     if (options_.verify) verify(folder.staged());
+    if (options_.part) write_part_report(folder, tensors, weights);
     report_.files.push_back("config.json");
     const auto ready = [&] {
       if (options_.ready) options_.ready(report_);
@@ -217,15 +265,39 @@ class Converter {
         "config.json", config(folder.names_with({"config.json"})).dump() + "\n", ready);
   }
 
+  void write_part_report(OutputFolder& folder, const TensorMap& tensors,
+                         const WrittenWeights& weights) {
+    const Json::Members head{
+        {"from", report_.from},
+        {"to", report_.to},
+        {"part", part()},
+        {"notes", Json::strings(report_.notes)},
+        {"files", Json::strings(folder.names_with({kConversionName, "config.json"}))}};
+    folder.write_text(kConversionName, report_text(head, tensors, weights, options_.threads));
+    report_.files.emplace_back(kConversionName);
+  }
+
+  // What the output is to be compared with: what is in no layer is another part's.
+  TensorMap expected() const {
+    TensorMap out = weights_.tensors;
+    if (cut_.rest) return out;
+    const SplitExperts split = split_experts(out, base_.spec, base_.folder);
+    for (const auto& [name, tensor] : split.rest)
+      if (layer_of(name) < 0) out.erase(name);
+    return out;
+  }
+
   void verify(const std::string& staged) {
+    begin_stage("verifying", options_.job);
     const Weights written = open_weights(staged, {"model"});
     report_.verified =
-        verify_base(weights_.tensors, written.tensors, base_.spec, options_.threads, options_.out);
+        verify_base(expected(), written.tensors, base_.spec, options_.threads, options_.out);
   }
 
   const BaseConversion& options_;
   BaseModel base_;
   Weights weights_;
+  Cut cut_;
   BaseConversionReport report_;
   bool decodes_ = false;
 };

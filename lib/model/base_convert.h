@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "lib/base/progress.h"
 #include "lib/base/tensor.h"
 #include "lib/io/file.h"
 #include "lib/model/model_spec.h"
@@ -71,6 +72,11 @@ struct BaseConversionReport {
   std::string left_behind;            // what OutputFolder::commit says
 };
 
+// Part `number` of `count`, from 1.
+struct WhichPart {
+  int number = 1, count = 1;
+};
+
 // `lora-convert base IN OUT`: rewrites how a base checkpoint stores its routed experts. Everything
 // else passes through bit by bit; tokenizer and other small files are carried along; config.json
 // loses its quantization_config when MXFP4 was decoded and gains {"moelora": {"experts": FORM,
@@ -88,6 +94,15 @@ struct BaseConversion {
   // a cut for tests and benchmarks, not a model that runs.
   std::optional<std::pair<int, int>> layers;
 
+  // Writes one part of the output, for several machines: each layer is in one part, neighbors
+  // together, layers behind the last one with the last; what is in no layer, and the other files of
+  // the folder, are in the first, whose share of the layers is never the larger one. The tensors of
+  // all parts together are those of a conversion in one. config.json is the whole's but for
+  // {"moelora": {"part": [NUMBER, COUNT], "files": [...]}}; conversion.json lists the part's
+  // tensors with their digests (lib/io/conversion_report.h), for what puts the parts together
+  // (tools/python/moelora/fleet). At most as many parts as layers; not together with `layers`.
+  std::optional<WhichPart> part;
+
   uint64_t max_shard_size = 0;  // 0: one file
   int threads = 0;              // 0: all cores
   bool verify = false;          // re-read the output and compare it with a second evaluation
@@ -96,6 +111,8 @@ struct BaseConversion {
   bool durable = true;          // fsync
   Links links = Links::within;  // of weights and config
   std::vector<std::string> model_specs;
+
+  JobControl job = {};
 
   // Called when all is written and before the output appears; what it throws leaves nothing.
   std::function<void(const BaseConversionReport& report)> ready = {};
@@ -151,7 +168,7 @@ class PlainExperts {
 // MXFP4 decoder; every other tensor is compared byte by byte, after the cast where its dtype
 // differs. Returns how many matrices, biases and tensors were compared.
 // Throws Error at "`where`: TENSOR" for the first that differs, or that only one of them has, but
-// for tensors of `in` that `out` left out with a whole layer (--layers).
+// for tensors of `in` that `out` left out with a whole layer (--layers, --part).
 int64_t verify_base(const TensorMap& in, const TensorMap& out, const ModelSpec& spec, int threads,
                     const std::string& where);
 

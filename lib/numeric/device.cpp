@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <vector>
@@ -14,6 +15,20 @@ namespace fs = std::filesystem;
 
 constexpr const char* kModule = "libmoelora_cuda.so";
 
+// Where pip puts the wheel moelora-cuda13 when it puts our commands into `folder`; looked at before
+// the places of the dynamic linker.
+std::vector<fs::path> package_places(const fs::path& folder) {
+  std::vector<fs::path> out;
+  std::error_code error;
+  for (auto it = fs::directory_iterator(folder / "../lib", error);
+       !error && it != fs::directory_iterator(); it.increment(error))
+    if (it->path().filename().string().starts_with("python3"))
+      for (const char* packages : {"site-packages", "dist-packages"})
+        out.push_back(it->path() / packages / "moelora_cuda13" / kModule);
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
 std::vector<std::string> places(const std::string& module) {
   if (!module.empty()) return {module};
   if (const char* given = std::getenv("MOELORA_CUDA_MODULE"); given != nullptr && *given != '\0')
@@ -21,8 +36,11 @@ std::vector<std::string> places(const std::string& module) {
   std::error_code error;
   const fs::path folder = fs::read_symlink("/proc/self/exe", error).parent_path();
   std::vector<std::string> out;
-  for (const fs::path& path : {folder / kModule, folder / "../lib" / kModule})
-    if (!error && fs::exists(path, error)) out.push_back(path.string());
+  if (error) return {kModule};
+  std::vector<fs::path> near = package_places(folder);
+  near.insert(near.begin(), {folder / kModule, folder / "../lib" / kModule});
+  for (const fs::path& path : near)
+    if (fs::exists(path, error)) out.push_back(path.string());
   out.emplace_back(kModule);
   return out;
 }
@@ -32,7 +50,8 @@ void* open_module(const std::string& module) {
   std::string said;
   for (const std::string& place : places(module)) {
     if (void* handle = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
-    said = dlerror();
+    const char* why = dlerror();
+    if (said.empty()) said = why;  // of the one that is there
   }
   throw Error("cuda", "the CUDA module cannot be opened: " + said,
               "build it with -DMOELORA_CUDA=ON, or name it in MOELORA_CUDA_MODULE");

@@ -1,4 +1,4 @@
-#include "lib/adapter/adapter_config.h"
+#include "lib/adapter/config/adapter_config.h"
 
 #include <doctest/doctest.h>
 

@@ -4,7 +4,7 @@
 #include <limits>
 #include <regex>
 
-#include "lib/adapter/adapter_config.h"
+#include "lib/adapter/config/adapter_config.h"
 #include "lib/base/cast.h"
 #include "lib/io/weights.h"
 

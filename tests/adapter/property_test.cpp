@@ -111,7 +111,7 @@ void check_family(const std::string& base, bool shared_outer, DType dtype, int64
   init.shared_outer = shared_outer;
   init.dtype = dtype;
   const Conversion fresh = make_adapter(init);
-  write_adapter(fresh, temp.path + "/first", quick());
+  write_conversion(fresh, temp.path + "/first", quick());
   const auto expected = made(fresh.adapter);
   check_against(expected, temp.path + "/first", spec, layout_by_id("stacked"));
 

@@ -1,4 +1,4 @@
-#include "lib/base/path_pattern.h"
+#include "lib/base/regex/path_pattern.h"
 
 #include <doctest/doctest.h>
 

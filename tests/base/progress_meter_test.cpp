@@ -36,6 +36,7 @@ TEST_CASE("A job that is cancelled ends where it counts") {
 }
 
 TEST_CASE("Without callbacks a job is only counted") {
+  begin_stage("planning", {});
   ProgressMeter meter("writing", 1, {});
   meter.add(1);
   JobControl().check();

@@ -1,4 +1,4 @@
-#include "lib/base/python_regex.h"
+#include "lib/base/regex/python_regex.h"
 
 #include <doctest/doctest.h>
 

@@ -1,10 +1,10 @@
-#include "lib/base/regex_automaton.h"
+#include "lib/base/regex/regex_automaton.h"
 
 #include <doctest/doctest.h>
 
 #include <string>
 
-#include "lib/base/python_syntax.h"
+#include "lib/base/regex/python_syntax.h"
 
 using namespace moelora;
 

@@ -50,7 +50,7 @@ void make_stacked(const std::string& folder, int threads) {
   options.to = "peft-params";
   options.random_b = true;
   options.dtype = DType::BF16;
-  write_adapter(make_adapter(options), folder, quick(threads));
+  write_conversion(make_adapter(options), folder, quick(threads));
 }
 
 void convert(const std::string& in, const std::string& out, const std::string& to, int threads) {

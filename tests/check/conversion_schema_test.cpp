@@ -4,6 +4,7 @@
 
 #include "lib/check/json_schema_subset.h"
 #include "lib/engine/buffers.h"
+#include "lib/model/base_convert.h"
 #include "tests/adapter/goldens.h"
 
 using namespace moelora;
@@ -38,6 +39,16 @@ Json written_adapter(const std::string& adapter) {
   return read_json_file(temp.path + "/out/conversion.json");
 }
 
+Json written_part() {
+  TempFolder temp;
+  BaseConversion how;
+  how.in = kData + "/gpt_oss/base";
+  how.out = temp.path + "/out";
+  how.part = {1, 2};
+  convert_base(how);
+  return read_json_file(temp.path + "/out/conversion.json");
+}
+
 }  // namespace
 
 TEST_CASE("conversion.json of adapters, dense ones too, is what its schema says") {
@@ -51,5 +62,12 @@ TEST_CASE("conversion.json of a server's buffers is what its schema says, losses
   CHECK(faults(report) == "");
   CHECK(faults(written_buffers("vllm-stacked", "attention_only")) == "");
   report.set("tp_rank", "one");
+  CHECK(faults(report) != "");
+}
+
+TEST_CASE("conversion.json of a part of a base is what its schema says") {
+  Json report = written_part();
+  CHECK(faults(report) == "");
+  report.set("part", 1);
   CHECK(faults(report) != "");
 }

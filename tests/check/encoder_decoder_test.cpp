@@ -24,7 +24,7 @@ RuleResults checked(const std::string& family, const std::vector<std::string>& t
   init.random_b = true;
   WriteFolderOptions write;
   write.output.durable = false;
-  write_adapter(make_adapter(init), temp.path("in"), write);
+  write_conversion(make_adapter(init), temp.path("in"), write);
   Deployment deployment;
   deployment.base = open_base(init.base);
   Subject subject = open_subject(temp.path("in"));

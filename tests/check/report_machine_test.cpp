@@ -59,7 +59,8 @@ TEST_CASE("every format is found by its id, says what it is and ends with a newl
       CHECK(format->write(made.report()).back() == '\n');
     ids.insert(format->id);
   }
-  CHECK(ids == std::set<std::string_view>{"github", "json", "junit", "markdown", "sarif", "text"});
+  CHECK(ids ==
+        std::set<std::string_view>{"github", "html", "json", "junit", "markdown", "sarif", "text"});
   CHECK(find_report_format("xml") == nullptr);
 }
 

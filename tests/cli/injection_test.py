@@ -55,14 +55,32 @@ def unseen(text):
 
 
 class Page(html.parser.HTMLParser):
+    """What of a page a text could have made: all but the elements and attributes that ours have, closed in their order."""
+
+    TAGS = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "ul", "li", "dl", "dt", "dd", "div", "b",
+            "span", "code", "pre", "table", "tr", "th", "td", "figure", "figcaption", "svg", "g", "path", "rect", "line",
+            "polyline", "circle", "text"}
+    EMPTY = {"meta"}
+    ATTRIBUTES = {"lang", "charset", "name", "content", "class", "viewbox", "width", "height", "role", "aria-label", "d", "x", "y",
+                  "x1", "x2", "y1", "y2", "cx", "cy", "r", "points", "transform", "text-anchor"}
+
     def __init__(self):
         super().__init__()
-        self.tags = set()
+        self.foreign, self.open = [], []
 
     def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        if any(name.startswith("on") or name in ("src", "href") for name, _ in attrs):
-            self.tags.add(f"{tag} {attrs}")
+        if tag not in self.TAGS or any(name not in self.ATTRIBUTES for name, _ in attrs):
+            self.foreign.append(f"{tag} {attrs}")
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.foreign.append(f"</{tag}>")
 
 
 def strict(pairs):
@@ -111,12 +129,12 @@ class InjectionTest(unittest.TestCase):
         self.addCleanup(self.temporary.cleanup)
         self.home = pathlib.Path(self.temporary.name)
 
-    def run_tool(self, tool, *arguments, environment=CI):
+    def run_tool(self, tool, *arguments, environment=CI, given=""):
         """Runs it; whatever it says on either stream is text, without commands and lines that are not its own."""
         settings = {k: v for k, v in os.environ.items() if k not in (*CI, "TF_BUILD", "TEAMCITY_VERSION")}
         summary = self.home / "summary.md"
         summary.unlink(missing_ok=True)
-        done = subprocess.run([BIN / tool, *arguments], cwd=self.home, stdin=subprocess.DEVNULL, capture_output=True,
+        done = subprocess.run([BIN / tool, *arguments], cwd=self.home, input=given.encode(), capture_output=True,
                               env={**settings, "HOME": str(self.home), "GITHUB_STEP_SUMMARY": str(summary), **environment})
         texts = {"stdout": done.stdout, "stderr": done.stderr}
         if summary.exists():
@@ -144,7 +162,8 @@ class InjectionTest(unittest.TestCase):
         elif form == "html" and text:
             page = Page()
             page.feed(text)
-            self.assertEqual(set(), page.tags & {"script", "img", "b", "a"} | {t for t in page.tags if " " in t})
+            page.close()
+            self.assertEqual(([], []), (page.foreign, page.open))
         elif form == "markdown":
             columns = None
             for line in text.split("\n"):
@@ -169,12 +188,39 @@ class InjectionTest(unittest.TestCase):
         base = ("--base", EXAMPLES / "gpt_oss_base")
         engines = ("--engine", "vllm", "--engine", "sglang", "--engine", "peft", "-v")
         for adapter in self.adapters():
-            for form in ("text", "json", "sarif", "junit", "github", "markdown"):
+            for form in ("text", "json", "sarif", "junit", "github", "markdown", "html"):
                 self.read_as(form, self.run_tool("lora-validate", adapter.name, *base, *engines, "--format", form)[0])
             self.run_tool("lora-validate", adapter.name)
-            for form in ("text", "json"):
+            for form in ("text", "json", "html"):
                 self.read_as(form, self.run_tool("lora-convert", "inspect", adapter.name, "--format", form)[0])
             self.run_tool("lora-convert", "adapter", adapter.name, "out", "--to", "peft-linear", "--dry-run")
+
+    def test_trees_and_lists_of_such_adapters(self):
+        """Folders of such names below one another, links out and files beside them, in each form of report."""
+        tree = self.home / "tree"
+        tree.mkdir()
+        for adapter in self.adapters():
+            os.rename(adapter, tree / adapter.name)
+        os.symlink("..", tree / "\x1b[31m\n::error::out")
+        (tree / f"\n{LEAK}").mkdir()
+        (tree / f"\n{LEAK}" / "weights.safetensors").write_bytes(b"")
+        names = [text.replace("/", "_").replace("\0", "") for text in HOSTILE]
+        for i, name in enumerate(name for name in names if name and not name.startswith(".")):
+            write_adapter(tree / name, HOSTILE[i:i + 2])
+        engines = ("--base", EXAMPLES / "gpt_oss_base", "--engine", "vllm", "--engine", "sglang")
+        for form in ("text", "json", "sarif", "junit", "github", "markdown"):
+            self.read_as(form, self.run_tool("lora-validate", "-r", "tree", *engines, "--format", form)[0])
+        for more in (("--concise", "--no-values"), ("-v",), ("--cache", "cache"), ("--cache", "cache")):
+            self.assertIn("adapters", self.run_tool("lora-validate", "-r", "tree", *engines, *more)[0])
+        entries = list((self.home / "cache").glob("*.json"))
+        for entry in entries:
+            self.assertEqual([], unseen(entry.read_text()))
+        for end, flags in (("\n", ()), ("\0", ("-0",))):
+            # Of a list by lines a name with a newline is two, the second of which may begin with anything.
+            listed = end.join([name for name in names if "\n" not in name] if end == "\n" else names) + end
+            self.run_tool("lora-validate", "-", *flags, "--concise", given=listed)
+        self.run_tool("lora-validate", "-r", "tree", "--cache", names[0])
+        self.run_tool("lora-validate", *names, "tree")
 
     def test_names_in_conversions_and_comparisons(self):
         names = write_adapter(self.home / "names", HOSTILE)
@@ -187,7 +233,7 @@ class InjectionTest(unittest.TestCase):
             read = json.loads(text, object_pairs_hook=strict)
             if written.name == "conversion.json":  # an escape and not another name
                 self.assertIn(f"base_model.model.{HOSTILE[0]}.lora_A.weight", read["tensors"])
-        for form in ("text", "json"):
+        for form in ("text", "json", "html"):
             for a, b in ((names, names), (names, other), (other, names)):
                 self.read_as(form, self.run_tool("lora-diff", "weights", a.name, b.name, "--format", form)[0])
 
@@ -229,7 +275,7 @@ class InjectionTest(unittest.TestCase):
             self.run_tool("lora-convert", "init", outs[0].name, "--base", base.name, "--rank", "2", "--targets",
                           "attention,experts", "--to", "peft-params")
             self.run_tool("lora-convert", "base", base.name, outs[1].name, "--to", "per-expert")
-            for form in ("text", "json", "github", "markdown"):
+            for form in ("text", "json", "github", "markdown", "html"):
                 shutil.rmtree(outs[2], ignore_errors=True)
                 self.read_as(form, self.run_tool("lora-validate", adapter.name, "--base", base.name, "--engine", "vllm",
                                                  "--fix", outs[2].name, "--format", form)[0])
@@ -261,10 +307,11 @@ class InjectionTest(unittest.TestCase):
             os.rename(adapter, path)
             try:
                 if i % 5 == 0:  # each name in a form of each kind, all of them in text
-                    for form in ("json", "sarif", "junit", "github", "markdown"):
+                    for form in ("json", "sarif", "junit", "github", "markdown", "html"):
                         self.read_as(form, self.run_tool("lora-validate", b"./" + name, "--format", form)[0])
-                    self.read_as("json", self.run_tool("lora-convert", "inspect", b"./" + name, "--format", "json")[0])
-                    self.read_as("json", self.run_tool("lora-diff", "weights", name, b"./" + name, "--format", "json")[0])
+                    for form in ("json", "html"):
+                        self.read_as(form, self.run_tool("lora-convert", "inspect", b"./" + name, "--format", form)[0])
+                        self.read_as(form, self.run_tool("lora-diff", "weights", name, b"./" + name, "--format", form)[0])
                     self.run_tool("lora-diff", "weights", b"./" + name, name)
                     self.run_tool("lora-diff", "logprobs", b"./" + name)
                     self.run_tool("lora-convert", "adapter", b"./" + name, b"out." + name, "--to", "peft-linear", "--dry-run")

@@ -52,7 +52,7 @@ LoadedAdapter make(const Made& made, const std::string& folder) {
   }
   WriteFolderOptions write;
   write.output.durable = false;
-  write_adapter(fresh, folder, write);
+  write_conversion(fresh, folder, write);
   PlanOptions convert;
   convert.load.base = init.base;
   return load_adapter(folder, convert.load);

@@ -71,7 +71,7 @@ TEST_CASE("vLLM adds up_proj below gate_proj to the rows of GLM-4's one module")
   TempFolder temp;
   WriteFolderOptions write;
   write.output.durable = false;
-  write_adapter(converted(made, "glm4", fit_for("vllm")), temp.path + "/out", write);
+  write_conversion(converted(made, "glm4", fit_for("vllm")), temp.path + "/out", write);
   const ServedAdapter served = served_from_folder(temp.path + "/out");
   const std::vector<TensorMap> values = values_from_folder(temp.path + "/out");
   const EngineVersion version = *EngineVersion::parse("0.33");

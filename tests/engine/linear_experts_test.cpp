@@ -24,7 +24,7 @@ ServerPlan plan_of(const std::string& family, const std::string& version) {
   init.random_b = true;
   WriteFolderOptions write;
   write.output.durable = false;
-  write_adapter(make_adapter(init), temp.path("in"), write);
+  write_conversion(make_adapter(init), temp.path("in"), write);
   const std::vector<ServedAdapter> adapters{served_from_folder(temp.path("in"))};
   const BaseModel model = open_base(init.base);
   return engines::peft.plan(

@@ -81,7 +81,7 @@ LoadedAdapter make(const std::string& base, const std::string& kind, const std::
   Conversion fresh = make_adapter(init);
   WriteFolderOptions write;
   write.output.durable = false;
-  write_adapter(fresh, folder, write);
+  write_conversion(fresh, folder, write);
   PlanOptions convert;
   convert.load.base = base;
   return load_adapter(folder, convert.load);

@@ -107,7 +107,7 @@ std::optional<LoadedAdapter> fresh(const Made& made, const TempFolder& temp) {
   }
   WriteFolderOptions write;
   write.output.durable = false;
-  write_adapter(*out, folder, write);
+  write_conversion(*out, folder, write);
   PlanOptions convert;
   convert.load.base = init.base;
   return load_adapter(folder, convert.load);

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <set>
 
+#include "lib/io/weights.h"
 #include "tests/io/error_text.h"
 #include "tests/io/temp_folder.h"
 
@@ -63,7 +64,7 @@ TEST_CASE("convert writes what inspect and load then find, and says how far it i
   CHECK(result.bytes > 0);
   CHECK(!result.modules.empty());
   CHECK(!result.repaired);
-  CHECK(stages == std::set<std::string>{"writing"});
+  CHECK(stages == std::set<std::string>{"planning", "verifying", "writing"});
   CHECK(done == total);
 
   LoadOptions how;
@@ -235,6 +236,65 @@ TEST_CASE("an adapter made in memory is written in any layout, and read back as 
         }) >= 2);
 }
 
+TEST_CASE("an adapter in memory is converted as its folder is") {
+  const TempFolder temp;
+  const TensorMap tensors = open_weights(kAdapter, {"adapter_model"}).tensors;
+  const std::string config = read_text(kAdapter + "/adapter_config.json", 1 << 20);
+  const auto text = [&](const std::string& file) { return read_text(temp.path(file), 1 << 24); };
+  for (const bool served : {false, true}) {
+    ConvertOptions options = to_layout(served ? "" : "stacked");
+    if (served) options.engine = "sglang";
+    options.force = options.verify = true;
+    const ConvertResult made = convert(tensors, config, temp.path("memory"), options);
+    const ConvertResult read = convert(kAdapter, temp.path("disk"), options);
+    CHECK(made.verified > 0);
+    CHECK(made.verified == read.verified);
+    CHECK(made.notes == read.notes);
+    for (const char* file : {"adapter_config.json", "adapter_model.safetensors"})
+      CHECK(text(std::string("memory/") + file) == text(std::string("disk/") + file));
+  }
+  const ConvertOptions options = to_layout("stacked");
+  const auto refused = [&](const TensorMap& of, const std::string& said,
+                           const ConvertOptions& how) {
+    return error_text([&] { convert(of, said, temp.path("out"), how); });
+  };
+  CHECK(refused({}, config, options) == "tensors: hold no tensor");
+  CHECK(refused(tensors, "{\"r\": 4}", options) ==
+        "adapter_config.json: \"lora_alpha\" is missing");
+  CHECK(refused(tensors, "{", options).starts_with("adapter_config.json:1:2"));
+  CHECK(refused(tensors, config, to_layout("sglang-pool")) ==
+        "--to sglang-pool: reads the files of a folder as the server does, and this adapter is in "
+        "memory");
+  CHECK(cancel_everywhere([&](const JobControl& control) {
+          ConvertOptions how = options;
+          how.job = control;
+          convert(tensors, config, temp.path("out"), how);
+        }) >= 2);
+}
+
+TEST_CASE("scores in memory are compared as those of files") {
+  Scores a{"a", "array", "", {}, {}}, b{"b", "array", "", {}, {}};
+  Sequence& x = a.sequences.emplace_back();
+  Sequence& y = b.sequences.emplace_back();
+  for (const double logprob : {-1.0, -2.0, -0.5}) {
+    x.add(logprob);
+    y.add(logprob - 0.25);
+  }
+  CompareLogprobsOptions options;
+  options.most = {"max_abs=0.3"};
+  const Comparison found = compare_logprobs(a, b, options);
+  CHECK(found.metrics.n == 3);
+  CHECK(found.metrics.max_abs == 0.25);
+  CHECK(found.verdict == Verdict::same);
+  options.most = {"max_abs=0.2"};
+  CHECK(compare_logprobs(a, b, options).verdict == Verdict::different);
+  b.sequences.clear();
+  CHECK(error_text([&] { compare_logprobs(a, b, options); }).find("1 sequences against 0") !=
+        std::string::npos);
+  options.job.cancelled = [] { return true; };
+  CHECK_THROWS_AS(compare_logprobs(a, a, options), Cancelled);
+}
+
 TEST_CASE("what the tools refuse the functions refuse, in the same words") {
   const TempFolder temp;
   const auto refused = [&](const ConvertOptions& options) {
@@ -256,6 +316,13 @@ TEST_CASE("what the tools refuse the functions refuse, in the same words") {
   ValidateOptions checks;
   checks.source = kAdapter;
   CHECK(error_text([&] { validate({kAdapter}, checks); }) == "--source: requires numeric checks");
+  for (auto field : {&ValidateOptions::tp, &ValidateOptions::ep, &ValidateOptions::max_lora_rank,
+                     &ValidateOptions::max_loras}) {
+    ValidateOptions none;
+    none.*field = 0;
+    CHECK(error_text([&] { validate({kAdapter}, none); }).find(": is 0, expected 1 or more") !=
+          std::string::npos);
+  }
   CHECK(temp.names().empty());
 }
 

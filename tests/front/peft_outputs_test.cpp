@@ -44,7 +44,7 @@ void write_input(const std::string& family, const std::string& targets, const st
   init.random_b = true;
   WriteFolderOptions write;
   write.output.durable = false;
-  write_adapter(make_adapter(init), out, write);
+  write_conversion(make_adapter(init), out, write);
 }
 
 // Without what depends on where and with which version it was written.

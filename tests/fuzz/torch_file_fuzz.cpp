@@ -1,7 +1,7 @@
 // Input: the bytes of a file. Checksums are not looked at, so that a change reaches the pickle.
 
 #include "lib/io/torch/torch_file.h"
-#include "lib/io/zip_directory.h"
+#include "lib/io/zip/zip_directory.h"
 #include "tests/fuzz/memory_file.h"
 
 namespace {

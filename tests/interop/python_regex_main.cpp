@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "lib/base/error.h"
-#include "lib/base/path_pattern.h"
+#include "lib/base/regex/path_pattern.h"
 
 namespace {
 

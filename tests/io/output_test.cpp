@@ -11,6 +11,7 @@
 
 #include "lib/base/error.h"
 #include "lib/io/disk/staging.h"
+#include "lib/io/output_tree.h"
 #include "tests/io/child.h"
 #include "tests/io/temp_folder.h"
 
@@ -87,6 +88,35 @@ TEST_CASE("an output that is not committed leaves nothing") {
     out.write_text("a.txt", "abc");
   }
   CHECK(temp.names().empty());
+}
+
+TEST_CASE("a folder of folders appears complete or not at all, and replaces nothing") {
+  const TempFolder temp;
+  const std::string path = temp.path("out");
+  const TreeFiles files = {
+      {"deep/a.txt", "abc"}, {"b.txt", ""}, {"deep/c.txt", "c"}, {"e/d.txt", "d"}};
+  CHECK(error_of([&] { write_tree(path, files, true, [] { throw Error("x", "no"); }); }) ==
+        "x: no");
+  CHECK(temp.names().empty());
+  CHECK(error_of([&] {
+          write_tree(path, {{"a", ""}, {"a", ""}}, true);
+        }).starts_with(path + "/a: "));
+  CHECK(error_of([&] {
+          write_tree(path, {{"a", ""}, {"a/b", ""}}, true);
+        }).starts_with(path + ": "));
+  CHECK(error_of([&] { write_tree(path, {{"a/b/c", ""}}, true); }).starts_with(path + "/a/b/c: "));
+  CHECK(temp.names().empty());
+  for (const bool durable : {true, false}) {
+    write_tree(path, files, durable, [&] { CHECK_FALSE(fs::exists(path)); });
+    CHECK(temp.names() == std::vector<std::string>{"out"});
+    CHECK(get(path + "/deep/a.txt") + get(path + "/deep/c.txt") + get(path + "/e/d.txt") ==
+          "abccd");
+    CHECK(error_of([&] { write_tree(path, files, durable); }) == path + ": exists already");
+    CHECK(temp.names() == std::vector<std::string>{"out"});
+    fs::remove_all(path);
+  }
+  fs::create_symlink("nowhere", path);
+  CHECK(error_of([&] { write_tree(path, files, true); }) == path + ": exists already");
 }
 
 TEST_CASE("the name of an output may be written in any way") {

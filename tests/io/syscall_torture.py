@@ -17,6 +17,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -57,6 +58,7 @@ ADAPTER = "lora-convert adapter in there/out --base base --threads 2 --to "
 JOBS = [
     Job("inspect", "lora-convert inspect in --base base"),
     Job("inspect a base as JSON", "lora-convert inspect model --format json --output there/report"),
+    Job("inspect as HTML", "lora-convert inspect in --base base --format html --output there/report --threads 2"),
     Job("adapter", ADAPTER + "peft-linear --quiet", writes=True),
     Job("adapter --force", ADAPTER + "peft-linear --force", writes=True, force=True),
     Job("adapter into shards", ADAPTER + "stacked --verify --max-shard-size 20KB --output there/report", writes=True),
@@ -69,19 +71,24 @@ JOBS = [
     Job("adapter --drop", "lora-convert adapter all there/out --for sglang --drop router --base base --threads 2", writes=True),
     Job("spec", "lora-convert spec model --output there/report"),
     Job("init", "lora-convert init there/out --base base --rank 4 --targets attention,experts --to peft-params --threads 2", writes=True),
+    Job("init --demo", "lora-convert init --demo there/out --output there/report", writes=True),
     Job("base", "lora-convert base model there/out --to per-expert --verify --threads 2 --quiet", writes=True),
     Job("base --force", "lora-convert base model there/out --to per-expert --force --output there/report --threads 2", writes=True, force=True),
     Job("validate", "lora-validate in --base base --engine sglang --engine vllm --threads 2"),
     Job("validate as SARIF", "lora-validate in made --base base --engine vllm --format sarif --output there/report --threads 2"),
     Job("validate as JUnit", "lora-validate in --base base --engine peft --format junit --no-values"),
     Job("validate for GitHub", "lora-validate in --base base --engine sglang --format github --output there/report --threads 2"),
+    Job("validate as HTML", "lora-validate in made --base base --engine sglang --format html --output there/report --threads 2"),
     Job("validate --numeric", "lora-validate made --base base --source in --numeric --device cpu --format json --threads 2"),
     Job("validate --fix", "lora-validate rslora --base base --engine vllm --fix there/out --threads 2", writes=True, kept=True),
     Job("validate --project", "lora-validate in --project project.json --format markdown --output there/report --threads 2"),
+    Job("validate a tree", "lora-validate -r tree --base base --engine vllm --fail-on never --quiet --format json --no-values"),
+    Job("validate a tree with a cache", "lora-validate -r tree --base base --engine vllm --fail-on never --cache there/cache --quiet"),
     Job("list of rules", "lora-validate --list-rules --format json --output there/report"),
     Job("explain", "lora-validate --explain FMT001"),
     Job("diff weights", "lora-diff weights in made --base base --threads 2"),
     Job("diff weights as JSON", "lora-diff weights in rslora --base base --format json --output there/report --threads 2"),
+    Job("diff weights as HTML", "lora-diff weights in rslora --base base --format html --output there/report --threads 2"),
     Job("diff logprobs", "lora-diff logprobs trainer.safetensors server.sglang.json --max k2=5e-3"),
     Job("diff logprobs as HTML", "lora-diff logprobs trainer.safetensors server.sglang.json --report --format html --output there/report"),
     Job("help", "lora-convert adapter --help"),
@@ -122,6 +129,8 @@ class Place:
                       "lora-convert base model old_base --to per-expert --quiet"):
             if self.run(setup).returncode != 0:
                 sys.exit(f"{setup} fails: {self.run(setup).stderr}")
+        for name in ("in", "made"):
+            shutil.copytree(folder / name, folder / "tree" / "below" / name)
         self.inputs = self.state()
 
     def state(self):
@@ -131,7 +140,7 @@ class Place:
         tool, *arguments = command.split()
         traced = ["strace", "-f", "-qq", "-o", str(self.log), *strace] if strace else []
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "LC_ALL": "C.UTF-8",
-                       "MOELORA_CUDA_MODULE": "/nowhere/libmoelora_cuda.so"}
+                       "SOURCE_DATE_EPOCH": "1764547200", "MOELORA_CUDA_MODULE": "/nowhere/libmoelora_cuda.so"}
         if "github" in command:
             environment["GITHUB_STEP_SUMMARY"] = str(self.there / "summary")
         return subprocess.run([*traced, self.tools / tool, *arguments], cwd=self.folder, env=environment,
@@ -174,11 +183,26 @@ def clean_run(place, job):
     return Clean(done, before, place.found(), counted(place.log))
 
 
+def is_whole(entry):
+    """Of a cache: a verdict that was written to its end."""
+    if entry.suffix != ".json":
+        return entry.name == "CACHEDIR.TAG" and entry.read_bytes().endswith(b"any time.\n")
+    try:
+        return "skipped" in json.loads(entry.read_bytes())
+    except ValueError:
+        return False
+
+
 def wrong_in(place, job, clean, done, call, what):
     """What may not be, after a run of which `call` went wrong."""
     wrong, killed = [], what == "signal=SIGKILL"
     (out, report), same = place.found(), done.returncode == clean.done.returncode
-    left = [p.name for p in place.there.iterdir() if p.name not in ("out", "report", "summary")]
+    left = [p.name for p in place.there.iterdir() if p.name not in ("out", "report", "summary", "cache")]
+    cache = place.there / "cache"
+    entries = [p.name for p in cache.iterdir()] if cache.is_dir() else []
+    left += [name for name in entries if name.startswith(".")]
+    if not all(is_whole(cache / name) for name in entries if not name.startswith(".")):
+        wrong.append("a torn verdict")
     said = "is left as" in done.stderr
     if out not in (clean.before[0], clean.after[0]):
         wrong.append("half an output")
@@ -196,7 +220,7 @@ def wrong_in(place, job, clean, done, call, what):
     if "internal error" in done.stderr:
         wrong.append("an internal error")
     if done.returncode == 2:
-        if not done.stderr and call != "write":
+        if not done.stderr and "FMT021" not in done.stdout and call != "write":
             wrong.append("not a word")
         if out != clean.before[0] and not job.kept:
             wrong.append("an output in spite of the failure")

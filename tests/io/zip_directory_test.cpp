@@ -1,4 +1,4 @@
-#include "lib/io/zip_directory.h"
+#include "lib/io/zip/zip_directory.h"
 
 #include <doctest/doctest.h>
 

@@ -1,6 +1,5 @@
 #!/bin/sh
-# Loads what lora-convert writes with real peers: PEFT (logits; and what it saves, read back), mlx-lm (fused weights, both
-# ways). Not part of .ci/run:
+# Loads what lora-convert writes with real peers: PEFT (logits; and what it merges, read back), mlx-lm (fused weights, both ways). Not part of .ci/run:
 # PyPI's torch brings its CUDA libraries (5 GB, minutes). Run once before an issue is closed:
 #   tests/peers/run.sh BUILD [--update]     BUILD: a build folder with bin/lora-convert and test_data
 # PEERS_PYTHON names an interpreter that has torch, transformers and peft; without it a virtual

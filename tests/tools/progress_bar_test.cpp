@@ -77,10 +77,32 @@ TEST_CASE("work of more than a second shows its progress on a terminal, and wipe
   CHECK(text.ends_with("\r\x1b[K"));
 }
 
+TEST_CASE("work of which nobody knows how much it is shows that it goes on, without being told") {
+  const StderrAs stderr_as(true);
+  {
+    const JobControl job = shown_job(false);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+    CHECK(stderr_as.text().find("\rreading: 0.0 GB read, 1 s\x1b[K") != std::string::npos);
+    job.progress({"planning", 0, 0});
+    CHECK(stderr_as.text() == "\r\x1b[K");
+    std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+    CHECK(stderr_as.text().find("\rplanning: 0.0 GB read, 1 s\x1b[K") != std::string::npos);
+    hide_progress();
+    CHECK(stderr_as.text() == "\r\x1b[K");
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    CHECK(stderr_as.text() == "");
+  }
+  CHECK(stderr_as.text() == "");
+}
+
 TEST_CASE("nothing is shown of short work, when quiet, or where stderr is no terminal") {
   CHECK(shown(true, false, 20) == "");
   CHECK(shown(true, true, 1200) == "");
   CHECK(shown(false, false, 1200) == "");
+  const StderrAs pipe(false);
+  const JobControl job = shown_job(false);
+  std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+  CHECK(pipe.text() == "");
 }
 
 TEST_CASE("the bar of a stage that ends is wiped before anything else is printed") {
@@ -99,5 +121,9 @@ TEST_CASE("the line says how much, how fast and how long") {
         "converting  50% [############            ] 1.2 of 2.4 GB, 0.60 GB/s, 2 s left");
   CHECK(ProgressBar::line("x", 0, 0, 0) ==
         "x 100% [########################] 0.0 of 0.0 GB, 0.00 GB/s, 0 s left");
+  CHECK(ProgressBar::line_without_total("planning", 3'210'000'000, 12.3) ==
+        "planning: 3.2 GB read, 12 s");
   CHECK(ProgressBar::line("x", 5, 3, 1).starts_with("x 100% [########################]"));
+  CHECK(ProgressBar::line("checking adapters", 250, 1000, 2) ==
+        "checking adapters  25% [######                  ] 250 of 1000, 6 s left");
 }

@@ -18,7 +18,7 @@ struct BaseFlags {
   CommonOptions common;
   WriteFlags write;
   BaseConversion options;
-  std::string to, dtype = "keep", layers;
+  std::string to, dtype = "keep", layers, part;
   bool follow_links = false;
 };
 
@@ -45,10 +45,15 @@ int run(BaseFlags& flags) {
   options.to = flags.to == "fused" ? ExpertForm::fused : ExpertForm::per_expert;
   options.to_bf16 = flags.dtype == "bf16";
   if (!flags.layers.empty()) options.layers = parse_layers("--layers", flags.layers);
+  if (!flags.part.empty()) {
+    const auto [number, count] = parse_part("--part", flags.part);
+    options.part = {number, count};
+  }
   options.max_shard_size = flags.write.shard_size();
   options.force = flags.write.force;
   options.durable = !flags.write.no_sync;
   options.threads = flags.common.threads;
+  options.job = shown_job(flags.common.quiet);
   options.links = links_of(flags.follow_links);
   std::vector<std::string> inputs = options.model_specs;
   inputs.push_back(options.in);
@@ -76,6 +81,8 @@ Command add_base(CLI::App& app) {
              {"keep", "bf16"});
   sub->add_option("--layers", flags->layers, "Only layers A to B, from 0: a cut for tests")
       ->type_name("A-B");
+  sub->add_option("--part", flags->part, "Only part K of N: the layers shared out over machines")
+      ->type_name("K/N");
   sub->add_option("--model-spec", options.model_specs, "A model family to add")->type_name("FILE");
   add_links_flag(*sub, flags->follow_links);
   sub->add_flag("--verify", options.verify,

@@ -6,10 +6,12 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <set>
 
 #include "lib/adapter/inspect.h"
 #include "lib/base/utf8.h"
 #include "tools/convert/commands.h"
+#include "tools/convert/demo.h"
 #include "tools/load_options.h"
 
 namespace moelora {
@@ -20,10 +22,32 @@ struct InitFlags {
   WriteFlags write;
   InitOptions options;
   std::string out, dtype = "f32";
-  bool zero_b = false, follow_links = false;
+  const CLI::App* app = nullptr;  // this command, as it was parsed
+  bool demo = false, zero_b = false, follow_links = false;
 };
 
+// What has a meaning beside --demo; all else is about an adapter that is made.
+void refuse_beside_demo(const CLI::App& app) {
+  const std::set<std::string> fit = {"OUT",     "--demo",     "--no-sync", "--output",
+                                     "--quiet", "--no-color", "--threads"};
+  for (const CLI::Option* option : app.get_options())
+    if (option->count() > 0 && fit.count(option->get_name()) == 0)
+      throw Error(Location{{}, 0, 0, option->get_name(), {}},
+                  "says nothing of the demo, which is always the same", "leave it out");
+}
+
+int run_demo(InitFlags& flags) {
+  refuse_beside_demo(*flags.app);
+  open_output(flags.common, {}, flags.out);
+  write_demo(flags.out, !flags.write.no_sync, [&](const Demo& demo) {
+    print_data(flags.common, fmt::format("wrote {}: {} files, {}; its README.md says what to try\n",
+                                         printable(flags.out), demo.files, size_text(demo.bytes)));
+  });
+  return kClean;
+}
+
 int run(InitFlags& flags) {
+  if (flags.demo) return run_demo(flags);
   std::vector<std::string> inputs = flags.options.model_specs;
   inputs.push_back(flags.options.base);
   open_output(flags.common, inputs, flags.out);
@@ -42,7 +66,7 @@ int run(InitFlags& flags) {
             fmt::format("wrote {}: {} tensors, {}\n", printable(flags.out),
                         written.weights.tensors.size(), size_text(written.weights.bytes)));
   };
-  const WrittenConversion written = write_adapter(fresh, flags.out, folder);
+  const WrittenConversion written = write_conversion(fresh, flags.out, folder);
   for (const std::string& note : fresh.notes) print_note(flags.common, kConvertTool, note);
   if (!written.left_behind.empty()) print_note(flags.common, kConvertTool, written.left_behind);
   return kClean;
@@ -85,6 +109,16 @@ Command add_init(CLI::App& app) {
   const auto flags = std::make_shared<InitFlags>();
   CLI::App* sub = app.add_subcommand("init", "Write a fresh adapter for a base model");
   sub->add_option("OUT", flags->out, "Output folder; appears complete or not at all")->required();
+  flags->app = sub;
+  // The options of an adapter that is made are required unless this is given.
+  sub->add_flag_callback(
+      "--demo",
+      [flags, sub] {
+        flags->demo = true;
+        for (CLI::Option* option : sub->get_options())
+          if (!option->get_positional()) option->required(false);
+      },
+      "Write the small base model and adapters that README.md's commands are about");
   add_shape_options(*sub, flags->options);
   add_links_flag(*sub, flags->follow_links);
   add_value_options(*sub, *flags);
@@ -94,7 +128,8 @@ Command add_init(CLI::App& app) {
       examples({"lora-convert init fresh --base openai/gpt-oss-20b --rank 8 --targets "
                 "attention,experts --to peft-params",
                 "lora-convert init test-adapter --base BASE --rank 4 --targets experts --to "
-                "stacked --random-b"}));
+                "stacked --random-b",
+                "lora-convert init --demo DIR"}));
   return {sub, [flags] { return run(*flags); }};
 }
 

@@ -6,6 +6,8 @@
 #include "lib/moelora.h"
 #include "tools/convert/commands.h"
 #include "tools/load_options.h"
+#include "tools/page_origin.h"
+#include "tools/terminal.h"
 
 namespace moelora {
 namespace {
@@ -14,13 +16,34 @@ struct InspectFlags {
   CommonOptions common;
   LoadFlags load;
   std::string format = "text";
+  bool verbose = false;
 };
+
+// What a picture needs; the text and JSON read no value.
+InspectedValues values_of(const Inspection& found, const InspectFlags& flags) {
+  if (!found.is_adapter || !found.problem.empty()) return {};
+  LoadOptions options = flags.load.options();
+  options.job = shown_job(flags.common.quiet);
+  return inspect_values(flags.load.path, options, flags.common.threads);
+}
 
 int run(InspectFlags& flags) {
   open_output(flags.common, flags.load.inputs());
-  const Inspection found = inspect(flags.load.path, flags.load.options());
-  print_data(flags.common,
-             flags.format == "json" ? inspection_json(found) : inspection_text(found));
+  const PageOrigin origin = page_origin(flags.format);
+  LoadOptions options = flags.load.options();
+  options.job = shown_job(flags.common.quiet);
+  const Inspection found = inspect(flags.load.path, options);
+  if (flags.format == "json") {
+    print_data(flags.common, inspection_json(found));
+  } else if (flags.format == "html") {
+    print_data(flags.common, inspection_html(found, values_of(found, flags), origin));
+  } else {
+    std::string text = inspection_text(found);
+    if (flags.verbose && wants_blocks(flags.common))
+      text += "\n" + inspection_blocks(values_of(found, flags), terminal_width(flags.common));
+    print_data(flags.common, text,
+               wants_blocks(flags.common) ? DataKind::colored : DataKind::plain);
+  }
   return kClean;
 }
 
@@ -34,11 +57,12 @@ Command add_inspect(CLI::App& app) {
       ->required();
   add_load_options(*sub, flags->load);
   add_zip_flag(*sub, flags->load);
-  add_choice(*sub, "--format", flags->format, "Form of the description", {"text", "json"});
+  add_choice(*sub, "--format", flags->format, "Form of the description", {"text", "json", "html"});
+  sub->add_flag("-v,--verbose", flags->verbose, "On a terminal with colors: heat maps too");
   add_common_options(*sub, flags->common);
-  sub->footer(
-      examples({"lora-convert inspect my-adapter",
-                "lora-convert inspect my-adapter --base openai/gpt-oss-20b --format json"}));
+  sub->footer(examples({"lora-convert inspect my-adapter",
+                        "lora-convert inspect my-adapter --base openai/gpt-oss-20b --format html "
+                        "--output page.html"}));
   return {sub, [flags] { return run(*flags); }};
 }
 

@@ -18,6 +18,7 @@ struct SpecFlags {
 
 int run(SpecFlags& flags) {
   open_output(flags.common, {flags.base});
+  const JobControl job = shown_job(flags.common.quiet);
   const Json family =
       derived_family_of(flags.base, flags.follow_links ? Links::all : Links::within);
   print_data(flags.common, family.dump() + "\n");

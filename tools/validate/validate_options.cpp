@@ -1,8 +1,6 @@
 #include "tools/validate/validate_options.h"
 
 #include <fmt/format.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -13,12 +11,17 @@
 #include "lib/check/ignore.h"
 #include "lib/check/report.h"
 #include "lib/engine/engine.h"
+#include "tools/page_origin.h"
 #include "tools/sizes.h"
+#include "tools/terminal.h"
+#include "tools/validate/path_list.h"
 
 namespace moelora {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr std::string_view kFromStdin = "-";
 
 // One value a flag, so that no flag swallows the adapters behind it.
 CLI::Option* add_list(CLI::App& app, const char* name, std::vector<std::string>& values,
@@ -32,32 +35,21 @@ std::vector<std::string> format_ids() {
   return out;
 }
 
-bool is_set(const char* variable) {
-  const char* value = std::getenv(variable);
-  return value != nullptr && *value != '\0';
-}
-
-// Whether colors can be shown, and are wanted (https://no-color.org).
-bool wants_color(const CommonOptions& options) {
-  if (options.no_color || is_set("NO_COLOR") || !options.output.empty()) return false;
-  const char* terminal = std::getenv("TERM");
-  return isatty(STDOUT_FILENO) == 1 && terminal != nullptr && std::string_view(terminal) != "dumb";
-}
-
-size_t terminal_width(const CommonOptions& options) {
-  winsize size{};
-  const bool known = options.output.empty() && isatty(STDOUT_FILENO) == 1 &&
-                     ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0;
-  return known ? size.ws_col : 0;
-}
-
 }  // namespace
 
 void add_validate_options(CLI::App& app, ValidateFlags& o) {
   app.add_option(
          "ADAPTER", o.adapters,
-         "Folder with adapter_config.json, or a file in it; those of a base are one deployment")
+         "Folder with adapter_config.json, or files in it; those of a base are one deployment. -: "
+         "a list on stdin, checked one by one")
       ->type_name("");
+  app.add_flag("-r,--recursive", o.recursive,
+               "Find the adapters in the folders and below them, and check them one by one");
+  app.add_flag("-0,--null", o.null_separated,
+               "Paths of stdin end in a zero byte, not in a newline");
+  app.add_option("--cache", o.cache,
+                 "Skip adapters found clean before: same config, headers, base and options")
+      ->type_name("DIR");
   add_list(app, "--engine", o.engines, "Server to check for: sglang, vllm or peft",
            "NAME[@VERSION]");
   add_load_options(app, o.load);
@@ -81,6 +73,7 @@ void add_validate_options(CLI::App& app, ValidateFlags& o) {
   app.add_option("--source", o.source, "The adapter that these were made from")
       ->type_name("ADAPTER")
       ->needs("--numeric");
+  app.get_option("--numeric")->excludes("--cache");
   add_choice(app, "--device", o.device, "Where to compute; auto: on a GPU where there is one",
              {"auto", "cpu", "cuda"})
       ->needs("--numeric");
@@ -88,9 +81,14 @@ void add_validate_options(CLI::App& app, ValidateFlags& o) {
       ->needs("--source");
   app.add_option("--fix", o.fix,
                  "Run the lora-convert that the findings name, and report on its output")
-      ->type_name("OUT");
+      ->type_name("OUT")
+      ->excludes("--recursive")
+      ->excludes("--cache");
   add_choice(app, "--format", o.format, "Form of the report", format_ids());
   app.add_flag("-v,--verbose", o.verbose, "Every name, and the server's memory");
+  app.add_flag("--concise", o.concise,
+               "A line an adapter and a line a rule: so it is of more than 20")
+      ->excludes("--verbose");
   add_choice(app, "--fail-on", o.fail_on, "What makes the exit status 1 (2: not checked)",
              {"error", "warning", "never"});
   add_list(app, "--ignore", o.ignore, "A rule not to fail for; a project file gives reasons",
@@ -124,8 +122,21 @@ std::string project_file(const ValidateFlags& flags) {
                                : flags.project;
 }
 
+std::vector<std::string> named_adapters(const ValidateFlags& flags) {
+  std::vector<std::string> out = flags.adapters;
+  const auto list = std::find(out.begin(), out.end(), kFromStdin);
+  if (list == out.end() && flags.null_separated)
+    throw Error("--null", "is of a list on stdin, and none is read", "name - among the adapters");
+  if (list != out.end()) {
+    const std::vector<std::string> paths = read_path_list(flags.null_separated ? '\0' : '\n');
+    out.insert(out.erase(list), paths.begin(), paths.end());
+    if (out.empty()) throw Error("stdin", "names no adapter", "write one path a line");
+  }
+  if (out.empty()) throw Error("ADAPTER", "is required", "run 'lora-validate --help'");
+  return out;
+}
+
 ValidateOptions validate_options(const ValidateFlags& flags) {
-  if (flags.adapters.empty()) throw Error("ADAPTER", "is required", "run 'lora-validate --help'");
   ValidateOptions out;
   static_cast<LoadOptions&>(out) = flags.load.options();
   out.job = shown_job(flags.common.quiet);
@@ -145,20 +156,28 @@ ValidateOptions validate_options(const ValidateFlags& flags) {
   out.ignore = flags.ignore;
   out.project = project_file(flags);
   out.threads = flags.common.threads;
+  out.recursive = flags.recursive;
+  out.one_by_one =
+      std::find(flags.adapters.begin(), flags.adapters.end(), kFromStdin) != flags.adapters.end();
+  out.cache = flags.cache;
   return out;
 }
 
 ReportOptions report_options(const ValidateFlags& flags) {
   ReportOptions out;
   out.color = wants_color(flags.common);
+  out.blocks = wants_blocks(flags.common);
   out.verbose = flags.verbose;
+  out.origin = page_origin(flags.format);
+  out.concise = flags.concise;
   out.width = terminal_width(flags.common);
   if (flags.fail_on == "warning") out.fail_on = Severity::warning;
   if (flags.fail_on == "never") out.fail_on = std::nullopt;
   std::error_code ignored;
   out.working_folder = fs::current_path(ignored).string();
   out.project = project_file(flags);
-  out.root = is_set("GITHUB_WORKSPACE") ? std::getenv("GITHUB_WORKSPACE") : out.working_folder;
+  const char* workspace = std::getenv("GITHUB_WORKSPACE");
+  out.root = workspace != nullptr && *workspace != '\0' ? workspace : out.working_folder;
   return out;
 }
 

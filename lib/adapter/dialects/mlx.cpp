@@ -11,7 +11,7 @@
 #include <set>
 #include <vector>
 
-#include "lib/adapter/config_reader.h"
+#include "lib/adapter/config/config_reader.h"
 #include "lib/adapter/dialect.h"
 #include "lib/adapter/foreign/dialect_tools.h"
 #include "lib/adapter/foreign/mlx_names.h"

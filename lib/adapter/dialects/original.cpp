@@ -12,7 +12,7 @@
 #include <array>
 #include <filesystem>
 
-#include "lib/adapter/config_reader.h"
+#include "lib/adapter/config/config_reader.h"
 #include "lib/adapter/dialect.h"
 #include "lib/adapter/foreign/dialect_tools.h"
 #include "lib/adapter/foreign/modules_by_layer.h"

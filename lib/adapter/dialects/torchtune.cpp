@@ -15,7 +15,7 @@
 #include <optional>
 #include <vector>
 
-#include "lib/adapter/adapter_config.h"
+#include "lib/adapter/config/adapter_config.h"
 #include "lib/adapter/dialect.h"
 #include "lib/adapter/expert_collector.h"
 #include "lib/adapter/foreign/dialect_tools.h"

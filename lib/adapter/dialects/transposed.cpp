@@ -7,7 +7,7 @@
 #include <optional>
 #include <utility>
 
-#include "lib/adapter/adapter_config.h"
+#include "lib/adapter/config/adapter_config.h"
 #include "lib/adapter/dialect.h"
 #include "lib/adapter/foreign/dialect_tools.h"
 #include "lib/adapter/tensor_name.h"

@@ -6,7 +6,7 @@
 #include <map>
 #include <set>
 
-#include "lib/adapter/config_reader.h"
+#include "lib/adapter/config/config_reader.h"
 #include "lib/adapter/foreign/name_parts.h"
 #include "lib/base/checked.h"
 #include "lib/base/utf8.h"

@@ -3,8 +3,8 @@
 #include <string>
 #include <vector>
 
-#include "lib/adapter/adapter_config.h"
 #include "lib/adapter/adapter_folder.h"
+#include "lib/adapter/config/adapter_config.h"
 
 namespace moelora {
 

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <utility>
 
-#include "lib/adapter/config_writer.h"
+#include "lib/adapter/config/config_writer.h"
 #include "lib/base/dotted_path.h"
 
 namespace moelora {

@@ -4,7 +4,7 @@
 #include <string>
 #include <utility>
 
-#include "lib/adapter/adapter_config.h"
+#include "lib/adapter/config/adapter_config.h"
 #include "lib/adapter/dialect.h"
 #include "lib/adapter/tensor_name.h"
 

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "lib/base/natural_order.h"
 #include "lib/base/utf8.h"
 #include "lib/io/file.h"
 #include "lib/io/safetensors_header.h"
@@ -46,27 +47,6 @@ Folder list(const std::string& path, bool deeper) {
   std::sort(out.files.begin(), out.files.end());
   std::sort(out.folders.begin(), out.folders.end());
   return out;
-}
-
-// "checkpoint-57" before "checkpoint-114": runs of digits count as numbers.
-bool comes_before(std::string_view a, std::string_view b) {
-  const auto digits = [](std::string_view text) {
-    return text.substr(0, std::min(text.find_first_not_of("0123456789"), text.size()));
-  };
-  while (!a.empty() && !b.empty()) {
-    const std::string_view x = digits(a), y = digits(b);
-    if (x.empty() || y.empty()) {
-      if (a.front() != b.front()) return a.front() < b.front();
-      a.remove_prefix(1);
-      b.remove_prefix(1);
-      continue;
-    }
-    if (x.size() != y.size()) return x.size() < y.size();
-    if (x != y) return x < y;
-    a.remove_prefix(x.size());
-    b.remove_prefix(y.size());
-  }
-  return a.size() < b.size();
 }
 
 // Folders with an adapter_config.json, at most `levels` down; few enough folders are looked at that

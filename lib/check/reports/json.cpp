@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <set>
 
 #include "lib/base/version.h"
 #include "lib/check/report_parts.h"
@@ -81,26 +82,27 @@ Json forward_json(const StageReport& report) {
                        {"worst", Json::array(std::move(shown))}});
 }
 
-Json adapter_json(const Subject* subject) {
-  const Subject& adapter = *subject;
-  return Json::object({{"path", text(adapter.given)},
-                       {"layout", adapter.layout ? Json(adapter.layout->id) : Json()},
-                       {"tensors", static_cast<int64_t>(adapter.tensors.size())},
-                       {"base", adapter.base ? text(adapter.base->origin) : Json()},
-                       {"forward", adapter.forward ? forward_json(*adapter.forward) : Json()}});
+std::vector<Section> adapter_sections(const Report& report) {
+  std::vector<Section> out = sections(report);
+  std::erase_if(out, [](const Section& section) { return !section.adapter; });
+  return out;
+}
+
+Json adapter_json(const Section& section, const Report& report) {
+  const Subject& adapter = report.deployments[section.deployment].adapters[*section.adapter];
+  Json out = Json::object({{"path", text(adapter.given)},
+                           {"layout", adapter.layout ? Json(adapter.layout->id) : Json()},
+                           {"tensors", tensors_of(report, section)},
+                           {"base", adapter.base ? text(adapter.base->origin) : Json()},
+                           {"forward", adapter.forward ? forward_json(*adapter.forward) : Json()}});
+  if (!report.alone.empty()) out.set("unchanged", report.alone[section.deployment].unchanged);
+  return out;
 }
 
 struct RunOf {
   const Deployment* deployment;
   const EngineRun* run;
 };
-
-std::vector<RunOf> runs_of(const Report& report) {
-  std::vector<RunOf> out;
-  for (const Deployment& deployment : report.deployments)
-    for (const EngineRun& run : deployment.engines) out.push_back({&deployment, &run});
-  return out;
-}
 
 Json base_json(const Deployment& deployment) {
   return deployment.base ? text(deployment.base->origin) : Json();
@@ -116,6 +118,18 @@ Json engine_json(const RunOf& of) {
                        {"base", base_json(*of.deployment)},
                        {"simulated", of.run->plan && why_not.empty()},
                        {"why_not", text_or_null(why_not)}});
+}
+
+// Of adapters that were judged alone, what is said of the server of many is said once.
+std::vector<Json> engines_json(const Report& report) {
+  std::vector<Json> out;
+  std::set<std::string> seen;
+  for (const Deployment& deployment : report.deployments)
+    for (const EngineRun& run : deployment.engines) {
+      Json json = engine_json({&deployment, &run});
+      if (report.alone.empty() || seen.insert(json.dump(-1)).second) out.push_back(std::move(json));
+    }
+  return out;
 }
 
 Json served_json(const Served& served, const Report& report) {
@@ -194,8 +208,9 @@ std::string write(const Report& report) {
   out.value("version", Json(version()).dump());
   out.value("base", deployments.size() == 1 ? base_json(deployments.front()).dump() : "null");
   out.value("project", text_or_null(report.options.project).dump());
-  out.list("adapters", adapters_of(report), adapter_json);
-  out.list("engines", runs_of(report), engine_json);
+  out.list("adapters", adapter_sections(report),
+           [&](const Section& section) { return adapter_json(section, report); });
+  out.list("engines", engines_json(report), [](const Json& json) { return json; });
   out.list("served", report.results.served,
            [&](const Served& s) { return served_json(s, report); });
   out.list("findings", report.results.findings,

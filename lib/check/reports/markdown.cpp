@@ -2,6 +2,7 @@
 
 #include "lib/base/utf8.h"
 #include "lib/check/report_parts.h"
+#include "lib/check/report_rows.h"
 
 namespace moelora {
 namespace {
@@ -25,6 +26,25 @@ std::string adapter_section(const Report& report, const Section& at) {
   return out;
 }
 
+// A row an adapter, and a row a rule.
+std::string tables(const Report& report) {
+  std::string out;
+  for (const AdapterRow& row : listed_rows(report))
+    out += fmt::format("| {} | {} | {} | {} |\n", md_text(adapter_title(report, row.section)),
+                       row.worst(), row.counts.all(),
+                       row.first == nullptr ? "" : md_text(first_text(*row.first)));
+  if (!out.empty()) out = "\n| adapter | worst | findings | first |\n|---|---|---:|---|\n" + out;
+  if (const std::string more = unlisted_line(report); !more.empty()) out += "\n" + more + ".\n";
+  for (const std::string& line : served_lines(report)) out += "\n" + md_text(line) + ".\n";
+  std::string rules;
+  for (const RuleRow& row : rule_rows(report))
+    rules += fmt::format("| {} | {} | {} | {} | {} |\n", rule_title(*row.first),
+                         severity_name(row.first->severity), row.first->engine, in_adapters(row),
+                         md_text(adapter_title(report, *row.first)));
+  if (rules.empty()) return out;
+  return out + "\n| rule | severity | engine | in | first in |\n|---|---|---|---|---|\n" + rules;
+}
+
 std::string waived_section(const Report& report) {
   if (report.waived.empty()) return "";
   std::string out = "\n### Ignored\n\n| rule | adapter | reason | by |\n|---|---|---|---|\n";
@@ -45,9 +65,9 @@ std::string memory_section(const EngineRun& run) {
   return out + fmt::format("\nOne {}, {}.\n", slots_text(plan), plan.dtype);
 }
 
-std::string remarks_section(const Report& report) {
+std::string remarks_section(const std::vector<Remark>& remarks) {
   std::string out;
-  for (const Remark& remark : remarks(report))
+  for (const Remark& remark : remarks)
     out += fmt::format("- {}: {}\n", remark.label, md_text(one_line(remark.text)));
   return out.empty() ? "" : "\n" + out;
 }
@@ -55,11 +75,15 @@ std::string remarks_section(const Report& report) {
 std::string write(const Report& report) {
   std::string out = fmt::format("## lora-validate: {}\n\n{}\n", fails(report) ? "failed" : "passed",
                                 md_text(summary_line(report)));
-  for (const Section& section : sections(report)) out += adapter_section(report, section);
+  const bool concise = is_concise(report);
+  if (concise)
+    out += tables(report);
+  else
+    for (const Section& section : sections(report)) out += adapter_section(report, section);
   out += waived_section(report);
   if (report.options.verbose)
     for (const EngineRun* run : with_memory(report)) out += memory_section(*run);
-  return out + remarks_section(report);
+  return out + remarks_section(concise ? few_remarks(report) : remarks(report));
 }
 
 }  // namespace

@@ -4,7 +4,9 @@
 #include <array>
 
 #include "lib/base/utf8.h"
+#include "lib/check/page/coverage.h"
 #include "lib/check/report_parts.h"
+#include "lib/check/report_rows.h"
 
 namespace moelora {
 namespace {
@@ -22,12 +24,17 @@ class Text {
   explicit Text(const Report& report) : report_(report) {}
 
   std::string write() {
-    for (const Section& section : sections(report_)) adapter(section);
+    const bool concise = is_concise(report_);
+    if (concise)
+      tables();
+    else
+      for (const Section& section : sections(report_)) adapter(section);
     for (const Waived& w : report_.waived) out_ += waived_line(report_, w) + "\n";
     if (!report_.waived.empty()) out_ += "\n";
     if (report_.options.verbose)
       for (const EngineRun* run : with_memory(report_)) memory(*run);
-    all_remarks();
+    if (report_.options.verbose && report_.options.blocks) pictures();
+    all_remarks(concise ? few_remarks(report_) : remarks(report_));
     out_ += paint(Style::bold, prose(summary_line(report_), 0)) + "\n";
     return std::move(out_);
   }
@@ -41,6 +48,26 @@ class Text {
 
   std::string prose(std::string_view text, size_t indent) const {
     return wrapped(text, report_.options.width, indent);
+  }
+
+  // A row an adapter, and a row a rule.
+  void tables() {
+    std::vector<std::vector<std::string>> cells{{"adapter", "worst", "findings", "first"}};
+    for (const AdapterRow& row : listed_rows(report_))
+      cells.push_back({adapter_title(report_, row.section), std::string(row.worst()),
+                       std::to_string(row.counts.all()),
+                       row.first == nullptr ? "" : first_text(*row.first)});
+    if (cells.size() > 1) out_ += text_table(std::move(cells));
+    if (const std::string more = unlisted_line(report_); !more.empty()) out_ += more + "\n";
+    for (const std::string& line : served_lines(report_)) out_ += line + "\n";
+    out_ += "\n";
+    cells = {{"rule", "severity", "engine", "in", "first in"}};
+    for (const RuleRow& row : rule_rows(report_))
+      cells.push_back({rule_title(*row.first), std::string(severity_name(row.first->severity)),
+                       row.first->engine, in_adapters(row), adapter_title(report_, *row.first)});
+    if (cells.size() == 1) return;
+    out_ += text_table(std::move(cells));
+    out_ += "-v lists every finding with its fix; --explain RULE says what a rule means.\n\n";
   }
 
   void adapter(const Section& at) {
@@ -111,8 +138,16 @@ class Text {
     out_ += "one " + slots_text(plan) + "\n\n";
   }
 
-  void all_remarks() {
-    const std::vector<Remark> all = remarks(report_);
+  void pictures() {
+    constexpr size_t kMost = 4, kLabels = 34, kTwo = 2;  // kTwo: columns of the terminal for a cell
+    const size_t width = std::max(report_.options.width, kLabels + 20);
+    for (Coverage& each : coverages(report_, kMost)) {
+      each.grid.title = each.title;
+      out_ += page::grid_blocks(page::narrowed(each.grid, (width - kLabels) / kTwo)) + "\n";
+    }
+  }
+
+  void all_remarks(const std::vector<Remark>& all) {
     for (const Remark& remark : all) {
       const std::string_view label = remark.label;
       const std::string text = prose(fmt::format("{}: {}", label, one_line(remark.text)), 2);

@@ -3,7 +3,7 @@
 #include <map>
 #include <span>
 
-#include "lib/base/path_pattern.h"
+#include "lib/base/regex/path_pattern.h"
 #include "lib/base/utf8.h"
 #include "lib/check/define_rule.h"
 #include "lib/check/rule_context.h"

@@ -11,7 +11,7 @@
 
 #include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
-#include "lib/base/python_regex.h"
+#include "lib/base/regex/python_regex.h"
 #include "lib/base/utf8.h"
 #include "lib/check/define_rule.h"
 #include "lib/check/engine_findings.h"

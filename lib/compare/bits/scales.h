@@ -4,7 +4,7 @@
 #include <string_view>
 #include <vector>
 
-#include "lib/base/path_pattern.h"
+#include "lib/base/regex/path_pattern.h"
 #include "lib/io/json.h"
 
 namespace moelora::packed {

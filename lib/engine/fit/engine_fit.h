@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "lib/adapter/config_writer.h"
+#include "lib/adapter/config/config_writer.h"
 #include "lib/adapter/layout.h"
 #include "lib/base/error.h"
 #include "lib/engine/engine.h"

@@ -3,7 +3,7 @@
 #include <string>
 #include <string_view>
 
-#include "lib/adapter/adapter_config.h"
+#include "lib/adapter/config/adapter_config.h"
 #include "lib/engine/engine.h"
 #include "lib/model/model_spec.h"
 

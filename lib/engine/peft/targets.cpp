@@ -5,7 +5,7 @@
 #include <array>
 #include <cmath>
 
-#include "lib/base/python_regex.h"
+#include "lib/base/regex/python_regex.h"
 
 namespace moelora::peft {
 namespace {

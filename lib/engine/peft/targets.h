@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "lib/base/dotted_path.h"
-#include "lib/base/path_pattern.h"
+#include "lib/base/regex/path_pattern.h"
 #include "lib/engine/peft/model.h"
 #include "lib/engine/plan.h"
 #include "lib/io/json.h"

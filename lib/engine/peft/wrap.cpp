@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "lib/adapter/tensor_name.h"
-#include "lib/base/python_regex.h"
+#include "lib/base/regex/python_regex.h"
 #include "lib/engine/python_text.h"
 
 namespace moelora::peft {

@@ -9,7 +9,7 @@
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
 #include "lib/base/error.h"
-#include "lib/base/path_pattern.h"
+#include "lib/base/regex/path_pattern.h"
 #include "lib/base/utf8.h"
 #include "lib/engine/sglang/causes.h"
 #include "lib/engine/sglang/copy/copied_values.h"

@@ -8,11 +8,12 @@
 
 #include <cerrno>
 #include <csignal>
+#include <cstdint>
 #include <cstdio>
+#include <ctime>
 #include <filesystem>
 #include <map>
 #include <mutex>
-#include <random>
 #include <system_error>
 #include <thread>
 
@@ -29,8 +30,9 @@ namespace fs = std::filesystem;
 // either unpublished, and leaves nothing, or published, and leaves it whole.
 struct Staging {
   std::mutex mutex;
-  std::map<std::string, std::vector<std::string>> folders;  // the files in each
-  std::map<std::string, std::vector<std::string>> files;    // none in each
+  // What is in each, in the order in which it was made: files, and folders as "NAME/".
+  std::map<std::string, std::vector<std::string>> folders;
+  std::map<std::string, std::vector<std::string>> files;  // none in each
 };
 
 Staging& staging() {
@@ -38,17 +40,24 @@ Staging& staging() {
   return *staged;
 }
 
+// Not std::random_device: libstdc++'s wants a newer glibc than images that servers run in
+// (MOELORA_STATIC). Two runs that draw the same only try again.
+uint32_t random_number() {
+  uint32_t out = 0;
+  if (getentropy(&out, sizeof out) != 0) out = static_cast<uint32_t>(std::clock());
+  return out;
+}
+
 // A name may have 255 bytes, of which the longest suffix here takes 30.
 std::string temporary_name(const fs::path& target) {
   constexpr size_t kMostOfName = 64;
-  std::random_device random;
   std::string name = target.filename().string();
   if (name.size() > kMostOfName) {
     name.resize(kMostOfName);
     while (!name.empty() && (name.back() & 0xC0) == 0x80) name.pop_back();  // no half character
     if (!name.empty() && (name.back() & 0x80) != 0) name.pop_back();
   }
-  name = fmt::format(".{}.tmp.{}.{:08x}", name, getpid(), random());
+  name = fmt::format(".{}.tmp.{}.{:08x}", name, getpid(), random_number());
   return (target.parent_path() / name).string();
 }
 
@@ -80,7 +89,10 @@ int remove_all_of(const std::string& path, const std::vector<std::string>& files
   const auto removed = [&](int result) {
     if (result != 0 && errno != ENOENT && fault == 0) fault = errno;
   };
-  for (const std::string& file : files) removed(unlink((path + "/" + file).c_str()));
+  for (auto file = files.rbegin(); file != files.rend(); ++file) {
+    const std::string at = path + "/" + *file;
+    removed(file->ends_with('/') ? rmdir(at.c_str()) : unlink(at.c_str()));
+  }
   removed(is_folder ? rmdir(path.c_str()) : unlink(path.c_str()));
   return fault;
 }
@@ -184,6 +196,14 @@ int open_staged(const std::string& folder, const std::string& name) {
   const int fd = open((folder + "/" + name).c_str(), kFlags, 0666);
   if (fd >= 0) staging().folders[folder].push_back(name);
   return fd;
+}
+
+void make_staged_folder(const std::string& folder, const std::string& name,
+                        const std::string& where) {
+  const std::lock_guard lock(staging().mutex);
+  if (mkdir((folder + "/" + name).c_str(), 0777) != 0)
+    throw Error(in_file(where), fmt::format("cannot make a folder in it: {}", system_text(errno)));
+  staging().folders[folder].push_back(name + "/");
 }
 
 std::string remove_staged(const std::string& path) {

@@ -24,6 +24,11 @@ StagedFile stage_file(const std::string& target);
 // Creates a file in a temporary folder; -1, with errno, when it cannot be created.
 int open_staged(const std::string& folder, const std::string& name);
 
+// A folder in a temporary folder, whose files are "NAME/FILE" there. Throws Error, which names
+// `where`.
+void make_staged_folder(const std::string& folder, const std::string& name,
+                        const std::string& where);
+
 // Removes what is under a temporary name. "" or, where something stays, why.
 std::string remove_staged(const std::string& path);
 

@@ -16,8 +16,8 @@
 #include "lib/io/safetensors.h"
 #include "lib/io/sniff.h"
 #include "lib/io/torch/parse_pickle.h"
-#include "lib/io/zip_directory.h"
-#include "lib/io/zip_record.h"
+#include "lib/io/zip/zip_directory.h"
+#include "lib/io/zip/zip_record.h"
 
 namespace moelora {
 namespace {

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "lib/base/path_pattern.h"
+#include "lib/base/regex/path_pattern.h"
 #include "lib/engine/served_adapter.h"
 #include "lib/engine/vllm/load/event.h"
 #include "lib/engine/vllm/server/server.h"

@@ -8,8 +8,8 @@
 #include <optional>
 #include <set>
 
-#include "lib/adapter/adapter_config.h"
 #include "lib/adapter/b_order.h"
+#include "lib/adapter/config/adapter_config.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/base/dotted_path.h"
 #include "lib/base/error.h"

@@ -1,0 +1,534 @@
+"""The installed package as its users have it: real numpy, safetensors and ml_dtypes, no compiler on PATH."""
+
+import json
+import os
+import pathlib
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import moelora
+import numpy
+import pytest
+from moelora import _adapter, _core
+from safetensors.numpy import load_file, save_file
+from small_base import LAYERS, make_base
+
+DATA = pathlib.Path(os.environ["MOELORA_SOURCE_DIR"]) / "examples/data"
+ADAPTER, ATTENTION, LONE_Q, BASE = (
+    DATA / name for name in ("gpt_oss_adapter", "gpt_oss_attention", "gpt_oss_lone_q", "gpt_oss_base")
+)
+TRAINER, SERVER = DATA / "logprobs/trainer.safetensors", DATA / "logprobs/server.sglang.json"
+
+
+def command(*words, status=0):
+    """A command of the wheel, beside the interpreter."""
+    tool = pathlib.Path(sys.prefix) / "bin" / words[0]
+    done = subprocess.run([tool, *map(str, words[1:])], capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    return done.stdout
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in pathlib.Path(folder).iterdir()}
+
+
+def config_of(folder):
+    return json.loads((folder / "adapter_config.json").read_text())
+
+
+def bits(array):
+    return array.view(numpy.uint8) if array.dtype.name == "bfloat16" else array
+
+
+# ---- the package -----------------------------------------------------------------------------------
+
+
+def test_commands_of_the_same_version_lie_beside_the_interpreter():
+    for tool in ("lora-convert", "lora-validate", "lora-diff"):
+        assert command(tool, "--version").startswith(f"{tool} {moelora.__version__} ")
+
+
+def test_nothing_heavy_is_imported_and_no_compiler_is_there():
+    seen = subprocess.run(
+        [sys.executable, "-c", "import moelora, sys; print([m for m in ('torch', 'ray', 'tqdm', 'fsspec') if m in sys.modules])"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert seen.stdout.strip() == "[]"
+    if "MOELORA_NO_COMPILER" in os.environ:
+        assert not any(map(shutil.which, ("cc", "c++", "gcc", "g++", "clang", "cmake", "ninja")))
+
+
+def test_stubs_name_what_the_module_has():
+    package = pathlib.Path(moelora.__file__).parent
+    assert (package / "py.typed").exists()
+    stub = (package / "_core.pyi").read_text()
+    for name in dir(_core):
+        if not name.startswith("__"):
+            assert f"def {name}(" in stub or f"class {name}" in stub, name
+
+
+def test_the_licenses_of_what_is_inside_are_there():
+    text = (pathlib.Path(moelora.__file__).parent / "THIRD_PARTY_LICENSES").read_text()
+    assert "---- nanobind ----" in text and "Wenzel Jakob" in text and "Thibaut Goetghebuer" in text
+
+
+def test_nothing_but_the_entry_is_exported():
+    for name in ("_ZN7moelora7versionEv", "_ZTISt9exception"):
+        handle = __import__("ctypes").CDLL(_core.__file__)
+        assert not hasattr(handle, name)
+
+
+# ---- inspect and convert -----------------------------------------------------------------------------
+
+
+def test_inspect_says_what_the_command_says():
+    said = command("lora-convert", "inspect", ADAPTER, "--base", BASE, "--format", "json")
+    assert moelora.inspect(ADAPTER, base=BASE) == json.loads(said)
+    assert moelora.inspect(str(ADAPTER), base=str(BASE))["layout"] == "peft-params"
+
+
+def test_convert_writes_what_the_command_writes(tmp_path):
+    made = moelora.convert(ADAPTER, tmp_path / "here", to="peft-linear", base=BASE, verify=True)
+    command("lora-convert", "adapter", ADAPTER, tmp_path / "there", "--to", "peft-linear", "--base", BASE)
+    assert made.verified > 0 and made.layout == "peft-linear" and not made.repaired
+    assert files(tmp_path / "here") == files(tmp_path / "there")
+    assert made.tensors == len(load_file(tmp_path / "here/adapter_model.safetensors"))
+
+
+def test_a_server_is_named_by_for_and_its_options_by_a_dict(tmp_path):
+    made = moelora.convert(ADAPTER, tmp_path / "out", for_="sglang", server_options={"tp_size": 2}, base=BASE)
+    assert made.layout and config_of(tmp_path / "out")["r"] == 4
+    report = json.loads((tmp_path / "out/conversion.json").read_text())
+    assert report["for"].startswith("sglang@") and report["server_options"] == ["tp-size=2"]
+
+
+def test_an_error_has_parts_and_says_python_s_words(tmp_path):
+    with pytest.raises(moelora.Error) as caught:
+        moelora.convert(ADAPTER, tmp_path / "out", to="peft-linaer", base=BASE)
+    assert "to=" in caught.value.where or "peft-linaer" in caught.value.what
+    assert "did you mean 'peft-linear'" in caught.value.what
+    with pytest.raises(moelora.Error) as caught:
+        moelora.convert(ADAPTER, tmp_path / "out", base=BASE)
+    assert (
+        caught.value.where == "to=" and "for_= ENGINE" in caught.value.hint and "--" not in str(caught.value)
+    )
+    assert str(caught.value).endswith("hint: " + caught.value.hint)
+    assert not (tmp_path / "out").exists()
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (copy.where, copy.what, copy.hint) == (caught.value.where, caught.value.what, caught.value.hint)
+
+
+def test_a_value_of_another_type_is_a_type_error(tmp_path):
+    with pytest.raises(TypeError, match="verify"):
+        moelora.convert(ADAPTER, tmp_path / "out", to="stacked", base=BASE, verify="very")
+    with pytest.raises(TypeError):
+        moelora.convert(ADAPTER, tmp_path / "out", too="stacked")
+
+
+def test_sizes_are_numbers_or_words(tmp_path):
+    for name, size in (("a", 8000), ("b", "8KB")):
+        moelora.convert(ADAPTER, tmp_path / name, to="stacked", base=BASE, max_shard_size=size)
+    assert files(tmp_path / "a") == files(tmp_path / "b") and len(files(tmp_path / "a")) > 4
+    with pytest.raises(moelora.Error, match="max_shard_size="):
+        moelora.convert(ADAPTER, tmp_path / "c", to="stacked", base=BASE, max_shard_size="many")
+
+
+def test_convert_base_writes_what_the_command_writes(tmp_path):
+    base = make_base(tmp_path / "in")
+    made = moelora.convert_base(base, tmp_path / "here", to="fused", verify=True)
+    command("lora-convert", "base", base, tmp_path / "there", "--to", "fused")
+    assert files(tmp_path / "here") == files(tmp_path / "there") and made.verified > 0
+    assert (made.family, made.from_, made.to) == ("qwen3_moe", "per expert", "fused")
+    assert made.expert_layers == LAYERS - 1
+    assert made.tensors == len(load_file(tmp_path / "here/model.safetensors"))
+    cut = moelora.convert_base(base, tmp_path / "none", to="fused", layers="0-1", dry_run=True)
+    assert cut.tensors < made.tensors and not (tmp_path / "none").exists()
+
+
+def test_a_part_of_a_base_is_the_one_of_the_command(tmp_path):
+    base = make_base(tmp_path / "in")
+    moelora.convert_base(base, tmp_path / "here", to="fused", part="2/3", max_shard_size="8KB")
+    words = ["--to", "fused", "--part", "2/3", "--max-shard-size", "8KB"]
+    command("lora-convert", "base", base, tmp_path / "there", *words)
+    assert files(tmp_path / "here") == files(tmp_path / "there")
+    assert "conversion.json" in files(tmp_path / "here")
+
+
+def test_convert_base_says_python_s_words(tmp_path):
+    base, out = make_base(tmp_path / "in"), tmp_path / "out"
+    for options, said in {
+        ("to", "fussed"): "did you mean 'fused'",
+        ("to", ""): "expected per-expert or fused",
+        ("part", "3/2"): "part='3/2': there is no such part",
+        ("part", "3"): 'part=: "3" is not a part of so many',
+        ("layers", "2-9"): f"layers=: 2-9 is not a range of the model's layers 0-{LAYERS - 1}",
+    }.items():
+        with pytest.raises(moelora.Error) as caught:
+            moelora.convert_base(base, out, **{"to": "fused"} | dict([options]))
+        assert said in str(caught.value) and "--" not in str(caught.value)
+    with pytest.raises(moelora.Error) as caught:
+        moelora.convert_base(base, out, to="fused", part="1/2", layers="0-1")
+    assert caught.value.where == "part=" and caught.value.hint == "leave part= or layers= out"
+    assert not out.exists()
+
+
+# ---- validate ----------------------------------------------------------------------------------------
+
+
+def test_a_report_has_the_findings_of_the_command():
+    words = ["--engine", "sglang", "--base", BASE, "--format"]
+    report = moelora.validate([ADAPTER, LONE_Q], engines=["sglang"], base=BASE, project=False)
+    os.chdir(DATA)  # no project file there
+    assert json.loads(report.to_json()) == json.loads(
+        command("lora-validate", ADAPTER, LONE_Q, *words, "json", status=1)
+    )
+    sarif = json.loads(report.to_sarif())
+    assert sarif["version"] == "2.1.0" and len(sarif["runs"][0]["results"]) == len(report) > 0
+    assert not report.ok and report.outcome == "findings" and report
+    assert {finding.rule for finding in report} == {each["rule"] for each in report.data["findings"]}
+    assert any(finding.severity == "error" and finding.adapter == str(LONE_Q) for finding in report)
+    assert "lone" in str(report) and "findings" in repr(report)
+
+
+def test_a_clean_report_is_true_and_ok(tmp_path):
+    moelora.convert(ADAPTER, tmp_path / "out", for_="sglang", base=BASE)
+    report = moelora.validate(tmp_path / "out", engines="sglang", base=BASE)
+    assert report.ok and report and not any(finding.severity == "error" for finding in report)
+
+
+def test_what_fails_a_report_can_be_said():
+    assert moelora.validate(LONE_Q, engines="sglang", base=BASE, fail_on=None).ok
+    unjudged = moelora.validate(ATTENTION, engines="sglang")
+    assert unjudged.outcome == "not judged" and not unjudged.ok
+
+
+def test_what_is_asked_wrongly_is_said_before_any_work():
+    for options, where in (
+        ({"tp": 0}, "tp"),
+        ({"max_loras": -1}, "max_loras"),
+        ({"fail_on": "warn"}, "fail_on="),
+    ):
+        with pytest.raises(moelora.Error) as caught:
+            moelora.validate(ATTENTION, engines="sglang", base=BASE, **options)
+        assert caught.value.where == where
+    with pytest.raises(moelora.Error, match="none is named"):
+        moelora.validate([], engines="sglang", base=BASE)  # nothing was looked at: not clean
+    with pytest.raises(ValueError, match="without 'logprobs'"):
+        moelora.diff_logprobs({"logprob": [-1.0]}, {"logprobs": [-1.0]})
+
+
+def test_the_table_of_a_notebook_is_harmless(tmp_path):
+    bad = tmp_path / "<img src=x onerror=alert(1)>"
+    shutil.copytree(LONE_Q, bad)
+    page = moelora.validate(bad, engines="sglang", base=BASE)._repr_html_()
+    assert "<img" not in page and "&lt;img" in page and "<table>" in page
+
+
+def test_a_report_repairs_what_can_be_repaired(tmp_path):
+    report = moelora.validate(ADAPTER, engines="sglang", base=BASE)
+    assert not report.ok
+    made = report.repair(tmp_path / "fixed")
+    assert made is not None and moelora.validate(tmp_path / "fixed", engines="sglang", base=BASE).ok
+    assert moelora.validate(tmp_path / "fixed", engines="sglang", base=BASE).repair(tmp_path / "no") is None
+
+
+def test_an_adapter_that_cannot_be_read_is_a_finding(tmp_path):
+    shutil.copytree(ADAPTER, tmp_path / "bad")
+    (tmp_path / "bad/adapter_model.safetensors").write_bytes(b"\x05\0\0\0\0\0\0\0{...}")
+    report = moelora.validate(tmp_path / "bad", engines="sglang", base=BASE)
+    assert [finding.rule for finding in report if finding.severity == "error"]
+
+
+# ---- diff --------------------------------------------------------------------------------------------
+
+
+def test_weights_are_the_same_in_any_layout(tmp_path):
+    moelora.convert(ADAPTER, tmp_path / "linear", to="peft-linear", base=BASE)
+    found = moelora.diff_weights(ADAPTER, tmp_path / "linear", base=BASE)
+    assert found.same and found.data["schema"].startswith("moelora.")
+    tensors = load_file(tmp_path / "linear/adapter_model.safetensors")
+    name = next(each for each in tensors if "lora_B" in each)
+    tensors[name] = tensors[name] * 1.5
+    save_file(tensors, tmp_path / "linear/adapter_model.safetensors")
+    assert not moelora.diff_weights(ADAPTER, tmp_path / "linear", base=BASE).same
+    assert moelora.diff_weights(ADAPTER, tmp_path / "linear", base=BASE, tolerance=10).same
+
+
+def test_scores_are_paths_or_arrays():
+    by_path = moelora.diff_logprobs(TRAINER, SERVER, max={"k2": 5e-3})
+    assert by_path.same is True and by_path.verdict == "same"
+    assert moelora.diff_logprobs(TRAINER, SERVER).same is None
+    a = numpy.log(numpy.random.default_rng(1).uniform(0.1, 0.9, (3, 40)))
+    b = a + 1e-3
+    found = moelora.diff_logprobs(a, b.astype(numpy.float32), max={"mean_abs": 2e-3})
+    assert found.same and abs(found.metrics["mean_abs"] - 1e-3) < 1e-6 and found.metrics["n"] == 120
+    assert not moelora.diff_logprobs(a, b, max={"mean_abs": 1e-4}).same
+    assert "<svg" in found.render("html")
+
+
+def test_sequences_may_differ_in_length_and_be_masked():
+    a = [numpy.array([-1.0, -2.0, -3.0]), numpy.array([-1.0, -1.0])]
+    b = [numpy.array([-1.0, -2.0, -9.0]), numpy.array([-1.0, -1.0])]
+    assert moelora.diff_logprobs(a, b).metrics["max_abs"] == 6
+    masked = [numpy.ma.array(a[0], mask=[False, False, True]), a[1]]
+    found = moelora.diff_logprobs(masked, b)
+    assert found.metrics["max_abs"] == 0 and found.metrics["n"] == 4
+    tokens = [[1, 2, 3], [4, 5]]
+    other = [[1, 2, 7], [4, 5]]
+    same = {"logprobs": a, "tokens": tokens}
+    assert moelora.diff_logprobs(same, {"logprobs": b, "tokens": tokens}).metrics["n"] == 5
+    with pytest.raises(moelora.Error, match="token"):
+        moelora.diff_logprobs(same, {"logprobs": b, "tokens": other})
+    assert not moelora.diff_logprobs([a[1]], [numpy.array([-1.0, numpy.nan])], max={"k2": 1}).same
+
+
+def test_the_cuda_module_of_another_wheel_is_found(tmp_path):
+    """A file that is none: what is said of it shows that it was opened."""
+    moelora.convert(ADAPTER, tmp_path / "out", to="stacked", base=BASE)
+    packages = pathlib.Path(moelora.__file__).parent.parent
+    (packages / "moelora_cuda13").mkdir()
+    try:
+        (packages / "moelora_cuda13/libmoelora_cuda.so").write_text("none")
+        words = ["--base", BASE, "--source", ADAPTER, "--numeric", "--device", "cuda"]
+        tool = pathlib.Path(sys.prefix) / "bin/lora-validate"
+        done = subprocess.run([tool, tmp_path / "out", *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and "moelora_cuda13/libmoelora_cuda.so" in done.stderr
+        code = (
+            "import moelora, sys\n"
+            "moelora.validate(sys.argv[1], base=sys.argv[2], source=sys.argv[3], numeric=True, device='cuda')"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, tmp_path / "out", BASE, ADAPTER],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (
+            "moelora.Error" in done.stderr.replace("_error.", "")
+            and "moelora_cuda13/libmoelora" in done.stderr
+        )
+    finally:
+        shutil.rmtree(packages / "moelora_cuda13")
+
+
+# ---- load --------------------------------------------------------------------------------------------
+
+
+def test_arrays_are_views_of_the_file(tmp_path):
+    moelora.convert(ADAPTER, tmp_path / "linear", to="peft-linear", base=BASE)
+    adapter = moelora.load(tmp_path / "linear", base=BASE)
+    tensors = load_file(tmp_path / "linear/adapter_model.safetensors")
+    assert adapter.config["r"] == 4 and adapter.expert_count == len(next(iter(adapter.experts.values())))
+    seen = 0
+    for pair in adapter.pairs():
+        for side, array in (("A", pair.a), ("B", pair.b)):
+            assert not array.flags.writeable and not array.flags.owndata
+            assert numpy.array_equal(array, tensors[f"base_model.model.{pair.module}.lora_{side}.weight"])
+            seen += 1
+    assert seen == len(tensors)
+
+
+def test_deltas_are_the_same_from_any_layout(tmp_path):
+    trained = moelora.load(ADAPTER, base=BASE)
+    for layout in ("stacked", "peft-linear"):
+        moelora.convert(ADAPTER, tmp_path / layout, to=layout, base=BASE)
+        other = moelora.load(tmp_path / layout, base=BASE)
+        assert trained.modules.keys() == other.modules.keys()
+        for (layer, projection), experts in other.experts.items():
+            assert experts.module.endswith(projection)
+            for expert, pair in enumerate(experts):
+                fused = trained.experts.get((layer, projection)) or trained.experts[layer, "gate_up_proj"]
+                delta, whole = pair.delta(numpy.float64), fused[expert].delta(numpy.float64)
+                assert delta.shape == pair.shape
+                rows = {"gate_proj": whole[0::2], "up_proj": whole[1::2]}  # gpt-oss interleaves them
+                expected = whole if whole.shape == delta.shape else rows[projection]
+                numpy.testing.assert_allclose(delta, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_a_scale_is_that_of_the_config():
+    pair = next(iter(moelora.load(ADAPTER, base=BASE).modules.values()))
+    assert (pair.rank, pair.alpha, pair.scale) == (4, 8, 2)
+    numpy.testing.assert_allclose(pair.delta(), 2 * pair.b @ pair.a, rtol=1e-6)
+
+
+def test_bfloat16_is_ml_dtypes_or_float32(tmp_path, monkeypatch):
+    moelora.convert(ADAPTER, tmp_path / "out", to="stacked", base=BASE, dtype="bf16")
+    pair = next(iter(moelora.load(tmp_path / "out", base=BASE).modules.values()))
+    assert pair.a.dtype.name == "bfloat16" and not pair.a.flags.owndata
+    monkeypatch.setattr(_adapter, "_bfloat16", lambda: None)
+    plain = next(iter(moelora.load(tmp_path / "out", base=BASE).modules.values()))
+    assert plain.a.dtype == numpy.float32 and numpy.array_equal(plain.a, pair.a.astype(numpy.float32))
+
+
+def test_an_expert_that_is_not_there_is_an_index_error():
+    experts = next(iter(moelora.load(ADAPTER, base=BASE).experts.values()))
+    assert experts[-1].module == experts[len(experts) - 1].module
+    with pytest.raises(IndexError):
+        experts[len(experts)]
+
+
+# ---- save --------------------------------------------------------------------------------------------
+
+
+def test_tensors_in_memory_become_what_their_folder_becomes(tmp_path):
+    tensors = load_file(ADAPTER / "adapter_model.safetensors")
+    for options in ({"to": "stacked", "verify": True}, {"for_": "sglang"}):
+        moelora.save(tensors, config_of(ADAPTER), tmp_path / "memory", base=BASE, force=True, **options)
+        moelora.convert(ADAPTER, tmp_path / "disk", base=BASE, force=True, **options)
+        memory, disk = files(tmp_path / "memory"), files(tmp_path / "disk")
+        assert memory.pop("conversion.json") and disk.pop("conversion.json")
+        assert memory == disk
+
+
+def test_any_view_of_any_type_is_saved_as_it_is(tmp_path):
+    import ml_dtypes
+
+    tensors = load_file(ATTENTION / "adapter_model.safetensors")
+    changed = [
+        lambda x: numpy.asfortranarray(x),
+        lambda x: numpy.repeat(x, 2, axis=-1)[..., ::2],
+        lambda x: numpy.ascontiguousarray(x[::-1])[::-1],
+        lambda x: x,
+    ]
+    for dtype in (numpy.float32, numpy.float16, ml_dtypes.bfloat16):
+        plain = {name: array.astype(dtype) for name, array in tensors.items()}
+        views = {name: changed[i % 4](array) for i, (name, array) in enumerate(plain.items())}
+        for name, given in (("plain", plain), ("views", views)):
+            moelora.save(
+                given, config_of(ATTENTION), tmp_path / name, to="peft-linear", base=BASE, force=True
+            )
+        assert files(tmp_path / "plain") == files(tmp_path / "views")
+        adapter = moelora.load(tmp_path / "views", base=BASE)
+        for pair in adapter.pairs():
+            assert numpy.array_equal(
+                bits(pair.a), bits(plain[f"base_model.model.{pair.module}.lora_A.weight"])
+            )
+
+
+def test_torch_tensors_are_saved_through_dlpack(tmp_path):
+    torch = pytest.importorskip("torch")
+    tensors = load_file(ADAPTER / "adapter_model.safetensors")
+    for dtype in (torch.float32, torch.bfloat16):
+        given = {name: torch.from_numpy(array).to(dtype).requires_grad_() for name, array in tensors.items()}
+        moelora.save(given, config_of(ADAPTER), tmp_path / "out", to="stacked", base=BASE, force=True)
+        pair = next(moelora.load(tmp_path / "out", base=BASE).pairs())
+        expected = given[f"base_model.model.{pair.module}.lora_A.weight"].detach().float().numpy()
+        assert numpy.array_equal(pair.a.astype(numpy.float32), expected)
+
+
+def test_what_is_no_adapter_is_refused(tmp_path):
+    tensors = load_file(ADAPTER / "adapter_model.safetensors")
+    with pytest.raises(moelora.Error, match="hold no tensor"):
+        moelora.save({}, config_of(ADAPTER), tmp_path / "out", to="stacked", base=BASE)
+    with pytest.raises(TypeError, match="a tensor's name is a str, not int"):
+        moelora.save({1: numpy.zeros(3)}, config_of(ADAPTER), tmp_path / "out", to="stacked", base=BASE)
+    with pytest.raises(TypeError, match="is no array"):
+        moelora.save({"a": "text"}, config_of(ADAPTER), tmp_path / "out", to="stacked", base=BASE)
+    with pytest.raises(moelora.Error, match='"r" is missing'):
+        moelora.save(tensors, {"peft_type": "LORA"}, tmp_path / "out", to="stacked", base=BASE)
+    with pytest.raises(moelora.Error, match="in memory"):
+        moelora.save(
+            tensors, config_of(ADAPTER), tmp_path / "out", to="sglang-pool", for_="sglang", base=BASE
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- long calls --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def long_save(tmp_path):
+    """A conversion that takes a second or more: 200 MB of one repeated row, cast."""
+    config = config_of(ATTENTION)
+    row = numpy.ones(1, numpy.float16)
+    rank, width = 64, 1 << 19
+    tensors = {
+        f"base_model.model.model.layers.0.self_attn.{module}.lora_{side}.weight": numpy.broadcast_to(
+            row, shape
+        )
+        for module in ("q_proj", "k_proj")
+        for side, shape in (("A", (rank, width)), ("B", (64, rank)))
+    }
+
+    def start(**options):
+        given = config | {"r": rank, "lora_alpha": rank, "target_modules": ["q_proj", "k_proj"]}
+        return moelora.save(
+            tensors, given, tmp_path / "out", to="peft-linear", dtype="f32", threads=1, **options
+        )
+
+    return start
+
+
+def test_the_gil_is_released(long_save):
+    counted, stop = [0], threading.Event()
+
+    def count():
+        while not stop.is_set():
+            counted[0] += 1
+            time.sleep(0.001)
+
+    counter = threading.Thread(target=count)
+    counter.start()
+    long_save()
+    stop.set()
+    counter.join()
+    assert counted[0] > 20  # and not one or two, before and after
+
+
+def test_ctrl_c_ends_a_call_and_leaves_nothing(long_save, tmp_path):
+    began = time.monotonic()
+    long_save()
+    whole = time.monotonic() - began
+    shutil.rmtree(tmp_path / "out")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    timer = threading.Timer(whole / 4, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        long_save()
+    assert time.monotonic() - began < whole
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_is_told_and_what_it_raises_ends_the_call(long_save, tmp_path):
+    heard = []
+    long_save(progress=lambda *how: heard.append((threading.current_thread(), *how)))
+    assert all(each[0] is threading.main_thread() for each in heard)
+    assert heard[-1][1] == "writing" and heard[-1][2] == heard[-1][3] > 0
+    shutil.rmtree(tmp_path / "out")
+
+    def stop(*how):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        long_save(progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_is_a_bar_where_tqdm_is(long_save, capsys):
+    pytest.importorskip("tqdm")
+    long_save(progress=True)
+    assert "writing" in capsys.readouterr().err
+
+
+def test_calls_run_beside_each_other_and_in_forked_children():
+    def judge(_=None):
+        return moelora.validate(LONE_Q, engines="sglang", base=BASE).to_json()
+
+    expected = judge()
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(judge())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [expected] * 8
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if judge() == expected else 1)
+    assert os.waitpid(child, 0)[1] == 0

@@ -1,0 +1,306 @@
+"""load() and save(): adapters as numpy arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy
+
+from . import _core, _progress
+from ._convert import Conversion, load_words
+from ._words import Pairs, StrPath, pairs, path, texts
+
+_TYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
+}  # fmt: skip
+
+
+def _bfloat16() -> numpy.dtype[Any] | None:
+    """numpy has none of its own; ml_dtypes (which JAX and others bring) adds it."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        return None
+    return numpy.dtype(ml_dtypes.bfloat16)
+
+
+def _as_float32(bits: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
+    return (bits.astype(numpy.uint32) << 16).view(numpy.float32)
+
+
+class _Files:
+    """Files of an adapter, mapped once each."""
+
+    def __init__(self) -> None:
+        self._maps: dict[str, numpy.ndarray[Any, Any]] = {}
+
+    def array(self, tensor: _core.Tensor) -> numpy.ndarray[Any, Any]:
+        bf16 = _bfloat16() if tensor.dtype == "BF16" else None
+        if tensor.dtype == "BF16" and bf16 is None:
+            return _as_float32(self._plain(tensor, numpy.dtype("<u2")))
+        if bf16 is not None:
+            return self._plain(tensor, numpy.dtype("<u2")).view(bf16)
+        if tensor.dtype not in _TYPES:
+            raise TypeError(f"numpy has no type for {tensor.dtype}")
+        return self._plain(tensor, numpy.dtype(_TYPES[tensor.dtype]))
+
+    def _plain(self, tensor: _core.Tensor, dtype: numpy.dtype[Any]) -> numpy.ndarray[Any, Any]:
+        view = tensor.file_view()
+        if view is not None and view[1] % dtype.itemsize == 0:
+            file, offset, extents, strides = view
+            mapped = self._mapped(file)
+            seen = numpy.ndarray(tuple(extents), dtype, mapped, offset, tuple(strides))
+            return seen.reshape(tensor.shape)
+        out = numpy.empty(tensor.shape, dtype)
+        tensor.read_into(out.reshape(-1).view(numpy.uint8))
+        out.flags.writeable = False
+        return out
+
+    def _mapped(self, file: str) -> numpy.ndarray[Any, Any]:
+        if file not in self._maps:
+            self._maps[file] = numpy.memmap(file, dtype=numpy.uint8, mode="r")
+        return self._maps[file]
+
+
+class Pair:
+    """A low-rank pair: what is added to a weight W [out, in] is scale * B @ A.
+
+    The arrays are read-only views of the file where they lie in it as they are, else they are read
+    when they are asked for. bfloat16 is ml_dtypes' type where that is installed, else float32.
+    """
+
+    def __init__(self, module: str, a: Any, b: Any, scale: tuple[int, float, float], files: _Files) -> None:
+        self.module = module
+        self.rank, self.alpha, self.scale = scale
+        self._a, self._b, self._files = a, b, files
+
+    @cached_property
+    def a(self) -> numpy.ndarray[Any, Any]:
+        """[rank, in]"""
+        return self._files.array(self._a)
+
+    @cached_property
+    def b(self) -> numpy.ndarray[Any, Any]:
+        """[out, rank]"""
+        return self._files.array(self._b)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the weight: (out, in)."""
+        return self._b.shape[0], self._a.shape[1]
+
+    def delta(self, dtype: Any = numpy.float32) -> numpy.ndarray[Any, Any]:
+        """scale * B @ A, computed in `dtype`: [out, in]."""
+        return self.b.astype(dtype) @ self.a.astype(dtype) * numpy.dtype(dtype).type(self.scale)
+
+    def __repr__(self) -> str:
+        return f"<moelora.Pair {self.module}: {self.shape}, rank {self.rank}, scale {self.scale:g}>"
+
+
+class Experts:
+    """The pairs of all experts of a layer and projection; [e] is a Pair, None without LoRA."""
+
+    def __init__(self, layer: int, projection: str, found: Any, files: _Files) -> None:
+        self.layer = layer
+        self.projection = projection  # "gate_proj", "up_proj", "gate_up_proj", "down_proj"
+        self.module: str = found.module
+        self.shared_a: bool = found.shared_a  # one A for all experts
+        self.shared_b: bool = found.shared_b
+        self._found, self._files = found, files
+
+    def __len__(self) -> int:
+        return self._found.count
+
+    def __getitem__(self, expert: int) -> Pair | None:
+        if expert < 0:
+            expert += len(self)
+        a, b = self._found.a(expert), self._found.b(expert)
+        if not a.shape or not b.shape:
+            return None
+        stem = self.module.removesuffix(self.projection)
+        return Pair(f"{stem}{expert}.{self.projection}", a, b, self._found.scale(expert), self._files)
+
+    def __iter__(self) -> Iterator[Pair | None]:
+        return (self[expert] for expert in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"<moelora.Experts {self.module}: {len(self)} experts>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """An adapter of any layout, by the modules of its model."""
+
+    config: dict[str, Any]  # adapter_config.json, PEFT's
+    modules: dict[str, Pair]  # by path: "model.layers.0.self_attn.q_proj"
+    experts: dict[tuple[int, str], Experts]  # by layer and projection
+    extras: Mapping[str, numpy.ndarray[Any, Any]]  # saved modules, biases, embeddings, by name
+    expert_count: int
+
+    def pairs(self) -> Iterator[Pair]:
+        """Every pair: modules, then experts."""
+        yield from self.modules.values()
+        for experts in self.experts.values():
+            yield from (pair for pair in experts if pair is not None)
+
+    def __repr__(self) -> str:
+        return (
+            f"<moelora.Adapter: {len(self.modules)} modules, {len(self.experts)} projections "
+            f"of {self.expert_count} experts>"
+        )
+
+
+class _Extras(Mapping[str, Any]):
+    """Read when they are asked for."""
+
+    def __init__(self, found: list[tuple[str, str, Any]], files: _Files) -> None:
+        self._tensors = {name: tensor for name, _, tensor in found}
+        self._files = files
+
+    def __getitem__(self, name: str) -> numpy.ndarray[Any, Any]:
+        return self._files.array(self._tensors[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+def load(
+    src: StrPath,
+    *,
+    base: StrPath | None = None,
+    from_: str | None = None,
+    model_specs: Iterable[StrPath] = (),
+    b_order: str | None = None,
+    roles: str | None = None,
+    follow_base: bool = True,
+    follow_links: bool = False,
+    ignore_zip_crc: bool = False,
+) -> Adapter:
+    """The adapter at a path, of any layout that lora-convert reads. Nothing but its header is read
+    yet; see Pair for what is copied."""
+    words = load_words(
+        base=base,
+        from_=from_,
+        model_specs=model_specs,
+        b_order=b_order,
+        roles=roles,
+        follow_base=follow_base,
+        follow_links=follow_links,
+        ignore_zip_crc=ignore_zip_crc,
+    )
+    found = _core.load(path(src), words)
+    files = _Files()
+    return Adapter(
+        config=json.loads(found.config),
+        modules={module: Pair(module, a, b, scale, files) for module, a, b, scale in found.dense()},
+        experts={
+            (layer, projection): Experts(layer, projection, each, files)
+            for layer, projection, each in found.experts()
+        },
+        extras=_Extras(found.extras(), files),
+        expert_count=found.expert_count,
+    )
+
+
+def save(
+    tensors: Mapping[str, Any],
+    config: Mapping[str, Any] | Any,
+    dst: StrPath,
+    *,
+    to: str | None = None,
+    for_: str | None = None,
+    base: StrPath | None = None,
+    from_: str | None = None,
+    server_options: Pairs = None,
+    drop: str | Iterable[str] | None = None,
+    out_b_order: str | None = None,
+    out_roles: str | None = None,
+    names: str = "family",
+    dtype: str = "keep",
+    verify: bool = False,
+    dry_run: bool = False,
+    max_shard_size: int | str = 0,
+    force: bool = False,
+    sync: bool = True,
+    threads: int = 0,
+    progress: _progress.Progress = None,
+    model_specs: Iterable[StrPath] = (),
+    b_order: str | None = None,
+    roles: str | None = None,
+    follow_base: bool = True,
+) -> Conversion:
+    """Converts an adapter that a trainer holds in memory: what convert() makes of the folder that
+    the trainer would write, without that folder.
+
+    tensors: by name, as peft.get_peft_model_state_dict(model) has them: numpy arrays, or what has
+    DLPack (torch tensors, bfloat16 too). Views are taken of what lies in the CPU's memory.
+    config: what adapter_config.json would hold, or a PeftConfig.
+    """
+    words = load_words(
+        base=base,
+        from_=from_,
+        model_specs=model_specs,
+        b_order=b_order,
+        roles=roles,
+        follow_base=follow_base,
+        follow_links=False,
+        ignore_zip_crc=False,
+    ) | {
+        "to": to,
+        "for_": for_,
+        "server_options": pairs(server_options),
+        "drop": texts(drop),
+        "out_b_order": out_b_order,
+        "out_roles": out_roles,
+        "names": names,
+        "dtype": dtype,
+        "verify": verify,
+        "dry_run": dry_run,
+        "max_shard_size": max_shard_size,
+        "force": force,
+        "sync": sync,
+        "threads": threads,
+    }
+    named = [(name, *_array(name, tensor)) for name, tensor in tensors.items()]
+    with _progress.heard(progress) as callback:
+        return Conversion(**_core.convert_tensors(named, _config_text(config), path(dst), words, callback))
+
+
+def _array(name: str, tensor: Any) -> tuple[Any, str]:
+    """An array that the extension module can look into, and a type where the array's says less."""
+    if not isinstance(name, str):
+        raise TypeError(f"{name!r}: a tensor's name is a str, not {type(name).__name__}")
+    if hasattr(tensor, "detach"):  # torch
+        tensor = tensor.detach().cpu()
+        return tensor, ""
+    if not isinstance(tensor, numpy.ndarray):
+        if not hasattr(tensor, "__dlpack__") and not hasattr(tensor, "__array__"):
+            raise TypeError(f"{name}: {type(tensor).__name__} is no array")
+        return (tensor, "") if hasattr(tensor, "__dlpack__") else _array(name, numpy.asarray(tensor))
+    if any(stride < 0 for stride in tensor.strides):
+        tensor = numpy.ascontiguousarray(tensor)
+    if tensor.dtype.name == "bfloat16":
+        return tensor.view(numpy.uint16), "BF16"
+    return tensor, ""
+
+
+def _config_text(config: Any) -> str:
+    if hasattr(config, "to_dict"):  # a PeftConfig
+        config = config.to_dict()
+    return json.dumps(config, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if hasattr(value, "value"):  # an Enum
+        return value.value
+    return str(value)

@@ -1,0 +1,82 @@
+"""What a training run with transformers does with its checkpoints as they are saved."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+from transformers import TrainerCallback
+
+from .. import _convert, _validate
+from .._error import Error
+from .._report import Report
+from .._words import Pairs
+
+
+class ValidateOnSave(TrainerCallback):
+    """Checks every adapter that a Trainer (transformers, TRL) saves, for the servers that will load
+    it, and writes what they load beside it.
+
+        trainer.add_callback(ValidateOnSave(engines=["sglang"], serve_for="sglang"))
+
+    engines, base, server_options, **options: as moelora.validate has them. The base is what the
+        adapter names where none is given.
+    on_findings: "warn", or "fail": an error then ends the training with moelora.Error.
+    serve_for: a server ("vllm@0.33") for which each checkpoint-N is converted to served-SERVER-N.
+    reports: what was found, the last last.
+    """
+
+    def __init__(
+        self,
+        *,
+        engines: str | Iterable[str] = (),
+        base: str | None = None,
+        server_options: Pairs = None,
+        on_findings: str = "warn",
+        serve_for: str | None = None,
+        **options: Any,
+    ) -> None:
+        if on_findings not in ("warn", "fail"):
+            raise ValueError(f"on_findings: {on_findings!r} is neither 'warn' nor 'fail'")
+        self._options = {"engines": engines, "base": base, "server_options": server_options} | options
+        self._fail = on_findings == "fail"
+        self._serve_for = serve_for
+        self.reports: list[Report] = []
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        checkpoint = os.path.join(args.output_dir, f"checkpoint-{state.global_step}")
+        if not os.path.exists(os.path.join(checkpoint, "adapter_config.json")):
+            return self._tell(
+                Error(checkpoint, "holds no adapter: it has no adapter_config.json", "train with PEFT")
+            )
+        report = _validate.validate(checkpoint, **self._options)
+        self.reports.append(report)
+        if not report.ok:
+            worst = next(iter(report), None)
+            self._tell(Error(checkpoint, str(worst) if worst else report.outcome, worst.fix if worst else ""))
+        if self._serve_for is not None:
+            self._serve(self._serve_for, args.output_dir, state.global_step, checkpoint)
+
+    def _tell(self, error: Error) -> None:
+        if self._fail:
+            raise error
+        warnings.warn(str(error), stacklevel=3)
+
+    def _serve(self, server: str, folder: str, step: int, checkpoint: str) -> None:
+        # Not called checkpoint-..: the Trainer deletes old ones of that name.
+        dst = os.path.join(folder, f"served-{server.split('@')[0]}-{step}")
+        try:
+            _convert.convert(
+                checkpoint,
+                dst,
+                for_=server,
+                base=self._options["base"],
+                server_options=self._options["server_options"],
+                force=True,
+            )
+        except Error as error:
+            self._tell(error)
