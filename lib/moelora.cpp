@@ -252,6 +252,8 @@ DeviceChoice device_of(const std::string& device) {
 
 // The options, and below them what the project file says.
 ValidateRequest request_of(const std::vector<std::string>& adapters, const ValidateOptions& o) {
+  if (adapters.empty())
+    throw Error("adapters", "none is named", "name folders with adapter_config.json");
   if (!o.source.empty() && !o.numeric)
     throw Error(Option::source, "requires numeric checks", {"add ", Option::numeric});
   if (!o.cache.empty() && o.numeric)

@@ -314,6 +314,7 @@ TEST_CASE("what the tools refuse the functions refuse, in the same words") {
   options.engine = "sglnag";
   CHECK(refused(options) == "--engine: unknown engine 'sglnag' (did you mean 'sglang'?)");
   ValidateOptions checks;
+  CHECK(error_text([&] { validate({}, checks); }) == "adapters: none is named");  // not: all clean
   checks.source = kAdapter;
   CHECK(error_text([&] { validate({kAdapter}, checks); }) == "--source: requires numeric checks");
   for (auto field : {&ValidateOptions::tp, &ValidateOptions::ep, &ValidateOptions::max_lora_rank,

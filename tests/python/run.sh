@@ -25,7 +25,8 @@ fetch "$work/venv/bin/python" -m pip install pytest numpy safetensors ml_dtypes 
 
 wheel=${MOELORA_WHEEL:-}
 if [ -z "$wheel" ]; then
-  "$python" -m pip wheel --quiet --no-deps --wheel-dir "$work/wheel" .
+  # -Werror makes the objects those of the release build, which a compiler cache has.
+  "$python" -m pip wheel --quiet --no-deps --config-settings=cmake.define.MOELORA_WERROR=ON --wheel-dir "$work/wheel" .
   wheel=$(echo "$work"/wheel/moelora-*.whl)
 fi
 size=$(wc -c <"$wheel")
@@ -51,7 +52,7 @@ for more; do
   case $more in
     fleet) fetch "$work/venv/bin/python" -m pip install 'ray>=2.9' || echo "no Ray to be had: its tests will skip" ;;
     transformers)
-      fetch "$work/venv/bin/python" -m pip install torch==2.15.0 transformers==5.24.0 peft==0.21.2 accelerate ||
+      fetch "$work/venv/bin/python" -m pip install torch==2.15.0 transformers==5.24.0 peft==0.21.2 accelerate trl==1.16.0 ||
         echo "no torch to be had: its tests will skip"
       tests="$tests transformers_test.py"
       ;;

@@ -72,3 +72,26 @@ def test_what_a_model_holds_is_saved_as_its_checkpoint_is_converted(tmp_path):
     ]
     for key in ("r", "lora_alpha", "peft_type", "task_type"):
         assert configs[0][key] == configs[1][key]
+
+
+def test_trl_trains_with_it_as_transformers_do(tmp_path):
+    trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
+    import tokenizers
+
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<eos>": 0, "word": 1}, unk_token="word"))
+    callback = ValidateOnSave(engines=["vllm"], base=str(BASE), serve_for="vllm", on_findings="fail")
+    trl.SFTTrainer(
+        model=transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(BASE)),
+        args=trl.SFTConfig(
+            output_dir=str(tmp_path / "run"), max_steps=1, save_steps=1, max_length=8, report_to=[], use_cpu=True,
+            bf16=False, per_device_train_batch_size=1,
+        ),
+        train_dataset=datasets.Dataset.from_list([{"input_ids": [1, 1, 1, 1]}] * 4),
+        processing_class=transformers.PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>"
+        ),
+        peft_config=peft.LoraConfig(r=4, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]),
+        callbacks=[callback],
+    ).train()  # fmt: skip
+    assert [report.ok for report in callback.reports] == [True]
+    assert (tmp_path / "run/served-vllm-1/adapter_config.json").exists()
