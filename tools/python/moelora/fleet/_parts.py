@@ -69,6 +69,7 @@ class _Whole:
             Unit(self._src, f"{self._apart}/{number:0{width}}-of-{parts}", f"{number:0{width}}/{parts}")
             for number in range(1, parts + 1)
         ]
+        os.makedirs(self._apart, exist_ok=True)
         report = run(work, units, **how)
         if report.ok:
             self._check(work, units)
