@@ -11,36 +11,12 @@ namespace moelora {
 namespace {
 
 // In the order of Option.
-constexpr std::array<std::string_view, 30> kNames = {"alpha",
-                                                     "b-order",
-                                                     "base",
-                                                     "device",
-                                                     "drop",
-                                                     "dtype",
-                                                     "engine",
-                                                     "explain",
-                                                     "follow-links",
-                                                     "force",
-                                                     "format",
-                                                     "from",
-                                                     "ignore",
-                                                     "layers",
-                                                     "max",
-                                                     "max-rank",
-                                                     "max-shard-size",
-                                                     "model-spec",
-                                                     "names",
-                                                     "numeric",
-                                                     "out-b-order",
-                                                     "out-roles",
-                                                     "part",
-                                                     "preset",
-                                                     "project",
-                                                     "roles",
-                                                     "server-option",
-                                                     "source",
-                                                     "targets",
-                                                     "to"};
+constexpr std::array<std::string_view, 30> kNames = {
+    "alpha",   "b-order", "base",          "device",    "drop",           "dtype",
+    "engine",  "explain", "follow-links",  "force",     "format",         "from",
+    "ignore",  "layers",  "max",           "max-rank",  "max-shard-size", "model-spec",
+    "names",   "numeric", "out-b-order",   "out-roles", "part",           "preset",
+    "project", "roles",   "server-option", "source",    "targets",        "to"};
 static_assert(kNames.size() == static_cast<size_t>(Option::to) + 1);
 
 std::string join(const std::string& place, const std::string& what) {
