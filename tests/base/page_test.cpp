@@ -135,7 +135,9 @@ TEST_CASE("a logarithmic scale holds decades as they are, and says where zeros a
 TEST_CASE("ticks are round and few, of a linear scale, of decades and of less than one") {
   CHECK(ValueScale::linear({0, 10}).ticks(5) == std::vector<double>{0, 5, 10});
   CHECK(ValueScale::logarithmic({1e-3, 1e3}).ticks(4).size() <= 5);
-  CHECK(ValueScale::logarithmic({2, 3}).ticks(6).size() >= 2);
+  CHECK(ValueScale::logarithmic({2, 3}).ticks(6).size() >= 3);
+  CHECK(ValueScale::logarithmic({2, 8}).ticks(4) == std::vector<double>{2, 4, 6, 8});
+  CHECK(ValueScale::logarithmic({0.5, 20}).ticks(4) == std::vector<double>{0.5, 1, 2, 5, 10, 20});
   CHECK(ValueScale::linear({7, 7}).ticks(5).size() >= 2);
 }
 

@@ -56,6 +56,9 @@ TEST_CASE("two adapters: verdict, heat maps, spectrum of the worst pair, tables"
         "a day", "What the numbers mean", "note: A: the order of the columns"})
     CHECK_MESSAGE(has(page, part), part);
   CHECK(!has(page, "<script"));
+  // A and B have four singular values, A - B three.
+  const std::string spectrum = page.substr(page.find("aria-label=\"Spectrum"));
+  CHECK(has(spectrum.substr(0, spectrum.find("</svg>")), ">4</text>"));
 }
 
 TEST_CASE("what one adapter alone has, and adapters that are the same, have their page too") {

@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import shutil
+import types
 import warnings
 
 import moelora
@@ -55,6 +57,33 @@ def test_a_finding_warns_or_ends_the_training(tmp_path):
         )
     with pytest.raises(ValueError, match="on_findings"):
         ValidateOnSave(on_findings="stop")
+
+
+def test_an_option_that_is_wrong_is_an_error_though_findings_warn(tmp_path):
+    with pytest.raises(moelora.Error, match="sglnag"):
+        train(tmp_path, ValidateOnSave(engines=["sglnag"], base=str(BASE)), ["q_proj"], steps=1)
+
+
+def one_of_two_processes(rank, folder):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    callback = ValidateOnSave(engines=["sglang"], base=str(BASE), on_findings="fail")
+    state = types.SimpleNamespace(is_world_process_zero=rank == 0, global_step=1)
+    ended = "goes on"
+    try:
+        callback.on_save(types.SimpleNamespace(output_dir=folder), state, None)
+    except moelora.Error as error:
+        ended = error.what
+    pathlib.Path(folder, f"ended-{rank}").write_text(ended)
+    torch.distributed.destroy_process_group()
+
+
+def test_a_finding_ends_all_processes_of_a_training(tmp_path):
+    for adapter, ends in (("gpt_oss_lone_q", True), ("gpt_oss_attention", False)):
+        folder = tmp_path / adapter
+        shutil.copytree(BASE.parent / adapter, folder / "checkpoint-1")
+        torch.multiprocessing.spawn(one_of_two_processes, (str(folder),), nprocs=2)
+        first, second = ((folder / f"ended-{rank}").read_text() for rank in range(2))
+        assert first == second and ("SGL" in first) == ends
 
 
 def test_what_a_model_holds_is_saved_as_its_checkpoint_is_converted(tmp_path):

@@ -12,6 +12,7 @@ namespace moelora::page {
 namespace {
 
 constexpr size_t kFewestToClip = 8;
+constexpr size_t kFewestTicks = 3;
 
 // 1, 2 or 5 times a power of ten, at least `rough`.
 double round_step(double rough) {
@@ -95,12 +96,16 @@ bool ValueScale::is_above(double value) const { return value > high(); }
 
 std::vector<double> ValueScale::ticks(int count) const {
   if (!log_) return round_values(low_, high_, count);
-  if (high_ - low_ < 1) return round_values(low(), high(), std::max(2, count / 2));
-  std::vector<double> out;
   const double step = std::max(1.0, std::ceil((high_ - low_) / count));
+  std::vector<double> powers, parts;
   for (double power = std::ceil(low_ / step) * step; power <= high_; power += step)
-    out.push_back(std::pow(10, power));
-  return out;
+    powers.push_back(std::pow(10, power));
+  if (powers.size() >= kFewestTicks || high_ - low_ >= 2) return powers;
+  for (double power = std::floor(low_); power <= high_; ++power)
+    for (const double factor : {1.0, 2.0, 5.0})
+      if (const double value = factor * std::pow(10, power); value >= low() && value <= high())
+        parts.push_back(value);
+  return parts.size() >= kFewestTicks ? parts : round_values(low(), high(), count);
 }
 
 std::string ValueScale::remark(std::string_view noun) const {

@@ -121,7 +121,8 @@ std::string spectrum_part(const WeightComparison& c) {
       if (value > rounding) out.emplace_back(static_cast<double>(out.size() + 1), value);
     return out;
   };
-  const double last = static_cast<double>(std::max<size_t>(2, points(s.apart).size()));
+  const size_t most = std::max({points(s.a).size(), points(s.b).size(), points(s.apart).size()});
+  const double last = static_cast<double>(std::max<size_t>(2, most));
   Plot plot("Spectrum of the worst pair", {"index", ValueScale::linear({1, last}), true},
             {"singular value, log", ValueScale::logarithmic(all)});
   plot.line(points(s.a), "line");

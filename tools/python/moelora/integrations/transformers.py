@@ -23,7 +23,8 @@ class ValidateOnSave(TrainerCallback):
 
     engines, base, server_options, **options: as moelora.validate has them. The base is what the
         adapter names where none is given.
-    on_findings: "warn", or "fail": an error then ends the training with moelora.Error.
+    on_findings: "warn", or "fail": an error then ends the training with moelora.Error, in all of its
+        processes.
     serve_for: a server ("vllm@0.33") for which each checkpoint-N is converted to served-SERVER-N.
     reports: what was found, the last last.
     """
@@ -46,9 +47,19 @@ class ValidateOnSave(TrainerCallback):
         self.reports: list[Report] = []
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not state.is_world_process_zero:
-            return
-        checkpoint = os.path.join(args.output_dir, f"checkpoint-{state.global_step}")
+        error: Error | None = None
+        if state.is_world_process_zero:
+            try:
+                self._look_at(args.output_dir, state.global_step)
+            except Error as found:
+                if not self._fail:  # of the options
+                    raise
+                error = found
+        if self._fail and (error := _of_first_process(error)) is not None:
+            raise error
+
+    def _look_at(self, folder: str, step: int) -> None:
+        checkpoint = os.path.join(folder, f"checkpoint-{step}")
         if not os.path.exists(os.path.join(checkpoint, "adapter_config.json")):
             return self._tell(
                 Error(checkpoint, "holds no adapter: it has no adapter_config.json", "train with PEFT")
@@ -59,12 +70,12 @@ class ValidateOnSave(TrainerCallback):
             worst = next(iter(report), None)
             self._tell(Error(checkpoint, str(worst) if worst else report.outcome, worst.fix if worst else ""))
         if self._serve_for is not None:
-            self._serve(self._serve_for, args.output_dir, state.global_step, checkpoint)
+            self._serve(self._serve_for, folder, step, checkpoint)
 
     def _tell(self, error: Error) -> None:
         if self._fail:
             raise error
-        warnings.warn(str(error), stacklevel=3)
+        warnings.warn(str(error), stacklevel=4)
 
     def _serve(self, server: str, folder: str, step: int, checkpoint: str) -> None:
         # Not called checkpoint-..: the Trainer deletes old ones of that name.
@@ -80,3 +91,14 @@ class ValidateOnSave(TrainerCallback):
             )
         except Error as error:
             self._tell(error)
+
+
+def _of_first_process(error: Error | None) -> Error | None:
+    """What the first of all processes found: one that ended alone would leave the others waiting for it."""
+    from torch import distributed
+
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return error
+    found = [None if error is None else (error.where, error.what, error.hint)]
+    distributed.broadcast_object_list(found, src=0)
+    return None if found[0] is None else Error(*found[0])
