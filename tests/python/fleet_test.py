@@ -67,6 +67,14 @@ def test_folders_of_adapters_are_searched(tmp_path):
         fleet.validate(str(tmp_path / "none*"), address="local")
 
 
+def test_weights_without_a_config_are_not_passed_over(tmp_path):
+    make_adapters(tmp_path / "in", 2)
+    (tmp_path / "in/0001/adapter_config.json").unlink()
+    assert len(_files.adapters(str(tmp_path / "in"))) == 2
+    report = fleet.validate(str(tmp_path / "in"), address="local", **JUDGED)
+    assert not report.ok and len(report) == 2 and "0001" in str(report)
+
+
 def test_a_second_run_takes_up_what_is_not_done(tmp_path):
     pattern = make_adapters(tmp_path / "in", 6)
     state = str(tmp_path / "state")
@@ -283,6 +291,7 @@ def test_headers_alone_are_read_where_nobody_reads_values(tmp_path):
 def test_uris_are_found_by_one_listing(tmp_path):
     pytest.importorskip("fsspec")
     make_adapters(tmp_path / "a/runs", 3)
+    (tmp_path / "a/runs/0002/adapter_config.json").unlink()
     shutil.copytree(DATA / KINDS[0], tmp_path / "a/runs/0000/checkpoint-1")  # below an adapter: not another
     uri, runs = f"file://{tmp_path}", [f"file://{tmp_path}/a/runs/{i:04}" for i in range(3)]
     for pattern in ("/a/runs/*", "/a", "/a/runs", "/*"):

@@ -24,6 +24,13 @@ _OF_TRAINING = ("training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler
 _FIRST = 1 << 20  # bytes of a file that one request for its header gets
 
 
+def _is_of_an_adapter(name: str) -> bool:
+    """Weights without a config are an adapter too, one that servers refuse: no report leaves it out."""
+    return name == CONFIG or (
+        name.startswith("adapter_model") and name.endswith((".safetensors", ".bin", ".pt", ".index.json"))
+    )
+
+
 def is_remote(uri: str) -> bool:
     return "://" in uri
 
@@ -53,7 +60,7 @@ def adapters(uris: StrPath | Iterable[StrPath]) -> list[str]:
         if not here:
             raise Error(
                 uri,
-                f"names no adapter: no folder there holds {CONFIG}",
+                f"names no adapter: no folder there holds {CONFIG} or adapter_model.*",
                 "name folders of adapters, or put a pattern in quotes",
             )
         found.update(here)
@@ -67,12 +74,10 @@ def _local_adapters(pattern: str) -> list[str]:
         named = [path for path in glob.glob(pattern, recursive=True) if os.path.isdir(path)]
     out = []
     for folder in named:
-        if os.path.exists(os.path.join(folder, CONFIG)):
+        if any(map(_is_of_an_adapter, os.listdir(folder))):
             out.append(folder.rstrip("/"))
             continue
-        for below, _, files in os.walk(folder):
-            if CONFIG in files:
-                out.append(below)
+        out += [below for below, _, files in os.walk(folder) if any(map(_is_of_an_adapter, files))]
     return out
 
 
@@ -85,13 +90,13 @@ def _remote_adapters(pattern: str) -> list[str]:
     # One flat listing of what lies below all of them: a question about each folder takes an hour for
     # a hundred thousand.
     above = os.path.commonpath(named) if len(named) > 1 else next(iter(named))
-    ending = "/" + CONFIG
-    configs = {each.removesuffix(ending) for each in fs.find(above) if each.endswith(ending)}
+    files = (each.rpartition("/") for each in fs.find(above))
+    found = {folder for folder, _, name in files if _is_of_an_adapter(name)}
 
     def wanted(folder: str) -> bool:
-        return folder in named or any(each in named and each not in configs for each in _parents(folder))
+        return folder in named or any(each in named and each not in found for each in _parents(folder))
 
-    return [fs.unstrip_protocol(folder) for folder in configs if wanted(folder)]
+    return [fs.unstrip_protocol(folder) for folder in found if wanted(folder)]
 
 
 def _parents(path: str) -> Iterator[str]:
