@@ -11,7 +11,6 @@
 namespace moelora {
 namespace {
 
-using page::Axis;
 using page::Plot;
 using page::Points;
 using page::ValueScale;
