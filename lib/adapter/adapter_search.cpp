@@ -1,6 +1,7 @@
 #include "lib/adapter/adapter_search.h"
 
 #include <fmt/core.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
@@ -9,6 +10,7 @@
 #include <optional>
 #include <set>
 #include <system_error>
+#include <utility>
 
 #include "lib/adapter/adapter_folder.h"
 #include "lib/adapter/foreign/rank_files.h"
@@ -174,10 +176,11 @@ class Search {
   }
 
  private:
+  // By what the folder is, whatever the links on the way: to resolve a path is a system call for
+  // each folder above, which takes minutes of a tree that is a thousand folders deep.
   bool is_first_visit(const std::string& folder) {
-    std::error_code fault;
-    const fs::path real = fs::canonical(folder, fault);
-    return seen_.insert(fault ? key_of(folder) : real.string()).second;
+    struct stat s {};
+    return stat(folder.c_str(), &s) != 0 || seen_.insert({s.st_dev, s.st_ino}).second;
   }
 
   Listing list(const std::string& folder) {
@@ -240,7 +243,7 @@ class Search {
   const JobControl& job_;
   FoundAdapters& out_;
   std::string root_;
-  std::set<std::string> seen_;
+  std::set<std::pair<dev_t, ino_t>> seen_;
   std::vector<std::string> linked_, weights_;
 };
 
