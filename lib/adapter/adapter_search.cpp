@@ -17,6 +17,7 @@
 #include "lib/base/natural_order.h"
 #include "lib/base/utf8.h"
 #include "lib/io/disk/look.h"
+#include "lib/io/input_watch.h"
 
 namespace moelora {
 namespace {
@@ -78,11 +79,20 @@ std::string key_of(const std::string& folder) {
   return out;
 }
 
+// Nothing there, a link to itself, a name too long, or a folder that may not be entered is judged
+// like an adapter, which says so: only what is known to be something else is passed over.
+bool is_file(const std::string& path) {
+  try {
+    return is_there(path) && !is_folder(path);
+  } catch (const MachineError&) {
+    return false;
+  }
+}
+
 Given given_of(const std::string& path) {
   const std::string name = fs::path(path).filename().string();
   // That of a config alone says which folder is meant, whether or not anything is there.
-  const bool is_file = name == kConfigName || (!is_folder(path) && !is_absent(path));
-  if (!is_file) return {path, path, std::nullopt};
+  if (name != kConfigName && !is_file(path)) return {path, path, std::nullopt};
   const std::string folder = fs::path(path).parent_path().string();
   return {path, folder.empty() ? "." : folder, part_of(name)};
 }
@@ -142,12 +152,15 @@ struct Listing {
 };
 
 class Search {
+  using Identity = std::pair<dev_t, ino_t>;
+
  public:
   Search(Links links, const JobControl& job, FoundAdapters& out)
       : links_(links), job_(job), out_(out) {}
 
-  // Whether there was an adapter.
+  // Whether there was an adapter, or the folder was searched before.
   bool look_into(const std::string& root) {
+    if (was_visited(root)) return true;
     root_ = root;
     const size_t before = out_.paths.size() + out_.unlisted.size();
     std::vector<std::string> left = {root};
@@ -179,8 +192,19 @@ class Search {
   // By what the folder is, whatever the links on the way: to resolve a path is a system call for
   // each folder above, which takes minutes of a tree that is a thousand folders deep.
   bool is_first_visit(const std::string& folder) {
+    const auto identity = identity_of(folder);
+    return !identity || seen_.insert(*identity).second;
+  }
+
+  bool was_visited(const std::string& folder) const {
+    const auto identity = identity_of(folder);
+    return identity && seen_.count(*identity) != 0;
+  }
+
+  static std::optional<Identity> identity_of(const std::string& folder) {
     struct stat s {};
-    return stat(folder.c_str(), &s) != 0 || seen_.insert({s.st_dev, s.st_ino}).second;
+    if (stat(folder.c_str(), &s) != 0) return std::nullopt;
+    return Identity{s.st_dev, s.st_ino};
   }
 
   Listing list(const std::string& folder) {
@@ -201,9 +225,10 @@ class Search {
     return out;
   }
 
-  // What cannot be looked at is kept with the reason.
+  // What cannot be looked at is kept with the reason, and is no fault of the whole search.
   template <class F>
   bool looked(const std::string& path, F&& look) {
+    const InputWatch own;
     try {
       look();
       return true;
@@ -243,7 +268,7 @@ class Search {
   const JobControl& job_;
   FoundAdapters& out_;
   std::string root_;
-  std::set<std::pair<dev_t, ino_t>> seen_;
+  std::set<Identity> seen_;
   std::vector<std::string> linked_, weights_;
 };
 

@@ -38,7 +38,9 @@ std::vector<std::string> read_path_list(char separator) {
   std::vector<std::string> out;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find(separator, begin), text.size());
-    if (end > begin) out.push_back(text.substr(begin, end - begin));
+    std::string path = text.substr(begin, end - begin);
+    if (separator == '\n' && path.ends_with('\r')) path.pop_back();  // a list that Windows wrote
+    if (!path.empty()) out.push_back(std::move(path));
     begin = end + 1;
   }
   return out;
