@@ -302,6 +302,26 @@ TEST_CASE("a cache entry that is torn, of another adapter or a link is none") {
   CHECK(read_json_file(fleet.path("elsewhere.json")).dump() == good);
 }
 
+TEST_CASE("a verdict that cannot be kept is said, and is no other verdict") {
+  const Fleet fleet(2);
+  const ValidateOptions options = fleet.cached();
+  const Names before = fleet.run(options).notes;
+  std::vector<fs::path> entries;
+  for (const auto& entry : fs::directory_iterator(fleet.path("cache")))
+    if (entry.path().extension() == ".json") entries.push_back(entry.path());
+  REQUIRE(entries.size() == 2);
+  for (const fs::path& entry : entries) {
+    fs::remove(entry);
+    fs::create_directory(entry);
+  }
+  const Validation validation = fleet.run(options);
+  CHECK(validation.outcome() == Outcome::clean);
+  REQUIRE(validation.notes.size() == before.size() + 1);
+  const std::string& note = validation.notes.back();
+  CHECK(note.find("2 verdicts not kept in the cache: ") == 0);
+  CHECK(note.find(std::min(entries[0], entries[1]).filename()) != std::string::npos);
+}
+
 TEST_CASE("a cache is a folder of this user's alone, and of lora-validate's") {
   const Fleet fleet(1);
   const ValidateOptions options = fleet.cached();

@@ -190,6 +190,9 @@ class Alone {
     for (const auto& [what, why] : skipped_)
       for (std::string& line : why.lines(adapters_))
         out_.results.skipped.push_back({what, std::move(line)});
+    if (unkept_ > 0)
+      out_.results.notes.push_back(
+          fmt::format("{} not kept in the cache: {}", pluralized(unkept_, "verdict"), unkept_why_));
     if (unchanged_ > 0)
       out_.results.skipped.push_back(
           {fmt::format("{} again, in values and in what is information only",
@@ -251,8 +254,19 @@ class Alone {
     } catch (const Error& error) {  // another process writes it meanwhile
       return unjudged(request_, path, error);
     }
-    if (!key.empty() && is_clean(out.judged)) cache_->store(path, key, verdict_of(out));
+    if (!key.empty() && is_clean(out.judged)) keep(path, key, verdict_of(out));
     return out;
+  }
+
+  // A cache that is full, or may only be read, makes the next run slower and this one no less true.
+  void keep(const std::string& path, const std::string& key, const CleanVerdict& verdict) {
+    const InputWatch own;
+    try {
+      cache_->store(path, key, verdict);
+    } catch (const Error& error) {
+      const std::lock_guard lock(mutex_);
+      if (unkept_++ == 0 || error.what() < unkept_why_) unkept_why_ = error.what();
+    }
   }
 
   static CleanVerdict verdict_of(const One& one) {
@@ -306,7 +320,8 @@ class Alone {
   std::optional<CleanCache> cache_;
   InputWatch base_watch_;
   bool base_failed_ = false;
-  int64_t unchanged_ = 0;
+  int64_t unchanged_ = 0, unkept_ = 0;
+  std::string unkept_why_;  // of one, the same in every run
   Said notes_;
   std::vector<std::pair<std::string, Said>> skipped_;  // by what, in order
   ValidationReport out_;
