@@ -1,12 +1,19 @@
 #include "tools/load_options.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <CLI/CLI.hpp>
 #include <array>
 
+#include "lib/adapter/layout.h"
 #include "lib/base/nearest.h"
 
 namespace moelora {
 namespace {
+
+constexpr std::array<std::string_view, 2> kOrders = {"rank-major", "expert-major"};
+constexpr std::array<std::string_view, 2> kRoles = {"natural", "swapped"};
 
 template <class T>
 std::optional<T> parsed(const std::string& flag, const std::string& text, std::string_view kind,
@@ -20,11 +27,21 @@ std::optional<T> parsed(const std::string& flag, const std::string& text, std::s
 }  // namespace
 
 std::optional<BOrder> StackedFlags::order(const std::string& flag) const {
-  return parsed(flag, b_order, "order", parse_b_order, {"rank-major", "expert-major"});
+  return parsed(flag, b_order, "order", parse_b_order, kOrders);
 }
 
 std::optional<Roles> StackedFlags::role(const std::string& flag) const {
-  return parsed(flag, roles, "role", parse_roles, {"natural", "swapped"});
+  return parsed(flag, roles, "role", parse_roles, kRoles);
+}
+
+std::string order_type() { return fmt::format("ORDER:{{{}}}", fmt::join(kOrders, ",")); }
+std::string roles_type() { return fmt::format("ROLES:{{{}}}", fmt::join(kRoles, ",")); }
+
+std::string layout_type(std::initializer_list<std::string_view> others) {
+  std::vector<std::string_view> words;
+  for (const Layout* layout : all_layouts()) words.push_back(layout->id);
+  words.insert(words.end(), others);
+  return fmt::format("LAYOUT:{{{}}}", fmt::join(words, ","));
 }
 
 LoadOptions LoadFlags::options() const {
@@ -59,10 +76,10 @@ void add_load_options(CLI::App& app, LoadFlags& flags) {
       ->allow_extra_args(false);
   app.add_option("--b-order", flags.in.b_order,
                  "Columns of a stacked lora_B: rank-major (PEFT) or expert-major")
-      ->type_name("ORDER");
+      ->type_name(order_type());
   app.add_option("--roles", flags.in.roles,
                  "Side of a stacked lora_A: natural (input) or swapped (output)")
-      ->type_name("ROLES");
+      ->type_name(roles_type());
 }
 
 void add_links_flag(CLI::App& app, bool& follow) {

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <initializer_list>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lib/adapter/adapter_file.h"
@@ -31,6 +33,11 @@ struct LoadFlags {
 
   LoadOptions options() const;
 };
+
+// Types of options with the words they take, as --help shows them and shells complete them.
+std::string order_type();
+std::string roles_type();
+std::string layout_type(std::initializer_list<std::string_view> others = {});  // and these
 
 void add_load_options(CLI::App& app, LoadFlags& flags);
 void add_zip_flag(CLI::App& app, LoadFlags& flags);  // --ignore-zip-crc

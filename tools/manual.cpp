@@ -62,9 +62,9 @@ std::string option_text(const ManualOption& option) {
   std::string term;
   for (const std::string& name : option.names)
     term += (term.empty() ? "" : ", ") + (option.positional ? escaped(name) : in_bold(name));
-  if (!option.choices.empty())
-    term += " " + escaped(fmt::format("{}", fmt::join(option.choices, "|")));
-  else if (!option.value.empty() && !option.positional)
+  for (const std::string& choice : option.choices)  // a line may end after each
+    term += (&choice == option.choices.data() ? " " : "|\\:") + escaped(choice);
+  if (option.choices.empty() && !option.value.empty() && !option.positional)
     term += " \\fI" + escaped(option.value) + "\\fR";
   return fmt::format(".TP\n{}\n{}{}\n", term, escaped(option.help),
                      option.required ? " (required)" : "");

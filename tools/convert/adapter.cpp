@@ -153,14 +153,14 @@ Command add_adapter(CLI::App& app) {
   sub->add_option("--to", flags->to,
                   "Layout to write (with --for: instead of the engine's own), another trainer's "
                   "adapter: mlx, or a server's buffers: sglang-pool, vllm-stacked")
-      ->type_name("LAYOUT");
+      ->type_name(layout_type({"mlx", "sglang-pool", "vllm-stacked"}));
   add_engine_options(*sub, *flags);
   add_load_options(*sub, flags->load);
   add_zip_flag(*sub, flags->load);
   sub->add_option("--out-b-order", flags->out_side.b_order, "Columns of the written stacked lora_B")
-      ->type_name("ORDER");
+      ->type_name(order_type());
   sub->add_option("--out-roles", flags->out_side.roles, "Side of the written stacked lora_A")
-      ->type_name("ROLES");
+      ->type_name(roles_type());
   add_choice(*sub, "--names", flags->names,
              "family: w1/w3/w2 where the base says so; canonical: gate/up/down",
              {"family", "canonical"});

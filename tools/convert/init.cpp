@@ -88,7 +88,7 @@ void add_shape_options(CLI::App& app, InitOptions& options) {
       ->type_name("LIST")
       ->delimiter(',')
       ->required();
-  app.add_option("--to", options.to, "Layout to write")->type_name("LAYOUT")->required();
+  app.add_option("--to", options.to, "Layout to write")->type_name(layout_type())->required();
   app.add_option("--model-spec", options.model_specs, "A model family to add")->type_name("FILE");
 }
 
