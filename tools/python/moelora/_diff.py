@@ -9,7 +9,7 @@ from typing import Any
 
 from . import _core, _progress
 from ._convert import load_words
-from ._words import StrPath, on_cpu, optional_path, path, texts, thresholds, within
+from ._words import StrPath, check_values, optional_path, path, texts, thresholds, within
 
 
 class WeightDiff:
@@ -139,7 +139,8 @@ def _rows(name: str, values: Any) -> list[Any]:
 def _numpy(name: str, value: Any) -> Any:
     if not hasattr(value, "detach"):
         return value
-    tensor = on_cpu(name, value).resolve_conj().resolve_neg()
+    check_values(name, value)
+    tensor = value.detach().cpu().resolve_conj().resolve_neg()
     return (tensor.double() if tensor.is_floating_point() else tensor).numpy()  # numpy has no bfloat16
 
 

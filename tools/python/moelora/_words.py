@@ -75,11 +75,9 @@ def within(name: str, value: Any, low: float, high: float = math.inf) -> float:
     return out
 
 
-def on_cpu(name: str, tensor: Any) -> Any:
-    """A tensor of torch, whose values one can look at."""
+def check_values(name: str, tensor: Any) -> None:
     if getattr(tensor, "is_meta", False):
-        raise TypeError(f"{name}: a tensor of the device meta, which has no values")
-    return tensor.detach().cpu()
+        raise TypeError(f"{name}: a tensor of torch's device meta has no values")
 
 
 def plain(value: Any) -> Any:
