@@ -1,5 +1,6 @@
 """The installed package as its users have it: real numpy, safetensors and ml_dtypes, no compiler on PATH."""
 
+import collections
 import inspect
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import typing
 
 import moelora
@@ -541,6 +543,9 @@ def test_what_is_no_adapter_is_refused(tmp_path):
         moelora.save({1: numpy.zeros(3)}, config_of(ADAPTER), tmp_path / "out", to="stacked", base=BASE)
     with pytest.raises(TypeError, match="is no array"):
         moelora.save({"a": "text"}, config_of(ADAPTER), tmp_path / "out", to="stacked", base=BASE)
+    for bad in ((each for each in tensors.items()), list(tensors.items()), None):
+        with pytest.raises(TypeError, match="tensors: .*expected a dict"):
+            moelora.save(bad, config_of(ADAPTER), tmp_path / "out", to="stacked", base=BASE)
     with pytest.raises(moelora.Error, match='"r" is missing'):
         moelora.save(tensors, {"peft_type": "LORA"}, tmp_path / "out", to="stacked", base=BASE)
     with pytest.raises(moelora.Error, match="in memory"):
@@ -548,6 +553,29 @@ def test_what_is_no_adapter_is_refused(tmp_path):
             tensors, config_of(ADAPTER), tmp_path / "out", to="sglang-pool", for_="sglang", base=BASE
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tensor_without_values_is_refused_by_name(tmp_path):
+    torch = pytest.importorskip("torch")
+    tensors = {"a.lora_A.weight": torch.zeros(2, device="meta")}
+    with pytest.raises(TypeError, match="^a.lora_A.weight: .*meta"):
+        moelora.save(tensors, config_of(ADAPTER), tmp_path / "out", to="stacked")
+
+
+def test_a_config_is_any_mapping_with_scalars_of_any_kind(tmp_path):
+    tensors, config = load_file(ATTENTION / "adapter_model.safetensors"), config_of(ATTENTION)
+    numpy_s = config | {
+        "r": numpy.int64(config["r"]), "lora_alpha": numpy.float32(config["lora_alpha"]),
+        "use_rslora": numpy.False_, "target_modules": numpy.array(config["target_modules"]),
+        "rank_pattern": types.MappingProxyType({}),
+    }  # fmt: skip
+    given = {"plain": config, "numpy": numpy_s, "mapping": collections.UserDict(numpy_s)}
+    if "torch" in sys.modules:
+        given["torch"] = config | {"r": sys.modules["torch"].tensor(config["r"])}
+    for name, each in given.items():
+        moelora.save(tensors, each, tmp_path / name, to="peft-linear", base=BASE)
+        written, expected = config_of(tmp_path / name), config_of(tmp_path / "plain")
+        assert written == expected and type(written["r"]) is int
 
 
 # ---- long calls --------------------------------------------------------------------------------------
