@@ -29,7 +29,7 @@ def optional_path(value: StrPath | None) -> str | None:
 
 
 def working_folder() -> str:
-    """"" where it was deleted, as for the commands."""
+    """ "" where it was deleted, as for the commands."""
     try:
         return os.getcwd()
     except FileNotFoundError:
