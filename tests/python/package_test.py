@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+import types
+import typing
 
 import moelora
 import numpy
@@ -72,6 +74,15 @@ def test_stubs_name_what_the_module_has():
             assert f"def {name}(" in stub or f"class {name}" in stub, name
 
 
+def test_annotations_name_what_is_there():
+    for name in moelora.__all__:
+        one = getattr(moelora, name)
+        typing.get_type_hints(one)
+        for each in vars(one).values() if isinstance(one, type) else ():
+            if isinstance(each, types.FunctionType):
+                typing.get_type_hints(each)
+
+
 def test_the_licenses_of_what_is_inside_are_there():
     text = (pathlib.Path(moelora.__file__).parent / "THIRD_PARTY_LICENSES").read_text()
     assert "---- nanobind ----" in text and "Wenzel Jakob" in text and "Thibaut Goetghebuer" in text
@@ -103,6 +114,12 @@ def test_convert_writes_what_the_command_writes(tmp_path):
 def test_a_server_is_named_by_for_and_its_options_by_a_dict(tmp_path):
     made = moelora.convert(ADAPTER, tmp_path / "out", for_="sglang", server_options={"tp_size": 2}, base=BASE)
     assert made.layout and config_of(tmp_path / "out")["r"] == 4
+    moelora.convert(
+        ADAPTER, tmp_path / "numpy", for_="sglang", base=BASE,
+        server_options={"tp_size": numpy.int32(2), "lora-strict-loading": numpy.True_},
+    )  # fmt: skip
+    options = json.loads((tmp_path / "numpy/conversion.json").read_text())["server_options"]
+    assert options == ["tp-size=2", "lora-strict-loading=on"]
     report = json.loads((tmp_path / "out/conversion.json").read_text())
     assert report["for"].startswith("sglang@") and report["server_options"] == ["tp-size=2"]
 
@@ -128,6 +145,24 @@ def test_a_value_of_another_type_is_a_type_error(tmp_path):
         moelora.convert(ADAPTER, tmp_path / "out", to="stacked", base=BASE, verify="very")
     with pytest.raises(TypeError):
         moelora.convert(ADAPTER, tmp_path / "out", too="stacked")
+
+
+def test_a_path_is_text_and_an_option_s_name_too(tmp_path):
+    for bad in (b"bytes", os.fsencode(tmp_path), "not\udc80utf8", tmp_path / "\udcff", 5):
+        for call in (
+            lambda: moelora.inspect(bad),
+            lambda: moelora.convert(ADAPTER, bad, to="stacked"),
+            lambda: moelora.convert(ADAPTER, tmp_path / "out", to="stacked", base=bad),
+            lambda: moelora.validate(bad),
+            lambda: moelora.validate([ATTENTION, bad]),
+            lambda: moelora.diff_weights(ADAPTER, bad),
+        ):
+            with pytest.raises(TypeError, match="expected str|expected a str|as UTF-8|not iterable"):
+                call()
+    for options in ({"server_options": {1: 2}}, {"server_options": b"tp-size=2"}):
+        with pytest.raises(TypeError, match="not int|expected a str"):
+            moelora.validate(ATTENTION, engines="sglang", base=BASE, **options)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_sizes_are_numbers_or_words(tmp_path):
@@ -212,12 +247,18 @@ def test_what_is_asked_wrongly_is_said_before_any_work():
         ({"tp": 0}, "tp"),
         ({"max_loras": -1}, "max_loras"),
         ({"fail_on": "warn"}, "fail_on="),
+        ({"compute_capability": -1}, "compute_capability="),
+        ({"compute_capability": float("nan")}, "compute_capability="),
+        ({"compute_capability": float("inf")}, "compute_capability="),
     ):
         with pytest.raises(moelora.Error) as caught:
             moelora.validate(ATTENTION, engines="sglang", base=BASE, **options)
         assert caught.value.where == where
     with pytest.raises(moelora.Error, match="none is named"):
         moelora.validate([], engines="sglang", base=BASE)  # nothing was looked at: not clean
+    for tolerance in (-1, float("nan")):
+        with pytest.raises(moelora.Error, match="tolerance="):
+            moelora.diff_weights(ADAPTER, ADAPTER, base=BASE, tolerance=tolerance)
     with pytest.raises(ValueError, match="without 'logprobs'"):
         moelora.diff_logprobs({"logprob": [-1.0]}, {"logprobs": [-1.0]})
 
@@ -235,6 +276,27 @@ def test_a_report_repairs_what_can_be_repaired(tmp_path):
     made = report.repair(tmp_path / "fixed")
     assert made is not None and moelora.validate(tmp_path / "fixed", engines="sglang", base=BASE).ok
     assert moelora.validate(tmp_path / "fixed", engines="sglang", base=BASE).repair(tmp_path / "no") is None
+
+
+def test_a_pickled_report_keeps_what_it_found(tmp_path):
+    report = moelora.validate([ADAPTER, LONE_Q], engines="sglang", base=BASE, project=False)
+    copy = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(report))))
+    for said in (str, repr, len, list, moelora.Report.to_json, moelora.Report._repr_html_):
+        assert said(copy) == said(report)
+    assert (copy.ok, copy.outcome, copy.data) == (report.ok, report.outcome, report.data)
+    for call in (copy.to_sarif, lambda: copy.render(verbose=True), lambda: copy.repair(tmp_path / "out")):
+        with pytest.raises(moelora.Error, match="was pickled"):
+            call()
+    assert json.loads(report.to_sarif()) and report.repair(tmp_path / "out") is not None
+
+
+def test_a_report_needs_no_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for project in (False, None):
+        report = moelora.validate(LONE_Q, engines="sglang", base=BASE, project=project)
+        assert not report.ok and "lone" in str(report) and json.loads(report.to_sarif())
 
 
 def test_an_adapter_that_cannot_be_read_is_a_finding(tmp_path):
@@ -285,6 +347,57 @@ def test_sequences_may_differ_in_length_and_be_masked():
     with pytest.raises(moelora.Error, match="token"):
         moelora.diff_logprobs(same, {"logprobs": b, "tokens": other})
     assert not moelora.diff_logprobs([a[1]], [numpy.array([-1.0, numpy.nan])], max={"k2": 1}).same
+
+
+def test_scores_are_taken_as_exactly_as_they_are_given(tmp_path):
+    torch = pytest.importorskip("torch")
+    a = torch.tensor([-1.0, -2.0], dtype=torch.float64)
+    assert moelora.diff_logprobs(a, a - 1e-12).metrics["max_abs"] == pytest.approx(1e-12, rel=1e-2, abs=0)
+    half = a.to(torch.bfloat16)
+    assert moelora.diff_logprobs([half, half], [a, a]).metrics["max_abs"] == 0
+    for number in (numpy.float32, numpy.float64, numpy.array, torch.tensor):
+        assert moelora.diff_logprobs(a, a, max={"k2": number(5e-3)}).same
+
+
+def test_a_token_without_a_score_is_left_out(tmp_path):
+    a, b = [-1.0, None, -3.0], [-1.0, -2.0, -3.5]
+    pathlib.Path(tmp_path / "a.json").write_text(json.dumps(a))
+    pathlib.Path(tmp_path / "b.json").write_text(json.dumps(b))
+    most = {"max_abs": 0.6}  # which a NaN is not within
+    expected = moelora.diff_logprobs(tmp_path / "a.json", tmp_path / "b.json", max=most)
+    assert expected.same and expected.metrics["n"] == 2
+    masked = numpy.ma.array(a, mask=[True, False, False], dtype=object)
+    for given in (a, [a], numpy.array(a, object), numpy.array([a], object)):
+        found = moelora.diff_logprobs(given, b, max=most)
+        assert found.same and found.metrics == expected.metrics
+    assert moelora.diff_logprobs([a, [None]], [b, [-1.0]], max=most).same
+    assert moelora.diff_logprobs(masked, b).metrics["n"] == 1
+
+
+def test_what_is_no_number_is_no_score_and_no_token():
+    torch = pytest.importorskip("torch")
+    dates = numpy.array([1, 2], "datetime64[s]")
+    for bad in ([1j, 2.0], [None, "-1"], [None, 1j], dates, dates - dates, torch.tensor([1j, 2.0]),
+                torch.zeros(2, device="meta")):  # fmt: skip
+        with pytest.raises(TypeError, match="^a: "):
+            moelora.diff_logprobs(bad, [-1.0, -2.0])
+    with pytest.raises(ValueError, match="^b: .*too large"):
+        moelora.diff_logprobs([-1.0], [10**400])
+    with pytest.raises(ValueError, match="^k2: .*too large"):
+        moelora.diff_logprobs([-1.0], [-1.0], max={"k2": 10**400})
+
+    def with_tokens(tokens):
+        side = {"logprobs": [-1.0], "tokens": tokens}
+        return moelora.diff_logprobs(side, side).metrics["n"]
+
+    for tokens in ([3], [3.0], numpy.array([3], numpy.uint64), torch.tensor([3]), [torch.tensor([3])]):
+        assert with_tokens(tokens) == 1
+    for tokens in ([1.2], [float("nan")], [2**63], [2**70], numpy.array([2**64 - 1], numpy.uint64)):
+        with pytest.raises(ValueError, match="^a: tokens"):
+            with_tokens(tokens)
+    for tokens in ([None], ["1"], [1j]):
+        with pytest.raises(TypeError, match="^a: tokens"):
+            with_tokens(tokens)
 
 
 def test_the_cuda_module_of_another_wheel_is_found(tmp_path):
@@ -429,6 +542,9 @@ def test_what_is_no_adapter_is_refused(tmp_path):
         moelora.save({1: numpy.zeros(3)}, config_of(ADAPTER), tmp_path / "out", to="stacked", base=BASE)
     with pytest.raises(TypeError, match="is no array"):
         moelora.save({"a": "text"}, config_of(ADAPTER), tmp_path / "out", to="stacked", base=BASE)
+    for bad in ((each for each in tensors.items()), list(tensors.items()), None):
+        with pytest.raises(TypeError, match="tensors: .*expected a dict"):
+            moelora.save(bad, config_of(ADAPTER), tmp_path / "out", to="stacked", base=BASE)
     with pytest.raises(moelora.Error, match='"r" is missing'):
         moelora.save(tensors, {"peft_type": "LORA"}, tmp_path / "out", to="stacked", base=BASE)
     with pytest.raises(moelora.Error, match="in memory"):
@@ -436,6 +552,29 @@ def test_what_is_no_adapter_is_refused(tmp_path):
             tensors, config_of(ADAPTER), tmp_path / "out", to="sglang-pool", for_="sglang", base=BASE
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tensor_without_values_is_refused_by_name(tmp_path):
+    torch = pytest.importorskip("torch")
+    tensors = {"a.lora_A.weight": torch.zeros(2, device="meta")}
+    with pytest.raises(TypeError, match="^a.lora_A.weight: .*meta"):
+        moelora.save(tensors, config_of(ADAPTER), tmp_path / "out", to="stacked")
+
+
+def test_a_config_is_any_mapping_with_scalars_of_any_kind(tmp_path):
+    tensors, config = load_file(ATTENTION / "adapter_model.safetensors"), config_of(ATTENTION)
+    numpy_s = config | {
+        "r": numpy.int64(config["r"]), "lora_alpha": numpy.float32(config["lora_alpha"]),
+        "use_rslora": numpy.False_, "target_modules": numpy.array(config["target_modules"]),
+        "rank_pattern": types.MappingProxyType({}),
+    }  # fmt: skip
+    given = {"plain": config, "numpy": numpy_s, "mapping": types.MappingProxyType(numpy_s)}
+    if "torch" in sys.modules:
+        given["torch"] = config | {"r": sys.modules["torch"].tensor(config["r"])}
+    for name, each in given.items():
+        moelora.save(tensors, each, tmp_path / name, to="peft-linear", base=BASE)
+        written, expected = config_of(tmp_path / name), config_of(tmp_path / "plain")
+        assert written == expected and type(written["r"]) is int
 
 
 # ---- long calls --------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """ValidateOnSave in a training run: real transformers and PEFT, a tiny model, a few steps."""
 
+import datetime
 import json
 import os
 import pathlib
@@ -59,31 +60,81 @@ def test_a_finding_warns_or_ends_the_training(tmp_path):
         ValidateOnSave(on_findings="stop")
 
 
-def test_an_option_that_is_wrong_is_an_error_though_findings_warn(tmp_path):
-    with pytest.raises(moelora.Error, match="sglnag"):
-        train(tmp_path, ValidateOnSave(engines=["sglnag"], base=str(BASE)), ["q_proj"], steps=1)
+def test_an_option_that_is_wrong_is_an_error_before_the_training_begins():
+    for options, said in (
+        ({"engines": ["sglnag"]}, "engines=: .*sglnag"),
+        ({"serve_for": "sglnag"}, "serve_for=: .*sglnag"),
+        ({"engines": "vllm", "server_options": {"no-such": 1}}, "server_options=: .*no-such"),
+    ):
+        with pytest.raises(moelora.Error, match=said):
+            ValidateOnSave(base=str(BASE), **options)
+    with pytest.raises(TypeError, match="'engine'"):
+        ValidateOnSave(engine="sglang")
 
 
-def one_of_two_processes(rank, folder):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def saved(callback, folder, adapter, step=1, first=True):
+    """What a Trainer does when it has saved a checkpoint, without one."""
+    if first:
+        shutil.copytree(BASE.parent / adapter, folder / f"checkpoint-{step}")
+    state = types.SimpleNamespace(is_world_process_zero=first, global_step=step)
+    callback.on_save(types.SimpleNamespace(output_dir=str(folder)), state, None)
+
+
+def test_what_is_served_is_read_as_what_was_checked(tmp_path):
+    reading = {"base": BASE, "b_order": "expert-major", "from_": "peft-params"}
+    saved(ValidateOnSave(serve_for="sglang", **reading), tmp_path, "gpt_oss_adapter")
+    moelora.convert(tmp_path / "checkpoint-1", tmp_path / "expected", for_="sglang", **reading)
+    weights = [
+        (tmp_path / each / "adapter_model.safetensors").read_bytes()
+        for each in ("served-sglang-1", "expected")
+    ]
+    assert weights[0] == weights[1]
+
+
+def test_every_checkpoint_is_checked_for_engines_of_a_generator(tmp_path):
+    callback = ValidateOnSave(
+        engines=(each for each in ["sglang"]), base=BASE, ignore=iter(["SGL010"]),
+        server_options=(each for each in ["tp-size=2"]), model_specs=iter([]),
+    )  # fmt: skip
+    for step in (1, 2):
+        with pytest.warns(UserWarning, match="SGL002"):
+            saved(callback, tmp_path, "gpt_oss_lone_q", step)
+    first, second = ([str(finding) for finding in report] for report in callback.reports)
+    assert first == [each.replace("checkpoint-2", "checkpoint-1") for each in second]
+
+
+def one_of_two_processes(rank, folder, adapter, broken):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2,
+        timeout=datetime.timedelta(seconds=60),
+    )  # fmt: skip
     callback = ValidateOnSave(engines=["sglang"], base=str(BASE), on_findings="fail")
-    state = types.SimpleNamespace(is_world_process_zero=rank == 0, global_step=1)
+    if broken:
+        moelora._validate.validate = lambda *_, **__: [][1]
     ended = "goes on"
     try:
-        callback.on_save(types.SimpleNamespace(output_dir=folder), state, None)
-    except moelora.Error as error:
-        ended = error.what
+        saved(callback, pathlib.Path(folder), adapter, first=rank == 0)
+    except Exception as error:
+        ended = f"{type(error).__name__}: {getattr(error, 'what', error)}"
     pathlib.Path(folder, f"ended-{rank}").write_text(ended)
     torch.distributed.destroy_process_group()
 
 
+def ends_of_two_processes(folder, adapter, broken=False):
+    folder.mkdir()
+    torch.multiprocessing.spawn(one_of_two_processes, (str(folder), adapter, broken), nprocs=2)
+    return [(folder / f"ended-{rank}").read_text() for rank in range(2)]
+
+
 def test_a_finding_ends_all_processes_of_a_training(tmp_path):
-    for adapter, ends in (("gpt_oss_lone_q", True), ("gpt_oss_attention", False)):
-        folder = tmp_path / adapter
-        shutil.copytree(BASE.parent / adapter, folder / "checkpoint-1")
-        torch.multiprocessing.spawn(one_of_two_processes, (str(folder),), nprocs=2)
-        first, second = ((folder / f"ended-{rank}").read_text() for rank in range(2))
-        assert first == second and ("SGL" in first) == ends
+    first, second = ends_of_two_processes(tmp_path / "found", "gpt_oss_lone_q")
+    assert first == second and "Error: error SGL" in first
+    assert ends_of_two_processes(tmp_path / "clean", "gpt_oss_attention") == ["goes on"] * 2
+
+
+def test_any_exception_of_the_first_process_ends_all(tmp_path):
+    first, second = ends_of_two_processes(tmp_path / "broken", "gpt_oss_attention", broken=True)
+    assert first.startswith("IndexError: list") and second == f"Error: {first}"
 
 
 def test_what_a_model_holds_is_saved_as_its_checkpoint_is_converted(tmp_path):

@@ -12,7 +12,7 @@ import numpy
 
 from . import _core, _progress
 from ._convert import Conversion, load_words
-from ._words import Pairs, StrPath, pairs, path, texts
+from ._words import Pairs, StrPath, check_values, pairs, path, plain, texts
 
 _TYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
@@ -95,7 +95,8 @@ class Pair:
         return self._b.shape[0], self._a.shape[1]
 
     def delta(self, dtype: Any = numpy.float32) -> numpy.ndarray[Any, Any]:
-        """scale * B @ A, computed in `dtype`: [out, in]."""
+        """scale * B @ A, computed in `dtype`: [out, in]. What DoRA makes of it depends on W and on its
+        magnitude (in Adapter.extras) too, which are not in it."""
         return self.b.astype(dtype) @ self.a.astype(dtype) * numpy.dtype(dtype).type(self.scale)
 
     def __repr__(self) -> str:
@@ -269,7 +270,7 @@ def save(
         "sync": sync,
         "threads": threads,
     }
-    named = [(name, *_array(name, tensor)) for name, tensor in tensors.items()]
+    named = [(name, *_array(name, tensor)) for name, tensor in _items(tensors)]
     with _progress.heard(progress) as callback:
         return Conversion(**_core.convert_tensors(named, _config_text(config), path(dst), words, callback))
 
@@ -299,8 +300,20 @@ def _config_text(config: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "tolist"):  # of numpy or torch
+        return plain(value)
     if isinstance(value, (set, frozenset)):
         return sorted(value)
     if hasattr(value, "value"):  # an Enum
         return value.value
     return str(value)
+
+
+def _items(tensors: Any) -> Iterator[tuple[Any, Any]]:
+    if not hasattr(tensors, "items"):
+        raise TypeError(f"tensors: {type(tensors).__name__}, expected a dict of arrays by name")
+    for name, tensor in tensors.items():
+        check_values(name, tensor)
+        yield name, tensor

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import _core, _progress
 from ._convert import load_words
-from ._words import StrPath, optional_path, path, texts, thresholds
+from ._words import StrPath, check_values, optional_path, path, texts, thresholds, within
 
 
 class WeightDiff:
@@ -81,7 +81,7 @@ def diff_weights(
         follow_base=follow_base,
         follow_links=follow_links,
         ignore_zip_crc=ignore_zip_crc,
-    ) | {"tolerance": float(tolerance), "threads": threads}
+    ) | {"tolerance": within("tolerance", tolerance, 0), "threads": threads}
     with _progress.heard(progress) as callback:
         return WeightDiff(*_core.diff_weights(path(a), path(b), words, callback))
 
@@ -102,8 +102,8 @@ def diff_logprobs(
 
     a, b: paths of any format that lora-diff reads (b may be None where a holds both), or arrays: one
     dim is a sequence, two dims are sequences of one length, a list of arrays is sequences of any.
-    A masked array (numpy.ma) leaves out what it masks. {"logprobs": .., "tokens": ..} says the
-    token ids too.
+    None leaves a token out, and so does what a masked array (numpy.ma) masks.
+    {"logprobs": .., "tokens": ..} says the token ids too.
     max: {"k2": 5e-3}, the largest value of a metric that is still the same.
     """
     words = {
@@ -126,30 +126,32 @@ def _is_path(value: Any) -> bool:
     return isinstance(value, (str, os.PathLike))
 
 
-def _rows(values: Any) -> list[Any]:
+def _rows(name: str, values: Any) -> list[Any]:
     """Sequences of an array or of a list of arrays."""
     import numpy
 
     if isinstance(values, (list, tuple)) and values and hasattr(values[0], "__len__"):
-        return [numpy.ma.asanyarray(_numpy(each)) for each in values]
-    array = numpy.ma.asanyarray(_numpy(values))
+        return [numpy.ma.asanyarray(_numpy(name, each)) for each in values]
+    array = numpy.ma.asanyarray(_numpy(name, values))
     return list(array) if array.ndim == 2 else [array]
 
 
-def _numpy(value: Any) -> Any:
-    return value.detach().cpu().float().numpy() if hasattr(value, "detach") else value
+def _numpy(name: str, value: Any) -> Any:
+    if not hasattr(value, "detach"):
+        return value
+    check_values(name, value)
+    tensor = value.detach().cpu().resolve_conj().resolve_neg()
+    return (tensor.double() if tensor.is_floating_point() else tensor).numpy()  # numpy has no bfloat16
 
 
 def _sequences(name: str, side: Any) -> list[tuple[Any, Any, Any]]:
-    import numpy
-
     tokens: Any = None
     if isinstance(side, Mapping):
         if "logprobs" not in side:
             raise ValueError(f"{name}: a dict without 'logprobs'")
         side, tokens = side["logprobs"], side.get("tokens")
-    rows = _rows(side)
-    ids: Sequence[Any] = [None] * len(rows) if tokens is None else _ids(tokens, len(rows))
+    rows = _rows(name, side)
+    ids: Sequence[Any] = [None] * len(rows) if tokens is None else _ids(name, tokens, len(rows))
     if len(ids) != len(rows):
         raise ValueError(f"{name}: {len(rows)} sequences of log-probabilities and {len(ids)} of tokens")
     out = []
@@ -158,15 +160,46 @@ def _sequences(name: str, side: Any) -> list[tuple[Any, Any, Any]]:
             raise ValueError(f"{name}: {row.ndim} dims, expected sequences of numbers")
         if row_ids is not None and len(row_ids) != len(row):
             raise ValueError(f"{name}: a sequence of {len(row)} log-probabilities and {len(row_ids)} tokens")
-        mask = None if numpy.ma.getmask(row) is numpy.ma.nomask else ~numpy.ma.getmaskarray(row)
-        out.append((numpy.ascontiguousarray(numpy.ma.getdata(row), dtype=numpy.float64), row_ids, mask))
+        values, mask = _scores(name, row)
+        out.append((values, row_ids, mask))
     return out
 
 
-def _ids(tokens: Any, count: int) -> list[Any]:
+def _scores(name: str, row: Any) -> tuple[Any, Any]:
+    """Log-probabilities, and which of them are there: not those that are masked or None."""
     import numpy
 
-    if hasattr(tokens, "detach"):
-        tokens = tokens.detach().cpu().numpy()
+    there = ~numpy.ma.getmaskarray(row)
+    values = numpy.ma.getdata(row)
+    if values.dtype == object:
+        there &= [each is not None for each in values]
+        values = numpy.array([each if said else 0.0 for each, said in zip(values, there)])
+    return _exact(f"{name}: log-probabilities", values, numpy.float64), None if there.all() else there
+
+
+def _ids(name: str, tokens: Any, count: int) -> list[Any]:
+    import numpy
+
+    tokens = _numpy(name, tokens)
     nested = len(tokens) == count and hasattr(tokens[0], "__len__") if len(tokens) else False
-    return [numpy.ascontiguousarray(each, dtype=numpy.int64) for each in (tokens if nested else [tokens])]
+    rows = [numpy.asarray(_numpy(name, each)) for each in (tokens if nested else [tokens])]
+    ids = [_exact(f"{name}: tokens", each, numpy.int64) for each in rows]
+    for row, exact in zip(rows, ids):
+        if not (row == exact).all():
+            raise ValueError(f"{name}: tokens of {row.dtype}, not all of which are whole numbers of 64 bits")
+    return ids
+
+
+def _exact(name: str, values: Any, dtype: Any) -> Any:
+    """Numbers as one type; what only looks like some is refused: a complex number, a date, a text."""
+    import numpy
+
+    if values.dtype != object and not numpy.can_cast(values.dtype, numpy.float64, "same_kind"):
+        raise TypeError(f"{name} of {values.dtype}, expected numbers")
+    try:
+        with numpy.errstate(invalid="ignore"):  # a NaN as a token: refused by who asked
+            return numpy.ascontiguousarray(values, dtype)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{name}: {error}") from None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
-import os
 from collections.abc import Iterator
 from typing import Any
 
 from . import _core, _progress
 from ._convert import Conversion
+from ._error import Error
+from ._words import StrPath, path, working_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +46,40 @@ class Finding:
         return f"{self.severity} {self.rule} {self.name}{engine}: {place}: {self.message}"
 
 
+class _Kept:
+    """What a pickled report has in place of the library's object, which its process alone has."""
+
+    def __init__(self, report: Report) -> None:
+        self._outcome, self._summary = report.outcome, report._found.summary()
+        self._texts = {"text": str(report), "json": report.to_json()}
+
+    def outcome(self, options: dict[str, Any]) -> str:
+        return self._outcome
+
+    def summary(self) -> str:
+        return self._summary
+
+    def report(self, format: str, options: dict[str, Any]) -> str:
+        if format not in self._texts or options["verbose"] or options["width"]:
+            raise Error("", "a report that was pickled has its text and its JSON only", "render it before")
+        return self._texts[format]
+
+    def repair(self, dst: str, progress: Any) -> None:
+        raise Error("", "a report that was pickled repairs nothing", "validate again, or repair before")
+
+
 class Report:
-    """The findings of one validate(), in the order of lora-validate's report; iterate over it."""
+    """The findings of one validate(), in the order of lora-validate's report; iterate over it. A
+    pickled one keeps its findings, its text and its JSON."""
+
+    _found: _core.Validation | _Kept
 
     def __init__(self, found: _core.Validation, *, fail_on: str | None, project: str) -> None:
         self._found = found
         self._options = {
             "fail_on": fail_on or "never",
-            "working_folder": os.getcwd(),
-            "root": os.getcwd(),
+            "working_folder": working_folder(),
+            "root": working_folder(),
             "project": project,
         }
         self.data: dict[str, Any] = json.loads(self.render("json"))
@@ -90,14 +116,15 @@ class Report:
     def to_json(self) -> str:
         return self.render("json")
 
-    def repair(
-        self, dst: str | os.PathLike[str], *, progress: _progress.Progress = None
-    ) -> Conversion | None:
+    def repair(self, dst: StrPath, *, progress: _progress.Progress = None) -> Conversion | None:
         """Writes the repair of the most severe finding that leaves nothing out, as
         `lora-validate --fix` does; None where there is none."""
         with _progress.heard(progress) as callback:
-            made = self._found.repair(os.fspath(dst), callback)
+            made = self._found.repair(path(dst), callback)
         return None if made is None else Conversion(**made)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_found": _Kept(self)}
 
     def __iter__(self) -> Iterator[Finding]:
         return iter(self.findings)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 from . import _core, _progress
 from ._convert import load_words
 from ._error import Error
 from ._report import Report
-from ._words import Pairs, StrPath, optional_path, pairs, path, texts
+from ._words import Pairs, StrPath, optional_path, pairs, path, texts, within, working_folder
 
 
 def validate(
@@ -53,6 +52,9 @@ def validate(
     named = texts(adapters)
     if fail_on not in ("error", "warning", "never", None):
         raise Error("fail_on=", f"unknown value {fail_on!r}", "values: 'error', 'warning', None")
+    capability = (
+        None if compute_capability is None else within("compute_capability", compute_capability, 1, 99)
+    )
     words = load_words(
         base=base,
         from_=from_,
@@ -70,7 +72,7 @@ def validate(
         "max_lora_rank": max_lora_rank,
         "max_loras": max_loras,
         "gpu_memory": gpu_memory,
-        "compute_capability": compute_capability,
+        "compute_capability": capability,
         "values": values,
         "numeric": numeric,
         "source": optional_path(source),
@@ -89,5 +91,5 @@ def _project_file(project: StrPath | None | bool) -> str:
     if project is False:
         return ""
     if project is None or project is True:
-        return _core.find_project_file(os.getcwd())
+        return _core.find_project_file(working_folder())
     return path(project)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from transformers import TrainerCallback
@@ -24,8 +25,9 @@ class ValidateOnSave(TrainerCallback):
     engines, base, server_options, **options: as moelora.validate has them. The base is what the
         adapter names where none is given.
     on_findings: "warn", or "fail": an error then ends the training with moelora.Error, in all of its
-        processes.
-    serve_for: a server ("vllm@0.33") for which each checkpoint-N is converted to served-SERVER-N.
+        processes, and so does any other exception of the first.
+    serve_for: a server ("vllm@0.33") for which each checkpoint-N is converted to served-SERVER-N, read
+        with the same options.
     reports: what was found, the last last.
     """
 
@@ -41,22 +43,39 @@ class ValidateOnSave(TrainerCallback):
     ) -> None:
         if on_findings not in ("warn", "fail"):
             raise ValueError(f"on_findings: {on_findings!r} is neither 'warn' nor 'fail'")
-        self._options = {"engines": engines, "base": base, "server_options": server_options} | options
+        given = {"engines": engines, "base": base, "server_options": server_options} | options
+        self._options = {name: _kept(value) for name, value in given.items()}
+        # Read as it is judged: what both functions have.
+        both = inspect.signature(_convert.convert).parameters
+        self._shared = {name: value for name, value in self._options.items() if name in both}
         self._fail = on_findings == "fail"
         self._serve_for = serve_for
         self.reports: list[Report] = []
+        self._check_options()
+
+    def _check_options(self) -> None:
+        """What can be known to be wrong before there is a checkpoint: of an adapter that is none."""
+        inspect.signature(_validate.validate).bind("", **self._options)
+        named = ("engines", "server_options", "project")
+        _validate.validate("", **{name: self._options[name] for name in named if name in self._options})
+        if self._serve_for is None:
+            return
+        try:
+            _validate.validate("", engines=[self._serve_for], project=False)
+        except Error as error:
+            raise Error("serve_for=", error.what, error.hint) from None
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        error: Error | None = None
+        error: Exception | None = None
         if state.is_world_process_zero:
             try:
                 self._look_at(args.output_dir, state.global_step)
-            except Error as found:
+            except Exception as found:
                 if not self._fail:  # of the options
                     raise
                 error = found
-        if self._fail and (error := _of_first_process(error)) is not None:
-            raise error
+        if self._fail:
+            _end_together(error)
 
     def _look_at(self, folder: str, step: int) -> None:
         checkpoint = os.path.join(folder, f"checkpoint-{step}")
@@ -81,24 +100,31 @@ class ValidateOnSave(TrainerCallback):
         # Not called checkpoint-..: the Trainer deletes old ones of that name.
         dst = os.path.join(folder, f"served-{server.split('@')[0]}-{step}")
         try:
-            _convert.convert(
-                checkpoint,
-                dst,
-                for_=server,
-                base=self._options["base"],
-                server_options=self._options["server_options"],
-                force=True,
-            )
+            _convert.convert(checkpoint, dst, for_=server, force=True, **self._shared)
         except Error as error:
             self._tell(error)
 
 
-def _of_first_process(error: Error | None) -> Error | None:
-    """What the first of all processes found: one that ended alone would leave the others waiting for it."""
+def _kept(value: Any) -> Any:
+    """A value for every checkpoint: an iterator has its items once."""
+    return list(value) if isinstance(value, Iterator) else value
+
+
+def _end_together(error: Exception | None) -> None:
+    """What the first of all processes raises ends all: one that ended alone would leave the others
+    waiting for it."""
     from torch import distributed
 
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return error
-    found = [None if error is None else (error.where, error.what, error.hint)]
-    distributed.broadcast_object_list(found, src=0)
-    return None if found[0] is None else Error(*found[0])
+    if distributed.is_available() and distributed.is_initialized():
+        found = [None if error is None else _parts(error)]
+        distributed.broadcast_object_list(found, src=0)
+        if error is None and found[0] is not None:
+            raise Error(*found[0])
+    if error is not None:
+        raise error
+
+
+def _parts(error: Exception) -> tuple[str, str, str]:
+    if isinstance(error, Error):
+        return error.where, error.what, error.hint
+    return "process 0", f"{type(error).__name__}: {error}", ""
