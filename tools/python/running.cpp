@@ -42,12 +42,12 @@ class RunningCalls {
     for (Running* call : calls_) call->stopped_ = true;
   }
 
-  // Whether none runs, after a while at most.
-  bool wait() {
+  // Whether none runs, or none but those in Python, after a while at most.
+  bool wait(bool also_for_python) {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, std::chrono::milliseconds(50), [&] {
       return std::all_of(calls_.begin(), calls_.end(),
-                         [](const Running* call) { return call->in_python_.load(); });
+                         [&](const Running* call) { return !also_for_python && call->in_python_; });
     });
   }
 
@@ -72,11 +72,13 @@ void forget_calls() { calls = new RunningCalls; }
 }
 
 void end_calls() {
+  using Clock = std::chrono::steady_clock;
+  const auto patience = Clock::now() + std::chrono::seconds(2);
   calls->stop();
   for (bool done = false; !done;) {
     {
       const nb::gil_scoped_release released;
-      done = calls->wait();
+      done = calls->wait(Clock::now() < patience);
     }
     if (PyErr_CheckSignals() != 0) throw nb::python_error();
   }

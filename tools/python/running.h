@@ -21,8 +21,8 @@ class Running {
   bool stopped() const { return stopped_; }
   void check() const;  // raises SystemExit when it is stopped
 
-  // While it lives, Python's code runs in the call (a progress callback): the end does not wait for
-  // that, which may never return.
+  // While it lives, Python's code runs in the call (a progress callback). The end waits two seconds
+  // for that, which may never return.
   class InPython {
    public:
     explicit InPython(Running& running);

@@ -51,7 +51,7 @@ class _Files:
         return self._plain(tensor, numpy.dtype(_TYPES[tensor.dtype]))
 
     def _plain(self, tensor: _core.Tensor, dtype: numpy.dtype[Any]) -> numpy.ndarray[Any, Any]:
-        self._check_unchanged(tensor)  # before a page of it is touched: of a file that was cut that is a SIGBUS
+        self._check_unchanged(tensor)  # first: a page that was cut off is a SIGBUS
         seen = self._view(tensor, dtype)
         if seen is not None:
             return seen
@@ -328,7 +328,7 @@ def _torch_array(tensor: Any) -> tuple[Any, str]:
 def _numpy_array(array: numpy.ndarray[Any, Any]) -> tuple[Any, str]:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
-    if any(stride < 0 or stride % array.itemsize for stride in array.strides):  # DLPack has none
+    if any(stride < 0 or stride % (array.itemsize or 1) for stride in array.strides):  # DLPack has none
         array = numpy.array(array, order="C")
     if array.dtype.name == "bfloat16":
         return array.view(numpy.uint16), "BF16"
