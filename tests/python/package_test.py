@@ -1,5 +1,8 @@
 """The installed package as its users have it: real numpy, safetensors and ml_dtypes, no compiler on PATH."""
 
+import contextlib
+import ctypes
+import importlib.util
 import json
 import os
 import pathlib
@@ -90,7 +93,7 @@ def test_the_licenses_of_what_is_inside_are_there():
 
 def test_nothing_but_the_entry_is_exported():
     for name in ("_ZN7moelora7versionEv", "_ZTISt9exception"):
-        handle = __import__("ctypes").CDLL(_core.__file__)
+        handle = ctypes.CDLL(_core.__file__)
         assert not hasattr(handle, name)
 
 
@@ -171,6 +174,31 @@ def test_sizes_are_numbers_or_words(tmp_path):
     assert files(tmp_path / "a") == files(tmp_path / "b") and len(files(tmp_path / "a")) > 4
     with pytest.raises(moelora.Error, match="max_shard_size="):
         moelora.convert(ADAPTER, tmp_path / "c", to="stacked", base=BASE, max_shard_size="many")
+
+
+def test_a_number_out_of_range_is_said_to_be(tmp_path):
+    for options in ({"max_shard_size": -1}, {"threads": 2**70}):
+        with pytest.raises(moelora.Error, match="=: -?[0-9]+ is out of range"):
+            moelora.convert(ADAPTER, tmp_path / "out", to="stacked", base=BASE, **options)
+    for options in ({"tp": 2**70}, {"gpu_memory": -1}, {"tp": numpy.uint64(2**63)}):
+        with pytest.raises(moelora.Error, match="=: -?[0-9]+ is out of range"):
+            moelora.validate(ATTENTION, engines="sglang", base=BASE, **options)
+    for options in ({"tp": True}, {"gpu_memory": True}, {"compute_capability": True}):
+        with pytest.raises(TypeError, match="cannot be a bool"):
+            moelora.validate(ATTENTION, engines="sglang", base=BASE, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_said_of_a_file_of_any_name_is_text(tmp_path):
+    base = make_base(tmp_path / "in")
+    for name in (b"\xff.txt", b"sub\xff"):
+        path = os.path.join(os.fsencode(base), name)
+        pathlib.Path(os.fsdecode(path)).write_text("a")
+    os.symlink(b"/none\xff", os.path.join(os.fsencode(base), b"link\xff"))
+    made = moelora.convert_base(base, tmp_path / "out", to="fused")
+    assert all(os.path.exists(tmp_path / "out" / os.path.basename(each)) for each in made.files)
+    for each in (*made.notes, *made.left_out, *made.warnings):
+        each.encode()
 
 
 def test_convert_base_writes_what_the_command_writes(tmp_path):
@@ -404,6 +432,8 @@ def test_the_cuda_module_of_another_wheel_is_found(tmp_path):
     """A file that is none: what is said of it shows that it was opened."""
     moelora.convert(ADAPTER, tmp_path / "out", to="stacked", base=BASE)
     packages = pathlib.Path(moelora.__file__).parent.parent
+    if importlib.util.find_spec("moelora_cuda13"):
+        pytest.skip("the wheel moelora-cuda13 is installed here")
     (packages / "moelora_cuda13").mkdir()
     try:
         (packages / "moelora_cuda13/libmoelora_cuda.so").write_text("none")
@@ -478,6 +508,65 @@ def test_bfloat16_is_ml_dtypes_or_float32(tmp_path, monkeypatch):
     assert plain.a.dtype == numpy.float32 and numpy.array_equal(plain.a, pair.a.astype(numpy.float32))
 
 
+@pytest.fixture
+def linear(tmp_path):
+    """An adapter to write over, and what its pairs are."""
+    moelora.convert(ADAPTER, tmp_path / "linear", to="peft-linear", base=BASE)
+    adapter = moelora.load(tmp_path / "linear", base=BASE)
+    return tmp_path / "linear", [pair.b.copy() for pair in adapter.pairs()]
+
+
+def same_b(adapter, expected):
+    return all(numpy.array_equal(pair.b, b) for pair, b in zip(adapter.pairs(), expected, strict=True))
+
+
+def test_what_is_loaded_is_that_file_whatever_has_its_name_later(linear, tmp_path, monkeypatch):
+    folder, expected = linear
+    replaced = moelora.load(folder, base=BASE)
+    tensors = {name: array + 1 for name, array in load_file(folder / "adapter_model.safetensors").items()}
+    moelora.save(tensors, config_of(folder), folder, to="peft-linear", base=BASE, force=True)
+    assert same_b(replaced, expected) and not same_b(moelora.load(folder, base=BASE), expected)
+    monkeypatch.chdir(tmp_path)
+    relative = moelora.load("linear", base=BASE)
+    expected = [b + 1 for b in expected]
+    monkeypatch.chdir("/")
+    assert same_b(relative, expected)
+    removed = moelora.load(folder, base=BASE)
+    kept = next(removed.pairs()).a
+    shutil.rmtree(folder)
+    assert same_b(removed, expected)
+    del removed, relative, replaced
+    assert kept.sum() == kept.copy().sum()  # mapped as long as an array of it lives
+
+
+def test_a_file_that_is_written_in_place_is_an_error(linear):
+    file = linear[0] / "adapter_model.safetensors"
+    for change in (lambda: os.truncate(file, 4000), lambda: file.write_bytes(bytes(file.stat().st_size))):
+        before = file.read_bytes()
+        adapter = moelora.load(linear[0], base=BASE)
+        change()
+        with pytest.raises(moelora.Error, match="was changed or replaced while it was read"):
+            next(adapter.pairs()).a  # noqa: B018
+        file.write_bytes(before)
+
+
+def test_what_is_computed_of_a_file_that_was_changed_is_an_error(tmp_path):
+    shutil.copytree(ADAPTER, tmp_path / "in")
+    file = tmp_path / "in/adapter_model.safetensors"
+    file.chmod(0o644)
+    tensor = next(moelora.load(tmp_path / "in", base=BASE).pairs())._a
+    os.truncate(file, 4000)
+    with pytest.raises(moelora.Error, match="ends at offset"):  # below the arrays too
+        tensor.read_into(numpy.empty(4 * numpy.prod(tensor.shape), numpy.uint8))
+
+
+def test_a_shard_may_have_any_name(linear):
+    folder, expected = linear
+    name = b"w\xff.safetensors"
+    os.rename(folder / "adapter_model.safetensors", os.path.join(os.fsencode(folder), name))
+    assert same_b(moelora.load(folder, base=BASE), expected)
+
+
 def test_an_expert_that_is_not_there_is_an_index_error():
     experts = next(iter(moelora.load(ADAPTER, base=BASE).experts.values()))
     assert experts[-1].module == experts[len(experts) - 1].module
@@ -534,12 +623,84 @@ def test_torch_tensors_are_saved_through_dlpack(tmp_path):
         assert numpy.array_equal(pair.a.astype(numpy.float32), expected)
 
 
+class Exporter:
+    """Makes an array anew whenever it is asked for one, as a view of another library may."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **how):
+        return self.array.copy().__dlpack__()
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+def saved(tensors, folder, **options):
+    moelora.save(tensors, config_of(ATTENTION), folder, to="peft-linear", base=BASE, force=True, **options)
+    return files(folder)
+
+
+def test_arrays_of_an_exporter_live_as_long_as_the_call(tmp_path):
+    tensors = load_file(ATTENTION / "adapter_model.safetensors")
+    expected = saved(tensors, tmp_path / "plain")
+    lazy = {name: Exporter(array) for name, array in tensors.items()}
+    assert saved(lazy, tmp_path / "lazy") == expected
+
+
+def odd(array):
+    """The same values, of a stride that is no multiple of their size."""
+    out = numpy.empty(array.shape, [("value", array.dtype), ("rest", "u1")])["value"]
+    out[...] = array
+    return out
+
+
+def test_arrays_that_dlpack_cannot_say_are_saved(tmp_path):
+    tensors = load_file(ATTENTION / "adapter_model.safetensors")
+    expected = saved(tensors, tmp_path / "plain")
+    for change in (lambda x: x.astype(x.dtype.newbyteorder(">")), odd):
+        assert saved({name: change(array) for name, array in tensors.items()}, tmp_path / "other") == expected
+
+
+def test_fp8_is_saved_as_it_is(tmp_path):
+    import ml_dtypes
+
+    for dtype in ("float8_e4m3fn", "float8_e5m2"):
+        tensors = {
+            name: array.astype(getattr(ml_dtypes, dtype))
+            for name, array in load_file(ATTENTION / "adapter_model.safetensors").items()
+        }
+        saved(tensors, tmp_path / "numpy")
+        header = (tmp_path / "numpy/adapter_model.safetensors").read_bytes()
+        assert dtype.removesuffix("fn").replace("float8", "f8").upper().encode() in header
+        first = next(iter(tensors))
+        assert tensors[first].tobytes() in header
+        if importlib.util.find_spec("torch"):
+            import torch
+
+            given = {
+                name: torch.from_numpy(array.view(numpy.uint8)).view(getattr(torch, dtype))
+                for name, array in tensors.items()
+            }
+            assert saved(given, tmp_path / "torch") == files(tmp_path / "numpy")
+
+
+def test_a_negated_view_of_torch_keeps_its_sign(tmp_path):
+    torch = pytest.importorskip("torch")
+    tensors = load_file(ATTENTION / "adapter_model.safetensors")
+    expected = saved({name: -array for name, array in tensors.items()}, tmp_path / "plain")
+    given = {name: torch._neg_view(torch.from_numpy(array)) for name, array in tensors.items()}
+    assert saved(given, tmp_path / "views") == expected
+
+
 def test_what_is_no_adapter_is_refused(tmp_path):
     tensors = load_file(ADAPTER / "adapter_model.safetensors")
     with pytest.raises(moelora.Error, match="hold no tensor"):
         moelora.save({}, config_of(ADAPTER), tmp_path / "out", to="stacked", base=BASE)
     with pytest.raises(TypeError, match="a tensor's name is a str, not int"):
         moelora.save({1: numpy.zeros(3)}, config_of(ADAPTER), tmp_path / "out", to="stacked", base=BASE)
+    with pytest.raises(TypeError, match="has a surrogate"):
+        moelora.save({"a\udc80": numpy.zeros(3)}, config_of(ADAPTER), tmp_path / "out", to="stacked")
     with pytest.raises(TypeError, match="is no array"):
         moelora.save({"a": "text"}, config_of(ADAPTER), tmp_path / "out", to="stacked", base=BASE)
     for bad in ((each for each in tensors.items()), list(tensors.items()), None):
@@ -603,7 +764,9 @@ def long_save(tmp_path):
     return start
 
 
-def test_the_gil_is_released(long_save):
+@contextlib.contextmanager
+def counting():
+    """How often another thread had its turn."""
     counted, stop = [0], threading.Event()
 
     def count():
@@ -613,15 +776,31 @@ def test_the_gil_is_released(long_save):
 
     counter = threading.Thread(target=count)
     counter.start()
-    long_save()
-    stop.set()
-    counter.join()
+    try:
+        yield counted
+    finally:
+        stop.set()
+        counter.join()
+
+
+def test_the_gil_is_released(long_save):
+    with counting() as counted:
+        long_save()
     assert counted[0] > 20  # and not one or two, before and after
+
+
+def test_a_page_is_rendered_without_the_gil():
+    a = numpy.log(numpy.random.default_rng(1).uniform(0.1, 0.9, 1_000_000))
+    found = moelora.diff_logprobs(a, a + 1e-3)
+    began = time.monotonic()
+    with counting() as counted:
+        found.render("html")
+    assert counted[0] > 50 * (time.monotonic() - began)
 
 
 def test_ctrl_c_ends_a_call_and_leaves_nothing(long_save, tmp_path):
     began = time.monotonic()
-    long_save()
+    long_save(verify=True)
     whole = time.monotonic() - began
     shutil.rmtree(tmp_path / "out")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
@@ -629,7 +808,7 @@ def test_ctrl_c_ends_a_call_and_leaves_nothing(long_save, tmp_path):
     timer.start()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        long_save()
+        long_save(verify=True)
     assert time.monotonic() - began < whole
     assert list(tmp_path.iterdir()) == []
 
@@ -647,6 +826,101 @@ def test_progress_is_told_and_what_it_raises_ends_the_call(long_save, tmp_path):
     with pytest.raises(ZeroDivisionError):
         long_save(progress=stop)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_has_a_total(long_save):
+    heard = []
+
+    def hear(stage, done, total):
+        heard.append(done / total)
+
+    long_save(progress=hear, verify=True)
+    moelora.validate(ADAPTER, engines="sglang", base=BASE, source=ADAPTER, numeric=True, progress=hear)
+    assert heard and all(0 <= share <= 1 for share in heard)
+
+
+def test_what_progress_raises_at_the_end_hides_no_error(long_save, tmp_path):
+    """The first callback cuts the file short and returns when the work has failed."""
+    long_save()
+    threads = len(os.listdir("/proc/self/task"))
+    calls = []
+
+    def hear(*how):
+        calls.append(how)
+        if len(calls) > 1:
+            raise ZeroDivisionError
+        file = tmp_path / "out/adapter_model.safetensors"
+        os.truncate(file, file.stat().st_size - 4096)
+        while len(os.listdir("/proc/self/task")) > threads:
+            time.sleep(0.01)
+
+    with pytest.raises(moelora.Error, match="ends at offset"):
+        moelora.convert(
+            tmp_path / "out", tmp_path / "cut", to="peft-linear", dtype="f16", threads=1, progress=hear
+        )
+    assert calls and not (tmp_path / "cut").exists()
+
+
+AT_EXIT = """
+import json, os, sys, threading, time
+import moelora, numpy
+
+adapter, base, out = json.loads(os.environ["PATHS"])
+
+def validate():
+    try:
+        moelora.validate(adapter, engines="sglang", base=base, project=False)
+    except Exception:
+        pass
+
+def load():
+    for pair in moelora.load(adapter, base=base).pairs():
+        pair.a
+
+def save(progress=None):
+    row = numpy.ones(1, numpy.float16)
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight".format
+    shapes = {name("A"): (64, 1 << 22), name("B"): (64, 64)}
+    tensors = {name: numpy.broadcast_to(row, shape) for name, shape in shapes.items()}
+    config = {"peft_type": "LORA", "r": 64, "lora_alpha": 64, "target_modules": ["q_proj"]}
+    how = {"to": "peft-linear", "dtype": "f32", "threads": 1, "force": True, "sync": False}
+    moelora.save(tensors, config, out, progress=progress, **how)
+
+def blocked():
+    save(lambda *how: threading.Event().wait())
+
+def hearing():
+    save(lambda *how: time.sleep(0.3))
+
+def repeat():
+    while True:
+        globals()[sys.argv[1]]()
+
+for _ in range(int(sys.argv[2])):
+    threading.Thread(target=repeat, daemon=True).start()
+time.sleep(0.3)
+if len(sys.argv) > 3:  # a child, which has none of these threads, ends first
+    child = os.fork()
+    sys.exit(os.waitpid(child, 0)[1] if child else 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [("validate", "4"), ("load", "2"), ("save", "1"), ("hearing", "3"), ("blocked", "1"), ("save", "1 fork")],
+    ids=lambda words: words.replace(" ", "-"),
+)
+def test_the_interpreter_may_end_while_daemon_threads_are_in_calls(tmp_path, what, words):
+    adapter = ADAPTER if what == "load" else LONE_Q
+    paths = json.dumps([str(adapter), str(BASE), str(tmp_path / "out")])
+    done = subprocess.run(
+        [sys.executable, "-c", AT_EXIT, what, *words.split()],
+        env=os.environ | {"PATHS": paths},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    if what == "save":
+        assert {path.name for path in tmp_path.iterdir()} <= {"out"}  # and no folder under a temporary name
 
 
 def test_progress_is_a_bar_where_tqdm_is(long_save, capsys):

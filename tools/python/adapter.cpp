@@ -1,9 +1,13 @@
 #include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/tuple.h>
 
+#include <map>
+#include <memory>
 #include <tuple>
 
 #include "tools/python/call.h"
+#include "tools/python/mapped_file.h"
 #include "tools/python/module.h"
 
 namespace moelora::python {
@@ -56,12 +60,42 @@ std::vector<std::tuple<std::string, std::string, Tensor>> extras(const Adapter& 
   return out;
 }
 
-Adapter load_path(const std::string& path, const nb::dict& options) {
+// An adapter and the files that its tensors lie in.
+struct LoadedAdapter {
+  Adapter adapter;
+  std::map<uintptr_t, std::shared_ptr<MappedFile>> files;  // by Tensor.files
+
+  explicit LoadedAdapter(Adapter loaded);
+  void map(const Tensor& tensor);
+};
+
+void LoadedAdapter::map(const Tensor& tensor) {
+  for (const File* file : files_of(tensor)) {
+    auto& mapped = files[reinterpret_cast<uintptr_t>(file)];
+    if (!mapped) mapped = std::make_shared<MappedFile>(*file);
+  }
+}
+
+LoadedAdapter::LoadedAdapter(Adapter loaded) : adapter(std::move(loaded)) {
+  for (const auto& [module, pair] : adapter.dense) map(pair.a), map(pair.b);
+  for (const auto& [key, pair] : adapter.experts)
+    for (const Factor* factor : {&pair.a, &pair.b})
+      for (const Tensor& part : factor->parts) map(part);
+  for (const auto& [name, extra] : adapter.extras) map(extra.tensor);
+}
+
+nb::dict files(const LoadedAdapter& loaded) {
+  nb::dict out;
+  for (const auto& [key, file] : loaded.files) out[nb::cast(key)] = nb::cast(file);
+  return out;
+}
+
+LoadedAdapter load_path(const std::string& path, const nb::dict& options) {
   const Words words(options);
   LoadOptions how = in_python(words, [&] { return load_options(words); });
   return call(words, nb::none(), [&](const JobControl& job) {
     how.job = job;
-    return load(path, how);
+    return LoadedAdapter(load(path, how));
   });
 }
 
@@ -76,12 +110,14 @@ void bind_adapter(nb::module_& module) {
       .def("a", [](const Experts& e, int64_t expert) { return e.factor(false, expert); })
       .def("b", [](const Experts& e, int64_t expert) { return e.factor(true, expert); })
       .def("scale", &Experts::scale);
-  nb::class_<Adapter>(module, "LoadedAdapter")
-      .def_prop_ro("config", [](const Adapter& a) { return a.config.json.dump(); })
-      .def_prop_ro("expert_count", [](const Adapter& a) { return a.expert_count; })
-      .def("dense", dense)
-      .def("experts", experts)
-      .def("extras", extras);
+  using Loaded = LoadedAdapter;
+  nb::class_<Loaded>(module, "LoadedAdapter")
+      .def_prop_ro("config", [](const Loaded& a) { return a.adapter.config.json.dump(); })
+      .def_prop_ro("expert_count", [](const Loaded& a) { return a.adapter.expert_count; })
+      .def("files", files, "By what a tensor calls them.")
+      .def("dense", [](const Loaded& a) { return dense(a.adapter); })
+      .def("experts", [](const Loaded& a) { return experts(a.adapter); })
+      .def("extras", [](const Loaded& a) { return extras(a.adapter); });
   module.def("load", load_path);
 }
 

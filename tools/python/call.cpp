@@ -8,10 +8,11 @@ JobControl Call::job() {
   JobControl out;
   out.cancelled = [this] {
     const std::lock_guard lock(mutex_);
-    return stop_;
+    return stop_ || running_.stopped();
   };
   if (!progress_.is_none())
     out.progress = [this](const Progress& p) {
+      if (p.total == 0) return;  // nobody knows how much it will be: no share to tell
       const std::lock_guard lock(mutex_);
       heard_ = Heard{std::string(p.stage), p.done, p.total};
     };
@@ -30,6 +31,7 @@ bool Call::wait() {
 }
 
 void Call::attend() {
+  if (running_.stopped()) return;
   const nb::gil_scoped_acquire held;
   if (raised_) return;
   try {
@@ -48,20 +50,21 @@ void Call::report_progress() {
     const std::lock_guard lock(mutex_);
     heard.swap(heard_);
   }
-  if (heard) progress_(heard->stage, heard->done, heard->total);
+  if (!heard) return;
+  const Running::InPython calling(running_);
+  progress_(heard->stage, heard->done, heard->total);
 }
 
 // The words of an option stand where its flag would: "to='stackd'".
-void raise(const Error& error, const Words& words) {
+void set_error(const Error& error, const Words& words) {
   const auto spell = [&](Option option) { return words.spelling(option); };
   const Location& at = error.location();
   std::string where = at.text(spell);
   if (at.option && !at.item.empty())
-    where = spell(*at.option) + nb::cast<std::string>(nb::repr(nb::str(at.item.c_str())));
+    where = spell(*at.option) + nb::cast<std::string>(nb::repr(nb::cast(at.item)));
   const nb::object type = nb::module_::import_("moelora._error").attr("Error");
   const nb::object made = type(where, error.text(), error.advice().text(spell));
   PyErr_SetObject(type.ptr(), made.ptr());
-  throw nb::python_error();
 }
 
 }  // namespace moelora::python

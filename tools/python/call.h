@@ -11,6 +11,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "tools/python/running.h"
 #include "tools/python/words.h"
 
 namespace moelora::python {
@@ -21,7 +22,7 @@ namespace moelora::python {
 class Call {
  public:
   // progress(stage, done, total); None for nothing.
-  explicit Call(nb::object progress) : progress_(std::move(progress)) {}
+  Call(nb::object progress, Running& running) : progress_(std::move(progress)), running_(running) {}
 
   JobControl job();
 
@@ -43,9 +44,10 @@ class Call {
       while (!wait()) attend();
       worker.join();
     }
-    if (!raised_) report_progress();  // the last of it
+    running_.check();
     if (raised_) std::rethrow_exception(raised_);
     if (failed) std::rethrow_exception(failed);
+    report_progress();  // the last of it
     return std::move(*result);
   }
 
@@ -61,6 +63,7 @@ class Call {
   void report_progress();
 
   nb::object progress_;
+  Running& running_;
   std::mutex mutex_;  // of the next four
   std::condition_variable changed_;
   bool done_ = false, stop_ = false;
@@ -68,7 +71,8 @@ class Call {
   std::exception_ptr raised_;  // by Python; of the Python thread alone
 };
 
-[[noreturn]] void raise(const Error& error, const Words& words);
+// Sets the exception of Python, moelora.Error.
+void set_error(const Error& error, const Words& words);
 
 // Runs `work`, an Error of which becomes a moelora.Error that names options as the function of
 // these words does.
@@ -77,15 +81,17 @@ auto in_python(const Words& words, F&& work) {
   try {
     return work();
   } catch (const Error& error) {
-    raise(error, words);
+    set_error(error, words);
+    throw nb::python_error();
   }
 }
 
-// The two of them. REQUIRES that `work` touches nothing of Python.
+// All of it. REQUIRES that `work` touches nothing of Python.
 template <class F>
 auto call(const Words& words, nb::object progress, F&& work) {
+  Running running;
   return in_python(words, [&] {
-    Call one(std::move(progress));
+    Call one(std::move(progress), running);
     return one.run([&] { return work(one.job()); });
   });
 }

@@ -68,7 +68,8 @@ void bind_compare(nb::module_& module) {
       .def_prop_ro("verdict",
                    [](const Comparison& c) { return std::string(verdict_name(c.verdict)); })
       .def("report", [](const Comparison& c, const std::string& format) {
-        return in_python(Words(nb::dict()), [&] { return comparison_report(c, format); });
+        return call(Words(nb::dict()), nb::none(),
+                    [&](const JobControl&) { return comparison_report(c, format); });
       });
   module.def("diff_weights", diff_weights, nb::arg(), nb::arg(), nb::arg(), nb::arg().none());
   module.def("diff_files", diff_files);

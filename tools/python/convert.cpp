@@ -29,11 +29,17 @@ nb::dict convert_tensors(const nb::list& named, const std::string& config, const
                          const nb::dict& options, nb::object progress) {
   const Words words(options);
   ConvertOptions how = in_python(words, [&] { return convert_options(words); });
-  const TensorMap tensors = in_python(words, [&] { return borrowed_tensors(named); });
+  const BorrowedTensors given = in_python(words, [&] { return borrowed_tensors(named); });
   return result_dict(call(words, std::move(progress), [&](const JobControl& job) {
     how.job = job;
-    return convert(tensors, config, out, how);
+    return convert(given.tensors, config, out, how);
   }));
+}
+
+nb::list path_texts(const std::vector<std::string>& paths) {
+  nb::list out;
+  for (const std::string& path : paths) out.append(path_text(path));
+  return out;
 }
 
 nb::dict base_dict(const BaseConversionReport& made) {
@@ -46,11 +52,11 @@ nb::dict base_dict(const BaseConversionReport& made) {
   out["bytes"] = made.bytes;
   out["verified"] = made.verified;
   out["changes"] = made.changes;
-  out["files"] = made.files;
+  out["files"] = path_texts(made.files);
   out["warnings"] = made.warnings;
   out["left_out"] = made.left_out;
   out["notes"] = made.notes;
-  out["left_behind"] = made.left_behind;
+  out["left_behind"] = path_text(made.left_behind);
   return out;
 }
 
@@ -80,7 +86,7 @@ nb::dict result_dict(const ConvertResult& made) {
   out["repaired"] = made.repaired;
   out["server"] = made.server;
   out["tp_rank"] = made.tp_rank;
-  out["left_behind"] = made.left_behind;
+  out["left_behind"] = path_text(made.left_behind);
   return out;
 }
 

@@ -1,8 +1,6 @@
 #include "tools/python/tensors.h"
 
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
@@ -11,13 +9,14 @@
 #include <tuple>
 
 #include "lib/io/safetensors.h"
+#include "tools/python/mapped_file.h"
+#include "tools/python/running.h"
+#include "tools/python/strings.h"
 
 namespace moelora::python {
 namespace {
 
 namespace nb = nanobind;
-
-using Array = nb::ndarray<nb::ro>;
 
 class BorrowedSource final : public Source {
  public:
@@ -57,7 +56,8 @@ std::optional<DType> dtype_of(nb::dlpack::dtype type) {
   return std::nullopt;
 }
 
-Tensor borrowed(const std::string& name, const Array& array, const std::string& said) {
+Tensor borrowed(const std::string& name, const nb::ndarray<nb::ro>& array,
+                const std::string& said) {
   const std::optional<DType> dtype = said.empty() ? dtype_of(array.dtype()) : dtype_from_name(said);
   if (!dtype) throw nb::type_error((name + ": an array of a type that no tensor has").c_str());
   Shape shape;
@@ -76,9 +76,20 @@ Tensor borrowed(const std::string& name, const Array& array, const std::string& 
                          strides);
 }
 
-// Where a tensor is one strided view of a file: its path, the offset of the first element in bytes,
+// The files as keys of Adapter's "files": a path may lead to another file by now.
+using FileKey = uintptr_t;
+
+FileKey key_of(const File* file) { return reinterpret_cast<FileKey>(file); }
+
+std::vector<FileKey> file_keys(const Tensor& tensor) {
+  std::vector<FileKey> out;
+  for (const File* file : files_of(tensor)) out.push_back(key_of(file));
+  return out;
+}
+
+// Where a tensor is one strided view of a file: which, the offset of the first element in bytes,
 // and extents and strides (in bytes) of its axes, which reshape() makes the tensor's dims.
-using View = std::tuple<std::string, uint64_t, std::vector<int64_t>, std::vector<int64_t>>;
+using View = std::tuple<FileKey, uint64_t, std::vector<int64_t>, std::vector<int64_t>>;
 
 std::optional<View> file_view(const Tensor& tensor) {
   const std::vector<Piece>& pieces = tensor.pieces();
@@ -90,7 +101,14 @@ std::optional<View> file_view(const Tensor& tensor) {
   std::vector<int64_t> strides = pieces[0].stride;
   for (int64_t& stride : strides) stride *= width;
   const uint64_t offset = range->begin + static_cast<uint64_t>(pieces[0].offset * width);
-  return View{range->file->path(), offset, tensor.axes(), strides};
+  return View{key_of(range->file), offset, tensor.axes(), strides};
+}
+
+using MappedBytes = nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>;
+
+std::optional<MappedBytes> data_of(const MappedFile& file) {
+  if (file.data() == nullptr) return std::nullopt;
+  return MappedBytes(file.data(), {file.size()});
 }
 
 using Bytes = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -98,31 +116,37 @@ using Bytes = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 void read_into(const Tensor& tensor, Bytes out) {
   if (out.size() != tensor.bytes()) throw nb::value_error("not as large as the tensor");
   auto* const data = reinterpret_cast<std::byte*>(out.data());
+  const Running running;
   const nb::gil_scoped_release released;
   tensor.read(data);
 }
 
 }  // namespace
 
-TensorMap borrowed_tensors(const nb::list& named) {
-  TensorMap out;
+BorrowedTensors borrowed_tensors(const nb::list& named) {
+  BorrowedTensors out;
   for (const nb::handle each : named) {
     const auto entry = nb::cast<nb::tuple>(each);
     const auto name = nb::cast<std::string>(entry[0]);
-    Array array;
+    nb::ndarray<nb::ro> array;
     if (!nb::try_cast(nb::object(entry[1]), array) || array.device_type() != nb::device::cpu::value)
       throw nb::type_error((name + ": no array of the CPU that numpy or DLPack knows").c_str());
-    out[name] = borrowed(name, array, nb::cast<std::string>(entry[2]));
+    out.tensors[name] = borrowed(name, array, nb::cast<std::string>(entry[2]));
+    out.arrays.push_back(std::move(array));
   }
   return out;
 }
 
 void bind_tensor(nb::module_& module) {
+  nb::class_<MappedFile>(module, "MappedFile", "A file of an adapter.")
+      .def("data", data_of, nb::rv_policy::reference_internal, "None where it cannot be mapped.")
+      .def("check_unchanged", &MappedFile::check_unchanged);
   nb::class_<Tensor>(module, "Tensor", "A tensor of an adapter, read when it is asked for.")
       .def_prop_ro("dtype", [](const Tensor& t) { return std::string(dtype_name(t.dtype())); })
       .def_prop_ro("shape", [](const Tensor& t) { return nb::tuple(nb::cast(t.shape())); })
       .def("file_view", file_view,
-           "(path, offset, extents, strides) where it is one strided view of a file.")
+           "(file, offset, extents, strides) where it is one strided view of a file.")
+      .def_prop_ro("files", file_keys, "The files that it lies in.")
       .def("read_into", read_into, nb::arg("out"), "Its elements, row-major, as bytes.");
 }
 

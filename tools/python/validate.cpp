@@ -20,7 +20,8 @@ Validation validate_paths(const std::vector<std::string>& adapters, const nb::di
 
 std::string report_as(const Validation& found, const std::string& format, const nb::dict& options) {
   const Words words(options);
-  return in_python(words, [&] { return report(found, format, report_options(words)); });
+  const ReportOptions how = in_python(words, [&] { return report_options(words); });
+  return call(words, nb::none(), [&](const JobControl&) { return report(found, format, how); });
 }
 
 // "clean", "findings" or "not judged".
@@ -58,7 +59,7 @@ void bind_validate(nb::module_& module) {
       .def("repair", repair_into, nb::arg(), nb::arg().none());
   module.def("validate", validate_paths, nb::arg(), nb::arg(), nb::arg().none());
   module.def("find_project_file", [](const std::string& folder) {
-    return in_python(Words(nb::dict()), [&] { return find_project_file(folder); });
+    return path_text(in_python(Words(nb::dict()), [&] { return find_project_file(folder); }));
   });
 }
 

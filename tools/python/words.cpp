@@ -52,7 +52,10 @@ nb::object Words::find(const char* key) const {
   return words_.contains(key) ? nb::object(words_[key]) : nb::none();
 }
 
-void Words::mistyped(const char* key, const nb::object& value) {
+void Words::refuse(const char* key, const nb::object& value, bool wants_integer) {
+  const bool number = !nb::isinstance<nb::bool_>(value) && PyIndex_Check(value.ptr()) != 0;
+  if (wants_integer && number)
+    throw Error(std::string(key) + "=", nb::cast<std::string>(nb::str(value)) + " is out of range");
   throw nb::type_error(
       (std::string(key) + ": cannot be a " + nb::type_name(value.type()).c_str()).c_str());
 }

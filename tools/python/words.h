@@ -2,16 +2,17 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 #include "lib/adapter/config/adapter_config.h"
 #include "lib/base/error.h"
 #include "lib/model/base_convert.h"
 #include "lib/moelora.h"
+#include "tools/python/strings.h"
 
 namespace moelora::python {
 
@@ -23,11 +24,15 @@ class Words {
  public:
   explicit Words(nb::dict words) : words_(std::move(words)) {}
 
-  // Raises TypeError where the value is of another type.
+  // Raises TypeError where the value is of another type (True and False are no numbers), Error
+  // where an integer is out of range.
   template <class T>
   void take(const char* key, T& out) const {
     const nb::object value = find(key);
-    if (!value.is_none() && !nb::try_cast(value, out)) mistyped(key, value);
+    if (value.is_none()) return;
+    constexpr bool kNumber = std::is_arithmetic_v<T> && !std::is_same_v<T, bool>;
+    const bool fits = !(kNumber && nb::isinstance<nb::bool_>(value)) && nb::try_cast(value, out);
+    if (!fits) refuse(key, value, kNumber && std::is_integral_v<T>);
   }
   template <class T>
   void take(const char* key, std::optional<T>& out) const {
@@ -44,7 +49,7 @@ class Words {
   nb::object find(const char* key) const;  // None where it is not there
 
  private:
-  [[noreturn]] static void mistyped(const char* key, const nb::object& value);
+  [[noreturn]] static void refuse(const char* key, const nb::object& value, bool wants_integer);
 
   nb::dict words_;
 };

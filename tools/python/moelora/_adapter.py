@@ -34,10 +34,11 @@ def _as_float32(bits: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
 
 
 class _Files:
-    """Files of an adapter, mapped once each."""
+    """The files of an adapter, as they were when it was loaded."""
 
-    def __init__(self) -> None:
-        self._maps: dict[str, numpy.ndarray[Any, Any]] = {}
+    def __init__(self, found: _core.LoadedAdapter) -> None:
+        self._files = found.files()
+        self._data = {key: file.data() for key, file in self._files.items()}
 
     def array(self, tensor: _core.Tensor) -> numpy.ndarray[Any, Any]:
         bf16 = _bfloat16() if tensor.dtype == "BF16" else None
@@ -50,21 +51,29 @@ class _Files:
         return self._plain(tensor, numpy.dtype(_TYPES[tensor.dtype]))
 
     def _plain(self, tensor: _core.Tensor, dtype: numpy.dtype[Any]) -> numpy.ndarray[Any, Any]:
-        view = tensor.file_view()
-        if view is not None and view[1] % dtype.itemsize == 0:
-            file, offset, extents, strides = view
-            mapped = self._mapped(file)
-            seen = numpy.ndarray(tuple(extents), dtype, mapped, offset, tuple(strides))
-            return seen.reshape(tensor.shape)
+        self._check_unchanged(tensor)  # first: a page that was cut off is a SIGBUS
+        seen = self._view(tensor, dtype)
+        if seen is not None:
+            return seen
         out = numpy.empty(tensor.shape, dtype)
         tensor.read_into(out.reshape(-1).view(numpy.uint8))
+        self._check_unchanged(tensor)
         out.flags.writeable = False
         return out
 
-    def _mapped(self, file: str) -> numpy.ndarray[Any, Any]:
-        if file not in self._maps:
-            self._maps[file] = numpy.memmap(file, dtype=numpy.uint8, mode="r")
-        return self._maps[file]
+    def _check_unchanged(self, tensor: _core.Tensor) -> None:
+        for key in tensor.files:
+            self._files[key].check_unchanged()
+
+    def _view(self, tensor: _core.Tensor, dtype: numpy.dtype[Any]) -> numpy.ndarray[Any, Any] | None:
+        view = tensor.file_view()
+        if view is None or view[1] % dtype.itemsize != 0:
+            return None
+        file, offset, extents, strides = view
+        data = self._data[file]
+        if data is None:
+            return None
+        return numpy.ndarray(tuple(extents), dtype, data, offset, tuple(strides)).reshape(tensor.shape)
 
 
 class Pair:
@@ -72,6 +81,9 @@ class Pair:
 
     The arrays are read-only views of the file where they lie in it as they are, else they are read
     when they are asked for. bfloat16 is ml_dtypes' type where that is installed, else float32.
+    The file may be replaced or removed meanwhile. One that is written in place is an Error where an
+    array is asked for after that; views that were made before change with it, and cut short it ends
+    the process with a SIGBUS, as any mapped file does: copy() what must outlive that.
     """
 
     def __init__(self, module: str, a: Any, b: Any, scale: tuple[int, float, float], files: _Files) -> None:
@@ -198,7 +210,7 @@ def load(
         ignore_zip_crc=ignore_zip_crc,
     )
     found = _core.load(path(src), words)
-    files = _Files()
+    files = _Files(found)
     return Adapter(
         config=json.loads(found.config),
         modules={module: Pair(module, a, b, scale, files) for module, a, b, scale in found.dense()},
@@ -275,22 +287,55 @@ def save(
         return Conversion(**_core.convert_tensors(named, _config_text(config), path(dst), words, callback))
 
 
+_FLOAT8 = {"float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2"}  # that DLPack or numpy does not tell
+
+
 def _array(name: str, tensor: Any) -> tuple[Any, str]:
     """An array that the extension module can look into, and a type where the array's says less."""
+    _check_name(name)
+    if hasattr(tensor, "detach"):
+        return _torch_array(tensor)
+    if isinstance(tensor, numpy.ndarray):
+        return _numpy_array(tensor)
+    if hasattr(tensor, "__dlpack__"):
+        return tensor, ""
+    if hasattr(tensor, "__array__"):
+        return _numpy_array(numpy.asarray(tensor))
+    raise TypeError(f"{name}: {type(tensor).__name__} is no array")
+
+
+def _check_name(name: Any) -> None:
     if not isinstance(name, str):
         raise TypeError(f"{name!r}: a tensor's name is a str, not {type(name).__name__}")
-    if hasattr(tensor, "detach"):  # torch
-        tensor = tensor.detach().cpu()
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise TypeError(f"{name!r}: a tensor's name has a surrogate, which no file can hold") from None
+
+
+def _torch_array(tensor: Any) -> tuple[Any, str]:
+    tensor = tensor.detach().cpu()
+    for lazy, made in (("is_conj", "resolve_conj"), ("is_neg", "resolve_neg")):  # DLPack tells neither
+        if hasattr(tensor, lazy) and getattr(tensor, lazy)():
+            tensor = getattr(tensor, made)()
+    float8 = _FLOAT8.get(str(tensor.dtype).removeprefix("torch."))
+    if float8 is None:
         return tensor, ""
-    if not isinstance(tensor, numpy.ndarray):
-        if not hasattr(tensor, "__dlpack__") and not hasattr(tensor, "__array__"):
-            raise TypeError(f"{name}: {type(tensor).__name__} is no array")
-        return (tensor, "") if hasattr(tensor, "__dlpack__") else _array(name, numpy.asarray(tensor))
-    if any(stride < 0 for stride in tensor.strides):
-        tensor = numpy.ascontiguousarray(tensor)
-    if tensor.dtype.name == "bfloat16":
-        return tensor.view(numpy.uint16), "BF16"
-    return tensor, ""
+    import torch
+
+    return tensor.view(torch.uint8), float8
+
+
+def _numpy_array(array: numpy.ndarray[Any, Any]) -> tuple[Any, str]:
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if any(stride < 0 or stride % (array.itemsize or 1) for stride in array.strides):  # DLPack has none
+        array = numpy.array(array, order="C")
+    if array.dtype.name == "bfloat16":
+        return array.view(numpy.uint16), "BF16"
+    if array.dtype.name in _FLOAT8:
+        return array.view(numpy.uint8), _FLOAT8[array.dtype.name]
+    return array, ""
 
 
 def _config_text(config: Any) -> str:
