@@ -52,8 +52,8 @@ def validate(
     """
     how = _checked(address=address, cpus=cpus, in_flight=in_flight, retries=retries, progress=progress)
     work = _work("validate", _validate.validate, [""], cpus, options, state)
-    units = [Unit(uri) for uri in _files.adapters(uris)]
-    return run(work, units, **how)
+    found = _files.adapters(uris)
+    return run(work, [Unit(uri) for uri in found.uris], found, **how)
 
 
 def convert(
@@ -89,8 +89,8 @@ def convert(
         options,
         state or _files.join(folder, ".moelora-fleet"),
     )
-    units = _pairs(_files.outside(_files.adapters(uris), folder), folder, root)
-    return run(work, units, **how)
+    found = _files.adapters(uris).outside(folder)
+    return run(work, _pairs(found.uris, folder, root), found, **how)
 
 
 def diff(
@@ -111,8 +111,8 @@ def diff(
     how = _checked(address=address, cpus=cpus, in_flight=in_flight, retries=retries, progress=progress)
     folder = path(other)
     work = _work("diff", _diff.diff_weights, ["", ""], cpus, options, state)
-    units = _pairs(_files.outside(_files.adapters(uris), folder), folder, root)
-    return run(work, units, **how)
+    found = _files.adapters(uris).outside(folder)
+    return run(work, _pairs(found.uris, folder, root), found, **how)
 
 
 def convert_base(

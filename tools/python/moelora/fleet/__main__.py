@@ -23,8 +23,8 @@ def main(argv: list[str] | None = None) -> int:
         args["progress"] = _Teller()
     try:
         _check_place(output)
-        if args.get("uris") == ["-"]:
-            args["uris"] = [line for line in map(str.strip, sys.stdin) if line]
+        if "uris" in args:
+            args["uris"] = _named(args["uris"])
         given = {key: value for key, value in args.items() if value is not None}
         report = _COMMANDS[command](**given)
         _write(report, form, output)
@@ -69,6 +69,16 @@ class _Teller:
 
 def _counted(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def _named(uris: list[str]) -> list[str]:
+    """Where one of them is "-", those that stdin lists instead of it."""
+    out: list[str] = []
+    for uri in uris:
+        out += [line for line in map(str.strip, sys.stdin) if line] if uri == "-" else [uri]
+    if not out:
+        raise Error("stdin", "names no adapter", "write one path a line")
+    return out
 
 
 def _check_place(output: str | None) -> None:
