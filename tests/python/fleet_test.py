@@ -304,6 +304,86 @@ def test_what_is_asked_wrongly_is_refused_before_any_unit(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+WRONG = [
+    ("validate", {"engines": ["nobody"]}, "engines=: unknown engine"),
+    ("validate", {"engines": ["sglang"], "server_options": ["x=1"]}, "server_options=: unknown option"),
+    ("validate", {"tp": 0, "engines": ["sglang"]}, "tp: is 0"),
+    ("validate", {"ignore": ["nothing"]}, "ignore=: unknown rule"),
+    ("validate", {"base": "/none"}, "/none: no such file"),
+    ("validate", {"base": "file:///none"}, "FileNotFoundError: /none/config.json\nhint: name a model"),
+    ("convert", {}, "to=: is missing"),
+    ("convert", {"to": "nobody"}, "to=: unknown layout"),
+    ("convert", {"for_": "nobody"}, "for_=: unknown engine"),
+    ("convert", {"for_": "sglang", "to": "nobody"}, "to=: unknown layout"),
+    ("convert", {"to": "stacked", "from_": "nobody"}, "from_=: unknown layout"),
+    ("convert", {"to": "stacked", "server_options": ["tp-size=1"]}, "server_options=: requires an engine"),
+    ("convert", {"to": "stacked", "base": "/none"}, "/none: no such file"),
+    ("diff", {"base": "/none"}, "/none: no such file"),
+    ("diff", {"from_": "nobody"}, "from_=: unknown layout"),
+]
+
+
+@pytest.mark.parametrize("kind, options, said", WRONG)
+def test_options_that_every_unit_would_refuse_are_refused_once(tmp_path, monkeypatch, kind, options, said):
+    def adapters(uris):
+        raise AssertionError("adapters are listed")
+
+    monkeypatch.setattr(_files, "adapters", adapters)
+    (tmp_path / "in").mkdir()
+    places = [tmp_path / "in"] if kind == "validate" else [tmp_path / "in", tmp_path / "in"]
+    for address in ("local", "auto"):
+        with pytest.raises(moelora.Error, match=said):
+            getattr(fleet, kind)(*places, address=address, **options)
+    assert not list(tmp_path.rglob("*"))[1:]
+
+
+def test_options_that_some_adapter_takes_are_not_refused(tmp_path, nodes, monkeypatch):
+    pattern = make_adapters(tmp_path / "in", 1)
+    for number, options in enumerate((
+        {"for_": "sglang"},  # an adapter's config may name its base
+        {"to": "mlx"}, {"to": "sglang-pool"}, {"to": "stacked", "from_": "peft-params"}, {"to": "stacked", "b_order": "rank-major"},
+    )):  # fmt: skip
+        assert len(fleet.convert(pattern, tmp_path / f"{number}", address="local", **options)) == 1
+    # What only the nodes' caches hold is looked up there.
+    monkeypatch.setattr(_run, "_import_ray", lambda: Nodes(1))
+    assert fleet.convert(pattern, tmp_path / "there", to="stacked", base="some/body").counts == {"failed": 1}
+    with pytest.raises(moelora.Error, match="some/body"):
+        fleet.convert(pattern, tmp_path / "here", to="stacked", base="some/body", address="local")
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused_once(tmp_path):
+    pattern, file = make_adapters(tmp_path / "in", 2), tmp_path / "file"
+    file.touch()
+    for place in (file, file / "below"):
+        said = f"{place}: cannot be a folder, since {file} is a file"
+        with pytest.raises(moelora.Error, match=said):
+            fleet.validate(pattern, address="local", state=place)
+        with pytest.raises(moelora.Error, match=said):
+            fleet.convert(pattern, place, to="stacked", address="local")
+        with pytest.raises(moelora.Error, match=f"{place}: is no folder"):
+            fleet.diff(pattern, place, address="local")
+
+
+def test_the_command_speaks_of_its_options(tmp_path):
+    pattern, out = make_adapters(tmp_path / "in", 1), tmp_path / "out"
+    convert = ["convert", pattern, "--out", out]
+    for words, said in (
+        (["validate", pattern, "--engine", "nobody"], "--engine: unknown engine 'nobody'"),
+        (["validate", pattern, "--engine", "sglang", "--server-option", "x=1"], "--server-option: unknown option 'x'"),
+        (["validate", pattern, "--engine", "sglang", "--max-lora-rank", 0], "--max-lora-rank: is 0"),
+        (["validate", pattern, "--in-flight", 0], "--in-flight: is 0"),
+        (convert, "--to: is missing: nothing says what to write\nhint: say --for ENGINE or --to LAYOUT\n"),
+        ([*convert, "--to", "stacked", "--root", tmp_path / "else"], "hint: name a folder that all adapters are below with --root\n"),
+        (["base", make_base(tmp_path / "base"), out, "--to", "fused", "--parts", 0], "error: --parts: "),
+    ):  # fmt: skip
+        done = command(*words, "--address", "local")
+        assert done.returncode == 2 and said in done.stderr and done.stdout == "", done.stderr
+    assert not out.exists()
+    shutil.copytree(DATA / KINDS[0], out / "0000")
+    done = command(*convert, "--to", "stacked", "--base", BASE, "--address", "local")
+    assert done.returncode == 2 and "hint: pass --force to replace it" in done.stdout
+
+
 def test_a_store_that_breaks_fails_a_unit_and_stops_no_other(tmp_path, monkeypatch):
     pattern, real = make_adapters(tmp_path / "in", 3), _files.stamp
 
@@ -703,7 +783,7 @@ def test_the_command_converts_a_base_in_parts(tmp_path):
     refused = command(*words, 3, "--output", tmp_path / "none/report")
     assert refused.returncode == 2 and f"{tmp_path}/none/report: cannot be written" in refused.stderr
     refused = command(*words, 3, "--cpus", 0)
-    assert refused.returncode == 2 and "cpus=: is 0" in refused.stderr
+    assert refused.returncode == 2 and "--cpus: is 0" in refused.stderr
 
 
 # ---- how units are handed out, on nodes that are none ---------------------------------------------------

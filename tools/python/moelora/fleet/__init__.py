@@ -18,9 +18,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .. import _base, _convert, _diff, _validate
+from .._error import Error
 from .._progress import Progress
 from .._words import StrPath, optional_path, path
 from . import _files, _parts
+from ._check import check_options
 from ._report import FleetReport
 from ._run import check, run
 from ._units import Unit, Work
@@ -52,6 +54,7 @@ def validate(
     """
     how = _checked(address=address, cpus=cpus, in_flight=in_flight, retries=retries, progress=progress)
     work = _work("validate", _validate.validate, [""], cpus, options, state)
+    check_options(work, address)
     found = _files.adapters(uris)
     return run(work, [Unit(uri) for uri in found.uris], found, **how)
 
@@ -89,6 +92,8 @@ def convert(
         options,
         state or _files.join(folder, ".moelora-fleet"),
     )
+    _files.check_folder(folder)
+    check_options(work, address)
     found = _files.adapters(uris).outside(folder)
     return run(work, _pairs(found.uris, folder, root), found, **how)
 
@@ -111,6 +116,9 @@ def diff(
     how = _checked(address=address, cpus=cpus, in_flight=in_flight, retries=retries, progress=progress)
     folder = path(other)
     work = _work("diff", _diff.diff_weights, ["", ""], cpus, options, state)
+    if not _files.is_remote(folder) and not os.path.isdir(folder):
+        raise Error(folder, "is no folder", "name the folder that holds the others")
+    check_options(work, address)
     found = _files.adapters(uris).outside(folder)
     return run(work, _pairs(found.uris, folder, root), found, **how)
 

@@ -61,6 +61,17 @@ def place(uri: str) -> str:
     return os.path.realpath(uri.removeprefix("file://"))
 
 
+def check_folder(uri: str | None) -> None:
+    """Refuses a folder to write in that cannot be one."""
+    if uri is None or is_remote(uri):
+        return
+    there = os.path.abspath(uri)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        raise Error(uri, f"cannot be a folder, since {there} is a file", "name a folder, or a path that is free")
+
+
 @dataclasses.dataclass
 class Found:
     uris: list[str] = dataclasses.field(default_factory=list)
@@ -221,7 +232,7 @@ def _parents(path: str) -> Iterator[str]:
 def names(uris: list[str], root: str | None = None) -> list[str]:
     """What each is called below an output folder: its path below `root`, else below the folder of
     all."""
-    advice = "give a root that all adapters are below"
+    advice = "name a folder that all adapters are below with root="
     stripped = [uri.rstrip("/") if is_remote(uri) else os.path.abspath(uri) for uri in uris]
     try:
         if root is None:
