@@ -18,7 +18,13 @@ report=$state/task.$SLURM_ARRAY_TASK_ID.txt
 rm -f "$report"
 
 # Every n-th adapter, so that neighbors of one size are spread. --array=A-B:STEP counts by STEP.
-awk -v n="${SLURM_ARRAY_TASK_COUNT:-1}" -v step="${SLURM_ARRAY_TASK_STEP:-1}" \
-  -v i="$((SLURM_ARRAY_TASK_ID - ${SLURM_ARRAY_TASK_MIN:-SLURM_ARRAY_TASK_ID}))" 'NF && ++line % n == i / step % n' "$list" |
+share=$(awk -v n="${SLURM_ARRAY_TASK_COUNT:-1}" -v step="${SLURM_ARRAY_TASK_STEP:-1}" \
+  -v i="$((SLURM_ARRAY_TASK_ID - ${SLURM_ARRAY_TASK_MIN:-SLURM_ARRAY_TASK_ID}))" 'NF && ++line % n == i / step % n' "$list")
+if [ -z "$share" ]; then
+  grep -q '[^[:space:]]' "$list" || { echo "slurm_fleet.sh: error: $list: names no adapter: write one path a line" >&2; exit 2; }
+  echo "nothing to do: the array has more tasks than the list has adapters"
+  exit 0
+fi
+printf '%s\n' "$share" |
   "${PYTHON:-python3}" -m moelora.fleet "$command" - --state "$state" --address local --output "$report" "$@" ||
   { [ $? = 1 ] && [ -s "$report" ]; }  # findings are no fault of the job; Python that does not start also says 1

@@ -34,10 +34,13 @@ def make_adapters(folder, count, corrupt=None):
     return str(folder / "*")
 
 
-def command(*words):
-    return subprocess.run(
-        [sys.executable, "-m", "moelora.fleet", *map(str, words)], capture_output=True, text=True, check=False
-    )
+def found_in(uris):
+    return _files.adapters(uris).uris
+
+
+def command(*words, **how):
+    words = [sys.executable, "-m", "moelora.fleet", *map(str, words)]
+    return subprocess.run(words, capture_output=True, text=True, check=False, **how)
 
 
 # ---- on this machine -----------------------------------------------------------------------------------
@@ -60,8 +63,8 @@ def test_a_fleet_says_of_each_adapter_what_validate_says(tmp_path):
 
 def test_folders_of_adapters_are_searched(tmp_path):
     make_adapters(tmp_path / "in/run/checkpoints", 3)
-    found = list(_files.adapters(str(tmp_path / "in")))
-    assert found == list(_files.adapters([str(tmp_path / "in/*"), str(tmp_path / "in/run/checkpoints/*")]))
+    found = found_in(tmp_path / "in")
+    assert found == found_in([tmp_path / "in/*", tmp_path / "in/run/checkpoints/*"])
     assert len(found) == 3 and _files.names(found) == ["0000", "0001", "0002"]
     with pytest.raises(moelora.Error, match="names no adapter"):
         fleet.validate(str(tmp_path / "none*"), address="local")
@@ -70,7 +73,7 @@ def test_folders_of_adapters_are_searched(tmp_path):
 def test_weights_without_a_config_are_not_passed_over(tmp_path):
     make_adapters(tmp_path / "in", 2)
     (tmp_path / "in/0001/adapter_config.json").unlink()
-    assert len(_files.adapters(str(tmp_path / "in"))) == 2
+    assert len(found_in(tmp_path / "in")) == 2
     report = fleet.validate(str(tmp_path / "in"), address="local", **JUDGED)
     assert not report.ok and len(report) == 2 and "0001" in str(report)
 
@@ -155,6 +158,117 @@ def test_outputs_among_the_inputs_are_no_inputs(tmp_path):
     assert first.ok and len(first) == 3 and again.run["resumed"] == 3 and again.to_json() == first.to_json()
 
 
+@pytest.mark.parametrize("here, out", [(".", "served"), ("*", "./served"), ("../in", "x/../served"), (".", "link"),
+                                       (".", "file://{}/served"), ("file://{}", "served")])  # fmt: skip
+def test_outputs_among_the_inputs_are_none_however_they_are_spelled(tmp_path, monkeypatch, here, out):
+    make_adapters(tmp_path / "in", 2)
+    monkeypatch.chdir(tmp_path / "in")
+    for folder in ("x", "../elsewhere"):
+        os.mkdir(folder)
+    os.symlink("../elsewhere" if here == "*" else "served", "link")
+    if out == "link":
+        os.mkdir("served")
+    here, out = (each.format(tmp_path / "in") for each in (here, out))
+    options = {"to": "peft-linear", "base": BASE, "address": "local"}
+    for resumed in (0, 2):
+        made = fleet.convert(here, out, **options)
+        assert made.counts == {"clean": 2} and made.run["resumed"] == resumed
+        assert sorted(each.name for each in (tmp_path / "in/served").glob("*/")) == [".moelora-fleet", "0000", "0001"]
+    assert len(fleet.diff(here, out, base=BASE, address="local")) == 2
+    with pytest.raises(moelora.Error, match="holds all adapters that are named"):
+        fleet.convert("served", out, **options)
+
+
+def test_an_adapter_that_is_named_twice_is_one_unit(tmp_path, monkeypatch):
+    make_adapters(tmp_path / "in", 2)
+    monkeypatch.chdir(tmp_path / "in")
+    os.symlink("0000", "latest")
+    twice = ["0001", "./0001", "0001/", f"{tmp_path}/in/0001", "../in/0001", "*"]
+    assert found_in(twice) == ["0000", "0001", "latest"]
+    options = {"to": "peft-linear", "base": BASE, "address": "local"}
+    made = fleet.convert([*twice, f"{tmp_path}/in/0000"], "../out", **options)
+    assert made.counts == {"clean": 3}
+    assert fleet.convert("0000", "../alone", **options).ok and (tmp_path / "alone/0000").is_dir()
+
+
+def test_a_link_above_two_dots_is_followed(tmp_path, monkeypatch):
+    make_adapters(tmp_path / "in", 1)
+    make_adapters(tmp_path / "other/in", 1)
+    (tmp_path / "other/in/below").mkdir()
+    os.symlink("../other/in/below", tmp_path / "in/link")
+    monkeypatch.chdir(tmp_path / "in")
+    assert found_in(["0000", "link/../0000"]) == ["0000", "link/../0000"]
+    with pytest.raises(moelora.Error, match="would have the same output"):
+        fleet.convert(["0000", "link/../0000"], "../out", to="stacked", address="local")
+
+
+def lock(monkeypatch, folder):
+    """As chmod 0 does for all but root."""
+    real = os.scandir
+
+    def scandir(path="."):
+        if not isinstance(path, int) and os.path.realpath(path) == str(folder):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
+@pytest.mark.parametrize("named", ["{}/in", "{}/in/*", "{}/in/*/*", "{}/in/**/", "file://{}/in"])
+def test_a_folder_that_cannot_be_listed_is_no_silence(tmp_path, monkeypatch, named):
+    make_adapters(tmp_path / "in/mine", 2)
+    make_adapters(tmp_path / "in/locked", 1)
+    lock(monkeypatch, tmp_path / "in/locked")
+    report = fleet.validate(named.format(tmp_path), address="local", base=BASE)
+    assert len(report) == 3 and report.counts["failed"] == 1
+    failure = report.failures()[0]
+    assert failure["where"].endswith(f"{tmp_path}/in/locked") and "Permission denied" in failure["what"]
+    made = fleet.convert(
+        named.format(tmp_path), tmp_path / "out", to="stacked", base=BASE, address="local", root=None
+    )
+    assert made.counts == {"clean": 2, "failed": 1} and made.exit_status == 2 and made.run["units"] == 3
+
+
+def test_a_folder_that_was_named_and_cannot_be_listed_fails(tmp_path, monkeypatch):
+    make_adapters(tmp_path / "locked", 1)
+    lock(monkeypatch, tmp_path / "locked")
+    report = fleet.validate(tmp_path / "locked", address="local", base=BASE)
+    assert report.counts == {"failed": 1} and report.exit_status == 2
+
+
+def test_folders_with_a_dot_and_links_out_are_not_entered(tmp_path):
+    make_adapters(tmp_path / "in", 2)
+    make_adapters(tmp_path / "in/.git/x", 1)
+    make_adapters(tmp_path / "else", 1)
+    os.symlink("../else", tmp_path / "in/out")
+    os.symlink("0000", tmp_path / "in/latest")
+    for named in (str(tmp_path / "in"), f"file://{tmp_path}/in"):
+        assert [each[-4:] for each in found_in(named)] == ["0000", "0001"]
+        assert _files.adapters(named).linked == [named + "/out"]
+    report = fleet.validate(tmp_path / "in", address="local", base=BASE)
+    note = f"not entered, since it is a link out of what was named: {tmp_path}/in/out"
+    assert report.notes == [note] and str(report).endswith(f"note: {note}")
+    assert json.loads(report.to_json())["notes"] == [note]
+    assert len(found_in([tmp_path / "in", tmp_path / "in/out", tmp_path / "in/.git"])) == 4
+    (tmp_path / "links").mkdir()
+    os.symlink("../else", tmp_path / "links/out")
+    with pytest.raises(moelora.Error, match=r"names no adapter.*not entered.*links/out"):
+        fleet.validate(tmp_path / "links", address="local")
+
+
+def test_nothing_named_is_an_error(tmp_path):
+    with pytest.raises(moelora.Error, match="uris=: names no adapter"):
+        fleet.validate([], address="local")
+    for words in (["validate"], ["convert", "--out", tmp_path / "out", "--to", "stacked"]):
+        done = command(*words, "-", "--address", "local", input=" \n\n")
+        assert done.returncode == 2 and done.stdout == ""
+        assert done.stderr == "moelora.fleet: error: stdin: names no adapter\nhint: write one path a line\n"
+    assert not (tmp_path / "out").exists()
+    make_adapters(tmp_path / "in", 2)
+    done = command("validate", "-", tmp_path / "in/0001", "--address", "local", input=f"{tmp_path}/in/0000")
+    assert done.stdout.startswith("2 adapters: ")
+
+
 def test_a_record_that_is_none_is_done_again(tmp_path):
     pattern, state = make_adapters(tmp_path / "in", 5), tmp_path / "state"
     first = fleet.validate(pattern, address="local", state=state, **JUDGED)
@@ -188,6 +302,86 @@ def test_what_is_asked_wrongly_is_refused_before_any_unit(tmp_path):
     with pytest.raises(moelora.Error, match="root"):
         fleet.convert(pattern, tmp_path / "out", address="local", to="stacked", root=tmp_path / "elsewhere")
     assert not (tmp_path / "out").exists()
+
+
+WRONG = [
+    ("validate", {"engines": ["nobody"]}, "engines=: unknown engine"),
+    ("validate", {"engines": ["sglang"], "server_options": ["x=1"]}, "server_options=: unknown option"),
+    ("validate", {"tp": 0, "engines": ["sglang"]}, "tp: is 0"),
+    ("validate", {"ignore": ["nothing"]}, "ignore=: unknown rule"),
+    ("validate", {"base": "/none"}, "/none: no such file"),
+    ("validate", {"base": "file:///none"}, "FileNotFoundError: /none/config.json\nhint: name a model"),
+    ("convert", {}, "to=: is missing"),
+    ("convert", {"to": "nobody"}, "to=: unknown layout"),
+    ("convert", {"for_": "nobody"}, "for_=: unknown engine"),
+    ("convert", {"for_": "sglang", "to": "nobody"}, "to=: unknown layout"),
+    ("convert", {"to": "stacked", "from_": "nobody"}, "from_=: unknown layout"),
+    ("convert", {"to": "stacked", "server_options": ["tp-size=1"]}, "server_options=: requires an engine"),
+    ("convert", {"to": "stacked", "base": "/none"}, "/none: no such file"),
+    ("diff", {"base": "/none"}, "/none: no such file"),
+    ("diff", {"from_": "nobody"}, "from_=: unknown layout"),
+]
+
+
+@pytest.mark.parametrize("kind, options, said", WRONG)
+def test_options_that_every_unit_would_refuse_are_refused_once(tmp_path, monkeypatch, kind, options, said):
+    def adapters(uris):
+        raise AssertionError("adapters are listed")
+
+    monkeypatch.setattr(_files, "adapters", adapters)
+    (tmp_path / "in").mkdir()
+    places = [tmp_path / "in"] if kind == "validate" else [tmp_path / "in", tmp_path / "in"]
+    for address in ("local", "auto"):
+        with pytest.raises(moelora.Error, match=said):
+            getattr(fleet, kind)(*places, address=address, **options)
+    assert not list(tmp_path.rglob("*"))[1:]
+
+
+def test_options_that_some_adapter_takes_are_not_refused(tmp_path, nodes, monkeypatch):
+    pattern = make_adapters(tmp_path / "in", 1)
+    for number, options in enumerate((
+        {"for_": "sglang"},  # an adapter's config may name its base
+        {"to": "mlx"}, {"to": "sglang-pool"}, {"to": "stacked", "from_": "peft-params"}, {"to": "stacked", "b_order": "rank-major"},
+    )):  # fmt: skip
+        assert len(fleet.convert(pattern, tmp_path / f"{number}", address="local", **options)) == 1
+    # What only the nodes' caches hold is looked up there.
+    monkeypatch.setattr(_run, "_import_ray", lambda: Nodes(1))
+    assert fleet.convert(pattern, tmp_path / "there", to="stacked", base="some/body").counts == {"failed": 1}
+    with pytest.raises(moelora.Error, match="some/body"):
+        fleet.convert(pattern, tmp_path / "here", to="stacked", base="some/body", address="local")
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused_once(tmp_path):
+    pattern, file = make_adapters(tmp_path / "in", 2), tmp_path / "file"
+    file.touch()
+    for place in (file, file / "below"):
+        said = f"{place}: cannot be a folder, since {file} is a file"
+        with pytest.raises(moelora.Error, match=said):
+            fleet.validate(pattern, address="local", state=place)
+        with pytest.raises(moelora.Error, match=said):
+            fleet.convert(pattern, place, to="stacked", address="local")
+        with pytest.raises(moelora.Error, match=f"{place}: is no folder"):
+            fleet.diff(pattern, place, address="local")
+
+
+def test_the_command_speaks_of_its_options(tmp_path):
+    pattern, out = make_adapters(tmp_path / "in", 1), tmp_path / "out"
+    convert = ["convert", pattern, "--out", out]
+    for words, said in (
+        (["validate", pattern, "--engine", "nobody"], "--engine: unknown engine 'nobody'"),
+        (["validate", pattern, "--engine", "sglang", "--server-option", "x=1"], "--server-option: unknown option 'x'"),
+        (["validate", pattern, "--engine", "sglang", "--max-lora-rank", 0], "--max-lora-rank: is 0"),
+        (["validate", pattern, "--in-flight", 0], "--in-flight: is 0"),
+        (convert, "--to: is missing: nothing says what to write\nhint: say --for ENGINE or --to LAYOUT\n"),
+        ([*convert, "--to", "stacked", "--root", tmp_path / "else"], "hint: name a folder that all adapters are below with --root\n"),
+        (["base", make_base(tmp_path / "base"), out, "--to", "fused", "--parts", 0], "error: --parts: "),
+    ):  # fmt: skip
+        done = command(*words, "--address", "local")
+        assert done.returncode == 2 and said in done.stderr and done.stdout == "", done.stderr
+    assert not out.exists()
+    shutil.copytree(DATA / KINDS[0], out / "0000")
+    done = command(*convert, "--to", "stacked", "--base", BASE, "--address", "local")
+    assert done.returncode == 2 and "hint: pass --force to replace it" in done.stdout
 
 
 def test_a_store_that_breaks_fails_a_unit_and_stops_no_other(tmp_path, monkeypatch):
@@ -295,9 +489,9 @@ def test_uris_are_found_by_one_listing(tmp_path):
     shutil.copytree(DATA / KINDS[0], tmp_path / "a/runs/0000/checkpoint-1")  # below an adapter: not another
     uri, runs = f"file://{tmp_path}", [f"file://{tmp_path}/a/runs/{i:04}" for i in range(3)]
     for pattern in ("/a/runs/*", "/a", "/a/runs", "/*"):
-        assert _files.adapters(uri + pattern)[-2:] == runs[-2:]
-    assert _files.adapters(uri + "/a/runs/*") == runs
-    assert _files.adapters(f"{tmp_path}/a/runs/*") == [each.removeprefix("file://") for each in runs]
+        assert found_in(uri + pattern)[-2:] == runs[-2:]
+    assert found_in(uri + "/a/runs/*") == runs
+    assert found_in(f"{tmp_path}/a/runs/*") == [each.removeprefix("file://") for each in runs]
     with pytest.raises(moelora.Error, match="names no adapter"):
         _files.adapters(uri + "/nothing/*")
 
@@ -332,8 +526,8 @@ def test_an_array_job_comes_to_the_report_of_one_machine(tmp_path):
     script = DATA.parent / "slurm_fleet.sh"
     words = ["--engine", "sglang", "--base", BASE]
 
-    def task(number, **environment):
-        given = {"ID": number, "MIN": 3, "COUNT": 4, "STEP": 2}
+    def task(number, count=4, **environment):
+        given = {"ID": number, "MIN": 3, "COUNT": count, "STEP": 2}
         return subprocess.run(
             ["bash", script, tmp_path / "list", tmp_path / "state", "validate", *words],
             env=os.environ
@@ -344,6 +538,8 @@ def test_an_array_job_comes_to_the_report_of_one_machine(tmp_path):
 
     assert task(3, PYTHON="false") != 0  # no report is no finding
     assert [task(number, PYTHON=sys.executable) for number in (3, 5, 7, 9)] == [0] * 4
+    assert task(19, count=9, PYTHON="false") == 0  # the ninth of nine tasks for seven adapters
+    assert not (tmp_path / "state/task.19.txt").exists()
     done = subprocess.run(
         [sys.executable, "-m", "moelora.fleet", "validate", "-", "--state", tmp_path / "state", "--address", "local"]
         + words
@@ -352,6 +548,8 @@ def test_an_array_job_comes_to_the_report_of_one_machine(tmp_path):
     )  # fmt: skip
     assert done.returncode == 1 and "7 done before" in done.stderr
     assert done.stdout.strip() == fleet.validate(f"{tmp_path}/in/*", address="local", **JUDGED).to_json()
+    (tmp_path / "list").write_text("\n \n")
+    assert task(3, PYTHON=sys.executable) == 2
 
 
 # ---- one base in parts -----------------------------------------------------------------------------------
@@ -585,7 +783,7 @@ def test_the_command_converts_a_base_in_parts(tmp_path):
     refused = command(*words, 3, "--output", tmp_path / "none/report")
     assert refused.returncode == 2 and f"{tmp_path}/none/report: cannot be written" in refused.stderr
     refused = command(*words, 3, "--cpus", 0)
-    assert refused.returncode == 2 and "cpus=: is 0" in refused.stderr
+    assert refused.returncode == 2 and "--cpus: is 0" in refused.stderr
 
 
 # ---- how units are handed out, on nodes that are none ---------------------------------------------------
@@ -803,7 +1001,7 @@ def test_a_unit_that_kills_its_workers_fails_alone(cluster, tmp_path):
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not have this file
     pattern = make_adapters(tmp_path / "in", 3)
 
-    units = [_units.Unit(uri) for uri in _files.adapters(pattern)] + [_units.Unit("deadly")]
+    units = [_units.Unit(uri) for uri in found_in(pattern)] + [_units.Unit("deadly")]
     report = _run.run(_Deadly("validate", {}, None), units, **HOW | {"retries": 1})
     assert report.counts == {"clean": 3, "failed": 1} and "died 2 times" in str(report)
 

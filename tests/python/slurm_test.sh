@@ -120,9 +120,47 @@ stat -c '%n %Y %i' out/*.json | sort >after
 changed=$(comm -13 before after | wc -l)
 [ "$changed" = 2 ] || fail "$changed reports were written again, not 2"
 
+# Another question, and another version's answers, want another folder.
+submit --array=1-2 "$script" units.txt out --base "$root/examples/data/gpt_oss_base" --engine vllm && fail "other options pass"
+cat "$work"/log-* | grep -q "out: holds reports of .*sglang.*, not of .*vllm.*: name another folder" || fail "the options are not named"
+sed -i '1s/.*/lora-validate 0.0.0/' out/options
+submit --array=1-1 "$script" units.txt out "${options[@]}" && fail "another version passes"
+rm out/options  # by its user, who knows better
+submit --array=1-7 "$script" units.txt out "${options[@]}" || fail "the array a third time"
+stat -c '%n %Y %i' out/*.json | sort | cmp - after || fail "reports were written again"
+[ -z "$(find out -name '.options*')" ] || fail "files are left"
+
+# Whatever changes: an older adapter in the place of one, a link that leads elsewhere, a file behind a link, one that is gone.
+mkdir linked
+ln -s ../unit-1/adapter_config.json ../unit-2/adapter_model.safetensors linked
+ln -s unit-1 latest
+printf '%s\n%s\n\n%s' "$work/unit-4" "$work/linked" "$work/latest" >links.txt  # the last line has no end
+submit --array=1-3 "$script" links.txt changed --follow-links "${options[@]}" || fail "the array of links"
+"$script" --summary links.txt changed >last || fail "$(cat last)"
+grep -q '^3 adapters: 0 failed, 0 without a report' last || fail "the last line is left out: $(cat last)"
+cp -rp unit-5 older
+touch -d '2001-01-01' older/*
+rm -r unit-4
+mv older unit-4
+ln -sfn unit-6 latest
+touch -d '2001-01-01' unit-2/adapter_model.safetensors
+"$script" --summary links.txt changed >last && fail "stale reports count"
+[ "$(grep -c '^changed ' last)" = 3 ] || fail "$(cat last)"
+grep -q '^3 adapters: 0 failed, 3 without a report' last || fail "$(cat last)"
+submit --array=1-3 "$script" links.txt changed --follow-links "${options[@]}" || fail "the array of links again"
+"$script" --summary links.txt changed >last || fail "$(cat last)"
+rm -r unit-4
+"$script" --summary links.txt changed >last && fail "one that is gone is done"
+grep -q "^gone    $work/unit-4" last || fail "$(cat last)"
+
 # A task without a report fails, and the summary says so.
 printf '%s\n' "$work/unit-1" >one.txt
 submit --array=1-1 "$script" one.txt none --engine nobody && fail "a task without a report passes"
 "$script" --summary one.txt none >last && fail "nothing is missing"
 grep -q '^1 adapters: 0 failed, 1 without a report' last || fail "$(cat last)"
+echo >empty.txt
+status=0
+"$script" --summary empty.txt none 2>last || status=$?
+[ "$status" = 2 ] || fail "an empty list passes"
+grep -q 'empty.txt: names no adapter' last || fail "$(cat last)"
 echo "passed"

@@ -18,9 +18,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .. import _base, _convert, _diff, _validate
+from .._error import Error
 from .._progress import Progress
 from .._words import StrPath, optional_path, path
 from . import _files, _parts
+from ._check import check_options
 from ._report import FleetReport
 from ._run import check, run
 from ._units import Unit, Work
@@ -52,8 +54,9 @@ def validate(
     """
     how = _checked(address=address, cpus=cpus, in_flight=in_flight, retries=retries, progress=progress)
     work = _work("validate", _validate.validate, [""], cpus, options, state)
-    units = [Unit(uri) for uri in _files.adapters(uris)]
-    return run(work, units, **how)
+    check_options(work, address)
+    found = _files.adapters(uris)
+    return run(work, [Unit(uri) for uri in found.uris], found, **how)
 
 
 def convert(
@@ -89,8 +92,10 @@ def convert(
         options,
         state or _files.join(folder, ".moelora-fleet"),
     )
-    units = _pairs(_files.outside(_files.adapters(uris), folder), folder, root)
-    return run(work, units, **how)
+    _files.check_folder(folder)
+    check_options(work, address)
+    found = _files.adapters(uris).outside(folder)
+    return run(work, _pairs(found.uris, folder, root), found, **how)
 
 
 def diff(
@@ -111,8 +116,11 @@ def diff(
     how = _checked(address=address, cpus=cpus, in_flight=in_flight, retries=retries, progress=progress)
     folder = path(other)
     work = _work("diff", _diff.diff_weights, ["", ""], cpus, options, state)
-    units = _pairs(_files.outside(_files.adapters(uris), folder), folder, root)
-    return run(work, units, **how)
+    if not _files.is_remote(folder) and not os.path.isdir(folder):
+        raise Error(folder, "is no folder", "name the folder that holds the others")
+    check_options(work, address)
+    found = _files.adapters(uris).outside(folder)
+    return run(work, _pairs(found.uris, folder, root), found, **how)
 
 
 def convert_base(

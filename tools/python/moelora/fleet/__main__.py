@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
 import traceback
@@ -18,18 +19,19 @@ _TELL_EVERY = 10.0  # seconds
 
 def main(argv: list[str] | None = None) -> int:
     args = vars(_parser().parse_args(argv))
+    names = set(args)
     command, form, output = args.pop("command"), args.pop("format"), args.pop("output")
     if not args.pop("quiet"):
         args["progress"] = _Teller()
     try:
         _check_place(output)
-        if args.get("uris") == ["-"]:
-            args["uris"] = [line for line in map(str.strip, sys.stdin) if line]
+        if "uris" in args:
+            args["uris"] = _named(args["uris"])
         given = {key: value for key, value in args.items() if value is not None}
         report = _COMMANDS[command](**given)
-        _write(report, form, output)
+        _write(report, form, output, names)
     except (Error, TypeError, OSError) as error:
-        print(f"moelora.fleet: error: {error}", file=sys.stderr)
+        print(f"moelora.fleet: error: {_in_options(str(error), names)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("moelora.fleet: interrupted; what is done is kept where there is a state", file=sys.stderr)
@@ -71,6 +73,16 @@ def _counted(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
+def _named(uris: list[str]) -> list[str]:
+    """Where one of them is "-", those that stdin lists instead of it."""
+    out: list[str] = []
+    for uri in uris:
+        out += [line for line in map(str.strip, sys.stdin) if line] if uri == "-" else [uri]
+    if not out:
+        raise Error("stdin", "names no adapter", "write one path a line")
+    return out
+
+
 def _check_place(output: str | None) -> None:
     """Before hours of work whose report could not be written."""
     folder = os.path.dirname(output or "") or "."
@@ -78,8 +90,36 @@ def _check_place(output: str | None) -> None:
         raise Error(output, "cannot be written", "name a file in a folder that is there")
 
 
-def _write(report: FleetReport, form: str, output: str | None) -> None:
-    text = (report.to_json() if form == "json" else str(report)) + "\n"
+def _in_options(text: str, names: set[str]) -> str:
+    """A message of the functions, whose arguments are the command's options: --engine for engines=."""
+
+    def option(match: re.Match[str]) -> str:
+        name, value = match[1], match[2]
+        return _OPTIONS.get(name, "--" + name.replace("_", "-")) + ("=" + value if value and name != "part" else "")
+
+    known = "|".join(sorted(names | {"part"} if "parts" in names else names))
+    text = re.sub(r"^(tp|ep|max_lora_rank|max_loras)(?=: is -?\d)", r"\1=", text)
+    return re.sub(rf"(?<![\w/.=-])({known})=('[^']*'|(?=[\s,;:)]|$))", option, text)
+
+
+_OPTIONS = {
+    "engines": "--engine",
+    "for_": "--for",
+    "server_options": "--server-option",
+    "model_specs": "--model-spec",
+    "part": "--parts",
+}
+
+
+def _as_text(report: FleetReport, names: set[str]) -> str:
+    return "\n".join(
+        _in_options(line, names) if line.startswith(("failed ", "            hint: ")) else line
+        for line in str(report).split("\n")
+    )
+
+
+def _write(report: FleetReport, form: str, output: str | None, names: set[str]) -> None:
+    text = (report.to_json() if form == "json" else _as_text(report, names)) + "\n"
     if output:
         with open(output, "w", encoding="utf-8") as file:
             file.write(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 _ORDER = {"error": 0, "warning": 1, "information": 2}
@@ -13,12 +13,16 @@ class FleetReport:
     """The results of all units in the order of their names, whoever computed them and when.
 
     `run` says how it went: units, resumed, retried, seconds, nodes. It is no part of the report.
+    `notes` says what was not looked at.
     """
 
-    def __init__(self, kind: str, units: list[dict[str, Any]], run: dict[str, Any]) -> None:
+    def __init__(
+        self, kind: str, units: list[dict[str, Any]], run: dict[str, Any], notes: Sequence[str] = ()
+    ) -> None:
         self.kind = kind
         self.units = sorted(units, key=lambda unit: unit["unit"])
         self.run = run
+        self.notes = list(notes)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -71,7 +75,13 @@ class FleetReport:
 
     def to_json(self) -> str:
         units = [{key: value for key, value in unit.items() if key != "resumed"} for unit in self.units]
-        report = {"kind": self.kind, "counts": self.counts, "rules": self.by_rule(), "units": units}
+        report = {
+            "kind": self.kind,
+            "counts": self.counts,
+            "rules": self.by_rule(),
+            "notes": self.notes,
+            "units": units,
+        }
         return json.dumps(report, indent=2)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -104,6 +114,7 @@ class FleetReport:
             for unit in self.units
             if self.kind == "diff" and unit["outcome"] == "findings"
         ]
+        lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
     def _counted(self, count: int) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import __version__, _progress
 from .._error import Error
+from ._files import Found
 from ._report import FleetReport, noun
 from ._units import Result, Unit, Work, failed
 
@@ -23,6 +24,7 @@ _PATIENCE = 60.0  # seconds without any node that has room for a unit
 def run(
     work: Work,
     units: list[Unit],
+    found: Found | None = None,
     *,
     address: str,
     cpus: float,
@@ -39,12 +41,20 @@ def run(
         cluster = _Cluster(work, address=address, cpus=cpus, in_flight=in_flight, retries=retries)
         results = _told(cluster.results(units), len(units), noun(work.kind), progress)
         how = {"retried": cluster.retried, "nodes": len(cluster.used)}
+    results += _unlisted(found)
     how |= {
-        "units": len(units),
+        "units": len(results),
         "resumed": sum(bool(result.get("resumed")) for result in results),
         "seconds": time.monotonic() - began,
     }
-    return FleetReport(work.kind, results, how)
+    return FleetReport(work.kind, results, how, found.notes if found else [])
+
+
+def _unlisted(found: Found | None) -> list[Result]:
+    """Nobody knows which adapters are there: a report without them would be of others."""
+    hint = "make it readable, or name folders beside it"
+    unlisted = found.unlisted.items() if found else ()
+    return [failed(Unit(uri), Error(uri, f"cannot be looked into: {why}", hint)) for uri, why in unlisted]
 
 
 def check(cpus: float, in_flight: int | None, retries: int) -> None:

@@ -71,7 +71,7 @@ def as_error(error: Exception, where: str) -> Error:
     if isinstance(error, Error):
         return error
     if isinstance(error, OSError):
-        return Error(str(error.filename or where), error.strerror or str(error))
+        return Error(str(error.filename or where), error.strerror or f"{type(error).__name__}: {error}")
     return Error(where, f"{type(error).__name__}: {error}")  # fsspec's stores raise what their clients do
 
 
