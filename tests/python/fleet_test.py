@@ -341,7 +341,8 @@ def test_options_that_some_adapter_takes_are_not_refused(tmp_path, nodes, monkey
     pattern = make_adapters(tmp_path / "in", 1)
     for number, options in enumerate((
         {"for_": "sglang"},  # an adapter's config may name its base
-        {"to": "mlx"}, {"to": "sglang-pool"}, {"to": "stacked", "from_": "peft-params"}, {"to": "stacked", "b_order": "rank-major"},
+        {"to": "mlx"}, {"to": "sglang-pool"}, {"to": "stacked", "from_": "peft-params"},
+        {"to": "stacked", "b_order": "rank-major"},
     )):  # fmt: skip
         assert len(fleet.convert(pattern, tmp_path / f"{number}", address="local", **options)) == 1
     # What only the nodes' caches hold is looked up there.
@@ -373,7 +374,7 @@ def test_the_command_speaks_of_its_options(tmp_path):
         (["validate", pattern, "--engine", "sglang", "--max-lora-rank", 0], "--max-lora-rank: is 0"),
         (["validate", pattern, "--in-flight", 0], "--in-flight: is 0"),
         (convert, "--to: is missing: nothing says what to write\nhint: say --for ENGINE or --to LAYOUT\n"),
-        ([*convert, "--to", "stacked", "--root", tmp_path / "else"], "hint: name a folder that all adapters are below with --root\n"),
+        ([*convert, "--to", "stacked", "--root", tmp_path / "else"], "adapters are below with --root\n"),
         (["base", make_base(tmp_path / "base"), out, "--to", "fused", "--parts", 0], "error: --parts: "),
     ):  # fmt: skip
         done = command(*words, "--address", "local")

@@ -95,7 +95,8 @@ def _in_options(text: str, names: set[str]) -> str:
 
     def option(match: re.Match[str]) -> str:
         name, value = match[1], match[2]
-        return _OPTIONS.get(name, "--" + name.replace("_", "-")) + ("=" + value if value and name != "part" else "")
+        flag = _OPTIONS.get(name, "--" + name.replace("_", "-"))
+        return f"{flag}={value}" if value and name != "part" else flag
 
     known = "|".join(sorted(names | {"part"} if "parts" in names else names))
     text = re.sub(r"^(tp|ep|max_lora_rank|max_loras)(?=: is -?\d)", r"\1=", text)

@@ -69,7 +69,8 @@ def check_folder(uri: str | None) -> None:
     while not os.path.lexists(there):
         there = os.path.dirname(there)
     if not os.path.isdir(there):
-        raise Error(uri, f"cannot be a folder, since {there} is a file", "name a folder, or a path that is free")
+        said = f"cannot be a folder, since {there} is a file"
+        raise Error(uri, said, "name a folder, or a path that is free")
 
 
 @dataclasses.dataclass
