@@ -107,7 +107,8 @@ class Pair:
         return self._b.shape[0], self._a.shape[1]
 
     def delta(self, dtype: Any = numpy.float32) -> numpy.ndarray[Any, Any]:
-        """scale * B @ A, computed in `dtype`: [out, in]."""
+        """scale * B @ A, computed in `dtype`: [out, in]. Of DoRA that is not all: what its magnitudes
+        (Adapter.extras) make of the weight depends on the base model."""
         return self.b.astype(dtype) @ self.a.astype(dtype) * numpy.dtype(dtype).type(self.scale)
 
     def __repr__(self) -> str:
@@ -281,6 +282,8 @@ def save(
         "sync": sync,
         "threads": threads,
     }
+    if not isinstance(tensors, Mapping):
+        raise TypeError(f"tensors: arrays by name, not a {type(tensors).__name__}")
     named = [(name, *_array(name, tensor)) for name, tensor in tensors.items()]
     with _progress.heard(progress) as callback:
         return Conversion(**_core.convert_tensors(named, _config_text(config), path(dst), words, callback))
@@ -293,7 +296,7 @@ def _array(name: str, tensor: Any) -> tuple[Any, str]:
     """An array that the extension module can look into, and a type where the array's says less."""
     _check_name(name)
     if hasattr(tensor, "detach"):
-        return _torch_array(tensor)
+        return _torch_array(name, tensor)
     if isinstance(tensor, numpy.ndarray):
         return _numpy_array(tensor)
     if hasattr(tensor, "__dlpack__"):
@@ -312,7 +315,9 @@ def _check_name(name: Any) -> None:
         raise TypeError(f"{name!r}: a tensor's name has a surrogate, which no file can hold") from None
 
 
-def _torch_array(tensor: Any) -> tuple[Any, str]:
+def _torch_array(name: str, tensor: Any) -> tuple[Any, str]:
+    if getattr(tensor, "is_meta", False):
+        raise TypeError(f"{name}: a tensor on the meta device has no values")
     tensor = tensor.detach().cpu()
     for lazy, made in (("is_conj", "resolve_conj"), ("is_neg", "resolve_neg")):  # DLPack tells neither
         if hasattr(tensor, lazy) and getattr(tensor, lazy)():
@@ -344,8 +349,12 @@ def _config_text(config: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
     if isinstance(value, (set, frozenset)):
         return sorted(value)
+    if hasattr(value, "tolist"):  # a number of numpy or torch
+        return value.tolist()
     if hasattr(value, "value"):  # an Enum
         return value.value
     return str(value)
