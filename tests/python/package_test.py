@@ -693,7 +693,27 @@ def test_a_negated_view_of_torch_keeps_its_sign(tmp_path):
     assert saved(given, tmp_path / "views") == expected
 
 
+def test_a_config_may_hold_what_json_does_not_know(tmp_path):
+    tensors, config = load_file(ATTENTION / "adapter_model.safetensors"), config_of(ATTENTION)
+    expected = saved(tensors, tmp_path / "plain")
+    other = config | {"r": numpy.int64(config["r"]), "lora_alpha": numpy.float32(config["lora_alpha"])}
+    other["target_modules"] = set(config["target_modules"])
+    other["rank_pattern"] = types.MappingProxyType(config["rank_pattern"])
+    moelora.save(tensors, types.MappingProxyType(other), tmp_path / "other", to="peft-linear", base=BASE)
+    written = config_of(tmp_path / "other")
+    assert (written["r"], written["lora_alpha"], written["rank_pattern"]) == (4, 8, {})
+    assert files(tmp_path / "other").keys() == expected.keys()
+
+
 def test_what_is_no_adapter_is_refused(tmp_path):
+    for each in (None, [numpy.zeros(3)], iter([("a", numpy.zeros(3))])):
+        with pytest.raises(TypeError, match="tensors: arrays by name, not a"):
+            moelora.save(each, config_of(ADAPTER), tmp_path / "out", to="stacked", base=BASE)
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        with pytest.raises(TypeError, match="a.b: a tensor on the meta device has no values"):
+            moelora.save({"a.b": torch.empty(3, device="meta")}, {}, tmp_path / "out", to="stacked")
     tensors = load_file(ADAPTER / "adapter_model.safetensors")
     with pytest.raises(moelora.Error, match="hold no tensor"):
         moelora.save({}, config_of(ADAPTER), tmp_path / "out", to="stacked", base=BASE)
@@ -795,7 +815,7 @@ def test_a_page_is_rendered_without_the_gil():
     began = time.monotonic()
     with counting() as counted:
         found.render("html")
-    assert counted[0] > 50 * (time.monotonic() - began)
+    assert counted[0] > 10 * (time.monotonic() - began)
 
 
 def test_ctrl_c_ends_a_call_and_leaves_nothing(long_save, tmp_path):
@@ -916,7 +936,7 @@ def test_the_interpreter_may_end_while_daemon_threads_are_in_calls(tmp_path, wha
     done = subprocess.run(
         [sys.executable, "-c", AT_EXIT, what, *words.split()],
         env=os.environ | {"PATHS": paths},
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     if what == "save":

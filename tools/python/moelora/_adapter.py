@@ -107,8 +107,8 @@ class Pair:
         return self._b.shape[0], self._a.shape[1]
 
     def delta(self, dtype: Any = numpy.float32) -> numpy.ndarray[Any, Any]:
-        """scale * B @ A, computed in `dtype`: [out, in]. What DoRA makes of it depends on W and on its
-        magnitude (in Adapter.extras) too, which are not in it."""
+        """scale * B @ A, computed in `dtype`: [out, in]. Of DoRA that is not all: what its magnitudes
+        (Adapter.extras) make of the weight depends on the base model."""
         return self.b.astype(dtype) @ self.a.astype(dtype) * numpy.dtype(dtype).type(self.scale)
 
     def __repr__(self) -> str:
@@ -294,7 +294,7 @@ def _array(name: str, tensor: Any) -> tuple[Any, str]:
     """An array that the extension module can look into, and a type where the array's says less."""
     _check_name(name)
     if hasattr(tensor, "detach"):
-        return _torch_array(tensor)
+        return _torch_array(name, tensor)
     if isinstance(tensor, numpy.ndarray):
         return _numpy_array(tensor)
     if hasattr(tensor, "__dlpack__"):
@@ -313,7 +313,7 @@ def _check_name(name: Any) -> None:
         raise TypeError(f"{name!r}: a tensor's name has a surrogate, which no file can hold") from None
 
 
-def _torch_array(tensor: Any) -> tuple[Any, str]:
+def _torch_array(name: str, tensor: Any) -> tuple[Any, str]:
     tensor = tensor.detach().cpu()
     for lazy, made in (("is_conj", "resolve_conj"), ("is_neg", "resolve_neg")):  # DLPack tells neither
         if hasattr(tensor, lazy) and getattr(tensor, lazy)():
