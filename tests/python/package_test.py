@@ -707,7 +707,7 @@ def test_a_config_may_hold_what_json_does_not_know(tmp_path):
 
 def test_what_is_no_adapter_is_refused(tmp_path):
     for each in (None, [numpy.zeros(3)], iter([("a", numpy.zeros(3))])):
-        with pytest.raises(TypeError, match="tensors: arrays by name, not a"):
+        with pytest.raises(TypeError, match="tensors: .*, expected a dict of arrays by name"):
             moelora.save(each, config_of(ADAPTER), tmp_path / "out", to="stacked", base=BASE)
     if importlib.util.find_spec("torch"):
         import torch

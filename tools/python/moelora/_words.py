@@ -60,6 +60,8 @@ def thresholds(value: Mapping[str, float] | Iterable[str] | None) -> list[str]:
 
 def number(name: str, value: Any) -> float:
     """Of Python, numpy or torch, whose repr() says more than the number."""
+    if isinstance(value, bool):
+        raise TypeError(f"{name}: cannot be a bool")
     try:
         return float(value)
     except TypeError as error:
