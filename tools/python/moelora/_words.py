@@ -79,7 +79,7 @@ def within(name: str, value: Any, low: float, high: float = math.inf) -> float:
 
 def check_values(name: str, tensor: Any) -> None:
     if getattr(tensor, "is_meta", False):
-        raise TypeError(f"{name}: a tensor of torch's device meta has no values")
+        raise TypeError(f"{name}: a tensor on the meta device has no values")
 
 
 def plain(value: Any) -> Any:
