@@ -223,10 +223,10 @@ class SlurmTest(unittest.TestCase):
             done = self.task(number)
             self.assertEqual(done.returncode, 0, done.stdout)
         done = self.summary()
-        self.assertEqual(done.returncode, 1)
+        self.assertEqual(done.returncode, 2)
         self.assertIn("failed  broken  out/", done.stdout)
-        self.assertIn("failed  gone  out/", done.stdout)
-        self.assertIn("4 adapters: 2 failed, 0 without a report\n", done.stdout)
+        self.assertIn("gone    gone\n", done.stdout)
+        self.assertIn("4 adapters: 1 failed, 1 without a report\n", done.stdout)
         self.assertIn("done before: b c\n", self.task(2).stdout)
         os.utime(self.folder / "b c/adapter_config.json", (2e9, 2e9))
         self.assertNotIn("done before", self.task(2).stdout)
@@ -243,7 +243,15 @@ class SlurmTest(unittest.TestCase):
         done = run([str(EXAMPLES / "slurm_array.sh"), "units.txt", "out", "--engine", "nobody"], self.folder,
                    SLURM_ARRAY_TASK_ID="1")
         self.assertEqual(done.returncode, 1, done.stdout)
-        self.assertEqual(list((self.folder / "out").iterdir()), [])
+        self.assertEqual(list((self.folder / "out").glob("*.json")), [])
+        self.assertEqual(self.task(1).returncode, 0)  # other options now: there is no report of those
+
+    def test_reports_are_of_one_set_of_options(self):
+        self.assertEqual(self.task(1).returncode, 0)
+        done = run([str(EXAMPLES / "slurm_array.sh"), "units.txt", "out", "--engine", "vllm"], self.folder,
+                   SLURM_ARRAY_TASK_ID="1")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("name another folder", done.stdout)
 
     def test_what_is_missing_is_said(self):
         done = run([str(EXAMPLES / "slurm_array.sh"), "nowhere"], self.folder)
