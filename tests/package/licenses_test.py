@@ -20,7 +20,8 @@ TOOLS = ("lora-convert", "lora-validate", "lora-diff")
 SECTIONS = {"libfmt": "fmt", "nlohmann-json3": "nlohmann-json", "libcli11": "CLI11", "libeigen3": "Eigen", "libxxhash": "xxHash",
             "zlib1g": "zlib", "libpcre2": "PCRE2", "libmimalloc": "mimalloc", "libstdc++": "libstdc++", "libgcc": "libstdc++",
             "libc6": None, "linux-libc": None,  # of the machine: never part of a binary
-            "libclang-common": None}  # intrinsics: LLVM's exception asks for no notice in what a compiler makes of them
+            # Intrinsics, and lists for sanitizers: LLVM's exception asks for no notice in what clang makes of them.
+            "libclang-common": None, "libclang-rt": None}
 
 
 def ninja(*arguments):
