@@ -2,7 +2,7 @@
 # spelled from the root, or that brings a library in where it has no place.
 #   cmake -DROOT=FOLDER -P layering_test.cmake
 cmake_minimum_required(VERSION 3.25)
-set(floors base io model adapter engine numeric compare check diff front)  # each may include itself and those before it
+set(floors base io model adapter engine numeric compare forward check diff front)  # each may include itself and those before it
 
 function(complain file line why)
   message("${file}: ${line}: ${why}")

@@ -327,7 +327,8 @@ Family parse_family(const Json& document, const std::string& where) {
   json.allow_only({"$schema",      "family",       "note",    "from_loaders", "model_types",
                    "values",       "layers",       "layer",   "embedding",    "lm_head",
                    "lm_head_bias", "lm_head_rows", "modules", "outside",      "experts",
-                   "hub_names",    "aliases",      "engines", "per_layer",    "stacks"});
+                   "hub_names",    "aliases",      "engines", "per_layer",    "stacks",
+                   "forward"});
   Family family;
   family.where = where;
   family.name = json.at("family").string();
@@ -352,6 +353,10 @@ Family parse_family(const Json& document, const std::string& where) {
   if (const auto engines = json.find("engines")) {
     for (const auto& [engine, classes] : engines->members()) classes.items();  // lists
     family.engines = engines->json();
+  }
+  if (const auto forward = json.find("forward")) {
+    forward->members();  // an object; its keys are read when they are needed (lib/forward)
+    family.forward = forward->json();
   }
   check_references(json, family);
   return family;

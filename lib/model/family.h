@@ -109,6 +109,7 @@ struct Family {
   Renames aliases;    // trainers' spellings and the in-memory one
 
   Json engines;  // servers' classes of this family, as they stand in the file; null for none
+  Json forward;  // how its models compute (forward_facts.h), as it stands in the file; null: unsaid
 };
 
 // A config whose model_type no family describes. The architecture is its class: "Qwen3ForCausalLM";

@@ -102,6 +102,7 @@ class ModelBuilder {
       for (int layer = 0; layer < stack.count; ++layer) add_layer(stack, layer);
     add_lm_head();
     set_aliases();
+    set_forward();
     spec_.index_linears();
     return std::move(spec_);
   }
@@ -400,6 +401,26 @@ class ModelBuilder {
     for (const auto& alias : family_.aliases) spec_.aliases.push_back(alias);
     for (auto name = family_.hub_names.rbegin(); name != family_.hub_names.rend(); ++name)
       spec_.aliases.emplace_back(name->second, name->first);
+  }
+
+  // A family whose models compute as said has one stack of layers.
+  void set_forward() {
+    if (family_.forward.is(Json::Kind::null)) return;
+    ForwardFacts facts;
+    facts.section = family_.forward;
+    facts.config_path = variant_.config;
+    facts.values = values_;
+    for (const auto& [name, layers] : stacks_.front().choices) facts.choices[name] = layers;
+    facts.layer = family_.stacks.front().path;
+    facts.embedding = family_.embedding;
+    if (paths_.has_lm_head) facts.lm_head = family_.lm_head;
+    facts.prefixes = paths_.prefixes;
+    facts.hub_prefixes = paths_.prefixes;
+    if (!variant_.saved_as_memory) {
+      facts.hub_names = family_.hub_names;
+      facts.hub_prefixes = paths_.hub_prefixes.value_or(paths_.prefixes);
+    }
+    spec_.forward = std::make_shared<const ForwardFacts>(std::move(facts));
   }
 
   const Family& family_;

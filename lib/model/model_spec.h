@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -10,6 +11,7 @@
 
 #include "lib/base/tensor.h"
 #include "lib/io/json.h"
+#include "lib/model/forward_facts.h"
 #include "lib/model/rename.h"
 
 namespace moelora {
@@ -136,6 +138,9 @@ class ModelSpec {
   // null for nothing. `family_file` names the file, for messages.
   Json engines;
   std::string family_file;
+
+  // Of lib/forward; null where the family's file does not say how the model computes.
+  std::shared_ptr<const ForwardFacts> forward;
 
   bool is_moe(int layer) const {
     return layer >= 0 && layer < static_cast<int>(moe_layers.size()) &&

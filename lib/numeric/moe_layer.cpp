@@ -2,7 +2,6 @@
 
 #include <fmt/core.h>
 
-#include <optional>
 
 #include "lib/adapter/gate_up.h"
 #include "lib/base/error.h"
@@ -13,17 +12,6 @@ namespace {
 double number(const Json& config, std::string_view key, double otherwise) {
   const Json* found = config.find(key);
   return found != nullptr && found->is_number() ? found->as_double() : otherwise;
-}
-
-// By the name that configs (hidden_act) and family files use; nullopt for others.
-std::optional<Activation> activation_from_name(std::string_view name) {
-  static const std::map<std::string_view, Activation> known = {
-      {"silu", Activation::silu},           {"swish", Activation::silu},
-      {"gelu", Activation::gelu},           {"gelu_new", Activation::gelu_tanh},
-      {"gelu_tanh", Activation::gelu_tanh}, {"gelu_pytorch_tanh", Activation::gelu_tanh},
-      {"relu2", Activation::relu2},         {"gpt_oss_swiglu", Activation::gpt_oss_swiglu}};
-  const auto found = known.find(name);
-  return found == known.end() ? std::nullopt : std::optional(found->second);
 }
 
 struct Place {
@@ -61,6 +49,16 @@ void check_pair(const Place& place, const ExpertPair& pair, const MoeLayer& laye
 }
 
 }  // namespace
+
+std::optional<Activation> activation_from_name(std::string_view name) {
+  static const std::map<std::string_view, Activation> known = {
+      {"silu", Activation::silu},           {"swish", Activation::silu},
+      {"gelu", Activation::gelu},           {"gelu_new", Activation::gelu_tanh},
+      {"gelu_tanh", Activation::gelu_tanh}, {"gelu_pytorch_tanh", Activation::gelu_tanh},
+      {"relu2", Activation::relu2},         {"gpt_oss_swiglu", Activation::gpt_oss_swiglu}};
+  const auto found = known.find(name);
+  return found == known.end() ? std::nullopt : std::optional(found->second);
+}
 
 std::vector<Projection> MoeLayer::inner() const {
   if (gated) return {Projection::gate, Projection::up};

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <limits>
 #include <map>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -39,6 +40,9 @@ enum class Activation : uint8_t {
   relu2,           // f(g) = max(g, 0)^2
   gpt_oss_swiglu,  // h = g / (1 + exp(-alpha g)) * (u + 1)
 };
+
+// By the name that configs (hidden_act) and family files use; nullopt for others.
+std::optional<Activation> activation_from_name(std::string_view name);
 
 enum class RouterWeight : uint8_t { output, input };
 

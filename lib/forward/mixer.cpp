@@ -1,0 +1,10 @@
+#include "lib/forward/mixer.h"
+
+namespace moelora {
+
+std::unique_ptr<Mixer> make_mixer(const FamilySection& section, int64_t longest) {
+  constexpr MakeMixer kMakers[] = {make_softmax_attention};
+  return kMakers[section.one_of("kind", {"softmax"})](section, longest);
+}
+
+}  // namespace moelora

@@ -1,0 +1,212 @@
+#include "lib/forward/model_weights.h"
+
+#include <fmt/format.h>
+
+#include "lib/adapter/gate_up.h"
+#include "lib/adapter/joined_modules.h"
+#include "lib/adapter/tensor_name.h"
+#include "lib/numeric/base_weights.h"
+
+namespace moelora {
+namespace {
+
+std::string weights_folder(const BaseModel& base) {
+  const std::string& folder = base.values_folder();
+  if (!folder.empty()) return folder;
+  throw Error(base.origin, "has no weights beside it, and the forward computes with them",
+              {Option::base, " must name a model folder with its weights"});
+}
+
+void check_shape(const Tensor& tensor, const Shape& shape, const std::string& where,
+                 const std::string& name) {
+  if (tensor.shape() == shape) return;
+  throw Error(where + ": " + name, fmt::format("has shape {}, the config says {}",
+                                               to_string(tensor.shape()), to_string(shape)));
+}
+
+std::optional<Tensor> found_in(const std::map<std::string, Tensor>& tensors,
+                               const std::string& name) {
+  const auto found = tensors.find(name);
+  return found == tensors.end() ? std::nullopt : std::optional<Tensor>(found->second);
+}
+
+}  // namespace
+
+ModelWeights::ModelWeights(const BaseModel& base, const Adapter* adapter, int threads)
+    : base_(base),
+      where_(weights_folder(base)),
+      files_(open_weights(where_, {"model"}, {false, base.links})) {
+  if (adapter != nullptr) take(*adapter, threads);
+}
+
+void ModelWeights::take(Adapter adapter, int threads) {
+  join_or_part(base_.spec, adapter, threads,
+               [](const JoinedModule& module) { return joining_of(module, Form::hub); });
+  if (!adapter.experts.empty()) split_gate_up(adapter);
+  for (const auto& [module, pair] : adapter.dense) {
+    const LinearSpec& linear = required(module, module);
+    lora_[linear.memory] = {pair.a, pair.b, pair.scaling.value()};
+  }
+  adapter_ = std::move(adapter);
+  for (const auto& [name, extra] : adapter_.extras) take_extra(name, extra);
+  refuse_unused();
+}
+
+const LinearSpec& ModelWeights::required(std::string_view module, const std::string& name) const {
+  if (const LinearSpec* found = base_.spec.find_linear(base_.spec.normalised(std::string(module))))
+    return *found;
+  throw Error(name, fmt::format("has no place in {}: it has no module {}", base_.origin, module),
+              check_base());
+}
+
+void ModelWeights::take_extra(const std::string& name, const Extra& extra) {
+  const TensorName parsed = parse_tensor_name(name);
+  switch (extra.kind) {
+    case ExtraKind::embedding_factor:
+      if (parsed.part == TensorPart::embedding_a) take_embedding(parsed.module, name);
+      return;
+    case ExtraKind::base_weight: {
+      saved_[required(parsed.module, name).memory + ".weight"] = extra.tensor;
+      return;
+    }
+    case ExtraKind::saved_module: {
+      saved_[base_.spec.normalised(name)] = extra.tensor;
+      return;
+    }
+    case ExtraKind::lora_bias: {
+      lora_biases_[required(parsed.module, name).memory] = extra.tensor;
+      return;
+    }
+    case ExtraKind::magnitude: {
+      magnitudes_[required(parsed.module, name).memory] = extra.tensor;
+      return;
+    }
+    case ExtraKind::other:
+      break;
+  }
+  throw Error(name,
+              "is no factor and no saved module that the config names: what it does is not "
+              "known, so what the model computes with it cannot be told");
+}
+
+void ModelWeights::take_embedding(const std::string& module, const std::string& name) {
+  const LinearSpec& linear = required(module, name);
+  const auto b = adapter_.extras.find(module + ".lora_embedding_B");
+  if (linear.memory != base_.spec.forward->memory_path(base_.spec.forward->embedding))
+    throw Error(name, "adapts an embedding that this forward does not compute with LoRA");
+  if (b == adapter_.extras.end()) throw Error(name, "has no lora_embedding_B beside it");
+  embedding_lora_ = {adapter_.extras.at(name).tensor, b->second.tensor,
+                     adapter_.config.scaling(module).value()};
+}
+
+// A saved module whose name no part of the model asks for would be left out without a word.
+void ModelWeights::refuse_unused() const {
+  for (const auto& [name, tensor] : saved_)
+    if (!stored(name, name) && !name.ends_with("lm_head.weight"))
+      throw Error(name, fmt::format("replaces a tensor that {} does not have", where_),
+                  check_base());
+  for (const ByModule* extras : {&magnitudes_, &lora_biases_})
+    for (const auto& [module, tensor] : *extras)
+      if (lora_.count(module) == 0)
+        throw Error(module, "has DoRA's magnitude or a LoRA bias, and no lora_A and lora_B");
+}
+
+std::optional<Tensor> ModelWeights::stored(const std::string& hub,
+                                           const std::string& memory) const {
+  if (auto found = found_in(files_.tensors, hub)) return found;
+  return found_in(files_.tensors, memory);
+}
+
+std::optional<Tensor> ModelWeights::find(const std::string& name) const {
+  const ForwardFacts& facts = *base_.spec.forward;
+  const std::string memory = facts.memory_path(name);
+  if (auto own = found_in(saved_, memory)) return own;
+  return stored(facts.hub_path(name), memory);
+}
+
+Tensor ModelWeights::parameter(const std::string& name, const Shape& shape) const {
+  const auto found = find(name);
+  if (!found)
+    throw Error(where_, fmt::format("the tensor {} is missing", name),
+                "check that all shards of the checkpoint are there");
+  check_shape(*found, shape, where_, name);
+  return *found;
+}
+
+const LinearSpec* ModelWeights::find_linear(const std::string& module) const {
+  const ForwardFacts& facts = *base_.spec.forward;
+  const LinearSpec* hub = base_.spec.find_linear(facts.hub_path(module));
+  return hub != nullptr ? hub : base_.spec.find_linear(facts.memory_path(module));
+}
+
+std::optional<Tensor> ModelWeights::weight_of(const LinearSpec& linear) const {
+  if (auto own = found_in(saved_, linear.memory + ".weight")) return own;
+  auto weight = stored(linear.hub + ".weight", linear.memory + ".weight");
+  const auto scale = stored(linear.hub + ".weight_scale_inv", linear.memory + ".weight_scale_inv");
+  if (!weight || !scale) return weight;
+  return block_fp8_tensor(*weight, *scale, where_ + ": " + linear.hub);
+}
+
+LinearWeights ModelWeights::with_adapter(const LinearSpec& linear, Tensor weight) const {
+  check_shape(weight, {linear.out, linear.in}, where_, linear.hub + ".weight");
+  LinearWeights out{linear.hub, std::move(weight)};
+  if (linear.bias) {
+    out.bias = found_in(saved_, linear.memory + ".bias");
+    if (!out.bias) out.bias = stored(linear.hub + ".bias", linear.memory + ".bias");
+    if (!out.bias) throw Error(where_, fmt::format("the tensor {}.bias is missing", linear.hub));
+    check_shape(*out.bias, {linear.out}, where_, linear.hub + ".bias");
+  }
+  if (const auto lora = lora_.find(linear.memory); lora != lora_.end()) {
+    out.lora = lora->second;
+    out.lora->bias = found_in(lora_biases_, linear.memory);
+  }
+  out.magnitude = found_in(magnitudes_, linear.memory);
+  return out;
+}
+
+LinearWeights ModelWeights::linear(const std::string& module) const {
+  const LinearSpec* linear = find_linear(module);
+  if (linear == nullptr)
+    throw Error(base_.spec.family_file, fmt::format("describes no module {}", module));
+  auto weight = weight_of(*linear);
+  if (!weight)
+    throw Error(where_, fmt::format("the tensor {}.weight is missing", linear->hub),
+                "check that all shards of the checkpoint are there");
+  return with_adapter(*linear, *std::move(weight));
+}
+
+std::string ModelWeights::layer_path(int layer) const {
+  return with_layer(base_.spec.forward->layer, layer);
+}
+
+MoeWeights ModelWeights::experts(int layer) const {
+  return {read_base_weights(files_.tensors, base_.spec, layer, where_),
+          layer_lora(adapter_, layer)};
+}
+
+Tensor ModelWeights::embedding() const {
+  return parameter(base_.spec.forward->embedding + ".weight",
+                   {base_.spec.vocab, base_.spec.hidden});
+}
+
+std::optional<LoraTerm> ModelWeights::embedding_lora() const { return embedding_lora_; }
+
+// PEFT adapts lm_head alone where a name targets it, though its weight is the embedding's: an
+// embedding that the adapter replaced is not the head's.
+LinearWeights ModelWeights::head() const {
+  const ForwardFacts& facts = *base_.spec.forward;
+  const LinearSpec* head = facts.lm_head.empty() ? nullptr : find_linear(facts.lm_head);
+  if (head == nullptr)
+    throw Error(base_.origin, "is of a class without lm_head, which gives no log-probabilities");
+  auto weight = weight_of(*head);
+  const std::string embedding = facts.embedding + ".weight";
+  if (!weight && base_.spec.tied_embeddings)
+    weight = stored(facts.hub_path(embedding), facts.memory_path(embedding));
+  if (!weight)
+    throw Error(where_, fmt::format("the tensor {}.weight is missing, and the config does not tie "
+                                    "it to the embedding",
+                                    head->hub));
+  return with_adapter(*head, *std::move(weight));
+}
+
+}  // namespace moelora

@@ -1,0 +1,83 @@
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lib/adapter/adapter.h"
+#include "lib/io/weights.h"
+#include "lib/model/base_model.h"
+#include "lib/numeric/moe_layer.h"
+
+namespace moelora {
+
+// scale * (B A x + bias).
+struct LoraTerm {
+  Tensor a, b;  // [r, in], [out, r]
+  double scale = 1;
+  std::optional<Tensor> bias = {};  // lora_B.bias [out]
+};
+
+// y = W x + b with LoRA. With DoRA's magnitude each row of W + scale B A is first brought to that
+// norm; the bias is not (PEFT's DoraLinearLayer).
+struct LinearWeights {
+  std::string name;                 // for messages
+  Tensor weight;                    // [out, in]
+  std::optional<Tensor> bias = {};  // [out]
+  std::optional<LoraTerm> lora = {};
+  std::optional<Tensor> magnitude = {};  // [out]
+};
+
+// A base model's weights with an adapter on them, none of them read yet, by the paths of its
+// family's file: "model.layers.0.self_attn.q_proj". What is FP8 in blocks is decoded, exactly.
+class ModelWeights {
+ public:
+  // Opens the checkpoint. `adapter` is null for the base alone; its modules are taken apart or
+  // joined as the checkpoint has them. Throws Error where the base has no weights at hand, and for
+  // whatever the adapter holds that has no place in it, by name. Refers to `base`.
+  ModelWeights(const BaseModel& base, const Adapter* adapter, int threads = 0);
+
+  // A tensor without LoRA: a norm's weight, sinks. A saved module of the adapter comes before the
+  // checkpoint's. Throws Error when it is missing or of another shape.
+  Tensor parameter(const std::string& name, const Shape& shape) const;
+  std::optional<Tensor> find(const std::string& name) const;
+
+  // Throws Error when the model has no such Linear, or the checkpoint lacks its weight.
+  LinearWeights linear(const std::string& module) const;
+  const LinearSpec* find_linear(const std::string& module) const;
+
+  const ModelSpec& spec() const { return base_.spec; }
+  std::string layer_path(int layer) const;  // "model.layers.3"
+
+  // The routed experts of a layer.
+  MoeWeights experts(int layer) const;
+
+  Tensor embedding() const;                        // [vocab, hidden]
+  std::optional<LoraTerm> embedding_lora() const;  // a [r, vocab], b [hidden, r]
+  LinearWeights head() const;                      // lm_head, or the embedding where both are one
+
+ private:
+  using ByModule = std::map<std::string, Tensor>;  // by LinearSpec::memory
+
+  void take(Adapter adapter, int threads);
+  void take_extra(const std::string& name, const Extra& extra);
+  void take_embedding(const std::string& module, const std::string& name);
+  void refuse_unused() const;
+  std::optional<Tensor> stored(const std::string& hub, const std::string& memory) const;
+  std::optional<Tensor> weight_of(const LinearSpec& linear) const;
+  LinearWeights with_adapter(const LinearSpec& linear, Tensor weight) const;
+  const LinearSpec& required(std::string_view module, const std::string& name) const;
+
+  const BaseModel& base_;
+  std::string where_;
+  Weights files_;
+  Adapter adapter_;
+  std::map<std::string, LoraTerm> lora_;  // by LinearSpec::memory
+  ByModule magnitudes_, lora_biases_;
+  TensorMap saved_;  // by name in memory
+  std::optional<LoraTerm> embedding_lora_;
+};
+
+}  // namespace moelora

@@ -1,0 +1,86 @@
+#include "lib/forward/score_tokens.h"
+
+#include <fmt/format.h>
+
+#include "lib/forward/head.h"
+#include "lib/forward/model_plan.h"
+
+namespace moelora {
+namespace {
+
+Batch batch_of(const std::vector<std::vector<int64_t>>& sequences) {
+  Batch out;
+  for (const std::vector<int64_t>& tokens : sequences) {
+    out.tokens.insert(out.tokens.end(), tokens.begin(), tokens.end());
+    out.starts.push_back(static_cast<int64_t>(out.tokens.size()));
+  }
+  return out;
+}
+
+void check_tokens(const Batch& batch, const ModelSpec& spec) {
+  for (int64_t s = 0; s < batch.sequences(); ++s)
+    for (int64_t i = 0; i < batch.length(s); ++i) {
+      const int64_t token = batch.tokens[static_cast<size_t>(batch.first(s) + i)];
+      if (token < 0 || token >= spec.vocab)
+        throw Error(
+            fmt::format("sequence {} position {}", s, i),
+            fmt::format("token {} is not in the model's vocabulary of {}", token, spec.vocab),
+            "score with the model whose tokenizer made the ids");
+    }
+}
+
+void check_length(const Batch& batch, const BaseModel& base) {
+  const FamilySection family(base);
+  const auto most = family.config("max_position_embeddings");
+  if (!most || batch.longest() <= most->integer()) return;
+  throw Error("tokens",
+              fmt::format("a sequence has {} tokens, more than the model's {} positions",
+                          batch.longest(), most->integer()),
+              "cut the sequence");
+}
+
+// Rows of the embedding, read one by one: a vocabulary is large and a prompt short.
+template <class T>
+Matrix<T> embed(const ModelPlan& plan, const ModelWeights& weights, const Batch& batch) {
+  const Tensor table = weights.embedding();
+  Matrix<T> h(static_cast<int64_t>(batch.tokens.size()), table.dim(1));
+  for (int64_t i = 0; i < h.rows(); ++i)
+    h.row(i) = read_matrix<T>(table.slice(0, batch.tokens[static_cast<size_t>(i)], 1)).row(0);
+  if (const auto lora = weights.embedding_lora()) {
+    const Matrix<T> a = read_matrix<T>(lora->a), b = read_matrix<T>(lora->b);
+    for (int64_t i = 0; i < h.rows(); ++i)
+      h.row(i) += static_cast<T>(lora->scale) *
+                  (b * a.col(batch.tokens[static_cast<size_t>(i)])).transpose();
+  }
+  return h * static_cast<T>(plan.embedding_scale());
+}
+
+template <class T>
+std::vector<TokenScores> score_as(const BaseModel& base, const Adapter* adapter, const Batch& batch,
+                                  const ScoreOptions& options) {
+  const ModelPlan plan(base, batch.longest());
+  const ModelWeights weights(base, adapter, options.threads);
+  Carried<T> carried;
+  Matrix<T> h = embed<T>(plan, weights, batch);
+  for (int layer = 0; layer < base.spec.layers; ++layer) {
+    options.job.check();
+    const LayerPass<T> pass(weights, plan.norm(), batch, carried, layer, options.threads);
+    plan.run_layer(pass, h);
+  }
+  return score_hidden(plan, weights, batch, h, options);
+}
+
+}  // namespace
+
+std::vector<TokenScores> score_tokens(const BaseModel& base, const Adapter* adapter,
+                                      const std::vector<std::vector<int64_t>>& sequences,
+                                      const ScoreOptions& options) {
+  const Batch batch = batch_of(sequences);
+  FamilySection{base};  // a family that is not described is refused before anything else
+  check_tokens(batch, base.spec);
+  check_length(batch, base);
+  return options.precision == Precision::f64 ? score_as<double>(base, adapter, batch, options)
+                                             : score_as<float>(base, adapter, batch, options);
+}
+
+}  // namespace moelora

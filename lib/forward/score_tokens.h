@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "lib/adapter/adapter.h"
+#include "lib/base/progress.h"
+#include "lib/forward/layer_pass.h"
+#include "lib/model/base_model.h"
+
+namespace moelora {
+
+// What a model computes with. F64 is the oracle: nothing is rounded on the way, not even where
+// transformers does (norms in fp32).
+enum class Precision : uint8_t { f64, f32 };
+
+struct ScoreOptions {
+  Precision precision = Precision::f32;
+  double temperature = 1;  // logits are divided by it
+  int top = 0;             // how many of the most probable tokens at each position
+  int threads = 0;         // 0: all cores
+  JobControl job = {};
+};
+
+// One sequence: logprobs[i] = log p(token i + 1 | tokens 0..i), in nats.
+struct TokenScores {
+  struct Top {
+    int64_t token;
+    double logprob;
+  };
+  std::vector<double> logprobs;
+  std::vector<std::vector<Top>> top;  // best first; empty unless asked for
+};
+
+// Teacher-forced log-probabilities of `sequences` under a base model and, where it is not null, an
+// adapter on it, out of their files alone. Weights are read layer by layer, once for all sequences;
+// beside one layer's, all tokens' activations are in memory. Sequences of fewer than two tokens
+// have no scores. The result does not depend on the threads. Throws Error before any weight is
+// read: a family whose computation is not described, a base without weights, a token outside the
+// vocabulary, a sequence longer than the model's positions; later, where a weight is missing or
+// does not fit.
+std::vector<TokenScores> score_tokens(const BaseModel& base, const Adapter* adapter,
+                                      const std::vector<std::vector<int64_t>>& sequences,
+                                      const ScoreOptions& options = {});
+
+}  // namespace moelora
