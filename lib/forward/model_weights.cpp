@@ -124,13 +124,22 @@ std::optional<Tensor> ModelWeights::find(const std::string& name) const {
   return stored(facts.hub_path(name), memory);
 }
 
+Tensor ModelWeights::required_tensor(const std::string& name) const {
+  if (auto found = find(name)) return *std::move(found);
+  throw Error(where_, fmt::format("the tensor {} is missing", name),
+              "check that all shards of the checkpoint are there");
+}
+
 Tensor ModelWeights::parameter(const std::string& name, const Shape& shape) const {
-  const auto found = find(name);
-  if (!found)
-    throw Error(where_, fmt::format("the tensor {} is missing", name),
-                "check that all shards of the checkpoint are there");
-  check_shape(*found, shape, where_, name);
-  return *found;
+  Tensor found = required_tensor(name);
+  check_shape(found, shape, where_, name);
+  return found;
+}
+
+Tensor ModelWeights::vector(const std::string& name, int64_t count) const {
+  const Tensor found = required_tensor(name);
+  if (found.elements() != count) check_shape(found, {count}, where_, name);
+  return found.reshape({count});
 }
 
 const LinearSpec* ModelWeights::find_linear(const std::string& module) const {

@@ -42,6 +42,7 @@ class ModelWeights {
   // A tensor without LoRA: a norm's weight, sinks. A saved module of the adapter comes before the
   // checkpoint's. Throws Error when it is missing or of another shape.
   Tensor parameter(const std::string& name, const Shape& shape) const;
+  Tensor vector(const std::string& name, int64_t count) const;  // [n], of any shape of n elements
   std::optional<Tensor> find(const std::string& name) const;
 
   // Throws Error when the model has no such Linear, or the checkpoint lacks its weight.
@@ -65,6 +66,7 @@ class ModelWeights {
   void take_extra(const std::string& name, const Extra& extra);
   void take_embedding(const std::string& module, const std::string& name);
   void refuse_unused() const;
+  Tensor required_tensor(const std::string& name) const;
   std::optional<Tensor> stored(const std::string& hub, const std::string& memory) const;
   std::optional<Tensor> weight_of(const LinearSpec& linear) const;
   LinearWeights with_adapter(const LinearSpec& linear, Tensor weight) const;
