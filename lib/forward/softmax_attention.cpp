@@ -17,7 +17,7 @@ struct QueryKeyValue {
   int64_t head_dim = 0;
 };
 
-constexpr std::initializer_list<std::string_view> kKeys = {"kind",
+const std::initializer_list<std::string_view> kKeys = {"kind",
                                                            "layers",
                                                            "path",
                                                            "q",
