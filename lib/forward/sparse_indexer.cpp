@@ -1,0 +1,98 @@
+#include "lib/forward/sparse_indexer.h"
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "lib/base/parallel.h"
+
+namespace moelora {
+namespace {
+
+constexpr const char* kCarried = "sparse_indexer";  // keys of each token, -1 where it has fewer
+
+template <class T>
+Visible visible_of(const Batch& batch, const Matrix<T>& keys) {
+  Visible out = Visible::Constant(keys.rows(), batch.longest(), false);
+  for (int64_t t = 0; t < keys.rows(); ++t)
+    for (int64_t i = 0; i < keys.cols() && keys(t, i) >= 0; ++i)
+      out(t, static_cast<int64_t>(keys(t, i))) = true;
+  return out;
+}
+
+// Positions of the largest scores into `out` [top]; of equal ones the first.
+template <class T>
+void best_keys(const RowVector<T>& scores, Eigen::Ref<RowVector<T>> out) {
+  std::vector<int64_t> order(static_cast<size_t>(scores.size()));
+  std::iota(order.begin(), order.end(), 0);
+  const int64_t count = std::min(out.size(), scores.size());
+  std::partial_sort(order.begin(), order.begin() + count, order.end(), [&](int64_t a, int64_t b) {
+    return scores(a) != scores(b) ? scores(a) > scores(b) : a < b;
+  });
+  out.setConstant(T{-1});
+  for (int64_t i = 0; i < count; ++i) out(i) = static_cast<T>(order[static_cast<size_t>(i)]);
+}
+
+}  // namespace
+
+SparseIndexer::SparseIndexer(const FamilySection& section, std::optional<Rope> rope)
+    : path_(section.text("path", "self_attn.indexer")),
+      heads_(section.size("heads", 0)),
+      head_dim_(section.size("head_dim", 0)),
+      top_(section.size("top", 0)),
+      key_norm_{NormKind::layer, section.number("norm_eps", NormSpec().eps)},
+      rope_(std::move(rope)) {
+  section.allow_only({"path", "heads", "head_dim", "top", "norm_eps", "pairs"});
+  if (top_ < 1) section.fail("top", "is not above zero");
+  if (rope_)
+    rope_->pairs = static_cast<RopePairs>(section.one_of("pairs", {"halves", "interleaved"}));
+}
+
+template <class T>
+Matrix<T> SparseIndexer::turned(const LayerPass<T>& pass, Matrix<T> heads) const {
+  if (rope_)
+    turn_heads(RopeTurns<T>(*rope_, pass.batch().longest()), pass.batch(), head_dim_, 0, heads);
+  return heads;
+}
+
+// The scale of the scores and that of the weights are the same for all keys, so are left out.
+template <class T>
+Matrix<T> SparseIndexer::choose_keys(const LayerPass<T>& pass, const Matrix<T>& x,
+                                     const Matrix<T>& latent) const {
+  const Batch& batch = pass.batch();
+  const Matrix<T> q = turned(pass, pass.linear(path("wq_b"), latent));
+  const Matrix<T> k =
+      turned(pass, pass.normed(path("k_norm"), key_norm_, pass.linear(path("wk"), x)));
+  const Matrix<T> weights = pass.linear(path("weights_proj"), x);
+  Matrix<T> out(x.rows(), top_);
+  const auto token = [&](int64_t s, int64_t position) {
+    const int64_t row = batch.first(s) + position;
+    const Eigen::Map<const Matrix<T>> of_heads(q.row(row).data(), heads_, head_dim_);
+    const Matrix<T> scores =
+        (of_heads * k.middleRows(batch.first(s), position + 1).transpose()).cwiseMax(T{0});
+    best_keys<T>(weights.row(row) * scores, out.row(row));
+  };
+  for (int64_t s = 0; s < batch.sequences(); ++s)
+    parallel_for(batch.length(s), pass.threads(), [&](int64_t i, int) { token(s, i); });
+  return out;
+}
+
+template <class T>
+std::optional<Visible> SparseIndexer::choose(const LayerPass<T>& pass, const Matrix<T>& x,
+                                             const Matrix<T>& latent) const {
+  if (pass.batch().longest() <= top_) return std::nullopt;
+  if (pass.find_linear(path("wk")) != nullptr)
+    pass.carried()[kCarried] = choose_keys(pass, x, latent);
+  const auto chosen = pass.carried().find(kCarried);
+  if (chosen == pass.carried().end())
+    throw Error(pass.path(path_), "is not in this layer, and no layer before it has one");
+  return visible_of(pass.batch(), chosen->second);
+}
+
+template std::optional<Visible> SparseIndexer::choose(const LayerPass<float>&, const Matrix<float>&,
+                                                      const Matrix<float>&) const;
+template std::optional<Visible> SparseIndexer::choose(const LayerPass<double>&,
+                                                      const Matrix<double>&,
+                                                      const Matrix<double>&) const;
+
+}  // namespace moelora
