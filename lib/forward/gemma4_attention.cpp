@@ -43,6 +43,7 @@ class Gemma4Attention : public MixerOf<Gemma4Attention> {
     AttendSpec how;
     how.heads = heads_;
     how.key_dim = how.value_dim = q.cols() / heads_;
+    heads_of(pass, q.cols(), how.key_dim);
     RopeRequest request = rope_;
     request.dims = how.key_dim;
     const RopeTurns<T> turns(make_rope(section_, request), pass.batch().longest());
@@ -51,12 +52,22 @@ class Gemma4Attention : public MixerOf<Gemma4Attention> {
     const KeyValue<T> kv = pass.find_linear("self_attn.k_proj") != nullptr
                                ? make(pass, turns, how.key_dim, x)
                                : shared(pass);
-    how.kv_heads = kv.k.cols() / how.key_dim;
+    how.kv_heads = heads_of(pass, kv.k.cols(), how.key_dim);
     how.window = window_;
     return pass.linear("self_attn.o_proj", attend(how, pass, q, kv.k, kv.v));
   }
 
  private:
+  // How many heads of `head_dim` there are in `width` numbers, which share those of the queries.
+  template <class T>
+  int64_t heads_of(const LayerPass<T>& pass, int64_t width, int64_t head_dim) const {
+    const int64_t out = head_dim == 0 ? 0 : width / head_dim;
+    if (out != 0 && out * head_dim == width && heads_ % out == 0) return out;
+    throw Error(pass.path("self_attn"),
+                fmt::format("has projections of {} numbers, and {} heads of {} for its queries",
+                            width, heads_, head_dim));
+  }
+
   template <class T>
   KeyValue<T> make(const LayerPass<T>& pass, const RopeTurns<T>& turns, int64_t head_dim,
                    const Matrix<T>& x) const {

@@ -90,7 +90,7 @@ void Gemma4Layer::make_inputs(const LayerPass<T>& pass, const Matrix<T>& embedde
 
 template <class T>
 Matrix<T> Gemma4Layer::from_input(const LayerPass<T>& pass, const Matrix<T>& h) const {
-  const Matrix<T> gate = pass.linear("per_layer_input_gate", h);
+  const Matrix<T> gate = pass.linear("per_layer_input_gate", h, input_width_);
   const auto input =
       pass.carried().at(kInputs).middleCols(pass.layer() * input_width_, input_width_);
   const Matrix<T> gated =

@@ -22,14 +22,15 @@ class LatentAttention : public MixerOf<LatentAttention> {
         kv_b_(name(section, "kv_b", "kv_b_proj")),
         o_(name(section, "o", "o_proj")),
         heads_(section.size("heads", section.spec().heads)),
+        kv_rank_(required(section, "kv_rank")),
         nope_(required(section, "nope")),
         roped_(required(section, "roped")),
         value_dim_(required(section, "value_dim")),
         latent_eps_(section.number("latent_eps", 0)),
         scale_(1 / std::sqrt(static_cast<double>(nope_ + roped_))) {
     section.allow_only({"kind", "layers", "path", "q", "q_latent", "q_a", "q_norm", "kv_a",
-                        "kv_norm", "kv_b", "o", "heads", "nope", "roped", "value_dim", "latent_eps",
-                        "rope", "indexer"});
+                        "kv_norm", "kv_b", "o", "heads", "kv_rank", "nope", "roped", "value_dim",
+                        "latent_eps", "rope", "indexer"});
     if (section.flag("q_latent", true)) {
       q_a_ = name(section, "q_a", "q_a_proj");
       q_norm_ = name(section, "q_norm", "q_a_layernorm");
@@ -47,11 +48,12 @@ class LatentAttention : public MixerOf<LatentAttention> {
   template <class T>
   Matrix<T> compute(const LayerPass<T>& pass, const Matrix<T>& x) const {
     const Matrix<T> latent = q_a_.empty() ? x : normed(pass, q_norm_, pass.linear(q_a_, x));
-    Matrix<T> q = pass.linear(q_, latent);
-    const Matrix<T> compressed = pass.linear(kv_a_, x);
+    Matrix<T> q = pass.linear(q_, latent, heads_ * (nope_ + roped_));
+    const Matrix<T> compressed = pass.linear(kv_a_, x, kv_rank_ + roped_);
     Matrix<T> turning = compressed.rightCols(roped_);
-    const Matrix<T> kv = pass.linear(
-        kv_b_, normed<T>(pass, kv_norm_, compressed.leftCols(compressed.cols() - roped_)));
+    const Matrix<T> kv =
+        pass.linear(kv_b_, normed<T>(pass, kv_norm_, compressed.leftCols(kv_rank_)),
+                    heads_ * (nope_ + value_dim_));
     if (rope_) {
       const RopeTurns<T> turns(*rope_, pass.batch().longest());
       turn_heads(turns, pass.batch(), nope_ + roped_, nope_, q);
@@ -109,7 +111,7 @@ class LatentAttention : public MixerOf<LatentAttention> {
   }
 
   std::string q_a_, q_norm_, q_, kv_a_, kv_norm_, kv_b_, o_;
-  int64_t heads_, nope_, roped_, value_dim_;
+  int64_t heads_, kv_rank_, nope_, roped_, value_dim_;
   double latent_eps_;  // of the latents' norms; 0: that of all norms
   double scale_;
   std::optional<Rope> rope_;

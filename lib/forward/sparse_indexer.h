@@ -16,7 +16,7 @@ namespace moelora {
 //   score(t, j) = sum over heads h of w(t, h) * max(0, q(t, h) k(j)),
 // with q out of the queries' latent, one k for all heads, and w out of the token. A layer whose
 // modules have no indexer looks where the last one before it that has one did. Of keys that score
-// the same the first are taken; transformers leaves that open.
+// the same those are taken that torch takes on a CPU.
 class SparseIndexer {
  public:
   // `rope`: of the first numbers of each head; its pairs are the section's own.
