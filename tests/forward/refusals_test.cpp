@@ -43,7 +43,7 @@ TEST_CASE("a base without weights") {
 }
 
 TEST_CASE("an adapter of another base") {
-  const ForwardCase other = forward_case("mixtral", "attention_only");
+  const ForwardCase other = forward_case("deepseek_v3", "attention_only");
   const auto adapter = other.load();
   const BaseModel base = forward_case("gpt_oss", "base").open();
   CHECK(refusal(base, &adapter->adapter, {{1, 2}}) != "");
