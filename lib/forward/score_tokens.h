@@ -5,7 +5,6 @@
 
 #include "lib/adapter/adapter.h"
 #include "lib/base/progress.h"
-#include "lib/forward/layer_pass.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
