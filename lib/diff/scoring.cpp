@@ -9,6 +9,7 @@
 
 #include "lib/adapter/adapter_file.h"
 #include "lib/base/utf8.h"
+#include "lib/forward/score_tokens.h"
 #include "lib/io/input_watch.h"
 #include "lib/model/base_model.h"
 

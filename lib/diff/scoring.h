@@ -9,7 +9,7 @@
 #include "lib/adapter/config/adapter_config.h"
 #include "lib/diff/scores.h"
 #include "lib/diff/token_file.h"
-#include "lib/forward/score_tokens.h"
+#include "lib/forward/precision.h"
 
 namespace moelora {
 

@@ -25,6 +25,7 @@ std::optional<JsonView> find_path(const JsonView& json, std::string_view path) {
 }  // namespace
 
 double config_number(const JsonView& json) {
+  if (json.json().is(Json::Kind::boolean)) return json.boolean() ? 1 : 0;
   if (!json.json().is_number()) json.fail_kind("a number");
   return json.json().as_double();
 }
@@ -71,8 +72,12 @@ double FamilySection::rule(const JsonView& json) const {
     throw Error(base_->origin, fmt::format("the key \"{}\" is missing, which a {} model needs",
                                            json.string(), spec().family));
   }
-  json.allow_only({"keys", "default", "power", "times"});
+  json.allow_only({"keys", "value", "default", "power", "times"});
   std::optional<double> value;
+  const auto size_of = [&](const JsonView& text) {
+    return static_cast<double>(Dimension::parse(text).value(facts().values, text.where()));
+  };
+  if (const auto own = json.find("value")) value = size_of(*own);
   for (const std::string& key : json.strings_or_none("keys"))
     if (const auto found = value ? std::nullopt : config(key)) value = config_number(*found);
   if (!value) {
@@ -81,8 +86,7 @@ double FamilySection::rule(const JsonView& json) const {
     value = rule(*otherwise);
   }
   if (const auto power = json.find("power")) value = std::pow(*value, config_number(*power));
-  if (const auto times = json.find("times"))
-    *value *= static_cast<double>(Dimension::parse(*times).value(facts().values, times->where()));
+  if (const auto times = json.find("times")) *value *= size_of(*times);
   return *value;
 }
 
@@ -93,6 +97,7 @@ double FamilySection::number(std::string_view key, double otherwise) const {
 
 int64_t FamilySection::size(std::string_view key, int64_t otherwise) const {
   const auto found = json_.find(key);
+  if (found && found->json().is(Json::Kind::object)) return static_cast<int64_t>(rule(*found));
   return found ? Dimension::parse(*found).value(facts().values, found->where()) : otherwise;
 }
 
@@ -100,6 +105,7 @@ bool FamilySection::flag(std::string_view key, bool otherwise) const {
   const auto found = json_.find(key);
   if (!found) return otherwise;
   if (found->json().is(Json::Kind::boolean)) return found->boolean();
+  if (found->json().is(Json::Kind::object)) return rule(*found) != 0;
   return Dimension::parse(*found).value(facts().values, found->where()) != 0;
 }
 

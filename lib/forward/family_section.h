@@ -37,14 +37,15 @@ class FamilySection {
 
   // A real number: itself, the name of a config key, or
   //   {"keys": [KEY..], "default": X, "power": P, "times": SIZE}: the first key that the config
-  //   has, to the power P, times a size
+  //   has, to the power P, times a size; {"value": SIZE, ...} a size instead
   // `otherwise` when the section does not have it. Throws Error for a config without the key.
   double number(std::string_view key, double otherwise) const;
 
-  // A size: an expression of the family's "values"; `otherwise` when the section does not have it.
+  // A size: an expression of the family's "values", or a rule as of number(); `otherwise` when the
+  // section does not have it.
   int64_t size(std::string_view key, int64_t otherwise) const;
 
-  // true, false, or the name of a value that is not zero where it holds.
+  // true, false, or what is not zero where it holds: a value's name, or a rule as of number().
   bool flag(std::string_view key, bool otherwise = false) const;
 
   // One entry a layer: the name of a choice of the family's "layers", after "not " its opposite, or
@@ -63,7 +64,7 @@ class FamilySection {
   JsonView json_;
 };
 
-// A number of the config: Error at the key for anything else.
+// A number of the config, 1 for true and 0 for false; Error at the key for anything else.
 double config_number(const JsonView& json);
 
 }  // namespace moelora

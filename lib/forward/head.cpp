@@ -88,7 +88,7 @@ class Head {
     for (size_t i = 0; i < rows_.size(); ++i) x.row(static_cast<int64_t>(i)) = h.row(rows_[i]);
     const std::string& name = plan_.final_norm();
     const auto part = [&](const char* suffix) -> RowVector<T> {
-      return read_matrix<T>(weights.parameter(name + suffix, {h.cols()})).row(0);
+      return read_matrix<T>(weights.vector(name + suffix, h.cols())).row(0);
     };
     RowVector<T> bias;
     if (plan_.norm().kind == NormKind::layer) bias = part(".bias");

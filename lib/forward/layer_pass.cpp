@@ -46,9 +46,9 @@ template <class T>
 Matrix<T> LayerPass<T>::normed(const std::string& name, const NormSpec& norm, const Matrix<T>& x,
                                int64_t width) const {
   if (width == 0) width = x.cols();
-  const RowVector<T> weight = parameter(name + ".weight", {width}).row(0);
+  const RowVector<T> weight = vector(name + ".weight", width);
   RowVector<T> bias;
-  if (norm.kind == NormKind::layer) bias = parameter(name + ".bias", {width}).row(0);
+  if (norm.kind == NormKind::layer) bias = vector(name + ".bias", width);
   Matrix<T> pieces = Eigen::Map<const Matrix<T>>(x.data(), x.size() / width, width);
   pieces = normalized(norm, pieces, weight, bias);
   return Eigen::Map<const Matrix<T>>(pieces.data(), x.rows(), x.cols());
@@ -57,6 +57,11 @@ Matrix<T> LayerPass<T>::normed(const std::string& name, const NormSpec& norm, co
 template <class T>
 Matrix<T> LayerPass<T>::parameter(const std::string& name, const Shape& shape) const {
   return read_matrix<T>(weights_.parameter(path(name), shape));
+}
+
+template <class T>
+RowVector<T> LayerPass<T>::vector(const std::string& name, int64_t count) const {
+  return read_matrix<T>(weights_.vector(path(name), count)).row(0);
 }
 
 template class LayerPass<float>;

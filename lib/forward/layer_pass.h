@@ -57,6 +57,9 @@ class LayerPass {
   Matrix<T> normed(const std::string& name, const NormSpec& norm, const Matrix<T>& x,
                    int64_t width = 0) const;
 
+  // A parameter of this many elements, whatever its shape: [1, n] and [n] are both in use.
+  RowVector<T> vector(const std::string& name, int64_t count) const;
+
   // A parameter as a matrix of its last dim's columns.
   Matrix<T> parameter(const std::string& name, const Shape& shape) const;
 

@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "lib/adapter/gate_up.h"
-#include "lib/adapter/joined_modules.h"
 #include "lib/adapter/tensor_name.h"
 #include "lib/numeric/base_weights.h"
 
@@ -24,6 +22,12 @@ void check_shape(const Tensor& tensor, const Shape& shape, const std::string& wh
                                                to_string(tensor.shape()), to_string(shape)));
 }
 
+std::optional<Projection> projection_of(std::string_view name) {
+  for (const Projection p : {Projection::gate, Projection::up, Projection::down})
+    if (name == projection_name(p)) return p;
+  return std::nullopt;
+}
+
 std::optional<Tensor> found_in(const std::map<std::string, Tensor>& tensors,
                                const std::string& name) {
   const auto found = tensors.find(name);
@@ -32,24 +36,32 @@ std::optional<Tensor> found_in(const std::map<std::string, Tensor>& tensors,
 
 }  // namespace
 
-ModelWeights::ModelWeights(const BaseModel& base, const Adapter* adapter, int threads)
+ModelWeights::ModelWeights(const BaseModel& base, const ModelLora& lora)
     : base_(base),
       where_(weights_folder(base)),
       files_(open_weights(where_, {"model"}, {false, base.links})) {
-  if (adapter != nullptr) take(*adapter, threads);
+  for (const auto& [key, delta] : lora.deltas) take_delta(key, delta);
+  for (const auto& [name, extra] : lora.extras) take_extra(name, extra);
+  refuse_unused();
 }
 
-void ModelWeights::take(Adapter adapter, int threads) {
-  join_or_part(base_.spec, adapter, threads,
-               [](const JoinedModule& module) { return joining_of(module, Form::hub); });
-  if (!adapter.experts.empty()) split_gate_up(adapter);
-  for (const auto& [module, pair] : adapter.dense) {
-    const LinearSpec& linear = required(module, module);
-    lora_[linear.memory] = {pair.a, pair.b, pair.scaling.value()};
-  }
-  adapter_ = std::move(adapter);
-  for (const auto& [name, extra] : adapter_.extras) take_extra(name, extra);
-  refuse_unused();
+void ModelWeights::take_delta(const DeltaKey& key, const Delta& delta) {
+  if (key.expert >= 0) return take_expert(key, delta);
+  lora_[required(key.module, key.module).memory] = {delta.a, delta.b, delta.scale};
+}
+
+void ModelWeights::take_expert(const DeltaKey& key, const Delta& delta) {
+  const auto experts = static_cast<size_t>(base_.spec.experts);
+  const auto projection = projection_of(key.module);
+  if (!projection || !base_.spec.is_moe(key.layer) || static_cast<size_t>(key.expert) >= experts)
+    throw Error(to_string(key), fmt::format("has no place in {}", base_.origin), check_base());
+  ExpertPair& pair = expert_lora_[key.layer][*projection];
+  for (Factor* factor : {&pair.a, &pair.b}) factor->parts.resize(experts);
+  pair.scaling.resize(experts);
+  const auto at = static_cast<size_t>(key.expert);
+  pair.a.parts[at] = delta.a;
+  pair.b.parts[at] = delta.b;
+  pair.scaling[at] = Scaling::plain(delta.a.dim(0), delta.scale);
 }
 
 const LinearSpec& ModelWeights::required(std::string_view module, const std::string& name) const {
@@ -62,8 +74,7 @@ const LinearSpec& ModelWeights::required(std::string_view module, const std::str
 void ModelWeights::take_extra(const std::string& name, const Extra& extra) {
   const TensorName parsed = parse_tensor_name(name);
   switch (extra.kind) {
-    case ExtraKind::embedding_factor:
-      if (parsed.part == TensorPart::embedding_a) take_embedding(parsed.module, name);
+    case ExtraKind::embedding_factor:  // a delta
       return;
     case ExtraKind::base_weight: {
       saved_[required(parsed.module, name).memory + ".weight"] = extra.tensor;
@@ -87,16 +98,6 @@ void ModelWeights::take_extra(const std::string& name, const Extra& extra) {
   throw Error(name,
               "is no factor and no saved module that the config names: what it does is not "
               "known, so what the model computes with it cannot be told");
-}
-
-void ModelWeights::take_embedding(const std::string& module, const std::string& name) {
-  const LinearSpec& linear = required(module, name);
-  const auto b = adapter_.extras.find(module + ".lora_embedding_B");
-  if (linear.memory != base_.spec.forward->memory_path(base_.spec.forward->embedding))
-    throw Error(name, "adapts an embedding that this forward does not compute with LoRA");
-  if (b == adapter_.extras.end()) throw Error(name, "has no lora_embedding_B beside it");
-  embedding_lora_ = {adapter_.extras.at(name).tensor, b->second.tensor,
-                     adapter_.config.scaling(module).value()};
 }
 
 // A saved module whose name no part of the model asks for would be left out without a word.
@@ -124,13 +125,22 @@ std::optional<Tensor> ModelWeights::find(const std::string& name) const {
   return stored(facts.hub_path(name), memory);
 }
 
+Tensor ModelWeights::required_tensor(const std::string& name) const {
+  if (auto found = find(name)) return *std::move(found);
+  throw Error(where_, fmt::format("the tensor {} is missing", name),
+              "check that all shards of the checkpoint are there");
+}
+
 Tensor ModelWeights::parameter(const std::string& name, const Shape& shape) const {
-  const auto found = find(name);
-  if (!found)
-    throw Error(where_, fmt::format("the tensor {} is missing", name),
-                "check that all shards of the checkpoint are there");
-  check_shape(*found, shape, where_, name);
-  return *found;
+  Tensor found = required_tensor(name);
+  check_shape(found, shape, where_, name);
+  return found;
+}
+
+Tensor ModelWeights::vector(const std::string& name, int64_t count) const {
+  const Tensor found = required_tensor(name);
+  if (found.elements() != count) check_shape(found, {count}, where_, name);
+  return found.reshape({count});
 }
 
 const LinearSpec* ModelWeights::find_linear(const std::string& module) const {
@@ -180,8 +190,9 @@ std::string ModelWeights::layer_path(int layer) const {
 }
 
 MoeWeights ModelWeights::experts(int layer) const {
+  const auto lora = expert_lora_.find(layer);
   return {read_base_weights(files_.tensors, base_.spec, layer, where_),
-          layer_lora(adapter_, layer)};
+          lora == expert_lora_.end() ? LayerLora{} : lora->second};
 }
 
 Tensor ModelWeights::embedding() const {
@@ -189,7 +200,11 @@ Tensor ModelWeights::embedding() const {
                    {base_.spec.vocab, base_.spec.hidden});
 }
 
-std::optional<LoraTerm> ModelWeights::embedding_lora() const { return embedding_lora_; }
+std::optional<LoraTerm> ModelWeights::embedding_lora() const {
+  const ForwardFacts& facts = *base_.spec.forward;
+  const auto found = lora_.find(facts.memory_path(facts.embedding));
+  return found == lora_.end() ? std::nullopt : std::optional(found->second);
+}
 
 // PEFT adapts lm_head alone where a name targets it, though its weight is the embedding's: an
 // embedding that the adapter replaced is not the head's.

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "lib/adapter/adapter.h"
+#include "lib/forward/model_lora.h"
 #include "lib/io/weights.h"
 #include "lib/model/base_model.h"
 #include "lib/numeric/moe_layer.h"
@@ -34,14 +34,14 @@ struct LinearWeights {
 // family's file: "model.layers.0.self_attn.q_proj". What is FP8 in blocks is decoded, exactly.
 class ModelWeights {
  public:
-  // Opens the checkpoint. `adapter` is null for the base alone; its modules are taken apart or
-  // joined as the checkpoint has them. Throws Error where the base has no weights at hand, and for
-  // whatever the adapter holds that has no place in it, by name. Refers to `base`.
-  ModelWeights(const BaseModel& base, const Adapter* adapter, int threads = 0);
+  // Opens the checkpoint. Throws Error where the base has no weights at hand, and for whatever the
+  // adapter holds that has no place in it, by name. Refers to `base`.
+  ModelWeights(const BaseModel& base, const ModelLora& lora);
 
   // A tensor without LoRA: a norm's weight, sinks. A saved module of the adapter comes before the
   // checkpoint's. Throws Error when it is missing or of another shape.
   Tensor parameter(const std::string& name, const Shape& shape) const;
+  Tensor vector(const std::string& name, int64_t count) const;  // [n], of any shape of n elements
   std::optional<Tensor> find(const std::string& name) const;
 
   // Throws Error when the model has no such Linear, or the checkpoint lacks its weight.
@@ -61,10 +61,11 @@ class ModelWeights {
  private:
   using ByModule = std::map<std::string, Tensor>;  // by LinearSpec::memory
 
-  void take(Adapter adapter, int threads);
+  void take_delta(const DeltaKey& key, const Delta& delta);
+  void take_expert(const DeltaKey& key, const Delta& delta);
   void take_extra(const std::string& name, const Extra& extra);
-  void take_embedding(const std::string& module, const std::string& name);
   void refuse_unused() const;
+  Tensor required_tensor(const std::string& name) const;
   std::optional<Tensor> stored(const std::string& hub, const std::string& memory) const;
   std::optional<Tensor> weight_of(const LinearSpec& linear) const;
   LinearWeights with_adapter(const LinearSpec& linear, Tensor weight) const;
@@ -73,11 +74,10 @@ class ModelWeights {
   const BaseModel& base_;
   std::string where_;
   Weights files_;
-  Adapter adapter_;
   std::map<std::string, LoraTerm> lora_;  // by LinearSpec::memory
+  std::map<int, LayerLora> expert_lora_;  // by layer
   ByModule magnitudes_, lora_biases_;
   TensorMap saved_;  // by name in memory
-  std::optional<LoraTerm> embedding_lora_;
 };
 
 }  // namespace moelora

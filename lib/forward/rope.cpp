@@ -84,7 +84,7 @@ class RopeConfig {
 
   std::optional<JsonView> find() const {
     auto found = section_.config("rope_parameters");
-    if (!found) found = section_.config("rope_scaling");
+    if (!found && !request_.is_unscaled) found = section_.config("rope_scaling");
     if (!found || request_.layer_type.empty()) return found;
     auto own = found->find(request_.layer_type);
     return own ? own : found;
@@ -144,7 +144,8 @@ void apply_longrope(const RopeConfig& config, int64_t longest, Rope& rope) {
       config.numbers(is_long ? "long_factor" : "short_factor", rope.frequencies.size());
   for (size_t i = 0; i < by.size(); ++i) rope.frequencies[i] /= by[i];
   const double own = factor <= 1 ? 1 : std::sqrt(1 + std::log(factor) / std::log(length));
-  rope.magnitude = config.find_number("attention_factor").value_or(own);
+  const auto given = config.find_number(is_long ? "long_mscale" : "short_mscale");  // Phi-3.5-MoE
+  rope.magnitude = given.value_or(config.find_number("attention_factor").value_or(own));
 }
 
 void apply_llama3(const RopeConfig& config, Rope& rope) {
@@ -158,10 +159,15 @@ void apply_llama3(const RopeConfig& config, Rope& rope) {
   }
 }
 
-// NTK: the base grows with the length, where it is above the model's.
+// NTK: the base grows with the length, where it is above the model's; by a fixed alpha in
+// Hunyuan's.
 void apply_dynamic(const RopeConfig& config, double theta, int64_t longest, Rope& rope) {
-  const double length = config.original_length(), factor = config.number("factor");
   const auto dims = static_cast<double>(rope.dims);
+  if (const double alpha = config.find_number("alpha").value_or(0); alpha != 0) {
+    rope.frequencies = plain_frequencies(theta * std::pow(alpha, dims / (dims - 2)), rope.dims);
+    return;
+  }
+  const double length = config.original_length(), factor = config.number("factor");
   const double n = std::max(static_cast<double>(longest), length);
   const double base = theta * std::pow(factor * n / length - (factor - 1), dims / (dims - 2));
   rope.frequencies = plain_frequencies(base, rope.dims);

@@ -1,6 +1,7 @@
 #include "lib/forward/router.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 
@@ -42,9 +43,11 @@ Router::Router(const FamilySection& section)
       group_by_(static_cast<GroupBy>(section.one_of("group_by", {"top_two", "best"}))),
       normalize_(section.flag("normalize")),
       floor_(section.number("floor", 0)),
+      least_(section.number("least", 0)),
       scale_(section.number("scale", 1)) {
   section.allow_only({"path", "bias", "scores", "then", "groups", "keep", "group_by", "normalize",
-                      "floor", "scale"});
+                      "floor", "least", "scale", "jitter"});
+  jitter_ = section.number("jitter", -1);
   if (groups_ < 1 || section.spec().experts % groups_ != 0 || keep_ > groups_)
     section.fail("groups", "does not divide the experts");
 }
@@ -66,9 +69,27 @@ void Router::leave_groups(RowVector<T>& ranked) const {
       ranked.segment(g * size, size).setConstant(-std::numeric_limits<T>::infinity());
 }
 
+// Phi-3.5-MoE's SparseMixer: the best expert, weighed among those whose logits are near its own,
+// then the best of the others in the same way.
+template <class T>
+void Router::mix_sparsely(const RowVector<T>& logits, int32_t* experts, T* weights) const {
+  constexpr T kOut = -std::numeric_limits<T>::infinity();
+  RowVector<T> left = logits;
+  for (int64_t k = 0; k < top_k_; ++k) {
+    const T most = left.maxCoeff(&experts[k]);
+    RowVector<T> near = left;
+    for (int64_t e = 0; e < near.size(); ++e)
+      if ((most - logits(e)) / std::max(std::abs(logits(e)), most) > static_cast<T>(2 * jitter_))
+        near(e) = kOut;
+    weights[k] = softmax_of(near)(experts[k]);
+    left(experts[k]) = kOut;
+  }
+}
+
 template <class T>
 void Router::choose_token(RowVector<T> scores, const RowVector<T>& bias, int32_t* experts,
                           T* weights) const {
+  if (jitter_ >= 0) return mix_sparsely(scores, experts, weights);
   if (scores_ == Scores::softmax) scores = softmax_of(scores);
   if (scores_ == Scores::sigmoid) scores = sigmoid_of(scores);
   RowVector<T> ranked = scores;
@@ -79,7 +100,8 @@ void Router::choose_token(RowVector<T> scores, const RowVector<T>& bias, int32_t
   for (int64_t k = 0; k < top_k_; ++k) of_chosen(k) = scores(chosen[static_cast<size_t>(k)]);
   if (then_ == Scores::softmax) of_chosen = softmax_of(of_chosen);
   if (then_ == Scores::sigmoid) of_chosen = sigmoid_of(of_chosen);
-  if (normalize_) of_chosen /= std::max(of_chosen.sum(), T{0}) + static_cast<T>(floor_);
+  if (normalize_)
+    of_chosen /= std::max(of_chosen.sum() + static_cast<T>(floor_), static_cast<T>(least_));
   of_chosen *= static_cast<T>(scale_);
   std::copy(chosen.begin(), chosen.end(), experts);
   std::copy(of_chosen.begin(), of_chosen.end(), weights);
@@ -89,7 +111,7 @@ template <class T>
 Chosen<T> Router::choose(const LayerPass<T>& pass, const Matrix<T>& x) const {
   const Matrix<T> logits = pass.linear(module_, x);
   RowVector<T> bias;
-  if (!bias_.empty()) bias = pass.parameter(bias_, {logits.cols()}).row(0);
+  if (!bias_.empty()) bias = pass.vector(bias_, logits.cols());
   Chosen<T> out;
   out.experts.resize(x.rows(), top_k_);
   out.weights.resize(x.rows(), top_k_);

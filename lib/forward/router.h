@@ -20,7 +20,10 @@ struct Chosen {
 //   scores   of all experts out of the router's logits
 //   choice   the K best by score plus `bias` (which has no part in the weights), within the
 //            `keep` best of `groups` groups
-//   weights  the chosen scores; `then` over those alone; `normalize` to a sum of 1; times `scale`
+//   weights  the chosen scores; `then` over those alone; `normalize` to a sum of 1, where `floor`
+//   is
+//            added to the sum and `least` is its least value; times `scale`
+// With `jitter` all of it is SparseMixer's instead (Phi-3.5-MoE).
 class Router {
  public:
   explicit Router(const FamilySection& section);
@@ -37,6 +40,8 @@ class Router {
   void choose_token(RowVector<T> scores, const RowVector<T>& bias, int32_t* experts,
                     T* weights) const;
   template <class T>
+  void mix_sparsely(const RowVector<T>& logits, int32_t* experts, T* weights) const;
+  template <class T>
   void leave_groups(RowVector<T>& ranked) const;
 
   std::string module_, bias_;
@@ -44,7 +49,8 @@ class Router {
   int64_t top_k_, groups_, keep_;
   GroupBy group_by_;
   bool normalize_;
-  double floor_, scale_;
+  double floor_, least_, scale_;
+  double jitter_ = -1;  // of SparseMixer; negative: another router
 };
 
 // values -> softmax(values), sigmoid(values).

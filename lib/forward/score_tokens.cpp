@@ -56,10 +56,10 @@ Matrix<T> embed(const ModelPlan& plan, const ModelWeights& weights, const Batch&
 }
 
 template <class T>
-std::vector<TokenScores> score_as(const BaseModel& base, const Adapter* adapter, const Batch& batch,
+std::vector<TokenScores> score_as(const BaseModel& base, const ModelLora& lora, const Batch& batch,
                                   const ScoreOptions& options) {
   const ModelPlan plan(base, batch.longest());
-  const ModelWeights weights(base, adapter, options.threads);
+  const ModelWeights weights(base, lora);
   Carried<T> carried;
   Matrix<T> h = embed<T>(plan, weights, batch);
   for (int layer = 0; layer < base.spec.layers; ++layer) {
@@ -72,15 +72,22 @@ std::vector<TokenScores> score_as(const BaseModel& base, const Adapter* adapter,
 
 }  // namespace
 
-std::vector<TokenScores> score_tokens(const BaseModel& base, const Adapter* adapter,
+std::vector<TokenScores> score_tokens(const BaseModel& base, const ModelLora& lora,
                                       const std::vector<std::vector<int64_t>>& sequences,
                                       const ScoreOptions& options) {
   const Batch batch = batch_of(sequences);
   FamilySection{base};  // a family that is not described is refused before anything else
   check_tokens(batch, base.spec);
   check_length(batch, base);
-  return options.precision == Precision::f64 ? score_as<double>(base, adapter, batch, options)
-                                             : score_as<float>(base, adapter, batch, options);
+  return options.precision == Precision::f64 ? score_as<double>(base, lora, batch, options)
+                                             : score_as<float>(base, lora, batch, options);
+}
+
+std::vector<TokenScores> score_tokens(const BaseModel& base, const Adapter* adapter,
+                                      const std::vector<std::vector<int64_t>>& sequences,
+                                      const ScoreOptions& options) {
+  return score_tokens(base, adapter == nullptr ? ModelLora() : lora_of(*adapter, base.spec),
+                      sequences, options);
 }
 
 }  // namespace moelora

@@ -3,15 +3,12 @@
 #include <cstdint>
 #include <vector>
 
-#include "lib/adapter/adapter.h"
 #include "lib/base/progress.h"
+#include "lib/forward/model_lora.h"
+#include "lib/forward/precision.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
-
-// What a model computes with. F64 is the oracle: nothing is rounded on the way, not even where
-// transformers does (norms in fp32).
-enum class Precision : uint8_t { f64, f32 };
 
 struct ScoreOptions {
   Precision precision = Precision::f32;
@@ -39,6 +36,10 @@ struct TokenScores {
 // vocabulary, a sequence longer than the model's positions; later, where a weight is missing or
 // does not fit.
 std::vector<TokenScores> score_tokens(const BaseModel& base, const Adapter* adapter,
+                                      const std::vector<std::vector<int64_t>>& sequences,
+                                      const ScoreOptions& options = {});
+// The same with what a server makes of an adapter (lib/compare/served_pairs.h), or part of it.
+std::vector<TokenScores> score_tokens(const BaseModel& base, const ModelLora& lora,
                                       const std::vector<std::vector<int64_t>>& sequences,
                                       const ScoreOptions& options = {});
 

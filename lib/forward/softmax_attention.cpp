@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "lib/forward/attend.h"
@@ -16,6 +17,34 @@ struct QueryKeyValue {
   int64_t head_dim = 0;
 };
 
+const std::initializer_list<std::string_view> kKeys = {"kind",
+                                                           "layers",
+                                                           "path",
+                                                           "q",
+                                                           "k",
+                                                           "v",
+                                                           "o",
+                                                           "qkv",
+                                                           "heads",
+                                                           "scale",
+                                                           "score_cap",
+                                                           "clip",
+                                                           "output_gate",
+                                                           "rope",
+                                                           "rope_layers",
+                                                           "window_layers",
+                                                           "chunk_layers",
+                                                           "window",
+                                                           "chunk",
+                                                           "norm_over",
+                                                           "norm_after_rope",
+                                                           "q_norm",
+                                                           "k_norm",
+                                                           "norm_if",
+                                                           "norm_unweighted",
+                                                           "temperature",
+                                                           "sinks"};
+
 enum class NormOver : uint8_t { head, all };
 
 // Softmax attention with one key and value for a group of query heads.
@@ -30,6 +59,7 @@ class SoftmaxAttention : public MixerOf<SoftmaxAttention> {
         heads_(section.size("heads", section.spec().heads)),
         scale_(section.number("scale", 0)),
         cap_(section.number("score_cap", 0)),
+        clip_(section.number("clip", 0)),
         has_gate_(section.flag("output_gate")),
         roped_(section.layers("rope_layers", true)),
         windowed_(section.layers("window_layers", false)),
@@ -38,34 +68,11 @@ class SoftmaxAttention : public MixerOf<SoftmaxAttention> {
         chunk_(static_cast<int64_t>(section.number("chunk", 0))),
         norm_over_(static_cast<NormOver>(section.one_of("norm_over", {"head", "all"}))),
         norm_after_rope_(section.flag("norm_after_rope")),
-        ropes_(make_ropes(section, longest)),
-        rope_of_(rope_of_layers(section)) {
-    section.allow_only({"kind",
-                        "layers",
-                        "path",
-                        "q",
-                        "k",
-                        "v",
-                        "o",
-                        "qkv",
-                        "heads",
-                        "scale",
-                        "score_cap",
-                        "output_gate",
-                        "rope",
-                        "rope_layers",
-                        "rope_types",
-                        "window_layers",
-                        "chunk_layers",
-                        "window",
-                        "chunk",
-                        "norm_over",
-                        "norm_after_rope",
-                        "q_norm",
-                        "k_norm",
-                        "norm_if",
-                        "sinks"});
+        rope_(rope_of(section, longest)) {
+    section.allow_only(kKeys);
     if (!section.text("qkv").empty()) qkv_ = name(section, "qkv", "");
+    if (const auto tuning = section.find("temperature")) take_temperature(*tuning);
+    has_plain_norm_ = section.flag("norm_if", true) && section.flag("norm_unweighted");
     if (section.flag("norm_if", true) && !section.text("q_norm").empty()) {
       q_norm_ = name(section, "q_norm", "");
       k_norm_ = name(section, "k_norm", "");
@@ -78,8 +85,11 @@ class SoftmaxAttention : public MixerOf<SoftmaxAttention> {
     const auto layer = static_cast<size_t>(pass.layer());
     QueryKeyValue<T> parts = qkv_.empty() ? apart(pass, x) : from_joined(pass, x);
     if (!norm_after_rope_) norm(pass, parts);
+    if (clip_ != 0) clip(parts);
     if (roped_[layer]) turn(pass, parts);
     if (norm_after_rope_) norm(pass, parts);
+    if (has_plain_norm_ && roped_[layer]) norm_plain(pass, parts);
+    if (temperature_floor_ != 0 && !roped_[layer]) tune(pass, parts.q);
     AttendSpec how;
     how.heads = heads_;
     how.key_dim = how.value_dim = parts.head_dim;
@@ -89,7 +99,7 @@ class SoftmaxAttention : public MixerOf<SoftmaxAttention> {
     if (windowed_[layer]) how.window = window_;
     if (chunked_[layer]) how.chunk = chunk_;
     RowVector<T> sinks;
-    if (!sinks_.empty()) sinks = pass.parameter(sinks_, {heads_}).row(0);
+    if (!sinks_.empty()) sinks = pass.vector(sinks_, heads_);
     Matrix<T> mixed = attend(how, pass, parts.q, parts.k, parts.v, sinks);
     if (has_gate_) mixed.array() /= T{1} + (-parts.gate.array()).exp();
     return pass.linear(o_, mixed);
@@ -101,28 +111,27 @@ class SoftmaxAttention : public MixerOf<SoftmaxAttention> {
     return section.text("path", "self_attn") + "." + section.text(key, otherwise);
   }
 
-  static RopeRequest rope_request(const FamilySection& rope, int64_t longest) {
-    rope.allow_only({"pairs", "theta", "theta_key", "dims", "rotated"});
-    RopeRequest out;
-    out.dims = rope.size("dims", rope.spec().head_dim);
-    out.pairs = static_cast<RopePairs>(rope.one_of("pairs", {"halves", "interleaved"}));
-    out.theta = rope.number("theta", out.theta);
-    out.theta_key = rope.text("theta_key", out.theta_key);
-    if (const int64_t rotated = rope.size("rotated", 0)) out.rotated = rotated;
-    out.longest = longest;
-    return out;
+  void take_temperature(const FamilySection& section) {
+    section.allow_only({"floor", "scale", "if"});
+    if (!section.flag("if", true)) return;
+    temperature_floor_ = section.number("floor", 0);
+    temperature_scale_ = section.number("scale", 0);
   }
 
-  // One for all layers, or one for each type of layer that the config tells apart.
-  static std::vector<Rope> make_ropes(const FamilySection& section, int64_t longest) {
+  static std::optional<Rope> rope_of(const FamilySection& section, int64_t longest) {
     const auto rope = section.find("rope");
-    if (!rope) return {};
-    RopeRequest request = rope_request(*rope, longest);
-    return {make_rope(*rope, request)};
-  }
-
-  static std::vector<size_t> rope_of_layers(const FamilySection& section) {
-    return std::vector<size_t>(static_cast<size_t>(section.spec().layers), 0);
+    if (!rope) return std::nullopt;
+    rope->allow_only({"pairs", "theta", "theta_key", "layer_type", "unscaled", "dims", "rotated"});
+    RopeRequest request;
+    request.dims = rope->size("dims", rope->spec().head_dim);
+    request.pairs = static_cast<RopePairs>(rope->one_of("pairs", {"halves", "interleaved"}));
+    request.theta = rope->number("theta", request.theta);
+    request.theta_key = rope->text("theta_key", request.theta_key);
+    request.layer_type = rope->text("layer_type");
+    request.is_unscaled = rope->flag("unscaled");
+    if (const int64_t rotated = rope->size("rotated", 0)) request.rotated = rotated;
+    request.longest = longest;
+    return make_rope(*rope, request);
   }
 
   template <class T>
@@ -171,11 +180,42 @@ class SoftmaxAttention : public MixerOf<SoftmaxAttention> {
     parts.k = pass.normed(k_norm_, parts.k, width);
   }
 
+  // Llama 4: no weight, and in layers with RoPE alone.
+  template <class T>
+  void norm_plain(const LayerPass<T>& pass, QueryKeyValue<T>& parts) const {
+    NormSpec plain = pass.norm();
+    plain.kind = NormKind::rms;
+    for (Matrix<T>* m : {&parts.q, &parts.k}) {
+      const Matrix<T> heads =
+          Eigen::Map<const Matrix<T>>(m->data(), m->size() / parts.head_dim, parts.head_dim);
+      const Matrix<T> normed = normalized(plain, heads);
+      *m = Eigen::Map<const Matrix<T>>(normed.data(), m->rows(), m->cols());
+    }
+  }
+
+  // Queries grow with the logarithm of their position, in layers without RoPE (Llama 4).
+  template <class T>
+  void tune(const LayerPass<T>& pass, Matrix<T>& q) const {
+    const Batch& batch = pass.batch();
+    for (int64_t s = 0; s < batch.sequences(); ++s)
+      for (int64_t i = 0; i < batch.length(s); ++i) {
+        const double step = std::floor(static_cast<double>(i + 1) / temperature_floor_);
+        q.row(batch.first(s) + i) *= static_cast<T>(std::log1p(step) * temperature_scale_ + 1);
+      }
+  }
+
+  // OLMo's clip_qkv.
+  template <class T>
+  void clip(QueryKeyValue<T>& parts) const {
+    const auto most = static_cast<T>(clip_);
+    for (Matrix<T>* m : {&parts.q, &parts.k, &parts.v}) *m = m->cwiseMax(-most).cwiseMin(most);
+  }
+
   template <class T>
   void turn(const LayerPass<T>& pass, QueryKeyValue<T>& parts) const {
-    if (ropes_.empty()) return;
+    if (!rope_) return;
     const Batch& batch = pass.batch();
-    const RopeTurns<T> turns(ropes_[rope_of_[static_cast<size_t>(pass.layer())]], batch.longest());
+    const RopeTurns<T> turns(*rope_, batch.longest());
     for (Matrix<T>* m : {&parts.q, &parts.k})
       for (int64_t s = 0; s < batch.sequences(); ++s)
         for (int64_t i = 0; i < batch.length(s); ++i)
@@ -185,14 +225,14 @@ class SoftmaxAttention : public MixerOf<SoftmaxAttention> {
 
   std::string path_, q_, k_, v_, o_, qkv_, q_norm_, k_norm_, sinks_;
   int64_t heads_;
-  double scale_, cap_;
+  double scale_, cap_, clip_;
   bool has_gate_;
   std::vector<bool> roped_, windowed_, chunked_;
   int64_t window_, chunk_;
   NormOver norm_over_;
-  bool norm_after_rope_;
-  std::vector<Rope> ropes_;
-  std::vector<size_t> rope_of_;
+  bool norm_after_rope_, has_plain_norm_ = false;
+  double temperature_floor_ = 0, temperature_scale_ = 0;  // 0: none
+  std::optional<Rope> rope_;
 };
 
 }  // namespace
