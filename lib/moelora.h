@@ -18,6 +18,9 @@
 #include "lib/check/report_options.h"
 #include "lib/diff/comparison.h"
 #include "lib/diff/inspection_page.h"
+#include "lib/diff/prediction.h"
+#include "lib/diff/score_file.h"
+#include "lib/diff/scoring.h"
 #include "lib/diff/weight_comparison.h"
 
 // The front door of the library: what the tools can do, as functions. All of them
@@ -179,5 +182,11 @@ ConvertResult repair_adapter(const Repair& repair, const std::string& out,
 // WeightComparison compare_weights(a, b, CompareWeightsOptions): see lib/diff/weight_comparison.h.
 // Comparison compare_logprobs(a, b, CompareLogprobsOptions): see lib/diff/comparison.h; of files,
 // or of scores in memory.
+
+// The model's own word.
+
+// FileScores score_files(tokens, ScoreFilesOptions): log-probabilities of given tokens out of a
+// base model's files and an adapter's, see lib/diff/scoring.h. read_tokens(path):
+// lib/diff/token_file.h; as files: lib/diff/score_file.h.
 
 }  // namespace moelora

@@ -1,40 +1,16 @@
 #pragma once
 
-#include <map>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "lib/diff/score_input.h"
 #include "lib/diff/scores.h"
 #include "lib/io/json.h"
 
 namespace moelora {
-
-// Numbers in one or two dims, row-major: of a tensor, an array, or a list of lists in a pickle.
-// Token ids are exact in a double.
-struct ScoreArray {
-  int64_t rows = 1, columns = 0;  // one dim: rows is 1
-  std::vector<double> values;
-};
-
-// A file as its bytes say it is, before any format looks at it. One of the parts is filled. Files
-// are large and hold little but numbers: what takes several times their size is never whole in
-// memory.
-struct ScoreInput {
-  std::string path;
-  // A JSON document; of JSON lines the array of one: formats read line after line, and the first
-  // line decides which does.
-  std::optional<Json> json;
-  std::vector<Sequence> numbers;  // of a JSON list of numbers, or of lists of them
-  // Of safetensors, .npz, .npy (named "") and torch files.
-  std::map<std::string, ScoreArray> arrays;
-  std::string table;  // the text of CSV
-};
-
-// The next line of a text that is not empty, without its end; nullopt at the end of the text.
-std::optional<std::string_view> take_line(std::string_view& text);
 
 // A way to write log-probabilities down. Each is one file formats/NAME.cpp that defines `const
 // LogprobFormat NAME_format`; the folder is the registry.
@@ -51,6 +27,12 @@ struct LogprobFormat {
 #undef MOELORA_ENTRY
 
 std::span<const LogprobFormat* const> all_logprob_formats();
+
+// Whether some format reads it. Of JSON lines: ask of the first (line_input).
+bool is_logprob_file(const ScoreInput& input);
+
+// As read_scores() of scores.h, of a file that was taken apart.
+ScoreFile read_scores(const ScoreInput& input);
 
 // The documents of an input: the items of a JSON array, or the one document.
 std::vector<const Json*> documents(const ScoreInput& input);

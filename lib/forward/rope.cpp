@@ -45,7 +45,7 @@ class RopeConfig {
   double part() const {
     if (const auto own = find_number("partial_rotary_factor")) return *own;
     const auto top = section_.config("partial_rotary_factor");
-    return top ? config_number(*top) : 1.0;
+    return top ? config_number(*top) : request_.part;
   }
 
   double original_length() const {

@@ -35,6 +35,7 @@ struct RopeRequest {
   std::string layer_type = {};
   std::string theta_key = "rope_theta";  // where the config has no rope_parameters
   double theta = 10000;                  // where it says none
+  double part = 1;                       // partial_rotary_factor where it says none
   std::optional<int64_t> rotated = {};   // instead of partial_rotary_factor
   bool is_unscaled = false;  // where the config has no rope_parameters: whatever rope_scaling says
   int64_t longest = 0;

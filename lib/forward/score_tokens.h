@@ -5,13 +5,10 @@
 
 #include "lib/base/progress.h"
 #include "lib/forward/model_lora.h"
+#include "lib/forward/precision.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
-
-// What a model computes with. F64 is the oracle: nothing is rounded on the way, not even where
-// transformers does (norms in fp32).
-enum class Precision : uint8_t { f64, f32 };
 
 struct ScoreOptions {
   Precision precision = Precision::f32;

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lib/adapter/config/adapter_config.h"
+#include "lib/diff/scores.h"
+#include "lib/diff/token_file.h"
+#include "lib/forward/precision.h"
+
+namespace moelora {
+
+// What tokens are scored with: `base` with its weights is needed. `from` and the other fields are
+// about the adapter.
+struct ScoreFilesOptions : LoadOptions {
+  std::string adapter = {};  // folder or weights file; "" the base alone
+  Precision precision = Precision::f32;
+  // Logits are divided by it; unset: what the token file says, else 1.
+  std::optional<double> temperature = {};
+  int top = 0;      // how many of the most probable tokens at each position
+  int threads = 0;  // 0: all
+};
+
+// The model's own word: teacher-forced log-probabilities out of files alone. Mask and prompts'
+// lengths of the token file are carried over.
+struct FileScores {
+  Scores scores;
+  std::string base, adapter;  // where they were read
+  Precision precision = Precision::f32;
+  double temperature = 1;
+  std::vector<std::string> notes;  // what was assumed, for people
+
+  size_t tokens() const;
+  size_t scored() const;  // positions that have a value and that no mask leaves out
+  double mean() const;    // of these
+};
+
+// "double", "float".
+std::string_view precision_name(Precision precision);
+
+// Throws Error before any weight is read: there is nothing to score, a family whose computation is
+// not described, a base without weights, a token outside the vocabulary, a sequence longer than the
+// model's positions, an adapter of another base.
+FileScores score_files(const TokenFile& tokens, const ScoreFilesOptions& options);
+FileScores score_files(const std::string& tokens, const ScoreFilesOptions& options);
+
+std::string scoring_text(const FileScores& scored);  // a summary of four lines
+
+}  // namespace moelora

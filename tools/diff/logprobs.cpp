@@ -1,0 +1,76 @@
+// lora-diff logprobs A [B]
+
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "lib/moelora.h"
+#include "tools/diff/commands.h"
+#include "tools/page_origin.h"
+
+namespace moelora {
+namespace {
+
+struct LogprobsCommand {
+  CommonOptions common;
+  CompareLogprobsOptions options;
+  std::string a, b, format = "text";
+  bool with_scores = false, only_report = false;
+
+  CLI::App* add(CLI::App& app) {
+    CLI::App* sub = app.add_subcommand(
+        "logprobs",
+        "Compare log-probabilities of the same tokens by two systems (trainer and server)");
+    sub->add_option("A", a, "Scores of the first system, or a file of both")->required();
+    sub->add_option("B", b, "Scores of the second system");
+    sub->add_option("--base-a", options.base_a, "The base model's scores on A's system")
+        ->type_name("FILE");
+    sub->add_option("--base-b", options.base_b, "The base model's scores on B's system")
+        ->type_name("FILE");
+    sub->add_option(
+           "--floor", options.floor,
+           "B's system again, on the same tokens: close is up to twice that noise, and up to "
+           "0.05 nat in any case")
+        ->type_name("FILE");
+    sub->add_option("--candidate", options.candidates,
+                    "A's system with another adapter: B must be nearest to A (repeatable)")
+        ->type_name("FILE");
+    sub->add_option("--max", options.most,
+                    "Largest value of a metric that is still the same (repeatable)")
+        ->type_name("METRIC=VALUE");
+    sub->add_option("--preset", options.presets, "Threshold of a project for a model (repeatable)")
+        ->type_name("NAME");
+    sub->add_flag("--report", only_report, "Without a threshold: print, and exit 0");
+    sub->add_option("--worst", options.worst, "How many of the worst tokens to list")
+        ->capture_default_str();
+    sub->add_flag("--with-scores", with_scores, "With --format json: both sides' scores too");
+    add_choice(*sub, "--format", format, "Form of the report", {"text", "json", "html"});
+    add_common_options(*sub, common);
+    sub->footer(
+        examples({"lora-diff logprobs trainer.safetensors server.json --preset sglang-gpt-oss-20b",
+                  "lora-diff logprobs trainer.safetensors server.json --max k2=5e-3 --format html "
+                  "--output report.html"}));
+    return sub;
+  }
+
+  int run() {
+    std::vector<std::string> inputs = options.candidates;
+    inputs.insert(inputs.end(), {a, b, options.base_a, options.base_b, options.floor});
+    open_output(common, inputs);
+    const PageOrigin origin = page_origin(format);
+    options.job = shown_job(common.quiet);
+    const Comparison c = compare_logprobs(a, b, options);
+    for (const std::string& note : c.notes) print_note(common, kDiffTool, note);
+    print_data(common, comparison_report(c, format, with_scores, origin));
+    if (c.verdict == Verdict::not_judged) return only_report ? kClean : kFailed;
+    return c.verdict == Verdict::different ? kFindings : kClean;
+  }
+};
+
+}  // namespace
+
+DiffCommand add_logprobs(CLI::App& app) {
+  const auto command = std::make_shared<LogprobsCommand>();
+  return {command->add(app), [command] { return command->run(); }};
+}
+
+}  // namespace moelora
