@@ -15,7 +15,7 @@ import types
 import moelora
 import pytest
 from moelora import fleet
-from moelora.fleet import _files, _parts, _run, _units
+from moelora.fleet import _files, _parts, _run, _search, _units
 from small_base import LAYERS, make_base, tensors_of
 
 DATA = pathlib.Path(os.environ["MOELORA_SOURCE_DIR"]) / "examples/data"
@@ -35,7 +35,7 @@ def make_adapters(folder, count, corrupt=None):
 
 
 def found_in(uris):
-    return _files.adapters(uris).uris
+    return _search.adapters(uris).uris
 
 
 def command(*words, **how):
@@ -65,7 +65,7 @@ def test_folders_of_adapters_are_searched(tmp_path):
     make_adapters(tmp_path / "in/run/checkpoints", 3)
     found = found_in(tmp_path / "in")
     assert found == found_in([tmp_path / "in/*", tmp_path / "in/run/checkpoints/*"])
-    assert len(found) == 3 and _files.names(found) == ["0000", "0001", "0002"]
+    assert len(found) == 3 and _search.names(found) == ["0000", "0001", "0002"]
     with pytest.raises(moelora.Error, match="names no adapter"):
         fleet.validate(str(tmp_path / "none*"), address="local")
 
@@ -244,7 +244,7 @@ def test_folders_with_a_dot_and_links_out_are_not_entered(tmp_path):
     os.symlink("0000", tmp_path / "in/latest")
     for named in (str(tmp_path / "in"), f"file://{tmp_path}/in"):
         assert [each[-4:] for each in found_in(named)] == ["0000", "0001"]
-        assert _files.adapters(named).linked == [named + "/out"]
+        assert _search.adapters(named).linked == [named + "/out"]
     report = fleet.validate(tmp_path / "in", address="local", base=BASE)
     note = f"not entered, since it is a link out of what was named: {tmp_path}/in/out"
     assert report.notes == [note] and str(report).endswith(f"note: {note}")
@@ -328,7 +328,7 @@ def test_options_that_every_unit_would_refuse_are_refused_once(tmp_path, monkeyp
     def adapters(uris):
         raise AssertionError("adapters are listed")
 
-    monkeypatch.setattr(_files, "adapters", adapters)
+    monkeypatch.setattr(_search, "adapters", adapters)
     (tmp_path / "in").mkdir()
     places = [tmp_path / "in"] if kind == "validate" else [tmp_path / "in", tmp_path / "in"]
     for address in ("local", "auto"):
@@ -494,7 +494,7 @@ def test_uris_are_found_by_one_listing(tmp_path):
     assert found_in(uri + "/a/runs/*") == runs
     assert found_in(f"{tmp_path}/a/runs/*") == [each.removeprefix("file://") for each in runs]
     with pytest.raises(moelora.Error, match="names no adapter"):
-        _files.adapters(uri + "/nothing/*")
+        _search.adapters(uri + "/nothing/*")
 
 
 def test_the_command_says_what_it_found(tmp_path):

@@ -13,8 +13,8 @@ from typing import Any
 
 from .. import __version__, _progress
 from .._error import Error
-from ._files import Found
 from ._report import FleetReport, noun
+from ._search import Found
 from ._units import Result, Unit, Work, failed
 
 _LOOK_EVERY = 1.0  # seconds between looks at which nodes there are
