@@ -12,6 +12,7 @@ import numpy
 
 from . import _core
 from ._convert import load_words
+from ._source import Source
 from ._words import StrPath, path
 
 _TYPES = {
@@ -75,6 +76,9 @@ class _Files:
             return None
         return numpy.ndarray(tuple(extents), dtype, data, offset, tuple(strides)).reshape(tensor.shape)
 
+    def __reduce__(self) -> Any:
+        raise TypeError("what looks into files cannot be pickled: send the Adapter, a Pair or a copy of an array")
+
 
 class Pair:
     """A low-rank pair: what is added to a weight W [out, in] is scale * B @ A.
@@ -83,12 +87,14 @@ class Pair:
     when they are asked for. bfloat16 is ml_dtypes' type where that is installed, else float32.
     The file may be replaced or removed meanwhile. One that is written in place is an Error where an
     array is asked for after that; views that were made before change with it, and cut short it ends
-    the process with a SIGBUS, as any mapped file does: copy() what must outlive that.
+    the process with a SIGBUS, as any mapped file does: copy() what must outlive that. A pickled pair
+    has copies.
     """
 
     def __init__(self, module: str, a: Any, b: Any, scale: tuple[int, float, float], files: _Files) -> None:
         self.module = module
         self.rank, self.alpha, self.scale = scale
+        self._shape: tuple[int, int] = b.shape[0], a.shape[1]
         self._a, self._b, self._files = a, b, files
 
     @cached_property
@@ -104,12 +110,17 @@ class Pair:
     @property
     def shape(self) -> tuple[int, int]:
         """Of the weight: (out, in)."""
-        return self._b.shape[0], self._a.shape[1]
+        return self._shape
 
     def delta(self, dtype: Any = numpy.float32) -> numpy.ndarray[Any, Any]:
         """scale * B @ A, computed in `dtype`: [out, in]. Of DoRA that is not all: what its magnitudes
         (Adapter.extras) make of the weight depends on the base model."""
         return self.b.astype(dtype) @ self.a.astype(dtype) * numpy.dtype(dtype).type(self.scale)
+
+    def __getstate__(self) -> dict[str, Any]:
+        of_files = ("_a", "_b", "_files")
+        kept = {name: value for name, value in self.__dict__.items() if name not in of_files}
+        return kept | {"a": self.a, "b": self.b}
 
     def __repr__(self) -> str:
         return f"<moelora.Pair {self.module}: {self.shape}, rank {self.rank}, scale {self.scale:g}>"
@@ -124,7 +135,7 @@ class Experts:
         self.module: str = found.module
         self.shared_a: bool = found.shared_a  # one A for all experts
         self.shared_b: bool = found.shared_b
-        self._found, self._files = found, files
+        self._files, self._found = files, found  # files first: they say why neither can be pickled
 
     def __len__(self) -> int:
         return self._found.count
@@ -147,19 +158,24 @@ class Experts:
 
 @dataclasses.dataclass(frozen=True)
 class Adapter:
-    """An adapter of any layout, by the modules of its model."""
+    """An adapter of any layout, by the modules of its model. A pickled one is its path, loaded again
+    where it is unpickled: an Error there where a file of it has changed since it was loaded here."""
 
     config: dict[str, Any]  # adapter_config.json, PEFT's
     modules: dict[str, Pair]  # by path: "model.layers.0.self_attn.q_proj"
     experts: dict[tuple[int, str], Experts]  # by layer and projection
     extras: Mapping[str, numpy.ndarray[Any, Any]]  # saved modules, biases, embeddings, by name
     expert_count: int
+    _source: Source = dataclasses.field(repr=False, compare=False)
 
     def pairs(self) -> Iterator[Pair]:
         """Every pair: modules, then experts."""
         yield from self.modules.values()
         for experts in self.experts.values():
             yield from (pair for pair in experts if pair is not None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_again, (self._source,)
 
     def __repr__(self) -> str:
         return (
@@ -172,8 +188,8 @@ class _Extras(Mapping[str, Any]):
     """Read when they are asked for."""
 
     def __init__(self, found: list[tuple[str, str, Any]], files: _Files) -> None:
-        self._tensors = {name: tensor for name, _, tensor in found}
         self._files = files
+        self._tensors = {name: tensor for name, _, tensor in found}
 
     def __getitem__(self, name: str) -> numpy.ndarray[Any, Any]:
         return self._files.array(self._tensors[name])
@@ -209,7 +225,16 @@ def load(
         follow_links=follow_links,
         ignore_zip_crc=ignore_zip_crc,
     )
-    found = _core.load(path(src), words)
+    return _load(path(src), words)
+
+
+def _load_again(source: Source) -> Adapter:
+    source.check_unchanged()
+    return _load(source.path, source.options)
+
+
+def _load(src: str, words: dict[str, Any]) -> Adapter:
+    found = _core.load(src, words)
     files = _Files(found)
     return Adapter(
         config=json.loads(found.config),
@@ -220,4 +245,5 @@ def load(
         },
         extras=_Extras(found.extras(), files),
         expert_count=found.expert_count,
+        _source=Source.of(src, words),
     )

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from ._error import Error
+from ._words import working_folder
+
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".npz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,9 +21,9 @@ class Source:
 
     @classmethod
     def of(cls, path: str, options: dict[str, Any]) -> Source:
-        """Made before anything is read: what changes meanwhile is noticed later."""
-        path = os.path.abspath(path)
-        here = {name: _absolute(value) for name, value in options.items()}
+        """Of an adapter that could be loaded: of any other path there may be no end of files."""
+        path = os.path.join(working_folder(), path)
+        here = {name: _anywhere(value) for name, value in options.items()}
         return cls(path, here, {each: stamp for each in _files(path) if (stamp := _stamp(each))})
 
     def check_unchanged(self) -> None:
@@ -29,17 +33,22 @@ class Source:
                 raise Error(file, "has changed since the adapter that was pickled was loaded", "load it again")
 
 
-def _absolute(value: Any) -> Any:
-    """A path that is there, of a base or a family's file, means the same in another folder."""
+def _anywhere(value: Any) -> Any:
+    """An option as it is meant, in whatever folder it is read: some are paths, of a base or a family's file."""
     if isinstance(value, list):
-        return [_absolute(each) for each in value]
-    return os.path.abspath(value) if isinstance(value, str) and os.path.exists(value) else value
+        return [_anywhere(each) for each in value]
+    there = isinstance(value, str) and os.path.exists(value)
+    return os.path.join(working_folder(), value) if there else value
 
 
-def _files(path: str) -> list[str]:
+def _files(path: str) -> Iterator[str]:
+    """Of a folder with weights no folder below is looked into: checkpoints come and go there."""
     if not os.path.isdir(path):
-        return [path, os.path.join(os.path.dirname(path), "adapter_config.json")]
-    return [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
+        yield from (path, os.path.join(os.path.dirname(path), "adapter_config.json"))
+    for folder, _, names in os.walk(path):
+        yield from (os.path.join(folder, name) for name in names)
+        if folder == path and any(name.endswith(_WEIGHTS) for name in names):
+            break
 
 
 def _stamp(file: str) -> tuple[int, int] | None:
