@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -894,6 +895,34 @@ def test_a_unit_that_no_node_has_room_for_is_an_error(nodes, monkeypatch):
     monkeypatch.setattr(_run, "_LOOK_EVERY", 0.02)
     with pytest.raises(moelora.Error, match="no node has the 3 CPUs of a unit; the largest of 2 has 2"):
         nodes(Nodes(2, 1), 5, cpus=3)
+
+
+class Unconnected(Nodes):
+    def __init__(self):
+        super().__init__(1)
+        self.asked = []
+
+    def is_initialized(self):
+        return False
+
+    def init(self, address, **how):
+        self.asked.append(address)
+        raise ConnectionError("Ray tried for long")
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once(nodes):
+    made = Unconnected()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        here = "127.0.0.1:{}".format(server.getsockname()[1])
+        others = [here, "auto", f"ray://{here}", "ray://127.0.0.1:1", "head"]
+        for address in others:
+            with pytest.raises(moelora.Error, match="Ray tried for long") as caught:
+                nodes(made, 1, address=address)
+            assert caught.value.where == address
+    for address in (here, "[::1]:1", "no.such.host.invalid:6379"):
+        with pytest.raises(moelora.Error, match="no Ray cluster can be reached there: .*Errno"):
+            nodes(made, 1, address=address)
+    assert made.asked == others
 
 
 def test_parts_are_handed_out_as_adapters_are(nodes, tmp_path, monkeypatch):
