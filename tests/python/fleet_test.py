@@ -92,6 +92,49 @@ def test_a_second_run_takes_up_what_is_not_done(tmp_path):
     assert other.run["resumed"] == 0
 
 
+def test_a_second_run_may_spell_paths_in_another_way(tmp_path, monkeypatch):
+    make_adapters(tmp_path / "in", 3)
+    shutil.copytree(BASE, tmp_path / "base")
+    os.symlink("in", tmp_path / "link")
+    (tmp_path / "below").mkdir()
+    spellings = [  # where from, adapters, output, base
+        ("in", "*", "../out", "../base"),
+        ("in", "./*", "../below/../out/", "../in/../base"),
+        (".", "in", "out", "./base"),
+        (".", "link/*", "out", "base"),
+        ("below", f"{tmp_path}/in", f"{tmp_path}/out", f"{tmp_path}/base"),
+    ]
+    for number, (here, pattern, out, base) in enumerate(spellings):
+        monkeypatch.chdir(tmp_path / here)
+        how = {"address": "local", "base": base, "state": tmp_path / "state"}
+        made = fleet.convert(pattern, out, to="stacked", **how)
+        judged = fleet.validate(pattern, engines=["sglang"], **how)
+        compared = fleet.diff(pattern, out, **how)
+        for report in (made, judged, compared):
+            assert report.run["resumed"] == 3 * (number > 0) and report.counts.get("failed", 0) == 0
+        named = [unit["unit"] for unit in made]
+        assert all(map(os.path.isdir, named)) and named == [unit["unit"] for unit in judged]
+        assert {finding["adapter"] for finding in judged.findings} <= {*named, None}
+        assert all(os.path.isdir(unit["out"]) for unit in made)
+        assert [unit["diff"]["a"]["path"] for unit in compared] == named
+        assert all(unit["other"] == unit["diff"]["b"]["path"] == o["out"] for unit, o in zip(compared, made))
+    assert len(os.listdir(tmp_path / "state")) == 9
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree("in", "others")  # of the same names
+    assert fleet.validate("others", engines=["sglang"], **how).run["resumed"] == 0
+
+
+def test_a_record_by_its_spelling_is_taken_up(tmp_path, monkeypatch):
+    make_adapters(tmp_path / "in", 1)
+    monkeypatch.chdir(tmp_path / "in")
+    options = {"to": "stacked", "base": BASE, "address": "local", "state": tmp_path / "state"}
+    with monkeypatch.context() as patched:
+        patched.setattr(_files, "identity", lambda uri: uri)  # as it once was
+        assert fleet.convert("0000", "out", **options).ok
+    again = fleet.convert("0000", "out", **options)
+    assert again.ok and again.run["resumed"] == 1 and len(os.listdir(tmp_path / "state")) == 1
+
+
 def test_conversions_are_done_once_each_and_whole(tmp_path):
     pattern, out = make_adapters(tmp_path / "in", 6), tmp_path / "out"
     options = {"to": "peft-linear", "base": BASE, "address": "local"}

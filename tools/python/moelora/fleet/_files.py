@@ -50,6 +50,14 @@ def place(uri: str) -> str:
     return os.path.realpath(uri.removeprefix("file://"))
 
 
+def identity(uri: str) -> str:
+    """What a record calls a path, named however and from whatever folder. A link is not its target."""
+    if not uri or is_remote(uri):
+        return uri
+    folder, name = os.path.split(uri.rstrip("/"))
+    return os.path.realpath(uri) if name in ("", ".", "..") else os.path.join(os.path.realpath(folder), name)
+
+
 def check_folder(uri: str | None) -> None:
     """Refuses a folder to write in that cannot be one."""
     if uri is None or is_remote(uri):
