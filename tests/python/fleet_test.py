@@ -127,7 +127,8 @@ def test_a_second_run_may_spell_paths_in_another_way(tmp_path, monkeypatch):
 def test_a_record_by_its_spelling_is_taken_up(tmp_path, monkeypatch):
     make_adapters(tmp_path / "in", 1)
     monkeypatch.chdir(tmp_path / "in")
-    options = {"to": "stacked", "base": BASE, "address": "local", "state": tmp_path / "state"}
+    base = os.path.realpath(BASE)  # whose spelling was compared, too
+    options = {"to": "stacked", "base": base, "address": "local", "state": tmp_path / "state"}
     with monkeypatch.context() as patched:
         patched.setattr(_files, "identity", lambda uri: uri)  # as it once was
         assert fleet.convert("0000", "out", **options).ok
@@ -150,6 +151,18 @@ def test_conversions_are_done_once_each_and_whole(tmp_path):
     }
     same = fleet.diff(pattern, str(out), base=BASE, address="local")
     assert same.ok and len(same) == 6
+
+
+def test_how_far_apart_is_still_the_same_can_be_said(tmp_path):
+    make_adapters(tmp_path / "in", 2)
+    shutil.copytree(tmp_path / "in", tmp_path / "out")
+    config = tmp_path / "out/0001/adapter_config.json"
+    config.write_text(config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 8.001'))
+    options = {"base": BASE, "address": "local", "state": tmp_path / "state"}
+    for how, counts in (({}, {"clean": 1, "findings": 1}), ({"tolerance": 1e-3}, {"clean": 2})):
+        assert fleet.diff(tmp_path / "in", tmp_path / "out", **options, **how).counts == counts
+    words = ["diff", tmp_path / "in", "--other", tmp_path / "out", "--base", BASE, "--address", "local"]
+    assert command(*words).returncode == 1 and command(*words, "--tolerance", 1e-3).returncode == 0
 
 
 def test_what_a_dead_worker_left_is_replaced_and_what_was_there_is_not(tmp_path):
@@ -364,6 +377,7 @@ WRONG = [
     ("convert", {"to": "stacked", "base": "/none"}, "/none: no such file"),
     ("diff", {"base": "/none"}, "/none: no such file"),
     ("diff", {"from_": "nobody"}, "from_=: unknown layout"),
+    ("diff", {"tolerance": -1}, "tolerance=: is -1"),
 ]
 
 
