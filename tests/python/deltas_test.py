@@ -1,5 +1,5 @@
-"""What load() says that an adapter adds to each weight, against real PEFT: its answers in tests/data, and where torch is
-installed what it merges of adapters that it has just saved."""
+"""What load() says that an adapter adds to each weight, against real PEFT: its answers in tests/data, and
+where torch is installed what it merges of adapters that it has just saved."""
 
 import os
 import pathlib
@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 
 DATA = pathlib.Path(os.environ["MOELORA_SOURCE_DIR"]) / "tests/data"
-# Of the largest element of a weight's delta. EXACT: both sides computed in fp64, a sum of a few products each; a scale that
-# went through fp32 would be off by 1e-8. ROUNDED: a side is fp32, which rounds each of them by at most 6e-8.
+# Of the largest element of a weight's delta. EXACT: both sides are computed in fp64, a few products each; a
+# scale that went through fp32 would be off by 1e-8. ROUNDED: a side is fp32, which rounds each by up to 6e-8.
 EXACT, ROUNDED = 1e-12, 1e-6
 
 
@@ -27,8 +27,8 @@ def check(adapter, answers, tolerance, dtype=numpy.float64):
 
 
 def deltas_of(adapter, dtype):
-    """By the names of transformers' weights: [out, in], of experts [E, out, in]. What an adapter has as gate and up is
-    one there."""
+    """By the names of transformers' weights: [out, in], of experts [E, out, in]. What an adapter has as gate
+    and up is one there."""
     out = {f"{module}.weight": pair.delta(dtype) for module, pair in adapter.modules.items()}
     for experts in adapter.experts.values():
         out[experts.module] = numpy.stack([pair.delta(dtype) for pair in experts])
@@ -86,8 +86,8 @@ def test_deltas_are_those_that_peft_answered(golden, family, name, answer, optio
 RANK, ALPHA = 3, 5
 # No two sides of a weight are equal, so that one factor in the place of the other is another shape.
 SIZES = {
-    "hidden_size": 12, "num_hidden_layers": 2, "vocab_size": 24, "num_attention_heads": 2, "num_key_value_heads": 1,
-    "head_dim": 8, "num_experts_per_tok": 2,
+    "hidden_size": 12, "num_hidden_layers": 2, "vocab_size": 24, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "head_dim": 8, "num_experts_per_tok": 2,
 }  # fmt: skip
 FAMILIES = {
     "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 10, "intermediate_size": 20},
@@ -104,8 +104,8 @@ def torch():
 
 
 class Saved:
-    """An adapter that PEFT saved of random factors, and what it makes of the weights when it loads and merges that again,
-    in fp64."""
+    """An adapter that PEFT saved of random factors, and what it makes of the weights when it loads and merges
+    that again, in fp64."""
 
     def __init__(self, folder, make_model, **options):
         import peft
@@ -146,7 +146,10 @@ def save(torch, tmp_path):
 
 ATTENTION = {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 EXPERTS = {"target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]}
-PATTERNS = {"rank_pattern": {"q_proj": 5, "layers.1.self_attn.v_proj": 2}, "alpha_pattern": {"k_proj": 9, "q_proj": 4}}
+PATTERNS = {
+    "rank_pattern": {"q_proj": 5, "layers.1.self_attn.v_proj": 2},
+    "alpha_pattern": {"k_proj": 9, "q_proj": 4},
+}
 
 
 @pytest.mark.parametrize("how", [{}, {"use_rslora": True}, PATTERNS, PATTERNS | {"use_rslora": True}],

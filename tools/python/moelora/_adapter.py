@@ -77,7 +77,9 @@ class _Files:
         return numpy.ndarray(tuple(extents), dtype, data, offset, tuple(strides)).reshape(tensor.shape)
 
     def __reduce__(self) -> Any:
-        raise TypeError("what looks into files cannot be pickled: send the Adapter, a Pair or a copy of an array")
+        raise TypeError(
+            "what looks into files cannot be pickled: send the Adapter, a Pair or a copy of an array"
+        )
 
 
 class Pair:

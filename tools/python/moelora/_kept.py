@@ -14,5 +14,6 @@ class Texts:
     def report(self, format: str, *, plain: bool = True) -> str:
         """plain: with no other options than those of the texts."""
         if format not in self._by_format or not plain:
-            raise Error("", f"a {self._what} that was pickled has its text and its JSON only", "render it before")
+            said = f"a {self._what} that was pickled has its text and its JSON only"
+            raise Error("", said, "render it before")
         return self._by_format[format]

@@ -30,11 +30,12 @@ class Source:
         """Files that have come since are no matter."""
         for file, stamp in self.files.items():
             if _stamp(file) != stamp:
-                raise Error(file, "has changed since the adapter that was pickled was loaded", "load it again")
+                said = "has changed since the adapter that was pickled was loaded"
+                raise Error(file, said, "load it again")
 
 
 def _anywhere(value: Any) -> Any:
-    """An option as it is meant, in whatever folder it is read: some are paths, of a base or a family's file."""
+    """An option as it is meant, in whatever folder it is read: some are paths, of a base or a family."""
     if isinstance(value, list):
         return [_anywhere(each) for each in value]
     there = isinstance(value, str) and os.path.exists(value)

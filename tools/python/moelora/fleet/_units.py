@@ -210,7 +210,8 @@ class Record:
         folders = [self._unit.uri] + ([self._unit.other] if self._work.kind == "diff" else [])
         base = _files.stamp_of_base(self._work.options.get("base"))
         # Whatever the number of threads, the result is the same.
-        options = {key: _from_anywhere(value) for key, value in self._work.options.items() if key != "threads"}
+        given = self._work.options
+        options = {key: _from_anywhere(value) for key, value in given.items() if key != "threads"}
         seen = [__version__, options, base, [_files.stamp(each) for each in folders]]
         return json.loads(json.dumps(seen, default=str))
 
