@@ -27,14 +27,10 @@ def check(adapter, answers, tolerance, dtype=numpy.float64):
 
 
 def deltas_of(adapter, dtype):
-    """By the names of transformers' weights: [out, in], of experts [E, out, in]. What an adapter has as gate
-    and up is one there."""
+    """By the names of transformers' weights: [out, in], of experts [E, out, in]."""
     out = {f"{module}.weight": pair.delta(dtype) for module, pair in adapter.modules.items()}
     for experts in adapter.experts.values():
         out[experts.module] = numpy.stack([pair.delta(dtype) for pair in experts])
-    for name in [name for name in out if name.endswith(".gate_proj")]:
-        stem = name.removesuffix("gate_proj")
-        out[stem + "gate_up_proj"] = numpy.concatenate([out.pop(name), out.pop(stem + "up_proj")], axis=1)
     return out
 
 
