@@ -170,6 +170,20 @@ FileScores score_files(const std::string& tokens, const ScoreFilesOptions& optio
   return out;
 }
 
+Comparison compare_with_files(const std::string& a, const ScoreFilesOptions& files,
+                              const CompareLogprobsOptions& options) {
+  InputWatch watch;
+  ScoreFile system = read_scores(a);
+  if (system.second)
+    throw Error(a, "holds the scores of two systems: which one is to be compared with the files?",
+                "give a file of one system's");
+  FileScores own = score_files(a, files);
+  Comparison out = compare_logprobs(std::move(system.first), std::move(own.scores), options);
+  for (std::string& note : own.notes) out.notes.push_back(std::move(note));
+  watch.check();
+  return out;
+}
+
 std::string scoring_text(const FileScores& scored) {
   const size_t sequences = scored.scores.sequences.size();
   return fmt::format(

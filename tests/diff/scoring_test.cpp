@@ -108,3 +108,18 @@ TEST_CASE("what cannot be scored is refused by name") {
   other.adapter = data("qwen3_moe/peft_params");
   CHECK(refused(ids({{3, 1}}), other) != "no error");
 }
+
+TEST_CASE("a server is compared with the files that it was given") {
+  CompareLogprobsOptions options;
+  options.most = {"k2=5e-3"};
+  const std::string server = data("logprobs/server.sglang.json");
+  const Comparison right = compare_with_files(server, on_gpt_oss("peft_params"), options);
+  CHECK(right.metrics.n == 46);
+  CHECK(right.metrics.k2 == doctest::Approx(1.85e-4).epsilon(0.01));
+  CHECK(right.verdict == Verdict::same);
+  CHECK(compare_with_files(server, on_gpt_oss(), options).verdict == Verdict::different);
+  CHECK(has_part(error_of([&] {
+                   compare_with_files(data("logprobs/pair.prime_rl.jsonl"), on_gpt_oss(), options);
+                 }),
+                 "holds the scores of two systems"));
+}
