@@ -18,6 +18,7 @@
 #include "lib/check/report_options.h"
 #include "lib/diff/comparison.h"
 #include "lib/diff/inspection_page.h"
+#include "lib/diff/prediction.h"
 #include "lib/diff/score_file.h"
 #include "lib/diff/scoring.h"
 #include "lib/diff/weight_comparison.h"

@@ -22,7 +22,8 @@ int main_(int argc, char** argv) {
                        "lora-diff logprobs trainer.safetensors server.json --max k2=5e-3",
                        "lora-diff score server.json --base model --adapter trained --output "
                        "scores.safetensors"}));
-  const std::array<DiffCommand, 3> commands = {add_logprobs(app), add_score(app), add_weights(app)};
+  const std::array<DiffCommand, 4> commands = {add_logprobs(app), add_score(app), add_predict(app),
+                                               add_weights(app)};
   return run_tool(app, argc, argv, [&] {
     const auto named = std::find_if(commands.begin(), commands.end(),
                                     [](const DiffCommand& c) { return c.app->parsed(); });

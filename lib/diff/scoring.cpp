@@ -9,6 +9,7 @@
 
 #include "lib/adapter/adapter_file.h"
 #include "lib/base/utf8.h"
+#include "lib/diff/lora_scoring.h"
 #include "lib/forward/score_tokens.h"
 #include "lib/io/input_watch.h"
 #include "lib/model/base_model.h"
@@ -132,24 +133,18 @@ std::string_view precision_name(Precision precision) {
   return precision == Precision::f64 ? "double" : "float";
 }
 
-FileScores score_files(const TokenFile& tokens, const ScoreFilesOptions& options) {
-  InputWatch watch;
+FileScores score_lora(const TokenFile& tokens, const BaseModel& base, const ModelLora& lora,
+                      const ScoreFilesOptions& options) {
   check(tokens, options);
   FileScores out;
-  out.notes = tokens.notes;
-  if (std::string note = unsaid(tokens, options); !note.empty())
-    out.notes.push_back(std::move(note));
   out.precision = options.precision;
   out.temperature = temperature_of(tokens, options);
-  const Model model = open_model(options);
-  out.base = model.base().origin;
+  out.base = base.origin;
   out.adapter = options.adapter;
-  if (model.adapted)
-    out.notes.insert(out.notes.end(), model.adapted->notes.begin(), model.adapted->notes.end());
   std::vector<std::vector<int64_t>> sequences;
   for (const TokenSequence& each : tokens.sequences) sequences.push_back(each.tokens);
   std::vector<TokenScores> values =
-      score_tokens(model.base(), model.adapter(), sequences,
+      score_tokens(base, lora, sequences,
                    {options.precision, out.temperature, options.top, options.threads, options.job});
   out.scores.path = options.adapter.empty() ? options.base : options.adapter;
   out.scores.format = "files";
@@ -158,6 +153,27 @@ FileScores score_files(const TokenFile& tokens, const ScoreFilesOptions& options
   if (out.scored() == 0)
     throw Error(tokens.path, "has a mask that leaves out every token that has a score");
   note_not_finite(out);
+  return out;
+}
+
+std::vector<std::string> reading_notes(const TokenFile& tokens, const ScoreFilesOptions& options) {
+  std::vector<std::string> out = tokens.notes;
+  if (std::string note = unsaid(tokens, options); !note.empty()) out.push_back(std::move(note));
+  return out;
+}
+
+FileScores score_files(const TokenFile& tokens, const ScoreFilesOptions& options) {
+  InputWatch watch;
+  check(tokens, options);
+  const Model model = open_model(options);
+  const Adapter* adapter = model.adapter();
+  std::vector<std::string> notes = reading_notes(tokens, options);
+  if (model.adapted)
+    notes.insert(notes.end(), model.adapted->notes.begin(), model.adapted->notes.end());
+  FileScores out =
+      score_lora(tokens, model.base(),
+                 adapter == nullptr ? ModelLora() : lora_of(*adapter, model.base().spec), options);
+  out.notes.insert(out.notes.begin(), notes.begin(), notes.end());
   watch.check();
   return out;
 }

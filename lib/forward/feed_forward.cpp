@@ -11,6 +11,8 @@ std::string below(const std::string& path, const std::string& name) {
   return name.empty() ? name : path + "." + name;
 }
 
+}  // namespace
+
 MoeLayer activation_of(const FamilySection& family) {
   std::string name = family.text("activation");
   for (const char* key : {"hidden_act", "hidden_activation", "activation_function"})
@@ -23,8 +25,6 @@ MoeLayer activation_of(const FamilySection& family) {
   out.activation = *known;
   return out;
 }
-
-}  // namespace
 
 GatedMlp::GatedMlp(const FamilySection* section, const FamilySection& family,
                    const std::string& path)

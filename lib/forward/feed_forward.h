@@ -9,6 +9,9 @@
 
 namespace moelora {
 
+// gated, with the activation of a family's MLPs ("activation", else the config's), and no sizes.
+MoeLayer activation_of(const FamilySection& family);
+
 // down(f(gate x) * up x), gate and up each or as one Linear [gate; up]; without a gate
 // down(f(up x)).
 class GatedMlp {

@@ -1,5 +1,7 @@
 #include "lib/forward/layer_pass.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace moelora {
@@ -24,6 +26,14 @@ LayerPass<T>::LayerPass(const ModelWeights& weights, const NormSpec& norm, const
 template <class T>
 Matrix<T> LayerPass<T>::linear(const std::string& name, const Matrix<T>& x) const {
   return apply_linear(weights_.linear(path(name)), x, threads_);
+}
+
+template <class T>
+Matrix<T> LayerPass<T>::linear(const std::string& name, const Matrix<T>& x, int64_t outputs) const {
+  const LinearSpec& spec = linear_spec(name);
+  if (spec.out == outputs) return linear(name, x);
+  throw Error(path(name), fmt::format("has {} outputs, the family's \"forward\" expects {}",
+                                      spec.out, outputs));
 }
 
 template <class T>

@@ -48,6 +48,8 @@ class LayerPass {
 
   // x W^T + b with LoRA of the module NAME; null of find_linear() where there is none.
   Matrix<T> linear(const std::string& name, const Matrix<T>& x) const;
+  // The same; Error where it has not so many outputs.
+  Matrix<T> linear(const std::string& name, const Matrix<T>& x, int64_t outputs) const;
   const LinearSpec* find_linear(const std::string& name) const;
   const LinearSpec& linear_spec(const std::string& name) const;  // Error where there is none
 

@@ -37,5 +37,10 @@ std::unique_ptr<Mixer> make_mixer(const FamilySection& section, int64_t longest)
 
 // The kinds, each in a file of its own.
 std::unique_ptr<Mixer> make_softmax_attention(const FamilySection& section, int64_t longest);
+std::unique_ptr<Mixer> make_latent_attention(const FamilySection& section, int64_t longest);
+std::unique_ptr<Mixer> make_gemma4_attention(const FamilySection& section, int64_t longest);
+std::unique_ptr<Mixer> make_gated_delta(const FamilySection& section, int64_t longest);
+std::unique_ptr<Mixer> make_mamba2(const FamilySection& section, int64_t longest);
+std::unique_ptr<Mixer> make_short_conv(const FamilySection& section, int64_t longest);
 
 }  // namespace moelora

@@ -18,7 +18,7 @@ ModelPlan::ModelPlan(const BaseModel& base, int64_t longest) : feed_forward_(Fam
   const FamilySection family(base);
   family.allow_only({"norm", "norm_eps", "norms", "final_norm", "embedding_scale", "residual_scale",
                      "logits_scale", "logits_cap", "mixers", "mlp", "shared", "router",
-                     "activation"});
+                     "activation", "layer", "layer_inputs", "layer_input_vocab"});
   norm_ = norm_of(family);
   final_norm_ = family.text("final_norm", "model.norm");
   embedding_scale_ = family.number("embedding_scale", 1);
@@ -32,6 +32,7 @@ ModelPlan::ModelPlan(const BaseModel& base, int64_t longest) : feed_forward_(Fam
               norms->text("after_mlp")};
   }
   take_mixers(family, longest);
+  if (family.one_of("layer", {"usual", "gemma4"}) == 1) gemma4_.emplace(family);
 }
 
 void ModelPlan::take_mixers(const FamilySection& family, int64_t longest) {
@@ -58,6 +59,7 @@ Matrix<T> ModelPlan::normed(const LayerPass<T>& pass, const std::string& name, c
 template <class T>
 void ModelPlan::run_layer(const LayerPass<T>& pass, Matrix<T>& h) const {
   const Mixer& mixer = *mixers_[mixer_of_[static_cast<size_t>(pass.layer())]];
+  if (gemma4_) return gemma4_->run(pass, mixer, h);
   const auto scale = static_cast<T>(residual_scale_);
   h += scale *
        normed(pass, norms_.after_mixer, mixer.run(pass, normed(pass, norms_.before_mixer, h)));

@@ -1,11 +1,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "lib/forward/family_section.h"
 #include "lib/forward/feed_forward.h"
+#include "lib/forward/gemma4_layer.h"
 #include "lib/forward/mixer.h"
 
 namespace moelora {
@@ -16,6 +18,7 @@ namespace moelora {
 //   h   = embedding(token) * embedding_scale
 //   h  += residual_scale * after_mixer(mixer(before_mixer(h)))     each layer; a norm that the
 //   h  += residual_scale * after_mlp(mlp(before_mlp(h)))           family does not have is left out
+//                                             or as "layer" names it (gemma4_layer.h)
 //   logits = head(final_norm(h)) * logits_scale, then cap * tanh(logits / cap)
 class ModelPlan {
  public:
@@ -48,6 +51,7 @@ class ModelPlan {
   std::vector<std::unique_ptr<Mixer>> mixers_;
   std::vector<size_t> mixer_of_;  // by layer
   FeedForward feed_forward_;
+  std::optional<Gemma4Layer> gemma4_;
 };
 
 }  // namespace moelora

@@ -45,7 +45,7 @@ class RopeConfig {
   double part() const {
     if (const auto own = find_number("partial_rotary_factor")) return *own;
     const auto top = section_.config("partial_rotary_factor");
-    return top ? config_number(*top) : 1.0;
+    return top ? config_number(*top) : request_.part;
   }
 
   double original_length() const {
@@ -213,6 +213,28 @@ Rope make_rope(const FamilySection& section, const RopeRequest& request) {
   return out;
 }
 
+RopeRequest rope_request(const FamilySection& rope, int64_t dims, int64_t longest) {
+  rope.allow_only({"pairs", "interleaved", "theta", "theta_key", "rotated"});
+  RopeRequest out;
+  out.dims = dims;
+  out.pairs = static_cast<RopePairs>(rope.one_of("pairs", {"halves", "interleaved"}));
+  if (rope.flag("interleaved")) out.pairs = RopePairs::interleaved;
+  out.theta = rope.number("theta", out.theta);
+  out.theta_key = rope.text("theta_key", out.theta_key);
+  if (const int64_t rotated = rope.size("rotated", 0)) out.rotated = rotated;
+  out.longest = longest;
+  return out;
+}
+
+double yarn_score_scale(const FamilySection& section) {
+  const RopeRequest request;
+  const RopeConfig config(section, request);
+  const double all = config.find_number("mscale_all_dim").value_or(0);
+  if (config.type() == "default" || all == 0) return 1;
+  const double one = mscale(config.number("factor"), all);
+  return one * one;
+}
+
 template <class T>
 RopeTurns<T>::RopeTurns(const Rope& rope, int64_t count) : pairs_(rope.pairs) {
   const auto half = static_cast<int64_t>(rope.frequencies.size());
@@ -240,7 +262,18 @@ void RopeTurns<T>::apply(int64_t position, T* head) const {
   }
 }
 
+template <class T>
+void turn_heads(const RopeTurns<T>& turns, const Batch& batch, int64_t width, int64_t offset,
+                Matrix<T>& m) {
+  for (int64_t s = 0; s < batch.sequences(); ++s)
+    for (int64_t i = 0; i < batch.length(s); ++i)
+      for (int64_t at = offset; at < m.cols(); at += width)
+        turns.apply(i, m.row(batch.first(s) + i).data() + at);
+}
+
 template class RopeTurns<float>;
 template class RopeTurns<double>;
+template void turn_heads(const RopeTurns<float>&, const Batch&, int64_t, int64_t, Matrix<float>&);
+template void turn_heads(const RopeTurns<double>&, const Batch&, int64_t, int64_t, Matrix<double>&);
 
 }  // namespace moelora

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "lib/forward/family_section.h"
+#include "lib/forward/layer_pass.h"
 #include "lib/forward/matrix.h"
 
 namespace moelora {
@@ -34,11 +35,19 @@ struct RopeRequest {
   std::string layer_type = {};
   std::string theta_key = "rope_theta";  // where the config has no rope_parameters
   double theta = 10000;                  // where it says none
+  double part = 1;                       // partial_rotary_factor where it says none
   std::optional<int64_t> rotated = {};   // instead of partial_rotary_factor
   bool is_unscaled = false;  // where the config has no rope_parameters: whatever rope_scaling says
   int64_t longest = 0;
 };
 Rope make_rope(const FamilySection& section, const RopeRequest& request);
+
+// What an object "rope" of a mixer says: "pairs" (or "interleaved", a flag of the config's),
+// "theta", "theta_key", "rotated". `dims`: of a head.
+RopeRequest rope_request(const FamilySection& rope, int64_t dims, int64_t longest);
+
+// What latent attention multiplies its scores' scale with under YaRN's mscale_all_dim; 1 without.
+double yarn_score_scale(const FamilySection& section);
 
 // The turns of positions [0, count), computed once for all heads.
 template <class T>
@@ -54,7 +63,17 @@ class RopeTurns {
   Matrix<T> cos_, sin_;  // [count, pairs]
 };
 
+// Turns rows of m, one a token of the batch, in heads of `width` each, from number `offset` of
+// each.
+template <class T>
+void turn_heads(const RopeTurns<T>& turns, const Batch& batch, int64_t width, int64_t offset,
+                Matrix<T>& m);
+
 extern template class RopeTurns<float>;
 extern template class RopeTurns<double>;
+extern template void turn_heads(const RopeTurns<float>&, const Batch&, int64_t, int64_t,
+                                Matrix<float>&);
+extern template void turn_heads(const RopeTurns<double>&, const Batch&, int64_t, int64_t,
+                                Matrix<double>&);
 
 }  // namespace moelora

@@ -34,7 +34,7 @@ RowVector<T> sigmoid_of(const RowVector<T>& values) {
 
 Router::Router(const FamilySection& section)
     : module_(section.text("path", "mlp.gate")),
-      bias_(section.text("bias")),
+      bias_(section.flag("bias_if", true) ? section.text("bias") : ""),
       scores_(static_cast<Scores>(section.one_of("scores", {"logits", "softmax", "sigmoid"}))),
       then_(static_cast<Scores>(section.one_of("then", {"none", "softmax", "sigmoid"}))),
       top_k_(section.spec().top_k),
@@ -45,8 +45,8 @@ Router::Router(const FamilySection& section)
       floor_(section.number("floor", 0)),
       least_(section.number("least", 0)),
       scale_(section.number("scale", 1)) {
-  section.allow_only({"path", "bias", "scores", "then", "groups", "keep", "group_by", "normalize",
-                      "floor", "least", "scale", "jitter"});
+  section.allow_only({"path", "bias", "bias_if", "scores", "then", "groups", "keep", "group_by",
+                      "normalize", "floor", "least", "scale", "jitter"});
   jitter_ = section.number("jitter", -1);
   if (groups_ < 1 || section.spec().experts % groups_ != 0 || keep_ > groups_)
     section.fail("groups", "does not divide the experts");

@@ -121,12 +121,14 @@ class SoftmaxAttention : public MixerOf<SoftmaxAttention> {
   static std::optional<Rope> rope_of(const FamilySection& section, int64_t longest) {
     const auto rope = section.find("rope");
     if (!rope) return std::nullopt;
-    rope->allow_only({"pairs", "theta", "theta_key", "layer_type", "unscaled", "dims", "rotated"});
+    rope->allow_only(
+        {"pairs", "theta", "theta_key", "layer_type", "unscaled", "part", "dims", "rotated"});
     RopeRequest request;
     request.dims = rope->size("dims", rope->spec().head_dim);
     request.pairs = static_cast<RopePairs>(rope->one_of("pairs", {"halves", "interleaved"}));
     request.theta = rope->number("theta", request.theta);
     request.theta_key = rope->text("theta_key", request.theta_key);
+    request.part = rope->number("part", request.part);
     request.layer_type = rope->text("layer_type");
     request.is_unscaled = rope->flag("unscaled");
     if (const int64_t rotated = rope->size("rotated", 0)) request.rotated = rotated;

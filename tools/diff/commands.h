@@ -15,6 +15,7 @@ struct DiffCommand {
 };
 
 DiffCommand add_logprobs(CLI::App& app);
+DiffCommand add_predict(CLI::App& app);
 DiffCommand add_score(CLI::App& app);
 DiffCommand add_weights(CLI::App& app);
 

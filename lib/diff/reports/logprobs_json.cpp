@@ -3,18 +3,11 @@
 #include <cmath>
 
 #include "lib/diff/comparison.h"
-#include "lib/diff/metrics.h"
+#include "lib/diff/reports/metrics_json.h"
 #include "lib/io/json_build.h"
 
 namespace moelora {
 namespace {
-
-Json metrics_json(const Metrics& metrics) {
-  Json::Members members{{"n", metrics.n}};
-  for (const auto& [name, value] : metrics.named())
-    members.emplace_back(name, std::isfinite(value) ? Json(value) : Json());
-  return Json::object(std::move(members));
-}
 
 Json side_json(const Scores& side) {
   return Json::object({{"path", side.path},
