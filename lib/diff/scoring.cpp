@@ -10,8 +10,10 @@
 #include "lib/adapter/adapter_file.h"
 #include "lib/base/utf8.h"
 #include "lib/diff/lora_scoring.h"
+#include "lib/diff/score_file.h"
 #include "lib/forward/score_tokens.h"
 #include "lib/io/input_watch.h"
+#include "lib/io/report_file.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
@@ -184,6 +186,12 @@ FileScores score_files(const std::string& tokens, const ScoreFilesOptions& optio
   FileScores out = score_files(read, options);
   watch.check();
   return out;
+}
+
+void write_scores(const FileScores& scored, const std::string& path) {
+  const ScoreWriter& writer = score_writer(path);
+  ReportFile file(path);
+  file.write(writer.write(scored.scores, {scored.precision == Precision::f64, scored.temperature}));
 }
 
 Comparison compare_with_files(const std::string& a, const ScoreFilesOptions& files,

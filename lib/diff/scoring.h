@@ -48,6 +48,10 @@ std::string_view precision_name(Precision precision);
 FileScores score_files(const TokenFile& tokens, const ScoreFilesOptions& options);
 FileScores score_files(const std::string& tokens, const ScoreFilesOptions& options);
 
+// Into a file of the kind that its ending names (score_file.h), which appears complete or not at
+// all and is none that was read. Throws Error.
+void write_scores(const FileScores& scored, const std::string& path);
+
 // A system's scores (A) against those of the files that it was given (B), of the same tokens: is it
 // right? Throws Error too for a file of two systems' scores.
 Comparison compare_with_files(const std::string& a, const ScoreFilesOptions& files,

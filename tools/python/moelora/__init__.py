@@ -1,4 +1,4 @@
-"""MoE LoRA adapters between trainers and servers: convert, validate, compare.
+"""MoE LoRA adapters between trainers and servers: convert, validate, compare, score.
 
     import moelora
 
@@ -22,6 +22,7 @@ from ._convert import Conversion, convert, inspect
 from ._diff import LogprobDiff, WeightDiff, diff_logprobs, diff_weights
 from ._error import Error
 from ._report import Finding, Report
+from ._score import Scores, score
 from ._validate import validate
 
 __version__: str = _core.version()
@@ -36,6 +37,7 @@ __all__ = [
     "LogprobDiff",
     "Pair",
     "Report",
+    "Scores",
     "WeightDiff",
     "convert",
     "convert_base",
@@ -44,6 +46,7 @@ __all__ = [
     "inspect",
     "load",
     "save",
+    "score",
     "validate",
 ]
 
