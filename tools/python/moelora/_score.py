@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy
 
 from . import _core, _progress
 from ._convert import load_words
@@ -13,9 +15,7 @@ from ._diff import _ids
 from ._error import Error
 from ._words import StrPath, number, optional_path, path
 
-if TYPE_CHECKING:
-    import numpy
-
+_Array = numpy.ndarray[Any, Any]
 _PRECISIONS = ("double", "float")
 
 
@@ -28,12 +28,12 @@ class Scores:
     [len - 1, top], best first. mask[s] and prompt_lengths[s] are what the token file said, or None.
     """
 
-    tokens: list[numpy.ndarray[Any, Any]]
-    logprobs: list[numpy.ndarray[Any, Any]]
-    mask: list[numpy.ndarray[Any, Any] | None]
+    tokens: list[_Array]
+    logprobs: list[_Array]
+    mask: list[_Array | None]
     prompt_lengths: list[int | None]
-    top_tokens: list[numpy.ndarray[Any, Any]]
-    top_logprobs: list[numpy.ndarray[Any, Any]]
+    top_tokens: list[_Array]
+    top_logprobs: list[_Array]
     precision: str
     temperature: float
     mean: float
@@ -127,25 +127,19 @@ def _scores(found: _core.FileScores) -> Scores:
     )
 
 
-def _tokens(found: _core.FileScores, s: int) -> numpy.ndarray[Any, Any]:
-    import numpy
-
+def _tokens(found: _core.FileScores, s: int) -> _Array:
     out = numpy.empty(found.size(s), numpy.int64)
     found.read_tokens(s, out)
     return out
 
 
-def _logprobs(found: _core.FileScores, s: int) -> numpy.ndarray[Any, Any]:
-    import numpy
-
+def _logprobs(found: _core.FileScores, s: int) -> _Array:
     out = numpy.empty(found.size(s) - 1, numpy.float64)
     found.read_logprobs(s, out)
     return _as_precise(found, out)
 
 
-def _mask(found: _core.FileScores, s: int) -> numpy.ndarray[Any, Any] | None:
-    import numpy
-
+def _mask(found: _core.FileScores, s: int) -> _Array | None:
     if not found.has_mask(s):
         return None
     out = numpy.empty(found.size(s), numpy.bool_)
@@ -153,16 +147,12 @@ def _mask(found: _core.FileScores, s: int) -> numpy.ndarray[Any, Any] | None:
     return out
 
 
-def _top(found: _core.FileScores, s: int) -> tuple[numpy.ndarray[Any, Any], numpy.ndarray[Any, Any]]:
-    import numpy
-
+def _top(found: _core.FileScores, s: int) -> tuple[_Array, _Array]:
     shape = (found.size(s) - 1, found.top(s))
     ids, values = numpy.empty(shape, numpy.int64), numpy.empty(shape, numpy.float64)
     found.read_top(s, ids.reshape(-1), values.reshape(-1))
     return ids, _as_precise(found, values)
 
 
-def _as_precise(found: _core.FileScores, values: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
-    import numpy
-
+def _as_precise(found: _core.FileScores, values: _Array) -> _Array:
     return values if found.precision == "double" else values.astype(numpy.float32)
