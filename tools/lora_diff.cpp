@@ -11,8 +11,9 @@ namespace moelora {
 
 int main_(int argc, char** argv) {
   CLI::App app{
-      "Is it still the same model? Compares log-probabilities, computes them from files alone, and "
-      "compares adapters in weight space",
+      "Is it still the same model? Log-probabilities of two systems, or of files alone, and "
+      "adapters "
+      "in weight space",
       kDiffTool};
   add_tool_options(app);
   app.require_subcommand(1);

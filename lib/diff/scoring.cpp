@@ -10,8 +10,10 @@
 #include "lib/adapter/adapter_file.h"
 #include "lib/base/utf8.h"
 #include "lib/diff/lora_scoring.h"
+#include "lib/diff/score_file.h"
 #include "lib/forward/score_tokens.h"
 #include "lib/io/input_watch.h"
+#include "lib/io/report_file.h"
 #include "lib/model/base_model.h"
 
 namespace moelora {
@@ -182,6 +184,26 @@ FileScores score_files(const std::string& tokens, const ScoreFilesOptions& optio
   InputWatch watch;
   const TokenFile read = read_tokens(tokens);
   FileScores out = score_files(read, options);
+  watch.check();
+  return out;
+}
+
+void write_scores(const FileScores& scored, const std::string& path) {
+  const ScoreWriter& writer = score_writer(path);
+  ReportFile file(path);
+  file.write(writer.write(scored.scores, {scored.precision == Precision::f64, scored.temperature}));
+}
+
+Comparison compare_with_files(const std::string& a, const ScoreFilesOptions& files,
+                              const CompareLogprobsOptions& options) {
+  InputWatch watch;
+  ScoreFile system = read_scores(a);
+  if (system.second)
+    throw Error(a, "holds the scores of two systems: which one is to be compared with the files?",
+                "give a file of one system's");
+  FileScores own = score_files(a, files);
+  Comparison out = compare_logprobs(std::move(system.first), std::move(own.scores), options);
+  for (std::string& note : own.notes) out.notes.push_back(std::move(note));
   watch.check();
   return out;
 }

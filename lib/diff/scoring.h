@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lib/adapter/config/adapter_config.h"
+#include "lib/diff/comparison.h"
 #include "lib/diff/scores.h"
 #include "lib/diff/token_file.h"
 #include "lib/forward/precision.h"
@@ -46,6 +47,15 @@ std::string_view precision_name(Precision precision);
 // model's positions, an adapter of another base.
 FileScores score_files(const TokenFile& tokens, const ScoreFilesOptions& options);
 FileScores score_files(const std::string& tokens, const ScoreFilesOptions& options);
+
+// Into a file of the kind that its ending names (score_file.h), which appears complete or not at
+// all and is none that was read. Throws Error.
+void write_scores(const FileScores& scored, const std::string& path);
+
+// A system's scores (A) against those of the files that it was given (B), of the same tokens: is it
+// right? Throws Error too for a file of two systems' scores.
+Comparison compare_with_files(const std::string& a, const ScoreFilesOptions& files,
+                              const CompareLogprobsOptions& options);
 
 std::string scoring_text(const FileScores& scored);  // a summary of four lines
 

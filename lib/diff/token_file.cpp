@@ -147,7 +147,8 @@ void check_ids(const Sequence& sequence, size_t s, const std::string& path) {
                     ? Hint(kGiveIds)
                     : Hint("ask the server for ids (return_tokens_as_token_ids), or give them "
                            "alone: .npy or .json"));
-  const auto unknown = std::find(sequence.tokens.begin(), sequence.tokens.end(), -1);
+  const auto unknown = std::find_if(sequence.tokens.begin(), sequence.tokens.end(),
+                                    [](int64_t token) { return token < 0; });
   if (unknown != sequence.tokens.end())
     throw Error(path,
                 fmt::format("{}: the token's id is not in the file",

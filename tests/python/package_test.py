@@ -471,6 +471,63 @@ def test_the_cuda_module_of_another_wheel_is_found(tmp_path):
         shutil.rmtree(packages / "moelora_cuda13")
 
 
+# ---- score -----------------------------------------------------------------------------------------
+
+
+def scored_base(folder):
+    """small_base with the norms that a forward needs."""
+    base = make_base(folder)
+    tensors = load_file(base / "model.safetensors")
+    for layer in range(LAYERS):
+        stem = f"model.layers.{layer}."
+        tensors[stem + "post_attention_layernorm.weight"] = numpy.ones(16, numpy.float32)
+        for name in "qk":
+            tensors[f"{stem}self_attn.{name}_norm.weight"] = numpy.ones(8, numpy.float32)
+    save_file(tensors, base / "model.safetensors")
+    return base
+
+
+def test_scores_are_those_of_the_command(tmp_path):
+    base, ids = scored_base(tmp_path / "base"), numpy.array([[3, 1, 2, 7], [4, 5, 6, 0]])
+    numpy.save(tmp_path / "ids.npy", ids)
+    command("lora-diff", "score", tmp_path / "ids.npy", "--base", base, "--precision", "double", "--top", "2",
+            "--output", tmp_path / "by_command.safetensors")  # fmt: skip
+    by_command = load_file(tmp_path / "by_command.safetensors")
+    for tokens in (ids, ids.tolist(), tmp_path / "ids.npy"):
+        found = moelora.score(tokens, base=base, precision="double", top=2)
+        assert (numpy.array(found.tokens) == ids).all() and found.logprobs[0].dtype == numpy.float64
+        assert (numpy.array(found.logprobs) == by_command["logprobs"]).all()
+        assert (numpy.array(found.top_tokens) == by_command["top_tokens"]).all()
+        assert (numpy.array(found.top_logprobs) == by_command["top_logprobs"]).all()
+    found.save(tmp_path / "by_python.safetensors")
+    assert (tmp_path / "by_python.safetensors").read_bytes() == (tmp_path / "by_command.safetensors").read_bytes()
+    assert found.mean == pytest.approx(by_command["logprobs"].mean()) and found.temperature == 1
+    assert found.mask == [None, None] and found.prompt_lengths == [None, None]
+    assert any("temperature" in note for note in found.notes)
+
+
+def test_scores_of_unequal_lengths_and_other_temperatures(tmp_path):
+    base = scored_base(tmp_path / "base")
+    found = moelora.score([[3, 1, 2], [4, 5]], base=base, temperature=0.5)
+    assert [len(each) for each in found.logprobs] == [2, 1] and found.logprobs[0].dtype == numpy.float32
+    assert found.logprobs[1] != moelora.score([4, 5], base=base).logprobs[0]
+
+
+def test_what_cannot_be_scored_is_refused(tmp_path):
+    base = scored_base(tmp_path / "base")
+    for tokens, words, what in [
+        ([[3, 99]], {}, "token 99 is not in the model's vocabulary of 24"),
+        ([3], {}, "has no sequence of two tokens"),
+        ([3, 1], {"precision": "half"}, "unknown value 'half'"),
+        ([3, 1], {"temperature": 0}, "is 0, expected more than 0"),
+    ]:
+        with pytest.raises(moelora.Error, match=what):
+            moelora.score(tokens, base=base, **words)
+    with pytest.raises(moelora.Error, match="its ending is of no kind"):
+        moelora.score([3, 1], base=base).save(tmp_path / "scores.parquet")
+    assert not (tmp_path / "scores.parquet").exists()
+
+
 # ---- load --------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@
 
 #include "lib/moelora.h"
 #include "tools/diff/commands.h"
+#include "tools/load_options.h"
 #include "tools/page_origin.h"
 
 namespace moelora {
@@ -13,7 +14,9 @@ namespace {
 struct LogprobsCommand {
   CommonOptions common;
   CompareLogprobsOptions options;
-  std::string a, b, format = "text";
+  LoadFlags load;
+  ScoreFilesOptions files;
+  std::string a, b, precision = "float", format = "text";
   bool with_scores = false, only_report = false;
 
   CLI::App* add(CLI::App& app) {
@@ -22,6 +25,7 @@ struct LogprobsCommand {
         "Compare log-probabilities of the same tokens by two systems (trainer and server)");
     sub->add_option("A", a, "Scores of the first system, or a file of both")->required();
     sub->add_option("B", b, "Scores of the second system");
+    add_files_options(*sub);
     sub->add_option("--base-a", options.base_a, "The base model's scores on A's system")
         ->type_name("FILE");
     sub->add_option("--base-b", options.base_b, "The base model's scores on B's system")
@@ -48,17 +52,46 @@ struct LogprobsCommand {
     sub->footer(
         examples({"lora-diff logprobs trainer.safetensors server.json --preset sglang-gpt-oss-20b",
                   "lora-diff logprobs trainer.safetensors server.json --max k2=5e-3 --format html "
-                  "--output report.html"}));
+                  "--output report.html",
+                  "lora-diff logprobs server.json --base model --adapter trained --max k2=5e-3"}));
     return sub;
+  }
+
+  // What the place of B is taken by.
+  void add_files_options(CLI::App& sub) {
+    add_load_options(sub, load);
+    sub.get_option("--base")->description(
+        "In place of B: what the files of this base model and of --adapter say of A's tokens");
+    sub.get_option("--from")->description("Layout or dialect of --adapter (default: detected)");
+    CLI::Option* base = sub.get_option("--base");
+    sub.add_option("--adapter", files.adapter, "Adapter on it: folder or weights file")
+        ->type_name("ADAPTER")
+        ->needs(base);
+    add_choice(sub, "--precision", precision, "What is computed with", {"double", "float"})
+        ->needs(base);
+  }
+
+  Comparison compare() {
+    options.job = shown_job(common.quiet);
+    if (load.base.empty()) return compare_logprobs(a, b, options);
+    if (!b.empty())
+      throw Error("B", "does not go with --base: the files take its place",
+                  "leave one of them out");
+    static_cast<LoadOptions&>(files) = load.options();
+    files.precision = precision == "double" ? Precision::f64 : Precision::f32;
+    files.threads = common.threads;
+    files.job = options.job;
+    return compare_with_files(a, files, options);
   }
 
   int run() {
     std::vector<std::string> inputs = options.candidates;
+    for (const std::string& input : load.inputs()) inputs.push_back(input);
+    if (!files.adapter.empty()) inputs.push_back(files.adapter);
     inputs.insert(inputs.end(), {a, b, options.base_a, options.base_b, options.floor});
     open_output(common, inputs);
     const PageOrigin origin = page_origin(format);
-    options.job = shown_job(common.quiet);
-    const Comparison c = compare_logprobs(a, b, options);
+    const Comparison c = compare();
     for (const std::string& note : c.notes) print_note(common, kDiffTool, note);
     print_data(common, comparison_report(c, format, with_scores, origin));
     if (c.verdict == Verdict::not_judged) return only_report ? kClean : kFailed;

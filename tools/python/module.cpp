@@ -30,4 +30,5 @@ NB_MODULE(_core, module) {
   python::bind_validate(module);
   python::bind_compare(module);
   python::bind_adapter(module);
+  python::bind_score(module);
 }

@@ -11,5 +11,6 @@ void bind_convert(nanobind::module_& module);
 void bind_validate(nanobind::module_& module);
 void bind_compare(nanobind::module_& module);
 void bind_adapter(nanobind::module_& module);
+void bind_score(nanobind::module_& module);
 
 }  // namespace moelora::python

@@ -179,6 +179,19 @@ CompareLogprobsOptions logprobs_options(const Words& words) {
   return out;
 }
 
+ScoreFilesOptions scoring_options(const Words& words) {
+  ScoreFilesOptions out;
+  static_cast<LoadOptions&>(out) = load_options(words);
+  words.take("adapter", out.adapter);
+  bool wide = false;
+  words.take("wide", wide);
+  out.precision = wide ? Precision::f64 : Precision::f32;
+  words.take("temperature", out.temperature);
+  words.take("top", out.top);
+  words.take("threads", out.threads);
+  return out;
+}
+
 ReportOptions report_options(const Words& words) {
   ReportOptions out;
   words.take("verbose", out.verbose);

@@ -60,6 +60,7 @@ BaseConversion base_conversion(const Words& words);
 ValidateOptions validate_options(const Words& words);
 CompareWeightsOptions weights_options(const Words& words);
 CompareLogprobsOptions logprobs_options(const Words& words);
+ScoreFilesOptions scoring_options(const Words& words);
 ReportOptions report_options(const Words& words);
 
 }  // namespace moelora::python

@@ -1,4 +1,4 @@
-"""MoE LoRA adapters between trainers and servers: convert, validate, compare.
+"""MoE LoRA adapters between trainers and servers: convert, validate, compare, score.
 
     import moelora
 
@@ -23,6 +23,7 @@ from ._diff import LogprobDiff, WeightDiff, diff_logprobs, diff_weights
 from ._error import Error
 from ._report import Finding, Report
 from ._save import save
+from ._score import Scores, score
 from ._validate import validate
 
 __version__: str = _core.version()
@@ -37,6 +38,7 @@ __all__ = [
     "LogprobDiff",
     "Pair",
     "Report",
+    "Scores",
     "WeightDiff",
     "convert",
     "convert_base",
@@ -45,6 +47,7 @@ __all__ = [
     "inspect",
     "load",
     "save",
+    "score",
     "validate",
 ]
 
