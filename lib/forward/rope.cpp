@@ -95,8 +95,9 @@ class RopeConfig {
   std::optional<JsonView> of_;
 };
 
+// Of an odd number of dims, a part of a head, the last pair has one more, as in transformers.
 std::vector<double> plain_frequencies(double theta, int64_t dims) {
-  std::vector<double> out(static_cast<size_t>(dims / 2));
+  std::vector<double> out(static_cast<size_t>((dims + 1) / 2));
   for (size_t i = 0; i < out.size(); ++i)
     out[i] = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(dims));
   return out;
@@ -237,6 +238,19 @@ double yarn_score_scale(const FamilySection& section) {
   if (config.type() == "default" || all == 0) return 1;
   const double one = mscale(config.number("factor"), all);
   return one * one;
+}
+
+double rope_stretch(const FamilySection& family) {
+  const RopeRequest any;
+  const RopeConfig config(family, any);
+  const std::string type = config.type();
+  const double factor = config.find_number("factor").value_or(1);
+  if (type == "dynamic" || type == "linear") return std::max(1.0, factor);
+  if (type != "yarn") return 1;
+  const auto original = config.find_number("original_max_position_embeddings");
+  const auto positions = family.config("max_position_embeddings");
+  const bool is_unscaled = original && positions && *original == config_number(*positions);
+  return is_unscaled ? std::max(1.0, factor) : 1;
 }
 
 template <class T>

@@ -49,6 +49,10 @@ RopeRequest rope_request(const FamilySection& rope, int64_t dims, int64_t longes
 // What latent attention multiplies its scores' scale with under YaRN's mscale_all_dim; 1 without.
 double yarn_score_scale(const FamilySection& section);
 
+// How much further than max_position_embeddings the config's RoPE reaches: 1, or the factor of a
+// type that is scaled where the config still gives the unscaled positions.
+double rope_stretch(const FamilySection& family);
+
 // The turns of positions [0, count), computed once for all heads.
 template <class T>
 class RopeTurns {

@@ -4,6 +4,7 @@
 
 #include "lib/forward/head.h"
 #include "lib/forward/model_plan.h"
+#include "lib/forward/rope.h"
 
 namespace moelora {
 namespace {
@@ -29,13 +30,17 @@ void check_tokens(const Batch& batch, const ModelSpec& spec) {
     }
 }
 
+// What the model was made for; RoPE that is scaled reaches further than the positions that some
+// configs still give.
 void check_length(const Batch& batch, const BaseModel& base) {
   const FamilySection family(base);
-  const auto most = family.config("max_position_embeddings");
-  if (!most || batch.longest() <= most->integer()) return;
+  const auto positions = family.config("max_position_embeddings");
+  if (!positions) return;
+  const double most = config_number(*positions) * rope_stretch(family);
+  if (static_cast<double>(batch.longest()) <= most) return;
   throw Error("tokens",
-              fmt::format("a sequence has {} tokens, more than the model's {} positions",
-                          batch.longest(), most->integer()),
+              fmt::format("a sequence has {} tokens, more than the model's {:.0f} positions",
+                          batch.longest(), most),
               "cut the sequence");
 }
 

@@ -68,6 +68,13 @@ std::vector<double> ForwardCase::answer() const {
   return read_double(answers_of(family).at(name + ".token_logprobs"));
 }
 
+std::vector<double> ForwardCase::exact_answer() const {
+  const TensorMap answers =
+      open_safetensors(kData + "forward_exact/" + family + ".safetensors").tensors;
+  const auto found = answers.find(name + ".token_logprobs");
+  return found == answers.end() ? std::vector<double>() : read_double(found->second);
+}
+
 std::vector<double> scores_of(const BaseModel& base, const Adapter* adapter, const Tokens& tokens,
                               Precision precision) {
   ScoreOptions options;

@@ -22,6 +22,8 @@ struct ForwardCase {
   std::optional<LoadedAdapter> load(const ReadOptions& read = {}) const;
   Tokens tokens() const;
   std::vector<double> answer() const;  // log-probabilities, sequence after sequence
+  // With all that transformers keeps in fp32 made fp64; empty where there is none.
+  std::vector<double> exact_answer() const;
 };
 std::vector<ForwardCase> forward_cases();
 ForwardCase forward_case(const std::string& family, const std::string& name);

@@ -14,6 +14,16 @@ namespace {
 
 // What each must agree to; float has its own roundings beside those of the answer.
 constexpr double kDouble = 2e-5, kFloat = 1e-4;
+// Of answers whose every step was in fp64.
+constexpr double kExact = 1e-11;
+
+// transformers computes the gated delta rule in fp32, and the norm behind it magnifies what that
+// rounds where its input is small: with that layer alone in fp64 the answer moves by 6e-5. Our own
+// float is off by 1.5e-4 there for the same reason.
+double limit_of(const std::string& family, double usual) {
+  if (family != "qwen3_5_moe_text") return usual;
+  return usual == kDouble ? 1e-4 : 2e-4;
+}
 
 }  // namespace
 
@@ -23,8 +33,11 @@ TEST_CASE("every golden's log-probabilities, in double and in float") {
     const std::string name = golden.family + " " + golden.name;
     CAPTURE(name);
     const std::vector<double> answer = golden.answer();
-    CHECK(apart(scores_of(golden), answer) < kDouble);
-    CHECK(apart(scores_of(golden, Precision::f32), answer) < kFloat);
+    const std::vector<double> exact = golden.exact_answer(), ours = scores_of(golden);
+    CHECK(apart(ours, answer) < limit_of(golden.family, kDouble));
+    if (!exact.empty()) CHECK(apart(ours, exact) < kExact);
+    CHECK(apart(scores_of(golden, Precision::f32), exact.empty() ? answer : exact) <
+          limit_of(golden.family, kFloat));
     ++families[golden.family];
   }
   CHECK(families.size() == 28);
