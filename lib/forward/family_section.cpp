@@ -22,6 +22,13 @@ std::optional<JsonView> find_path(const JsonView& json, std::string_view path) {
   return !found || dot == std::string_view::npos ? found : find_path(*found, path.substr(dot + 1));
 }
 
+// Of a word of the config, by the family's "words".
+double number_of(const JsonView& word, const JsonView& words) {
+  if (const auto found = words.find(word.string())) return config_number(*found);
+  word.fail(fmt::format("unknown word '{}', which a family's \"forward\" does not describe",
+                        word.string()));
+}
+
 }  // namespace
 
 double config_number(const JsonView& json) {
@@ -72,14 +79,16 @@ double FamilySection::rule(const JsonView& json) const {
     throw Error(base_->origin, fmt::format("the key \"{}\" is missing, which a {} model needs",
                                            json.string(), spec().family));
   }
-  json.allow_only({"keys", "value", "default", "power", "times"});
+  json.allow_only({"keys", "words", "value", "default", "power", "times"});
   std::optional<double> value;
+  const auto words = json.find("words");
   const auto size_of = [&](const JsonView& text) {
     return static_cast<double>(Dimension::parse(text).value(facts().values, text.where()));
   };
   if (const auto own = json.find("value")) value = size_of(*own);
   for (const std::string& key : json.strings_or_none("keys"))
-    if (const auto found = value ? std::nullopt : config(key)) value = config_number(*found);
+    if (const auto found = value ? std::nullopt : config(key))
+      value = words ? number_of(*found, *words) : config_number(*found);
   if (!value) {
     const auto otherwise = json.find("default");
     if (!otherwise) json.fail("the config has none of these keys, and there is no default");

@@ -37,7 +37,8 @@ class FamilySection {
 
   // A real number: itself, the name of a config key, or
   //   {"keys": [KEY..], "default": X, "power": P, "times": SIZE}: the first key that the config
-  //   has, to the power P, times a size; {"value": SIZE, ...} a size instead
+  //   has, to the power P, times a size; {"value": SIZE, ...} a size instead; with {"words":
+  //   {WORD: X, ...}} the key is a word, and any other an Error
   // `otherwise` when the section does not have it. Throws Error for a config without the key.
   double number(std::string_view key, double otherwise) const;
 

@@ -1,5 +1,3 @@
-#include <fmt/format.h>
-
 #include <cmath>
 
 #include "lib/base/parallel.h"
@@ -36,8 +34,8 @@ class GatedDelta : public MixerOf<GatedDelta> {
  public:
   explicit GatedDelta(const FamilySection& section)
       : path_(section.text("path", "linear_attn")),
-        qkvz_(optional_name(section, "qkvz")),
-        ba_(optional_name(section, "ba")),
+        qkvz_(section.text("qkvz")),
+        ba_(section.text("ba")),
         key_heads_(section.size("key_heads", 0)),
         key_dim_(section.size("key_dim", 0)),
         value_heads_(section.size("value_heads", 0)),
@@ -69,11 +67,6 @@ class GatedDelta : public MixerOf<GatedDelta> {
 
  private:
   std::string path(const std::string& name) const { return path_ + "." + name; }
-  static std::string optional_name(const FamilySection& section, std::string_view key) {
-    const std::string name = section.text(key);
-    return name.empty() ? name : section.text("path", "linear_attn") + "." + name;
-  }
-
   int64_t keys() const { return key_heads_ * key_dim_; }
   int64_t values() const { return value_heads_ * value_dim_; }
 
@@ -91,8 +84,8 @@ class GatedDelta : public MixerOf<GatedDelta> {
   // head's value heads each.
   template <class T>
   Inputs<T> grouped(const LayerPass<T>& pass, const Matrix<T>& x) const {
-    const Matrix<T> qkvz = pass.linear(qkvz_, x, 2 * keys() + 2 * values());
-    const Matrix<T> ba = pass.linear(ba_, x, 2 * value_heads_);
+    const Matrix<T> qkvz = pass.linear(path(qkvz_), x, 2 * keys() + 2 * values());
+    const Matrix<T> ba = pass.linear(path(ba_), x, 2 * value_heads_);
     const int64_t each = value_heads_ / key_heads_, width = each * value_dim_;
     Inputs<T> out;
     out.qkv.resize(x.rows(), 2 * keys() + values());

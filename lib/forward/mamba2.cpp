@@ -1,5 +1,3 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -28,8 +26,11 @@ StepLimit step_limit(const FamilySection& section) {
   const auto found = section.config("time_step_limit");
   if (!found) return {};
   const auto items = found->items();
-  if (items.size() != 2) found->fail("expected two numbers, the least and the most");
-  return {bound(items[0]), bound(items[1])};
+  StepLimit out;
+  if (items.size() == 2) out = {bound(items[0]), bound(items[1])};
+  if (items.size() != 2 || !(out.least <= out.most))
+    found->fail("expected two numbers, the least and the most");
+  return out;
 }
 
 template <class T>

@@ -214,13 +214,17 @@ Rope make_rope(const FamilySection& section, const RopeRequest& request) {
 }
 
 RopeRequest rope_request(const FamilySection& rope, int64_t dims, int64_t longest) {
-  rope.allow_only({"pairs", "interleaved", "theta", "theta_key", "rotated"});
+  rope.allow_only({"pairs", "interleaved", "theta", "theta_key", "layer_type", "unscaled", "part",
+                   "dims", "rotated"});
   RopeRequest out;
-  out.dims = dims;
+  out.dims = rope.size("dims", dims);
   out.pairs = static_cast<RopePairs>(rope.one_of("pairs", {"halves", "interleaved"}));
   if (rope.flag("interleaved")) out.pairs = RopePairs::interleaved;
   out.theta = rope.number("theta", out.theta);
   out.theta_key = rope.text("theta_key", out.theta_key);
+  out.part = rope.number("part", out.part);
+  out.layer_type = rope.text("layer_type");
+  out.is_unscaled = rope.flag("unscaled");
   if (const int64_t rotated = rope.size("rotated", 0)) out.rotated = rotated;
   out.longest = longest;
   return out;

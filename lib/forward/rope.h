@@ -42,8 +42,8 @@ struct RopeRequest {
 };
 Rope make_rope(const FamilySection& section, const RopeRequest& request);
 
-// What an object "rope" of a mixer says: "pairs" (or "interleaved", a flag of the config's),
-// "theta", "theta_key", "rotated". `dims`: of a head.
+// What an object "rope" of a mixer says: the names above, and "interleaved" where a flag of the
+// config decides the pairs. `dims`: of a head where it does not say them.
 RopeRequest rope_request(const FamilySection& rope, int64_t dims, int64_t longest);
 
 // What latent attention multiplies its scores' scale with under YaRN's mscale_all_dim; 1 without.

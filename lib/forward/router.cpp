@@ -38,15 +38,15 @@ Router::Router(const FamilySection& section)
       scores_(static_cast<Scores>(section.one_of("scores", {"logits", "softmax", "sigmoid"}))),
       then_(static_cast<Scores>(section.one_of("then", {"none", "softmax", "sigmoid"}))),
       top_k_(section.spec().top_k),
-      groups_(section.size("groups", 1)),
-      keep_(section.size("keep", 1)),
+      groups_(section.flag("groups_if", true) ? section.size("groups", 1) : 1),
+      keep_(groups_ > 1 ? section.size("keep", 1) : 1),
       group_by_(static_cast<GroupBy>(section.one_of("group_by", {"top_two", "best"}))),
       normalize_(section.flag("normalize")),
       floor_(section.number("floor", 0)),
       least_(section.number("least", 0)),
       scale_(section.number("scale", 1)) {
-  section.allow_only({"path", "bias", "bias_if", "scores", "then", "groups", "keep", "group_by",
-                      "normalize", "floor", "least", "scale", "jitter"});
+  section.allow_only({"path", "bias", "bias_if", "scores", "then", "groups", "groups_if", "keep",
+                      "group_by", "normalize", "floor", "least", "scale", "jitter"});
   jitter_ = section.number("jitter", -1);
   if (groups_ < 1 || section.spec().experts % groups_ != 0 || keep_ > groups_)
     section.fail("groups", "does not divide the experts");

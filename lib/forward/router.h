@@ -18,11 +18,10 @@ struct Chosen {
 
 // How a family's router chooses ("router" of its section):
 //   scores   of all experts out of the router's logits
-//   choice   the K best by score plus `bias` (which has no part in the weights), within the
-//            `keep` best of `groups` groups
+//   choice   the K best by score plus `bias` (which has no part in the weights; left out unless
+//            `bias_if`), within the `keep` best of `groups` groups
 //   weights  the chosen scores; `then` over those alone; `normalize` to a sum of 1, where `floor`
-//   is
-//            added to the sum and `least` is its least value; times `scale`
+//            is added to the sum and `least` is its least value; times `scale`
 // With `jitter` all of it is SparseMixer's instead (Phi-3.5-MoE).
 class Router {
  public:

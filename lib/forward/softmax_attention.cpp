@@ -18,32 +18,32 @@ struct QueryKeyValue {
 };
 
 const std::initializer_list<std::string_view> kKeys = {"kind",
-                                                           "layers",
-                                                           "path",
-                                                           "q",
-                                                           "k",
-                                                           "v",
-                                                           "o",
-                                                           "qkv",
-                                                           "heads",
-                                                           "scale",
-                                                           "score_cap",
-                                                           "clip",
-                                                           "output_gate",
-                                                           "rope",
-                                                           "rope_layers",
-                                                           "window_layers",
-                                                           "chunk_layers",
-                                                           "window",
-                                                           "chunk",
-                                                           "norm_over",
-                                                           "norm_after_rope",
-                                                           "q_norm",
-                                                           "k_norm",
-                                                           "norm_if",
-                                                           "norm_unweighted",
-                                                           "temperature",
-                                                           "sinks"};
+                                                       "layers",
+                                                       "path",
+                                                       "q",
+                                                       "k",
+                                                       "v",
+                                                       "o",
+                                                       "qkv",
+                                                       "heads",
+                                                       "scale",
+                                                       "score_cap",
+                                                       "clip",
+                                                       "output_gate",
+                                                       "rope",
+                                                       "rope_layers",
+                                                       "window_layers",
+                                                       "chunk_layers",
+                                                       "window",
+                                                       "chunk",
+                                                       "norm_over",
+                                                       "norm_after_rope",
+                                                       "q_norm",
+                                                       "k_norm",
+                                                       "norm_if",
+                                                       "norm_unweighted",
+                                                       "temperature",
+                                                       "sinks"};
 
 enum class NormOver : uint8_t { head, all };
 
@@ -121,19 +121,7 @@ class SoftmaxAttention : public MixerOf<SoftmaxAttention> {
   static std::optional<Rope> rope_of(const FamilySection& section, int64_t longest) {
     const auto rope = section.find("rope");
     if (!rope) return std::nullopt;
-    rope->allow_only(
-        {"pairs", "theta", "theta_key", "layer_type", "unscaled", "part", "dims", "rotated"});
-    RopeRequest request;
-    request.dims = rope->size("dims", rope->spec().head_dim);
-    request.pairs = static_cast<RopePairs>(rope->one_of("pairs", {"halves", "interleaved"}));
-    request.theta = rope->number("theta", request.theta);
-    request.theta_key = rope->text("theta_key", request.theta_key);
-    request.part = rope->number("part", request.part);
-    request.layer_type = rope->text("layer_type");
-    request.is_unscaled = rope->flag("unscaled");
-    if (const int64_t rotated = rope->size("rotated", 0)) request.rotated = rotated;
-    request.longest = longest;
-    return make_rope(*rope, request);
+    return make_rope(*rope, rope_request(*rope, section.spec().head_dim, longest));
   }
 
   template <class T>
@@ -216,13 +204,9 @@ class SoftmaxAttention : public MixerOf<SoftmaxAttention> {
   template <class T>
   void turn(const LayerPass<T>& pass, QueryKeyValue<T>& parts) const {
     if (!rope_) return;
-    const Batch& batch = pass.batch();
-    const RopeTurns<T> turns(*rope_, batch.longest());
+    const RopeTurns<T> turns(*rope_, pass.batch().longest());
     for (Matrix<T>* m : {&parts.q, &parts.k})
-      for (int64_t s = 0; s < batch.sequences(); ++s)
-        for (int64_t i = 0; i < batch.length(s); ++i)
-          for (int64_t at = 0; at < m->cols(); at += parts.head_dim)
-            turns.apply(i, m->row(batch.first(s) + i).data() + at);
+      turn_heads(turns, pass.batch(), parts.head_dim, 0, *m);
   }
 
   std::string path_, q_, k_, v_, o_, qkv_, q_norm_, k_norm_, sinks_;

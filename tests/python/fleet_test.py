@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import types
 import moelora
 import pytest
 from moelora import fleet
-from moelora.fleet import _files, _parts, _run, _units
+from moelora.fleet import _files, _parts, _run, _search, _units
 from small_base import LAYERS, make_base, tensors_of
 
 DATA = pathlib.Path(os.environ["MOELORA_SOURCE_DIR"]) / "examples/data"
@@ -35,7 +36,7 @@ def make_adapters(folder, count, corrupt=None):
 
 
 def found_in(uris):
-    return _files.adapters(uris).uris
+    return _search.adapters(uris).uris
 
 
 def command(*words, **how):
@@ -65,7 +66,7 @@ def test_folders_of_adapters_are_searched(tmp_path):
     make_adapters(tmp_path / "in/run/checkpoints", 3)
     found = found_in(tmp_path / "in")
     assert found == found_in([tmp_path / "in/*", tmp_path / "in/run/checkpoints/*"])
-    assert len(found) == 3 and _files.names(found) == ["0000", "0001", "0002"]
+    assert len(found) == 3 and _search.names(found) == ["0000", "0001", "0002"]
     with pytest.raises(moelora.Error, match="names no adapter"):
         fleet.validate(str(tmp_path / "none*"), address="local")
 
@@ -91,6 +92,50 @@ def test_a_second_run_takes_up_what_is_not_done(tmp_path):
     assert other.run["resumed"] == 0
 
 
+def test_a_second_run_may_spell_paths_in_another_way(tmp_path, monkeypatch):
+    make_adapters(tmp_path / "in", 3)
+    shutil.copytree(BASE, tmp_path / "base")
+    os.symlink("in", tmp_path / "link")
+    (tmp_path / "below").mkdir()
+    spellings = [  # where from, adapters, output, base
+        ("in", "*", "../out", "../base"),
+        ("in", "./*", "../below/../out/", "../in/../base"),
+        (".", "in", "out", "./base"),
+        (".", "link/*", "out", "base"),
+        ("below", f"{tmp_path}/in", f"{tmp_path}/out", f"{tmp_path}/base"),
+    ]
+    for number, (here, pattern, out, base) in enumerate(spellings):
+        monkeypatch.chdir(tmp_path / here)
+        how = {"address": "local", "base": base, "state": tmp_path / "state"}
+        made = fleet.convert(pattern, out, to="stacked", **how)
+        judged = fleet.validate(pattern, engines=["sglang"], **how)
+        compared = fleet.diff(pattern, out, **how)
+        for report in (made, judged, compared):
+            assert report.run["resumed"] == 3 * (number > 0) and report.counts.get("failed", 0) == 0
+        named = [unit["unit"] for unit in made]
+        assert all(map(os.path.isdir, named)) and named == [unit["unit"] for unit in judged]
+        assert {finding["adapter"] for finding in judged.findings} <= {*named, None}
+        assert all(os.path.isdir(unit["out"]) for unit in made)
+        assert [unit["diff"]["a"]["path"] for unit in compared] == named
+        assert all(unit["other"] == unit["diff"]["b"]["path"] == o["out"] for unit, o in zip(compared, made))
+    assert len(os.listdir(tmp_path / "state")) == 9
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree("in", "others")  # of the same names
+    assert fleet.validate("others", engines=["sglang"], **how).run["resumed"] == 0
+
+
+def test_a_record_by_its_spelling_is_taken_up(tmp_path, monkeypatch):
+    make_adapters(tmp_path / "in", 1)
+    monkeypatch.chdir(tmp_path / "in")
+    base = os.path.realpath(BASE)  # whose spelling was compared, too
+    options = {"to": "stacked", "base": base, "address": "local", "state": tmp_path / "state"}
+    with monkeypatch.context() as patched:
+        patched.setattr(_files, "identity", lambda uri: uri)  # as it once was
+        assert fleet.convert("0000", "out", **options).ok
+    again = fleet.convert("0000", "out", **options)
+    assert again.ok and again.run["resumed"] == 1 and len(os.listdir(tmp_path / "state")) == 1
+
+
 def test_conversions_are_done_once_each_and_whole(tmp_path):
     pattern, out = make_adapters(tmp_path / "in", 6), tmp_path / "out"
     options = {"to": "peft-linear", "base": BASE, "address": "local"}
@@ -106,6 +151,18 @@ def test_conversions_are_done_once_each_and_whole(tmp_path):
     }
     same = fleet.diff(pattern, str(out), base=BASE, address="local")
     assert same.ok and len(same) == 6
+
+
+def test_how_far_apart_is_still_the_same_can_be_said(tmp_path):
+    make_adapters(tmp_path / "in", 2)
+    shutil.copytree(tmp_path / "in", tmp_path / "out")
+    config = tmp_path / "out/0001/adapter_config.json"
+    config.write_text(config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 8.001'))
+    options = {"base": BASE, "address": "local", "state": tmp_path / "state"}
+    for how, counts in (({}, {"clean": 1, "findings": 1}), ({"tolerance": 1e-3}, {"clean": 2})):
+        assert fleet.diff(tmp_path / "in", tmp_path / "out", **options, **how).counts == counts
+    words = ["diff", tmp_path / "in", "--other", tmp_path / "out", "--base", BASE, "--address", "local"]
+    assert command(*words).returncode == 1 and command(*words, "--tolerance", 1e-3).returncode == 0
 
 
 def test_what_a_dead_worker_left_is_replaced_and_what_was_there_is_not(tmp_path):
@@ -244,7 +301,7 @@ def test_folders_with_a_dot_and_links_out_are_not_entered(tmp_path):
     os.symlink("0000", tmp_path / "in/latest")
     for named in (str(tmp_path / "in"), f"file://{tmp_path}/in"):
         assert [each[-4:] for each in found_in(named)] == ["0000", "0001"]
-        assert _files.adapters(named).linked == [named + "/out"]
+        assert _search.adapters(named).linked == [named + "/out"]
     report = fleet.validate(tmp_path / "in", address="local", base=BASE)
     note = f"not entered, since it is a link out of what was named: {tmp_path}/in/out"
     assert report.notes == [note] and str(report).endswith(f"note: {note}")
@@ -320,6 +377,7 @@ WRONG = [
     ("convert", {"to": "stacked", "base": "/none"}, "/none: no such file"),
     ("diff", {"base": "/none"}, "/none: no such file"),
     ("diff", {"from_": "nobody"}, "from_=: unknown layout"),
+    ("diff", {"tolerance": -1}, "tolerance=: is -1"),
 ]
 
 
@@ -328,7 +386,7 @@ def test_options_that_every_unit_would_refuse_are_refused_once(tmp_path, monkeyp
     def adapters(uris):
         raise AssertionError("adapters are listed")
 
-    monkeypatch.setattr(_files, "adapters", adapters)
+    monkeypatch.setattr(_search, "adapters", adapters)
     (tmp_path / "in").mkdir()
     places = [tmp_path / "in"] if kind == "validate" else [tmp_path / "in", tmp_path / "in"]
     for address in ("local", "auto"):
@@ -494,7 +552,7 @@ def test_uris_are_found_by_one_listing(tmp_path):
     assert found_in(uri + "/a/runs/*") == runs
     assert found_in(f"{tmp_path}/a/runs/*") == [each.removeprefix("file://") for each in runs]
     with pytest.raises(moelora.Error, match="names no adapter"):
-        _files.adapters(uri + "/nothing/*")
+        _search.adapters(uri + "/nothing/*")
 
 
 def test_the_command_says_what_it_found(tmp_path):
@@ -894,6 +952,34 @@ def test_a_unit_that_no_node_has_room_for_is_an_error(nodes, monkeypatch):
     monkeypatch.setattr(_run, "_LOOK_EVERY", 0.02)
     with pytest.raises(moelora.Error, match="no node has the 3 CPUs of a unit; the largest of 2 has 2"):
         nodes(Nodes(2, 1), 5, cpus=3)
+
+
+class Unconnected(Nodes):
+    def __init__(self):
+        super().__init__(1)
+        self.asked = []
+
+    def is_initialized(self):
+        return False
+
+    def init(self, address, **how):
+        self.asked.append(address)
+        raise ConnectionError("Ray tried for long")
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once(nodes):
+    made = Unconnected()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        here = "127.0.0.1:{}".format(server.getsockname()[1])
+        others = [here, "auto", f"ray://{here}", "ray://127.0.0.1:1", "head"]
+        for address in others:
+            with pytest.raises(moelora.Error, match="Ray tried for long") as caught:
+                nodes(made, 1, address=address)
+            assert caught.value.where == address
+    for address in (here, "[::1]:1", "no.such.host.invalid:6379"):
+        with pytest.raises(moelora.Error, match="no Ray cluster can be reached there: .*Errno"):
+            nodes(made, 1, address=address)
+    assert made.asked == others
 
 
 def test_parts_are_handed_out_as_adapters_are(nodes, tmp_path, monkeypatch):

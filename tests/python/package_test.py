@@ -318,6 +318,18 @@ def test_a_pickled_report_keeps_what_it_found(tmp_path):
     assert json.loads(report.to_sarif()) and report.repair(tmp_path / "out") is not None
 
 
+def test_a_pickled_comparison_keeps_what_it_found():
+    found = moelora.diff_logprobs(TRAINER, SERVER, max={"k2": 5e-3})
+    copy = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(found))))
+    assert (str(copy), repr(copy), copy.verdict) == (str(found), repr(found), "same")
+    assert (copy.same, copy.data, copy.render("json")) == (True, found.data, found.render("json"))
+    with pytest.raises(moelora.Error, match="a comparison that was pickled has its text"):
+        copy.render("html")
+    assert "<svg" in found.render("html")
+    weights = moelora.diff_weights(ADAPTER, ATTENTION, base=BASE)
+    assert pickle.loads(pickle.dumps(weights)).data == weights.data
+
+
 def test_a_report_needs_no_working_folder(tmp_path, monkeypatch):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
@@ -615,6 +627,54 @@ def test_what_is_computed_of_a_file_that_was_changed_is_an_error(tmp_path):
     os.truncate(file, 4000)
     with pytest.raises(moelora.Error, match="ends at offset"):  # below the arrays too
         tensor.read_into(numpy.empty(4 * numpy.prod(tensor.shape), numpy.uint8))
+
+
+def test_a_pickled_adapter_is_loaded_again(tmp_path, monkeypatch):
+    shutil.copytree(ADAPTER, tmp_path / "in/adapter")
+    (tmp_path / "in/adapter/checkpoint-1").mkdir()
+    (tmp_path / "in/adapter/checkpoint-1/README.md").touch()
+    shutil.copytree(BASE, tmp_path / "in/base")
+    monkeypatch.chdir(tmp_path / "in")
+    adapter = moelora.load("adapter", base="base")
+    sent = pickle.dumps(adapter)
+    assert len(sent) < 4000  # no factors
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in/adapter/README.md").write_text("new")
+    (tmp_path / "in/adapter/checkpoint-1/README.md").unlink()
+    copy = pickle.loads(pickle.dumps(pickle.loads(sent)))
+    assert copy.config == adapter.config and repr(copy) == repr(adapter)
+    for one, other in zip(adapter.pairs(), copy.pairs(), strict=True):
+        assert one.module == other.module and numpy.array_equal(one.delta(), other.delta())
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_pickled_adapter_that_has_changed_is_an_error(tmp_path, name):
+    shutil.copytree(ADAPTER, tmp_path / "adapter")
+    places = "adapter", "adapter/adapter_model.safetensors"
+    sent = [pickle.dumps(moelora.load(tmp_path / each, base=BASE)) for each in places]
+    file = tmp_path / "adapter" / name
+    os.utime(file, ns=(1, 1))
+    for each in sent:
+        with pytest.raises(moelora.Error, match="has changed since") as caught:
+            pickle.loads(each)
+        assert caught.value.where == str(file)
+    file.unlink()
+    with pytest.raises(moelora.Error, match="has changed since"):
+        pickle.loads(sent[0])
+
+
+def test_a_pickled_pair_has_its_arrays(tmp_path):
+    shutil.copytree(ADAPTER, tmp_path / "adapter")
+    adapter = moelora.load(tmp_path / "adapter", base=BASE)
+    pairs = [next(iter(adapter.modules.values())), next(iter(adapter.experts.values()))[1]]
+    sent = pickle.dumps(pairs)
+    shutil.rmtree(tmp_path / "adapter")
+    for pair, copy in zip(pairs, pickle.loads(sent), strict=True):
+        assert repr(copy) == repr(pair) and (copy.shape, copy.alpha) == (pair.shape, pair.alpha)
+        assert numpy.array_equal(copy.a, pair.a) and numpy.array_equal(copy.delta(), pair.delta())
+    for each in (adapter.experts, adapter.extras):
+        with pytest.raises(TypeError, match="send the Adapter, a Pair or a copy"):
+            pickle.dumps(each)
 
 
 def test_a_shard_may_have_any_name(linear):

@@ -47,7 +47,7 @@ else
 fi
 "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps "$wheel"
 
-tests="package_test.py fleet_test.py"
+tests="package_test.py deltas_test.py fleet_test.py"
 for more; do
   case $more in
     fleet) fetch "$work/venv/bin/python" -m pip install 'ray>=2.9' || echo "no Ray to be had: its tests will skip" ;;

@@ -51,7 +51,7 @@ def grouped(layer, x):
     if layer.has("self_attn.q_norm.weight"):
         q = rms_norm(q, layer["self_attn.q_norm.weight"], eps)
         k = rms_norm(k, layer["self_attn.k_norm.weight"], eps)
-    table = rope.tables(config["rope_parameters"], dim, x.shape[1])
+    table = rope.tables(config, dim, x.shape[1])
     sinks = layer["self_attn.sinks"] if layer.has("self_attn.sinks") else None
     mask = causal_mask(x.shape[1], window_of(config, layer.number))
     mixed = attend(rope.rotate(q, table), rope.rotate(k, table), v, mask, dim**-0.5, sinks)
@@ -83,7 +83,7 @@ def latent(layer, x):
     rank = config["kv_lora_rank"]
     kv = rms_norm(compressed[..., :rank], layer["self_attn.kv_a_layernorm.weight"], LATENT_EPS)
     kv = layer.linear("self_attn.kv_b_proj", kv).reshape(*batch, heads, -1)
-    table = rope.tables(config["rope_parameters"], turned, x.shape[1])
+    table = rope.tables(config, turned, x.shape[1])
     paired = config.get("rope_interleave", True)
     key_turned = rope.rotate(compressed[..., None, rank:], table, paired)
     q = np.concatenate([q[..., :nope], rope.rotate(q[..., nope:], table, paired)], axis=-1)

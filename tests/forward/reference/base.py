@@ -64,9 +64,9 @@ def split_fused(weights, config):
     return split
 
 
-def load(folder):
-    """(config, name -> fp64 array)."""
-    config = files.read_config(folder, "config.json")
+def load(folder, changes=None):
+    """(config, name -> fp64 array); changes replace keys of the config."""
+    config = files.read_config(folder, "config.json") | (changes or {})
     weights = decode_mxfp4(files.read_folder(folder, "model"))
     if config["model_type"] == "gpt_oss":
         weights = split_fused(weights, config)

@@ -56,9 +56,10 @@ def log_softmax(x):
     return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
 
 
-def token_logprobs(base_folder, ids, adapter_folder=None):
-    """[n, t-1]: of each token but the first, given those before it; ids is [n, t] without padding."""
-    config, weights = base.load(base_folder)
+def token_logprobs(base_folder, ids, adapter_folder=None, changes=None):
+    """[n, t-1]: of each token but the first, given those before it; ids is [n, t] without padding. changes
+    replace keys of config.json."""
+    config, weights = base.load(base_folder, changes)
     if config["model_type"] not in SUPPORTED:
         raise ValueError(f"{base_folder}: no reference of {config['model_type']}")
     if adapter_folder is not None:

@@ -42,14 +42,36 @@ def yarn_attention_factor(parameters):
     return magnitude(factor)
 
 
-def tables(parameters, dim, length):
+def llama3_frequencies(parameters, dim):
+    """Long waves are slowed by the factor, short ones left, and between them the two are mixed."""
+    plain, factor = default_frequencies(parameters["rope_theta"], dim), parameters["factor"]
+    low, high = parameters["low_freq_factor"], parameters["high_freq_factor"]
+    waves = parameters["original_max_position_embeddings"] * plain / (2 * math.pi)  # within the original length
+    kept = np.clip((waves - low) / (high - low), 0, 1)
+    return kept * plain + (1 - kept) * plain / factor
+
+
+def dynamic_frequencies(parameters, dim, length, longest):
+    """A larger theta, for the whole sequence, once that is longer than the model's positions."""
+    factor, theta = parameters["factor"], parameters["rope_theta"]
+    stretch = factor * max(length, longest) / longest - (factor - 1)
+    return default_frequencies(theta * stretch ** (dim / (dim - 2)), dim)
+
+
+def tables(config, dim, length):
     """(cos, sin), each [length, dim/2]."""
-    if parameters["rope_type"] == "yarn":
+    parameters, factor = config["rope_parameters"], 1.0
+    kind = parameters["rope_type"]
+    if kind == "yarn":
         frequencies, factor = yarn_frequencies(parameters, dim), yarn_attention_factor(parameters)
-    elif parameters["rope_type"] == "default":
-        frequencies, factor = default_frequencies(parameters["rope_theta"], dim), 1.0
+    elif kind == "llama3":
+        frequencies = llama3_frequencies(parameters, dim)
+    elif kind == "dynamic":
+        frequencies = dynamic_frequencies(parameters, dim, length, config["max_position_embeddings"])
+    elif kind in ("default", "linear"):
+        frequencies = default_frequencies(parameters["rope_theta"], dim) / parameters.get("factor", 1)
     else:
-        raise ValueError(f"rope_type {parameters['rope_type']}")
+        raise ValueError(f"rope_type {kind}")
     angles = np.outer(np.arange(length), frequencies)
     return factor * np.cos(angles), factor * np.sin(angles)
 

@@ -16,12 +16,13 @@ import importlib.util as _util
 import os as _os
 
 from . import _core
-from ._adapter import Adapter, Experts, Pair, load, save
+from ._adapter import Adapter, Experts, Pair, load
 from ._base import BaseConversion, convert_base
 from ._convert import Conversion, convert, inspect
 from ._diff import LogprobDiff, WeightDiff, diff_logprobs, diff_weights
 from ._error import Error
 from ._report import Finding, Report
+from ._save import save
 from ._score import Scores, score
 from ._validate import validate
 

@@ -1,4 +1,4 @@
-"""load() and save(): adapters as numpy arrays."""
+"""load(): an adapter as numpy arrays."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy
 
-from . import _core, _progress
-from ._convert import Conversion, load_words
-from ._words import Pairs, StrPath, check_values, pairs, path, plain, texts
+from . import _core
+from ._convert import load_words
+from ._source import Source
+from ._words import StrPath, path
 
 _TYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
@@ -75,6 +76,11 @@ class _Files:
             return None
         return numpy.ndarray(tuple(extents), dtype, data, offset, tuple(strides)).reshape(tensor.shape)
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "what looks into files cannot be pickled: send the Adapter, a Pair or a copy of an array"
+        )
+
 
 class Pair:
     """A low-rank pair: what is added to a weight W [out, in] is scale * B @ A.
@@ -83,12 +89,14 @@ class Pair:
     when they are asked for. bfloat16 is ml_dtypes' type where that is installed, else float32.
     The file may be replaced or removed meanwhile. One that is written in place is an Error where an
     array is asked for after that; views that were made before change with it, and cut short it ends
-    the process with a SIGBUS, as any mapped file does: copy() what must outlive that.
+    the process with a SIGBUS, as any mapped file does: copy() what must outlive that. A pickled pair
+    has copies.
     """
 
     def __init__(self, module: str, a: Any, b: Any, scale: tuple[int, float, float], files: _Files) -> None:
         self.module = module
         self.rank, self.alpha, self.scale = scale
+        self._shape: tuple[int, int] = b.shape[0], a.shape[1]
         self._a, self._b, self._files = a, b, files
 
     @cached_property
@@ -104,12 +112,17 @@ class Pair:
     @property
     def shape(self) -> tuple[int, int]:
         """Of the weight: (out, in)."""
-        return self._b.shape[0], self._a.shape[1]
+        return self._shape
 
     def delta(self, dtype: Any = numpy.float32) -> numpy.ndarray[Any, Any]:
         """scale * B @ A, computed in `dtype`: [out, in]. Of DoRA that is not all: what its magnitudes
         (Adapter.extras) make of the weight depends on the base model."""
         return self.b.astype(dtype) @ self.a.astype(dtype) * numpy.dtype(dtype).type(self.scale)
+
+    def __getstate__(self) -> dict[str, Any]:
+        of_files = ("_a", "_b", "_files")
+        kept = {name: value for name, value in self.__dict__.items() if name not in of_files}
+        return kept | {"a": self.a, "b": self.b}
 
     def __repr__(self) -> str:
         return f"<moelora.Pair {self.module}: {self.shape}, rank {self.rank}, scale {self.scale:g}>"
@@ -124,7 +137,7 @@ class Experts:
         self.module: str = found.module
         self.shared_a: bool = found.shared_a  # one A for all experts
         self.shared_b: bool = found.shared_b
-        self._found, self._files = found, files
+        self._files, self._found = files, found  # files first: they say why neither can be pickled
 
     def __len__(self) -> int:
         return self._found.count
@@ -147,19 +160,24 @@ class Experts:
 
 @dataclasses.dataclass(frozen=True)
 class Adapter:
-    """An adapter of any layout, by the modules of its model."""
+    """An adapter of any layout, by the modules of its model. A pickled one is its path, loaded again
+    where it is unpickled: an Error there where a file of it has changed since it was loaded here."""
 
     config: dict[str, Any]  # adapter_config.json, PEFT's
     modules: dict[str, Pair]  # by path: "model.layers.0.self_attn.q_proj"
     experts: dict[tuple[int, str], Experts]  # by layer and projection
     extras: Mapping[str, numpy.ndarray[Any, Any]]  # saved modules, biases, embeddings, by name
     expert_count: int
+    _source: Source = dataclasses.field(repr=False, compare=False)
 
     def pairs(self) -> Iterator[Pair]:
         """Every pair: modules, then experts."""
         yield from self.modules.values()
         for experts in self.experts.values():
             yield from (pair for pair in experts if pair is not None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_again, (self._source,)
 
     def __repr__(self) -> str:
         return (
@@ -172,8 +190,8 @@ class _Extras(Mapping[str, Any]):
     """Read when they are asked for."""
 
     def __init__(self, found: list[tuple[str, str, Any]], files: _Files) -> None:
-        self._tensors = {name: tensor for name, _, tensor in found}
         self._files = files
+        self._tensors = {name: tensor for name, _, tensor in found}
 
     def __getitem__(self, name: str) -> numpy.ndarray[Any, Any]:
         return self._files.array(self._tensors[name])
@@ -209,7 +227,16 @@ def load(
         follow_links=follow_links,
         ignore_zip_crc=ignore_zip_crc,
     )
-    found = _core.load(path(src), words)
+    return _load(path(src), words)
+
+
+def _load_again(source: Source) -> Adapter:
+    source.check_unchanged()
+    return _load(source.path, source.options)
+
+
+def _load(src: str, words: dict[str, Any]) -> Adapter:
+    found = _core.load(src, words)
     files = _Files(found)
     return Adapter(
         config=json.loads(found.config),
@@ -220,145 +247,5 @@ def load(
         },
         extras=_Extras(found.extras(), files),
         expert_count=found.expert_count,
+        _source=Source.of(src, words),
     )
-
-
-def save(
-    tensors: Mapping[str, Any],
-    config: Mapping[str, Any] | Any,
-    dst: StrPath,
-    *,
-    to: str | None = None,
-    for_: str | None = None,
-    base: StrPath | None = None,
-    from_: str | None = None,
-    server_options: Pairs = None,
-    drop: str | Iterable[str] | None = None,
-    out_b_order: str | None = None,
-    out_roles: str | None = None,
-    names: str = "family",
-    dtype: str = "keep",
-    verify: bool = False,
-    dry_run: bool = False,
-    max_shard_size: int | str = 0,
-    force: bool = False,
-    sync: bool = True,
-    threads: int = 0,
-    progress: _progress.Progress = None,
-    model_specs: Iterable[StrPath] = (),
-    b_order: str | None = None,
-    roles: str | None = None,
-    follow_base: bool = True,
-) -> Conversion:
-    """Converts an adapter that a trainer holds in memory: what convert() makes of the folder that
-    the trainer would write, without that folder.
-
-    tensors: by name, as peft.get_peft_model_state_dict(model) has them: numpy arrays, or what has
-    DLPack (torch tensors, bfloat16 too). Views are taken of what lies in the CPU's memory.
-    config: what adapter_config.json would hold, or a PeftConfig.
-    """
-    words = load_words(
-        base=base,
-        from_=from_,
-        model_specs=model_specs,
-        b_order=b_order,
-        roles=roles,
-        follow_base=follow_base,
-        follow_links=False,
-        ignore_zip_crc=False,
-    ) | {
-        "to": to,
-        "for_": for_,
-        "server_options": pairs(server_options),
-        "drop": texts(drop),
-        "out_b_order": out_b_order,
-        "out_roles": out_roles,
-        "names": names,
-        "dtype": dtype,
-        "verify": verify,
-        "dry_run": dry_run,
-        "max_shard_size": max_shard_size,
-        "force": force,
-        "sync": sync,
-        "threads": threads,
-    }
-    named = [(name, *_array(name, tensor)) for name, tensor in _items(tensors)]
-    with _progress.heard(progress) as callback:
-        return Conversion(**_core.convert_tensors(named, _config_text(config), path(dst), words, callback))
-
-
-_FLOAT8 = {"float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2"}  # that DLPack or numpy does not tell
-
-
-def _array(name: str, tensor: Any) -> tuple[Any, str]:
-    """An array that the extension module can look into, and a type where the array's says less."""
-    _check_name(name)
-    if hasattr(tensor, "detach"):
-        return _torch_array(name, tensor)
-    if isinstance(tensor, numpy.ndarray):
-        return _numpy_array(tensor)
-    if hasattr(tensor, "__dlpack__"):
-        return tensor, ""
-    if hasattr(tensor, "__array__"):
-        return _numpy_array(numpy.asarray(tensor))
-    raise TypeError(f"{name}: {type(tensor).__name__} is no array")
-
-
-def _check_name(name: Any) -> None:
-    if not isinstance(name, str):
-        raise TypeError(f"{name!r}: a tensor's name is a str, not {type(name).__name__}")
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise TypeError(f"{name!r}: a tensor's name has a surrogate, which no file can hold") from None
-
-
-def _torch_array(name: str, tensor: Any) -> tuple[Any, str]:
-    tensor = tensor.detach().cpu()
-    for lazy, made in (("is_conj", "resolve_conj"), ("is_neg", "resolve_neg")):  # DLPack tells neither
-        if hasattr(tensor, lazy) and getattr(tensor, lazy)():
-            tensor = getattr(tensor, made)()
-    float8 = _FLOAT8.get(str(tensor.dtype).removeprefix("torch."))
-    if float8 is None:
-        return tensor, ""
-    import torch
-
-    return tensor.view(torch.uint8), float8
-
-
-def _numpy_array(array: numpy.ndarray[Any, Any]) -> tuple[Any, str]:
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    if any(stride < 0 or stride % (array.itemsize or 1) for stride in array.strides):  # DLPack has none
-        array = numpy.array(array, order="C")
-    if array.dtype.name == "bfloat16":
-        return array.view(numpy.uint16), "BF16"
-    if array.dtype.name in _FLOAT8:
-        return array.view(numpy.uint8), _FLOAT8[array.dtype.name]
-    return array, ""
-
-
-def _config_text(config: Any) -> str:
-    if hasattr(config, "to_dict"):  # a PeftConfig
-        config = config.to_dict()
-    return json.dumps(config, default=_plain)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    if hasattr(value, "tolist"):  # of numpy or torch
-        return plain(value)
-    if isinstance(value, (set, frozenset)):
-        return sorted(value)
-    if hasattr(value, "value"):  # an Enum
-        return value.value
-    return str(value)
-
-
-def _items(tensors: Any) -> Iterator[tuple[Any, Any]]:
-    if not hasattr(tensors, "items"):
-        raise TypeError(f"tensors: {type(tensors).__name__}, expected a dict of arrays by name")
-    for name, tensor in tensors.items():
-        check_values(name, tensor)
-        yield name, tensor

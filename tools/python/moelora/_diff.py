@@ -9,6 +9,7 @@ from typing import Any
 
 from . import _core, _progress
 from ._convert import load_words
+from ._kept import Texts
 from ._words import StrPath, check_values, optional_path, path, texts, thresholds, within
 
 
@@ -23,9 +24,19 @@ class WeightDiff:
         return f"<moelora.WeightDiff: {'the same' if self.same else 'different'}>"
 
 
+class _Kept(Texts):
+    """What a pickled LogprobDiff has in place of the library's object."""
+
+    def __init__(self, diff: LogprobDiff) -> None:
+        super().__init__("comparison", str(diff), diff.render("json"))
+        self.verdict = diff.verdict
+
+
 class LogprobDiff:
     """Scores of the same tokens by two systems. `data` has the members of `lora-diff logprobs
-    --format json`."""
+    --format json`. A pickled one keeps its verdict, its text and its JSON."""
+
+    _found: _core.Comparison | _Kept
 
     def __init__(self, found: _core.Comparison) -> None:
         self._found = found
@@ -47,6 +58,9 @@ class LogprobDiff:
     def render(self, format: str = "text") -> str:
         """text, json or html."""
         return self._found.report(format)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_found": _Kept(self)}
 
     def __str__(self) -> str:
         return self.render("text")

@@ -11,6 +11,7 @@ from typing import Any
 from . import _core, _progress
 from ._convert import Conversion
 from ._error import Error
+from ._kept import Texts
 from ._words import StrPath, path, working_folder
 
 
@@ -51,7 +52,7 @@ class _Kept:
 
     def __init__(self, report: Report) -> None:
         self._outcome, self._summary = report.outcome, report._found.summary()
-        self._texts = {"text": str(report), "json": report.to_json()}
+        self._texts = Texts("report", str(report), report.to_json())
 
     def outcome(self, options: dict[str, Any]) -> str:
         return self._outcome
@@ -60,9 +61,7 @@ class _Kept:
         return self._summary
 
     def report(self, format: str, options: dict[str, Any]) -> str:
-        if format not in self._texts or options["verbose"] or options["width"]:
-            raise Error("", "a report that was pickled has its text and its JSON only", "render it before")
-        return self._texts[format]
+        return self._texts.report(format, plain=not options["verbose"] and not options["width"])
 
     def repair(self, dst: str, progress: Any) -> None:
         raise Error("", "a report that was pickled repairs nothing", "validate again, or repair before")

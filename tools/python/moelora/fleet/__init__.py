@@ -21,7 +21,7 @@ from .. import _base, _convert, _diff, _validate
 from .._error import Error
 from .._progress import Progress
 from .._words import StrPath, optional_path, path
-from . import _files, _parts
+from . import _files, _parts, _search
 from ._check import check_options
 from ._report import FleetReport
 from ._run import check, run
@@ -55,7 +55,7 @@ def validate(
     how = _checked(address=address, cpus=cpus, in_flight=in_flight, retries=retries, progress=progress)
     work = _work("validate", _validate.validate, [""], cpus, options, state)
     check_options(work, address)
-    found = _files.adapters(uris)
+    found = _search.adapters(uris)
     return run(work, [Unit(uri) for uri in found.uris], found, **how)
 
 
@@ -94,7 +94,7 @@ def convert(
     )
     _files.check_folder(folder)
     check_options(work, address)
-    found = _files.adapters(uris).outside(folder)
+    found = _search.adapters(uris).outside(folder)
     return run(work, _pairs(found.uris, folder, root), found, **how)
 
 
@@ -119,7 +119,7 @@ def diff(
     if not _files.is_remote(folder) and not os.path.isdir(folder):
         raise Error(folder, "is no folder", "name the folder that holds the others")
     check_options(work, address)
-    found = _files.adapters(uris).outside(folder)
+    found = _search.adapters(uris).outside(folder)
     return run(work, _pairs(found.uris, folder, root), found, **how)
 
 
@@ -178,5 +178,5 @@ def _work(
 
 
 def _pairs(uris: list[str], folder: str, root: StrPath | None) -> list[Unit]:
-    names = _files.names(uris, optional_path(root))
+    names = _search.names(uris, optional_path(root))
     return [Unit(uri, _files.join(folder, name)) for uri, name in zip(uris, names)]

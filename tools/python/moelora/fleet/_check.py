@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import _convert, _validate
 from .._error import Error
+from .._words import within
 from . import _files
 from ._units import Work, as_error
 
@@ -19,6 +20,7 @@ _HOW_A_BASE_IS_READ = ("base", "model_specs", "follow_base")
 def check_options(work: Work, address: str) -> None:
     """Raises Error for options that no adapter could be judged, converted or compared with."""
     _files.check_folder(work.state)
+    within("tolerance", work.options.get("tolerance", 0), 0)
     options = _with_base_here(work.options, address)
     with tempfile.TemporaryDirectory(prefix="moelora-") as folder:
         none, one = os.path.join(folder, "none"), os.path.join(folder, "one")

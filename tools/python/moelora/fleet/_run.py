@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -13,12 +14,13 @@ from typing import Any
 
 from .. import __version__, _progress
 from .._error import Error
-from ._files import Found
 from ._report import FleetReport, noun
+from ._search import Found
 from ._units import Result, Unit, Work, failed
 
 _LOOK_EVERY = 1.0  # seconds between looks at which nodes there are
 _PATIENCE = 60.0  # seconds without any node that has room for a unit
+_ANSWERED = 3.0  # seconds until a cluster's head has answered
 
 
 def run(
@@ -106,6 +108,26 @@ def _import_ray() -> Any:
     return ray
 
 
+def _connect(ray: Any, address: str) -> None:
+    try:
+        _check_answered(address)
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Error(
+            address,
+            f"no Ray cluster can be reached there: {said}",
+            'start one (ray start --head), or use the address "local"',
+        ) from error
+
+
+def _check_answered(address: str) -> None:
+    """Where nobody listens Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWERED).close()
+
+
 class _Cluster:
     """Hands units to nodes: to the one with the least to do for its size, never more than it soon
     has room for; what dies with its worker goes to another node."""
@@ -113,15 +135,7 @@ class _Cluster:
     def __init__(self, work: Work, *, address: str, cpus: float, in_flight: int | None, retries: int) -> None:
         self._ray = _import_ray()
         if not self._ray.is_initialized():
-            try:
-                self._ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-            except (OSError, RuntimeError, ValueError) as error:
-                said = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise Error(
-                    address,
-                    f"no Ray cluster can be reached there: {said}",
-                    'start one (ray start --head), or use the address "local"',
-                ) from error
+            _connect(self._ray, address)
         # What kills a worker is counted and placed here, not in Ray.
         self._task = self._ray.remote(num_cpus=cpus, max_retries=0)(_do)
         self._work = self._ray.put((work, os.getcwd()))

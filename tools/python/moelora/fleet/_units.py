@@ -163,9 +163,7 @@ class Record:
 
     def __init__(self, work: Work, unit: Unit) -> None:
         self._work, self._unit = work, unit
-        key = json.dumps([work.kind, dataclasses.asdict(unit)])
-        digest = hashlib.sha256(key.encode()).hexdigest()[:32]
-        self._path = _files.join(work.state, digest + ".json") if work.state else None
+        self._path = _record_path(work, unit) if work.state else None
         self._inputs: Any = None
         self._marked = self._ended = False
         # Whether what stands at `other` is of an earlier run, and may be replaced: what was recorded,
@@ -182,7 +180,7 @@ class Record:
         if same and known.get("inputs") == self._inputs and isinstance(known.get("result"), dict):
             result: Result = known["result"]
             if self._has_files(result):
-                return result
+                return _with_paths_of(self._unit, result)
         if self._work.kind == "convert":
             self._marked = _files.read_text(self._path + ".begun") is not None
             self.ours = self._marked or (same and there != "")
@@ -212,7 +210,8 @@ class Record:
         folders = [self._unit.uri] + ([self._unit.other] if self._work.kind == "diff" else [])
         base = _files.stamp_of_base(self._work.options.get("base"))
         # Whatever the number of threads, the result is the same.
-        options = {key: value for key, value in self._work.options.items() if key != "threads"}
+        given = self._work.options
+        options = {key: _from_anywhere(value) for key, value in given.items() if key != "threads"}
         seen = [__version__, options, base, [_files.stamp(each) for each in folders]]
         return json.loads(json.dumps(seen, default=str))
 
@@ -232,6 +231,42 @@ class Record:
         return isinstance(files, list) and all(
             os.path.exists(_files.join(self._unit.other, str(name))) for name in files
         )
+
+
+def _record_path(work: Work, unit: Unit) -> str:
+    """One for a unit, however its paths are spelled; one that is there by the spelling, as moelora once
+    named them, stays in use."""
+
+    def path(named: Unit) -> str:
+        key = json.dumps([work.kind, dataclasses.asdict(named)])
+        digest = hashlib.sha256(key.encode()).hexdigest()[:32]
+        return _files.join(str(work.state), digest + ".json")
+
+    one = dataclasses.replace(unit, uri=_files.identity(unit.uri), other=_files.identity(unit.other))
+    older = one != unit and not _files.exists(path(one)) and _files.exists(path(unit))
+    return path(unit if older else one)
+
+
+def _from_anywhere(value: Any) -> Any:
+    """An option that is a path which is there, a base's or a family file's, in one spelling."""
+    if isinstance(value, (list, tuple)):
+        return [_from_anywhere(each) for each in value]
+    there = isinstance(value, (str, os.PathLike)) and os.path.exists(value)
+    return _files.identity(os.fspath(value)) if there else value
+
+
+def _with_paths_of(unit: Unit, result: Result) -> Result:
+    """As this run spells them where programs read them; what is said to people stays as it was said."""
+    for finding in result.get("findings", []) + result.get("ignored", []):
+        if finding["adapter"] is not None:
+            finding["adapter"] = unit.uri
+    for member in ("out", "other"):
+        if member in result:
+            result[member] = unit.other
+    for side, path in (("a", unit.uri), ("b", unit.other)):
+        if "diff" in result:
+            result["diff"][side]["path"] = path
+    return result
 
 
 def _members(text: str | None) -> dict[str, Any]:
