@@ -4,32 +4,14 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 
 #include "lib/base/error.h"
 #include "lib/base/utf8.h"
 #include "lib/diff/logprob_format.h"
+#include "lib/diff/token_arrays.h"
 
 namespace moelora {
 namespace {
-
-constexpr std::array<std::string_view, 3> kTokens = {"tokens", "input_ids", "token_ids"};
-constexpr std::array<std::string_view, 3> kMasks = {"loss_mask", "response_mask", "mask"};
-constexpr const char* kGiveIds =
-    "give token ids: .npy or .json; in Python tokenizers.Tokenizer.from_file(\"tokenizer.json\")"
-    ".encode(text).ids makes them";
-
-std::string place(size_t sequence, size_t position) {
-  return fmt::format("sequence {}, position {}", sequence, position);
-}
-
-int64_t id_of(double value, const std::string& path, size_t sequence, size_t position) {
-  if (value >= 0 && value < 9e15 && std::nearbyint(value) == value)
-    return static_cast<int64_t>(value);
-  throw Error(path, fmt::format("{}: {} is not a token id", place(sequence, position), value),
-              value < 0 ? "log-probabilities alone cannot be scored: their tokens must be there"
-                        : kGiveIds);
-}
 
 // ---- ids alone ----
 
@@ -40,77 +22,12 @@ std::vector<TokenSequence> of_lists(const ScoreInput& input) {
     TokenSequence& sequence = out.emplace_back();
     for (size_t i = 0; i < list.size(); ++i) {
       if (!list.scored[i])
-        throw Error(input.path, fmt::format("{}: null is not a token id", place(s, i)), kGiveIds);
-      sequence.tokens.push_back(id_of(list.logprobs[i], input.path, s, i));
+        throw Error(input.path, fmt::format("{}: null is not a token id", token_place(s, i)),
+                    kGiveTokenIds);
+      sequence.tokens.push_back(token_id_of(list.logprobs[i], input.path, s, i));
     }
   }
   return out;
-}
-
-const ScoreArray* find(const ScoreInput& input, std::string_view name) {
-  const auto at = input.arrays.find(std::string(name));
-  return at == input.arrays.end() ? nullptr : &at->second;
-}
-
-const ScoreArray* find_any(const ScoreInput& input, std::span<const std::string_view> names) {
-  for (const std::string_view name : names)
-    if (const ScoreArray* array = find(input, name)) return array;
-  return nullptr;
-}
-
-struct Range {
-  size_t first, last;
-};
-
-// The tokens of a row that are no padding. Trainers pad prompts at the front.
-Range real_part(std::span<const double> ids, const ScoreArray* attention, size_t s,
-                const std::string& path) {
-  if (attention == nullptr) {
-    size_t last = ids.size();
-    while (last > 0 && ids[last - 1] == -1) --last;
-    return {0, last};
-  }
-  const auto row = attention->row(static_cast<int64_t>(s));
-  const auto is_set = [](double value) { return value != 0; };
-  const auto first = std::find_if(row.begin(), row.end(), is_set);
-  const auto last = std::find_if(row.rbegin(), row.rend(), is_set).base();
-  if (first >= last) return {0, 0};
-  if (const auto hole = std::find(first, last, 0.0); hole != last)
-    throw Error(path,
-                fmt::format("{}: attention_mask leaves out a token between others",
-                            place(s, static_cast<size_t>(hole - row.begin()))),
-                "packed sequences cannot be scored: give each one a row");
-  return {static_cast<size_t>(first - row.begin()), static_cast<size_t>(last - row.begin())};
-}
-
-const ScoreArray* mask_like(const ScoreInput& input, std::span<const std::string_view> names,
-                            const ScoreArray& tokens, std::vector<std::string>& notes) {
-  const ScoreArray* out = find_any(input, names);
-  if (out == nullptr || (out->rows == tokens.rows && out->columns == tokens.columns)) return out;
-  notes.push_back("the mask has another shape than the tokens: not used");
-  return nullptr;
-}
-
-void take_array(const ScoreInput& input, const ScoreArray& tokens, TokenFile& out) {
-  constexpr std::array<std::string_view, 1> kAttention = {"attention_mask"};
-  const ScoreArray* attention = mask_like(input, kAttention, tokens, out.notes);
-  const ScoreArray* mask = mask_like(input, kMasks, tokens, out.notes);
-  for (size_t s = 0; s < static_cast<size_t>(tokens.rows); ++s) {
-    const auto ids = tokens.row(static_cast<int64_t>(s));
-    const Range real = real_part(ids, attention, s, input.path);
-    TokenSequence& sequence = out.sequences.emplace_back();
-    for (size_t i = real.first; i < real.last; ++i) {
-      sequence.tokens.push_back(id_of(ids[i], input.path, s, i));
-      if (mask != nullptr) sequence.counted.push_back(mask->row(static_cast<int64_t>(s))[i] != 0);
-    }
-  }
-}
-
-// Whether the file has ids and nothing that a format of log-probabilities reads. A bare .npy array
-// is read as scores by lora-diff logprobs, and as ids here.
-const ScoreArray* ids_alone(const ScoreInput& input) {
-  if (const ScoreArray* bare = find(input, "")) return bare;
-  return is_logprob_file(input) ? nullptr : find_any(input, kTokens);
 }
 
 // ---- files of log-probabilities ----
@@ -132,9 +49,9 @@ void refuse_processed(const Json& document, const std::string& path) {
 // An array of one number beside the scores, as score_file.h writes it. A server's answer may name
 // its request's temperature, which its log-probabilities are not divided by.
 std::optional<double> temperature_of(const ScoreInput& input) {
-  const ScoreArray* array = find(input, "temperature");
-  if (array == nullptr || array->values.size() != 1) return std::nullopt;
-  return array->values[0];
+  const auto array = input.arrays.find("temperature");
+  if (array == input.arrays.end() || array->second.values.size() != 1) return std::nullopt;
+  return array->second.values[0];
 }
 
 // What a server scored and did not say the id of.
@@ -144,7 +61,7 @@ void check_ids(const Sequence& sequence, size_t s, const std::string& path) {
                 fmt::format("sequence {} has no token ids{}", s,
                             sequence.texts.empty() ? "" : ", only their texts"),
                 sequence.texts.empty()
-                    ? Hint(kGiveIds)
+                    ? Hint(kGiveTokenIds)
                     : Hint("ask the server for ids (return_tokens_as_token_ids), or give them "
                            "alone: .npy or .json"));
   const auto unknown = std::find_if(sequence.tokens.begin(), sequence.tokens.end(),
@@ -152,7 +69,7 @@ void check_ids(const Sequence& sequence, size_t s, const std::string& path) {
   if (unknown != sequence.tokens.end())
     throw Error(path,
                 fmt::format("{}: the token's id is not in the file",
-                            place(s, static_cast<size_t>(unknown - sequence.tokens.begin()))),
+                            token_place(s, static_cast<size_t>(unknown - sequence.tokens.begin()))),
                 "keep prompt_token_ids of the server's answer");
 }
 
@@ -216,9 +133,9 @@ void take_documents(const ScoreInput& input, TokenFile& out) {
   if (is_text(seen))
     throw Error(input.path,
                 "holds text: turning it into token ids needs a tokenizer, which is not built in",
-                kGiveIds);
+                kGiveTokenIds);
   throw Error(input.path, "holds neither token ids nor log-probabilities in a form that is known",
-              kGiveIds);
+              kGiveTokenIds);
 }
 
 }  // namespace
@@ -229,8 +146,8 @@ TokenFile read_tokens(const std::string& path) {
   out.temperature = temperature_of(input);
   if (!input.numbers.empty())
     out.sequences = of_lists(input);
-  else if (const ScoreArray* ids = ids_alone(input))
-    take_array(input, *ids, out);
+  else if (has_token_arrays(input))
+    out.sequences = sequences_of_arrays(input, out.notes);
   else
     take_documents(input, out);
   return out;

@@ -64,6 +64,28 @@ TEST_CASE("arrays are filled up with -1, or where attention_mask leaves out") {
   CHECK(masked.sequences[1].tokens == Ids{4, 5});
 }
 
+TEST_CASE("verl's batch is scored with its prompts, and its responses count") {
+  const TensorMap batch = {{"input_ids", integers({2, 5}, {0, 3, 1, 2, 4, 5, 6, 7, 8, 0})},
+                           {"attention_mask", integers({2, 5}, {0, 1, 1, 1, 1, 1, 1, 1, 1, 0})},
+                           {"responses", integers({2, 3}, {1, 2, 4, 7, 8, 0})},
+                           {"response_mask", integers({2, 3}, {1, 0, 1, 1, 1, 0})},
+                           {"old_log_probs", integers({2, 3}, {-1, -1, -1, -1, -1, 0})},
+                           {"rollout_log_probs", integers({2, 3}, {-1, -1, -1, -1, -1, 0})}};
+  const TokenFile file = read("a.npz", npz(batch));
+  REQUIRE(file.sequences.size() == 2);
+  CHECK(file.sequences[0].tokens == Ids{3, 1, 2, 4});
+  CHECK(file.sequences[0].prompt == 1);
+  CHECK(file.sequences[0].counted == std::vector<bool>{false, true, false, true});
+  CHECK(file.sequences[1].tokens == Ids{5, 6, 7, 8});
+  CHECK(file.sequences[1].prompt == 2);
+
+  TensorMap alone = batch;
+  alone.erase("attention_mask");
+  CHECK(has_part(refused("a.npz", npz(alone)), "has no attention_mask"));
+  alone.erase("input_ids");
+  CHECK(has_part(refused("a.npz", npz(alone)), "begins with a token that has a score"));
+}
+
 TEST_CASE("the files of log-probabilities have the same ids, whoever wrote them") {
   const TokenFile trainer = read_tokens(golden("trainer.safetensors"));
   REQUIRE(trainer.sequences.size() == 2);
@@ -107,6 +129,9 @@ TEST_CASE("a mask with a hole is of packed sequences") {
   CHECK(has_part(refused("a.npz", npz({{"tokens", integers({1, 3}, {3, 1, 2})},
                                        {"attention_mask", integers({1, 3}, {1, 0, 1})}})),
                  "attention_mask leaves out a token between others"));
+  CHECK(has_part(refused("a.npz", npz({{"tokens", integers({1, 3}, {3, 1, 2})},
+                                       {"attention_mask", integers({1, 2}, {1, 1})}})),
+                 "attention_mask is [1, 2] and the tokens are [1, 3]"));
 }
 
 TEST_CASE("text is refused in one line") {
