@@ -324,11 +324,10 @@ void check_references(const JsonView& json, const Family& family) {
 
 Family parse_family(const Json& document, const std::string& where) {
   const JsonView json(document, where);
-  json.allow_only({"$schema",      "family",       "note",    "from_loaders", "model_types",
-                   "values",       "layers",       "layer",   "embedding",    "lm_head",
-                   "lm_head_bias", "lm_head_rows", "modules", "outside",      "experts",
-                   "hub_names",    "aliases",      "engines", "per_layer",    "stacks",
-                   "forward"});
+  json.allow_only(
+      {"$schema", "family",    "note",    "from_loaders", "model_types",  "values",  "layers",
+       "layer",   "embedding", "lm_head", "lm_head_bias", "lm_head_rows", "modules", "outside",
+       "experts", "hub_names", "aliases", "engines",      "per_layer",    "stacks",  "forward"});
   Family family;
   family.where = where;
   family.name = json.at("family").string();

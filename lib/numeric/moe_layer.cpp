@@ -2,7 +2,6 @@
 
 #include <fmt/core.h>
 
-
 #include "lib/adapter/gate_up.h"
 #include "lib/base/error.h"
 
