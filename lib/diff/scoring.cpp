@@ -132,7 +132,15 @@ double FileScores::mean() const {
 }
 
 std::string_view precision_name(Precision precision) {
-  return precision == Precision::f64 ? "double" : "float";
+  switch (precision) {
+    case Precision::f64:
+      return "double";
+    case Precision::f32:
+      return "float";
+    case Precision::bf16:
+      return "bf16";
+  }
+  return "";
 }
 
 FileScores score_lora(const TokenFile& tokens, const BaseModel& base, const ModelLora& lora,

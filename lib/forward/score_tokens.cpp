@@ -101,12 +101,13 @@ std::vector<TokenScores> score_as(const BaseModel& base, const ModelLora& lora, 
   const uint64_t bytes = weights.bytes();
   const uint64_t step = bytes / static_cast<uint64_t>(base.spec.layers + 1);
   ProgressMeter meter("computing", bytes, options.job);
+  const PassOptions within{options.threads, half, options.precision == Precision::bf16};
   Matrix<T> h = embed<T>(plan, weights, batch);
+  if (within.rounds) round_to_bf16(h);
   for (int layer = 0; layer < base.spec.layers; ++layer) {
     for (Group<T>& group : groups) {
       options.job.check();
-      const LayerPass<T> pass(weights, plan.norm(), group.batch, group.carried, layer,
-                              options.threads, half);
+      const LayerPass<T> pass(weights, plan.norm(), group.batch, group.carried, layer, within);
       const auto tokens = static_cast<int64_t>(group.batch.tokens.size());
       Matrix<T> part = h.middleRows(group.row, tokens);
       plan.run_layer(pass, part);
