@@ -22,7 +22,9 @@ TEST_CASE("products of rows, the same bits in every way, whatever the sizes") {
   for (const int64_t n : {1, 3, 4, 9})
     for (const int64_t m : {1, 4, 7, 70})
       for (const int64_t k : {1, 15, 16, 33, 1500}) {
-        CAPTURE(n, m, k);
+        CAPTURE(n);
+        CAPTURE(m);
+        CAPTURE(k);
         const std::vector<float> x = random_floats(n * k, 1), w = random_floats(m * k, 2);
         const int64_t stride = m + 3;
         std::vector<float> first;
