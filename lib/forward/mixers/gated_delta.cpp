@@ -32,7 +32,7 @@ RowVector<T> unit(const Row& row) {
 // with q and k of unit length, after a short convolution; then out(norm(y) * silu(gate)).
 class GatedDelta : public MixerOf<GatedDelta> {
  public:
-  explicit GatedDelta(const FamilySection& section)
+  GatedDelta(const FamilySection& section, int64_t)
       : path_(section.text("path", "linear_attn")),
         qkvz_(section.text("qkvz")),
         ba_(section.text("ba")),
@@ -142,8 +142,6 @@ class GatedDelta : public MixerOf<GatedDelta> {
 
 }  // namespace
 
-std::unique_ptr<Mixer> make_gated_delta(const FamilySection& section, int64_t) {
-  return std::make_unique<GatedDelta>(section);
-}
+const MixerKind gated_delta_mixer = {"gated_delta", make_mixer_of<GatedDelta>};
 
 }  // namespace moelora
