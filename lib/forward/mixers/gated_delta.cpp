@@ -47,6 +47,7 @@ class GatedDelta : public MixerOf<GatedDelta> {
       if (section.size(key, 0) < 1) section.fail(key, "must be positive");
     if (value_heads_ % key_heads_ != 0)
       section.fail("key_heads", "does not divide the value heads");
+    if (qkvz_.empty() != ba_.empty()) section.fail(qkvz_.empty() ? "qkvz" : "ba", "has no name");
     require_silu(section, "hidden_act");
   }
 

@@ -116,7 +116,8 @@ class SoftmaxAttention : public MixerOf<SoftmaxAttention> {
   void take_joined(const FamilySection& section) {
     qkv_ = name(section, "qkv", "");
     for (const char* key : {"q", "k", "v"})
-      if (!section.text(key).empty()) section.fail(key, "stands beside \"qkv\", which has all three");
+      if (!section.text(key).empty())
+        section.fail(key, "stands beside \"qkv\", which has all three");
   }
 
   void take_temperature(const FamilySection& section) {
