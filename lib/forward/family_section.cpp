@@ -85,10 +85,14 @@ double FamilySection::rule(const JsonView& json) const {
   const auto size_of = [&](const JsonView& text) {
     return static_cast<double>(Dimension::parse(text).value(facts().values, text.where()));
   };
-  if (const auto own = json.find("value")) value = size_of(*own);
-  for (const std::string& key : json.strings_or_none("keys"))
-    if (const auto found = value ? std::nullopt : config(key))
-      value = words ? number_of(*found, *words) : config_number(*found);
+  if (const auto own = json.find("value")) {
+    json.allow_only({"value", "power", "times"});
+    value = size_of(*own);
+  } else {
+    for (const std::string& key : json.at("keys").strings())
+      if (const auto found = value ? std::nullopt : config(key))
+        value = words ? number_of(*found, *words) : config_number(*found);
+  }
   if (!value) {
     const auto otherwise = json.find("default");
     if (!otherwise) json.fail("the config has none of these keys, and there is no default");

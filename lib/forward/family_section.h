@@ -37,8 +37,8 @@ class FamilySection {
 
   // A real number: itself, the name of a config key, or
   //   {"keys": [KEY..], "default": X, "power": P, "times": SIZE}: the first key that the config
-  //   has, to the power P, times a size; {"value": SIZE, ...} a size instead; with {"words":
-  //   {WORD: X, ...}} the key is a word, and any other an Error
+  //   has, else X, to the power P, times a size; with {"words": {WORD: X, ...}} the key is a word,
+  //   and any other an Error; {"value": SIZE, ...} is a size instead of "keys" and "default"
   // `otherwise` when the section does not have it. Throws Error for a config without the key.
   double number(std::string_view key, double otherwise) const;
 
@@ -54,6 +54,7 @@ class FamilySection {
   std::vector<bool> layers(std::string_view key, bool otherwise) const;
 
   void allow_only(std::initializer_list<std::string_view> keys) const { json_.allow_only(keys); }
+  Location place(std::string_view key) const { return json_.at(key).place(); }  // Error when absent
   [[noreturn]] void fail(std::string_view key, const std::string& what) const;
 
  private:

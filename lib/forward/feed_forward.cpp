@@ -34,6 +34,9 @@ GatedMlp::GatedMlp(const FamilySection* section, const FamilySection& family,
   };
   down_ = name("down", "down_proj");
   gate_up_ = name("gate_up", "");
+  for (const char* key : {"gate", "up"})
+    if (!gate_up_.empty() && !section->text(key).empty())
+      section->fail(key, "stands beside \"gate_up\", which has both");
   if (!gate_up_.empty()) return;
   gate_ = name("gate", "gate_proj");
   up_ = name("up", "up_proj");
@@ -59,8 +62,8 @@ FeedForward::FeedForward(const FamilySection& family) : moe_(family.spec().moe_l
   const auto mlp = family.find("mlp"), shared = family.find("shared");
   if (mlp) mlp->allow_only({"path", "gate", "up", "down", "gate_up"});
   dense_.emplace(mlp ? &*mlp : nullptr, family, mlp ? mlp->text("path", "mlp") : "mlp");
+  if (shared) shared->allow_only({"path", "gate", "up", "down", "gate_up", "scaled_by", "if"});
   if (shared && shared->flag("if", true)) {
-    shared->allow_only({"path", "gate", "up", "down", "gate_up", "scaled_by", "if"});
     shared_.emplace(&*shared, family, shared->text("path", "mlp.shared_experts"));
     shared_gate_ = shared->text("scaled_by");
   }

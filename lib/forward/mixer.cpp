@@ -1,13 +1,34 @@
 #include "lib/forward/mixer.h"
 
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "lib/base/nearest.h"
+
 namespace moelora {
+namespace {
+
+constexpr std::array kAll = {
+#define MOELORA_ENTRY(name) &name##_mixer,
+#include "mixers.inc"
+#undef MOELORA_ENTRY
+};
+
+const MixerKind& kind_of(const FamilySection& section) {
+  const std::string word = section.text("kind");
+  const auto found = std::find_if(kAll.begin(), kAll.end(),
+                                  [&](const MixerKind* kind) { return kind->id == word; });
+  if (found != kAll.end()) return **found;
+  std::vector<std::string_view> known;
+  for (const MixerKind* kind : kAll) known.push_back(kind->id);
+  throw unknown_word(section.place("kind"), "kind of mixer", word, known);
+}
+
+}  // namespace
 
 std::unique_ptr<Mixer> make_mixer(const FamilySection& section, int64_t longest) {
-  constexpr MakeMixer kMakers[] = {
-      make_softmax_attention, make_latent_attention, make_gemma4_attention,
-      make_gated_delta,       make_mamba2,           make_short_conv};
-  return kMakers[section.one_of("kind", {"softmax", "mla", "gemma4", "gated_delta", "mamba2",
-                                         "short_conv"})](section, longest);
+  return kind_of(section).make(section, longest);
 }
 
 }  // namespace moelora

@@ -1,7 +1,7 @@
 #pragma once
 
 #include <memory>
-#include <string>
+#include <string_view>
 
 #include "lib/forward/family_section.h"
 #include "lib/forward/layer_pass.h"
@@ -29,18 +29,27 @@ class MixerOf : public Mixer {
   }
 };
 
-// Of an item of "mixers", by its "kind". `longest`: of the sequences. Throws Error at the family's
-// file or the config.
-using MakeMixer = std::unique_ptr<Mixer> (*)(const FamilySection& section, int64_t longest);
+// A kind of mixer. Each is one file mixers/NAME.cpp that defines `const MixerKind NAME_mixer`; the
+// folder is the registry. Its keys are described in schemas/model_spec.schema.json.
+struct MixerKind {
+  std::string_view id;  // the name of its file: "kind" of a family's mixer
+  // Of an item of "mixers". `longest`: of the sequences. Throws Error at the family's file or the
+  // config.
+  std::unique_ptr<Mixer> (*make)(const FamilySection& section, int64_t longest);
+};
 
+// MixerKind::make of a class with that constructor.
+template <class Own>
+std::unique_ptr<Mixer> make_mixer_of(const FamilySection& section, int64_t longest) {
+  return std::make_unique<Own>(section, longest);
+}
+
+// Every file of mixers/ as a symbol: softmax_mixer, ...
+#define MOELORA_ENTRY(name) extern const MixerKind name##_mixer;
+#include "mixers.inc"
+#undef MOELORA_ENTRY
+
+// By its "kind"; Error that names the nearest for an unknown one.
 std::unique_ptr<Mixer> make_mixer(const FamilySection& section, int64_t longest);
-
-// The kinds, each in a file of its own.
-std::unique_ptr<Mixer> make_softmax_attention(const FamilySection& section, int64_t longest);
-std::unique_ptr<Mixer> make_latent_attention(const FamilySection& section, int64_t longest);
-std::unique_ptr<Mixer> make_gemma4_attention(const FamilySection& section, int64_t longest);
-std::unique_ptr<Mixer> make_gated_delta(const FamilySection& section, int64_t longest);
-std::unique_ptr<Mixer> make_mamba2(const FamilySection& section, int64_t longest);
-std::unique_ptr<Mixer> make_short_conv(const FamilySection& section, int64_t longest);
 
 }  // namespace moelora

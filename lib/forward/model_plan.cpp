@@ -12,13 +12,24 @@ NormSpec norm_of(const FamilySection& family) {
   return out;
 }
 
+// Those of both kinds of layer, and of one alone.
+void refuse_other_keys(const FamilySection& family, bool is_gemma4) {
+  if (is_gemma4)
+    family.allow_only({"layer", "norm", "norm_eps", "final_norm", "embedding_scale", "logits_scale",
+                       "logits_cap", "activation", "mixers", "router", "layer_inputs",
+                       "layer_input_vocab"});
+  else
+    family.allow_only({"layer", "norm", "norm_eps", "final_norm", "embedding_scale", "logits_scale",
+                       "logits_cap", "activation", "mixers", "router", "norms", "residual_scale",
+                       "mlp", "shared"});
+}
+
 }  // namespace
 
 ModelPlan::ModelPlan(const BaseModel& base, int64_t longest) : feed_forward_(FamilySection(base)) {
   const FamilySection family(base);
-  family.allow_only({"norm", "norm_eps", "norms", "final_norm", "embedding_scale", "residual_scale",
-                     "logits_scale", "logits_cap", "mixers", "mlp", "shared", "router",
-                     "activation", "layer", "layer_inputs", "layer_input_vocab"});
+  const bool is_gemma4 = family.one_of("layer", {"usual", "gemma4"}) == 1;
+  refuse_other_keys(family, is_gemma4);
   norm_ = norm_of(family);
   final_norm_ = family.text("final_norm", "model.norm");
   embedding_scale_ = family.number("embedding_scale", 1);
@@ -32,7 +43,7 @@ ModelPlan::ModelPlan(const BaseModel& base, int64_t longest) : feed_forward_(Fam
               norms->text("after_mlp")};
   }
   take_mixers(family, longest);
-  if (family.one_of("layer", {"usual", "gemma4"}) == 1) gemma4_.emplace(family);
+  if (is_gemma4) gemma4_.emplace(family);
 }
 
 void ModelPlan::take_mixers(const FamilySection& family, int64_t longest) {

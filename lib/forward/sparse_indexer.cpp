@@ -56,7 +56,8 @@ SparseIndexer::SparseIndexer(const FamilySection& section, std::optional<Rope> r
       key_norm_{NormKind::layer, section.number("norm_eps", NormSpec().eps)},
       rope_(std::move(rope)) {
   section.allow_only({"path", "heads", "head_dim", "top", "norm_eps", "pairs"});
-  if (top_ < 1) section.fail("top", "is not above zero");
+  for (const char* key : {"heads", "head_dim", "top"})
+    if (section.size(key, 0) < 1) section.fail(key, "is not above zero");
   if (!rope_) return;
   rope_->pairs = static_cast<RopePairs>(section.one_of("pairs", {"halves", "interleaved"}));
   if (rope_->dims > head_dim_) section.fail("head_dim", "is less than what RoPE turns");

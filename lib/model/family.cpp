@@ -354,7 +354,8 @@ Family parse_family(const Json& document, const std::string& where) {
     family.engines = engines->json();
   }
   if (const auto forward = json.find("forward")) {
-    forward->members();  // an object; its keys are read when they are needed (lib/forward)
+    forward->members();  // an object; lib/forward reads its keys, and refuses others
+    if (json.find("stacks")) forward->fail("is known for families of one stack of layers alone");
     family.forward = forward->json();
   }
   check_references(json, family);

@@ -4,6 +4,7 @@ installed."""
 import copy
 import json
 import pathlib
+import re
 import sys
 
 try:
@@ -91,6 +92,51 @@ def stack_faults():
     }
 
 
+def forward_faults():
+    """Mutations of the "forward" of qwen3_moe.json, which tests/forward/section_faults_test.cpp shows lib/forward
+    to refuse."""
+    out = {}
+    for fault in load(ROOT.parent / "tests" / "forward" / "section_faults.json"):
+        family = load(ROOT / "models" / "qwen3_moe.json")
+        for key, value in fault["change"].items():
+            family["forward"][key] = value
+            if value is None:
+                del family["forward"][key]
+        out[f"{fault['change']}"] = family
+    stacks = load(ROOT / "models" / "nllb_moe.json")
+    stacks["forward"] = {"mixers": [{"kind": "softmax"}]}
+    return out | {"two stacks of layers": stacks}
+
+
+def closed_objects(schema):
+    """The key sets of all objects below this schema that allow no others."""
+    if isinstance(schema, list):
+        return set().union(*map(closed_objects, schema))
+    if not isinstance(schema, dict):
+        return set()
+    own = {frozenset(schema["properties"])} if schema.get("additionalProperties") is False else set()
+    return own.union(*map(closed_objects, schema.values()))
+
+
+def check_forward_keys():
+    """The keys that the schema knows below "forward" are those that lib/forward allows, object by object, and its kinds
+    of mixers are the files of mixers/."""
+    defs = load(ROOT / "model_spec.schema.json")["$defs"]
+    forward, rule = defs["forward"], defs["number_rule"]
+    one_of = forward["properties"]["mixers"]["items"]["oneOf"]
+    kinds = {one["$ref"].removeprefix("#/$defs/mixer_") for one in one_of}
+    parts = [forward["properties"], defs["router"], defs["rope"], rule, *(defs[f"mixer_{kind}"] for kind in kinds)]
+    described = closed_objects(parts)
+    for layer in "then", "else":
+        described.add(frozenset(forward["properties"]) - frozenset(forward[layer]["properties"]))
+    described.add(frozenset(rule["properties"]) - {"keys"} - frozenset(rule["dependentSchemas"]["value"]["properties"]))
+    files = sorted((ROOT.parent / "lib" / "forward").rglob("*.cpp"))
+    read = {frozenset(re.findall(r'"(\w+)"', keys)) for path in files
+            for keys in re.findall(r"(?:allow_only\(|kKeys = )\{(.*?)\}", path.read_text(), re.DOTALL)}
+    assert described == read, [sorted(keys) for keys in described ^ read]
+    assert kinds == {path.stem for path in files if path.parent.name == "mixers"}, kinds
+
+
 def check_engines():
     """ENGINE.json against ENGINE.schema.json; its classes' families are there, each once."""
     known = {path.stem for path in (ROOT / "models").glob("*.json")}
@@ -143,9 +189,12 @@ for name, family in faults().items():
     assert not family_schema.is_valid(family), f"the schema accepts: {name}"
 for name, family in stack_faults().items():
     assert not family_schema.is_valid(family), f"the schema accepts: {name}"
+for name, family in forward_faults().items():
+    assert not family_schema.is_valid(family), f"the schema accepts: {name}"
+check_forward_keys()
 engines = check_engines()
 assert family_schema.is_valid(taught(lambda e: None))
 for name, family in class_faults().items():
     assert not family_schema.is_valid(family), f"the schema accepts: {name}"
-refused = len(faults()) + len(stack_faults()) + len(class_faults())
+refused = len(faults()) + len(stack_faults()) + len(forward_faults()) + len(class_faults())
 print(f"{families} families, {builtins} built-in models, {engines} engines, {refused} faults refused")

@@ -108,8 +108,6 @@ class Gemma4Attention : public MixerOf<Gemma4Attention> {
 
 }  // namespace
 
-std::unique_ptr<Mixer> make_gemma4_attention(const FamilySection& section, int64_t longest) {
-  return std::make_unique<Gemma4Attention>(section, longest);
-}
+const MixerKind gemma4_mixer = {"gemma4", make_mixer_of<Gemma4Attention>};
 
 }  // namespace moelora

@@ -48,7 +48,7 @@ struct Inputs {
 // out(norm(y * silu(gate))), where the norm is of each group apart.
 class Mamba2 : public MixerOf<Mamba2> {
  public:
-  explicit Mamba2(const FamilySection& section)
+  Mamba2(const FamilySection& section, int64_t)
       : path_(section.text("path", "mamba")),
         heads_(section.size("heads", 0)),
         head_dim_(section.size("head_dim", 0)),
@@ -136,8 +136,6 @@ class Mamba2 : public MixerOf<Mamba2> {
 
 }  // namespace
 
-std::unique_ptr<Mixer> make_mamba2(const FamilySection& section, int64_t) {
-  return std::make_unique<Mamba2>(section);
-}
+const MixerKind mamba2_mixer = {"mamba2", make_mixer_of<Mamba2>};
 
 }  // namespace moelora

@@ -70,7 +70,9 @@ class SoftmaxAttention : public MixerOf<SoftmaxAttention> {
         norm_after_rope_(section.flag("norm_after_rope")),
         rope_(rope_of(section, longest)) {
     section.allow_only(kKeys);
-    if (!section.text("qkv").empty()) qkv_ = name(section, "qkv", "");
+    if (!section.text("qkv").empty()) take_joined(section);
+    if (section.text("q_norm").empty() != section.text("k_norm").empty())
+      section.fail(section.text("q_norm").empty() ? "q_norm" : "k_norm", "has no name");
     if (const auto tuning = section.find("temperature")) take_temperature(*tuning);
     has_plain_norm_ = section.flag("norm_if", true) && section.flag("norm_unweighted");
     if (section.flag("norm_if", true) && !section.text("q_norm").empty()) {
@@ -109,6 +111,13 @@ class SoftmaxAttention : public MixerOf<SoftmaxAttention> {
   static std::string name(const FamilySection& section, std::string_view key,
                           std::string_view otherwise) {
     return section.text("path", "self_attn") + "." + section.text(key, otherwise);
+  }
+
+  void take_joined(const FamilySection& section) {
+    qkv_ = name(section, "qkv", "");
+    for (const char* key : {"q", "k", "v"})
+      if (!section.text(key).empty())
+        section.fail(key, "stands beside \"qkv\", which has all three");
   }
 
   void take_temperature(const FamilySection& section) {
@@ -225,8 +234,6 @@ class SoftmaxAttention : public MixerOf<SoftmaxAttention> {
 
 }  // namespace
 
-std::unique_ptr<Mixer> make_softmax_attention(const FamilySection& section, int64_t longest) {
-  return std::make_unique<SoftmaxAttention>(section, longest);
-}
+const MixerKind softmax_mixer = {"softmax", make_mixer_of<SoftmaxAttention>};
 
 }  // namespace moelora

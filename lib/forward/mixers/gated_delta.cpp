@@ -32,7 +32,7 @@ RowVector<T> unit(const Row& row) {
 // with q and k of unit length, after a short convolution; then out(norm(y) * silu(gate)).
 class GatedDelta : public MixerOf<GatedDelta> {
  public:
-  explicit GatedDelta(const FamilySection& section)
+  GatedDelta(const FamilySection& section, int64_t)
       : path_(section.text("path", "linear_attn")),
         qkvz_(section.text("qkvz")),
         ba_(section.text("ba")),
@@ -47,6 +47,7 @@ class GatedDelta : public MixerOf<GatedDelta> {
       if (section.size(key, 0) < 1) section.fail(key, "must be positive");
     if (value_heads_ % key_heads_ != 0)
       section.fail("key_heads", "does not divide the value heads");
+    if (qkvz_.empty() != ba_.empty()) section.fail(qkvz_.empty() ? "qkvz" : "ba", "has no name");
     require_silu(section, "hidden_act");
   }
 
@@ -142,8 +143,6 @@ class GatedDelta : public MixerOf<GatedDelta> {
 
 }  // namespace
 
-std::unique_ptr<Mixer> make_gated_delta(const FamilySection& section, int64_t) {
-  return std::make_unique<GatedDelta>(section);
-}
+const MixerKind gated_delta_mixer = {"gated_delta", make_mixer_of<GatedDelta>};
 
 }  // namespace moelora

@@ -122,8 +122,6 @@ class LatentAttention : public MixerOf<LatentAttention> {
 
 }  // namespace
 
-std::unique_ptr<Mixer> make_latent_attention(const FamilySection& section, int64_t longest) {
-  return std::make_unique<LatentAttention>(section, longest);
-}
+const MixerKind mla_mixer = {"mla", make_mixer_of<LatentAttention>};
 
 }  // namespace moelora

@@ -7,7 +7,7 @@ namespace {
 // A short convolution between two gates (LFM2): with [b; c; v] = in x it is out (c * conv(b * v)).
 class ShortConv : public MixerOf<ShortConv> {
  public:
-  explicit ShortConv(const FamilySection& section)
+  ShortConv(const FamilySection& section, int64_t)
       : path_(section.text("path", "conv")),
         in_(path_ + "." + section.text("in", "in_proj")),
         out_(path_ + "." + section.text("out", "out_proj")),
@@ -31,8 +31,6 @@ class ShortConv : public MixerOf<ShortConv> {
 
 }  // namespace
 
-std::unique_ptr<Mixer> make_short_conv(const FamilySection& section, int64_t) {
-  return std::make_unique<ShortConv>(section);
-}
+const MixerKind short_conv_mixer = {"short_conv", make_mixer_of<ShortConv>};
 
 }  // namespace moelora
