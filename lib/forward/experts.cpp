@@ -1,5 +1,7 @@
 #include "lib/forward/experts.h"
 
+#include <algorithm>
+
 #include "lib/numeric/moe_forward.h"
 
 namespace moelora {
@@ -18,11 +20,18 @@ Routing routing_of_pairs(
   return out;
 }
 
-}  // namespace
+// Tokens whose experts' stages fit into the memory of the pass: of each pair its input twice, gate,
+// up and down with and without LoRA, the hidden values and the result.
+template <class T>
+int64_t tokens_at_once(const MoeLayer& layer, const LayerPass<T>& pass, int64_t top_k) {
+  const int64_t pair = 7 * layer.width + 7 * layer.intermediate;
+  const auto token = static_cast<uint64_t>(pair * top_k) * sizeof(T);
+  return std::max<int64_t>(1, static_cast<int64_t>(pass.memory() / std::max<uint64_t>(1, token)));
+}
 
 template <class T>
-Matrix<T> run_experts(const MoeLayer& layer, const LayerPass<T>& pass, const Chosen<T>& chosen,
-                      const Matrix<T>& x) {
+Matrix<T> run_part(const MoeLayer& layer, const MoeWeights& weights, const Chosen<T>& chosen,
+                   const Matrix<T>& x, int threads) {
   const int64_t top_k = chosen.experts.cols();
   const bool on_input = layer.router_weight == RouterWeight::input;
   Matrix<T> in(x.rows() * top_k, x.cols());
@@ -34,13 +43,30 @@ Matrix<T> run_experts(const MoeLayer& layer, const LayerPass<T>& pass, const Cho
   apart.router_weight = RouterWeight::output;
   const std::span<const T> rows(in.data(), static_cast<size_t>(in.size()));
   const MoeStages<T> stages =
-      forward_cpu<T>(apart, pass.weights().experts(pass.layer()), routing_of_pairs(chosen.experts),
-                     rows, pass.threads());
+      forward_cpu<T>(apart, weights, routing_of_pairs(chosen.experts), rows, threads);
   const Eigen::Map<const Matrix<T>> of_pairs(stages.out.data(), in.rows(), layer.width);
   Matrix<T> out = Matrix<T>::Zero(x.rows(), layer.width);
   for (int64_t p = 0; p < in.rows(); ++p)
     out.row(p / top_k) +=
         of_pairs.row(p) * (on_input ? T{1} : chosen.weights(p / top_k, p % top_k));
+  return out;
+}
+
+}  // namespace
+
+template <class T>
+Matrix<T> run_experts(const MoeLayer& layer, const LayerPass<T>& pass, const Chosen<T>& chosen,
+                      const Matrix<T>& x) {
+  const MoeWeights weights = pass.weights().experts(pass.layer());
+  const int64_t step = tokens_at_once(layer, pass, chosen.experts.cols());
+  Matrix<T> out(x.rows(), layer.width);
+  for (int64_t first = 0; first < x.rows(); first += step) {
+    const int64_t count = std::min(step, x.rows() - first);
+    const Chosen<T> part{chosen.experts.middleRows(first, count),
+                         chosen.weights.middleRows(first, count)};
+    out.middleRows(first, count) =
+        run_part<T>(layer, weights, part, x.middleRows(first, count), pass.threads());
+  }
   return out;
 }
 

@@ -12,16 +12,27 @@ int64_t Batch::longest() const {
   return out;
 }
 
+Batch Batch::part(int64_t first, int64_t count) const {
+  Batch out;
+  for (int64_t s = first; s < first + count; ++s) {
+    const auto begin = tokens.begin() + this->first(s);
+    out.tokens.insert(out.tokens.end(), begin, begin + length(s));
+    out.starts.push_back(static_cast<int64_t>(out.tokens.size()));
+  }
+  return out;
+}
+
 template <class T>
 LayerPass<T>::LayerPass(const ModelWeights& weights, const NormSpec& norm, const Batch& batch,
-                        Carried<T>& carried, int layer, int threads)
+                        Carried<T>& carried, int layer, int threads, uint64_t memory)
     : weights_(weights),
       norm_(norm),
       batch_(batch),
       carried_(carried),
       stem_(weights.layer_path(layer) + "."),
       layer_(layer),
-      threads_(threads) {}
+      threads_(threads),
+      memory_(memory) {}
 
 template <class T>
 Matrix<T> LayerPass<T>::linear(const std::string& name, const Matrix<T>& x) const {

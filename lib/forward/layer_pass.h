@@ -22,6 +22,7 @@ struct Batch {
   int64_t first(int64_t s) const { return starts[static_cast<size_t>(s)]; }
   int64_t length(int64_t s) const { return first(s + 1) - first(s); }
   int64_t longest() const;
+  Batch part(int64_t first, int64_t count) const;  // sequences [first, first + count)
 };
 
 // What layers hand on to later ones (keys and values that those share), by a name of theirs.
@@ -34,13 +35,15 @@ template <class T>
 class LayerPass {
  public:
   // Refers to all of its arguments.
+  // `memory`: bytes for what routed experts hold at a time.
   LayerPass(const ModelWeights& weights, const NormSpec& norm, const Batch& batch,
-            Carried<T>& carried, int layer, int threads);
+            Carried<T>& carried, int layer, int threads, uint64_t memory);
 
   const Batch& batch() const { return batch_; }
   const NormSpec& norm() const { return norm_; }
   int layer() const { return layer_; }
   int threads() const { return threads_; }
+  uint64_t memory() const { return memory_; }
   const ModelWeights& weights() const { return weights_; }
   Carried<T>& carried() const { return carried_; }
 
@@ -72,6 +75,7 @@ class LayerPass {
   Carried<T>& carried_;
   std::string stem_;
   int layer_, threads_;
+  uint64_t memory_;
 };
 
 extern template class LayerPass<float>;

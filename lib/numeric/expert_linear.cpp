@@ -141,8 +141,8 @@ void multiply_share(const Share& share, const Rows<T>& x, int64_t out_stride,
     const int64_t at = share.first + first;
     scatter<T>(product(x, block), at, scale, bias, pairs, out_stride, result.value);
     if (result.magnitude.empty()) continue;
-    scatter<T>(product(Rows<T>(x.cwiseAbs()), Rows<T>(block.cwiseAbs())), at, std::abs(scale), bias_size, pairs,
-               out_stride, result.magnitude);
+    scatter<T>(product(Rows<T>(x.cwiseAbs()), Rows<T>(block.cwiseAbs())), at, std::abs(scale),
+               bias_size, pairs, out_stride, result.magnitude);
   }
 }
 

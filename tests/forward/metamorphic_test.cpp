@@ -96,6 +96,22 @@ TEST_CASE("threads do not change a bit") {
   for (size_t s = 0; s < one.size(); ++s) CHECK(one[s].logprobs == three[s].logprobs);
 }
 
+TEST_CASE("little memory takes more passes and changes nothing") {
+  for (const char* family : {"gpt_oss", "qwen3_next", "glm_moe_dsa"}) {
+    CAPTURE(family);
+    const ForwardCase golden = forward_case(family, "attention_only");
+    const auto adapter = golden.load();
+    const BaseModel base = golden.open();
+    ScoreOptions options;
+    options.precision = Precision::f64;
+    const auto all = score_tokens(base, &adapter->adapter, golden.tokens(), options);
+    options.memory = 1;  // a sequence and a token at a time
+    const auto parts = score_tokens(base, &adapter->adapter, golden.tokens(), options);
+    for (size_t s = 0; s < all.size(); ++s)
+      CHECK(apart(all[s].logprobs, parts[s].logprobs) < 1e-11);
+  }
+}
+
 TEST_CASE("temperature and the most probable tokens") {
   const ForwardCase golden = forward_case("qwen3_moe", "base");
   const BaseModel base = golden.open();
