@@ -75,9 +75,10 @@ std::string command_line(const CLI::App& command) {
 
 // What this command calls an option; "" when it has none of that meaning.
 std::string flag_of(const CLI::App& command, Option option) {
-  const std::string own = default_flag(option);
-  for (const std::string& flag : {own, std::string(option == Option::engine ? "--for" : "")})
-    if (!flag.empty() && command.get_option_no_throw(flag) != nullptr) return flag;
+  std::vector<std::string> flags = {default_flag(option)};
+  if (option == Option::engine) flags.insert(flags.end(), {"--for", "--as"});
+  for (const std::string& flag : flags)
+    if (command.get_option_no_throw(flag) != nullptr) return flag;
   return "";
 }
 

@@ -109,6 +109,13 @@ bool is_later(const EngineChoice& choice) {
              : compare_versions(version, choice.engine->releases.back().version) > 0;
 }
 
+std::string later_text(const EngineChoice& choice) {
+  const Release& last = choice.engine->releases.back();
+  return fmt::format(
+      "is later than its rules are known to: {}, {}; what changed since is not followed",
+      last.version, choice.engine->known_to);
+}
+
 void report_differing_a(RuleContext& context) {
   if (context.plan() == nullptr) return;
   for (const PlanEvent& event : context.plan()->events)

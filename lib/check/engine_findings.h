@@ -16,6 +16,8 @@ namespace moelora {
 // Whether what was chosen is newer than all that is known of the engine: NUM003 says so, and errors
 // about it become warnings.
 bool is_later(const EngineChoice& choice);
+// How that goes on: "is later than its rules are known to: 0.5.23, 2026-10-30; ..".
+std::string later_text(const EngineChoice& choice);
 
 // Whether there are chosen engines, and `is_so` of all.
 bool all_chosen(const RuleContext& context, const std::function<bool(const EngineRun&)>& is_so);

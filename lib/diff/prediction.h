@@ -15,9 +15,8 @@ namespace moelora {
 // model that the files mean, on the same tokens.
 
 struct PredictOptions : ScoreFilesOptions {
-  std::vector<std::string> engines = {};       // "sglang@0.5.23", "vllm"
-  std::vector<std::string> server_pairs = {};  // "tp-size=2"
-  std::vector<std::string> most = {};          // "k2=5e-3": the largest value that passes
+  std::vector<std::string> engines = {};  // "sglang@0.5.23", "vllm"; `engine` is not looked at
+  std::vector<std::string> most = {};     // "k2=5e-3": the largest value that passes
 };
 
 // One reason why a server computes something else, and what is left without it. Shares of several
@@ -32,7 +31,7 @@ struct PredictedShare {
 struct Prediction {
   std::string engine;      // "sglang@0.5.23"
   std::string not_served;  // the server's words where it refuses, or why nothing can be said; then
-                           // what follows is empty
+                           // there are notes alone
   std::optional<Comparison> against_files;  // A the files, B the server
   std::vector<PredictedShare> shares;       // the largest k3 first
   std::vector<std::string> notes;

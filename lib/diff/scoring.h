@@ -18,6 +18,10 @@ namespace moelora {
 // about the adapter.
 struct ScoreFilesOptions : LoadOptions {
   std::string adapter = {};  // folder or weights file; "" the base alone
+  // "sglang@0.5.23": with what that server is expected to compute of the adapter; "" with what the
+  // files mean. REQUIRES `adapter`
+  std::string engine = {};
+  std::vector<std::string> server_pairs = {};  // of the server: "tp-size=2"
   Precision precision = Precision::f32;
   // Logits are divided by it; unset: what the token file says, else 1.
   std::optional<double> temperature = {};
@@ -31,6 +35,7 @@ struct ScoreFilesOptions : LoadOptions {
 struct FileScores {
   Scores scores;
   std::string base, adapter;  // where they were read
+  std::string engine;         // that is expected to compute this; "" what the files mean
   Precision precision = Precision::f32;
   double temperature = 1;
   std::vector<std::string> notes;  // what was assumed, for people
@@ -45,7 +50,7 @@ std::string_view precision_name(Precision precision);
 
 // Throws Error before any weight is read: there is nothing to score, a family whose computation is
 // not described, a base without weights, a token outside the vocabulary, a sequence longer than the
-// model's positions, an adapter of another base.
+// model's positions, an adapter of another base, a server that refuses the adapter.
 FileScores score_files(const TokenFile& tokens, const ScoreFilesOptions& options);
 FileScores score_files(const std::string& tokens, const ScoreFilesOptions& options);
 

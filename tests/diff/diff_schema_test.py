@@ -32,6 +32,9 @@ WEIGHTS = [["gpt_oss/peft_params", "gpt_oss/per_expert", "--base", "gpt_oss/base
            ["gpt_oss/peft_params", "gpt_oss/attention_only", "--base", "gpt_oss/base"],
            ["gpt_oss/attention_only", "gpt_oss/attention_only"]]
 
+PREDICTIONS = [[TRAINER, "--base", "gpt_oss/base", "--adapter", "gpt_oss/per_expert", "--as", "sglang@0.5.23", "--as", "vllm@0.33"],
+               [TRAINER, "--base", "gpt_oss/base", "--adapter", "gpt_oss/lora_bias", "--as", "sglang@9.9", "--max", "k2=1e-9"]]
+
 
 def diffed(*arguments):
     report = ["--report"] if arguments[0] == "logprobs" else []
@@ -99,6 +102,26 @@ class SchemaTest(unittest.TestCase):
             "module": lambda r: r["modules"][0].pop("min_cosine"),
             "same up to": lambda r: r.update(same_up_to={"id": "X y", "text": "x"}),
             "unknown key": lambda r: r.update(result=1),
+        })
+
+    def test_reports_of_predict(self):
+        checks = schema("prediction")
+        reports = [diffed("predict", *arguments) for arguments in PREDICTIONS]
+        for arguments, report in zip(PREDICTIONS, reports):
+            self.check(checks, report, arguments)
+        self.refuses(checks, reports[0], {
+            "nothing served": lambda r: r.update(servers=[]),
+            "engine": lambda r: r["servers"][0].update(engine="sglang"),
+            "refused and computed": lambda r: r["servers"][0].update(not_served="refused"),
+            "neither": lambda r: r["servers"][1].pop("not_served"),
+            "rule": lambda r: r["servers"][0]["reasons"][0].update(rules=["x"]),
+            "no k2": lambda r: r["servers"][0]["reasons"][0]["without"].pop("k2"),
+            "precision": lambda r: r.update(precision="half"),
+            "unknown key": lambda r: r.update(result=1),
+        })
+        self.refuses(checks, reports[1], {
+            "verdict": lambda r: r["servers"][0].update(verdict="refused"),
+            "statement": lambda r: r["servers"][0]["statements"][0].update(id="close"),
         })
 
     def test_a_report_with_scores_is_a_file_of_both_sides(self):

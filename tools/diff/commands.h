@@ -2,6 +2,7 @@
 
 #include <functional>
 
+#include "lib/diff/scoring.h"
 #include "tools/tool.h"
 
 namespace moelora {
@@ -18,5 +19,8 @@ DiffCommand add_logprobs(CLI::App& app);
 DiffCommand add_predict(CLI::App& app);
 DiffCommand add_score(CLI::App& app);
 DiffCommand add_weights(CLI::App& app);
+
+// --as and --server-option of a command that scores with one server's model.
+void add_server_options(CLI::App& app, ScoreFilesOptions& options, CLI::Option& adapter);
 
 }  // namespace moelora

@@ -49,11 +49,13 @@ struct LogprobsCommand {
     sub->add_flag("--with-scores", with_scores, "With --format json: both sides' scores too");
     add_choice(*sub, "--format", format, "Form of the report", {"text", "json", "html"});
     add_common_options(*sub, common);
-    sub->footer(
-        examples({"lora-diff logprobs trainer.safetensors server.json --preset sglang-gpt-oss-20b",
-                  "lora-diff logprobs trainer.safetensors server.json --max k2=5e-3 --format html "
-                  "--output report.html",
-                  "lora-diff logprobs server.json --base model --adapter trained --max k2=5e-3"}));
+    sub->footer(examples(
+        {"lora-diff logprobs trainer.safetensors server.json --preset sglang-gpt-oss-20b",
+         "lora-diff logprobs trainer.safetensors server.json --max k2=5e-3 --format html "
+         "--output report.html",
+         "lora-diff logprobs server.json --base model --adapter trained --max k2=5e-3",
+         "lora-diff logprobs server.json --base model --adapter trained --as sglang@0.5.23 "
+         "--max k2=5e-3"}));
     return sub;
   }
 
@@ -64,9 +66,11 @@ struct LogprobsCommand {
         "In place of B: what the files of this base model and of --adapter say of A's tokens");
     sub.get_option("--from")->description("Layout or dialect of --adapter (default: detected)");
     CLI::Option* base = sub.get_option("--base");
-    sub.add_option("--adapter", files.adapter, "Adapter on it: folder or weights file")
-        ->type_name("ADAPTER")
-        ->needs(base);
+    CLI::Option* adapter =
+        sub.add_option("--adapter", files.adapter, "Adapter on it: folder or weights file")
+            ->type_name("ADAPTER")
+            ->needs(base);
+    add_server_options(sub, files, *adapter);
     add_choice(sub, "--precision", precision, "What is computed with", {"double", "float"})
         ->needs(base);
   }

@@ -29,8 +29,10 @@ struct ScoreCommand {
     add_load_options(*sub, load);
     sub->get_option("--base")->required()->description(
         "Base model with its weights: folder or hub name in the local cache");
-    sub->add_option("--adapter", options.adapter, "Adapter on it: folder or weights file")
-        ->type_name("ADAPTER");
+    CLI::Option* adapter =
+        sub->add_option("--adapter", options.adapter, "Adapter on it: folder or weights file")
+            ->type_name("ADAPTER");
+    add_server_options(*sub, options, *adapter);
     add_choice(*sub, "--precision", precision, "What is computed with", {"double", "float"});
     sub->add_option("--temperature", options.temperature,
                     "Logits are divided by it (default: what TOKENS says, else 1)")
@@ -46,7 +48,9 @@ struct ScoreCommand {
     sub->footer(
         examples({"lora-diff score tokens.npy --base model --output scores.safetensors",
                   "lora-diff score server.json --base model --adapter trained --precision double "
-                  "--top 20 --output scores.json"}));
+                  "--top 20 --output scores.json",
+                  "lora-diff score tokens.npy --base model --adapter trained --as sglang@0.5.23 "
+                  "--output expected.safetensors"}));
     return sub;
   }
 

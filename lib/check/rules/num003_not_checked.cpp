@@ -13,13 +13,6 @@
 namespace moelora {
 namespace {
 
-std::string later_text(const EngineChoice& choice) {
-  const Release& last = choice.engine->releases.back();
-  return fmt::format(
-      "is later than its rules are known to: {}, {}; what changed since is not followed",
-      last.version, choice.engine->known_to);
-}
-
 // What an adapter means besides deltas; "" for a factor of an embedding, or the base's own.
 std::string_view extra_noun(ExtraKind kind) {
   switch (kind) {

@@ -28,16 +28,22 @@ std::string shares_table(const Prediction& server) {
   return text_table(std::move(rows));
 }
 
+std::string notes_text(const Prediction& server) {
+  std::string out;
+  for (const std::string& note : server.notes) out += "  note: " + printable(note) + "\n";
+  return out;
+}
+
 std::string server_text(const Prediction& server) {
   std::string out = "\n" + server.engine;
-  if (!server.against_files) return out + ": " + printable(server.not_served) + "\n";
+  if (!server.against_files)
+    return out + ": " + printable(server.not_served) + "\n" + notes_text(server);
   const Comparison& c = *server.against_files;
   out += ": " + metrics_line(c.metrics) + "\n";
   for (const Statement& statement : c.statements)
     out += fmt::format("  {}: {}\n", statement.holds ? "holds" : "fails", statement.text);
   if (!server.shares.empty()) out += shares_table(server);
-  for (const std::string& note : server.notes) out += "  note: " + printable(note) + "\n";
-  return out;
+  return out + notes_text(server);
 }
 
 Json share_json(const PredictedShare& share) {
@@ -53,7 +59,9 @@ Json statement_json(const Statement& s) {
 
 Json server_json(const Prediction& server) {
   if (!server.against_files)
-    return Json::object({{"engine", server.engine}, {"not_served", server.not_served}});
+    return Json::object({{"engine", server.engine},
+                         {"not_served", server.not_served},
+                         {"notes", Json::strings(server.notes)}});
   const Comparison& c = *server.against_files;
   std::vector<Json> shares, statements;
   for (const PredictedShare& share : server.shares) shares.push_back(share_json(share));
