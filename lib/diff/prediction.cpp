@@ -204,10 +204,9 @@ bool Predictions::passes() const {
   });
 }
 
-Predictions predict(const std::string& path, const PredictOptions& options) {
+Predictions predict(const TokenFile& tokens, const PredictOptions& options) {
   check(options);
   InputWatch watch;
-  const TokenFile tokens = read_tokens(path);
   const ValidationReport report = validate(request_of(options));
   const Deployment& deployment = report.deployments.front();
   const Subject& subject = only_subject(deployment);
@@ -220,6 +219,14 @@ Predictions predict(const std::string& path, const PredictOptions& options) {
     server.not_served = not_served(run, 0);
     if (server.not_served.empty()) predictor.predict(run, *run.plan_of(0), server);
   }
+  watch.check();
+  return out;
+}
+
+Predictions predict(const std::string& path, const PredictOptions& options) {
+  check(options);
+  InputWatch watch;
+  Predictions out = predict(read_tokens(path), options);
   watch.check();
   return out;
 }
