@@ -2,14 +2,20 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
+#include <vector>
 
 #include "lib/base/page/bars.h"
 #include "lib/base/page/markup.h"
+#include "lib/base/page/plot.h"
+#include "lib/base/utf8.h"
 #include "lib/diff/prediction.h"
 #include "lib/diff/reports/worst_table.h"
 
 namespace moelora {
 namespace {
+
+constexpr size_t kLabel = 66;  // bytes that fit above a bar
 
 struct Shown {
   std::string words;
@@ -17,7 +23,7 @@ struct Shown {
 };
 
 Shown verdict_of(const Prediction& server) {
-  if (!server.against_files) return {server.not_served, "verdict bad"};
+  if (!server.against_files) return {"not served", "verdict bad"};
   const Metrics& m = server.against_files->metrics;
   const std::string measured =
       fmt::format("k2 {:.3g}, k3 {:.3g}, max {:.3g} nat", m.k2, m.k3, m.max_abs);
@@ -41,17 +47,27 @@ double share_of(const Metrics& whole, const PredictedShare& share) {
   return whole.k3 > 0 ? 100 * (1 - share.without.k3 / whole.k3) : 0;
 }
 
+// Its first bar is the whole, which is what the others are shares of.
 std::string shares_figure(const Prediction& server) {
+  const Metrics& whole = server.against_files->metrics;
   page::BarChart chart{"Share of k3 by reason",
                        "What goes away when the server does this one thing as the adapter means "
                        "it. Effects of wrong deltas are not linear: shares need not add up.",
-                       {}};
+                       {{"all of it", 100, fmt::format("{:.3g}", whole.k3)}}};
   for (const PredictedShare& share : server.shares) {
-    const double percent = share_of(server.against_files->metrics, share);
-    chart.bars.push_back({rules_text(share) + ": " + share.what, std::max(0.0, percent),
-                          fmt::format("{:.0f} %", percent)});
+    const double percent = share_of(whole, share);
+    const std::string what = share.what.substr(0, share.what.find(" ("));  // the table has the rest
+    if (std::isfinite(percent))
+      chart.bars.push_back({printable(rules_text(share) + ": " + what, kLabel),
+                            std::max(0.0, percent), fmt::format("{:.0f} %", percent)});
   }
   return page::bar_figure(chart);
+}
+
+std::string sizes_figure(const Comparison& c) {
+  std::vector<double> sizes;
+  for (const ScorePair& p : c.alignment.pairs) sizes.push_back(std::fabs(p.d()));
+  return page::histogram("How large |d| is", "|d|, log", "tokens", sizes);
 }
 
 std::string reasons_table(const Prediction& server) {
@@ -73,12 +89,16 @@ std::string notes_list(const std::vector<std::string>& notes) {
 std::string server_part(const Prediction& server) {
   const Shown shown = verdict_of(server);
   std::string out = page::heading(server.engine) + page::paragraph(shown.words, shown.css);
-  if (!server.against_files) return out;
+  if (!server.against_files)
+    return out + page::element("pre", "", page::lines(server.not_served)) + "\n";
   std::string items;
   for (const Statement& s : server.against_files->statements)
     items += page::item(s.id + ": " + s.text, s.holds ? "good" : "bad");
   out += page::element("ul", "", items + notes_list(server.notes)) + "\n";
-  if (!server.shares.empty()) out += shares_figure(server) + reasons_table(server);
+  if (!server.shares.empty())
+    out += page::element("div", "charts",
+                         shares_figure(server) + sizes_figure(*server.against_files)) +
+           reasons_table(server);
   return out + worst_table(*server.against_files, "logp files", "logp server");
 }
 
