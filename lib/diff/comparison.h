@@ -62,8 +62,15 @@ struct DeltaMetrics {
 enum class Verdict : uint8_t { same, different, not_judged };
 std::string_view verdict_name(Verdict verdict);  // "same", "different", "not judged"
 
+// What B was computed from, and how, where it is the word of files (scoring.h).
+struct FilesSide {
+  std::string base, adapter, precision;  // adapter: "" for the base alone
+  double temperature = 1;
+};
+
 struct Comparison {
   Scores a, b;
+  std::optional<FilesSide> files;
   Alignment alignment;
   Metrics metrics;
   std::optional<Metrics> prompt, response;              // where a file has the prompt's length

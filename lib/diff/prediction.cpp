@@ -146,10 +146,9 @@ bool Predictions::passes() const {
   });
 }
 
-Predictions predict(const std::string& path, const PredictOptions& options) {
+Predictions predict(const TokenFile& tokens, const PredictOptions& options) {
   check(options);
   InputWatch watch;
-  const TokenFile tokens = read_tokens(path);
   const PlannedAdapter adapter(options, options.engines);
   const Predictor predictor(tokens, adapter, options);
   Predictions out{predictor.files(), {}, reading_notes(tokens, options)};
@@ -163,6 +162,14 @@ Predictions predict(const std::string& path, const PredictOptions& options) {
     server.notes = served.notes;
     if (served.not_served.empty()) predictor.predict(served, *run.plan_of(0), server);
   }
+  watch.check();
+  return out;
+}
+
+Predictions predict(const std::string& path, const PredictOptions& options) {
+  check(options);
+  InputWatch watch;
+  Predictions out = predict(read_tokens(path), options);
   watch.check();
   return out;
 }

@@ -3,8 +3,10 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "lib/base/page/page.h"
 #include "lib/diff/comparison.h"
 #include "lib/diff/scoring.h"
 
@@ -46,9 +48,15 @@ struct Predictions {
 };
 
 // Throws Error as score_files() and parse_engine() do.
+Predictions predict(const TokenFile& tokens, const PredictOptions& options);
 Predictions predict(const std::string& tokens, const PredictOptions& options);
 
 std::string prediction_text(const Predictions& predictions);
 std::string prediction_json(const Predictions& predictions);
+std::string prediction_html(const Predictions& predictions, const PageOrigin& origin = {});
+
+// One of them, by the name of its format; Error for another.
+std::string prediction_report(const Predictions& predictions, std::string_view format,
+                              const PageOrigin& origin = {});
 
 }  // namespace moelora

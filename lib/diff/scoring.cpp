@@ -262,6 +262,8 @@ Comparison compare_with_files(const std::string& a, const ScoreFilesOptions& fil
                 "give a file of one system's");
   FileScores own = score_files(a, files);
   Comparison out = compare_logprobs(std::move(system.first), std::move(own.scores), options);
+  out.files =
+      FilesSide{own.base, own.adapter, std::string(precision_name(own.precision)), own.temperature};
   for (std::string& note : own.notes) out.notes.push_back(std::move(note));
   watch.check();
   return out;

@@ -24,6 +24,9 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 PAGES = {
     "logprobs": "lora-diff logprobs logprobs/trainer.safetensors logprobs/server.vllm.json --max k2=1e-3",
+    "files": "lora-diff logprobs logprobs/server.sglang.json --base gpt_oss/base --adapter gpt_oss/peft_params --max k2=1e-3",
+    "predict": "lora-diff predict logprobs/server.sglang.json --base gpt_oss/base --adapter gpt_oss/per_expert --as sglang "
+               "--as vllm --max k2=1e-3",
     "weights": "lora-diff weights gpt_oss/peft_params gpt_oss/peft_params_grouped_b_unmarked --base gpt_oss/base",
     "validate": "lora-validate gpt_oss/peft_params gpt_oss/lone_q gpt_oss/attention_only --base gpt_oss/base --engine sglang "
                 "--engine sglang@0.5.10 --engine vllm --engine peft",

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What examples/ shows works: the deployment script, the steps of the GitHub action and of the GitLab job, the pre-commit
+"""What examples/ shows works: the deployment scripts, the steps of the GitHub action and of the GitLab job, the pre-commit
 hook, the array job of Slurm, and the script
 that asks servers for log-probabilities (of a server on the loopback that answers as SGLang and vLLM do).
 
@@ -72,6 +72,15 @@ class ExamplesTest(unittest.TestCase):
         self.assertIn("gpt_oss_adapter: 1 error", first)
         self.assertIn("gpt_oss_lone_q: 1 error", first)
         self.assertNotIn("error", second)
+
+    def test_the_prediction_script_closes_the_gate_for_one_server_and_opens_it_for_another(self):
+        done = run([str(EXAMPLES / "predict_deployment.sh")], self.folder)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        score, shut, opened = done.stdout.split("\n$ lora-diff ")[1:]
+        self.assertIn("46 log-probabilities", score)
+        self.assertRegex(shut, r"(?s)vllm@0.29: k2 0\.\d+.*fails: .*VLM009.*vllm@0.33: k2 .*holds: ")
+        self.assertIn("vllm@0.33", opened)
+        self.assertNotIn("fails", opened)
 
     def test_the_workflow_step_passes_sound_adapters(self):
         self.repository("gpt_oss_attention")

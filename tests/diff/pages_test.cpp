@@ -7,6 +7,7 @@
 
 #include "lib/base/error.h"
 #include "lib/diff/inspection_page.h"
+#include "lib/diff/prediction.h"
 #include "lib/diff/weight_comparison.h"
 
 using namespace moelora;
@@ -133,4 +134,47 @@ TEST_CASE("values that cannot be measured are said, not drawn") {
   const std::string page = inspection_html(found, {{}, "it is <broken>"});
   CHECK(has(page, "The values were not measured: it is &lt;broken&gt;"));
   CHECK(!has(page, "Use of the rank"));
+}
+
+TEST_CASE("a comparison with the files names base and adapter, how they were computed, as data") {
+  const std::string tokens = kData + "/logprobs/server.sglang.json";
+  ScoreFilesOptions files;
+  files.base = kData + "/gpt_oss/base";
+  files.adapter = kData + "/gpt_oss/peft_params";
+  files.precision = Precision::f64;
+  Comparison found = compare_with_files(tokens, files, {});
+  const std::string page = comparison_html(found);
+  CHECK(has(page, "<p>B: the files of <code>"));
+  CHECK(has(page, "/gpt_oss/peft_params</code>, computed in double precision at temperature 1"));
+  found.files->adapter = "<i>";
+  CHECK(has(comparison_html(found), "with the adapter <code>&lt;i&gt;</code>"));
+  found.files->adapter = "";
+  CHECK(has(comparison_html(found), "</code> alone, computed"));
+  found.files.reset();
+  CHECK(has(comparison_html(found), "<p>B: <code>"));
+}
+
+TEST_CASE("a prediction: verdict by server, shares of the reasons as bars, worst tokens") {
+  PredictOptions options;
+  options.base = kData + "/gpt_oss/base";
+  options.adapter = kData + "/gpt_oss/per_expert";
+  options.engines = {"sglang@0.5.23", "vllm@0.33"};
+  options.most = {"k2=1e-3"};
+  Predictions found = predict(kData + "/logprobs/server.sglang.json", options);
+  const std::string page = prediction_html(found, {"a command", "a day"});
+  for (const char* part :
+       {"a command", "a day", "<h2>sglang@0.5.23</h2>",
+        "verdict bad\">beyond the thresholds: k2 0.6", "Share of k3 by reason",
+        "SGL016: computed otherwise: gate_proj", "<code>SGL016</code>", " %<", "Worst tokens",
+        "logp server", "<h2>vllm@0.33</h2>", "<pre>refused: ValueError"})
+    CHECK_MESSAGE(has(page, part), part);
+  CHECK(!has(page, "<script"));
+  CHECK(page == prediction_report(found, "html", {"a command", "a day"}));
+  CHECK_THROWS_AS(prediction_report(found, "pdf"), Error);
+
+  found.files.adapter = found.notes[0] = found.servers[1].not_served = "<i>";
+  for (std::string* text : {&found.servers[0].engine, &found.servers[0].shares[0].what,
+                            &found.servers[0].shares[0].rules[0]})
+    *text = "<i>";
+  CHECK(!has(prediction_html(found), "<i>"));
 }

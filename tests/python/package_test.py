@@ -27,6 +27,7 @@ DATA = pathlib.Path(os.environ["MOELORA_SOURCE_DIR"]) / "examples/data"
 ADAPTER, ATTENTION, LONE_Q, BASE = (
     DATA / name for name in ("gpt_oss_adapter", "gpt_oss_attention", "gpt_oss_lone_q", "gpt_oss_base")
 )
+TINY, TINY_BASE, TOKENS = DATA / "tiny_adapter", DATA / "tiny_base", DATA / "tokens.json"
 TRAINER, SERVER = DATA / "logprobs/trainer.safetensors", DATA / "logprobs/server.sglang.json"
 
 
@@ -526,6 +527,73 @@ def test_what_cannot_be_scored_is_refused(tmp_path):
     with pytest.raises(moelora.Error, match="its ending is of no kind"):
         moelora.score([3, 1], base=base).save(tmp_path / "scores.parquet")
     assert not (tmp_path / "scores.parquet").exists()
+
+
+# ---- predict ---------------------------------------------------------------------------------------
+
+
+def predicted(*engines, tokens=TOKENS, **words):
+    return moelora.predict(tokens, base=TINY_BASE, adapter=TINY, engines=engines, **words)
+
+
+def test_predictions_are_those_of_the_command():
+    found = predicted("vllm@0.29", "vllm@0.33", most={"k2": 5e-3})
+    by_command = command("lora-diff", "predict", TOKENS, "--base", TINY_BASE, "--adapter", TINY, "--as", "vllm@0.29",
+                         "--as", "vllm@0.33", "--max", "k2=5e-3", "--format", "json", status=1)  # fmt: skip
+    assert found.to_json() == by_command and found.data == json.loads(by_command)
+    assert not found.ok and len(found) == 2 and [each.ok for each in found] == [False, True]
+    old, new = found
+    assert old.engine == "vllm@0.29" and old.not_served is None and old.verdict == "different"
+    assert old.metrics["k2"] > 0.1 > 1e-9 > new.metrics["k2"]
+    assert {rule for reason in old.reasons for rule in reason.rules} == {"VLM009"}
+    assert all(reason.deltas > 0 and reason.without["k3"] < old.metrics["k3"] for reason in old.reasons)
+    assert new.verdict == "same" and new.reasons == []
+
+
+def test_predictions_are_of_ids_too_and_agree_with_another_implementation():
+    ids = json.loads(TOKENS.read_text())
+    found = predicted("vllm@0.29", tokens=ids, precision="double")
+    assert found.data["servers"] == predicted("vllm@0.29", precision="double").data["servers"]
+    assert found.ok and found.servers[0].verdict == "not judged"  # it serves, and nothing was asked for
+    meant = moelora.score(ids, base=TINY_BASE, adapter=TINY, precision="double").logprobs
+    answers = json.loads((DATA / "logprobs/tiny.vllm.json").read_text())
+    said = [[next(iter(each.values()))["logprob"] for each in answer["prompt_logprobs"][1:]] for answer in answers]
+    apart = moelora.diff_logprobs(list(meant), [numpy.array(row) for row in said]).metrics
+    for name in ("k2", "k3", "max_abs"):
+        assert found.servers[0].metrics[name] == pytest.approx(apart[name], rel=1e-5)
+
+
+def test_a_server_that_refuses_says_so(tmp_path):
+    found = predicted("sglang", "vllm@0.33", server_options={"max-lora-rank": 16})
+    refused = next(iter(found))
+    assert not found.ok and not refused.ok and refused.not_served.startswith("refused: ")
+    assert refused.metrics == {} and refused.reasons == [] and refused.verdict == "not judged"
+    shown = found._repr_html_()
+    assert "vllm@0.33" in shown and shown.count("<tr>") == 3 and "<script" not in shown
+    assert "refused" in str(refused) and "k2" in str(found) and repr(found).startswith("<moelora.Predictions: sglang@")
+    assert "<!DOCTYPE html>" in found.render("html")
+    kept = pickle.loads(pickle.dumps(found))
+    assert (kept.ok, str(kept), kept.to_json()) == (found.ok, str(found), found.to_json())
+    assert list(kept) == list(found)
+    with pytest.raises(moelora.Error, match="a prediction that was pickled"):
+        kept.render("html")
+
+
+def test_what_cannot_be_predicted_is_refused():
+    for words, what in [
+        ({"engines": []}, "engines: are missing"),
+        ({"engines": "sglan"}, "engines=.*sglan"),
+        ({"most": {"k9": 1}}, "most=: unknown metric 'k9'"),
+        ({"precision": "half"}, "unknown value 'half'"),
+        ({"tokens": [[3, 999]]}, "token 999 is not in the model's vocabulary of 160"),
+        ({"tokens": [3]}, "has no sequence of two tokens"),
+        ({"server_options": {"no-such-flag": 1}}, "no-such-flag"),
+    ]:
+        given = {"tokens": TOKENS, "engines": "vllm@0.33", "base": TINY_BASE, "adapter": TINY} | words
+        with pytest.raises(moelora.Error, match=what):
+            moelora.predict(given.pop("tokens"), **given)
+    with pytest.raises(TypeError, match="temperature: cannot be a bool"):
+        predicted("vllm@0.33", temperature=True)
 
 
 # ---- load --------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@
 #include "lib/moelora.h"
 #include "tools/diff/commands.h"
 #include "tools/load_options.h"
+#include "tools/page_origin.h"
 
 namespace moelora {
 namespace {
@@ -44,11 +45,13 @@ struct PredictCommand {
                     "Logits are divided by it (default: what TOKENS says, else 1)")
         ->type_name("X")
         ->check(CLI::PositiveNumber);
-    add_choice(*sub, "--format", format, "Form of the report", {"text", "json"});
+    add_choice(*sub, "--format", format, "Form of the report", {"text", "json", "html"});
     add_common_options(*sub, common);
     sub->footer(examples(
         {"lora-diff predict tokens.npy --base model --adapter trained --as sglang --as vllm@0.33",
-         "lora-diff predict tokens.npy --base model --adapter trained --as sglang --max k2=5e-3"}));
+         "lora-diff predict tokens.npy --base model --adapter trained --as sglang --max k2=5e-3",
+         "lora-diff predict tokens.npy --base model --adapter trained --as sglang --format html "
+         "--output page.html"}));
     return sub;
   }
 
@@ -60,10 +63,10 @@ struct PredictCommand {
     options.precision = precision == "double" ? Precision::f64 : Precision::f32;
     options.threads = common.threads;
     options.job = shown_job(common.quiet);
+    const PageOrigin origin = page_origin(format);
     const Predictions predictions = predict(tokens, options);
     for (const std::string& note : predictions.notes) print_note(common, kDiffTool, note);
-    print_data(common,
-               format == "json" ? prediction_json(predictions) : prediction_text(predictions));
+    print_data(common, prediction_report(predictions, format, origin));
     return options.most.empty() || predictions.passes() ? kClean : kFindings;
   }
 };

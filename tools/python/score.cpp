@@ -70,6 +70,25 @@ FileScores score_ids(const nb::list& tokens, const nb::dict& options, nb::object
   });
 }
 
+Predictions predict_path(const std::string& tokens, const nb::dict& options, nb::object progress) {
+  const Words words(options);
+  PredictOptions how = in_python(words, [&] { return prediction_options(words); });
+  return call(words, std::move(progress), [&](const JobControl& job) {
+    how.job = job;
+    return predict(tokens, how);
+  });
+}
+
+Predictions predict_ids(const nb::list& tokens, const nb::dict& options, nb::object progress) {
+  const Words words(options);
+  PredictOptions how = in_python(words, [&] { return prediction_options(words); });
+  const TokenFile ids = tokens_of(tokens);
+  return call(words, std::move(progress), [&](const JobControl& job) {
+    how.job = job;
+    return predict(ids, how);
+  });
+}
+
 void save(const FileScores& found, const std::string& path) {
   call(Words(nb::dict()), nb::none(), [&](const JobControl&) {
     write_scores(found, path);
@@ -111,8 +130,16 @@ void bind_score(nb::module_& module) {
       .def("read_top", read_top)
       .def("text", [](const Found& f) { return scoring_text(f); })
       .def("save", save);
+  nb::class_<Predictions>(module, "Predictions")
+      .def_prop_ro("passes", &Predictions::passes)
+      .def("report", [](const Predictions& found, const std::string& format) {
+        return call(Words(nb::dict()), nb::none(),
+                    [&](const JobControl&) { return prediction_report(found, format); });
+      });
   module.def("score_path", score_path, nb::arg(), nb::arg(), nb::arg().none());
   module.def("score_ids", score_ids, nb::arg(), nb::arg(), nb::arg().none());
+  module.def("predict_path", predict_path, nb::arg(), nb::arg(), nb::arg().none());
+  module.def("predict_ids", predict_ids, nb::arg(), nb::arg(), nb::arg().none());
 }
 
 }  // namespace moelora::python

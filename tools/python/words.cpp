@@ -71,8 +71,8 @@ void Words::take_size(const char* key, uint64_t& out) const {
 std::string Words::spelling(Option option) const {
   std::string out(option_name(option));
   std::replace(out.begin(), out.end(), '-', '_');
-  for (const std::string& word :
-       {out, out + "_", out + "s", std::string(option == Option::engine ? "for_" : "")})
+  const char* const other = option == Option::engine ? "for_" : option == Option::max ? "most" : "";
+  for (const std::string& word : {out, out + "_", out + "s", std::string(other)})
     if (!word.empty() && words_.contains(word.c_str())) return word + "=";
   return "";
 }
@@ -189,6 +189,15 @@ ScoreFilesOptions scoring_options(const Words& words) {
   words.take("temperature", out.temperature);
   words.take("top", out.top);
   words.take("threads", out.threads);
+  return out;
+}
+
+PredictOptions prediction_options(const Words& words) {
+  PredictOptions out;
+  static_cast<ScoreFilesOptions&>(out) = scoring_options(words);
+  words.take("engines", out.engines);
+  words.take("server_options", out.server_pairs);
+  words.take("most", out.most);
   return out;
 }
 

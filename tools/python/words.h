@@ -61,6 +61,7 @@ ValidateOptions validate_options(const Words& words);
 CompareWeightsOptions weights_options(const Words& words);
 CompareLogprobsOptions logprobs_options(const Words& words);
 ScoreFilesOptions scoring_options(const Words& words);
+PredictOptions prediction_options(const Words& words);
 ReportOptions report_options(const Words& words);
 
 }  // namespace moelora::python

@@ -7,6 +7,7 @@
 #include "lib/base/page/markup.h"
 #include "lib/base/page/plot.h"
 #include "lib/diff/comparison.h"
+#include "lib/diff/reports/worst_table.h"
 
 namespace moelora {
 namespace {
@@ -84,24 +85,6 @@ std::string metrics_table(const Comparison& c) {
   return table.finish();
 }
 
-// The text of a token, where a side has it.
-std::string token_text(const Comparison& c, const ScorePair& p) {
-  for (const Scores* side : {&c.a, &c.b}) {
-    const auto& texts = side->sequences[p.sequence].texts;
-    if (p.position < texts.size()) return page::code(texts[p.position]);
-  }
-  return "";
-}
-
-std::string worst_table(const Comparison& c) {
-  page::Table table({"|d|", "sequence", "position", "token", "logp A", "logp B", "text"}, 6);
-  for (const ScorePair& p : c.worst)
-    table.row({page::number(apart(p)), std::to_string(p.sequence), std::to_string(p.position),
-               p.token < 0 ? "?" : std::to_string(p.token), page::number(p.a), page::number(p.b),
-               token_text(c, p)});
-  return page::heading("Worst tokens") + table.finish();
-}
-
 std::string verdict_part(const Comparison& c) {
   const char* css = c.verdict == Verdict::same        ? "verdict good"
                     : c.verdict == Verdict::different ? "verdict bad"
@@ -115,6 +98,17 @@ std::string verdict_part(const Comparison& c) {
          page::element("ul", "", items) + "\n";
 }
 
+// The side that the files take: B.
+std::string files_part(const Scores& side, const FilesSide& files) {
+  const std::string adapter =
+      files.adapter.empty() ? " alone" : " with the adapter " + page::code(files.adapter);
+  return fmt::format(
+      "<p>B: the files of {}{}, computed in {} precision at temperature {:g} "
+      "<span class=\"soft\">({})</span></p>\n",
+      page::code(files.base), adapter, page::text(files.precision), files.temperature,
+      page::text(side.format));
+}
+
 std::string side_part(char letter, const Scores& side) {
   const std::string name = side.path + (side.side.empty() ? "" : ": " + side.side);
   return fmt::format("<p>{}: {} <span class=\"soft\">({})</span></p>\n", letter, page::code(name),
@@ -124,7 +118,8 @@ std::string side_part(char letter, const Scores& side) {
 }  // namespace
 
 std::string comparison_html(const Comparison& c, const PageOrigin& origin) {
-  std::string out = side_part('A', c.a) + side_part('B', c.b);
+  std::string out =
+      side_part('A', c.a) + (c.files ? files_part(c.b, *c.files) : side_part('B', c.b));
   out += page::paragraph(
       fmt::format("{} positions compared; {} without a value, {} masked, {} not finite",
                   c.alignment.pairs.size(), c.alignment.unscored, c.alignment.masked,
@@ -135,7 +130,7 @@ std::string comparison_html(const Comparison& c, const PageOrigin& origin) {
                        scatter(c) + along(c) +
                            page::histogram("How large |d| is", "|d|, log", "tokens", sizes_of(c)) +
                            cumulative(c));
-  out += worst_table(c) + page::heading("Metrics") + metrics_table(c);
+  out += worst_table(c, "logp A", "logp B") + page::heading("Metrics") + metrics_table(c);
   out += page::terms(
       {{"d", "log p(B) - log p(A) of a token, in nats: 0.01 is a probability 1 % higher in B"},
        {"mean_abs, median_abs, pNN_abs, max_abs", "of |d| over all tokens"},

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <array>
+
+#include "lib/base/nearest.h"
 #include "lib/base/utf8.h"
 #include "lib/diff/reports/metrics_json.h"
 #include "lib/io/json_build.h"
@@ -102,6 +105,15 @@ std::string prediction_json(const Predictions& predictions) {
                        {"notes", Json::strings(predictions.notes)}})
              .dump() +
          "\n";
+}
+
+std::string prediction_report(const Predictions& predictions, std::string_view format,
+                              const PageOrigin& origin) {
+  constexpr std::array<std::string_view, 3> kFormats = {"text", "json", "html"};
+  if (format == "text") return prediction_text(predictions);
+  if (format == "json") return prediction_json(predictions);
+  if (format == "html") return prediction_html(predictions, origin);
+  throw unknown_word(at_option(Option::format), "format", format, kFormats);
 }
 
 }  // namespace moelora

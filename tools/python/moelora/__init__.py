@@ -1,4 +1,4 @@
-"""MoE LoRA adapters between trainers and servers: convert, validate, compare, score.
+"""MoE LoRA adapters between trainers and servers: convert, validate, compare, score, predict.
 
     import moelora
 
@@ -21,6 +21,7 @@ from ._base import BaseConversion, convert_base
 from ._convert import Conversion, convert, inspect
 from ._diff import LogprobDiff, WeightDiff, diff_logprobs, diff_weights
 from ._error import Error
+from ._predict import Prediction, Predictions, Reason, predict
 from ._report import Finding, Report
 from ._save import save
 from ._score import Scores, score
@@ -37,6 +38,9 @@ __all__ = [
     "Finding",
     "LogprobDiff",
     "Pair",
+    "Prediction",
+    "Predictions",
+    "Reason",
     "Report",
     "Scores",
     "WeightDiff",
@@ -46,6 +50,7 @@ __all__ = [
     "diff_weights",
     "inspect",
     "load",
+    "predict",
     "save",
     "score",
     "validate",

@@ -78,10 +78,12 @@ def score(
     temperature: logits are divided by it; None takes the file's, else 1.
     top: of each position so many of the most probable tokens too.
     """
-    if precision not in _PRECISIONS:
-        raise Error("precision=", f"unknown value {precision!r}", f"values: {', '.join(_PRECISIONS)}")
-    words = load_words(
+    words = scoring_words(
         base=base,
+        adapter=adapter,
+        precision=precision,
+        temperature=temperature,
+        threads=threads,
         from_=from_,
         model_specs=model_specs,
         b_order=b_order,
@@ -89,20 +91,33 @@ def score(
         follow_base=follow_base,
         follow_links=follow_links,
         ignore_zip_crc=ignore_zip_crc,
-    ) | {
-        "adapter": optional_path(adapter),
-        "wide": precision == "double",
-        "temperature": None if temperature is None else number("temperature", temperature),
-        "top": top,
-        "threads": threads,
-    }
+    ) | {"top": top}
     with _progress.heard(progress) as callback:
         if isinstance(tokens, (str, os.PathLike)):
             return _scores(_core.score_path(path(tokens), words, callback))
-        return _scores(_core.score_ids(_rows(tokens), words, callback))
+        return _scores(_core.score_ids(token_rows(tokens), words, callback))
 
 
-def _rows(tokens: Any) -> list[Any]:
+def scoring_words(
+    *,
+    adapter: StrPath | None,
+    precision: str,
+    temperature: float | None,
+    threads: int,
+    **load: Any,
+) -> dict[str, Any]:
+    """What score() and predict() share. load: the keywords of load_words()."""
+    if precision not in _PRECISIONS:
+        raise Error("precision=", f"unknown value {precision!r}", f"values: {', '.join(_PRECISIONS)}")
+    return load_words(**load) | {
+        "adapter": optional_path(adapter),
+        "wide": precision == "double",
+        "temperature": None if temperature is None else number("temperature", temperature),
+        "threads": threads,
+    }
+
+
+def token_rows(tokens: Any) -> list[Any]:
     """Sequences of ids, of an array or of lists of any lengths."""
     dims = getattr(tokens, "ndim", None)  # of numpy and torch, whose numbers have a __len__ too
     nested = dims > 1 if dims is not None else len(tokens) > 0 and hasattr(tokens[0], "__len__")
