@@ -124,6 +124,20 @@ succeeds "vLLM's plan finds nothing wrong" lora-validate example_adapter --base 
 lacks "SGLang's class is taken from the family's file" "get_hidden_dim not implemented" \
   lora-validate example_adapter --base example_moe --engine sglang
 
+# How the family computes, and a kind of mixer: attention that looks at all tokens alike is their mean
+python3 uniform_base.py example_moe uniform
+printf '[[1, 2, 3, 4, 5, 6, 7, 8], [9, 10, 11]]' >tokens.json
+sed 's/{"kind": "softmax".*}\]/{"kind": "running_mean", "path": "attention.dense"}]/' \
+  "$root/$added/schemas/models/example_moe.json" >means.json
+sed 's/running_mean/runing_mean/' means.json >misspelled.json
+succeeds "log-probabilities of the family" \
+  lora-diff score tokens.json --base uniform --precision double --output attention.json
+succeeds "log-probabilities by the mixer kind" \
+  lora-diff score tokens.json --base uniform --model-spec means.json --precision double --output means_scores.json
+succeeds "both are the same" lora-diff logprobs attention.json means_scores.json --max max_abs=1e-12
+shows "an unknown kind of mixer is refused with the nearest" "did you mean 'running_mean'?" \
+  lora-diff score tokens.json --base uniform --model-spec misspelled.json --output x.json
+
 # An option of an engine
 shows "the option is offered" max-cpu-loras lora-validate --help
 shows "the option changes what is said" "max_cpu_loras (1) must be >= max_loras (2)" \
