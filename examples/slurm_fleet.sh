@@ -21,7 +21,7 @@ rm -f "$report"
 share=$(awk -v n="${SLURM_ARRAY_TASK_COUNT:-1}" -v step="${SLURM_ARRAY_TASK_STEP:-1}" \
   -v i="$((SLURM_ARRAY_TASK_ID - ${SLURM_ARRAY_TASK_MIN:-SLURM_ARRAY_TASK_ID}))" 'NF && ++line % n == i / step % n' "$list")
 if [ -z "$share" ]; then
-  grep -q '[^[:space:]]' "$list" || { echo "slurm_fleet.sh: error: $list: names no adapter: write one path a line" >&2; exit 2; }
+  awk 'NF { found = 1 } END { exit !found }' "$list" || { echo "slurm_fleet.sh: error: $list: names no adapter: write one path a line" >&2; exit 2; }
   echo "nothing to do: the array has more tasks than the list has adapters"
   exit 0
 fi

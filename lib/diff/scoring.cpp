@@ -132,7 +132,15 @@ double FileScores::mean() const {
 }
 
 std::string_view precision_name(Precision precision) {
-  return precision == Precision::f64 ? "double" : "float";
+  switch (precision) {
+    case Precision::f64:
+      return "double";
+    case Precision::f32:
+      return "float";
+    case Precision::bf16:
+      return "bf16";
+  }
+  return "";
 }
 
 FileScores score_lora(const TokenFile& tokens, const BaseModel& base, const ModelLora& lora,
@@ -145,9 +153,9 @@ FileScores score_lora(const TokenFile& tokens, const BaseModel& base, const Mode
   out.adapter = options.adapter;
   std::vector<std::vector<int64_t>> sequences;
   for (const TokenSequence& each : tokens.sequences) sequences.push_back(each.tokens);
-  std::vector<TokenScores> values =
-      score_tokens(base, lora, sequences,
-                   {options.precision, out.temperature, options.top, options.threads, options.job});
+  std::vector<TokenScores> values = score_tokens(base, lora, sequences,
+                                                 {options.precision, out.temperature, options.top,
+                                                  options.threads, options.memory, options.job});
   out.scores.path = options.adapter.empty() ? options.base : options.adapter;
   out.scores.format = "files";
   for (size_t s = 0; s < values.size(); ++s)

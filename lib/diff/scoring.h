@@ -21,8 +21,9 @@ struct ScoreFilesOptions : LoadOptions {
   Precision precision = Precision::f32;
   // Logits are divided by it; unset: what the token file says, else 1.
   std::optional<double> temperature = {};
-  int top = 0;      // how many of the most probable tokens at each position
-  int threads = 0;  // 0: all
+  int top = 0;                          // how many of the most probable tokens at each position
+  int threads = 0;                      // 0: all
+  uint64_t memory = uint64_t{2} << 30;  // of activations (lib/forward/score_tokens.h)
 };
 
 // The model's own word: teacher-forced log-probabilities out of files alone. Mask and prompts'

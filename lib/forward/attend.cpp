@@ -69,6 +69,7 @@ Matrix<T> attend(const AttendSpec& spec, const LayerPass<T>& pass, const Matrix<
   };
   parallel_for(batch.sequences() * spec.heads, pass.threads(),
                [&](int64_t item, int) { head(item / spec.heads, item % spec.heads); });
+  pass.round(out);
   return out;
 }
 

@@ -50,8 +50,8 @@ Matrix<T> GatedMlp::compute(const LayerPass<T>& pass, const Matrix<T>& x) const 
     gate = both.leftCols(both.cols() / 2);
     up = both.rightCols(both.cols() / 2);
   }
-  const Matrix<T> hidden =
-      gate.binaryExpr(up, [&](T g, T u) { return activate(activation_, g, u); });
+  Matrix<T> hidden = gate.binaryExpr(up, [&](T g, T u) { return activate(activation_, g, u); });
+  pass.round(hidden);
   return pass.linear(down_, hidden);
 }
 

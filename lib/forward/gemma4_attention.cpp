@@ -49,6 +49,7 @@ class Gemma4Attention : public MixerOf<Gemma4Attention> {
     const RopeTurns<T> turns(make_rope(section_, request), pass.batch().longest());
     q = pass.normed("self_attn.q_norm", q, how.key_dim);
     turn_heads(turns, pass.batch(), how.key_dim, 0, q);
+    pass.round(q);
     const KeyValue<T> kv = pass.find_linear("self_attn.k_proj") != nullptr
                                ? make(pass, turns, how.key_dim, x)
                                : shared(pass);
@@ -77,6 +78,7 @@ class Gemma4Attention : public MixerOf<Gemma4Attention> {
     out.v = has_v ? pass.linear("self_attn.v_proj", x) : out.k;
     out.k = pass.normed("self_attn.k_norm", out.k, head_dim);
     turn_heads(turns, pass.batch(), head_dim, 0, out.k);
+    pass.round(out.k);
     out.v.resize(out.v.size() / head_dim, head_dim);
     out.v = normalized<T>(pass.norm(), out.v);
     out.v.resize(out.k.rows(), out.k.cols());

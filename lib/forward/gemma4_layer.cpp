@@ -102,9 +102,11 @@ template <class T>
 void Gemma4Layer::run(const LayerPass<T>& pass, const Mixer& mixer, Matrix<T>& h) const {
   if (input_width_ != 0 && pass.layer() == 0) make_inputs(pass, h);
   h += pass.normed("post_attention_layernorm", mixer.run(pass, pass.normed("input_layernorm", h)));
+  pass.round(h);
   h += pass.normed("post_feedforward_layernorm", feed_forward(pass, h));
   if (input_width_ != 0) h += from_input(pass, h);
   h *= pass.parameter("layer_scalar", {1})(0, 0);
+  pass.round(h);
 }
 
 template void Gemma4Layer::run(const LayerPass<float>&, const Mixer&, Matrix<float>&) const;

@@ -70,7 +70,9 @@ class Head {
       options_.job.check();
       const int64_t count = std::min(at_once, blocks.count() - first);
       parallel_for(count, options_.threads, [&](int64_t i, int) {
-        parts[static_cast<size_t>(i)] = look(blocks.compute(first + i), blocks.first(first + i));
+        Matrix<T> logits = blocks.compute(first + i);
+        round(logits);
+        parts[static_cast<size_t>(i)] = look(logits, blocks.first(first + i));
       });
       for (int64_t i = 0; i < count; ++i)
         for (size_t row = 0; row < all.size(); ++row)
@@ -82,6 +84,10 @@ class Head {
  private:
   size_t top() const { return static_cast<size_t>(options_.top); }
 
+  void round(Matrix<T>& values) const {
+    if (options_.precision == Precision::bf16) round_to_bf16(values);
+  }
+
   // The rows whose next token is known, after the last norm.
   Matrix<T> inputs(const ModelWeights& weights, const Matrix<T>& h) const {
     Matrix<T> x(static_cast<int64_t>(rows_.size()), h.cols());
@@ -92,7 +98,9 @@ class Head {
     };
     RowVector<T> bias;
     if (plan_.norm().kind == NormKind::layer) bias = part(".bias");
-    return normalized(plan_.norm(), x, part(".weight"), bias);
+    x = normalized(plan_.norm(), x, part(".weight"), bias);
+    round(x);
+    return x;
   }
 
   std::vector<Seen> look(const Matrix<T>& logits, int64_t first) const {

@@ -12,20 +12,32 @@ int64_t Batch::longest() const {
   return out;
 }
 
+Batch Batch::part(int64_t first, int64_t count) const {
+  Batch out;
+  for (int64_t s = first; s < first + count; ++s) {
+    const auto begin = tokens.begin() + this->first(s);
+    out.tokens.insert(out.tokens.end(), begin, begin + length(s));
+    out.starts.push_back(static_cast<int64_t>(out.tokens.size()));
+  }
+  return out;
+}
+
 template <class T>
 LayerPass<T>::LayerPass(const ModelWeights& weights, const NormSpec& norm, const Batch& batch,
-                        Carried<T>& carried, int layer, int threads)
+                        Carried<T>& carried, int layer, const PassOptions& options)
     : weights_(weights),
       norm_(norm),
       batch_(batch),
       carried_(carried),
       stem_(weights.layer_path(layer) + "."),
       layer_(layer),
-      threads_(threads) {}
+      options_(options) {}
 
 template <class T>
 Matrix<T> LayerPass<T>::linear(const std::string& name, const Matrix<T>& x) const {
-  return apply_linear(weights_.linear(path(name)), x, threads_);
+  Matrix<T> out = apply_linear(weights_.linear(path(name)), x, threads());
+  round(out);
+  return out;
 }
 
 template <class T>
@@ -61,6 +73,7 @@ Matrix<T> LayerPass<T>::normed(const std::string& name, const NormSpec& norm, co
   if (norm.kind == NormKind::layer) bias = vector(name + ".bias", width);
   Matrix<T> pieces = Eigen::Map<const Matrix<T>>(x.data(), x.size() / width, width);
   pieces = normalized(norm, pieces, weight, bias);
+  round(pieces);
   return Eigen::Map<const Matrix<T>>(pieces.data(), x.rows(), x.cols());
 }
 

@@ -9,6 +9,7 @@
 #include "lib/forward/matrix.h"
 #include "lib/forward/model_weights.h"
 #include "lib/forward/norm.h"
+#include "lib/forward/rounding.h"
 
 namespace moelora {
 
@@ -22,27 +23,41 @@ struct Batch {
   int64_t first(int64_t s) const { return starts[static_cast<size_t>(s)]; }
   int64_t length(int64_t s) const { return first(s + 1) - first(s); }
   int64_t longest() const;
+  Batch part(int64_t first, int64_t count) const;  // sequences [first, first + count)
 };
 
 // What layers hand on to later ones (keys and values that those share), by a name of theirs.
 template <class T>
 using Carried = std::map<std::string, Matrix<T>>;
 
+struct PassOptions {
+  int threads = 0;      // 0: all cores
+  uint64_t memory = 0;  // bytes for what routed experts hold at a time
+  bool rounds = false;  // to BF16 (Precision::bf16)
+};
+
 // One layer while it is computed: its weights by their names below it, applied to rows of
 // activations, one a token.
 template <class T>
 class LayerPass {
  public:
-  // Refers to all of its arguments.
+  // Refers to all of its arguments but the last.
   LayerPass(const ModelWeights& weights, const NormSpec& norm, const Batch& batch,
-            Carried<T>& carried, int layer, int threads);
+            Carried<T>& carried, int layer, const PassOptions& options);
 
   const Batch& batch() const { return batch_; }
   const NormSpec& norm() const { return norm_; }
   int layer() const { return layer_; }
-  int threads() const { return threads_; }
+  int threads() const { return options_.threads; }
+  uint64_t memory() const { return options_.memory; }
+  bool rounds() const { return options_.rounds; }
   const ModelWeights& weights() const { return weights_; }
   Carried<T>& carried() const { return carried_; }
+
+  // Where a server stores activations.
+  void round(Matrix<T>& values) const {
+    if (options_.rounds) round_to_bf16(values);
+  }
 
   std::string path(const std::string& name) const { return stem_ + name; }
 
@@ -71,7 +86,8 @@ class LayerPass {
   const Batch& batch_;
   Carried<T>& carried_;
   std::string stem_;
-  int layer_, threads_;
+  int layer_;
+  PassOptions options_;
 };
 
 extern template class LayerPass<float>;

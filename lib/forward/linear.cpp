@@ -6,6 +6,7 @@
 
 #include "lib/base/cast.h"
 #include "lib/base/parallel.h"
+#include "lib/numeric/dot_products.h"
 
 namespace moelora {
 namespace {
@@ -22,6 +23,16 @@ void check_width(const LinearWeights& weights, int64_t columns) {
   if (a.dim(1) != columns || b.dim(0) != w.dim(0))
     throw Error(weights.name, fmt::format("has LoRA {} -> {}, and is {} -> {}", a.dim(1), b.dim(0),
                                           columns, w.dim(0)));
+}
+
+// x w^T.
+Matrix<double> product(const Matrix<double>& x, const Matrix<double>& w) {
+  return x * w.transpose();
+}
+Matrix<float> product(const Matrix<float>& x, const Matrix<float>& w) {
+  Matrix<float> out(x.rows(), w.rows());
+  multiply({x.data(), x.rows(), w.data(), w.rows(), x.cols(), out.data(), out.cols()});
+  return out;
 }
 
 template <class T>
@@ -65,7 +76,7 @@ template <class T>
 Matrix<T> LinearBlocks<T>::compute(int64_t block) const {
   const int64_t at = first(block), count = std::min(step_, rows_ - at);
   const Matrix<T> w = read_matrix<T>(weights_.weight.slice(0, at, count));
-  Matrix<T> out = x_ * w.transpose();
+  Matrix<T> out = product(x_, w);
   if (const auto& lora = weights_.lora) {
     out += in_rank_ * read_matrix<T>(lora->b.slice(0, at, count)).transpose();
     if (lora->bias)

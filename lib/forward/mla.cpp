@@ -58,6 +58,8 @@ class LatentAttention : public MixerOf<LatentAttention> {
       const RopeTurns<T> turns(*rope_, pass.batch().longest());
       turn_heads(turns, pass.batch(), nope_ + roped_, nope_, q);
       turn_heads(turns, pass.batch(), roped_, 0, turning);
+      pass.round(q);
+      pass.round(turning);
     }
     std::optional<Visible> visible;
     if (indexer_) visible = indexer_->choose(pass, x, latent);

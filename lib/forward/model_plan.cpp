@@ -63,8 +63,10 @@ void ModelPlan::run_layer(const LayerPass<T>& pass, Matrix<T>& h) const {
   const auto scale = static_cast<T>(residual_scale_);
   h += scale *
        normed(pass, norms_.after_mixer, mixer.run(pass, normed(pass, norms_.before_mixer, h)));
+  pass.round(h);
   h += scale * normed(pass, norms_.after_mlp,
                       feed_forward_.compute(pass, normed(pass, norms_.before_mlp, h)));
+  pass.round(h);
 }
 
 template void ModelPlan::run_layer(const LayerPass<float>&, Matrix<float>&) const;

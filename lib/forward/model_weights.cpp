@@ -185,6 +185,12 @@ LinearWeights ModelWeights::linear(const std::string& module) const {
   return with_adapter(*linear, *std::move(weight));
 }
 
+uint64_t ModelWeights::bytes() const {
+  uint64_t out = 0;
+  for (const auto& [name, tensor] : files_.tensors) out += tensor.bytes();
+  return out;
+}
+
 std::string ModelWeights::layer_path(int layer) const {
   return with_layer(base_.spec.forward->layer, layer);
 }

@@ -48,6 +48,7 @@ class ModelWeights {
   LinearWeights linear(const std::string& module) const;
   const LinearSpec* find_linear(const std::string& module) const;
 
+  uint64_t bytes() const;  // of all tensors of the checkpoint
   const ModelSpec& spec() const { return base_.spec; }
   std::string layer_path(int layer) const;  // "model.layers.3"
 

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "lib/base/progress_meter.h"
 #include "lib/forward/head.h"
 #include "lib/forward/model_plan.h"
 #include "lib/forward/rope.h"
@@ -60,19 +63,61 @@ Matrix<T> embed(const ModelPlan& plan, const ModelWeights& weights, const Batch&
   return h * static_cast<T>(plan.embedding_scale());
 }
 
+// Sequences that go through a layer together, with what its layers hand on.
+template <class T>
+struct Group {
+  Batch batch;
+  int64_t row;  // of the first token among all
+  Carried<T> carried;
+};
+
+// Groups whose activations fit: some ten matrices of the widest Linear's outputs for each token.
+template <class T>
+std::vector<Group<T>> groups_of(const Batch& batch, const ModelSpec& spec, uint64_t memory) {
+  int64_t widest = spec.hidden;
+  for (const LinearSpec& linear : spec.linears)
+    if (linear.layer >= 0) widest = std::max({widest, linear.out, linear.in});
+  const auto token = static_cast<uint64_t>(10 * widest) * sizeof(T);
+  const auto most = static_cast<int64_t>(memory / token);
+  std::vector<Group<T>> out;
+  for (int64_t s = 0; s < batch.sequences();) {
+    int64_t count = 1;
+    while (s + count < batch.sequences() && batch.first(s + count + 1) - batch.first(s) <= most)
+      ++count;
+    out.push_back({batch.part(s, count), batch.first(s), {}});
+    s += count;
+  }
+  return out;
+}
+
 template <class T>
 std::vector<TokenScores> score_as(const BaseModel& base, const ModelLora& lora, const Batch& batch,
                                   const ScoreOptions& options) {
   const ModelPlan plan(base, batch.longest());
   const ModelWeights weights(base, lora);
-  Carried<T> carried;
+  const uint64_t half = options.memory / 2;
+  std::vector<Group<T>> groups = groups_of<T>(batch, base.spec, half);
+  // In bytes of weights, of which each layer is taken to have as many, and so is the head.
+  const uint64_t bytes = weights.bytes();
+  const uint64_t step = bytes / static_cast<uint64_t>(base.spec.layers + 1);
+  ProgressMeter meter("computing", bytes, options.job);
+  const PassOptions within{options.threads, half, options.precision == Precision::bf16};
   Matrix<T> h = embed<T>(plan, weights, batch);
+  if (within.rounds) round_to_bf16(h);
   for (int layer = 0; layer < base.spec.layers; ++layer) {
-    options.job.check();
-    const LayerPass<T> pass(weights, plan.norm(), batch, carried, layer, options.threads);
-    plan.run_layer(pass, h);
+    for (Group<T>& group : groups) {
+      options.job.check();
+      const LayerPass<T> pass(weights, plan.norm(), group.batch, group.carried, layer, within);
+      const auto tokens = static_cast<int64_t>(group.batch.tokens.size());
+      Matrix<T> part = h.middleRows(group.row, tokens);
+      plan.run_layer(pass, part);
+      h.middleRows(group.row, tokens) = part;
+    }
+    meter.add(step);
   }
-  return score_hidden(plan, weights, batch, h, options);
+  auto out = score_hidden(plan, weights, batch, h, options);
+  meter.add(bytes - step * static_cast<uint64_t>(base.spec.layers));
+  return out;
 }
 
 }  // namespace

@@ -15,6 +15,9 @@ struct ScoreOptions {
   double temperature = 1;  // logits are divided by it
   int top = 0;             // how many of the most probable tokens at each position
   int threads = 0;         // 0: all cores
+  // Of activations at most, beside one row of them for each token; a sequence is never cut, so that
+  // a long one may need more. Less memory reads weights more often.
+  uint64_t memory = uint64_t{2} << 30;
   JobControl job = {};
 };
 

@@ -205,8 +205,10 @@ class SoftmaxAttention : public MixerOf<SoftmaxAttention> {
   void turn(const LayerPass<T>& pass, QueryKeyValue<T>& parts) const {
     if (!rope_) return;
     const RopeTurns<T> turns(*rope_, pass.batch().longest());
-    for (Matrix<T>* m : {&parts.q, &parts.k})
+    for (Matrix<T>* m : {&parts.q, &parts.k}) {
       turn_heads(turns, pass.batch(), parts.head_dim, 0, *m);
+      pass.round(*m);
+    }
   }
 
   std::string path_, q_, k_, v_, o_, qkv_, q_norm_, k_norm_, sinks_;

@@ -5,6 +5,7 @@
 
 #include "lib/base/cast.h"
 #include "lib/base/parallel.h"
+#include "lib/numeric/dot_products.h"
 
 namespace moelora {
 namespace {
@@ -113,8 +114,17 @@ std::vector<Share> shares_of(const std::vector<ExpertGroup>& groups,
   return out;
 }
 
+// x w^T.
+Rows<double> product(const Rows<double>& x, const Rows<double>& w) { return x * w.transpose(); }
+Rows<float> product(const Rows<float>& x, const Rows<float>& w) {
+  Rows<float> out(x.rows(), w.rows());
+  multiply({x.data(), x.rows(), w.data(), w.rows(), x.cols(), out.data(), out.cols()});
+  return out;
+}
+
 template <class T>
-void multiply(const Share& share, const Rows<T>& x, int64_t out_stride, Evaluated<T>& result) {
+void multiply_share(const Share& share, const Rows<T>& x, int64_t out_stride,
+                    Evaluated<T>& result) {
   const LinearTerm& term = share.term;
   const std::vector<int64_t>& pairs = share.pairs;
   const bool whole = share.count == term.matrix->dim(0);
@@ -129,10 +139,10 @@ void multiply(const Share& share, const Rows<T>& x, int64_t out_stride, Evaluate
   for (int64_t first = 0; first < rows; first += step) {
     matrix.block(first, std::min(step, rows - first), block);
     const int64_t at = share.first + first;
-    scatter<T>(x * block.transpose(), at, scale, bias, pairs, out_stride, result.value);
+    scatter<T>(product(x, block), at, scale, bias, pairs, out_stride, result.value);
     if (result.magnitude.empty()) continue;
-    scatter<T>(x.cwiseAbs() * block.cwiseAbs().transpose(), at, std::abs(scale), bias_size, pairs,
-               out_stride, result.magnitude);
+    scatter<T>(product(Rows<T>(x.cwiseAbs()), Rows<T>(block.cwiseAbs())), at, std::abs(scale),
+               bias_size, pairs, out_stride, result.magnitude);
   }
 }
 
@@ -190,7 +200,7 @@ Evaluated<T> ExpertLinear<T>::apply(std::span<const T> in, int64_t out_stride,
   parallel_for(static_cast<int64_t>(shares.size()), threads_, [&](int64_t item, int) {
     const Share& share = shares[static_cast<size_t>(item)];
     const Rows<T> x = gather<T>(in, in_stride, share.pairs, share.term.matrix->dim(1));
-    multiply(share, x, out_stride, result);
+    multiply_share(share, x, out_stride, result);
   });
   return result;
 }

@@ -84,6 +84,21 @@ TEST_CASE("a later token never changes an earlier score") {
   }
 }
 
+TEST_CASE("rounded to BF16 as a server stores it, scores are near and not the same") {
+  for (const ForwardCase& golden : forward_cases()) {
+    if (golden.name != "attention_only" && golden.name != "base") continue;
+    const std::string name = golden.family + " " + golden.name;
+    CAPTURE(name);
+    const std::vector<double> exact = scores_of(golden);
+    const std::vector<double> rounded = scores_of(golden, Precision::bf16);
+    double sum = 0;
+    for (size_t i = 0; i < exact.size(); ++i) sum += std::abs(exact[i] - rounded[i]);
+    const double mean = sum / static_cast<double>(exact.size());
+    CHECK(mean > 1e-3);  // 2^-9 of numbers of size 1 at each step
+    CHECK(mean < 0.3);   // a few flips of the router among them
+  }
+}
+
 TEST_CASE("threads do not change a bit") {
   const ForwardCase golden = forward_case("gpt_oss", "peft_params");
   const auto adapter = golden.load();
@@ -94,6 +109,22 @@ TEST_CASE("threads do not change a bit") {
   options.threads = 3;
   const auto three = score_tokens(base, &adapter->adapter, golden.tokens(), options);
   for (size_t s = 0; s < one.size(); ++s) CHECK(one[s].logprobs == three[s].logprobs);
+}
+
+TEST_CASE("little memory takes more passes and changes nothing") {
+  for (const char* family : {"gpt_oss", "qwen3_next", "glm_moe_dsa"}) {
+    CAPTURE(family);
+    const ForwardCase golden = forward_case(family, "attention_only");
+    const auto adapter = golden.load();
+    const BaseModel base = golden.open();
+    ScoreOptions options;
+    options.precision = Precision::f64;
+    const auto all = score_tokens(base, &adapter->adapter, golden.tokens(), options);
+    options.memory = 1;  // a sequence and a token at a time
+    const auto parts = score_tokens(base, &adapter->adapter, golden.tokens(), options);
+    for (size_t s = 0; s < all.size(); ++s)
+      CHECK(apart(all[s].logprobs, parts[s].logprobs) < 1e-11);
+  }
 }
 
 TEST_CASE("temperature and the most probable tokens") {
