@@ -131,7 +131,7 @@ TEST_CASE("the forward says where it ran, over the base's own weights") {
   CHECK(forward->differences.empty());
   const auto& notes = report.results.notes;
   CHECK(std::any_of(notes.begin(), notes.end(), [](const std::string& note) {
-    return note.find("all 24 deltas in 2 layers are the source's, to 1e-06") != std::string::npos;
+    return note.find("all 24 deltas in 2 layers are the source's, to 1e-07") != std::string::npos;
   }));
 }
 
