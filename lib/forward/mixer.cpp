@@ -22,7 +22,7 @@ const MixerKind& kind_of(const FamilySection& section) {
   if (found != kAll.end()) return **found;
   std::vector<std::string_view> known;
   for (const MixerKind* kind : kAll) known.push_back(kind->id);
-  throw unknown_word(section.place("kind"), "kind of mixer", word, known);
+  throw unknown_word(section.place("kind"), "mixer kind", word, known);
 }
 
 }  // namespace

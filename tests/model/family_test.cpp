@@ -95,6 +95,8 @@ TEST_CASE("A family file of an encoder and a decoder that breaks the schema is r
   CHECK(nllb("\"stacks\": [", "\"layer\": \"model.{layer}\", \"stacks\": [") ==
         "/layer: stands beside \"stacks\", each of which has its own layers and modules");
   CHECK(nllb("\"stacks\": [", "\"experts\": {}, \"stacks\": [").find("/experts: ") == 0);
+  CHECK(nllb("\"stacks\": [", "\"forward\": {}, \"stacks\": [") ==
+        "/forward: is known for families of one stack of layers alone");
   CHECK(nllb("\"layer\": \"model.encoder.layers.{layer}\",", "") ==
         "/stacks/0: the key \"layer\" is missing");
   CHECK(nllb("model.decoder.layers.{layer}", "model.decoder.layers") ==
