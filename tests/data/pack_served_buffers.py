@@ -13,6 +13,7 @@ import sys
 from pack_sglang_forward import read_safetensors, write_safetensors
 
 GPT_OSS, QWEN3 = "gpt_oss/base", "forward/qwen3_moe/base"
+DENSE = "sglang_adapters/qwen3_dense/base"  # a config alone: the test makes weights
 TP2 = ["tp-size=2"]
 # (case, base, adapter, the oracle's setting or mode, ranks, options)
 SGLANG = [
@@ -24,6 +25,9 @@ SGLANG = [
     ("lost_dense_layer", QWEN3, "sglang_adapters/qwen3_moe/hand.dense_layer_and_experts", "r", 1, []),
     ("down_of_one_expert", QWEN3, "sglang_adapters/qwen3_moe/hand.half_shared_down_b_only", "r", 1, []),
     ("vocabulary", QWEN3, "sglang_adapters/qwen3_moe/hand.embed_lm_head", "tp2", 2, TP2),
+    ("dense", DENSE, "sglang_adapters/qwen3_dense/hand.dense_gud", "tp2", 2, TP2),
+    ("dense_gate_alone", DENSE, "sglang_adapters/qwen3_dense/hand.dense_gate_only", "r", 1, []),
+    ("third", DENSE, "sglang_adapters/qwen3_dense/hand.scale_third_attn_bf16", "r", 1, []),
     ("halves", GPT_OSS, "gpt_oss/per_expert", "r", 1, []),
     ("halves_on_two_ranks", GPT_OSS, "gpt_oss/per_expert", "tp2", 2, TP2),
     ("shared_outer_and_attention", GPT_OSS, "sglang_adapters/gpt_oss/hand.shared_outer_attn_bf16", "r", 1, []),
@@ -35,6 +39,7 @@ VLLM = [
     ("rslora", QWEN3, "vllm_adapters/qwen3_moe/pe_rslora", "default", 1, []),
     ("shared_outer", QWEN3, "vllm_adapters/qwen3_moe/shared_outer_bf16", "shared", 1, ["enable-moe-shared-loras=on"]),
     ("rounded_scale", QWEN3, "vllm_adapters/qwen3_moe/pe_raw_scale_5_3", "default", 1, []),
+    ("dense_layer", QWEN3, "vllm_adapters/qwen3_moe/dense_only", "default", 2, TP2),
     ("vocabulary", QWEN3, "vllm_adapters/qwen3_moe/embed_lm_head_lora", "default", 2, TP2),
     ("stacked", GPT_OSS, "gpt_oss/peft_params", "default", 2, TP2),
     ("patterns", GPT_OSS, "gpt_oss/peft_patterns", "default", 1, []),
@@ -71,7 +76,8 @@ def pack(newest, out, engine, label, cases, read):
             if not held:
                 raise SystemExit(f"{engine} {case}: the oracle holds nothing of {adapter} at {setting}")
             kept.update({f"{case}|{rank}|{name}": value for name, value in held.items()})
-        rows.append({"engine": label, "name": case, "base": base, "adapter": adapter, "ranks": ranks, "options": options})
+        rows.append({"engine": label, "name": case, "base": base, "adapter": adapter, "ranks": ranks,
+                     "options": options})
     write_safetensors(f"{out}/{engine}.safetensors", kept)
     return rows
 

@@ -67,25 +67,34 @@ class SGLang:
         for number, held in enumerate(self.ranks):
             self.merge_vocabulary(number, held)
             for layer in self.deltas.layers():
-                self.merge_attention(layer, number, held)
+                buffers, stem = f"layers.{layer}.", f"model.layers.{layer}."
+                qkv = [f"{stem}self_attn.{name}_proj" for name in "qkv"]
+                self.merge_columns(buffers + "qkv_proj", qkv, number, held)
+                self.merge_row(buffers + "o_proj", stem + "self_attn.o_proj", number, held)
+                gate_up = [f"{stem}mlp.{name}_proj" for name in ("gate", "up")]
+                self.merge_columns(buffers + "gate_up_proj", gate_up, number, held)
+                self.merge_row(buffers + "down_proj", stem + "mlp.down_proj", number, held)
                 self.merge_experts(layer, number, held)
 
     def dense(self, held, buffer, part=0, rows=slice(None)):
         a = held[buffer + ".A"][part * self.rank : (part + 1) * self.rank]
         return self.scale * held[buffer + ".B"][rows, : self.rank] @ a
 
-    def merge_attention(self, layer, number, held):
-        stem, count = f"model.layers.{layer}.self_attn.", len(self.ranks)
-        if f"layers.{layer}.qkv_proj.B" in held:
-            first = 0
-            for part, name in enumerate("qkv"):
-                rows = self.deltas.rows_of(f"{stem}{name}_proj.weight") // count
-                delta = self.dense(held, f"layers.{layer}.qkv_proj", part, slice(first, first + rows))
-                self.deltas.add(f"{stem}{name}_proj.weight", delta, rows=number * rows)
-                first += rows
-        if f"layers.{layer}.o_proj.B" in held:
-            delta = self.dense(held, f"layers.{layer}.o_proj")
-            self.deltas.add(f"{stem}o_proj.weight", delta, columns=number * delta.shape[1])
+    def merge_columns(self, buffer, modules, number, held):
+        """Each rank has its rows of each module, one module below the other."""
+        if buffer + ".B" not in held:
+            return
+        first = 0
+        for part, module in enumerate(modules):
+            rows = self.deltas.rows_of(module + ".weight") // len(self.ranks)
+            delta = self.dense(held, buffer, part, slice(first, first + rows))
+            self.deltas.add(module + ".weight", delta, rows=number * rows)
+            first += rows
+
+    def merge_row(self, buffer, module, number, held):
+        if buffer + ".B" in held:
+            delta = self.dense(held, buffer)
+            self.deltas.add(module + ".weight", delta, columns=number * delta.shape[1])
 
     def merge_vocabulary(self, number, held):
         if "embed_tokens.B" in held and number == 0:  # whole on every rank
@@ -107,11 +116,12 @@ class SGLang:
         local = max(len(a13), len(b13), len(a2), len(b2))
         units = a2.shape[2]
         first_unit, first_expert = number % self.parts * units, number // self.parts * local
+        name = f"model.layers.{layer}.mlp.experts.down_proj"
         for e in range(local):
             gate_up = self.gate_up(of_expert(a13, e), of_expert(b13, e))
             self.deltas.add_gate_up(layer, first_expert + e, gate_up, first_unit)
             down = of_expert(b2, e) @ of_expert(a2, e)
-            self.deltas.add(f"model.layers.{layer}.mlp.experts.down_proj", down, columns=first_unit, index=first_expert + e)
+            self.deltas.add(name, down, columns=first_unit, index=first_expert + e)
 
     def gate_up(self, a, b):
         half, rank = len(b) // 2, len(a) // 2
