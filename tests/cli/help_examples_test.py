@@ -10,7 +10,7 @@ import pathlib, re, shlex, subprocess, sys, tempfile
 BIN = pathlib.Path(sys.argv[1])
 COMMANDS = [['lora-convert'], ['lora-convert', 'inspect'], ['lora-convert', 'adapter'], ['lora-convert', 'init'],
             ['lora-convert', 'base'], ['lora-validate'], ['lora-diff'], ['lora-diff', 'logprobs'], ['lora-diff', 'score'],
-            ['lora-diff', 'weights']]
+            ['lora-diff', 'predict'], ['lora-diff', 'weights']]
 MISTYPED = re.compile(r"unknown (option|value|command|layout|engine|version|metric|preset|target|part|rule|device)|"
                       r"unexpected argument|is required|--help'|not a version|is missing: nothing|requires")
 
