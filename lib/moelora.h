@@ -188,5 +188,7 @@ ConvertResult repair_adapter(const Repair& repair, const std::string& out,
 // FileScores score_files(tokens, ScoreFilesOptions): log-probabilities of given tokens out of a
 // base model's files and an adapter's, see lib/diff/scoring.h. read_tokens(path):
 // lib/diff/token_file.h; as files: lib/diff/score_file.h.
+// Predictions predict(tokens, PredictOptions): what servers' handling of the adapter costs, see
+// lib/diff/prediction.h.
 
 }  // namespace moelora

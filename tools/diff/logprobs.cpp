@@ -51,9 +51,8 @@ struct LogprobsCommand {
     add_common_options(*sub, common);
     sub->footer(examples(
         {"lora-diff logprobs trainer.safetensors server.json --preset sglang-gpt-oss-20b",
-         "lora-diff logprobs trainer.safetensors server.json --max k2=5e-3 --format html "
-         "--output report.html",
-         "lora-diff logprobs server.json --base model --adapter trained --max k2=5e-3",
+         "lora-diff logprobs server.json --base model --adapter trained --max k2=5e-3 "
+         "--format html --output report.html",
          "lora-diff logprobs server.json --base model --adapter trained --as sglang@0.5.23 "
          "--max k2=5e-3"}));
     return sub;

@@ -4,6 +4,6 @@ No rounding is added anywhere: norms, softmax, RoPE tables and routers are fp64 
 goes through fp32. No code is shared with lib/forward, and none with transformers.
 """
 
-from .model import SUPPORTED, token_logprobs
+from .model import SUPPORTED, logprobs_of, token_logprobs
 
-__all__ = ["SUPPORTED", "token_logprobs"]
+__all__ = ["SUPPORTED", "logprobs_of", "token_logprobs"]

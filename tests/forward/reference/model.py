@@ -64,6 +64,11 @@ def token_logprobs(base_folder, ids, adapter_folder=None, changes=None):
         raise ValueError(f"{base_folder}: no reference of {config['model_type']}")
     if adapter_folder is not None:
         weights = adapter.merged(config, weights, adapter_folder)
+    return logprobs_of(config, weights, ids)
+
+
+def logprobs_of(config, weights, ids):
+    """The same of weights as base.load() names them."""
     ids = np.asarray(ids)
     scores = log_softmax(logits(config, weights, ids)[:, :-1])
     return np.take_along_axis(scores, ids[:, 1:, None], -1)[..., 0]
