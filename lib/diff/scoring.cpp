@@ -4,10 +4,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <utility>
 
 #include "lib/adapter/adapter_file.h"
+#include "lib/base/nearest.h"
 #include "lib/base/utf8.h"
 #include "lib/compare/served_difference.h"
 #include "lib/diff/lora_scoring.h"
@@ -20,6 +22,8 @@
 
 namespace moelora {
 namespace {
+
+constexpr std::array<std::string_view, 3> kPrecisions = {"double", "float", "bf16"};  // in order
 
 void check(const TokenFile& tokens, const ScoreFilesOptions& options) {
   if (options.base.empty())
@@ -134,15 +138,17 @@ double FileScores::mean() const {
 }
 
 std::string_view precision_name(Precision precision) {
-  switch (precision) {
-    case Precision::f64:
-      return "double";
-    case Precision::f32:
-      return "float";
-    case Precision::bf16:
-      return "bf16";
-  }
-  return "";
+  return kPrecisions[static_cast<size_t>(precision)];
+}
+
+std::vector<std::string> precision_names() {
+  return {std::begin(kPrecisions), std::end(kPrecisions)};
+}
+
+Precision precision_by_name(std::string_view name) {
+  const auto* found = std::find(std::begin(kPrecisions), std::end(kPrecisions), name);
+  if (found == std::end(kPrecisions)) throw unknown_word({}, "precision", name, kPrecisions);
+  return static_cast<Precision>(found - std::begin(kPrecisions));
 }
 
 FileScores score_lora(const TokenFile& tokens, const BaseModel& base, const ModelLora& lora,

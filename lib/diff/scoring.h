@@ -45,8 +45,10 @@ struct FileScores {
   double mean() const;    // of these
 };
 
-// "double", "float".
+// "double", "float", "bf16".
 std::string_view precision_name(Precision precision);
+std::vector<std::string> precision_names();          // of all: "double", "float", "bf16"
+Precision precision_by_name(std::string_view name);  // throws Error that lists the names
 
 // Throws Error before any weight is read: there is nothing to score, a family whose computation is
 // not described, a base without weights, a token outside the vocabulary, a sequence longer than the

@@ -70,7 +70,7 @@ struct LogprobsCommand {
             ->type_name("ADAPTER")
             ->needs(base);
     add_server_options(sub, files, *adapter);
-    add_choice(sub, "--precision", precision, "What is computed with", {"double", "float"})
+    add_choice(sub, "--precision", precision, "What is computed with", precision_names())
         ->needs(base);
   }
 
@@ -81,7 +81,7 @@ struct LogprobsCommand {
       throw Error("B", "does not go with --base: the files take its place",
                   "leave one of them out");
     static_cast<LoadOptions&>(files) = load.options();
-    files.precision = precision == "double" ? Precision::f64 : Precision::f32;
+    files.precision = precision_by_name(precision);
     files.threads = common.threads;
     files.job = options.job;
     return compare_with_files(a, files, options);

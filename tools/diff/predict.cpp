@@ -40,7 +40,7 @@ struct PredictCommand {
     sub->add_option("--max", options.most,
                     "Largest value of a metric that passes; exit 1 above it (repeatable)")
         ->type_name("METRIC=VALUE");
-    add_choice(*sub, "--precision", precision, "What is computed with", {"double", "float"});
+    add_choice(*sub, "--precision", precision, "What is computed with", precision_names());
     sub->add_option("--temperature", options.temperature,
                     "Logits are divided by it (default: what TOKENS says, else 1)")
         ->type_name("X")
@@ -60,7 +60,7 @@ struct PredictCommand {
     inputs.insert(inputs.end(), {tokens, options.adapter});
     open_output(common, inputs);
     static_cast<LoadOptions&>(options) = load.options();
-    options.precision = precision == "double" ? Precision::f64 : Precision::f32;
+    options.precision = precision_by_name(precision);
     options.threads = common.threads;
     options.job = shown_job(common.quiet);
     const PageOrigin origin = page_origin(format);

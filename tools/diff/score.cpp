@@ -33,7 +33,7 @@ struct ScoreCommand {
         sub->add_option("--adapter", options.adapter, "Adapter on it: folder or weights file")
             ->type_name("ADAPTER");
     add_server_options(*sub, options, *adapter);
-    add_choice(*sub, "--precision", precision, "What is computed with", {"double", "float"});
+    add_choice(*sub, "--precision", precision, "What is computed with", precision_names());
     sub->add_option("--temperature", options.temperature,
                     "Logits are divided by it (default: what TOKENS says, else 1)")
         ->type_name("X")
@@ -61,7 +61,7 @@ struct ScoreCommand {
     if (!options.adapter.empty()) inputs.push_back(options.adapter);
     open_output(common, inputs);
     static_cast<LoadOptions&>(options) = load.options();
-    options.precision = precision == "double" ? Precision::f64 : Precision::f32;
+    options.precision = precision_by_name(precision);
     options.threads = common.threads;
     options.job = shown_job(common.quiet);
     const FileScores scored = score_files(tokens, options);

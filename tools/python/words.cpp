@@ -183,9 +183,9 @@ ScoreFilesOptions scoring_options(const Words& words) {
   ScoreFilesOptions out;
   static_cast<LoadOptions&>(out) = load_options(words);
   words.take("adapter", out.adapter);
-  bool wide = false;
-  words.take("wide", wide);
-  out.precision = wide ? Precision::f64 : Precision::f32;
+  std::string precision;
+  words.take("precision", precision);
+  out.precision = precision_by_name(precision);
   words.take("temperature", out.temperature);
   words.take("top", out.top);
   words.take("threads", out.threads);

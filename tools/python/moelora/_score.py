@@ -16,7 +16,7 @@ from ._error import Error
 from ._words import StrPath, number, optional_path, path
 
 _Array = numpy.ndarray[Any, Any]
-_PRECISIONS = ("double", "float")
+_PRECISIONS = ("double", "float", "bf16")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -74,7 +74,7 @@ def score(
     tokens: a path of any file of ids or of log-probabilities that has ids, or the ids: one dim is a
     sequence, two dims are sequences of one length, a list of arrays or lists is sequences of any.
     base: a model folder with its weights. adapter: of any layout, or None for the base alone.
-    precision: "double" rounds nothing on the way, "float" is quicker.
+    precision: "double" rounds nothing on the way, "float" is quicker, "bf16" rounds where a server does.
     temperature: logits are divided by it; None takes the file's, else 1.
     top: of each position so many of the most probable tokens too.
     """
@@ -111,7 +111,7 @@ def scoring_words(
         raise Error("precision=", f"unknown value {precision!r}", f"values: {', '.join(_PRECISIONS)}")
     return load_words(**load) | {
         "adapter": optional_path(adapter),
-        "wide": precision == "double",
+        "precision": precision,
         "temperature": None if temperature is None else number("temperature", temperature),
         "threads": threads,
     }
