@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "lib/check/validation.h"
-#include "lib/diff/scoring.h"
+#include "lib/diff/file_scores.h"
 #include "lib/engine/buffers.h"
 #include "lib/forward/model_lora.h"
 

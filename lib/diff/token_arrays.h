@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "lib/diff/score_input.h"
-#include "lib/diff/token_file.h"
+#include "lib/diff/token_sequences.h"
 
 namespace moelora {
 

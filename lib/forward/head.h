@@ -1,7 +1,7 @@
 #pragma once
 
 #include "lib/forward/model_plan.h"
-#include "lib/forward/score_tokens.h"
+#include "lib/forward/token_scores.h"
 
 namespace moelora {
 
