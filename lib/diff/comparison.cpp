@@ -107,7 +107,7 @@ class Comparer {
     gather_notes();
     measure_all();
     check_thresholds();
-    if (!o_.floor.empty()) check_floor();
+    if (!o_.floor.empty() || o_.floor_mean) check_floor();
     if (!o_.base_a.empty() || !o_.base_b.empty()) check_effect();
     if (!o_.candidates.empty()) check_routing();
     conclude();
@@ -154,10 +154,14 @@ class Comparer {
     }
   }
 
+  double distance_of_repeat() const {
+    const ScoreFile repeat = read_next(o_.floor, o_.job);
+    return repeat.second ? mean_distance(repeat.first, *repeat.second)
+                         : mean_distance(out_.b, repeat.first);
+  }
+
   void check_floor() {
-    ScoreFile repeat = read_next(o_.floor, o_.job);
-    out_.floor = repeat.second ? mean_distance(repeat.first, *repeat.second)
-                               : mean_distance(out_.b, repeat.first);
+    out_.floor = o_.floor_mean ? *o_.floor_mean : distance_of_repeat();
     const double most = std::max(kFloorFactor * *out_.floor, kLeastFloor);
     const bool holds = out_.metrics.mean_abs <= most;
     state("close", holds,

@@ -36,6 +36,7 @@ struct CompareLogprobsOptions {
   std::vector<std::string> presets = {};  // names of presets
   std::vector<Threshold> thresholds = {};
   std::string floor = {};                    // --floor: B's system again, on the same tokens
+  std::optional<double> floor_mean = {};     // instead: mean |d| of that, already known
   std::string base_a = {}, base_b = {};      // the base model on each side
   std::vector<std::string> candidates = {};  // scores of A's system with other adapters
   size_t worst = 10;

@@ -115,6 +115,16 @@ void write_scores(const FileScores& scored, const std::string& path) {
   file.write(writer.write(scored.scores, {scored.precision == Precision::f64, scored.temperature}));
 }
 
+namespace {
+
+// Mean |d| of the same model with and without a server's roundings.
+double bf16_noise(const TokenFile& tokens, const FileScores& own, ScoreFilesOptions files) {
+  files.precision = own.precision == Precision::bf16 ? Precision::f32 : Precision::bf16;
+  return measure(align(own.scores, score_files(tokens, files).scores).pairs).mean_abs;
+}
+
+}  // namespace
+
 Comparison compare_with_files(const std::string& a, const ScoreFilesOptions& files,
                               const CompareLogprobsOptions& options) {
   InputWatch watch;
@@ -122,8 +132,14 @@ Comparison compare_with_files(const std::string& a, const ScoreFilesOptions& fil
   if (system.second)
     throw Error(a, "holds the scores of two systems: which one is to be compared with the files?",
                 "give a file of one system's");
-  FileScores own = score_files(a, files);
-  Comparison out = compare_logprobs(std::move(system.first), std::move(own.scores), options);
+  const TokenFile tokens = read_tokens(a);
+  FileScores own = score_files(tokens, files);
+  CompareLogprobsOptions with = options;
+  if (options.floor == "auto") {
+    with.floor.clear();
+    with.floor_mean = bf16_noise(tokens, own, files);
+  }
+  Comparison out = compare_logprobs(std::move(system.first), std::move(own.scores), with);
   out.files =
       FilesSide{own.base, own.adapter, std::string(precision_name(own.precision)), own.temperature};
   for (std::string& note : own.notes) out.notes.push_back(std::move(note));

@@ -19,7 +19,9 @@ FileScores score_files(const std::string& tokens, const ScoreFilesOptions& optio
 void write_scores(const FileScores& scored, const std::string& path);
 
 // A system's scores (A) against those of the files that it was given (B), of the same tokens: is it
-// right? Throws Error too for a file of two systems' scores.
+// right? With options.floor "auto" the noise that sound systems differ by is what the same model
+// differs by when it rounds to BF16 as a server does. Throws Error too for a file of two systems'
+// scores.
 Comparison compare_with_files(const std::string& a, const ScoreFilesOptions& files,
                               const CompareLogprobsOptions& options);
 

@@ -11,6 +11,8 @@
 namespace moelora {
 namespace {
 
+constexpr std::string_view kAuto = "auto";
+
 struct LogprobsCommand {
   CommonOptions common;
   CompareLogprobsOptions options;
@@ -33,7 +35,7 @@ struct LogprobsCommand {
     sub->add_option(
            "--floor", options.floor,
            "B's system again, on the same tokens: close is up to twice that noise, and up to "
-           "0.05 nat in any case")
+           "0.05 nat in any case; auto, with --base: what rounding to BF16 does")
         ->type_name("FILE");
     sub->add_option("--candidate", options.candidates,
                     "A's system with another adapter: B must be nearest to A (repeatable)")
@@ -76,6 +78,9 @@ struct LogprobsCommand {
 
   Comparison compare() {
     options.job = shown_job(common.quiet);
+    if (load.base.empty() && options.floor == kAuto)
+      throw Error("--floor auto", "is what rounding does to the files' own scores",
+                  "name the files with --base, or give scores of a second run");
     if (load.base.empty()) return compare_logprobs(a, b, options);
     if (!b.empty())
       throw Error("B", "does not go with --base: the files take its place",
@@ -91,7 +96,8 @@ struct LogprobsCommand {
     std::vector<std::string> inputs = options.candidates;
     for (const std::string& input : load.inputs()) inputs.push_back(input);
     if (!files.adapter.empty()) inputs.push_back(files.adapter);
-    inputs.insert(inputs.end(), {a, b, options.base_a, options.base_b, options.floor});
+    inputs.insert(inputs.end(), {a, b, options.base_a, options.base_b});
+    if (options.floor != kAuto) inputs.push_back(options.floor);
     open_output(common, inputs);
     const PageOrigin origin = page_origin(format);
     const Comparison c = compare();

@@ -7,6 +7,7 @@
 #include "tools/diff/commands.h"
 #include "tools/load_options.h"
 #include "tools/page_origin.h"
+#include "tools/sizes.h"
 
 namespace moelora {
 namespace {
@@ -15,7 +16,7 @@ struct PredictCommand {
   CommonOptions common;
   LoadFlags load;
   PredictOptions options;
-  std::string tokens, precision = "float", format = "text";
+  std::string tokens, memory, precision = "float", format = "text";
 
   CLI::App* add(CLI::App& app) {
     CLI::App* sub = app.add_subcommand(
@@ -45,6 +46,9 @@ struct PredictCommand {
                     "Logits are divided by it (default: what TOKENS says, else 1)")
         ->type_name("X")
         ->check(CLI::PositiveNumber);
+    sub->add_option("--memory", memory,
+                    "For activations at most; less reads weights more often (default: 2GiB)")
+        ->type_name("SIZE");
     add_choice(*sub, "--format", format, "Form of the report", {"text", "json", "html"});
     add_common_options(*sub, common);
     sub->footer(examples(
@@ -62,6 +66,7 @@ struct PredictCommand {
     static_cast<LoadOptions&>(options) = load.options();
     options.precision = precision_by_name(precision);
     options.threads = common.threads;
+    if (!memory.empty()) options.memory = parse_size("--memory", memory);
     options.job = shown_job(common.quiet);
     const PageOrigin origin = page_origin(format);
     const Predictions predictions = predict(tokens, options);

@@ -10,6 +10,7 @@
 #include "lib/moelora.h"
 #include "tools/diff/commands.h"
 #include "tools/load_options.h"
+#include "tools/sizes.h"
 
 namespace moelora {
 namespace {
@@ -18,7 +19,7 @@ struct ScoreCommand {
   CommonOptions common;
   LoadFlags load;
   ScoreFilesOptions options;
-  std::string tokens, precision = "float";
+  std::string tokens, memory, precision = "float";
 
   CLI::App* add(CLI::App& app) {
     CLI::App* sub = app.add_subcommand(
@@ -38,6 +39,9 @@ struct ScoreCommand {
                     "Logits are divided by it (default: what TOKENS says, else 1)")
         ->type_name("X")
         ->check(CLI::PositiveNumber);
+    sub->add_option("--memory", memory,
+                    "For activations at most; less reads weights more often (default: 2GiB)")
+        ->type_name("SIZE");
     sub->add_option("--top", options.top, "Of each position the K most probable tokens too")
         ->type_name("K")
         ->check(CLI::Range(0, 1000));
@@ -63,6 +67,7 @@ struct ScoreCommand {
     static_cast<LoadOptions&>(options) = load.options();
     options.precision = precision_by_name(precision);
     options.threads = common.threads;
+    if (!memory.empty()) options.memory = parse_size("--memory", memory);
     options.job = shown_job(common.quiet);
     const FileScores scored = score_files(tokens, options);
     for (const std::string& note : notes_of(scored, writer)) print_note(common, kDiffTool, note);
