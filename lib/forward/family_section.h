@@ -9,6 +9,7 @@
 
 #include "lib/model/base_model.h"
 #include "lib/model/expressions.h"
+#include "lib/model/forward_facts.h"
 #include "lib/model/json_view.h"
 
 namespace moelora {

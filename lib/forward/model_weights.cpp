@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "lib/adapter/tensor_name.h"
+#include "lib/model/forward_facts.h"
 #include "lib/numeric/base_weights.h"
 
 namespace moelora {

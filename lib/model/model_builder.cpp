@@ -8,6 +8,7 @@
 
 #include "lib/base/dotted_path.h"
 #include "lib/base/nearest.h"
+#include "lib/model/forward_facts.h"
 
 namespace moelora {
 namespace {

@@ -11,10 +11,11 @@
 
 #include "lib/base/tensor.h"
 #include "lib/io/json.h"
-#include "lib/model/forward_facts.h"
 #include "lib/model/rename.h"
 
 namespace moelora {
+
+struct ForwardFacts;  // lib/model/forward_facts.h
 
 // A weight of one expert. `gate_up` is gate and up stored as one matrix of 2I rows, in the order
 // (halves or interleaved) that the model family uses. A non-gated expert has up and down only.

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include "lib/io/json.h"
+#include "lib/model/forward_facts.h"
 #include "tests/forward/cases.h"
 
 namespace moelora::test {
