@@ -168,6 +168,7 @@ LinearWeights ModelWeights::with_adapter(const LinearSpec& linear, Tensor weight
     check_shape(*out.bias, {linear.out}, where_, linear.hub + ".bias");
   }
   if (const auto lora = lora_.find(linear.memory); lora != lora_.end()) {
+    read_.insert(linear.memory);
     out.lora = lora->second;
     out.lora->bias = found_in(lora_biases_, linear.memory);
   }
@@ -184,6 +185,12 @@ LinearWeights ModelWeights::linear(const std::string& module) const {
     throw Error(where_, fmt::format("the tensor {}.weight is missing", linear->hub),
                 "check that all shards of the checkpoint are there");
   return with_adapter(*linear, *std::move(weight));
+}
+
+void ModelWeights::refuse_unread() const {
+  for (const auto& [module, lora] : lora_)
+    if (read_.count(module) == 0)
+      throw Error(module, "is adapted, and this forward does not compute with LoRA on it");
 }
 
 uint64_t ModelWeights::bytes() const {
@@ -210,7 +217,13 @@ Tensor ModelWeights::embedding() const {
 std::optional<LoraTerm> ModelWeights::embedding_lora() const {
   const ForwardFacts& facts = *base_.spec.forward;
   const auto found = lora_.find(facts.memory_path(facts.embedding));
-  return found == lora_.end() ? std::nullopt : std::optional(found->second);
+  if (found == lora_.end()) return std::nullopt;
+  if (magnitudes_.count(found->first) != 0 || lora_biases_.count(found->first) != 0)
+    throw Error(found->first,
+                "has DoRA's magnitude or a LoRA bias, which this forward does not "
+                "compute on an embedding");
+  read_.insert(found->first);
+  return found->second;
 }
 
 // PEFT adapts lm_head alone where a name targets it, though its weight is the embedding's: an

@@ -2,6 +2,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -50,6 +51,9 @@ class ModelWeights {
 
   uint64_t bytes() const;  // of all tensors of the checkpoint
   const ModelSpec& spec() const { return base_.spec; }
+  // Throws Error for a pair that nothing above has asked for: the forward does not compute with it.
+  void refuse_unread() const;
+
   std::string layer_path(int layer) const;  // "model.layers.3"
 
   // The routed experts of a layer.
@@ -76,6 +80,7 @@ class ModelWeights {
   std::string where_;
   Weights files_;
   std::map<std::string, LoraTerm> lora_;  // by LinearSpec::memory
+  mutable std::set<std::string> read_;    // of these, by linear(), head() and embedding_lora()
   std::map<int, LayerLora> expert_lora_;  // by layer
   ByModule magnitudes_, lora_biases_;
   TensorMap saved_;  // by name in memory

@@ -116,6 +116,7 @@ std::vector<TokenScores> score_as(const BaseModel& base, const ModelLora& lora, 
     meter.add(step);
   }
   auto out = score_hidden(plan, weights, batch, h, options);
+  weights.refuse_unread();
   meter.add(bytes - step * static_cast<uint64_t>(base.spec.layers));
   return out;
 }

@@ -49,6 +49,18 @@ TEST_CASE("an adapter of another base") {
   CHECK(refusal(base, &adapter->adapter, {{1, 2}}) != "");
 }
 
+TEST_CASE("LoRA on a module that the forward does not compute with is not passed over") {
+  const ForwardCase golden = forward_case("qwen3_moe", "attention_only");
+  auto loaded = golden.load();
+  BaseModel base = golden.open();
+  LinearSpec other = base.spec.linears[1];
+  other.hub = other.memory = "model.layers.0.self_attn.other_proj";
+  base.spec.linears.push_back(other);
+  base.spec.index_linears();
+  loaded->adapter.dense[other.memory] = loaded->adapter.dense.begin()->second;
+  CHECK(contains(refusal(base, &loaded->adapter, {{1, 2}}), "other_proj"));
+}
+
 TEST_CASE("a tensor of which nobody knows what it does") {
   const ForwardCase golden = forward_case("qwen3_moe", "attention_only");
   auto loaded = golden.load();
